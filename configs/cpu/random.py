@@ -1,0 +1,11 @@
+"""Random: one snapshot; mask and filter stay as drawn, only the network is trained."""
+
+from jax_kdpr import presets
+from jax_kdpr.config import Config, Regime
+
+
+def get_config() -> Config:
+    """Returns the config of this run."""
+    config = presets.cpu()
+    config.regime = Regime.RANDOM
+    return config

@@ -1,0 +1,11 @@
+"""E2E baseline: one snapshot, everything trained, no teacher."""
+
+from jax_kdpr import presets
+from jax_kdpr.config import Config, Regime
+
+
+def get_config() -> Config:
+    """Returns the config of this run."""
+    config = presets.paper()
+    config.regime = Regime.E2E
+    return config

@@ -1,0 +1,12 @@
+"""Teacher: nine snapshots, trained end to end."""
+
+from jax_kdpr import presets
+from jax_kdpr.config import Config, Regime
+
+
+def get_config() -> Config:
+    """Returns the config of this run."""
+    config = presets.paper()
+    config.regime = Regime.TEACHER
+    config.masks.snapshots = 9
+    return config

@@ -1,0 +1,13 @@
+"""Phase masks and networks that recover a phase object from one coded diffraction pattern.
+
+The flow, and the module that holds each step:
+
+    image -> field -> CDP y -> noise -> spectral estimate z -> U-Net -> image, bottleneck -> losses
+             (physics.scenes, .cdp, .noise, .spectral)        (models.unet)                 (losses)
+
+`systems` joins them into one pair of pure functions, `training` trains it, `evaluate` scores it.
+"""
+
+from importlib.metadata import version as _version
+
+__version__ = _version("jax_kdpr")

@@ -1,0 +1,161 @@
+"""Checkpoints of a run: the only module that knows Orbax.
+
+A checkpoint holds a flat dict of arrays, named by their path in the training state, the config as
+plain JSON, and a SHA-256 digest of the arrays. No class of ours is in it, so it can be read without
+this package. The manager keeps the last two checkpoints and the best one by validation PSNR. Orbax
+writes to a temporary folder and renames it: a killed save leaves the earlier ones as they were.
+"""
+
+import hashlib
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from absl import logging
+from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
+
+from jax_kdpr.errors import InputError
+from jax_kdpr.types import PyTree
+
+FOLDER = "checkpoints"  # inside a run folder
+SCORE = "validation_psnr"  # what "best" means, dB
+
+logging.set_verbosity(logging.ERROR)  # Orbax reports every file at INFO
+
+
+class Restored(NamedTuple):
+    """One checkpoint that was read and whose digest was verified."""
+
+    step: int
+    tree: PyTree
+    digest: str
+
+
+class Checkpoints:
+    """The checkpoints of one run folder. Close it, or use it as a context."""
+
+    def __init__(self, workdir: Path, *, read_only: bool = False):
+        """Opens the folder; the temporary rest of a killed save is removed unless read only."""
+        self.workdir = workdir
+        self.read_only = read_only
+        score = lambda metrics: metrics[SCORE]  # noqa: E731
+        self._manager = ocp.CheckpointManager(
+            (workdir / FOLDER).resolve(),
+            options=ocp.CheckpointManagerOptions(
+                create=not read_only,
+                read_only=read_only,
+                cleanup_tmp_directories=not read_only,
+                enable_async_checkpointing=False,
+                best_fn=score,
+                best_mode="max",
+                preservation_policy=AnyPreservationPolicy(
+                    [
+                        LatestN(2),
+                        BestN(get_metric_fn=score, n=1, keep_checkpoints_without_metrics=False),
+                    ]
+                ),
+            ),
+            item_names=("state", "config", "info"),
+        )
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._manager.close()
+
+    def save(self, step: int, tree: PyTree, config: dict, *, score: float | None = None) -> None:
+        """Writes a checkpoint; `score` is its validation PSNR in dB, None within an epoch."""
+        if step in self._manager.all_steps():
+            return  # interrupted right after the epoch's own checkpoint: the same state
+        arrays = _flatten(tree)
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(arrays),
+                config=ocp.args.JsonSave(config),
+                info=ocp.args.JsonSave({"digest": digest(arrays)}),
+            ),
+            metrics=None if score is None else {SCORE: score},
+        )
+
+    def restore_latest(self, like: PyTree) -> Restored | None:
+        """Reads the newest readable checkpoint into the structure of `like`; None without one."""
+        return self._restore(sorted(self._manager.all_steps(), reverse=True), like)
+
+    def restore_best(self, like: PyTree) -> Restored | None:
+        """Reads the checkpoint of the best validation PSNR, or the newest readable other one."""
+        best = self._manager.best_step()
+        others = sorted(set(self._manager.all_steps()) - {best}, reverse=True)
+        return self._restore(([] if best is None else [best]) + others, like)
+
+    def latest_step(self) -> int | None:
+        """Returns the step of the newest checkpoint."""
+        return self._manager.latest_step()
+
+    def _restore(self, steps: list[int], like: PyTree) -> Restored | None:
+        """Tries the steps in turn; a damaged checkpoint is named, set aside, and passed over."""
+        if not steps:
+            return None
+        for step in steps:
+            try:
+                return self._read(step, like)
+            except Exception as failure:  # Orbax, TensorStore and JSON raise many kinds
+                reason = " ".join(str(failure).split())[:200]
+                print(
+                    f"warning: checkpoint {step} in {self.workdir / FOLDER} is damaged ({reason}); "
+                    "falling back to the one before",
+                    file=sys.stderr,
+                )
+                if not self.read_only:
+                    self._set_aside(step)
+        raise InputError(
+            f"{self.workdir / FOLDER}: none of the {len(steps)} checkpoint(s) can be read; restore "
+            "them from a copy, or train anew in an empty folder"
+        )
+
+    def _read(self, step: int, like: PyTree) -> Restored:
+        wanted = {name: np.empty(np.shape(leaf), leaf.dtype) for name, leaf in _named_leaves(like)}
+        saved = self._manager.restore(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardRestore(wanted), info=ocp.args.JsonRestore()
+            ),
+        )
+        found = digest(saved["state"])
+        if found != saved["info"]["digest"]:
+            raise ValueError("its arrays do not match their digest")
+        leaves = [saved["state"][name] for name in wanted]
+        tree = jax.tree.unflatten(jax.tree.structure(like), leaves)
+        return Restored(step, jax.tree.map(jax.numpy.asarray, tree), found)
+
+    def _set_aside(self, step: int) -> None:
+        """Moves a damaged checkpoint out of the way of the one that will be written again."""
+        target = self.workdir / f"damaged-checkpoint-{step}"
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.move(self.workdir / FOLDER / str(step), target)
+        self._manager.reload()
+
+
+def digest(arrays: dict[str, Any]) -> str:
+    """Returns the SHA-256 of named arrays: their names, types, shapes and bytes."""
+    total = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.asarray(arrays[name])
+        total.update(f"{name} {array.dtype} {array.shape} ".encode())
+        total.update(np.ascontiguousarray(array).tobytes())
+    return total.hexdigest()
+
+
+def _named_leaves(tree: PyTree) -> Iterator[tuple[str, Any]]:
+    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+        yield jax.tree_util.keystr(path, simple=True, separator="."), leaf
+
+
+def _flatten(tree: PyTree) -> dict[str, np.ndarray]:
+    return {name: np.asarray(leaf) for name, leaf in _named_leaves(tree)}

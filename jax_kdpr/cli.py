@@ -1,0 +1,112 @@
+"""What every command line shares: reading flags and config, and the one line of an input error."""
+
+import difflib
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from jax_kdpr import config as config_lib
+from jax_kdpr.errors import InputError
+
+BAD_INPUT = 2  # exit code
+
+
+def define_config() -> flags.FlagHolder:
+    """Defines `--config FILE` and `--config.section.field=value`."""
+    return config_flags.DEFINE_config_file("config", None, "Path of a config file.")
+
+
+def run(main: Callable[[list[str]], int | None]) -> None:
+    """Parses the flags and runs main(positional arguments), which may return an exit code.
+
+    An `InputError`, in the flags or later, prints as one line on stderr and exits with code 2.
+    """
+
+    def parse(argv: Sequence[str]) -> list[str]:
+        try:
+            _check_config_flags(argv)
+            return flags.FLAGS(argv)
+        except SystemExit:
+            raise
+        except Exception as failure:  # all that runs here is the user's: flags and config file
+            _exit_with(_flag_message(failure))
+
+    def guarded(argv: Sequence[str]) -> int | None:
+        try:
+            return main(list(argv[1:]))
+        except InputError as failure:
+            _exit_with(str(failure))
+
+    app.run(guarded, flags_parser=parse)
+
+
+def read_config(flag: flags.FlagHolder) -> config_lib.Config:
+    """Returns the validated config of a `define_config` flag.
+
+    Raises:
+        InputError: If there is none, or it does not validate.
+    """
+    if flag.value is None:
+        raise InputError("--config: a config file is needed, such as configs/quickstart/e2e.py")
+    if not isinstance(flag.value, config_lib.Config):
+        raise InputError(
+            f"--config: expected get_config() to return a jax_kdpr.config.Config, "
+            f"got {type(flag.value).__name__}"
+        )
+    config = config_lib.check_types(flag.value)
+    config_lib.validate(config)
+    return config
+
+
+def _check_config_flags(argv: Sequence[str]) -> None:
+    """Says what the flags library would say in fifty lines, or not at all, in one."""
+    for place, argument in enumerate(argv):
+        override = re.match(r"--?(?:no)?config\.([\w.]+)", argument)
+        if override and override[1] not in config_lib.flatten(config_lib.Config()):
+            raise InputError(config_lib.unknown_field(override[1]))
+        given = re.fullmatch(r"--?config(?:=(.*))?", argument)
+        if given:
+            path = given[1] if given[1] is not None else "".join(argv[place + 1 : place + 2])
+            if not Path(path).is_file():
+                near = difflib.get_close_matches(path, map(str, Path(".").glob("configs/*/*.py")))
+                hint = f"; did you mean {near[0]}?" if near else ""
+                raise InputError(f"--config: no config file {path!r}{hint}")
+
+
+def _flag_message(failure: Exception) -> str:
+    message = str(failure)
+    if isinstance(failure, InputError):
+        return message
+    if isinstance(failure, flags.IllegalFlagValueError):
+        field = re.match(r"flag --config\.([\w.]+)=(.*?): ", message, re.DOTALL)
+        if field:
+            return f"{field[1]}: expected {config_lib.expected(field[1])}, got {field[2]!r}"
+        return message
+    if isinstance(failure, flags.Error):
+        return message
+    # Raised by the config file itself; a slot that does not exist is a misspelt field.
+    slot = re.search(r"'(\w+)' object has no attribute '(\w+)'", message)
+    if isinstance(failure, AttributeError) and slot:
+        return f"--config: {config_lib.unknown_field(slot[2])}"
+    return f"--config: the config file raised {type(failure).__name__}: {message}"
+
+
+def _exit_with(message: str) -> NoReturn:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(BAD_INPUT)
+
+
+def table(header: list[str], rows: list[list[Any]]) -> str:
+    """Lays out a Markdown table whose columns line up in a terminal too."""
+    cells = [header, *[[str(cell) for cell in row] for row in rows]]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
+        for row in cells
+    ]
+    return "\n".join([lines[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *lines[1:]])

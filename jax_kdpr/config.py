@@ -1,0 +1,447 @@
+"""The whole experiment as typed dataclasses: every option, its default, and what must hold.
+
+A file in `configs/` has a function `get_config()` that returns a `Config`; the command line
+overrides single fields (`--config.optim.mask_lr=0.02`). Classes have slots, so a misspelt field
+raises instead of being carried along unread. Defaults are the paper's where it states them.
+"""
+
+import dataclasses
+import difflib
+import enum
+import math
+import types
+import typing
+from dataclasses import dataclass, field
+from typing import Any
+
+from jax_kdpr.errors import InputError
+
+
+class Regime(enum.StrEnum):
+    """The paper's four configurations."""
+
+    TEACHER = "teacher"  # end to end (eq. 4) with several snapshots
+    E2E = "e2e"  # end to end with the snapshots of the student: the baseline
+    RANDOM = "random"  # masks and filter stay at their random start; only the network is trained
+    STUDENT = "student"  # guided by a trained teacher (eq. 7)
+
+
+class Source(enum.StrEnum):
+    """Where scene images come from."""
+
+    SCENES = "scenes"
+    FASHION_MNIST = "fashion_mnist"
+    IMAGES = "images"
+
+
+class SceneKind(enum.StrEnum):
+    """How an image becomes a field: `physics.scenes.scene_field`."""
+
+    PHASE = "phase"
+    AMPLITUDE = "amplitude"
+    COMPLEX = "complex"
+
+
+class NoiseKind(enum.StrEnum):
+    """Sensor noise: `physics.noise.add_noise`."""
+
+    NONE = "none"
+    GAUSSIAN = "gaussian"
+    POISSON = "poisson"
+
+
+class Weights(enum.StrEnum):
+    """Weights of Gamma: `physics.spectral.spectral_weights`."""
+
+    SOFT = "soft"
+    INTENSITY = "intensity"
+    TOPK = "topk"
+    THRESHOLD = "threshold"
+    OPTIMAL = "optimal"
+
+
+class Norm(enum.StrEnum):
+    """Norm layers of the U-Net."""
+
+    BATCH = "batch"
+    GROUP = "group"
+    NONE = "none"
+
+
+class Inputs(enum.StrEnum):
+    """What the network sees of the spectral estimate: `systems.network_input`."""
+
+    RE_IM = "re_im"
+    ABS_PHASE = "abs_phase"
+
+
+class Regulariser(enum.StrEnum):
+    """R(phi) of eq. 4: `physics.masks.mask_penalty`."""
+
+    NONE = "none"
+    RANGE = "range"
+    LEVELS = "levels"
+    SMOOTHNESS = "smoothness"
+
+
+class Schedule(enum.StrEnum):
+    """Course of all learning rates over the training."""
+
+    CONSTANT = "constant"
+    COSINE = "cosine"  # from the full rate to zero along half a cosine
+
+
+@dataclass(kw_only=True, slots=True)
+class DataConfig:
+    """Images: `data.sources.load`."""
+
+    source: Source = Source.SCENES
+    dir: str = ""  # folder or array file; empty takes KDPR_DATA_DIR
+    tfds_manual_dir: str = ""  # for TensorFlow Datasets, when no files are given
+    size: int = 32  # pixels, height and width of scene and masks
+    seed: int = 0  # of the split, or of the procedural scenes
+    train_images: int = 0  # 0: all of the split
+    validation_images: int = 0
+    test_images: int = 0
+    validation_fraction: float = 0.1  # source images only
+    test_fraction: float = 0.1
+    rescale: bool = False
+
+
+@dataclass(kw_only=True, slots=True)
+class SceneConfig:
+    """Encoding of an image as a field."""
+
+    kind: SceneKind = SceneKind.PHASE
+    phase_range: float = math.pi  # radians; phase of a white pixel
+    min_amplitude: float = 0.5  # of a black pixel, complex scenes only
+
+
+@dataclass(kw_only=True, slots=True)
+class MaskConfig:
+    """Masks, and the operator they are part of."""
+
+    snapshots: int = 1  # L
+    oversample: int = 1  # zero padding: 1 or 2
+    regulariser: Regulariser = Regulariser.RANGE
+    levels: int = 256  # of regulariser levels
+
+
+@dataclass(kw_only=True, slots=True)
+class NoiseConfig:
+    """Sensor noise, in training and evaluation alike."""
+
+    kind: NoiseKind = NoiseKind.NONE
+    snr_db: float = 30.0  # gaussian: dB, per snapshot
+    photons: float = 1e6  # poisson: expected per snapshot
+
+
+@dataclass(kw_only=True, slots=True)
+class SpectralConfig:
+    """Filtered spectral initialisation (algorithm 1)."""
+
+    iterations: int = 25  # T
+    weights: Weights = Weights.SOFT
+    fraction: float = 1 / 6  # weights topk
+    threshold: float = 0.6  # weights threshold: p
+    filter_size: int = 5  # taps each way
+    filter_sigma: float = 1.0  # pixels, of its Gaussian start
+
+
+@dataclass(kw_only=True, slots=True)
+class NetConfig:
+    """U-Net."""
+
+    widths: tuple[int, ...] = (32, 64, 128, 256)
+    norm: Norm = Norm.BATCH
+    inputs: Inputs = Inputs.RE_IM
+
+
+@dataclass(kw_only=True, slots=True)
+class LossConfig:
+    """Weights of eq. 4 and 7; sigma = 1 - alpha - beta weighs the feature loss of a student."""
+
+    alpha: float = 1.0  # task
+    beta: float = 0.0  # CDP loss, student only
+    rho: float = 1e-3  # mask regulariser
+
+
+@dataclass(kw_only=True, slots=True)
+class DistillConfig:
+    """The student's teacher."""
+
+    teacher: str = ""  # run folder of the trained teacher
+
+
+@dataclass(kw_only=True, slots=True)
+class OptimConfig:
+    """Adam, with its own learning rate for each part."""
+
+    mask_lr: float = 5e-4  # radians a step, at most about
+    filter_lr: float = 5e-4
+    net_lr: float = 5e-4
+    schedule: Schedule = Schedule.CONSTANT
+
+
+@dataclass(kw_only=True, slots=True)
+class TrainConfig:
+    """Length of the training."""
+
+    epochs: int = 120
+    batch_size: int = 64
+    eval_batch_size: int = 128  # validation and test
+    devices: int = 1  # local devices to spread each batch over
+    tensorboard: bool = False  # event files beside metrics.jsonl; wants the extra `tensorboard`
+
+
+@dataclass(kw_only=True, slots=True)
+class Config:
+    """One run."""
+
+    regime: Regime = Regime.E2E
+    seed: int = 0  # of masks, filter start, network and noise
+    data: DataConfig = field(default_factory=DataConfig)
+    scene: SceneConfig = field(default_factory=SceneConfig)
+    masks: MaskConfig = field(default_factory=MaskConfig)
+    noise: NoiseConfig = field(default_factory=NoiseConfig)
+    spectral: SpectralConfig = field(default_factory=SpectralConfig)
+    net: NetConfig = field(default_factory=NetConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    distill: DistillConfig = field(default_factory=DistillConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+
+# Where files lie is no part of an experiment: a run may go on after its data have moved (their
+# content is checked by digest), or after its teacher has.
+LOCATIONS = ("data.dir", "data.tfds_manual_dir", "distill.teacher")
+
+
+def system_arguments(config: Config) -> dict[str, Any]:
+    """Returns the keyword arguments of `systems.make_system`, the mesh excepted."""
+    return {
+        "size": config.data.size,
+        "snapshots": config.masks.snapshots,
+        "oversample": config.masks.oversample,
+        "scene": config.scene.kind,
+        "phase_range": config.scene.phase_range,
+        "min_amplitude": config.scene.min_amplitude,
+        "noise": config.noise.kind,
+        "snr_db": config.noise.snr_db,
+        "photons": config.noise.photons,
+        "inputs": config.net.inputs,
+        "widths": config.net.widths,
+        "norm": config.net.norm,
+        **_shallow(config.spectral),
+    }
+
+
+def data_arguments(config: Config) -> dict[str, Any]:
+    """Returns the keyword arguments of `data.sources.load`."""
+    return _shallow(config.data)
+
+
+def _shallow(section: Any) -> dict[str, Any]:
+    return {f.name: getattr(section, f.name) for f in dataclasses.fields(section)}
+
+
+def validate(config: Config) -> None:
+    """Checks what single types cannot: ranges, and fields that must fit each other.
+
+    Raises:
+        InputError: One line: field, expected, got, what to do.
+    """
+    c = config
+
+    def need(holds: bool, message: str) -> None:
+        if not holds:
+            raise InputError(message)
+
+    def need_in(path: str, low: float, high: float = math.inf) -> None:
+        value = flatten(c)[path]
+        bounds = f"at least {low:g}" if high == math.inf else f"in [{low:g}, {high:g}]"
+        need(low <= value <= high, f"{path}: expected {bounds}, got {value:g}")
+
+    def need_positive(path: str) -> None:
+        value = flatten(c)[path]
+        need(0 < value < math.inf, f"{path}: expected a number above 0, got {value:g}")
+
+    for path in ("data.train_images", "data.validation_images", "data.test_images"):
+        need_in(path, 0)
+    for path in ("masks.snapshots", "spectral.iterations", "train.epochs", "train.batch_size"):
+        need_in(path, 1)
+    for path in ("train.eval_batch_size", "train.devices"):
+        need_in(path, 1)
+    for path in ("scene.phase_range", "noise.photons", "spectral.filter_sigma", "optim.net_lr"):
+        need_positive(path)
+    for path in ("optim.mask_lr", "optim.filter_lr", "loss.rho"):
+        need_in(path, 0)
+    for path in ("data.validation_fraction", "data.test_fraction", "scene.min_amplitude"):
+        need_in(path, 0, 1)
+    need_in("masks.oversample", 1, 2)
+    need_in("masks.levels", 2)
+    need_in("spectral.threshold", 0, 1)
+    need_in("data.size", 11)  # the SSIM window
+    need(
+        0 < c.spectral.fraction <= 1,
+        f"spectral.fraction: expected in (0, 1], got {c.spectral.fraction:g}",
+    )
+    need(
+        c.spectral.filter_size % 2 == 1 and 1 <= c.spectral.filter_size <= c.data.size,
+        f"spectral.filter_size: expected an odd number up to data.size = {c.data.size}, "
+        f"got {c.spectral.filter_size}",
+    )
+    need(
+        len(c.net.widths) >= 2 and min(c.net.widths) >= 1,
+        f"net.widths: expected two or more positive widths, got {c.net.widths}",
+    )
+    if c.net.norm == Norm.GROUP:
+        need(
+            all(width % 8 == 0 for width in c.net.widths),
+            f"net.widths: norm group wants multiples of 8, got {c.net.widths}",
+        )
+    factor = 2 ** (len(c.net.widths) - 1)
+    below = c.data.size // factor * factor
+    need(
+        c.data.size % factor == 0,
+        f"data.size: expected a multiple of {factor} for a U-Net of {len(c.net.widths)} widths, "
+        f"got {c.data.size}; set it to {below or factor} or {below + factor}, or change net.widths",
+    )
+    need(
+        c.train.batch_size % c.train.devices == 0
+        and c.train.eval_batch_size % c.train.devices == 0,
+        f"train.devices: expected a divisor of train.batch_size = {c.train.batch_size} and "
+        f"train.eval_batch_size = {c.train.eval_batch_size}, got {c.train.devices}",
+    )
+    if c.regime == Regime.STUDENT:
+        sigma = 1 - c.loss.alpha - c.loss.beta
+        need_in("loss.alpha", 0, 1)
+        need_in("loss.beta", 0, 1)
+        need(
+            sigma > -1e-9,
+            "loss: expected sigma = 1 - alpha - beta in [0, 1], got "
+            f"{sigma:.6g} (alpha = {c.loss.alpha:g}, beta = {c.loss.beta:g}); lower one of them",
+        )
+        need(
+            bool(c.distill.teacher),
+            "distill.teacher: a student needs the run folder of a trained teacher, got none; "
+            "train one with regime teacher, then set --config.distill.teacher=RUN_DIR",
+        )
+    else:
+        need_positive("loss.alpha")
+        need(
+            c.loss.beta == 0 and not c.distill.teacher,
+            f"loss.beta, distill.teacher: only regime student has a teacher, got {c.loss.beta:g} "
+            f"and {c.distill.teacher!r} with regime {c.regime}; unset them or set regime=student",
+        )
+
+
+def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Returns {dotted path: value} of every field, in order of declaration."""
+    flat = {}
+    for f in dataclasses.fields(config):
+        value = getattr(config, f.name)
+        if dataclasses.is_dataclass(value):
+            flat.update(flatten(value, f"{prefix}{f.name}."))
+        else:
+            flat[prefix + f.name] = value
+    return flat
+
+
+def differences(ours: Config, theirs: Config) -> list[str]:
+    """Returns "path: ours against theirs" for each field that differs, `LOCATIONS` left out."""
+    other = flatten(theirs)
+    return [
+        f"{path}: {_text(value)} against {_text(other[path])}"
+        for path, value in flatten(ours).items()
+        if value != other[path] and path not in LOCATIONS
+    ]
+
+
+def _text(value: Any) -> str:
+    return str(value) if isinstance(value, enum.Enum) else repr(value)
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Returns the config as nested plain values that JSON can hold."""
+    return dataclasses.asdict(config)
+
+
+def from_dict(values: dict[str, Any]) -> Config:
+    """Rebuilds a config from `to_dict`'s values; fields that are missing take their default.
+
+    Raises:
+        InputError: If a field is unknown or its value is of the wrong type.
+    """
+    return _build(Config, values, "")
+
+
+def _build(cls: type, values: dict[str, Any], prefix: str) -> Any:
+    hints = typing.get_type_hints(cls)
+    arguments = {}
+    for name, value in values.items():
+        if name not in hints:
+            raise InputError(unknown_field(prefix + name))
+        hint = hints[name]
+        if dataclasses.is_dataclass(hint):
+            arguments[name] = _build(typing.cast(type, hint), value, f"{prefix}{name}.")
+        else:
+            arguments[name] = _typed(hint, value, prefix + name)
+    return cls(**arguments)
+
+
+def check_types(config: Config) -> Config:
+    """Returns the config with every field of its declared type (an int becomes the float it means).
+
+    Config files are Python: what they assign has been checked by nobody yet.
+
+    Raises:
+        InputError: If a value is of the wrong type or no choice of its field.
+    """
+    return from_dict(
+        {
+            f.name: (
+                _shallow(value)
+                if dataclasses.is_dataclass(value := getattr(config, f.name))
+                else value
+            )
+            for f in dataclasses.fields(config)
+        }
+    )
+
+
+def _typed(hint: Any, value: Any, path: str) -> Any:
+    if isinstance(hint, type) and issubclass(hint, enum.Enum):
+        choices = [str(member) for member in hint]
+        if value not in choices:
+            raise InputError(f"{path}: expected one of {', '.join(choices)}; got {value!r}")
+        return hint(value)
+    if isinstance(hint, types.GenericAlias):  # tuple[int, ...]
+        if isinstance(value, list | tuple) and all(type(item) is int for item in value):
+            return tuple(value)
+        raise InputError(f"{path}: expected integers in brackets, got {value!r}")
+    if hint is float and type(value) is int:
+        return float(value)
+    if type(value) is not hint:
+        raise InputError(f"{path}: expected {hint.__name__}, got {value!r}")
+    return value
+
+
+def expected(path: str) -> str:
+    """Returns in words what a field takes: its choices, or its type."""
+    default = flatten(Config())[path]
+    if isinstance(default, enum.Enum):
+        return f"one of {', '.join(str(member) for member in type(default))}"
+    names = {int: "an integer", float: "a number", bool: "True or False", tuple: "integers"}
+    return names.get(type(default), "text")
+
+
+def unknown_field(path: str) -> str:
+    """Returns the line that says a field does not exist, with the nearest that does."""
+    known = list(flatten(Config()))
+    sections = sorted({name.rsplit(".", 1)[0] for name in known if "." in name})
+    # A right leaf in the wrong section is as common as a misspelt leaf.
+    by_leaf = [name for name in known if name.rsplit(".", 1)[-1] == path.rsplit(".", 1)[-1]]
+    nearest = by_leaf or difflib.get_close_matches(path, known, n=1, cutoff=0.5)
+    hint = f"did you mean {nearest[0]}?" if nearest else f"sections: {', '.join(sections)}"
+    return f"config: no field {path!r}; {hint}"

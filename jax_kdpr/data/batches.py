@@ -1,0 +1,32 @@
+"""From the images on the device to a batch of scenes; all of it runs inside the jitted step."""
+
+import jax
+import jax.numpy as jnp
+
+from jax_kdpr.types import Images, Indices, Key, RawImages
+
+
+def epoch_order(key: Key, epoch: int, count: int) -> Indices:
+    """Returns the order in which one epoch visits its `count` images: a random permutation."""
+    return jax.random.permutation(jax.random.fold_in(key, epoch), count)
+
+
+def take_batch(images: RawImages, indices: Indices, *, size: int, channels: int) -> Images:
+    """Gathers, scales to [0, 1] and resizes one batch.
+
+    Integer pixels are divided by the largest value of their type. Resizing is bilinear, with
+    antialiasing where it shrinks. A scene of two channels takes the image that follows in the
+    split, around its end, as its second one (the amplitude of a complex scene).
+
+    Returns:
+        Float images [b size size channels].
+    """
+    chosen = jnp.stack(
+        [images[(indices + shift) % images.shape[0]] for shift in range(channels)], axis=-1
+    )
+    if jnp.issubdtype(chosen.dtype, jnp.integer):
+        chosen = chosen.astype(jnp.float32) / jnp.iinfo(images.dtype).max
+    if chosen.shape[1:3] != (size, size):
+        shape = (chosen.shape[0], size, size, channels)
+        chosen = jax.image.resize(chosen, shape, method="linear", antialias=True)
+    return chosen

@@ -1,0 +1,91 @@
+"""Fashion-MNIST (Xiao et al., 2017): 70,000 grey images of 28 x 28, from files or from TFDS."""
+
+import gzip
+import hashlib
+import struct
+from pathlib import Path
+
+import numpy as np
+
+from jax_kdpr.errors import InputError
+
+# File -> (MD5 that the data set's own README lists, number of images). Labels are never read.
+FILES = {
+    "train-images-idx3-ubyte.gz": ("8d4fb7e6c68d591d4c3dfef9ec88bf0d", 60_000),
+    "t10k-images-idx3-ubyte.gz": ("bef4ecab320f06d8554ea6380940ec79", 10_000),
+}
+IMAGES_MAGIC = 2051  # IDX: unsigned bytes in three dimensions
+
+
+def read_folder(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Reads the published IDX files.
+
+    Returns:
+        (60,000 training images, 10,000 test images), uint8 [n 28 28].
+
+    Raises:
+        InputError: If the folder or a file is missing, truncated, or not the published bytes.
+    """
+    if not folder.is_dir():
+        raise InputError(
+            f"data.dir: no folder {str(folder)!r}; give the folder that holds {', '.join(FILES)}"
+        )
+    train, test = (_read_images(folder / name, *facts) for name, facts in FILES.items())
+    return train, test
+
+
+def _read_images(path: Path, md5: str, count: int) -> np.ndarray:
+    if not path.is_file():
+        raise InputError(
+            f"data.dir: {path.name} is missing in {str(path.parent)!r}; copy the four original "
+            "Fashion-MNIST files there"
+        )
+    packed = path.read_bytes()
+    found = hashlib.md5(packed, usedforsecurity=False).hexdigest()
+    if found != md5:
+        raise InputError(
+            f"{path}: expected MD5 {md5}, got {found} ({len(packed):,} bytes); the file is damaged "
+            "or cut short, download it again"
+        )
+    raw = gzip.decompress(packed)
+    magic, items, height, width = struct.unpack(">IIII", raw[:16])
+    if (magic, items) != (IMAGES_MAGIC, count):
+        raise InputError(f"{path}: expected {count} IDX images, got magic {magic}, {items} items")
+    return np.frombuffer(raw, np.uint8, offset=16).reshape(items, height, width)
+
+
+def read_tfds(manual_dir: Path | None) -> tuple[np.ndarray, np.ndarray]:
+    """Prepares (once) and reads the TensorFlow Datasets copy; the extra `tfds` brings it.
+
+    Args:
+        manual_dir: Folder with the four IDX files, to prepare without a network; None downloads.
+
+    Returns:
+        As `read_folder`.
+
+    Raises:
+        InputError: If the extra is not installed or the data set cannot be prepared.
+    """
+    try:
+        import tensorflow_datasets as tfds  # pyright: ignore[reportMissingImports]
+    except ImportError as missing:
+        raise InputError(
+            "data.source fashion_mnist: no files given and TensorFlow Datasets is not installed; "
+            "set data.dir or KDPR_DATA_DIR to the folder with the four IDX files, "
+            "or pip install 'jax_kdpr[tfds]'"
+        ) from missing
+    try:
+        builder = tfds.builder("fashion_mnist", file_format="array_record")
+        settings = tfds.download.DownloadConfig(manual_dir=manual_dir and str(manual_dir))
+        builder.download_and_prepare(download_config=settings)
+    except Exception as failure:  # whatever a downloader can meet: one line, no partial data used
+        raise InputError(
+            f"data.source fashion_mnist: TensorFlow Datasets could not prepare it ({failure}); "
+            "set data.dir or KDPR_DATA_DIR to the folder with the four IDX files"
+        ) from failure
+
+    def read(split: str) -> np.ndarray:
+        source = builder.as_data_source(split=split)
+        return np.stack([example["image"][..., 0] for example in source])
+
+    return read("train"), read("test")

@@ -1,0 +1,151 @@
+"""One data set from any source: training images per epoch, fixed validation and test images."""
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jax_kdpr.data import fashion_mnist, image_files
+from jax_kdpr.data.scenes import draw_scenes
+from jax_kdpr.errors import InputError
+from jax_kdpr.types import RawImages
+
+DATA_DIR_VARIABLE = "KDPR_DATA_DIR"
+
+
+class Dataset(NamedTuple):
+    """Images as held on the device, at the size and type they came in."""
+
+    train: Callable[[int], RawImages]
+    """train(epoch) -> that epoch's training images, in a fixed order."""
+    train_size: int
+    validation: RawImages
+    test: RawImages
+    digest: str
+    """SHA-256 that tells one data set, split and subset from another."""
+
+
+def load(
+    *,
+    source: str,
+    size: int,
+    seed: int = 0,
+    dir: str = "",
+    tfds_manual_dir: str = "",
+    train_images: int = 0,
+    validation_images: int = 0,
+    test_images: int = 0,
+    validation_fraction: float = 0.1,
+    test_fraction: float = 0.1,
+    rescale: bool = False,
+) -> Dataset:
+    """Loads the data set of `source`: "scenes", "fashion_mnist" or "images".
+
+    Args:
+        source: Where the images come from.
+        size: Height and width that the system sees; image files of any size are resized here.
+        seed: Of the split into train, validation and test, or of the procedural scenes.
+        dir: Folder or array file; empty takes the environment variable KDPR_DATA_DIR.
+        tfds_manual_dir: Lets TensorFlow Datasets prepare from this folder instead of a download.
+        train_images: Images to keep of each split, as `validation_images` and `test_images`:
+            the first of the shuffled split; 0 keeps all. Procedural scenes have no "all".
+        validation_fraction: Share of the images held back for validation, source "images" only.
+        test_fraction: Share of the images held back for the test, source "images" only.
+        rescale: Stretch each image to [0, 1], source "images" only.
+
+    Raises:
+        InputError: If the files are missing or unusable, or a split has fewer images than asked.
+    """
+    counts = {"train": train_images, "validation": validation_images, "test": test_images}
+    if source == "scenes":
+        return _procedural(counts, size=size, seed=seed)
+    dir = dir or os.environ.get(DATA_DIR_VARIABLE, "")
+    if source == "fashion_mnist":
+        if dir:
+            train, test = fashion_mnist.read_folder(Path(dir))
+        else:
+            train, test = fashion_mnist.read_tfds(
+                Path(tfds_manual_dir) if tfds_manual_dir else None
+            )
+        # The paper's split: the 60,000 in two halves, the official test set as it is.
+        order = np.random.default_rng(seed).permutation(len(train))
+        half = len(train) // 2
+        splits = {"train": train[order[:half]], "validation": train[order[half:]], "test": test}
+    elif source == "images":
+        if not dir:
+            raise InputError(
+                "data.dir: source images needs a folder of images or one .npy or .npz file, got "
+                f"none; set data.dir or {DATA_DIR_VARIABLE}"
+            )
+        images = image_files.read_images(Path(dir), size=size, rescale=rescale)
+        splits = _split(images, seed, validation_fraction, test_fraction)
+    else:
+        raise ValueError(f"source: expected scenes, fashion_mnist or images, got {source!r}")
+    return _from_arrays({name: _first(name, splits[name], counts[name]) for name in splits})
+
+
+def _procedural(counts: dict[str, int], *, size: int, seed: int) -> Dataset:
+    for name, count in counts.items():
+        if count < 1:
+            raise InputError(
+                f"data.{name}_images: source scenes is endless, so a number above 0 is needed; "
+                f"got {count}"
+            )
+    train_key, validation_key, test_key = jax.random.split(jax.random.key(seed), 3)
+
+    def train(epoch: int) -> RawImages:
+        return draw_scenes(jax.random.fold_in(train_key, epoch), count=counts["train"], size=size)
+
+    return Dataset(
+        train=train,
+        train_size=counts["train"],
+        validation=draw_scenes(validation_key, count=counts["validation"], size=size),
+        test=draw_scenes(test_key, count=counts["test"], size=size),
+        digest=hashlib.sha256(repr(("scenes", size, seed, counts)).encode()).hexdigest(),
+    )
+
+
+def _from_arrays(splits: dict[str, np.ndarray]) -> Dataset:
+    digest = hashlib.sha256()
+    for name, images in splits.items():
+        digest.update(f"{name} {images.shape} {images.dtype}".encode())
+        digest.update(np.ascontiguousarray(images).tobytes())
+    on_device = {name: jnp.asarray(images) for name, images in splits.items()}
+    return Dataset(
+        train=lambda epoch: on_device["train"],
+        train_size=len(on_device["train"]),
+        validation=on_device["validation"],
+        test=on_device["test"],
+        digest=digest.hexdigest(),
+    )
+
+
+def _split(images: np.ndarray, seed: int, validation: float, test: float) -> dict[str, np.ndarray]:
+    order = np.random.default_rng(seed).permutation(len(images))
+    held_back = [round(fraction * len(images)) for fraction in (validation, test)]
+    if min(*held_back, len(images) - sum(held_back)) < 1:
+        raise InputError(
+            f"data.dir: {len(images)} image(s) leave a split empty (train, validation, test = "
+            f"{len(images) - sum(held_back)}, {held_back[0]}, {held_back[1]}); add images "
+            "or raise data.validation_fraction and data.test_fraction"
+        )
+    validation_order, test_order, train_order = np.split(order, np.cumsum(held_back))
+    return {
+        "train": images[train_order],
+        "validation": images[validation_order],
+        "test": images[test_order],
+    }
+
+
+def _first(name: str, images: np.ndarray, count: int) -> np.ndarray:
+    if count > len(images):
+        raise InputError(
+            f"data.{name}_images: expected at most the {len(images)} images of the split, "
+            f"got {count}"
+        )
+    return images[: count or len(images)]

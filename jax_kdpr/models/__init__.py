@@ -1,0 +1,1 @@
+"""Networks: Flax NNX layers. `systems` is the only caller."""

@@ -1,0 +1,138 @@
+"""The recovery network D_theta: a U-Net that also returns its bottleneck D(.)^[b] (eq. 6)."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from jax_kdpr.types import Features, Images
+
+GROUPS = 8  # of a group norm
+
+
+class UNetOutput(NamedTuple):
+    """What one pass of the network gives."""
+
+    image: Images  # after a sigmoid: in (0, 1)
+    bottleneck: Features  # the deepest block's output, the very tensor the decoder consumes
+
+
+class ConvBlock(nnx.Module):
+    """(3x3 convolution, norm, ReLU) twice, at constant resolution."""
+
+    def __init__(self, in_features: int, features: int, *, norm: str, rngs: nnx.Rngs):
+        self.first = nnx.Conv(
+            in_features,
+            features,
+            (3, 3),
+            use_bias=norm == "none",
+            kernel_init=nnx.initializers.he_normal(),
+            rngs=rngs,
+        )
+        self.first_norm = make_norm(norm, features, rngs=rngs)
+        self.second = nnx.Conv(
+            features,
+            features,
+            (3, 3),
+            use_bias=norm == "none",
+            kernel_init=nnx.initializers.he_normal(),
+            rngs=rngs,
+        )
+        self.second_norm = make_norm(norm, features, rngs=rngs)
+
+    def __call__(self, x: Features, *, train: bool) -> Features:
+        """Applies the block; `train` lets a batch norm use, and record, the batch's statistics."""
+        x = nnx.relu(_apply_norm(self.first_norm, self.first(x), train=train))
+        return nnx.relu(_apply_norm(self.second_norm, self.second(x), train=train))
+
+
+class UNet(nnx.Module):
+    """U-Net (Ronneberger et al., 2015) with max pooling, bilinear upsampling and a sigmoid head.
+
+    Height and width must be divisible by 2^(len(widths) - 1).
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        out_channels: int,
+        widths: tuple[int, ...] = (32, 64, 128, 256),
+        norm: str = "batch",
+        rngs: nnx.Rngs,
+    ):
+        """Builds the layers.
+
+        Args:
+            in_channels: Channels of the input.
+            out_channels: Channels of the recovered image.
+            widths: Features per resolution, from full size to bottleneck.
+            norm: "batch", "group" or "none" (then the convolutions have biases).
+            rngs: Keys of the initial parameters.
+
+        Raises:
+            ValueError: If `norm` is none of these, or a width does not split into groups.
+        """
+        encoder_inputs = (in_channels, *widths[:-1])
+        self.encoder = nnx.List(
+            [
+                ConvBlock(before, after, norm=norm, rngs=rngs)
+                for before, after in zip(encoder_inputs, widths, strict=True)
+            ]
+        )
+        self.decoder = nnx.List(
+            [
+                ConvBlock(deep + skip, skip, norm=norm, rngs=rngs)
+                for deep, skip in zip(widths[:0:-1], widths[-2::-1], strict=True)
+            ]
+        )
+        self.head = nnx.Conv(widths[0], out_channels, (1, 1), rngs=rngs)
+
+    def __call__(self, x: Float[Array, "b h w c_in"], *, train: bool) -> UNetOutput:
+        """Recovers images [b h w out_channels] from network inputs."""
+        levels = len(self.encoder) - 1
+        if x.shape[1] % 2**levels or x.shape[2] % 2**levels:
+            raise ValueError(
+                f"U-Net input: expected a size divisible by {2**levels} ({levels} poolings), "
+                f"got {x.shape[1:3]}"
+            )
+        skips = []
+        for block in list(self.encoder)[:-1]:
+            skips.append(block(x, train=train))
+            x = nnx.max_pool(skips[-1], (2, 2), strides=(2, 2))
+        bottleneck = self.encoder[-1](x, train=train)
+
+        x = bottleneck
+        for block, skip in zip(self.decoder, reversed(skips), strict=True):
+            x = block(jnp.concatenate([_upsample(x), skip], axis=-1), train=train)
+        return UNetOutput(image=nnx.sigmoid(self.head(x)), bottleneck=bottleneck)
+
+
+def make_norm(norm: str, features: int, *, rngs: nnx.Rngs) -> nnx.Module | None:
+    """Builds the norm layer `norm` ("batch", "group", "none")."""
+    match norm:
+        case "batch":
+            # PyTorch's momentum 0.1 is Flax's 0.9.
+            return nnx.BatchNorm(features, momentum=0.9, rngs=rngs)
+        case "group":
+            if features % GROUPS:
+                raise ValueError(
+                    f"widths: a group norm wants multiples of {GROUPS}, got {features}"
+                )
+            return nnx.GroupNorm(features, num_groups=GROUPS, rngs=rngs)
+        case "none":
+            return None
+    raise ValueError(f"norm: expected batch, group or none, got {norm!r}")
+
+
+def _apply_norm(layer: nnx.Module | None, x: Features, *, train: bool) -> Features:
+    if isinstance(layer, nnx.BatchNorm):
+        return layer(x, use_running_average=not train)
+    return x if layer is None else layer(x)  # pyright: ignore[reportCallIssue]
+
+
+def _upsample(x: Features) -> Features:
+    b, h, w, c = x.shape
+    return jax.image.resize(x, (b, 2 * h, 2 * w, c), method="linear")

@@ -1,0 +1,73 @@
+"""From an image in [0, 1] to the complex field that leaves the object, and back."""
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jax_kdpr.physics.cdp import mask_transmittance
+from jax_kdpr.types import Field, Image
+
+
+def scene_channels(kind: str) -> int:
+    """Returns how many images make one scene: 2 for "complex", else 1."""
+    return 2 if kind == "complex" else 1
+
+
+def scene_field(
+    image: Image, *, kind: str, phase_range: float = np.pi, min_amplitude: float = 0.5
+) -> Field:
+    """Encodes an image as a complex field.
+
+    * "phase": e^{j r img}, modulus 1. With r = 2 pi black and white are the same object; the
+      default r = pi keeps them apart.
+    * "amplitude": img itself, a real transmittance.
+    * "complex": channel 0 is the phase image, channel 1 the amplitude image, mapped to
+      [min_amplitude, 1]. Where the amplitude is zero no measurement holds the phase: hence a floor.
+
+    Args:
+        image: Values in [0, 1]; 2 channels for "complex", else 1.
+        kind: "phase", "amplitude" or "complex".
+        phase_range: r, the phase of a white pixel, in radians.
+        min_amplitude: Amplitude of a black pixel of a complex scene, in [0, 1].
+
+    Raises:
+        ValueError: If `kind` is none of these or the channels do not fit it.
+    """
+    if image.shape[-1] != scene_channels(kind):
+        raise ValueError(
+            f"image: a {kind} scene takes {scene_channels(kind)} channel(s), got {image.shape[-1]}"
+        )
+    match kind:
+        case "phase":
+            return mask_transmittance(phase_range * image[..., 0])
+        case "amplitude":
+            return lax.complex(image[..., 0], jnp.zeros_like(image[..., 0]))
+        case "complex":
+            amplitude = min_amplitude + (1.0 - min_amplitude) * image[..., 1]
+            return amplitude * mask_transmittance(phase_range * image[..., 0])
+    raise ValueError(f"scene: expected phase, amplitude or complex, got {kind!r}")
+
+
+def field_image(
+    field: Field, *, kind: str, phase_range: float = np.pi, min_amplitude: float = 0.5
+) -> Image:
+    """Reads the image off a field: the inverse of `scene_field`, clipped to [0, 1].
+
+    The phase is read on the branch centred on r / 2, so that small errors around 0 and r clip
+    instead of wrapping. The global phase must have been settled before, by
+    `metrics.align_global_phase`. For plots and baselines, not for losses: the angle has no gradient
+    at zero.
+    """
+    centre = jnp.exp(-0.5j * phase_range).astype(field.dtype)
+    phase = (jnp.angle(field * centre) + 0.5 * phase_range) / phase_range
+    amplitude = jnp.abs(field)
+    match kind:
+        case "phase":
+            channels = [phase]
+        case "amplitude":
+            channels = [amplitude]
+        case "complex":
+            channels = [phase, (amplitude - min_amplitude) / max(1.0 - min_amplitude, 1e-6)]
+        case _:
+            raise ValueError(f"scene: expected phase, amplitude or complex, got {kind!r}")
+    return jnp.clip(jnp.stack(channels, axis=-1), 0.0, 1.0)

@@ -1,0 +1,163 @@
+"""Filtered spectral initialisation: algorithm 1 of arXiv 2505.18352.
+
+The leading eigenvector of Gamma(y) = (1/k) sum_l A_l^H F^H diag(w_l) F A_l estimates the scene,
+because bright sensor pixels say which Fourier modes of A_l x are strong. With one snapshot F A is
+unitary, so the eigenvectors of Gamma alone are single Fourier modes and carry nothing: it is the
+low-pass filter G_psi between the iterations that makes the estimate.
+"""
+
+import math
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Complex, Float
+
+from jax_kdpr.physics.cdp import cdp_adjoint, cdp_forward, sensor_oversample
+from jax_kdpr.types import Field, Intensity, Kernel, Phases, Scalar
+
+
+def gaussian_kernel(size: int = 5, sigma: float = 1.0) -> np.ndarray:
+    """Returns a Gaussian low-pass kernel [size size] of unit sum; `sigma` in pixels, `size` odd."""
+    if size < 1 or size % 2 == 0:
+        raise ValueError(f"size: expected an odd number of taps, got {size}")
+    offsets = np.arange(size) - size // 2
+    profile = np.exp(-0.5 * (offsets / sigma) ** 2)
+    kernel = np.outer(profile, profile)
+    return (kernel / kernel.sum()).astype(np.float32)
+
+
+def spectral_weights(
+    intensity: Intensity,
+    *,
+    kind: str = "soft",
+    fraction: float = 1 / 6,
+    threshold: float = 0.6,
+    sampling: float | None = None,
+) -> Intensity:
+    """Turns the intensities of one sample into the diagonal weights w of Gamma.
+
+    With r = y / mean(y), the mean over all snapshots and pixels of this sample, negative noise
+    pixels taken as 0, and m = y.size:
+
+    * "soft": r / (1 + r), smooth, in [0, 1): gradients reach the masks through y as well.
+    * "intensity": r.
+    * "topk": 1 for the ceil(fraction * m) brightest pixels (ties included), else 0.
+    * "threshold": 1 where y >= (1 - threshold) * max(y), else 0.
+    * "optimal": (r - 1) / (r + sqrt(sampling) - 1) (Mondelli and Montanari, 2018), floored at -5
+      and lifted by 5. The lift adds a multiple of the identity to Gamma: it keeps the eigenvectors
+      and makes the largest eigenvalue the dominant one, which a power iteration needs.
+
+    Args:
+        intensity: CDPs of one sample, any unit.
+        kind: One of the names above.
+        fraction: Share of pixels kept by "topk", in (0, 1].
+        threshold: p of "threshold", in [0, 1].
+        sampling: m / n of "optimal", all sensor pixels over object pixels; default k, which is
+            its value without zero padding.
+
+    Raises:
+        ValueError: If `kind` is none of these.
+    """
+    intensity = jnp.maximum(intensity, 0.0)
+    ratio = intensity / jnp.maximum(jnp.mean(intensity), jnp.finfo(intensity.dtype).tiny)
+    match kind:
+        case "soft":
+            return ratio / (1.0 + ratio)
+        case "intensity":
+            return ratio
+        case "topk":
+            kept = max(1, math.ceil(fraction * intensity.size))
+            faintest_kept = lax.top_k(lax.stop_gradient(intensity).ravel(), kept)[0][-1]
+            return (intensity >= faintest_kept).astype(intensity.dtype)
+        case "threshold":
+            return (intensity >= (1.0 - threshold) * jnp.max(intensity)).astype(intensity.dtype)
+        case "optimal":
+            offset = math.sqrt(intensity.shape[0] if sampling is None else sampling) - 1.0
+            # At m = n the offset vanishes and a dark pixel divides by zero: the floor takes it.
+            weight = (ratio - 1.0) / jnp.maximum(ratio + offset, 1e-3)
+            return jnp.maximum(weight, -5.0) + 5.0
+    raise ValueError(f"weights: expected soft, intensity, topk, threshold or optimal, got {kind!r}")
+
+
+def filter_response(kernel: Kernel, height: int, width: int) -> Complex[Array, "h w"]:
+    """Returns the DFT of the kernel, its centre tap at [0, 0]: multiplying by it is G_psi.
+
+    A product in the Fourier domain is a circular convolution in the object plane.
+
+    Raises:
+        ValueError: If the kernel is larger than the image.
+    """
+    size = kernel.shape[0]
+    if size > min(height, width):
+        raise ValueError(f"kernel: expected at most {min(height, width)} taps, got {size}")
+    padded = jnp.zeros((height, width), kernel.dtype).at[:size, :size].set(kernel)
+    return jnp.fft.fft2(jnp.roll(padded, (-(size // 2), -(size // 2)), axis=(0, 1)))
+
+
+def filtered_spectral_init(
+    intensity: Intensity,
+    phases: Phases,
+    kernel: Kernel,
+    start: Field,
+    *,
+    iterations: int = 25,
+    weights: str = "soft",
+    fraction: float = 1 / 6,
+    threshold: float = 0.6,
+) -> tuple[Field, Scalar]:
+    """Estimates the scene from its CDPs: algorithm 1, T power iterations of G_psi Gamma.
+
+    Differentiable in `intensity`, `phases` and `kernel`; the loop has a static length, which
+    reverse mode needs. The oversampling is read off the shapes.
+
+    Args:
+        intensity: CDPs y of one sample, any unit.
+        phases: Mask phases in radians.
+        kernel: Real filter taps, an odd number each way; its overall scale does not matter.
+        start: z^(0), not zero. It sets the estimate's global phase: keep it fixed.
+        iterations: T, at least 1.
+        weights: Kind of weights, with their `fraction` and `threshold`: see `spectral_weights`.
+
+    Returns:
+        estimate: z scaled to the norm that the intensity implies, sqrt(sum(y) / k).
+        residual: norm(M z - <z, M z> z) / norm(M z) of the last unit iterate z, M = G_psi Gamma;
+            0 at a fixed point, in [0, 1], and without gradient.
+
+    Raises:
+        ValueError: If shapes do not belong together or `iterations` is less than 1.
+    """
+    if iterations < 1:
+        raise ValueError(f"iterations: expected at least 1, got {iterations}")
+    snapshots, height, width = phases.shape
+    oversample = sensor_oversample(intensity.shape, phases.shape)
+    weight = spectral_weights(
+        intensity,
+        kind=weights,
+        fraction=fraction,
+        threshold=threshold,
+        sampling=intensity.size / (height * width),
+    )
+    response = filter_response(kernel, height, width)
+
+    def iterate(z: Field) -> Field:
+        gamma_z = cdp_adjoint(weight * cdp_forward(z, phases, oversample=oversample), phases)
+        filtered = jnp.fft.ifft2(response * jnp.fft.fft2(gamma_z / snapshots))
+        return filtered / _norm(filtered)
+
+    before_last = lax.fori_loop(0, iterations - 1, lambda _, z: iterate(z), start / _norm(start))
+    z = iterate(before_last)
+
+    overlap = jnp.vdot(before_last, z)
+    residual = lax.stop_gradient(_norm(z - overlap * before_last))
+    implied_norm = _safe_sqrt(jnp.maximum(jnp.sum(intensity), 0.0) / snapshots)
+    return implied_norm * z, residual
+
+
+def _norm(field: Field) -> Float[Array, ""]:
+    """Euclidean norm whose gradient is finite at zero."""
+    return _safe_sqrt(jnp.sum(jnp.square(field.real) + jnp.square(field.imag)))
+
+
+def _safe_sqrt(value: Float[Array, ""]) -> Float[Array, ""]:
+    return jnp.sqrt(jnp.maximum(value, jnp.finfo(value.dtype).tiny))

@@ -1,0 +1,94 @@
+"""Figures: the only module that knows matplotlib. Written straight to PNG, no display needed."""
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from jax_kdpr.evaluation import Samples
+from jax_kdpr.metrics import mse, psnr_from_mse, ssim
+
+GREY = {"cmap": "gray", "vmin": 0.0, "vmax": 1.0}
+PHASE = {"cmap": "twilight", "vmin": -np.pi, "vmax": np.pi}
+MASKS_SHOWN = 6
+
+
+def plot_run(samples: Samples, path: Path, *, title: str) -> None:
+    """Draws one row per scene, from the object to the error, and below them masks and histogram."""
+    count = samples.images.shape[0]
+    columns = ("scene", "CDP, log", "|z|", "arg z", "recovered", "error")
+    figure = Figure(figsize=(2.0 * len(columns), 2.1 * count + 2.8), layout="constrained")
+    figure.suptitle(title)
+    parts = figure.subfigures(2, 1, height_ratios=[2.1 * count, 2.4], squeeze=False)[:, 0]
+    axes = parts[0].subplots(count, len(columns), squeeze=False)
+    recovered = samples.output.image
+    quality = _captions(samples)
+    for row in range(count):
+        scene = np.asarray(samples.images[row, ..., 0])
+        found = np.asarray(recovered[row, ..., 0])
+        estimate = np.asarray(samples.output.estimate[row])
+        # Zero frequency to the middle, as a camera sees it; only the first snapshot is drawn.
+        pattern = np.fft.fftshift(np.asarray(samples.output.intensity[row, 0]))
+        floor = max(pattern.max() * 1e-5, 1e-12)
+        _show(axes[row, 0], scene, **GREY)
+        _show(axes[row, 1], np.log10(np.maximum(pattern, floor)), cmap="inferno")
+        _show(axes[row, 2], np.abs(estimate), cmap="gray", vmin=0.0)
+        _show(axes[row, 3], np.angle(estimate), **PHASE)
+        _show(axes[row, 4], found, **GREY, below=quality[row])
+        _show(axes[row, 5], found - scene, cmap="RdBu", vmin=-0.5, vmax=0.5)
+    for axis, name in zip(axes[0], columns, strict=True):
+        axis.set_title(name, fontsize=9)
+    _draw_masks(parts[1], np.asarray(samples.phases))
+    figure.savefig(path, dpi=110)
+
+
+def plot_comparison(runs: dict[str, Samples], path: Path) -> None:
+    """Draws the same scenes as recovered by several runs, each over its first mask."""
+    first = next(iter(runs.values()))
+    count = first.images.shape[0]
+    figure = Figure(figsize=(2.0 * (count + 1), 2.15 * (len(runs) + 1)), layout="constrained")
+    axes = figure.subplots(len(runs) + 1, count + 1, squeeze=False)
+    axes[0, 0].set_axis_off()
+    for column in range(count):
+        _show(axes[0, column + 1], np.asarray(first.images[column, ..., 0]), **GREY)
+        axes[0, column + 1].set_title("scene", fontsize=9)
+    for row, (name, samples) in enumerate(runs.items(), start=1):
+        snapshots = samples.phases.shape[0]
+        _show(axes[row, 0], _wrapped(np.asarray(samples.phases[0])), **PHASE)
+        axes[row, 0].set_title(f"{name}\nmask 1 of {snapshots}", fontsize=9)
+        captions = _captions(samples)
+        for column in range(count):
+            recovered = np.asarray(samples.output.image[column, ..., 0])
+            _show(axes[row, column + 1], recovered, **GREY, below=captions[column])
+    figure.savefig(path, dpi=110)
+
+
+def _captions(samples: Samples) -> list[str]:
+    psnr = psnr_from_mse(mse(samples.output.image, samples.images))
+    similarity = ssim(samples.output.image, samples.images)
+    return [f"{p:.1f} dB / {s:.2f}" for p, s in zip(psnr, similarity, strict=True)]
+
+
+def _draw_masks(figure, phases: np.ndarray) -> None:
+    """Draws the first masks, wrapped to (-pi, pi], and the histogram of all their phases."""
+    shown = min(len(phases), MASKS_SHOWN)
+    axes = figure.subplots(1, shown + 1, squeeze=False)[0]
+    for number in range(shown):
+        _show(axes[number], _wrapped(phases[number]), **PHASE)
+        axes[number].set_title(f"mask {number + 1} of {len(phases)}", fontsize=9)
+    axes[-1].hist(_wrapped(phases).ravel(), bins=48, range=(-np.pi, np.pi), color="tab:purple")
+    axes[-1].set_title("phases", fontsize=9)
+    axes[-1].set_xlabel("wrapped phase (rad)", fontsize=8)
+    axes[-1].set_yticks([])
+
+
+def _wrapped(phases: np.ndarray) -> np.ndarray:
+    return np.angle(np.exp(1j * phases))
+
+
+def _show(axis: Axes, image: np.ndarray, *, below: str = "", **options) -> None:
+    axis.imshow(image, interpolation="nearest", **options)
+    axis.set_xticks([])
+    axis.set_yticks([])
+    axis.set_xlabel(below, fontsize=8)

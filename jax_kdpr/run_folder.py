@@ -1,0 +1,160 @@
+"""The files of a run folder other than checkpoints: run.json and metrics.jsonl.
+
+run.json says what the run is: its resolved config, the digests of its data and its teacher, and
+for each session that worked on it the time, commit, package versions and devices.
+"""
+
+import json
+import os
+import platform
+import subprocess
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jax_kdpr import config as config_lib
+from jax_kdpr.config import Config
+from jax_kdpr.errors import InputError
+
+RUN_FILE = "run.json"
+METRICS_FILE = "metrics.jsonl"
+PACKAGES = ("jax_kdpr", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+def read_run(workdir: Path) -> dict[str, Any]:
+    """Reads run.json.
+
+    Raises:
+        InputError: If the folder holds no run, or run.json cannot be read.
+    """
+    path = workdir / RUN_FILE
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError as missing:
+        raise InputError(
+            f"{str(workdir)!r} is no run folder (no {RUN_FILE}); give the --workdir of a "
+            "jax_kdpr.train run"
+        ) from missing
+    except (OSError, ValueError) as failure:
+        raise InputError(f"{path}: cannot be read ({failure}); restore it from a copy") from failure
+
+
+def read_config(workdir: Path) -> Config:
+    """Returns the config that a run folder was made with; raises as `read_run`."""
+    return config_lib.from_dict(read_run(workdir)["config"])
+
+
+def check_workdir(workdir: Path, config: Config, digests: dict[str, str]) -> None:
+    """Refuses a folder that is not this run's to write in; an empty or new one is fine.
+
+    Args:
+        workdir: The folder.
+        config: The config of the run that wants it.
+        digests: Of what the run depends on beside its config: "data", "teacher".
+
+    Raises:
+        InputError: If the folder holds other files, or a run of another config, data or teacher;
+            names what differs.
+    """
+    if not (workdir / RUN_FILE).exists():
+        if workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
+            raise InputError(
+                f"--workdir: {str(workdir)!r} is neither empty nor a run folder; give another one"
+            )
+        return
+    recorded = read_run(workdir)
+    differing = config_lib.differences(config, config_lib.from_dict(recorded["config"]))
+    differing += [
+        f"{name} digest: {value[:12]} against {recorded['digests'].get(name, 'none')[:12]}"
+        for name, value in digests.items()
+        if recorded["digests"].get(name) != value
+    ]
+    if differing:
+        raise InputError(
+            f"--workdir: {str(workdir)!r} belongs to another run; differing (yours against its): "
+            f"{'; '.join(differing)}; give another --workdir or the same config"
+        )
+
+
+def record_session(workdir: Path, config: Config, digests: dict[str, str]) -> None:
+    """Writes run.json, or adds this session to it. Call `check_workdir` first."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    path = workdir / RUN_FILE
+    record = (
+        read_run(workdir)
+        if path.exists()
+        else {"config": config_lib.to_dict(config), "digests": digests, "sessions": []}
+    )
+    record["sessions"].append(provenance())
+    write_json(path, record)
+
+
+def provenance() -> dict[str, Any]:
+    """Returns what a number needs beside it: time, commit, versions and devices."""
+    return {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": _commit(),
+        "versions": {"python": platform.python_version()}
+        | {package: version(package) for package in PACKAGES},
+        "devices": [device.device_kind for device in jax.devices()],
+        "cpu_count": os.cpu_count(),
+    }
+
+
+def _commit() -> str:
+    """Returns the commit of the source tree, "+" appended if it was changed; "" outside git."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        head = subprocess.run(
+            [*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True
+        )
+        changed = subprocess.run(
+            [*git, "status", "--porcelain", "--untracked-files=no"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON so that the file is always either the old or the new one, whole."""
+    write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file so that it is always either the old or the new one, whole."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
+def read_metrics(workdir: Path) -> list[dict[str, Any]]:
+    """Returns the rows of metrics.jsonl, one per epoch; a line cut short by a kill is dropped."""
+    path = workdir / METRICS_FILE
+    rows = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            break
+    return rows
+
+
+def drop_metrics_after(workdir: Path, step: int) -> None:
+    """Removes the rows of steps that a resumed run is going to do again."""
+    path = workdir / METRICS_FILE
+    if path.exists():
+        kept = [row for row in read_metrics(workdir) if row["step"] <= step]
+        write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
+
+
+def append_metrics(workdir: Path, row: dict[str, Any]) -> None:
+    """Adds one epoch's row to metrics.jsonl."""
+    with (workdir / METRICS_FILE).open("a") as file:
+        file.write(json.dumps(row) + "\n")

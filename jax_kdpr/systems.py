@@ -1,0 +1,211 @@
+"""A single- or multi-shot camera as one pair of pure functions, `init` and `apply`.
+
+    image [h w c] -> field -> CDP y [k sh sw] -> noise -> estimate z [h w]
+                  -> U-Net -> image [h w c], bottleneck
+
+`apply` returns every intermediate, so that a loss, a plot, a metric or a distillation target is a
+function of its result and nothing is computed twice. Parameters are plain pytrees:
+
+    params = {"phases": [k h w], "filter": [n n], "net": {...}}   trained, all real
+    state  = {"start": [h w] complex, "net": {...}}               carried: z^(0), batch statistics
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+from jaxtyping import Array, Float
+
+from jax_kdpr.models.unet import UNet, UNetOutput
+from jax_kdpr.physics.cdp import measure_intensity
+from jax_kdpr.physics.masks import init_phases
+from jax_kdpr.physics.noise import add_noise
+from jax_kdpr.physics.scenes import scene_channels, scene_field
+from jax_kdpr.physics.spectral import filtered_spectral_init, gaussian_kernel
+from jax_kdpr.sharding import data_parallel
+from jax_kdpr.types import Features, Fields, Images, Intensities, Key, Params, State
+
+
+class Output(NamedTuple):
+    """Everything that one pass through a system makes, for a batch."""
+
+    intensity: Intensities  # CDPs y, noise included
+    estimate: Fields  # spectral estimate z
+    residual: Float[Array, "b"]  # of the power iteration, 0 when it has converged
+    image: Images  # recovered image(s), in (0, 1)
+    bottleneck: Features  # D(z)^[b]
+
+
+class System(NamedTuple):
+    """Pure functions of one optical system and its network; see `make_system`."""
+
+    init: Callable[[Key], tuple[Params, State]]
+    """init(key) -> (params, state)."""
+    measure: Callable[[Params, Images, Key], Intensities]
+    """measure(params, images, key) -> the CDPs of a batch, noise included."""
+    recover: Callable[..., tuple[Output, State]]
+    """recover(params, state, intensity, train=False) -> (output, new state), from CDPs alone."""
+    apply: Callable[..., tuple[Output, State]]
+    """apply(params, state, images, key, train=False) -> (output, new state): both of the above."""
+
+
+def make_system(
+    *,
+    size: int,
+    snapshots: int = 1,
+    oversample: int = 1,
+    scene: str = "phase",
+    phase_range: float = np.pi,
+    min_amplitude: float = 0.5,
+    noise: str = "none",
+    snr_db: float = 30.0,
+    photons: float = 1e6,
+    iterations: int = 25,
+    weights: str = "soft",
+    fraction: float = 1 / 6,
+    threshold: float = 0.6,
+    filter_size: int = 5,
+    filter_sigma: float = 1.0,
+    inputs: str = "re_im",
+    widths: tuple[int, ...] = (32, 64, 128, 256),
+    norm: str = "batch",
+    mesh: Mesh | None = None,
+) -> System:
+    """Builds the pure functions of one system. Nothing is allocated until `init` is called.
+
+    Args:
+        size: Height and width of scene and masks, pixels.
+        snapshots: L, the number of masks and shots.
+        oversample: Zero padding of the operator, 1 or 2 (`physics.cdp`).
+        scene: Encoding, with its `phase_range` and `min_amplitude` (`physics.scenes`).
+        noise: Sensor noise, with its `snr_db` or `photons` (`physics.noise`).
+        iterations: T of algorithm 1.
+        weights: Weights of Gamma, with their `fraction` and `threshold` (`physics.spectral`).
+        filter_size: Taps of the learned filter each way, odd.
+        filter_sigma: Width of its Gaussian start, pixels.
+        inputs: What the network sees of z: "re_im" or "abs_phase" (modulus, angle / pi).
+        widths: Features of the U-Net per resolution.
+        norm: Its norm layer: "batch", "group" or "none".
+        mesh: Devices to spread the batch over; None for one device.
+    """
+    channels = scene_channels(scene)
+
+    def build_net(rngs: nnx.Rngs) -> UNet:
+        return UNet(in_channels=2, out_channels=channels, widths=widths, norm=norm, rngs=rngs)
+
+    # The structure of the network without its numbers: static, closed over by `recover`.
+    net_graph, net_shapes, stats_shapes = nnx.split(
+        nnx.eval_shape(lambda: build_net(nnx.Rngs(0))), nnx.Param, ...
+    )
+
+    def init(key: Key) -> tuple[Params, State]:
+        mask_key, start_key, net_key = jax.random.split(key, 3)
+        _, net, stats = nnx.split(build_net(nnx.Rngs(params=net_key)), nnx.Param, ...)
+        params = {
+            "phases": init_phases(mask_key, snapshots=snapshots, height=size, width=size),
+            "filter": jnp.asarray(gaussian_kernel(filter_size, filter_sigma)),
+            "net": nnx.to_pure_dict(net),
+        }
+        start = jax.random.normal(start_key, (size, size), jnp.complex64)
+        return params, {"start": start, "net": nnx.to_pure_dict(stats)}
+
+    def measure_one(phases, image, key):
+        field = scene_field(image, kind=scene, phase_range=phase_range, min_amplitude=min_amplitude)
+        clean = measure_intensity(field, phases, oversample=oversample)
+        return add_noise(key, clean, kind=noise, snr_db=snr_db, photons=photons)
+
+    def estimate_one(optics, intensity):
+        return filtered_spectral_init(
+            intensity,
+            optics["phases"],
+            optics["filter"],
+            optics["start"],
+            iterations=iterations,
+            weights=weights,
+            fraction=fraction,
+            threshold=threshold,
+        )
+
+    measure_batch = data_parallel(measure_one, mesh)
+    estimate_batch = data_parallel(estimate_one, mesh)
+
+    def measure(params: Params, images: Images, key: Key) -> Intensities:
+        return measure_batch(params["phases"], images, jax.random.split(key, images.shape[0]))
+
+    def run_net(params: Params, state: State, inputs: Array, train: bool):
+        net = nnx.merge(
+            net_graph,
+            _filled(net_shapes, params["net"]),
+            _filled(stats_shapes, state["net"]),
+            copy=True,
+        )
+        output: UNetOutput = net(inputs, train=train)
+        return output, nnx.to_pure_dict(nnx.state(net, nnx.Not(nnx.Param)))
+
+    def recover(
+        params: Params, state: State, intensity: Intensities, *, train: bool = False
+    ) -> tuple[Output, State]:
+        optics = {
+            "phases": params["phases"],
+            "filter": params["filter"],
+            "start": state["start"],
+        }
+        estimate, residual = estimate_batch(optics, intensity)
+        net_output, stats = run_net(params, state, network_input(estimate, kind=inputs), train)
+        output = Output(
+            intensity=intensity,
+            estimate=estimate,
+            residual=residual,
+            image=net_output.image,
+            bottleneck=net_output.bottleneck,
+        )
+        return output, {**state, "net": stats}
+
+    def apply(
+        params: Params, state: State, images: Images, key: Key, *, train: bool = False
+    ) -> tuple[Output, State]:
+        return recover(params, state, measure(params, images, key), train=train)
+
+    return System(init=init, measure=measure, recover=recover, apply=apply)
+
+
+def network_input(estimate: Fields, *, kind: str) -> Float[Array, "b h w 2"]:
+    """Turns complex estimates into two real channels.
+
+    "re_im" is smooth everywhere. "abs_phase" gives the modulus and the angle in units of pi, in
+    (-1, 1]; the angle has a branch cut, and counts as constant (0) where the estimate vanishes.
+
+    Raises:
+        ValueError: If `kind` is neither.
+    """
+    match kind:
+        case "re_im":
+            return jnp.stack([estimate.real, estimate.imag], axis=-1)
+        case "abs_phase":
+            power = jnp.square(estimate.real) + jnp.square(estimate.imag)
+            dark = power < 1e-12
+            modulus = jnp.where(dark, 0.0, jnp.sqrt(jnp.where(dark, 1.0, power)))
+            angle = jnp.arctan2(
+                jnp.where(dark, 0.0, estimate.imag), jnp.where(dark, 1.0, estimate.real)
+            )
+            return jnp.stack([modulus, angle / np.pi], axis=-1)
+    raise ValueError(f"inputs: expected re_im or abs_phase, got {kind!r}")
+
+
+def count_parameters(params: Params) -> dict[str, int]:
+    """Returns the number of trained real numbers in each part of `params`, and their "total"."""
+    counts = {
+        part: sum(leaf.size for leaf in jax.tree.leaves(leaves)) for part, leaves in params.items()
+    }
+    return {**counts, "total": sum(counts.values())}
+
+
+def _filled(shapes: nnx.State, values: dict) -> nnx.State:
+    """Returns a copy of an NNX state holding `values`, a plain dict as `nnx.to_pure_dict` gives."""
+    filled = jax.tree.map(lambda leaf: leaf, shapes)
+    nnx.replace_by_pure_dict(filled, values)
+    return filled

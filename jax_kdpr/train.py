@@ -1,0 +1,44 @@
+"""Trains one run: `python -m jax_kdpr.train --config configs/cpu/e2e.py --workdir runs/e2e`.
+
+The same command resumes a run that was interrupted. Single options are overridden by
+`--config.section.field=value`; `jax_kdpr/config.py` lists them all.
+"""
+
+import sys
+from pathlib import Path
+
+from absl import flags
+
+from jax_kdpr import cli
+from jax_kdpr.errors import InputError
+from jax_kdpr.training import loop
+
+CONFIG = cli.define_config()
+WORKDIR = flags.DEFINE_string("workdir", None, "Run folder: new, or that of this very run.")
+
+
+def main(positional: list[str]) -> int:
+    """Runs the training; returns 0, 128 + the signal that interrupted it, or 1 on a lost loss."""
+    if positional:
+        raise InputError(f"unexpected argument {positional[0]!r}; options start with --")
+    config = cli.read_config(CONFIG)
+    if not WORKDIR.value:
+        raise InputError("--workdir: a run folder is needed, such as runs/e2e")
+    try:
+        final = loop.train(config, Path(WORKDIR.value))
+    except loop.Interrupted as stop:
+        print(stop, file=sys.stderr)
+        return 128 + stop.signal_number
+    except loop.NonFiniteLossError as failure:
+        print(f"error: {failure}", file=sys.stderr)
+        return 1
+    print(
+        f"done: validation {final['validation_psnr']:.2f} dB (pooled "
+        f"{final['validation_psnr_pooled']:.2f} dB), SSIM {final['validation_ssim']:.3f}; "
+        f"python -m jax_kdpr.evaluate --workdir {WORKDIR.value}"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,1 @@
+"""Training: the state, the jitted steps on it, and the loop around them."""

@@ -1,0 +1,334 @@
+"""The training loop: from a config and a run folder to a trained system, resumable anywhere."""
+
+import math
+import signal
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from tqdm import tqdm
+
+from jax_kdpr import config as config_lib
+from jax_kdpr import losses, run_folder
+from jax_kdpr.checkpoint import FOLDER as CHECKPOINTS
+from jax_kdpr.checkpoint import SCORE, Checkpoints
+from jax_kdpr.config import Config, Regime
+from jax_kdpr.data import sources
+from jax_kdpr.data.batches import epoch_order
+from jax_kdpr.errors import InputError
+from jax_kdpr.metrics import psnr_from_mse
+from jax_kdpr.physics.scenes import scene_channels
+from jax_kdpr.sharding import make_mesh
+from jax_kdpr.systems import System, count_parameters, make_system
+from jax_kdpr.training.metric_log import MetricLog
+from jax_kdpr.training.state import TrainState, init_train_state, make_optimizer
+from jax_kdpr.training.steps import (
+    ImageScores,
+    LossWeights,
+    make_eval_step,
+    make_train_step,
+    over_batches,
+)
+from jax_kdpr.types import Key, Params, State
+
+
+class NonFiniteLossError(RuntimeError):
+    """The loss became infinite or NaN; the message names the last good checkpoint."""
+
+
+class Interrupted(Exception):
+    """SIGINT or SIGTERM arrived; the state is saved. `signal_number` says which."""
+
+    def __init__(self, signal_number: int, message: str):
+        super().__init__(message)
+        self.signal_number = signal_number
+
+
+class Teacher(NamedTuple):
+    """A frozen teacher, restored from its run folder."""
+
+    system: System
+    variables: tuple[Params, State]
+    digest: str
+
+
+class RunKeys(NamedTuple):
+    """The random streams of a run, all derived from `config.seed`."""
+
+    init: Key
+    order: Key
+    steps: Key
+    evaluation: Key
+
+
+def run_keys(seed: int) -> RunKeys:
+    """Derives the independent streams of a run."""
+    return RunKeys(*jax.random.split(jax.random.key(seed), 4))
+
+
+def trained_parts(regime: Regime) -> tuple[str, ...]:
+    """Returns the parts of `params` that a regime trains."""
+    return ("net",) if regime == Regime.RANDOM else ("phases", "filter", "net")
+
+
+def train(config: Config, workdir: Path) -> dict[str, float]:
+    """Trains, or resumes, the run of `config` in `workdir`; returns its last validation metrics.
+
+    Everything that a user can get wrong is checked before anything is compiled or written.
+
+    Raises:
+        InputError: If config, data, teacher or folder do not fit.
+        Interrupted: On SIGINT or SIGTERM, after saving.
+        NonFiniteLossError: If the loss is no longer finite.
+    """
+    config_lib.validate(config)
+    if config.train.devices > jax.local_device_count():
+        raise InputError(
+            f"train.devices: expected at most the {jax.local_device_count()} device(s) of this "
+            f"machine, got {config.train.devices}"
+        )
+    mesh = make_mesh(config.train.devices)
+    teacher = _load_teacher(config, mesh)
+    dataset = sources.load(**config_lib.data_arguments(config))
+    if config.train.batch_size > dataset.train_size:
+        raise InputError(
+            f"train.batch_size: expected at most the {dataset.train_size} training images, "
+            f"got {config.train.batch_size}; lower it or raise data.train_images"
+        )
+    digests = {"data": dataset.digest} | ({"teacher": teacher.digest} if teacher else {})
+    run_folder.check_workdir(workdir, config, digests)
+
+    system = make_system(**config_lib.system_arguments(config), mesh=mesh)
+    keys = run_keys(config.seed)
+    steps_per_epoch = dataset.train_size // config.train.batch_size
+    total_steps = steps_per_epoch * config.train.epochs
+    optimizer = make_optimizer(
+        mask_lr=config.optim.mask_lr,
+        filter_lr=config.optim.filter_lr,
+        net_lr=config.optim.net_lr,
+        schedule=config.optim.schedule,
+        total_steps=total_steps,
+    )
+    trained = trained_parts(config.regime)
+    params, state = jax.jit(system.init)(keys.init)
+    train_state = init_train_state(params, state, optimizer, trained=trained)
+    shape = {"size": config.data.size, "channels": scene_channels(config.scene.kind)}
+    train_step = make_train_step(
+        system,
+        optimizer,
+        trained=trained,
+        weights=_loss_weights(config),
+        batch_size=config.train.batch_size,
+        teacher=teacher.system if teacher else None,
+        mesh=mesh,
+        **shape,
+    )
+    eval_step = make_eval_step(system, mesh=mesh, **shape)
+
+    print(_summary(config, train_state.params, dataset, total_steps, teacher))
+    run_folder.record_session(workdir, config, digests)
+    with (
+        Checkpoints(workdir) as checkpoints,
+        _Signals() as signals,
+        MetricLog(workdir, tensorboard=config.train.tensorboard) as log,
+    ):
+        restored = checkpoints.restore_latest(train_state)
+        if restored is not None:
+            train_state = restored.tree
+            print(f"resuming {workdir} at step {restored.step} of {total_steps}")
+        step = int(train_state.step)
+        log.resume_at(step)
+
+        def save(score: float | None = None) -> None:
+            checkpoints.save(step, train_state, config_lib.to_dict(config), score=score)
+
+        variables = teacher.variables if teacher else None
+        with tqdm(total=total_steps, initial=step, unit="step", disable=None) as bar:
+            while step < total_steps:
+                epoch = step // steps_per_epoch
+                images = dataset.train(epoch)
+                order = epoch_order(keys.order, epoch, dataset.train_size)
+                started = time.perf_counter()
+                loss = None
+                while step < (epoch + 1) * steps_per_epoch and not signals.received:
+                    before = loss
+                    train_state, loss = train_step(
+                        train_state, variables, images, order, keys.steps
+                    )
+                    step += 1
+                    # The step before this one: so the device never waits for the host.
+                    if before is not None:
+                        _require_finite(float(before), step - 1, checkpoints)
+                    bar.update()
+                if loss is not None:
+                    _require_finite(float(loss), step, checkpoints)
+                if step == (epoch + 1) * steps_per_epoch:
+                    train_seconds = time.perf_counter() - started
+                    row = _epoch_row(train_state, step, epoch + 1, steps_per_epoch)
+                    row |= _validate(eval_step, train_state, dataset, config, keys)
+                    row["train_seconds"] = train_seconds
+                    row["seconds"] = time.perf_counter() - started
+                    # Before the checkpoint: a row without one is dropped on resuming, and redone.
+                    log.append(row)
+                    save(row[SCORE])
+                    bar.write(_epoch_line(row, config.train.epochs))
+                else:
+                    save()
+                if signals.received:
+                    raise Interrupted(
+                        signals.received,
+                        f"interrupted at step {step} of {total_steps}, saved; "
+                        "run the same command again to go on",
+                    )
+        last = log.rows()[-1]
+    return {name: value for name, value in last.items() if name.startswith("validation")}
+
+
+def load_for_inference(
+    config: Config, workdir: Path, *, mesh=None
+) -> tuple[System, tuple[Params, State], str, int]:
+    """Restores the best checkpoint of a run.
+
+    Returns:
+        (system, (params, state), digest of the checkpoint, its step).
+
+    Raises:
+        InputError: If the folder holds no readable checkpoint.
+    """
+    system = make_system(**config_lib.system_arguments(config), mesh=mesh)
+    keys = run_keys(config.seed)
+    optimizer = make_optimizer(mask_lr=0, filter_lr=0, net_lr=0, schedule="constant", total_steps=1)
+    like = jax.eval_shape(
+        lambda: init_train_state(
+            *system.init(keys.init), optimizer, trained=trained_parts(config.regime)
+        )
+    )
+    restored = None
+    if (workdir / CHECKPOINTS).is_dir():
+        with Checkpoints(workdir, read_only=True) as checkpoints:
+            restored = checkpoints.restore_best(like)
+    if restored is None:
+        raise InputError(f"{str(workdir)!r} holds no checkpoint yet; train it first")
+    return system, (restored.tree.params, restored.tree.state), restored.digest, restored.step
+
+
+def _load_teacher(config: Config, mesh) -> Teacher | None:
+    if config.regime != Regime.STUDENT:
+        return None
+    workdir = Path(config.distill.teacher)
+    if not workdir.is_dir():
+        raise InputError(
+            f"distill.teacher: no folder {str(workdir)!r}; give the --workdir of a trained teacher"
+        )
+    theirs = run_folder.read_config(workdir)
+    ours_flat, theirs_flat = config_lib.flatten(config), config_lib.flatten(theirs)
+    must_fit = [
+        path
+        for path in ours_flat
+        if path in ("data.size", "masks.oversample") or path.startswith(("scene.", "net."))
+    ]
+    misfits = [
+        f"{path}: student {ours_flat[path]}, teacher {theirs_flat[path]}"
+        for path in must_fit
+        if ours_flat[path] != theirs_flat[path]
+    ]
+    if misfits:
+        raise InputError(
+            f"distill.teacher: {str(workdir)!r} does not fit this student; {'; '.join(misfits)}; "
+            "train a teacher with the student's values"
+        )
+    system, variables, digest, _ = load_for_inference(theirs, workdir, mesh=mesh)
+    return Teacher(system, variables, digest)
+
+
+def _loss_weights(config: Config) -> LossWeights:
+    weights = LossWeights(
+        alpha=config.loss.alpha,
+        rho=config.loss.rho,
+        regulariser=config.masks.regulariser,
+        levels=config.masks.levels,
+    )
+    if config.regime != Regime.STUDENT:
+        return weights
+    sigma = losses.feature_weight(config.loss.alpha, config.loss.beta)
+    return weights._replace(beta=config.loss.beta, sigma=sigma)
+
+
+def _summary(config: Config, params: Params, dataset, total_steps: int, teacher) -> str:
+    counts = count_parameters(params)
+    lines = [
+        f"{config.regime}: {config.masks.snapshots} snapshot(s), {config.data.size} x "
+        f"{config.data.size} pixels, {config.scene.kind} scene, T = {config.spectral.iterations}",
+        f"parameters: {counts['total']:,} (masks {counts['phases']:,}, filter {counts['filter']}, "
+        f"network {counts['net']:,}); trained: {', '.join(trained_parts(config.regime))}",
+        f"data: {config.data.source}, {dataset.train_size:,} train, "
+        f"{len(dataset.validation):,} validation, {len(dataset.test):,} test images",
+        f"{total_steps:,} steps of {config.train.batch_size} on {config.train.devices} x "
+        f"{jax.devices()[0].device_kind}",
+    ]
+    if teacher is not None:
+        lines.append(f"teacher: {config.distill.teacher}, digest {teacher.digest[:12]}")
+    return "\n".join(lines)
+
+
+def _require_finite(loss: float, step: int, checkpoints: Checkpoints) -> None:
+    if math.isfinite(loss):
+        return
+    good = checkpoints.latest_step()
+    advice = "no checkpoint yet" if good is None else f"last good checkpoint: step {good}"
+    raise NonFiniteLossError(
+        f"the loss became non-finite ({loss}) at step {step}; {advice} in {checkpoints.workdir}; "
+        "lower the learning rates (optim.*_lr) or change the loss weights"
+    )
+
+
+def _epoch_row(state: TrainState, step: int, epoch: int, steps: int) -> dict[str, Any]:
+    means = {
+        f"train_{name}": float(total) / steps for name, total in state.totals._asdict().items()
+    }
+    return {"epoch": epoch, "step": step, **means}
+
+
+def _validate(eval_step, state: TrainState, dataset, config: Config, keys: RunKeys) -> dict:
+    scores: ImageScores = over_batches(
+        partial(eval_step, state.params, state.state, dataset.validation),
+        len(dataset.validation),
+        batch_size=config.train.eval_batch_size,
+        key=keys.evaluation,
+    )
+    return {
+        SCORE: float(jnp.mean(scores.psnr)),
+        "validation_psnr_pooled": float(psnr_from_mse(jnp.mean(scores.mse))),
+        "validation_ssim": float(jnp.mean(scores.ssim)),
+        "validation_residual": float(jnp.mean(scores.residual)),
+    }
+
+
+def _epoch_line(row: dict[str, Any], epochs: int) -> str:
+    return (
+        f"epoch {row['epoch']:>3}/{epochs}  loss {row['train_total']:.5f}  "
+        f"validation {row[SCORE]:.2f} dB, SSIM {row['validation_ssim']:.3f}  {row['seconds']:.1f} s"
+    )
+
+
+class _Signals:
+    """While entered, SIGINT and SIGTERM are noted instead of killing the process between steps."""
+
+    def __init__(self) -> None:
+        self.received = 0
+
+    def __enter__(self) -> "_Signals":
+        self._before = {
+            number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, _frame: object) -> None:
+        self.received = number

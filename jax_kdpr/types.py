@@ -1,0 +1,34 @@
+"""Names for the arrays that flow through the package.
+
+Axis letters mean the same everywhere: ``b`` batch, ``k`` mask (one per snapshot), ``h w`` object
+plane, ``sh sw`` sensor plane (``oversample`` times as many), ``c`` channel, ``n`` filter tap.
+The checks run in the tests only (``--jaxtyping-packages``); a run pays nothing for them.
+"""
+
+from typing import Any
+
+from jaxtyping import Array, Complex, Float, Int, PRNGKeyArray, Shaped
+
+Image = Float[
+    Array, "h w c"
+]  # a scene image in [0, 1]; c = 2 (phase, amplitude) for complex scenes
+Field = Complex[Array, "h w"]  # complex optical field in the object plane
+Phases = Float[Array, "k h w"]  # mask phases, radians
+Spectra = Complex[Array, "k sh sw"]  # complex fields in the sensor plane, zero frequency at [0, 0]
+Intensity = Float[Array, "k sh sw"]  # what the sensor records: a coded diffraction pattern (CDP)
+Kernel = Float[Array, "n n"]  # low-pass filter of the spectral initialisation
+Scalar = Float[Array, ""]
+Key = PRNGKeyArray
+
+Images = Float[Array, "b h w c"]
+Intensities = Float[Array, "b k sh sw"]
+Fields = Complex[Array, "b h w"]
+Features = Float[Array, "b fh fw f"]
+RawImages = Shaped[
+    Array, "n rh rw"
+]  # data set as held on the device: any size, uint8, uint16 or float
+Indices = Int[Array, "b"]
+
+PyTree = Any
+Params = dict[str, Any]  # {"phases": [k h w], "filter": [n n], "net": {...}}
+State = dict[str, Any]  # {"start": [h w] complex, "net": batch statistics}: carried, never trained
