@@ -60,7 +60,12 @@ class Checkpoints:
                     ]
                 ),
             ),
-            item_names=("state", "config", "info"),
+            # Named, so that the shapes of a checkpoint can be asked for before it is read.
+            item_handlers={
+                "state": ocp.StandardCheckpointHandler(),
+                "config": ocp.JsonCheckpointHandler(),
+                "info": ocp.JsonCheckpointHandler(),
+            },
         )
 
     def __enter__(self) -> "Checkpoints":
@@ -85,11 +90,14 @@ class Checkpoints:
         )
 
     def restore_latest(self, like: PyTree) -> Restored | None:
-        """Reads the newest readable checkpoint into the structure of `like`; None without one."""
+        """Reads the newest readable checkpoint; None if there is none.
+
+        `like` has the structure, shapes and types to return: all of the saved tree, or a part.
+        """
         return self._restore(sorted(self._manager.all_steps(), reverse=True), like)
 
     def restore_best(self, like: PyTree) -> Restored | None:
-        """Reads the checkpoint of the best validation PSNR, or the newest readable other one."""
+        """Reads the checkpoint of the best validation PSNR, or else the newest that is readable."""
         best = self._manager.best_step()
         others = sorted(set(self._manager.all_steps()) - {best}, reverse=True)
         return self._restore(([] if best is None else [best]) + others, like)
@@ -99,28 +107,35 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def _restore(self, steps: list[int], like: PyTree) -> Restored | None:
-        """Tries the steps in turn; a damaged checkpoint is named, set aside, and passed over."""
-        if not steps:
-            return None
+        """Tries the steps in turn; damaged checkpoints are named, and set aside if one is good."""
+        damaged = []
         for step in steps:
             try:
-                return self._read(step, like)
+                arrays, found = self._read(step)
             except Exception as failure:  # Orbax, TensorStore and JSON raise many kinds
+                damaged.append(step)
                 reason = " ".join(str(failure).split())[:200]
                 print(
                     f"warning: checkpoint {step} in {self.workdir / FOLDER} is damaged ({reason}); "
-                    "falling back to the one before",
+                    "falling back to another one",
                     file=sys.stderr,
                 )
-                if not self.read_only:
-                    self._set_aside(step)
+                continue
+            tree = _unflatten(arrays, like, step)
+            if not self.read_only:
+                self._set_aside(damaged)
+            return Restored(step, tree, found)
+        if not steps:
+            return None
         raise InputError(
             f"{self.workdir / FOLDER}: none of the {len(steps)} checkpoint(s) can be read; restore "
-            "them from a copy, or train anew in an empty folder"
+            "them from a copy, or train anew in another folder"
         )
 
-    def _read(self, step: int, like: PyTree) -> Restored:
-        wanted = {name: np.empty(np.shape(leaf), leaf.dtype) for name, leaf in _named_leaves(like)}
+    def _read(self, step: int) -> tuple[dict[str, np.ndarray], str]:
+        """Reads all arrays of a checkpoint to the host and verifies their digest."""
+        shapes = self._manager.item_metadata(step)["state"]
+        wanted = {name: np.empty(leaf.shape, leaf.dtype) for name, leaf in shapes.items()}
         saved = self._manager.restore(
             step,
             args=ocp.args.Composite(
@@ -130,16 +145,16 @@ class Checkpoints:
         found = digest(saved["state"])
         if found != saved["info"]["digest"]:
             raise ValueError("its arrays do not match their digest")
-        leaves = [saved["state"][name] for name in wanted]
-        tree = jax.tree.unflatten(jax.tree.structure(like), leaves)
-        return Restored(step, jax.tree.map(jax.numpy.asarray, tree), found)
+        return saved["state"], found
 
-    def _set_aside(self, step: int) -> None:
-        """Moves a damaged checkpoint out of the way of the one that will be written again."""
-        target = self.workdir / f"damaged-checkpoint-{step}"
-        shutil.rmtree(target, ignore_errors=True)
-        shutil.move(self.workdir / FOLDER / str(step), target)
-        self._manager.reload()
+    def _set_aside(self, steps: list[int]) -> None:
+        """Moves damaged checkpoints out of the way of those that will be written again."""
+        for step in steps:
+            target = self.workdir / f"damaged-checkpoint-{step}"
+            shutil.rmtree(target, ignore_errors=True)
+            shutil.move(self.workdir / FOLDER / str(step), target)
+        if steps:
+            self._manager.reload()
 
 
 def digest(arrays: dict[str, Any]) -> str:
@@ -155,6 +170,21 @@ def digest(arrays: dict[str, Any]) -> str:
 def _named_leaves(tree: PyTree) -> Iterator[tuple[str, Any]]:
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
         yield jax.tree_util.keystr(path, simple=True, separator="."), leaf
+
+
+def _unflatten(arrays: dict[str, np.ndarray], like: PyTree, step: int) -> PyTree:
+    """Picks the leaves of `like` out of the arrays of a checkpoint."""
+    leaves = []
+    for name, leaf in _named_leaves(like):
+        array = arrays.get(name)
+        if array is None or array.shape != leaf.shape or array.dtype != leaf.dtype:
+            found = "nothing" if array is None else f"{array.dtype} {array.shape}"
+            raise InputError(
+                f"checkpoint {step}: expected {name} as {leaf.dtype} {leaf.shape}, got {found}; it "
+                "was written by another version of jax_kdpr, train anew"
+            )
+        leaves.append(jax.numpy.asarray(array))
+    return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
 
 def _flatten(tree: PyTree) -> dict[str, np.ndarray]:

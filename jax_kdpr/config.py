@@ -253,16 +253,16 @@ def validate(config: Config) -> None:
     """
     c = config
 
-    def need(holds: bool, message: str) -> None:
+    def need(holds, message):
         if not holds:
             raise InputError(message)
 
-    def need_in(path: str, low: float, high: float = math.inf) -> None:
+    def need_in(path, low, high=math.inf):
         value = flatten(c)[path]
         bounds = f"at least {low:g}" if high == math.inf else f"in [{low:g}, {high:g}]"
         need(low <= value <= high, f"{path}: expected {bounds}, got {value:g}")
 
-    def need_positive(path: str) -> None:
+    def need_positive(path):
         value = flatten(c)[path]
         need(0 < value < math.inf, f"{path}: expected a number above 0, got {value:g}")
 

@@ -8,6 +8,7 @@ ours equals the paper's up to the number of pixels (eq. 3, 5) or features (eq. 6
 from typing import NamedTuple
 
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from jax_kdpr.types import Features, Images, Intensities, Scalar
 
@@ -27,7 +28,7 @@ def task_loss(recovered: Images, images: Images) -> Scalar:
     return jnp.mean(jnp.square(recovered - images))
 
 
-def cdp_loss(student: Intensities, teacher: Intensities) -> Scalar:
+def cdp_loss(student: Intensities, teacher: Float[Array, "b k_teacher sh sw"]) -> Scalar:
     """Eq. 5: mean over scenes and sensor pixels of (mean_l y_t - mean_l y_s)^2.
 
     Each side is first averaged over its own snapshots; y has mean 1 for a phase scene.

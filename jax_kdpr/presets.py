@@ -17,7 +17,7 @@ def quickstart() -> Config:
     config.optim.net_lr = 2e-3
     config.optim.schedule = Schedule.COSINE
     config.train.batch_size = 32
-    config.train.epochs = 8
+    config.train.epochs = 10
     return config
 
 

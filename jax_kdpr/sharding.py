@@ -41,11 +41,14 @@ def data_parallel(fn: Callable, mesh: Mesh | None) -> Callable:
     if mesh is None:
         return batched
 
+    def local(shared, *samples):
+        # Each device gets its own copy to compute with; gradients of the copies are summed.
+        copied = jax.tree.map(lambda leaf: jax.lax.pcast(leaf, AXIS, to="varying"), shared)
+        return batched(copied, *samples)
+
     def sharded(shared, *samples):
         specs = (P(), *[P(AXIS)] * len(samples))
-        return jax.shard_map(batched, mesh=mesh, in_specs=specs, out_specs=P(AXIS))(
-            shared, *samples
-        )
+        return jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=P(AXIS))(shared, *samples)
 
     return sharded
 

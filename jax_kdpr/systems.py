@@ -27,7 +27,7 @@ from jax_kdpr.physics.noise import add_noise
 from jax_kdpr.physics.scenes import scene_channels, scene_field
 from jax_kdpr.physics.spectral import filtered_spectral_init, gaussian_kernel
 from jax_kdpr.sharding import data_parallel
-from jax_kdpr.types import Features, Fields, Images, Intensities, Key, Params, State
+from jax_kdpr.types import Features, Fields, Images, Intensities, Key, Params, PyTree, State
 
 
 class Output(NamedTuple):
@@ -204,7 +204,7 @@ def count_parameters(params: Params) -> dict[str, int]:
     return {**counts, "total": sum(counts.values())}
 
 
-def _filled(shapes: nnx.State, values: dict) -> nnx.State:
+def _filled(shapes: PyTree, values: dict) -> PyTree:
     """Returns a copy of an NNX state holding `values`, a plain dict as `nnx.to_pure_dict` gives."""
     filled = jax.tree.map(lambda leaf: leaf, shapes)
     nnx.replace_by_pure_dict(filled, values)

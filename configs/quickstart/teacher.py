@@ -1,4 +1,4 @@
-"""Teacher: nine snapshots, trained end to end."""
+"""Teacher: four snapshots, trained end to end."""
 
 from jax_kdpr import presets
 from jax_kdpr.config import Config, Regime
@@ -8,5 +8,5 @@ def get_config() -> Config:
     """Returns the config of this run."""
     config = presets.quickstart()
     config.regime = Regime.TEACHER
-    config.masks.snapshots = 9
+    config.masks.snapshots = 4
     return config

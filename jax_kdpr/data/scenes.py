@@ -11,7 +11,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from jax_kdpr.types import Key
 
@@ -27,14 +27,16 @@ def draw_scenes(key: Key, *, count: int, size: int) -> Float[Array, "n s s"]:
 
     The same key gives the same objects; scene i does not depend on `count`.
     """
-    blocks = [_draw_block(key, first, size=size) for first in range(0, count, BLOCK)]
+    blocks = [
+        _draw_block(key, first + jnp.arange(BLOCK), size=size) for first in range(0, count, BLOCK)
+    ]
     return jnp.concatenate(blocks)[:count]
 
 
 @partial(jax.jit, static_argnames="size")
-def _draw_block(key: Key, first: int, *, size: int) -> Float[Array, "n s s"]:
+def _draw_block(key: Key, numbers: Int[Array, "n"], *, size: int) -> Float[Array, "n s s"]:
     """One compiled program for any number of objects: compiling takes longer than drawing."""
-    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(first + jnp.arange(BLOCK))
+    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(numbers)
     return jax.vmap(lambda one: draw_scene(one, size=size))(keys)
 
 

@@ -42,7 +42,7 @@ class ConvBlock(nnx.Module):
         )
         self.second_norm = make_norm(norm, features, rngs=rngs)
 
-    def __call__(self, x: Features, *, train: bool) -> Features:
+    def __call__(self, x: Float[Array, "b h w f_in"], *, train: bool) -> Features:
         """Applies the block; `train` lets a batch norm use, and record, the batch's statistics."""
         x = nnx.relu(_apply_norm(self.first_norm, self.first(x), train=train))
         return nnx.relu(_apply_norm(self.second_norm, self.second(x), train=train))
@@ -133,6 +133,6 @@ def _apply_norm(layer: nnx.Module | None, x: Features, *, train: bool) -> Featur
     return x if layer is None else layer(x)  # pyright: ignore[reportCallIssue]
 
 
-def _upsample(x: Features) -> Features:
+def _upsample(x: Features) -> Float[Array, "b up_h up_w f"]:
     b, h, w, c = x.shape
     return jax.image.resize(x, (b, 2 * h, 2 * w, c), method="linear")

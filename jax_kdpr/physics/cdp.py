@@ -49,8 +49,7 @@ def cdp_forward(field: Field, phases: Phases, *, oversample: int = 1) -> Spectra
         )
     if oversample not in (1, 2):
         raise ValueError(f"oversample: expected 1 or 2, got {oversample}")
-    coded = jnp.conj(mask_transmittance(phases)) * field[None]
-    return jnp.fft.fft2(coded, s=(oversample * height, oversample * width), norm="ortho")
+    return propagate(field, mask_transmittance(phases), (oversample * height, oversample * width))
 
 
 def cdp_adjoint(spectra: Spectra, phases: Phases) -> Field:
@@ -69,10 +68,25 @@ def cdp_adjoint(spectra: Spectra, phases: Phases) -> Field:
     Raises:
         ValueError: If the shapes do not belong together.
     """
-    height, width = phases.shape[1:]
     sensor_oversample(spectra.shape, phases.shape)
+    return back_propagate(spectra, mask_transmittance(phases))
+
+
+def propagate(
+    field: Field, transmittance: Complex[Array, "k h w"], sensor: tuple[int, ...]
+) -> Spectra:
+    """The arithmetic of `cdp_forward` for masks that are at hand as e^{j phases}, without checks.
+
+    For loops that apply the same masks many times; `sensor` is the padded size (sh, sw).
+    """
+    return jnp.fft.fft2(jnp.conj(transmittance) * field[None], s=sensor, norm="ortho")
+
+
+def back_propagate(spectra: Spectra, transmittance: Complex[Array, "k h w"]) -> Field:
+    """The arithmetic of `cdp_adjoint`, likewise: the adjoint of `propagate`."""
+    height, width = transmittance.shape[1:]
     fields = jnp.fft.ifft2(spectra, norm="ortho")[:, :height, :width]
-    return jnp.sum(mask_transmittance(phases) * fields, axis=0)
+    return jnp.sum(transmittance * fields, axis=0)
 
 
 def measure_intensity(field: Field, phases: Phases, *, oversample: int = 1) -> Intensity:

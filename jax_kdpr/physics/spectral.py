@@ -8,12 +8,18 @@ low-pass filter G_psi between the iterations that makes the estimate.
 
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array, Complex, Float
 
-from jax_kdpr.physics.cdp import cdp_adjoint, cdp_forward, sensor_oversample
+from jax_kdpr.physics.cdp import (
+    back_propagate,
+    mask_transmittance,
+    propagate,
+    sensor_oversample,
+)
 from jax_kdpr.types import Field, Intensity, Kernel, Phases, Scalar
 
 
@@ -130,7 +136,7 @@ def filtered_spectral_init(
     if iterations < 1:
         raise ValueError(f"iterations: expected at least 1, got {iterations}")
     snapshots, height, width = phases.shape
-    oversample = sensor_oversample(intensity.shape, phases.shape)
+    sensor_oversample(intensity.shape, phases.shape)
     weight = spectral_weights(
         intensity,
         kind=weights,
@@ -138,11 +144,16 @@ def filtered_spectral_init(
         threshold=threshold,
         sampling=intensity.size / (height * width),
     )
-    response = filter_response(kernel, height, width)
+    # The scale of Gamma cancels in the normalisation; 1 / k keeps the numbers near 1.
+    response = filter_response(kernel, height, width) / snapshots
+    transmittance = mask_transmittance(phases)
 
+    # Recomputing an iteration in the backward pass is cheaper than storing its spectra, in time
+    # and memory: what is stored is one [h w] iterate each.
+    @jax.checkpoint
     def iterate(z: Field) -> Field:
-        gamma_z = cdp_adjoint(weight * cdp_forward(z, phases, oversample=oversample), phases)
-        filtered = jnp.fft.ifft2(response * jnp.fft.fft2(gamma_z / snapshots))
+        spectra = weight * propagate(z, transmittance, intensity.shape[1:])
+        filtered = jnp.fft.ifft2(response * jnp.fft.fft2(back_propagate(spectra, transmittance)))
         return filtered / _norm(filtered)
 
     before_last = lax.fori_loop(0, iterations - 1, lambda _, z: iterate(z), start / _norm(start))

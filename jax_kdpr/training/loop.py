@@ -199,20 +199,15 @@ def load_for_inference(
         InputError: If the folder holds no readable checkpoint.
     """
     system = make_system(**config_lib.system_arguments(config), mesh=mesh)
-    keys = run_keys(config.seed)
-    optimizer = make_optimizer(mask_lr=0, filter_lr=0, net_lr=0, schedule="constant", total_steps=1)
-    like = jax.eval_shape(
-        lambda: init_train_state(
-            *system.init(keys.init), optimizer, trained=trained_parts(config.regime)
-        )
-    )
+    params, state = jax.eval_shape(system.init, run_keys(config.seed).init)
+    like = {"params": params, "state": state}
     restored = None
     if (workdir / CHECKPOINTS).is_dir():
         with Checkpoints(workdir, read_only=True) as checkpoints:
             restored = checkpoints.restore_best(like)
     if restored is None:
         raise InputError(f"{str(workdir)!r} holds no checkpoint yet; train it first")
-    return system, (restored.tree.params, restored.tree.state), restored.digest, restored.step
+    return system, (restored.tree["params"], restored.tree["state"]), restored.digest, restored.step
 
 
 def _load_teacher(config: Config, mesh) -> Teacher | None:
@@ -315,7 +310,10 @@ def _epoch_line(row: dict[str, Any], epochs: int) -> str:
 
 
 class _Signals:
-    """While entered, SIGINT and SIGTERM are noted instead of killing the process between steps."""
+    """While entered, a first SIGINT or SIGTERM is only noted, for the loop to save and leave.
+
+    A second one raises KeyboardInterrupt at once, for who will not wait for the step to end.
+    """
 
     def __init__(self) -> None:
         self.received = 0
@@ -331,4 +329,6 @@ class _Signals:
             signal.signal(number, handler)
 
     def _note(self, number: int, _frame: object) -> None:
+        if self.received:
+            raise KeyboardInterrupt
         self.received = number

@@ -1,0 +1,298 @@
+"""The config: round trips, every rule of `validate`, and what the shipped files say."""
+
+import importlib.util
+import inspect
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from jax_kdpr import config as config_lib
+from jax_kdpr.config import Config, Inputs, Norm, Regime, Schedule, Source, Weights
+from jax_kdpr.data import sources
+from jax_kdpr.errors import InputError
+from jax_kdpr.systems import make_system
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+SHIPPED = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.glob("*/*.py"))
+
+
+def shipped(name: str) -> Config:
+    spec = importlib.util.spec_from_file_location("shipped_config", CONFIGS / name)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config()
+
+
+def changed(config: Config, **fields) -> Config:
+    """Sets fields by path; "data__size" is data.size."""
+    for path, value in fields.items():
+        *sections, name = path.split("__")
+        target = config
+        for section in sections:
+            target = getattr(target, section)
+        setattr(target, name, value)
+    return config
+
+
+def student(**fields) -> Config:
+    defaults = {"regime": Regime.STUDENT, "distill__teacher": "runs/teacher"}
+    return changed(Config(), **defaults | {"loss__alpha": 0.9, "loss__beta": 0.05} | fields)
+
+
+def rejection(call, *arguments) -> str:
+    with pytest.raises(InputError) as caught:
+        call(*arguments)
+    message = str(caught.value)
+    assert message and "\n" not in message
+    return message
+
+
+def test_configs_are_shipped_for_each_scale_and_regime():
+    regimes = ("e2e", "random", "student", "teacher")
+    for scale in ("quickstart", "cpu", "paper"):
+        assert {f"{scale}/{regime}.py" for regime in regimes} <= set(SHIPPED)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_config_validates_and_survives_json(name):
+    config = shipped(name)
+    if config.regime == Regime.STUDENT:
+        config.distill.teacher = "runs/teacher"
+    config_lib.validate(config)
+    back = config_lib.from_dict(json.loads(json.dumps(config_lib.to_dict(config))))
+    assert back == config
+    for path, value in config_lib.flatten(config).items():
+        assert type(config_lib.flatten(back)[path]) is type(value), path
+    assert config_lib.check_types(config) == config
+    assert config_lib.differences(config, back) == []
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_config_is_named_after_its_regime(name):
+    assert shipped(name).regime == Path(name).stem
+
+
+def test_flatten_names_every_field_by_its_path():
+    config = changed(Config(), seed=7, data__size=48, net__widths=(8, 16))
+    flat = config_lib.flatten(config)
+    assert (flat["seed"], flat["data.size"], flat["net.widths"]) == (7, 48, (8, 16))
+    nested = config_lib.to_dict(config)
+    leaves = [
+        f"{section}.{name}" if isinstance(value, dict) else section
+        for section, value in nested.items()
+        for name in (value if isinstance(value, dict) else [section])
+    ]
+    assert leaves == list(flat)
+
+
+def test_from_dict_takes_defaults_for_missing_fields():
+    assert config_lib.from_dict({}) == Config()
+    assert config_lib.from_dict({"optim": {"mask_lr": 0.5}}).optim.mask_lr == 0.5
+
+
+# The field set wrong, its value, what the message must say beside the field's name.
+RANGES = [
+    ("data.train_images", -1, "at least 0"),
+    ("data.validation_images", -1, "at least 0"),
+    ("data.test_images", -1, "at least 0"),
+    ("data.seed", -1, "integer"),
+    ("seed", -1, "integer"),
+    ("seed", 2**32, "integer"),
+    ("masks.snapshots", 0, "at least 1"),
+    ("spectral.iterations", 0, "at least 1"),
+    ("train.epochs", 0, "at least 1"),
+    ("train.batch_size", 0, "at least 1"),
+    ("train.eval_batch_size", 0, "at least 1"),
+    ("train.devices", 0, "at least 1"),
+    ("scene.phase_range", 0.0, "above 0"),
+    ("scene.phase_range", math.nan, "above 0"),
+    ("noise.photons", 0.0, "above 0"),
+    ("noise.photons", math.inf, "above 0"),
+    ("spectral.filter_sigma", -1.0, "above 0"),
+    ("optim.net_lr", 0.0, "above 0"),
+    ("optim.mask_lr", -0.1, "at least 0"),
+    ("optim.filter_lr", math.nan, "at least 0"),
+    ("loss.rho", -1e-3, "at least 0"),
+    ("data.validation_fraction", 1.5, "in [0, 1]"),
+    ("data.test_fraction", -0.5, "in [0, 1]"),
+    ("scene.min_amplitude", 1.5, "in [0, 1]"),
+    ("masks.oversample", 3, "in [1, 2]"),
+    ("masks.levels", 1, "at least 2"),
+    ("spectral.threshold", 1.5, "in [0, 1]"),
+    ("spectral.fraction", 0.0, "in (0, 1]"),
+    ("spectral.filter_size", 4, "odd"),
+    ("spectral.filter_size", 33, "data.size = 32"),
+    ("data.size", 10, "at least 11"),
+    ("net.widths", (8,), "two or more"),
+    ("net.widths", (8, 0), "positive"),
+    ("data.size", 36, "multiple of 8"),
+    ("train.devices", 3, "divisor"),
+    ("loss.alpha", 0.0, "above 0"),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "says"), RANGES)
+def test_validate_names_the_field_and_what_it_takes(path, value, says):
+    config = changed(Config(), **{path.replace(".", "__"): value})
+    message = rejection(config_lib.validate, config)
+    assert message.startswith(f"{path}: ")
+    assert says in message
+
+
+def test_size_that_does_not_divide_suggests_two_that_do():
+    message = rejection(config_lib.validate, changed(Config(), data__size=36))
+    assert "set it to 32 or 40" in message
+    for size in (32, 40):
+        config_lib.validate(changed(Config(), data__size=size))
+
+
+def test_group_norm_wants_multiples_of_eight():
+    config = changed(Config(), net__norm=Norm.GROUP, net__widths=(8, 12))
+    message = rejection(config_lib.validate, config)
+    assert message.startswith("net.widths: ") and "8" in message
+    config_lib.validate(changed(config, net__widths=(8, 16)))
+
+
+@pytest.mark.parametrize(
+    ("fields", "names"),
+    [
+        ({"loss__alpha": 0.9, "loss__beta": 0.2}, ("alpha", "beta", "sigma", "-0.1")),
+        ({"loss__alpha": 1.2, "loss__beta": 0.0}, ("loss.alpha", "[0, 1]")),
+        ({"loss__alpha": 0.5, "loss__beta": -0.1}, ("loss.beta", "[0, 1]")),
+        ({"distill__teacher": ""}, ("distill.teacher", "--config.distill.teacher=RUN_DIR")),
+    ],
+)
+def test_validate_rejects_a_student(fields, names):
+    message = rejection(config_lib.validate, student(**fields))
+    assert all(name in message for name in names), message
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.3, 0.7])
+def test_validate_accepts_the_edges_of_the_loss_weights(alpha):
+    config_lib.validate(student(loss__alpha=alpha, loss__beta=1 - alpha))
+
+
+@pytest.mark.parametrize("fields", [{"loss__beta": 0.1}, {"distill__teacher": "runs/teacher"}])
+@pytest.mark.parametrize("regime", [Regime.TEACHER, Regime.E2E, Regime.RANDOM])
+def test_only_a_student_has_a_teacher(regime, fields):
+    message = rejection(config_lib.validate, changed(Config(), regime=regime, **fields))
+    assert "loss.beta" in message and "distill.teacher" in message and regime in message
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "says"),
+    [
+        ("data.size", 32.0, "int"),
+        ("data.size", "32", "int"),
+        ("seed", True, "int"),
+        ("loss.alpha", "1", "float"),
+        ("data.rescale", 1, "bool"),
+        ("data.dir", None, "str"),
+        ("net.widths", 8, "integers"),
+        ("net.widths", (8, 16.0), "integers"),
+        ("regime", "techer", "one of teacher, e2e, random, student"),
+        ("spectral.weights", 1, "soft"),
+        ("data", 3, "3"),
+    ],
+)
+def test_check_types_rejects_what_a_config_file_assigned(path, value, says):
+    config = changed(Config(), **{path.replace(".", "__"): value})
+    message = rejection(config_lib.check_types, config)
+    assert message.startswith(f"{path}: expected") and says in message and repr(value) in message
+
+
+def test_check_types_mends_what_is_meant():
+    config = changed(Config(), loss__alpha=1, net__widths=[8, 16], regime="student")
+    checked = config_lib.check_types(config)
+    assert type(checked.loss.alpha) is float and checked.loss.alpha == 1.0
+    assert checked.net.widths == (8, 16)
+    assert checked.regime is Regime.STUDENT
+
+
+def test_slots_reject_a_misspelt_field_in_a_config_file():
+    with pytest.raises(AttributeError, match="'DataConfig' object has no attribute 'siez'"):
+        Config().data.siez = 3
+
+
+def test_differences_name_fields_and_leave_locations_out():
+    ours = changed(Config(), data__dir="a", data__tfds_manual_dir="b", distill__teacher="c")
+    assert config_lib.differences(ours, Config()) == []
+    changed(ours, optim__mask_lr=0.02, regime=Regime.RANDOM, data__source=Source.IMAGES)
+    assert config_lib.differences(ours, Config()) == [
+        "regime: random against e2e",
+        "data.source: images against scenes",
+        "optim.mask_lr: 0.02 against 0.0005",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("data.siez", "data.size"),
+        ("opt.mask_lr", "optim.mask_lr"),
+        ("train.size", "data.size"),
+        ("snapshot", "masks.snapshots"),
+        ("regim", "regime"),
+    ],
+)
+def test_unknown_field_suggests_the_nearest(typed, meant):
+    assert config_lib.unknown_field(typed) == f"config: no field {typed!r}; did you mean {meant}?"
+
+
+def test_unknown_field_like_nothing_lists_the_sections():
+    message = config_lib.unknown_field("zzzzzzzzzz")
+    assert all(f" {section}" in message for section in ("data", "masks", "optim", "train"))
+
+
+def test_from_dict_rejects_an_unknown_field():
+    message = rejection(config_lib.from_dict, {"data": {"siez": 3}})
+    assert "data.siez" in message and "data.size" in message
+
+
+def test_arguments_are_those_of_the_functions_they_are_for():
+    system = set(inspect.signature(make_system).parameters) - {"mesh"}
+    assert set(config_lib.system_arguments(Config())) == system
+    data = set(inspect.signature(sources.load).parameters)
+    assert set(config_lib.data_arguments(Config())) == data
+
+
+def test_arguments_carry_the_values():
+    config = changed(
+        Config(), data__size=48, masks__snapshots=3, spectral__iterations=7, net__widths=(8, 16)
+    )
+    arguments = config_lib.system_arguments(config)
+    assert arguments["size"] == 48
+    assert arguments["snapshots"] == 3
+    assert arguments["iterations"] == 7
+    assert arguments["widths"] == (8, 16)
+    assert config_lib.data_arguments(config)["size"] == 48
+
+
+@pytest.mark.parametrize("regime", ["e2e", "random", "student", "teacher"])
+def test_paper_configs_are_the_protocol_of_the_paper(regime):
+    config = shipped(f"paper/{regime}.py")
+    assert config.data.source == Source.FASHION_MNIST
+    assert config.data.size == 96
+    # 0 is the whole split: 30,000 / 30,000 / 10,000.
+    assert config.data.train_images == config.data.validation_images == 0
+    assert config.data.test_images == 0
+    assert config.optim.mask_lr == config.optim.filter_lr == config.optim.net_lr == 5e-4
+    assert config.optim.schedule == Schedule.CONSTANT
+    assert config.train.batch_size == 64
+    assert config.train.epochs == 120
+    assert config.spectral.iterations == 25
+    assert config.spectral.filter_size == 5
+    assert config.spectral.weights == Weights.SOFT
+    assert config.net.widths == (32, 64, 128, 256)
+    assert (config.net.norm, config.net.inputs) == (Norm.BATCH, Inputs.RE_IM)
+    assert config.masks.snapshots == (9 if regime == "teacher" else 1)
+    assert config.masks.oversample == 1
+    assert config.scene.kind == "phase" and config.scene.phase_range == math.pi
+    assert config.noise.kind == "none"
+    sigma = 1 - config.loss.alpha - config.loss.beta
+    if regime == "student":  # all terms of eq. 7 are at work
+        assert min(config.loss.alpha, config.loss.beta, sigma) > 0
+    else:
+        assert (config.loss.alpha, config.loss.beta) == (1.0, 0.0)

@@ -1,0 +1,154 @@
+"""Losses of eq. 3 to 7 and image quality, against hand-computed cases and other libraries."""
+
+import jax.numpy as jnp
+import numpy as np
+import oracles
+import pytest
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from jax_kdpr import losses, metrics
+
+RNG = np.random.default_rng(0)
+IMAGES = RNG.uniform(size=(4, 24, 20, 2))
+NOISY = np.clip(IMAGES + RNG.normal(size=IMAGES.shape) * [0.02, 0.1], 0, 1)
+TEACHER_Y = RNG.exponential(size=(4, 3, 6, 5))
+STUDENT_Y = RNG.exponential(size=(4, 1, 6, 5))
+TEACHER_FEATURES = RNG.normal(size=(4, 3, 2, 8))
+STUDENT_FEATURES = RNG.normal(size=(4, 3, 2, 8))
+
+LOSSES = {
+    "task": (losses.task_loss, oracles.task_loss, NOISY, IMAGES),
+    "cdp": (losses.cdp_loss, oracles.cdp_loss, STUDENT_Y, TEACHER_Y),
+    "feature": (losses.feature_loss, oracles.feature_loss, STUDENT_FEATURES, TEACHER_FEATURES),
+}
+every_loss = pytest.mark.parametrize("name", LOSSES)
+
+
+@every_loss
+def test_loss_equals_the_oracle(name):
+    loss, oracle, student, teacher = LOSSES[name]
+    actual = loss(jnp.asarray(student), jnp.asarray(teacher))
+    np.testing.assert_allclose(actual, oracle(student, teacher), rtol=1e-5)
+
+
+@every_loss
+def test_loss_is_zero_when_student_is_teacher(name):
+    loss, _, _, teacher = LOSSES[name]
+    assert loss(jnp.asarray(teacher), jnp.asarray(teacher)) == 0.0
+
+
+@every_loss
+def test_loss_does_not_depend_on_the_order_of_the_batch(name):
+    loss, _, student, teacher = LOSSES[name]
+    order = [2, 0, 3, 1]
+    shuffled = loss(jnp.asarray(student[order]), jnp.asarray(teacher[order]))
+    np.testing.assert_allclose(
+        shuffled, loss(jnp.asarray(student), jnp.asarray(teacher)), rtol=1e-5
+    )
+
+
+def test_losses_by_hand():
+    a = jnp.array([[1.0, 0.5], [0.0, 0.0]]).reshape(2, 2, 1, 1)
+    b = jnp.array([[0.0, 0.5], [0.0, 1.0]]).reshape(2, 2, 1, 1)
+    np.testing.assert_allclose(losses.task_loss(a, b), 2 / 4)
+    np.testing.assert_allclose(losses.feature_loss(3 * a, 3 * b), 9 * 2 / 4)
+    # snapshots of mean 0.75 against 0.25, and 0 against 0.5
+    np.testing.assert_allclose(losses.cdp_loss(a, b), (0.25 + 0.25) / 2)
+
+
+def test_cdp_loss_compares_the_means_over_snapshots():
+    offset = RNG.normal(size=STUDENT_Y.shape)
+    teacher = np.concatenate([STUDENT_Y + offset, STUDENT_Y - offset], axis=1)
+    loss = losses.cdp_loss(jnp.asarray(STUDENT_Y), jnp.asarray(teacher))
+    np.testing.assert_allclose(loss, 0.0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("alpha", "beta", "sigma"), [(0.6, 0.3, 0.1), (1.0, 0.0, 0.0), (0.0, 0.0, 1.0), (0.7, 0.3, 0.0)]
+)
+def test_feature_weight_is_what_remains(alpha, beta, sigma):
+    weight = losses.feature_weight(alpha, beta)
+    np.testing.assert_allclose(weight, sigma, atol=1e-12)
+    assert weight > 0 or sigma == 0  # 1 - 0.7 - 0.3 is 5.6e-17 in floating point
+    assert weight == 0 or sigma != 0
+
+
+@pytest.mark.parametrize(
+    ("alpha", "beta", "name"), [(-0.1, 0.5, "alpha"), (0.5, 1.2, "beta"), (0.8, 0.4, "sigma")]
+)
+def test_feature_weight_outside_0_to_1_raises(alpha, beta, name):
+    with pytest.raises(ValueError, match=rf"^{name}.*: expected in \[0, 1\]"):
+        losses.feature_weight(alpha, beta)
+
+
+def test_weighted_sum_keeps_the_terms_beside_the_total():
+    values = {"task": 1.0, "mask": 10.0, "cdp": 100.0, "feature": 1000.0}
+    terms = {name: jnp.asarray(value) for name, value in values.items()}
+    full = losses.weighted_sum(**terms, alpha=0.5, rho=0.1, beta=0.3, sigma=0.2)
+    expected = oracles.distillation_loss(**values, alpha=0.5, beta=0.3, rho=0.1)
+    np.testing.assert_allclose(full.total, expected, rtol=1e-6)
+    assert {name: float(getattr(full, name)) for name in values} == values
+    end_to_end = losses.weighted_sum(**terms, alpha=0.5, rho=0.1)
+    np.testing.assert_allclose(end_to_end.total, 0.5 + 1.0, rtol=1e-6)
+
+
+def test_psnr_equals_scikit_image_image_by_image():
+    error = metrics.mse(jnp.asarray(NOISY), jnp.asarray(IMAGES))
+    actual = metrics.psnr_from_mse(error)
+    expected = [
+        peak_signal_noise_ratio(a, b, data_range=1) for a, b in zip(IMAGES, NOISY, strict=True)
+    ]
+    np.testing.assert_allclose(actual, expected, atol=1e-3)
+    oracle = [oracles.psnr(a, b) for a, b in zip(NOISY, IMAGES, strict=True)]
+    np.testing.assert_allclose(actual, oracle, atol=1e-3)
+
+
+def test_psnr_by_hand():
+    np.testing.assert_allclose(
+        metrics.psnr_from_mse(jnp.array([1.0, 0.01, 1e-4, 0.0])), [0, 20, 40, 100], atol=1e-4
+    )
+
+
+def scikit_ssim(a: np.ndarray, b: np.ndarray) -> float:
+    """Gaussian window of 11 x 11 pixels, mean over channels."""
+    options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    return structural_similarity(a, b, channel_axis=-1, data_range=1, **options)
+
+
+def test_ssim_equals_scikit_image_on_noisy_and_flat_images():
+    flat = np.full((24, 20, 2), 0.25)
+    other_flat = np.full((24, 20, 2), 0.75)
+    half_flat = np.stack([IMAGES[0, ..., 0], flat[..., 0]], axis=-1)
+    left = np.stack([*NOISY, flat, flat, NOISY[0], half_flat, 1 - IMAGES[1]])
+    right = np.stack([*IMAGES, flat, other_flat, flat, IMAGES[0], IMAGES[1]])
+    actual = metrics.ssim(jnp.asarray(left), jnp.asarray(right))
+    expected = [scikit_ssim(a, b) for a, b in zip(left, right, strict=True)]
+    np.testing.assert_allclose(actual, expected, atol=1e-4)
+    assert actual[4] == pytest.approx(1.0, abs=1e-6)
+
+
+def test_ssim_of_other_shapes_or_small_images_raises():
+    with pytest.raises(ValueError, match="SSIM needs at least 11 x 11 pixels, got"):
+        metrics.ssim(jnp.ones((1, 24, 10, 1)), jnp.ones((1, 24, 10, 1)))
+
+
+def test_global_phase_is_recovered_exactly():
+    reference = oracles.random_complex(RNG, (6, 5))
+    aligned = metrics.align_global_phase(
+        jnp.asarray(2 * np.exp(1.9j) * reference), jnp.asarray(reference)
+    )
+    np.testing.assert_allclose(aligned, 2 * reference, rtol=1e-5)
+
+
+def test_global_phase_equals_a_grid_search():
+    estimate, reference = (oracles.random_complex(RNG, (6, 5)) for _ in range(2))
+    turns = np.exp(1j * np.linspace(-np.pi, np.pi, 20001)).reshape(-1, 1, 1)
+    distance = np.linalg.norm(turns * estimate - reference, axis=(1, 2))
+    aligned = metrics.align_global_phase(jnp.asarray(estimate), jnp.asarray(reference))
+    np.testing.assert_allclose(aligned, turns[distance.argmin()] * estimate, atol=2e-3)
+    np.testing.assert_allclose(np.linalg.norm(aligned - reference), distance.min(), rtol=1e-5)
+
+
+def test_alignment_leaves_a_field_that_shares_nothing_with_the_reference():
+    estimate, reference = jnp.array([[1.0, 0.0]]) + 0j, jnp.array([[0.0, 1.0]]) + 0j
+    np.testing.assert_array_equal(metrics.align_global_phase(estimate, reference), estimate)

@@ -1,0 +1,311 @@
+"""The U-Net, the system of masks, filter and network, and its spread over four devices."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracles
+import pytest
+from flax import nnx
+from jax.sharding import NamedSharding, PartitionSpec
+from scipy.ndimage import correlate
+
+from jax_kdpr.models.unet import UNet, make_norm
+from jax_kdpr.sharding import AXIS, make_mesh, shard_batch
+from jax_kdpr.systems import count_parameters, make_system, network_input
+
+SMALL = {"size": 16, "snapshots": 2, "iterations": 3, "widths": (4, 8)}
+KEY = jax.random.key(0)
+QUICKLY = {"xla_backend_optimization_level": 0}  # where compiling takes longest
+IMAGES = jnp.asarray(np.random.default_rng(0).uniform(size=(4, 16, 16, 1)), jnp.float32)
+NON_SQUARE = jnp.asarray(np.random.default_rng(1).normal(size=(2, 8, 12, 2)), jnp.float32)
+
+
+def build_unet(widths=(8, 16), norm="batch", out_channels=1) -> UNet:
+    """A network of random kernels; drawing them with NumPy spares compiling the initialisers."""
+    rng = np.random.default_rng(0)
+
+    def draw(leaf):
+        if len(leaf.shape) == 1:  # biases, scales, running statistics
+            return jnp.ones(leaf.shape)
+        return jnp.asarray(rng.normal(size=leaf.shape) / np.sqrt(np.prod(leaf.shape[:-1])))
+
+    shapes = nnx.eval_shape(
+        lambda: UNet(
+            in_channels=2, out_channels=out_channels, widths=widths, norm=norm, rngs=nnx.Rngs(0)
+        )
+    )
+    graph, state = nnx.split(shapes)
+    return nnx.merge(graph, jax.tree.map(draw, state))
+
+
+@pytest.fixture(scope="module")
+def small():
+    """A small system with its start and its two jitted passes, compiled once for this file."""
+    system = make_system(**SMALL)
+    params, state = jax.jit(system.init, compiler_options=QUICKLY)(KEY)
+    evaluate = jax.jit(system.apply)
+    train = jax.jit(lambda *args: system.apply(*args, train=True))
+    return system, params, state, evaluate, train
+
+
+def test_parameter_count_of_the_paper_network():
+    """Convolutions without biases; a batch norm has 2 numbers a feature, twice a block.
+
+    encoder    2 ->  32:   9 *   2 *  32 + 9 *  32 *  32 + 4 *  32 =   9,920
+              32 ->  64:   9 *  32 *  64 + 9 *  64 *  64 + 4 *  64 =  55,552
+              64 -> 128:   9 *  64 * 128 + 9 * 128 * 128 + 4 * 128 = 221,696
+             128 -> 256:   9 * 128 * 256 + 9 * 256 * 256 + 4 * 256 = 885,760
+    decoder  384 -> 128:   9 * 384 * 128 + 9 * 128 * 128 + 4 * 128 = 590,336
+             192 ->  64:   9 * 192 *  64 + 9 *  64 *  64 + 4 *  64 = 147,712
+              96 ->  32:   9 *  96 *  32 + 9 *  32 *  32 + 4 *  32 =  36,992
+    head      32 ->   1:  32 + 1                                   =      33
+    """
+    params, _ = jax.eval_shape(make_system(size=96, snapshots=9).init, KEY)
+    assert count_parameters(params) == {
+        "phases": 9 * 96 * 96,
+        "filter": 25,
+        "net": 1_948_001,
+        "total": 1_948_001 + 25 + 9 * 96 * 96,
+    }
+
+
+class Replaced(nnx.Module):
+    """Stands for the deepest block and gives what it is told."""
+
+    def __init__(self, value):
+        self.value = nnx.Variable(value)
+
+    def __call__(self, x, *, train):
+        return self.value[...]
+
+
+def test_bottleneck_is_the_tensor_that_the_decoder_consumes():
+    @jax.jit
+    def change_bottleneck(x, change):
+        net = build_unet(norm="none")
+        output = net(x, train=False)
+        net.encoder[-1] = Replaced(output.bottleneck + change)
+        return output, net(x, train=False)
+
+    output, same = change_bottleneck(NON_SQUARE, 0.0)
+    np.testing.assert_allclose(same.image, output.image, rtol=1e-6)
+    output, other = change_bottleneck(NON_SQUARE, 1.0)
+    np.testing.assert_array_equal(other.bottleneck, output.bottleneck + 1.0)
+    assert np.abs(other.image - output.image).min() > 1e-6
+
+
+def test_skips_carry_details_past_the_bottleneck():
+    @jax.jit
+    def recover(x):
+        net = build_unet(norm="none")
+        net.encoder[-1] = Replaced(jnp.zeros((2, 4, 6, 16)))
+        return net(x, train=False).image
+
+    change = abs(recover(NON_SQUARE.at[:, 4, 6].add(5.0)) - recover(NON_SQUARE))
+    assert change[:, 4, 6].min() > 1e-4
+    np.testing.assert_array_equal(change[:, :, [0, 1, 11]], 0.0)  # four 3x3 convolutions: 4 pixels
+
+
+@pytest.mark.parametrize("norm", ["batch", "group", "none"])
+def test_every_norm_on_non_square_images(norm):
+    @jax.jit
+    def recover(x):
+        net = build_unet(norm=norm, out_channels=2)
+        assert (net.encoder[0].first.bias is not None) == (norm == "none")
+        return net(x, train=True)
+
+    output = recover(NON_SQUARE)
+    assert output.image.shape == (2, 8, 12, 2)
+    assert output.bottleneck.shape == (2, 4, 6, 16)
+    assert 0 < output.image.min() < output.image.max() < 1
+    # only the statistics of a batch join its samples
+    other = recover(NON_SQUARE.at[1].multiply(5.0))
+    alone = np.allclose(other.image[0], output.image[0], rtol=1e-5)
+    assert alone == (norm != "batch")
+
+
+def test_size_that_does_not_halve_often_enough_raises():
+    with pytest.raises(ValueError, match=r"divisible by 4 \(2 poolings\), got \(8, 10\)"):
+        jax.eval_shape(
+            lambda x: build_unet(widths=(4, 4, 4))(x, train=False), jnp.ones((1, 8, 10, 2))
+        )
+
+
+def test_bad_norms_raise():
+    with pytest.raises(ValueError, match=r"norm: expected batch, .* got 'layer'"):
+        make_norm("layer", 8, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="widths: a group norm wants multiples of 8, got 12"):
+        make_norm("group", 12, rngs=nnx.Rngs(0))
+
+
+def first_features(params, x) -> np.ndarray:
+    """Output of the first convolution: zero padding, NHWC."""
+    kernel = np.asarray(params["net"]["encoder"][0]["first"]["kernel"])
+    return np.stack(
+        [
+            sum(
+                correlate(np.asarray(x[..., c]), kernel[None, :, :, c, f], mode="constant")
+                for c in range(x.shape[-1])
+            )
+            for f in range(kernel.shape[-1])
+        ],
+        axis=-1,
+    )
+
+
+def test_training_pass_records_the_statistics_of_the_batch(small):
+    _, params, state, evaluate, train = small
+    output, after = train(params, state, IMAGES, KEY)
+    features = first_features(params, network_input(output.estimate, kind="re_im"))
+    recorded = after["net"]["encoder"][0]["first_norm"]
+    np.testing.assert_allclose(recorded["mean"], 0.1 * features.mean(axis=(0, 1, 2)), atol=1e-5)
+    np.testing.assert_allclose(recorded["var"], 0.9 + 0.1 * features.var(axis=(0, 1, 2)), rtol=1e-4)
+    np.testing.assert_array_equal(after["start"], state["start"])
+
+    # the batch's own statistics against the running ones
+    evaluated, unchanged = evaluate(params, state, IMAGES, KEY)
+    assert np.abs(evaluated.image - output.image).max() > 1e-2
+    jax.tree.map(np.testing.assert_array_equal, unchanged, state)
+    assert np.abs(evaluate(params, after, IMAGES, KEY)[0].image - evaluated.image).max() > 1e-3
+
+
+def test_samples_of_a_batch_do_not_see_each_other_when_evaluating(small):
+    _, params, state, evaluate, train = small
+    others = IMAGES.at[1:].set(1.0 - IMAGES[1:])
+    first, second = (evaluate(params, state, images, KEY)[0] for images in (IMAGES, others))
+    for a, b in zip(first, second, strict=True):
+        np.testing.assert_allclose(a[0], b[0], rtol=1e-5, atol=1e-6)
+        assert not np.allclose(a[1], b[1])
+    first, second = (train(params, state, images, KEY)[0] for images in (IMAGES, others))
+    assert not np.allclose(first.image[0], second.image[0], atol=1e-4)  # batch norm does
+
+
+def test_permuted_batch_gives_permuted_results(small):
+    _, params, state, evaluate, _ = small
+    order = np.array([2, 0, 3, 1])
+    straight = evaluate(params, state, IMAGES, KEY)[0]
+    permuted = evaluate(params, state, IMAGES[order], KEY)[0]
+    for a, b in zip(straight, permuted, strict=True):
+        np.testing.assert_allclose(a[order], b, rtol=1e-5, atol=1e-5)
+
+
+def test_apply_is_measure_then_recover(small):
+    system, params, state, evaluate, _ = small
+    expected, _ = evaluate(params, state, IMAGES, KEY)
+    intensity = jax.jit(system.measure)(params, IMAGES, KEY)
+    output, _ = jax.jit(system.recover)(params, state, intensity)
+    for a, b in zip(output, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_optics_of_a_system_equal_the_oracle(small):
+    _, params, state, evaluate, _ = small
+    output, _ = evaluate(params, state, IMAGES, KEY)
+    phases, kernel, start = (
+        np.asarray(x, complex if np.iscomplexobj(x) else float)
+        for x in (params["phases"], params["filter"], state["start"])
+    )
+    scene = np.exp(1j * np.pi * np.asarray(IMAGES[2, ..., 0], float))
+    y = oracles.intensity(scene, phases)
+    z, residual = oracles.spectral_estimate(y, phases, kernel, start, iterations=3, kind="soft")
+    np.testing.assert_allclose(output.intensity[2], y, atol=1e-4)
+    np.testing.assert_allclose(output.estimate[2], z, atol=1e-4)
+    np.testing.assert_allclose(output.residual[2], residual, atol=1e-4)
+
+
+def test_every_sample_has_its_own_noise_from_the_key():
+    system = make_system(**SMALL, noise="gaussian", snr_db=10.0)
+    phases = jax.random.uniform(KEY, (2, 16, 16))
+    same = jnp.broadcast_to(IMAGES[:1], IMAGES.shape)
+    measure = jax.jit(system.measure, compiler_options=QUICKLY)
+    y = measure({"phases": phases}, same, KEY)
+    assert not np.allclose(y[0], y[1])
+    np.testing.assert_array_equal(measure({"phases": phases}, same, KEY), y)
+    assert not np.allclose(measure({"phases": phases}, same, jax.random.key(1)), y)
+
+
+def test_complex_scenes_and_padding_have_their_shapes():
+    system = make_system(**SMALL, scene="complex", oversample=2)
+    params, state = jax.eval_shape(system.init, KEY)
+    images = jax.ShapeDtypeStruct((4, 16, 16, 2), jnp.float32)
+    output, _ = jax.eval_shape(system.apply, params, state, images, KEY)
+    assert output.image.shape == (4, 16, 16, 2)
+    assert output.intensity.shape == (4, 2, 32, 32)
+    assert output.estimate.shape == (4, 16, 16)
+
+
+def test_init_depends_on_the_key_alone(small):
+    system, params, state, *_ = small
+    init = jax.jit(system.init, compiler_options=QUICKLY)
+    jax.tree.map(np.testing.assert_array_equal, init(KEY), (params, state))
+    other, other_state = init(jax.random.key(1))
+    assert not np.allclose(other["phases"], params["phases"])
+    assert not np.allclose(other_state["start"], state["start"])
+    kernel = lambda p: p["net"]["encoder"][0]["first"]["kernel"]  # noqa: E731
+    assert not np.allclose(kernel(other), kernel(params))
+    np.testing.assert_array_equal(other["filter"], params["filter"])
+
+
+def test_network_input_values():
+    estimate = jnp.array([[[3 + 4j, -2 + 0j, -1j, 0j]]])
+    np.testing.assert_array_equal(
+        network_input(estimate, kind="re_im")[0, 0], [[3, 4], [-2, 0], [0, -1], [0, 0]]
+    )
+    np.testing.assert_allclose(
+        network_input(estimate, kind="abs_phase")[0, 0],
+        [[5, np.arctan2(4, 3) / np.pi], [2, 1], [1, -0.5], [0, 0]],
+        rtol=1e-6,
+    )
+    with pytest.raises(ValueError, match="inputs: expected re_im or abs_phase, got 'raw'"):
+        network_input(estimate, kind="raw")
+
+
+@pytest.mark.parametrize("kind", ["re_im", "abs_phase"])
+def test_network_input_has_a_finite_gradient_at_zero(kind):
+    def total(parts):
+        return jnp.sum(network_input((parts[0] + 1j * parts[1])[None], kind=kind))
+
+    assert np.isfinite(jax.grad(total)(jnp.zeros((2, 1, 3)))).all()
+
+
+@pytest.fixture(scope="module")
+def mesh():
+    return make_mesh(4)
+
+
+def split_batch(x, mesh):
+    return jax.device_put(x, NamedSharding(mesh, PartitionSpec(AXIS)))
+
+
+def test_one_device_needs_no_mesh():
+    assert make_mesh(1) is None
+    assert shard_batch(IMAGES, None) is IMAGES
+
+
+def test_four_devices_give_the_result_and_gradient_of_one(small, mesh):
+    _, params, state, *_ = small
+
+    def loss_and_output(system):
+        def loss(params, images):
+            output, after = system.apply(params, state, images, KEY, train=True)
+            error = jnp.mean((output.image - images) ** 2) + jnp.mean(output.intensity**2)
+            return error, (output, after)
+
+        return jax.jit(jax.value_and_grad(loss, has_aux=True), compiler_options=QUICKLY)
+
+    one = loss_and_output(make_system(**SMALL))(params, IMAGES)
+    four = loss_and_output(make_system(**SMALL, mesh=mesh))(params, split_batch(IMAGES, mesh))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), one, four)
+    assert np.abs(one[1]["phases"]).max() > 1e-4
+
+
+def test_physics_on_four_devices_gathers_no_batch(small, mesh):
+    _, params, state, *_ = small
+    system = make_system(**SMALL, mesh=mesh)
+
+    def estimate(images):
+        return system.apply(params, state, images, KEY)[0].estimate  # the network is cut away
+
+    compiled = jax.jit(estimate).lower(split_batch(IMAGES, mesh)).compile()
+    assert "fft" in compiled.as_text()
+    assert "all-gather" not in compiled.as_text()

@@ -1,0 +1,165 @@
+"""Masks, their regularisers, and the encoding of images as fields."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from scipy import stats
+
+from jax_kdpr.config import Inputs, NoiseKind, Norm, Regulariser, SceneKind, Weights
+from jax_kdpr.models.unet import make_norm
+from jax_kdpr.physics.masks import (
+    init_phases,
+    level_penalty,
+    mask_penalty,
+    range_penalty,
+    smoothness_penalty,
+)
+from jax_kdpr.physics.noise import add_noise
+from jax_kdpr.physics.scenes import field_image, scene_channels, scene_field
+from jax_kdpr.physics.spectral import spectral_weights
+from jax_kdpr.systems import network_input
+
+PI = np.pi
+
+
+def test_initial_phases_are_independent_and_uniform_on_the_circle():
+    phases = np.asarray(init_phases(jax.random.key(0), snapshots=3, height=40, width=30))
+    assert phases.shape == (3, 40, 30)
+    assert phases.min() >= 0
+    assert phases.max() < 2 * PI
+    for mask in phases:
+        assert stats.kstest(mask.ravel(), stats.uniform(0, 2 * PI).cdf).pvalue > 0.01
+    assert np.abs(np.corrcoef(phases.reshape(3, -1)) - np.eye(3)).max() < 0.1
+    again = init_phases(jax.random.key(0), snapshots=3, height=40, width=30)
+    np.testing.assert_array_equal(again, phases)
+
+
+def test_range_penalty_is_the_mean_squared_distance_from_0_to_2_pi():
+    inside = jnp.array([[[0.0, 1.0, 2 * PI]]])
+    outside = jnp.array([[[-0.5, 1.0, 2 * PI + 2.0]]])
+    np.testing.assert_allclose(range_penalty(inside), 0.0, atol=1e-12)
+    np.testing.assert_allclose(range_penalty(outside), (0.25 + 4.0) / 3, rtol=1e-5)
+    gradient = jax.grad(range_penalty)(outside)
+    np.testing.assert_allclose(gradient, np.array([[[-1.0, 0.0, 4.0]]]) / 3, rtol=1e-5)
+    np.testing.assert_allclose(jax.grad(range_penalty)(inside), 0.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("levels", [2, 4, 8])
+def test_level_penalty_is_zero_on_a_level_and_one_halfway(levels):
+    on = 2 * PI / levels * jnp.arange(-1.0, levels + 1).reshape(1, 1, -1)
+    np.testing.assert_allclose(level_penalty(on, levels=levels), 0.0, atol=1e-6)
+    np.testing.assert_allclose(level_penalty(on + PI / levels, levels=levels), 1.0, rtol=1e-6)
+    quarter = level_penalty(on + PI / (2 * levels), levels=levels)
+    np.testing.assert_allclose(quarter, 0.5, rtol=1e-5)
+    # descent leads back to the level
+    assert jnp.all(jax.grad(lambda p: level_penalty(p, levels=levels))(on + 0.1) > 0)
+
+
+def test_smoothness_penalty_by_hand():
+    mask = jnp.array([[[0.0, PI / 2], [PI, PI]]])  # steps: pi, pi / 2 down; pi / 2, 0 right
+    np.testing.assert_allclose(smoothness_penalty(mask), (2 + 1 + 1 + 0) / (2 * 4), rtol=1e-6)
+    np.testing.assert_allclose(smoothness_penalty(jnp.full((2, 3, 4), 0.7)), 0.0)
+    rows, columns = np.mgrid[:3, :4]
+    chequers = jnp.asarray(PI * ((rows + columns) % 2))[None]
+    np.testing.assert_allclose(smoothness_penalty(chequers), 1.0, rtol=1e-6)
+
+
+def test_smoothness_does_not_compare_opposite_edges_or_different_masks():
+    ramp = jnp.asarray(np.linspace(0, 2.0, 5) + np.zeros((1, 3, 1)))
+    two = jnp.concatenate([ramp, ramp + 1.0])
+    horizontal = 1 - np.cos(0.5)
+    expected = 12 * horizontal / (2 * (12 + 10))  # 12 pairs side by side, 10 above each other
+    np.testing.assert_allclose(smoothness_penalty(ramp), expected, rtol=1e-5)
+    np.testing.assert_allclose(smoothness_penalty(two), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["levels", "smoothness"])
+def test_penalty_is_blind_to_whole_turns_and_to_the_number_of_masks(kind):
+    rng = np.random.default_rng(1)
+    phases = rng.uniform(0, 2 * PI, (1, 4, 5))
+    turns = 2 * PI * rng.integers(-2, 3, phases.shape)
+    penalty = mask_penalty(jnp.asarray(phases), kind=kind, levels=4)
+    turned = mask_penalty(jnp.asarray(phases + turns), kind=kind, levels=4)
+    np.testing.assert_allclose(turned, penalty, rtol=1e-4)
+    twice = mask_penalty(jnp.asarray(np.concatenate([phases, phases])), kind=kind, levels=4)
+    np.testing.assert_allclose(twice, penalty, rtol=1e-5)
+
+
+def test_mask_penalty_chooses_by_name():
+    phases = jnp.asarray(np.random.default_rng(1).uniform(-1, 8, (2, 4, 5)))
+    assert mask_penalty(phases, kind="none") == 0.0
+    assert mask_penalty(phases, kind="range") == range_penalty(phases)
+    assert mask_penalty(phases, kind="levels", levels=6) == level_penalty(phases, levels=6)
+    assert mask_penalty(phases, kind="smoothness") == smoothness_penalty(phases)
+    with pytest.raises(ValueError, match=r"regulariser: expected none, .* got 'flat'"):
+        mask_penalty(phases, kind="flat")
+
+
+GREYS = jnp.array([[0.0, 0.25], [0.5, 1.0]])[..., None]
+
+
+def test_phase_scene_is_a_unit_field_whose_white_has_the_phase_range():
+    np.testing.assert_allclose(
+        scene_field(GREYS, kind="phase"),
+        [[1, np.exp(0.25j * PI)], [1j, -1]],
+        atol=1e-6,
+    )
+    whole_turn = scene_field(GREYS, kind="phase", phase_range=2 * PI)
+    np.testing.assert_allclose(whole_turn, [[1, 1j], [-1, 1]], atol=1e-6)
+
+
+def test_amplitude_scene_is_the_image():
+    np.testing.assert_array_equal(scene_field(GREYS, kind="amplitude"), GREYS[..., 0])
+
+
+def test_complex_scene_has_phase_then_amplitude_with_a_floor():
+    image = jnp.concatenate([GREYS, GREYS[::-1]], axis=-1)
+    field = scene_field(image, kind="complex", min_amplitude=0.2)
+    np.testing.assert_allclose(abs(field), [[0.6, 1.0], [0.2, 0.4]], rtol=1e-6)
+    np.testing.assert_allclose(field / abs(field), scene_field(GREYS, kind="phase"), atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", SceneKind)
+@pytest.mark.parametrize("phase_range", [PI, 1.5 * PI])
+def test_field_image_inverts_scene_field(kind, phase_range):
+    shape = (6, 5, scene_channels(kind))
+    image = jnp.asarray(np.random.default_rng(2).uniform(0.01, 0.99, shape))
+    options = {"kind": kind, "phase_range": phase_range, "min_amplitude": 0.3}
+    back = field_image(scene_field(image, **options), **options)
+    np.testing.assert_allclose(back, image, atol=1e-5)
+
+
+def test_field_image_clips_small_errors_at_black_and_white_instead_of_wrapping():
+    field = jnp.exp(1j * jnp.array([[-0.1, PI + 0.1]]))
+    np.testing.assert_array_equal(field_image(field, kind="phase")[..., 0], [[0.0, 1.0]])
+    np.testing.assert_array_equal(field_image(3 * field, kind="amplitude"), 1.0)
+
+
+@pytest.mark.parametrize(("kind", "channels"), [("phase", 2), ("amplitude", 2), ("complex", 1)])
+def test_wrong_number_of_channels_raises(kind, channels):
+    with pytest.raises(ValueError, match=f"image: a {kind} scene takes .* got {channels}"):
+        scene_field(jnp.ones((2, 2, channels)), kind=kind)
+
+
+def test_unknown_scene_raises():
+    with pytest.raises(ValueError, match=r"scene: expected phase, .* got 'depth'"):
+        scene_field(GREYS, kind="depth")
+    with pytest.raises(ValueError, match=r"scene: expected phase, .* got 'depth'"):
+        field_image(jnp.ones((2, 2)) + 0j, kind="depth")
+
+
+READERS = {
+    Weights: lambda kind: spectral_weights(jnp.ones((1, 2, 2)), kind=kind),
+    NoiseKind: lambda kind: add_noise(jax.random.key(0), jnp.ones((2, 4, 4)), kind=kind),
+    SceneKind: lambda kind: scene_field(jnp.ones((2, 2, scene_channels(kind))), kind=kind),
+    Regulariser: lambda kind: mask_penalty(jnp.ones((1, 2, 2)), kind=kind),
+    Inputs: lambda kind: network_input(jnp.ones((1, 2, 2)) + 0j, kind=kind),
+    Norm: lambda kind: make_norm(kind, 8, rngs=nnx.Rngs(0)),
+}
+
+
+@pytest.mark.parametrize("choice", [member for choices in READERS for member in choices])
+def test_every_choice_of_the_config_is_accepted_by_the_function_that_reads_it(choice):
+    READERS[type(choice)](choice)

@@ -1,0 +1,87 @@
+"""Sensor noise: its level in every snapshot, its statistics and its gradient."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jax_kdpr.config import NoiseKind
+from jax_kdpr.physics.noise import add_noise, gaussian_noise, poisson_noise
+
+
+def uneven_snapshots(k: int, size: int) -> jax.Array:
+    """Exponential speckle whose mean grows by a factor of 10 from snapshot to snapshot."""
+    speckle = np.random.default_rng(0).exponential(size=(k, size, size))
+    return jnp.asarray(speckle * 10.0 ** np.arange(-2, k - 2).reshape(-1, 1, 1), jnp.float32)
+
+
+@pytest.mark.parametrize("k", [1, 8])
+@pytest.mark.parametrize("snr_db", [10.0, 30.0])
+def test_gaussian_noise_has_the_stated_snr_in_every_snapshot(k, snr_db):
+    y = uneven_snapshots(k, 256)
+    noise = np.asarray(gaussian_noise(jax.random.key(1), y, snr_db=snr_db), np.float64) - y
+    signal = np.mean(np.asarray(y, np.float64) ** 2, axis=(1, 2))
+    measured = 10 * np.log10(signal / np.mean(noise**2, axis=(1, 2)))
+    np.testing.assert_allclose(measured, snr_db, atol=0.1)
+    assert np.all(abs(noise.mean(axis=(1, 2))) < 5 * noise.std(axis=(1, 2)) / 256)
+
+
+def test_gaussian_noise_is_not_clipped_and_independent_between_snapshots():
+    y = jnp.ones((2, 128, 128))
+    noise = np.asarray(gaussian_noise(jax.random.key(1), y, snr_db=0.0) - y)
+    assert (noise < -1).mean() == pytest.approx(0.159, abs=0.01)
+    assert abs(np.corrcoef(noise[0].ravel(), noise[1].ravel())[0, 1]) < 0.04
+
+
+def test_poisson_noise_has_the_mean_and_variance_of_photon_counts():
+    y = np.array([[[1.0, 2.0, 5.0], [0.0, 12.0, 20.0]], [[100.0, 10.0, 30.0], [20.0, 0.0, 240.0]]])
+    photons, draws = 200.0, 4000
+    counts_per_unit = photons / y.sum(axis=(1, 2), keepdims=True)
+    keys = jax.random.split(jax.random.key(2), draws)
+    noisy = jax.jit(jax.vmap(lambda key: poisson_noise(key, jnp.asarray(y), photons=photons)))(keys)
+
+    counts = np.asarray(noisy, np.float64) * counts_per_unit
+    np.testing.assert_allclose(counts, np.round(counts), atol=1e-3)
+    expected = y * counts_per_unit  # of the counts: mean and variance alike
+    assert np.all(abs(counts.mean(axis=0) - expected) <= 5 * np.sqrt(expected / draws))
+    np.testing.assert_allclose(counts.var(axis=0), expected, rtol=0.15)
+    np.testing.assert_allclose(counts.sum(axis=(2, 3)).mean(axis=0), photons, rtol=5e-3)
+
+
+def test_dark_frame_stays_dark_under_poisson_noise():
+    noisy = poisson_noise(jax.random.key(0), jnp.zeros((2, 4, 4)), photons=1e3)
+    np.testing.assert_array_equal(noisy, 0.0)
+
+
+@pytest.mark.parametrize("kind", NoiseKind)
+def test_gradient_passes_straight_through_to_the_noiseless_intensity(kind):
+    y = uneven_snapshots(2, 4)
+    probe = jnp.asarray(np.random.default_rng(3).normal(size=y.shape))
+    gradient = jax.grad(lambda y: jnp.vdot(probe, add_noise(jax.random.key(0), y, kind=kind)))(y)
+    np.testing.assert_allclose(gradient, probe, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", NoiseKind)
+def test_noise_depends_on_the_key_alone(kind):
+    y = uneven_snapshots(2, 4)
+    draw = lambda seed: np.asarray(add_noise(jax.random.key(seed), y, kind=kind))  # noqa: E731
+    np.testing.assert_array_equal(draw(0), draw(0))
+    if kind == NoiseKind.NONE:
+        np.testing.assert_array_equal(draw(0), y)
+    else:
+        assert not np.array_equal(draw(0), draw(1))
+
+
+def test_add_noise_passes_its_options_on():
+    y, key = uneven_snapshots(2, 4), jax.random.key(4)
+    np.testing.assert_array_equal(
+        add_noise(key, y, kind="gaussian", snr_db=7.0), gaussian_noise(key, y, snr_db=7.0)
+    )
+    np.testing.assert_array_equal(
+        add_noise(key, y, kind="poisson", photons=50.0), poisson_noise(key, y, photons=50.0)
+    )
+
+
+def test_unknown_noise_raises():
+    with pytest.raises(ValueError, match=r"noise: expected none, .* got 'salt'"):
+        add_noise(jax.random.key(0), jnp.ones((1, 2, 2)), kind="salt")

@@ -1,0 +1,389 @@
+"""The step and the loop: what is trained, what is not, and that a resumed run is the same run."""
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jax_kdpr import run_folder
+from jax_kdpr.checkpoint import Checkpoints
+from jax_kdpr.config import Config, Regime, Schedule
+from jax_kdpr.data.scenes import draw_scenes
+from jax_kdpr.systems import make_system
+from jax_kdpr.training import loop
+from jax_kdpr.training.state import init_train_state, make_optimizer
+from jax_kdpr.training.steps import LossWeights, make_train_step, over_batches
+
+SYSTEM = {"size": 16, "widths": (8, 16), "iterations": 5}
+ALL_PARTS = ("phases", "filter", "net")
+
+
+def tiny_config(**changes) -> Config:
+    config = Config()
+    config.data.size = 16
+    config.data.train_images = 64
+    config.data.validation_images = config.data.test_images = 32
+    config.net.widths = (8, 16)
+    config.spectral.iterations = 5
+    config.optim.mask_lr = config.optim.net_lr = 2e-2
+    config.optim.schedule = Schedule.COSINE
+    config.train.batch_size = 16
+    config.train.eval_batch_size = 16
+    config.train.epochs = 3
+    for path, value in changes.items():
+        section, name = path.split("__")
+        setattr(getattr(config, section), name, value)
+    return config
+
+
+def arrays(tree):
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
+
+
+def assert_equal_trees(one, other):
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+def trainer(regime=Regime.E2E, *, teacher=None, weights=None, mesh=None, snapshots=1):
+    """Returns (step(train_state) on a fixed set of images, initial train state)."""
+    system = make_system(**SYSTEM, snapshots=snapshots, mesh=mesh)
+    optimizer = make_optimizer(
+        mask_lr=2e-2, filter_lr=1e-3, net_lr=2e-3, schedule="constant", total_steps=100
+    )
+    trained = loop.trained_parts(regime)
+    state = init_train_state(*system.init(jax.random.key(0)), optimizer, trained=trained)
+    step = make_train_step(
+        system,
+        optimizer,
+        trained=trained,
+        weights=weights or LossWeights(alpha=1.0, rho=0.1),
+        batch_size=16,
+        size=16,
+        channels=1,
+        teacher=teacher and teacher[0],
+        mesh=mesh,
+    )
+    images = draw_scenes(jax.random.key(1), count=32, size=16)
+    order, key = jnp.arange(32), jax.random.key(2)
+    return (lambda s: step(s, teacher and teacher[1], images, order, key)), state, step
+
+
+def test_the_loss_falls_on_32_images():
+    step, state, _ = trainer()
+    losses = []
+    for _ in range(60):
+        state, loss = step(state)
+        losses.append(float(loss))
+    assert np.mean(losses[-4:]) < 0.5 * np.mean(losses[:4])
+
+
+def test_a_step_is_traced_once():
+    step, state, jitted = trainer()
+    for _ in range(3):
+        state, _ = step(state)
+    assert jitted._cache_size() == 1
+
+
+def test_random_regime_leaves_mask_and_filter_as_drawn():
+    step, state, _ = trainer(Regime.RANDOM)
+    before = jax.tree.map(np.array, state.params)
+    for _ in range(3):
+        state, _ = step(state)
+    np.testing.assert_array_equal(state.params["phases"], before["phases"])
+    np.testing.assert_array_equal(state.params["filter"], before["filter"])
+    assert not np.array_equal(
+        state.params["net"]["head"]["kernel"], before["net"]["head"]["kernel"]
+    )
+
+
+def test_other_regimes_train_every_part_and_never_the_start():
+    step, state, _ = trainer()
+    before, start = jax.tree.map(np.array, state.params), np.array(state.state["start"])
+    state, _ = step(state)
+    for part in ALL_PARTS:
+        changed = [
+            not np.array_equal(a, b)
+            for a, b in zip(arrays(before[part]), arrays(state.params[part]), strict=True)
+        ]
+        assert any(changed), part
+    np.testing.assert_array_equal(state.state["start"], start)
+
+
+def test_first_mask_step_is_the_mask_learning_rate():
+    """Adam's first step has the size of the rate: each part got its own."""
+    step, state, _ = trainer(weights=LossWeights(alpha=1.0, rho=0.0))
+    before = np.array(state.params["phases"])
+    state, _ = step(state)
+    moved = np.abs(np.asarray(state.params["phases"]) - before)
+    np.testing.assert_allclose(np.median(moved), 2e-2, rtol=1e-2)
+
+
+def test_teacher_is_bit_identical_after_training_and_guides():
+    teacher_system = make_system(**SYSTEM, snapshots=3)
+    variables = teacher_system.init(jax.random.key(9))
+    before = jax.tree.map(np.array, variables)
+    weights = LossWeights(alpha=0.5, rho=0.0, beta=0.3, sigma=0.2)
+    step, state, _ = trainer(teacher=(teacher_system, variables), weights=weights)
+    state, loss = step(state)
+    assert_equal_trees(before, jax.tree.map(np.array, variables))
+    terms = state.totals
+    assert terms.cdp > 0 and terms.feature > 0
+    np.testing.assert_allclose(
+        loss, 0.5 * terms.task + 0.3 * terms.cdp + 0.2 * terms.feature, rtol=1e-6
+    )
+
+
+def test_distillation_losses_vanish_when_the_student_is_the_teacher():
+    """Same masks, same network, running statistics on both sides: nothing is left to learn from."""
+    system = make_system(**SYSTEM, norm="none")
+    params, state = system.init(jax.random.key(3))
+    optimizer = make_optimizer(
+        mask_lr=1e-3, filter_lr=1e-3, net_lr=1e-3, schedule="constant", total_steps=1
+    )
+    step = make_train_step(
+        system,
+        optimizer,
+        trained=ALL_PARTS,
+        weights=LossWeights(alpha=0.0, rho=0.0, beta=0.5, sigma=0.5),
+        batch_size=16,
+        size=16,
+        channels=1,
+        teacher=system,
+    )
+    images = draw_scenes(jax.random.key(1), count=16, size=16)
+    copy = jax.tree.map(jnp.array, params)
+    train_state = init_train_state(
+        copy, jax.tree.map(jnp.array, state), optimizer, trained=ALL_PARTS
+    )
+    train_state, loss = step(
+        train_state, (params, state), images, jnp.arange(16), jax.random.key(0)
+    )
+    assert float(loss) < 1e-10 and float(train_state.totals.task) > 0.0
+
+
+def test_one_device_equals_four():
+    from jax_kdpr.sharding import make_mesh
+
+    one, state_one, _ = trainer()
+    four, state_four, _ = trainer(mesh=make_mesh(4))
+    for _ in range(2):
+        state_one, loss_one = one(state_one)
+        state_four, loss_four = four(state_four)
+    np.testing.assert_allclose(loss_one, loss_four, rtol=1e-4)
+    # Adam turns a gradient near zero, whose sign is rounding, into a whole step: hence the median.
+    apart = np.abs(np.asarray(state_one.params["phases"]) - np.asarray(state_four.params["phases"]))
+    assert np.median(apart) < 1e-4
+
+
+def test_over_batches_counts_every_item_once():
+    doubled = over_batches(lambda i, _: 2 * i, 10, batch_size=4, key=jax.random.key(0))
+    np.testing.assert_array_equal(doubled, 2 * np.arange(10))
+
+
+def test_totals_hold_the_mean_over_the_epoch():
+    step, state, _ = trainer()
+    losses = []
+    for _ in range(4):  # two epochs of two steps
+        state, loss = step(state)
+        losses.append(float(loss))
+    np.testing.assert_allclose(state.totals.total, sum(losses[2:]), rtol=1e-6)
+
+
+# The loop
+
+
+def restored_tree(workdir, config):
+    _, variables, _, step = loop.load_for_inference(config, workdir)
+    return variables, step
+
+
+def test_resuming_after_each_epoch_is_bit_exact(tmp_path, monkeypatch):
+    config = tiny_config()
+    loop.train(config, tmp_path / "whole")
+
+    # Stopped as by a signal, in the middle of an epoch, several times over.
+    checks = itertools.count(1)
+
+    class Stopping(loop._Signals):
+        stopped = False
+
+        @property
+        def received(self):
+            self.stopped = self.stopped or next(checks) % 8 == 0
+            return signal.SIGTERM if self.stopped else 0
+
+        @received.setter
+        def received(self, value):
+            pass
+
+    monkeypatch.setattr(loop, "_Signals", Stopping)
+    stops = 0
+    while True:
+        try:
+            loop.train(config, tmp_path / "pieces")
+            break
+        except loop.Interrupted:
+            stops += 1
+    assert stops >= 2
+    whole, pieces = (restored_tree(tmp_path / name, config) for name in ("whole", "pieces"))
+    assert_equal_trees(whole, pieces)
+    without_times = [
+        [
+            {name: value for name, value in row.items() if "seconds" not in name}
+            for row in run_folder.read_metrics(tmp_path / name)
+        ]
+        for name in ("whole", "pieces")
+    ]
+    assert without_times[0] == without_times[1] and len(without_times[0]) == config.train.epochs
+
+
+def test_a_finished_run_is_left_alone(tmp_path):
+    config = tiny_config(train__epochs=1)
+    first = loop.train(config, tmp_path)
+    rows = (tmp_path / "metrics.jsonl").read_text()
+    assert loop.train(config, tmp_path) == first
+    assert (tmp_path / "metrics.jsonl").read_text() == rows
+
+
+def test_best_checkpoint_is_kept_beside_the_latest_two(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        for step, score in ((1, 10.0), (2, 30.0), (3, 20.0), (4, 25.0), (5, None), (6, 26.0)):
+            checkpoints.save(step, {"x": jnp.full(3, float(step))}, {}, score=score)
+        like = {"x": jnp.zeros(3)}
+        assert checkpoints.restore_best(like).step == 2
+        assert checkpoints.restore_latest(like).step == 6
+        assert sorted(int(p.name) for p in (tmp_path / "checkpoints").iterdir()) == [2, 5, 6]
+
+
+def test_checkpoint_keeps_types_and_values(tmp_path):
+    tree = {
+        "a": jnp.arange(3, dtype=jnp.int32),
+        "b": {"c": jnp.asarray([1 + 2j], jnp.complex64), "d": jnp.asarray(0.1)},
+    }
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(7, tree, {"seed": 1}, score=1.0)
+    with Checkpoints(tmp_path, read_only=True) as checkpoints:
+        restored = checkpoints.restore_latest(jax.eval_shape(lambda: tree))
+    assert_equal_trees(tree, restored.tree)
+    assert jax.tree.map(lambda x: x.dtype, tree) == jax.tree.map(lambda x: x.dtype, restored.tree)
+
+
+def test_non_finite_loss_stops_and_names_the_last_good_checkpoint(tmp_path, monkeypatch):
+    config = tiny_config(train__epochs=2)
+    made = loop.make_train_step
+
+    def exploding(*args, **kwargs):
+        step = made(*args, **kwargs)
+
+        def run(state, *rest):
+            poisoned = int(state.step) == 5  # in the second epoch of four steps each
+            state, loss = step(state, *rest)
+            return state, loss * jnp.nan if poisoned else loss
+
+        return run
+
+    monkeypatch.setattr(loop, "make_train_step", exploding)
+    with pytest.raises(loop.NonFiniteLossError, match=r"at step 6; last good checkpoint: step 4"):
+        loop.train(config, tmp_path)
+    with Checkpoints(tmp_path, read_only=True) as checkpoints:
+        assert checkpoints.latest_step() == 4
+
+
+# Processes: what a power cut or a batch queue does
+
+
+COMMAND = """
+import os, sys, threading, time, glob
+sys.argv = ["train", *sys.argv[1:]]
+if os.environ.get("KILL_IN_SAVE"):
+    # Dies as soon as the temporary folder of the second checkpoint appears: within a save.
+    def watch():
+        while True:
+            if glob.glob(os.environ["KILL_IN_SAVE"] + "/checkpoints/8*tmp*"):
+                os.kill(os.getpid(), 9)
+            time.sleep(0.0002)
+    threading.Thread(target=watch, daemon=True).start()
+from jax_kdpr import cli, train
+cli.run(train.main)
+"""
+
+
+def command_line(workdir: Path, config_file: Path) -> list[str]:
+    return [sys.executable, "-c", COMMAND, f"--config={config_file}", f"--workdir={workdir}"]
+
+
+@pytest.fixture(scope="module")
+def config_file(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("config") / "tiny.py"
+    path.write_text(
+        "from jax_kdpr.config import Config\n"
+        "def get_config():\n"
+        "    config = Config()\n"
+        "    config.data.size, config.net.widths = 16, (8, 16)\n"
+        "    config.data.train_images = 64\n"
+        "    config.data.validation_images = config.data.test_images = 32\n"
+        "    config.spectral.iterations = 5\n"
+        "    config.train.batch_size = config.train.eval_batch_size = 16\n"
+        "    config.train.epochs = 4\n"
+        "    return config\n"
+    )
+    return path
+
+
+def final_rows(workdir: Path) -> list[dict]:
+    return [
+        {name: value for name, value in row.items() if "seconds" not in name}
+        for row in run_folder.read_metrics(workdir)
+    ]
+
+
+@pytest.mark.slow
+def test_sigkill_in_an_epoch_and_in_a_save_lose_nothing(tmp_path, config_file):
+    environment = os.environ | {"XLA_FLAGS": ""}  # one device, as a user has it
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    subprocess.run(command_line(whole, config_file), env=environment, check=True)
+
+    # In the middle of a save.
+    in_save = subprocess.run(
+        command_line(killed, config_file), env=environment | {"KILL_IN_SAVE": str(killed)}
+    )
+    assert in_save.returncode == -signal.SIGKILL
+    assert list((killed / "checkpoints").glob("8*tmp*")), "not killed within the save"
+
+    # In the middle of an epoch: once the epoch after the resumed one is under way.
+    process = subprocess.Popen(command_line(killed, config_file), env=environment)
+    while not (final_rows(killed) and final_rows(killed)[-1]["step"] >= 8):
+        assert process.poll() is None
+        time.sleep(0.002)
+    process.kill()
+    process.wait()
+
+    last = subprocess.run(
+        command_line(killed, config_file), env=environment, capture_output=True, text=True
+    )
+    assert last.returncode == 0 and "resuming" in last.stdout
+    assert final_rows(killed) == final_rows(whole)
+
+
+@pytest.mark.slow
+def test_sigterm_saves_and_the_same_command_goes_on(tmp_path, config_file):
+    environment = os.environ | {"XLA_FLAGS": ""}
+    command = [*command_line(tmp_path / "run", config_file), "--config.train.epochs=200"]
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    while not final_rows(tmp_path / "run"):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.terminate()
+    _, messages = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "saved; run the same command again" in messages
+    step = max(int(p.name) for p in (tmp_path / "run/checkpoints").iterdir())
+    assert step >= final_rows(tmp_path / "run")[-1]["step"]
