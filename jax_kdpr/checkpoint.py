@@ -7,6 +7,7 @@ writes to a temporary folder and renames it: a killed save leaves the earlier on
 """
 
 import hashlib
+import logging as std_logging
 import shutil
 import sys
 from collections.abc import Iterator
@@ -36,15 +37,53 @@ class Restored(NamedTuple):
     digest: str
 
 
+def _silence_late_reads() -> None:
+    # When one read of a restore fails, those still under way end in an event loop that is closed:
+    # the failure itself is raised, and these would print a traceback each.
+    std_logging.getLogger("asyncio").setLevel(std_logging.CRITICAL)
+    before = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            before(unraisable)
+
+    sys.unraisablehook = hook
+
+
+_silence_late_reads()
+
+
+class _Manager(ocp.CheckpointManager):
+    # Orbax reads every score on opening, and gives up on one that is unreadable.
+    def metrics(self, step: int) -> Any:
+        try:
+            metrics = super().metrics(step)
+            if metrics is not None:
+                float(metrics[SCORE])
+            return metrics
+        except (ValueError, TypeError, KeyError):
+            print(
+                f"warning: the score of checkpoint {step} in {self.directory} is damaged; it does "
+                "not count as the best",
+                file=sys.stderr,
+            )
+            return None
+
+
 class Checkpoints:
     """The checkpoints of one run folder. Close it, or use it as a context."""
 
     def __init__(self, workdir: Path, *, read_only: bool = False):
-        """Opens the folder; the temporary rest of a killed save is removed unless read only."""
+        """Opens the folder, which must hold a checkpoint if it is only to be read.
+
+        The temporary rest of a killed save is removed, unless read only.
+        """
+        if read_only:
+            require_checkpoint(workdir)
         self.workdir = workdir
         self.read_only = read_only
         score = lambda metrics: metrics[SCORE]  # noqa: E731
-        self._manager = ocp.CheckpointManager(
+        self._manager = _Manager(
             (workdir / FOLDER).resolve(),
             options=ocp.CheckpointManagerOptions(
                 create=not read_only,
@@ -94,9 +133,10 @@ class Checkpoints:
 
         `like` has the structure, shapes and types to return: all of the saved tree, or a part.
         """
-        return self._restore(sorted(self._manager.all_steps(), reverse=True), like)
+        steps = sorted(self._manager.all_steps(), reverse=True)
+        return self._restore(steps, like) if steps else None
 
-    def restore_best(self, like: PyTree) -> Restored | None:
+    def restore_best(self, like: PyTree) -> Restored:
         """Reads the checkpoint of the best validation PSNR, or else the newest that is readable."""
         best = self._manager.best_step()
         others = sorted(set(self._manager.all_steps()) - {best}, reverse=True)
@@ -106,7 +146,7 @@ class Checkpoints:
         """Returns the step of the newest checkpoint."""
         return self._manager.latest_step()
 
-    def _restore(self, steps: list[int], like: PyTree) -> Restored | None:
+    def _restore(self, steps: list[int], like: PyTree) -> Restored:
         """Tries the steps in turn; damaged checkpoints are named, and set aside if one is good."""
         damaged = []
         for step in steps:
@@ -125,8 +165,6 @@ class Checkpoints:
             if not self.read_only:
                 self._set_aside(damaged)
             return Restored(step, tree, found)
-        if not steps:
-            return None
         raise InputError(
             f"{self.workdir / FOLDER}: none of the {len(steps)} checkpoint(s) can be read; restore "
             "them from a copy, or train anew in another folder"
@@ -155,6 +193,12 @@ class Checkpoints:
             shutil.move(self.workdir / FOLDER / str(step), target)
         if steps:
             self._manager.reload()
+
+
+def require_checkpoint(workdir: Path) -> None:
+    """Raises `InputError` if the run folder holds no finished checkpoint."""
+    if not any(folder.name.isdigit() for folder in (workdir / FOLDER).glob("*")):
+        raise InputError(f"{str(workdir)!r} holds no checkpoint yet; train it first")
 
 
 def digest(arrays: dict[str, Any]) -> str:

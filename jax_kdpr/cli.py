@@ -92,7 +92,11 @@ def _flag_message(failure: Exception) -> str:
     # Raised by the config file itself; a slot that does not exist is a misspelt field.
     slot = re.search(r"'(\w+)' object has no attribute '(\w+)'", message)
     if isinstance(failure, AttributeError) and slot:
-        return f"--config: {config_lib.unknown_field(slot[2])}"
+        sections = {
+            type(section).__name__: f"{name}."
+            for name, section in config_lib.sections(config_lib.Config())
+        }
+        return f"--config: {config_lib.unknown_field(sections.get(slot[1], '') + slot[2])}"
     return f"--config: the config file raised {type(failure).__name__}: {message}"
 
 

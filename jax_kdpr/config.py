@@ -100,7 +100,7 @@ class DataConfig:
     tfds_manual_dir: str = ""  # for TensorFlow Datasets, when no files are given
     size: int = 32  # pixels, height and width of scene and masks
     seed: int = 0  # of the split, or of the procedural scenes
-    train_images: int = 0  # 0: all of the split
+    train_images: int = 0  # at most; 0: all of the split
     validation_images: int = 0
     test_images: int = 0
     validation_fraction: float = 0.1  # source images only
@@ -266,8 +266,16 @@ def validate(config: Config) -> None:
         value = flatten(c)[path]
         need(0 < value < math.inf, f"{path}: expected a number above 0, got {value:g}")
 
+    for path, value in flatten(c).items():
+        need(
+            not isinstance(value, float) or math.isfinite(value),
+            f"{path}: expected a finite number, got {value}",
+        )
     for path in ("data.train_images", "data.validation_images", "data.test_images"):
         need_in(path, 0)
+    for path in ("seed", "data.seed"):
+        value = flatten(c)[path]
+        need(0 <= value < 2**32, f"{path}: expected an integer in [0, 2^32), got {value}")
     for path in ("masks.snapshots", "spectral.iterations", "train.epochs", "train.batch_size"):
         need_in(path, 1)
     for path in ("train.eval_batch_size", "train.devices"):
@@ -305,7 +313,8 @@ def validate(config: Config) -> None:
     need(
         c.data.size % factor == 0,
         f"data.size: expected a multiple of {factor} for a U-Net of {len(c.net.widths)} widths, "
-        f"got {c.data.size}; set it to {below or factor} or {below + factor}, or change net.widths",
+        f"got {c.data.size}; set it to {f'{below} or ' if below else ''}{below + factor}, "
+        "or change net.widths",
     )
     need(
         c.train.batch_size % c.train.devices == 0
@@ -348,6 +357,15 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def sections(config: Config) -> list[tuple[str, Any]]:
+    """Returns (name, section) of every field that is a section."""
+    return [
+        (f.name, section)
+        for f in dataclasses.fields(config)
+        if dataclasses.is_dataclass(section := getattr(config, f.name))
+    ]
+
+
 def differences(ours: Config, theirs: Config) -> list[str]:
     """Returns "path: ours against theirs" for each field that differs, `LOCATIONS` left out."""
     other = flatten(theirs)
@@ -376,7 +394,9 @@ def from_dict(values: dict[str, Any]) -> Config:
     return _build(Config, values, "")
 
 
-def _build(cls: type, values: dict[str, Any], prefix: str) -> Any:
+def _build(cls: type, values: Any, prefix: str) -> Any:
+    if not isinstance(values, dict):
+        raise InputError(f"{prefix.rstrip('.')}: expected fields of {cls.__name__}, got {values!r}")
     hints = typing.get_type_hints(cls)
     arguments = {}
     for name, value in values.items():

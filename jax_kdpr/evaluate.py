@@ -9,12 +9,12 @@ from typing import Any
 
 from absl import flags
 
-from jax_kdpr import cli, config, evaluation, plots, run_folder
+from jax_kdpr import checkpoint, cli, config, evaluation, plots, run_folder
 from jax_kdpr.data import sources
 from jax_kdpr.errors import InputError
 from jax_kdpr.evaluation import CONSTANT, MEAN_IMAGE, RECOVERED, SPECTRAL, Samples, Score
 from jax_kdpr.physics.scenes import scene_channels
-from jax_kdpr.training import loop
+from jax_kdpr.trained import load_trained, run_keys
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Run folder; more may follow it.")
 OUTPUT = flags.DEFINE_string(
@@ -30,6 +30,8 @@ def main(positional: list[str]) -> int:
         raise InputError("--workdir: at least one run folder is needed, such as runs/e2e")
     workdirs = [Path(folder) for folder in (WORKDIR.value, *positional)]
     _require_same_data(workdirs)
+    for workdir in workdirs:  # before the first of them is scored
+        checkpoint.require_checkpoint(workdir)
 
     names = _names(workdirs)
     results: dict[str, dict[str, Any]] = {}
@@ -62,9 +64,9 @@ def evaluate_run(workdir: Path) -> tuple[dict[str, Any], Samples]:
             f"{workdir}: its data have changed (digest {dataset.digest[:12]}, trained on "
             f"{recorded[:12]}); give --data_dir with the data it was trained on"
         )
-    system, variables, digest, step = loop.load_for_inference(run, workdir)
+    system, variables, digest, step = load_trained(workdir, run)
     channels = scene_channels(run.scene.kind)
-    key = loop.run_keys(run.seed).evaluation
+    key = run_keys(run.seed).evaluation
     scores = evaluation.score_system(
         system,
         variables,

@@ -26,7 +26,7 @@ def cpu() -> Config:
     config = Config()
     config.data.source = Source.FASHION_MNIST
     config.data.size = 32
-    config.data.train_images = 6000
+    config.data.train_images = 4000
     config.data.validation_images = 1000
     config.net.widths = (16, 32, 64, 128)
     config.optim.mask_lr = 2e-2

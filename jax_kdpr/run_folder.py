@@ -32,7 +32,10 @@ def read_run(workdir: Path) -> dict[str, Any]:
     """
     path = workdir / RUN_FILE
     try:
-        return json.loads(path.read_text())
+        record = json.loads(path.read_text())
+        if not {"config", "digests", "sessions"} <= set(record):
+            raise ValueError("it has no config, digests or sessions")
+        return record
     except FileNotFoundError as missing:
         raise InputError(
             f"{str(workdir)!r} is no run folder (no {RUN_FILE}); give the --workdir of a "
@@ -59,6 +62,11 @@ def check_workdir(workdir: Path, config: Config, digests: dict[str, str]) -> Non
         InputError: If the folder holds other files, or a run of another config, data or teacher;
             names what differs.
     """
+    parent = next(folder for folder in workdir.absolute().parents if folder.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise InputError(
+            f"--workdir: {str(workdir)!r} cannot be made; {str(parent)!r} is no folder to write in"
+        )
     if not (workdir / RUN_FILE).exists():
         if workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
             raise InputError(

@@ -302,14 +302,21 @@ def run_rows(rows, folder: Path, run: Path | None):
         return {name: future.result() for name, future in futures.items()}
 
 
-@pytest.fixture(scope="module")
-def outcomes(tmp_path_factory):
-    return run_rows(ROWS, tmp_path_factory.mktemp("rows"), None)
+def selected(request, rows):
+    """Returns the rows whose tests are going to run."""
+    ids = {item.callspec.id for item in request.session.items if hasattr(item, "callspec")}
+    return {name: row for name, row in rows.items() if name in ids}
 
 
 @pytest.fixture(scope="module")
-def run_outcomes(tmp_path_factory, trained):
-    return run_rows(RUN_ROWS, tmp_path_factory.mktemp("run_rows"), trained.folder / "run")
+def outcomes(request, tmp_path_factory):
+    return run_rows(selected(request, ROWS), tmp_path_factory.mktemp("rows"), None)
+
+
+@pytest.fixture(scope="module")
+def run_outcomes(request, tmp_path_factory, trained):
+    rows = selected(request, RUN_ROWS)
+    return run_rows(rows, tmp_path_factory.mktemp("run_rows"), trained.folder / "run")
 
 
 def check_row(outcome: Outcome, unchanged: bool, says: list[str]) -> None:

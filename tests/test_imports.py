@@ -14,13 +14,13 @@ LAYERS = [
     ("physics",),
     ("models", "sharding", "losses", "metrics", "data", "config", "checkpoint"),
     ("systems", "presets", "run_folder"),
-    ("training.state", "training.steps", "training.metric_log"),
+    ("trained", "training.state", "training.steps", "training.metric_log"),
     ("evaluation", "training.loop"),
     ("plots", "cli"),
     ("train", "evaluate", "reconstruct", "export_mask", "benchmark", "study"),
 ]
 COMMANDS = LAYERS[-1]
-CONFIG_USERS = {"presets", "run_folder", "cli", "training.loop", *COMMANDS}
+CONFIG_USERS = {"presets", "run_folder", "cli", "trained", "training.loop", *COMMANDS}
 
 
 def module_name(path: Path) -> str:

@@ -18,6 +18,7 @@ from jax_kdpr.checkpoint import Checkpoints
 from jax_kdpr.config import Config, Regime, Schedule
 from jax_kdpr.data.scenes import draw_scenes
 from jax_kdpr.systems import make_system
+from jax_kdpr.trained import load_trained
 from jax_kdpr.training import loop
 from jax_kdpr.training.state import init_train_state, make_optimizer
 from jax_kdpr.training.steps import LossWeights, make_train_step, over_batches
@@ -201,8 +202,8 @@ def test_totals_hold_the_mean_over_the_epoch():
 
 
 def restored_tree(workdir, config):
-    _, variables, _, step = loop.load_for_inference(config, workdir)
-    return variables, step
+    trained = load_trained(workdir, config)
+    return trained.variables, trained.step
 
 
 def test_resuming_after_each_epoch_is_bit_exact(tmp_path, monkeypatch):

@@ -8,6 +8,6 @@ def get_config() -> Config:
     """Returns the config of this run."""
     config = presets.cpu()
     config.regime = Regime.STUDENT
-    config.loss.alpha = 0.95
+    config.loss.alpha = 0.999
     config.loss.beta = 0.0005
     return config

@@ -1,12 +1,15 @@
 """The user's own images: a folder of PNG, TIFF or NPY files, or one .npy or .npz array."""
 
+import logging
 from pathlib import Path
 
 import numpy as np
 import tifffile
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from jax_kdpr.errors import InputError
+
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it finds is raised as well
 
 SUFFIXES = (".npy", ".png", ".tif", ".tiff")
 
@@ -36,7 +39,7 @@ def read_images(source: Path, *, size: int, rescale: bool) -> np.ndarray:
         )
     if source.suffix.lower() in (".npy", ".npz") and source.is_file():
         stack = _read_array(source)
-        if stack.ndim != 3:
+        if stack.ndim != 3 or not len(stack):
             raise InputError(f"{source}: expected an array [images h w], got shape {stack.shape}")
         return np.stack(
             [
@@ -51,15 +54,16 @@ def read_images(source: Path, *, size: int, rescale: bool) -> np.ndarray:
 
 def _read_array(path: Path) -> np.ndarray:
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        if len(loaded.files) != 1:
-            raise InputError(f"{path}: expected one array in the file, got {loaded.files}")
-        return loaded[loaded.files[0]]
-    except (OSError, ValueError, EOFError) as failure:
-        if isinstance(failure, InputError):
-            raise
+        with path.open("rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return loaded
+            if len(loaded.files) != 1:
+                raise InputError(f"{path}: expected one array in the file, got {loaded.files}")
+            return loaded[loaded.files[0]]
+    except InputError:
+        raise
+    except Exception as failure:  # numpy, zipfile, zlib and tokenize raise many kinds
         raise InputError(
             f"{path}: cannot be read as an array ({failure}); write it with numpy.save"
         ) from failure
@@ -75,15 +79,17 @@ def _read_file(path: Path) -> np.ndarray:
                 grey = opened if opened.mode.startswith("I") else opened.convert("L")
                 return np.asarray(grey).astype(np.uint16 if grey.mode.startswith("I") else np.uint8)
         return tifffile.imread(path)
-    except (OSError, ValueError, UnidentifiedImageError, tifffile.TiffFileError) as failure:
+    except Exception as failure:  # decoders of damaged files raise many kinds
         raise InputError(f"{path}: cannot be read as an image ({failure})") from failure
 
 
 def _prepared(image: np.ndarray, name: str, *, size: int, rescale: bool) -> np.ndarray:
     if image.ndim == 3 and image.shape[-1] in (3, 4):
-        image = np.tensordot(image[..., :3], [0.299, 0.587, 0.114], axes=1).astype(image.dtype)
+        grey = np.tensordot(image[..., :3], [0.299, 0.587, 0.114], axes=1)
+        image = (grey.round() if image.dtype.kind == "u" else grey).astype(image.dtype)
     if image.ndim != 2 or min(image.shape) < 1:
         raise InputError(f"{name}: expected one grey image [h w], got shape {image.shape}")
+    image = image.astype(image.dtype.newbyteorder("="))
     if image.dtype in (np.uint8, np.uint16):
         grey = image.astype(np.float32) / np.iinfo(image.dtype).max
     elif image.dtype == bool or np.issubdtype(image.dtype, np.floating):

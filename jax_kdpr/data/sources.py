@@ -52,14 +52,15 @@ def load(
         seed: Of the split into train, validation and test, or of the procedural scenes.
         dir: Folder or array file; empty takes the environment variable KDPR_DATA_DIR.
         tfds_manual_dir: Lets TensorFlow Datasets prepare from this folder instead of a download.
-        train_images: Images to keep of each split, as `validation_images` and `test_images`:
-            the first of the shuffled split; 0 keeps all. Procedural scenes have no "all".
+        train_images: At most so many images of the split, as `validation_images` and
+            `test_images`: the first of the shuffled split; 0 keeps all. Procedural scenes have
+            no "all": exactly so many are drawn.
         validation_fraction: Share of the images held back for validation, source "images" only.
         test_fraction: Share of the images held back for the test, source "images" only.
         rescale: Stretch each image to [0, 1], source "images" only.
 
     Raises:
-        InputError: If the files are missing or unusable, or a split has fewer images than asked.
+        InputError: If the files are missing or unusable, or a split would be empty.
     """
     counts = {"train": train_images, "validation": validation_images, "test": test_images}
     if source == "scenes":
@@ -72,6 +73,9 @@ def load(
             train, test = fashion_mnist.read_tfds(
                 Path(tfds_manual_dir) if tfds_manual_dir else None
             )
+        # One order whatever copy they came from, so that a seed means one split.
+        train, test = (fashion_mnist.in_byte_order(images) for images in (train, test))
+        test = test[np.random.default_rng(0).permutation(len(test))]  # the same for every seed
         # The paper's split: the 60,000 in two halves, the official test set as it is.
         order = np.random.default_rng(seed).permutation(len(train))
         half = len(train) // 2
@@ -86,7 +90,7 @@ def load(
         splits = _split(images, seed, validation_fraction, test_fraction)
     else:
         raise ValueError(f"source: expected scenes, fashion_mnist or images, got {source!r}")
-    return _from_arrays({name: _first(name, splits[name], counts[name]) for name in splits})
+    return _from_arrays({name: images[: counts[name] or None] for name, images in splits.items()})
 
 
 def _procedural(counts: dict[str, int], *, size: int, seed: int) -> Dataset:
@@ -131,8 +135,8 @@ def _split(images: np.ndarray, seed: int, validation: float, test: float) -> dic
     if min(*held_back, len(images) - sum(held_back)) < 1:
         raise InputError(
             f"data.dir: {len(images)} image(s) leave a split empty (train, validation, test = "
-            f"{len(images) - sum(held_back)}, {held_back[0]}, {held_back[1]}); add images "
-            "or raise data.validation_fraction and data.test_fraction"
+            f"{len(images) - sum(held_back)}, {held_back[0]}, {held_back[1]}); add images, or "
+            "lower data.validation_fraction and data.test_fraction if train is empty, or raise them"
         )
     validation_order, test_order, train_order = np.split(order, np.cumsum(held_back))
     return {
@@ -140,12 +144,3 @@ def _split(images: np.ndarray, seed: int, validation: float, test: float) -> dic
         "validation": images[validation_order],
         "test": images[test_order],
     }
-
-
-def _first(name: str, images: np.ndarray, count: int) -> np.ndarray:
-    if count > len(images):
-        raise InputError(
-            f"data.{name}_images: expected at most the {len(images)} images of the split, "
-            f"got {count}"
-        )
-    return images[: count or len(images)]

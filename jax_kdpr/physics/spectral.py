@@ -66,7 +66,8 @@ def spectral_weights(
         ValueError: If `kind` is none of these.
     """
     intensity = jnp.maximum(intensity, 0.0)
-    ratio = intensity / jnp.maximum(jnp.mean(intensity), jnp.finfo(intensity.dtype).tiny)
+    mean = jnp.mean(intensity)
+    ratio = intensity / jnp.where(mean > 0, mean, 1.0)  # a dark frame has finite gradients too
     match kind:
         case "soft":
             return ratio / (1.0 + ratio)

@@ -5,7 +5,7 @@ import signal
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,6 @@ from tqdm import tqdm
 
 from jax_kdpr import config as config_lib
 from jax_kdpr import losses, run_folder
-from jax_kdpr.checkpoint import FOLDER as CHECKPOINTS
 from jax_kdpr.checkpoint import SCORE, Checkpoints
 from jax_kdpr.config import Config, Regime
 from jax_kdpr.data import sources
@@ -22,7 +21,8 @@ from jax_kdpr.errors import InputError
 from jax_kdpr.metrics import psnr_from_mse
 from jax_kdpr.physics.scenes import scene_channels
 from jax_kdpr.sharding import make_mesh
-from jax_kdpr.systems import System, count_parameters, make_system
+from jax_kdpr.systems import count_parameters, make_system
+from jax_kdpr.trained import RunKeys, Trained, load_trained, run_keys
 from jax_kdpr.training.metric_log import MetricLog
 from jax_kdpr.training.state import TrainState, init_train_state, make_optimizer
 from jax_kdpr.training.steps import (
@@ -32,7 +32,7 @@ from jax_kdpr.training.steps import (
     make_train_step,
     over_batches,
 )
-from jax_kdpr.types import Key, Params, State
+from jax_kdpr.types import Params
 
 
 class NonFiniteLossError(RuntimeError):
@@ -45,28 +45,6 @@ class Interrupted(Exception):
     def __init__(self, signal_number: int, message: str):
         super().__init__(message)
         self.signal_number = signal_number
-
-
-class Teacher(NamedTuple):
-    """A frozen teacher, restored from its run folder."""
-
-    system: System
-    variables: tuple[Params, State]
-    digest: str
-
-
-class RunKeys(NamedTuple):
-    """The random streams of a run, all derived from `config.seed`."""
-
-    init: Key
-    order: Key
-    steps: Key
-    evaluation: Key
-
-
-def run_keys(seed: int) -> RunKeys:
-    """Derives the independent streams of a run."""
-    return RunKeys(*jax.random.split(jax.random.key(seed), 4))
 
 
 def trained_parts(regime: Regime) -> tuple[str, ...]:
@@ -187,30 +165,7 @@ def train(config: Config, workdir: Path) -> dict[str, float]:
     return {name: value for name, value in last.items() if name.startswith("validation")}
 
 
-def load_for_inference(
-    config: Config, workdir: Path, *, mesh=None
-) -> tuple[System, tuple[Params, State], str, int]:
-    """Restores the best checkpoint of a run.
-
-    Returns:
-        (system, (params, state), digest of the checkpoint, its step).
-
-    Raises:
-        InputError: If the folder holds no readable checkpoint.
-    """
-    system = make_system(**config_lib.system_arguments(config), mesh=mesh)
-    params, state = jax.eval_shape(system.init, run_keys(config.seed).init)
-    like = {"params": params, "state": state}
-    restored = None
-    if (workdir / CHECKPOINTS).is_dir():
-        with Checkpoints(workdir, read_only=True) as checkpoints:
-            restored = checkpoints.restore_best(like)
-    if restored is None:
-        raise InputError(f"{str(workdir)!r} holds no checkpoint yet; train it first")
-    return system, (restored.tree["params"], restored.tree["state"]), restored.digest, restored.step
-
-
-def _load_teacher(config: Config, mesh) -> Teacher | None:
+def _load_teacher(config: Config, mesh) -> Trained | None:
     if config.regime != Regime.STUDENT:
         return None
     workdir = Path(config.distill.teacher)
@@ -235,8 +190,7 @@ def _load_teacher(config: Config, mesh) -> Teacher | None:
             f"distill.teacher: {str(workdir)!r} does not fit this student; {'; '.join(misfits)}; "
             "train a teacher with the student's values"
         )
-    system, variables, digest, _ = load_for_inference(theirs, workdir, mesh=mesh)
-    return Teacher(system, variables, digest)
+    return load_trained(workdir, theirs, mesh=mesh)
 
 
 def _loss_weights(config: Config) -> LossWeights:

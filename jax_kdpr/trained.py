@@ -1,0 +1,49 @@
+"""A trained system, restored from its run folder, and the random streams that made it."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+from jax.sharding import Mesh
+
+from jax_kdpr import config as config_lib
+from jax_kdpr.checkpoint import Checkpoints
+from jax_kdpr.config import Config
+from jax_kdpr.systems import System, make_system
+from jax_kdpr.types import Key, Params, State
+
+
+class Trained(NamedTuple):
+    """A system with the variables of the best checkpoint of its run."""
+
+    system: System
+    variables: tuple[Params, State]
+    digest: str  # of the checkpoint
+    step: int
+
+
+class RunKeys(NamedTuple):
+    """The random streams of a run, all derived from `config.seed`."""
+
+    init: Key
+    order: Key
+    steps: Key
+    evaluation: Key
+
+
+def run_keys(seed: int) -> RunKeys:
+    """Derives the independent streams of a run."""
+    return RunKeys(*jax.random.split(jax.random.key(seed), 4))
+
+
+def load_trained(workdir: Path, config: Config, *, mesh: Mesh | None = None) -> Trained:
+    """Restores the best checkpoint of the run in `workdir`, made with `config`.
+
+    Raises:
+        InputError: If the folder holds no checkpoint that can be read.
+    """
+    system = make_system(**config_lib.system_arguments(config), mesh=mesh)
+    params, state = jax.eval_shape(system.init, run_keys(config.seed).init)
+    with Checkpoints(workdir, read_only=True) as checkpoints:
+        best = checkpoints.restore_best({"params": params, "state": state})
+    return Trained(system, (best.tree["params"], best.tree["state"]), best.digest, best.step)
