@@ -67,7 +67,7 @@ def _check_config_flags(argv: Sequence[str]) -> None:
     """Says what the flags library would say in fifty lines, or not at all, in one."""
     for place, argument in enumerate(argv):
         override = re.match(r"--?(?:no)?config\.([\w.]+)", argument)
-        if override and override[1] not in config_lib.flatten(config_lib.Config()):
+        if override and override[1] not in config_lib.field_paths():
             raise InputError(config_lib.unknown_field(override[1]))
         given = re.fullmatch(r"--?config(?:=(.*))?", argument)
         if given:
@@ -92,11 +92,9 @@ def _flag_message(failure: Exception) -> str:
     # Raised by the config file itself; a slot that does not exist is a misspelt field.
     slot = re.search(r"'(\w+)' object has no attribute '(\w+)'", message)
     if isinstance(failure, AttributeError) and slot:
-        sections = {
-            type(section).__name__: f"{name}."
-            for name, section in config_lib.sections(config_lib.Config())
-        }
-        return f"--config: {config_lib.unknown_field(sections.get(slot[1], '') + slot[2])}"
+        section = config_lib.section_name(slot[1])
+        path = f"{section}.{slot[2]}" if section else slot[2]
+        return f"--config: {config_lib.unknown_field(path)}"
     return f"--config: the config file raised {type(failure).__name__}: {message}"
 
 

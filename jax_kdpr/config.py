@@ -6,14 +6,13 @@ raises instead of being carried along unread. Defaults are the paper's where it 
 """
 
 import dataclasses
-import difflib
 import enum
 import math
-import types
-import typing
 from dataclasses import dataclass, field
 from typing import Any
 
+from jax_kdpr import config_fields
+from jax_kdpr.config_fields import flatten, shallow
 from jax_kdpr.errors import InputError
 
 
@@ -232,17 +231,13 @@ def system_arguments(config: Config) -> dict[str, Any]:
         "inputs": config.net.inputs,
         "widths": config.net.widths,
         "norm": config.net.norm,
-        **_shallow(config.spectral),
+        **shallow(config.spectral),
     }
 
 
 def data_arguments(config: Config) -> dict[str, Any]:
     """Returns the keyword arguments of `data.sources.load`."""
-    return _shallow(config.data)
-
-
-def _shallow(section: Any) -> dict[str, Any]:
-    return {f.name: getattr(section, f.name) for f in dataclasses.fields(section)}
+    return shallow(config.data)
 
 
 def validate(config: Config) -> None:
@@ -345,123 +340,55 @@ def validate(config: Config) -> None:
         )
 
 
-def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
-    """Returns {dotted path: value} of every field, in order of declaration."""
-    flat = {}
-    for f in dataclasses.fields(config):
-        value = getattr(config, f.name)
-        if dataclasses.is_dataclass(value):
-            flat.update(flatten(value, f"{prefix}{f.name}."))
-        else:
-            flat[prefix + f.name] = value
-    return flat
-
-
-def sections(config: Config) -> list[tuple[str, Any]]:
-    """Returns (name, section) of every field that is a section."""
-    return [
-        (f.name, section)
-        for f in dataclasses.fields(config)
-        if dataclasses.is_dataclass(section := getattr(config, f.name))
-    ]
-
-
-def differences(ours: Config, theirs: Config) -> list[str]:
-    """Returns "path: ours against theirs" for each field that differs, `LOCATIONS` left out."""
-    other = flatten(theirs)
-    return [
-        f"{path}: {_text(value)} against {_text(other[path])}"
-        for path, value in flatten(ours).items()
-        if value != other[path] and path not in LOCATIONS
-    ]
-
-
-def _text(value: Any) -> str:
-    return str(value) if isinstance(value, enum.Enum) else repr(value)
-
-
 def to_dict(config: Config) -> dict[str, Any]:
     """Returns the config as nested plain values that JSON can hold."""
     return dataclasses.asdict(config)
 
 
-def from_dict(values: dict[str, Any]) -> Config:
+def from_dict(values: Any) -> Config:
     """Rebuilds a config from `to_dict`'s values; fields that are missing take their default.
 
     Raises:
         InputError: If a field is unknown or its value is of the wrong type.
     """
-    return _build(Config, values, "")
-
-
-def _build(cls: type, values: Any, prefix: str) -> Any:
-    if not isinstance(values, dict):
-        raise InputError(f"{prefix.rstrip('.')}: expected fields of {cls.__name__}, got {values!r}")
-    hints = typing.get_type_hints(cls)
-    arguments = {}
-    for name, value in values.items():
-        if name not in hints:
-            raise InputError(unknown_field(prefix + name))
-        hint = hints[name]
-        if dataclasses.is_dataclass(hint):
-            arguments[name] = _build(typing.cast(type, hint), value, f"{prefix}{name}.")
-        else:
-            arguments[name] = _typed(hint, value, prefix + name)
-    return cls(**arguments)
+    return config_fields.build(Config, values, known=field_paths())
 
 
 def check_types(config: Config) -> Config:
-    """Returns the config with every field of its declared type (an int becomes the float it means).
+    """Returns the config with every field of its declared type; raises as `from_dict`.
 
     Config files are Python: what they assign has been checked by nobody yet.
-
-    Raises:
-        InputError: If a value is of the wrong type or no choice of its field.
     """
-    return from_dict(
-        {
-            f.name: (
-                _shallow(value)
-                if dataclasses.is_dataclass(value := getattr(config, f.name))
-                else value
-            )
-            for f in dataclasses.fields(config)
-        }
-    )
+    return from_dict(shallow(config))
 
 
-def _typed(hint: Any, value: Any, path: str) -> Any:
-    if isinstance(hint, type) and issubclass(hint, enum.Enum):
-        choices = [str(member) for member in hint]
-        if value not in choices:
-            raise InputError(f"{path}: expected one of {', '.join(choices)}; got {value!r}")
-        return hint(value)
-    if isinstance(hint, types.GenericAlias):  # tuple[int, ...]
-        if isinstance(value, list | tuple) and all(type(item) is int for item in value):
-            return tuple(value)
-        raise InputError(f"{path}: expected integers in brackets, got {value!r}")
-    if hint is float and type(value) is int:
-        return float(value)
-    if type(value) is not hint:
-        raise InputError(f"{path}: expected {hint.__name__}, got {value!r}")
-    return value
+def differences(ours: Config, theirs: Config) -> list[str]:
+    """Returns "path: ours against theirs" for each field that differs, `LOCATIONS` left out."""
+    return config_fields.differences(ours, theirs, ignore=LOCATIONS)
 
 
-def expected(path: str) -> str:
-    """Returns in words what a field takes: its choices, or its type."""
-    default = flatten(Config())[path]
-    if isinstance(default, enum.Enum):
-        return f"one of {', '.join(str(member) for member in type(default))}"
-    names = {int: "an integer", float: "a number", bool: "True or False", tuple: "integers"}
-    return names.get(type(default), "text")
+def field_paths() -> list[str]:
+    """Returns the dotted paths of all options."""
+    return list(flatten(Config()))
 
 
 def unknown_field(path: str) -> str:
-    """Returns the line that says a field does not exist, with the nearest that does."""
-    known = list(flatten(Config()))
-    sections = sorted({name.rsplit(".", 1)[0] for name in known if "." in name})
-    # A right leaf in the wrong section is as common as a misspelt leaf.
-    by_leaf = [name for name in known if name.rsplit(".", 1)[-1] == path.rsplit(".", 1)[-1]]
-    nearest = by_leaf or difflib.get_close_matches(path, known, n=1, cutoff=0.5)
-    hint = f"did you mean {nearest[0]}?" if nearest else f"sections: {', '.join(sections)}"
-    return f"config: no field {path!r}; {hint}"
+    """Returns the line that says an option does not exist, with the nearest that does."""
+    return config_fields.unknown_field(path, field_paths())
+
+
+def expected(path: str) -> str:
+    """Returns in words what an option takes."""
+    return config_fields.expected(path, Config())
+
+
+def section_name(class_name: str) -> str:
+    """Returns the section that a class of options stands for: "optim" for OptimConfig."""
+    return next(
+        (
+            f.name
+            for f in dataclasses.fields(Config)
+            if getattr(f.type, "__name__", "") == class_name
+        ),
+        "",
+    )

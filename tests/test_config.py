@@ -185,12 +185,12 @@ def test_only_a_student_has_a_teacher(regime, fields):
 @pytest.mark.parametrize(
     ("path", "value", "says"),
     [
-        ("data.size", 32.0, "int"),
-        ("data.size", "32", "int"),
-        ("seed", True, "int"),
-        ("loss.alpha", "1", "float"),
-        ("data.rescale", 1, "bool"),
-        ("data.dir", None, "str"),
+        ("data.size", 32.0, "an integer"),
+        ("data.size", "32", "an integer"),
+        ("seed", True, "an integer"),
+        ("loss.alpha", "1", "a number"),
+        ("data.rescale", 1, "True or False"),
+        ("data.dir", None, "text"),
         ("net.widths", 8, "integers"),
         ("net.widths", (8, 16.0), "integers"),
         ("regime", "techer", "one of teacher, e2e, random, student"),

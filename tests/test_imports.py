@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "jax_kdpr"
 LAYERS = [
     ("errors", "types"),
     ("physics",),
-    ("models", "sharding", "losses", "metrics", "data", "config", "checkpoint"),
+    ("models", "sharding", "losses", "metrics", "data", "config", "config_fields", "checkpoint"),
     ("systems", "presets", "run_folder"),
     ("trained", "training.state", "training.steps", "training.metric_log"),
     ("evaluation", "training.loop"),

@@ -246,6 +246,12 @@ def test_resuming_after_each_epoch_is_bit_exact(tmp_path, monkeypatch):
     assert without_times[0] == without_times[1] and len(without_times[0]) == config.train.epochs
 
 
+def test_the_loop_runs_on_four_devices(tmp_path):
+    one = loop.train(tiny_config(train__epochs=1), tmp_path / "one")
+    four = loop.train(tiny_config(train__epochs=1, train__devices=4), tmp_path / "four")
+    np.testing.assert_allclose(four["validation_psnr"], one["validation_psnr"], atol=0.05)
+
+
 def test_a_finished_run_is_left_alone(tmp_path):
     config = tiny_config(train__epochs=1)
     first = loop.train(config, tmp_path)

@@ -3,9 +3,10 @@
 import math
 import signal
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +24,7 @@ from jax_kdpr.physics.scenes import scene_channels
 from jax_kdpr.sharding import make_mesh
 from jax_kdpr.systems import count_parameters, make_system
 from jax_kdpr.trained import RunKeys, Trained, load_trained, run_keys
-from jax_kdpr.training.metric_log import MetricLog
+from jax_kdpr.training.metric_log import MetricLog, require_tensorboard
 from jax_kdpr.training.state import TrainState, init_train_state, make_optimizer
 from jax_kdpr.training.steps import (
     ImageScores,
@@ -32,7 +33,7 @@ from jax_kdpr.training.steps import (
     make_train_step,
     over_batches,
 )
-from jax_kdpr.types import Params
+from jax_kdpr.types import Scalar
 
 
 class NonFiniteLossError(RuntimeError):
@@ -52,6 +53,25 @@ def trained_parts(regime: Regime) -> tuple[str, ...]:
     return ("net",) if regime == Regime.RANDOM else ("phases", "filter", "net")
 
 
+class Run(NamedTuple):
+    """Everything that one training needs and that does not change while it lasts."""
+
+    config: Config
+    dataset: sources.Dataset
+    keys: RunKeys
+    digests: dict[str, str]
+    teacher: Trained | None
+    train_step: Callable[..., tuple[TrainState, Scalar]]
+    eval_step: Callable[..., ImageScores]
+    start: TrainState
+    steps_per_epoch: int
+
+    @property
+    def total_steps(self) -> int:
+        """Length of the whole training."""
+        return self.steps_per_epoch * self.config.train.epochs
+
+
 def train(config: Config, workdir: Path) -> dict[str, float]:
     """Trains, or resumes, the run of `config` in `workdir`; returns its last validation metrics.
 
@@ -62,7 +82,52 @@ def train(config: Config, workdir: Path) -> dict[str, float]:
         Interrupted: On SIGINT or SIGTERM, after saving.
         NonFiniteLossError: If the loss is no longer finite.
     """
+    run = prepare(config, workdir)
+    print(_summary(run))
+    run_folder.record_session(workdir, config, run.digests)
+    with (
+        Checkpoints(workdir) as checkpoints,
+        _Signals() as signals,
+        MetricLog(workdir, tensorboard=config.train.tensorboard) as log,
+    ):
+        restored = checkpoints.restore_latest(run.start)
+        train_state = run.start if restored is None else restored.tree
+        step = int(train_state.step)
+        if restored is not None:
+            print(f"resuming {workdir} at step {step} of {run.total_steps}")
+        log.resume_at(step)
+
+        with tqdm(total=run.total_steps, initial=step, unit="step", disable=None) as bar:
+            while step < run.total_steps:
+                started = time.perf_counter()
+                train_state, step = _train_epoch(run, train_state, step, checkpoints, signals, bar)
+                score = None
+                if step % run.steps_per_epoch == 0:
+                    row = _epoch_row(run, train_state, step, started)
+                    score = row[SCORE]
+                    # Before the checkpoint: a row without one is dropped on resuming, and redone.
+                    log.append(row)
+                    bar.write(_epoch_line(row, config.train.epochs))
+                checkpoints.save(step, train_state, config_lib.to_dict(config), score=score)
+                if signals.received:
+                    raise Interrupted(
+                        signals.received,
+                        f"interrupted at step {step} of {run.total_steps}, saved; "
+                        "run the same command again to go on",
+                    )
+        last = log.rows()[-1]
+    return {name: value for name, value in last.items() if name.startswith("validation")}
+
+
+def prepare(config: Config, workdir: Path) -> Run:
+    """Checks a run against its data, teacher and folder, and builds its steps; writes nothing.
+
+    Raises:
+        InputError: As `train`.
+    """
     config_lib.validate(config)
+    if config.train.tensorboard:
+        require_tensorboard()
     if config.train.devices > jax.local_device_count():
         raise InputError(
             f"train.devices: expected at most the {jax.local_device_count()} device(s) of this "
@@ -82,87 +147,65 @@ def train(config: Config, workdir: Path) -> dict[str, float]:
     system = make_system(**config_lib.system_arguments(config), mesh=mesh)
     keys = run_keys(config.seed)
     steps_per_epoch = dataset.train_size // config.train.batch_size
-    total_steps = steps_per_epoch * config.train.epochs
     optimizer = make_optimizer(
         mask_lr=config.optim.mask_lr,
         filter_lr=config.optim.filter_lr,
         net_lr=config.optim.net_lr,
         schedule=config.optim.schedule,
-        total_steps=total_steps,
+        total_steps=steps_per_epoch * config.train.epochs,
     )
     trained = trained_parts(config.regime)
-    params, state = jax.jit(system.init)(keys.init)
-    train_state = init_train_state(params, state, optimizer, trained=trained)
     shape = {"size": config.data.size, "channels": scene_channels(config.scene.kind)}
-    train_step = make_train_step(
-        system,
-        optimizer,
-        trained=trained,
-        weights=_loss_weights(config),
-        batch_size=config.train.batch_size,
-        teacher=teacher.system if teacher else None,
-        mesh=mesh,
-        **shape,
+    params, state = jax.jit(system.init)(keys.init)
+    return Run(
+        config=config,
+        dataset=dataset,
+        keys=keys,
+        digests=digests,
+        teacher=teacher,
+        train_step=make_train_step(
+            system,
+            optimizer,
+            trained=trained,
+            weights=_loss_weights(config),
+            batch_size=config.train.batch_size,
+            teacher=teacher.system if teacher else None,
+            mesh=mesh,
+            **shape,
+        ),
+        eval_step=make_eval_step(system, mesh=mesh, **shape),
+        start=init_train_state(params, state, optimizer, trained=trained),
+        steps_per_epoch=steps_per_epoch,
     )
-    eval_step = make_eval_step(system, mesh=mesh, **shape)
 
-    print(_summary(config, train_state.params, dataset, total_steps, teacher))
-    run_folder.record_session(workdir, config, digests)
-    with (
-        Checkpoints(workdir) as checkpoints,
-        _Signals() as signals,
-        MetricLog(workdir, tensorboard=config.train.tensorboard) as log,
-    ):
-        restored = checkpoints.restore_latest(train_state)
-        if restored is not None:
-            train_state = restored.tree
-            print(f"resuming {workdir} at step {restored.step} of {total_steps}")
-        step = int(train_state.step)
-        log.resume_at(step)
 
-        def save(score: float | None = None) -> None:
-            checkpoints.save(step, train_state, config_lib.to_dict(config), score=score)
-
-        variables = teacher.variables if teacher else None
-        with tqdm(total=total_steps, initial=step, unit="step", disable=None) as bar:
-            while step < total_steps:
-                epoch = step // steps_per_epoch
-                images = dataset.train(epoch)
-                order = epoch_order(keys.order, epoch, dataset.train_size)
-                started = time.perf_counter()
-                loss = None
-                while step < (epoch + 1) * steps_per_epoch and not signals.received:
-                    before = loss
-                    train_state, loss = train_step(
-                        train_state, variables, images, order, keys.steps
-                    )
-                    step += 1
-                    # The step before this one: so the device never waits for the host.
-                    if before is not None:
-                        _require_finite(float(before), step - 1, checkpoints)
-                    bar.update()
-                if loss is not None:
-                    _require_finite(float(loss), step, checkpoints)
-                if step == (epoch + 1) * steps_per_epoch:
-                    train_seconds = time.perf_counter() - started
-                    row = _epoch_row(train_state, step, epoch + 1, steps_per_epoch)
-                    row |= _validate(eval_step, train_state, dataset, config, keys)
-                    row["train_seconds"] = train_seconds
-                    row["seconds"] = time.perf_counter() - started
-                    # Before the checkpoint: a row without one is dropped on resuming, and redone.
-                    log.append(row)
-                    save(row[SCORE])
-                    bar.write(_epoch_line(row, config.train.epochs))
-                else:
-                    save()
-                if signals.received:
-                    raise Interrupted(
-                        signals.received,
-                        f"interrupted at step {step} of {total_steps}, saved; "
-                        "run the same command again to go on",
-                    )
-        last = log.rows()[-1]
-    return {name: value for name, value in last.items() if name.startswith("validation")}
+def _train_epoch(
+    run: Run,
+    train_state: TrainState,
+    step: int,
+    checkpoints: Checkpoints,
+    signals: "_Signals",
+    bar: tqdm,
+) -> tuple[TrainState, int]:
+    """Advances to the end of the epoch that `step` lies in, or until a signal arrives."""
+    epoch = step // run.steps_per_epoch
+    images = run.dataset.train(epoch)
+    order = epoch_order(run.keys.order, epoch, run.dataset.train_size)
+    teacher_variables = run.teacher.variables if run.teacher else None
+    loss = None
+    while step < (epoch + 1) * run.steps_per_epoch and not signals.received:
+        loss_before = loss
+        train_state, loss = run.train_step(
+            train_state, teacher_variables, images, order, run.keys.steps
+        )
+        step += 1
+        # The loss of the step before this one: so the device never waits for the host.
+        if loss_before is not None:
+            _require_finite(float(loss_before), step - 1, checkpoints)
+        bar.update()
+    if loss is not None:
+        _require_finite(float(loss), step, checkpoints)
+    return train_state, step
 
 
 def _load_teacher(config: Config, mesh) -> Trained | None:
@@ -206,8 +249,9 @@ def _loss_weights(config: Config) -> LossWeights:
     return weights._replace(beta=config.loss.beta, sigma=sigma)
 
 
-def _summary(config: Config, params: Params, dataset, total_steps: int, teacher) -> str:
-    counts = count_parameters(params)
+def _summary(run: Run) -> str:
+    config, dataset = run.config, run.dataset
+    counts = count_parameters(run.start.params)
     lines = [
         f"{config.regime}: {config.masks.snapshots} snapshot(s), {config.data.size} x "
         f"{config.data.size} pixels, {config.scene.kind} scene, T = {config.spectral.iterations}",
@@ -215,11 +259,11 @@ def _summary(config: Config, params: Params, dataset, total_steps: int, teacher)
         f"network {counts['net']:,}); trained: {', '.join(trained_parts(config.regime))}",
         f"data: {config.data.source}, {dataset.train_size:,} train, "
         f"{len(dataset.validation):,} validation, {len(dataset.test):,} test images",
-        f"{total_steps:,} steps of {config.train.batch_size} on {config.train.devices} x "
+        f"{run.total_steps:,} steps of {config.train.batch_size} on {config.train.devices} x "
         f"{jax.devices()[0].device_kind}",
     ]
-    if teacher is not None:
-        lines.append(f"teacher: {config.distill.teacher}, digest {teacher.digest[:12]}")
+    if run.teacher is not None:
+        lines.append(f"teacher: {config.distill.teacher}, digest {run.teacher.digest[:12]}")
     return "\n".join(lines)
 
 
@@ -234,25 +278,29 @@ def _require_finite(loss: float, step: int, checkpoints: Checkpoints) -> None:
     )
 
 
-def _epoch_row(state: TrainState, step: int, epoch: int, steps: int) -> dict[str, Any]:
-    means = {
-        f"train_{name}": float(total) / steps for name, total in state.totals._asdict().items()
+def _epoch_row(run: Run, state: TrainState, step: int, started: float) -> dict[str, Any]:
+    """Validates at the end of an epoch and returns its row of metrics.jsonl."""
+    losses_mean = {
+        f"train_{name}": float(total) / run.steps_per_epoch
+        for name, total in state.totals._asdict().items()
     }
-    return {"epoch": epoch, "step": step, **means}
-
-
-def _validate(eval_step, state: TrainState, dataset, config: Config, keys: RunKeys) -> dict:
+    trained = time.perf_counter()
     scores: ImageScores = over_batches(
-        partial(eval_step, state.params, state.state, dataset.validation),
-        len(dataset.validation),
-        batch_size=config.train.eval_batch_size,
-        key=keys.evaluation,
+        partial(run.eval_step, state.params, state.state, run.dataset.validation),
+        len(run.dataset.validation),
+        batch_size=run.config.train.eval_batch_size,
+        key=run.keys.evaluation,
     )
     return {
+        "epoch": step // run.steps_per_epoch,
+        "step": step,
+        **losses_mean,
         SCORE: float(jnp.mean(scores.psnr)),
         "validation_psnr_pooled": float(psnr_from_mse(jnp.mean(scores.mse))),
         "validation_ssim": float(jnp.mean(scores.ssim)),
         "validation_residual": float(jnp.mean(scores.residual)),
+        "train_seconds": trained - started,
+        "seconds": time.perf_counter() - started,
     }
 
 

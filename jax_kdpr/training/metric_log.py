@@ -11,12 +11,10 @@ class MetricLog:
     """Rows of metrics of one run folder. Close it, or use it as a context."""
 
     def __init__(self, workdir: Path, *, tensorboard: bool = False):
-        """Opens the log; raises `InputError` if TensorBoard is asked for and not installed."""
+        """Opens the log; for TensorBoard, `require_tensorboard` must have passed."""
         self._workdir = workdir
         self._tensorboard = tensorboard
         self._writer: Any = None
-        if tensorboard:
-            require_tensorboard()
 
     def __enter__(self) -> "MetricLog":
         return self

@@ -1,0 +1,63 @@
+"""The shipped configs as processes: the paper's shapes at batch 2, and TensorBoard's files."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jax_kdpr import run_folder
+
+ROOT = Path(__file__).parent.parent
+ONE_STEP = [
+    "--config.train.batch_size=2",
+    "--config.train.eval_batch_size=2",
+    "--config.train.epochs=1",
+    "--config.data.train_images=2",
+    "--config.data.validation_images=2",
+    "--config.data.test_images=2",
+]
+
+
+def train(config: str, workdir: Path, *overrides: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "jax_kdpr.train", "--config", config, "--workdir", workdir]
+    # Procedural scenes stand in for Fashion-MNIST where its files are not at hand.
+    stand_in = [] if os.environ.get("KDPR_DATA_DIR") else ["--config.data.source=scenes"]
+    return subprocess.run(
+        [*map(str, command), *ONE_STEP, *stand_in, *overrides],
+        cwd=ROOT,
+        env=os.environ | {"XLA_FLAGS": ""},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+
+@pytest.mark.slow
+def test_one_step_of_the_papers_student_with_its_teacher(tmp_path):
+    train("configs/paper/teacher.py", tmp_path / "teacher")
+    done = train(
+        "configs/paper/student.py",
+        tmp_path / "student",
+        f"--config.distill.teacher={tmp_path / 'teacher'}",
+    )
+    assert "96 x 96 pixels" in done.stdout
+    (row,) = run_folder.read_metrics(tmp_path / "student")
+    assert row["step"] == 1 and row["train_cdp"] > 0 and row["train_feature"] > 0
+    recorded = run_folder.read_run(tmp_path / "student")
+    assert len(recorded["digests"]["teacher"]) == 64
+    assert recorded["config"]["distill"]["teacher"] == str(tmp_path / "teacher")
+
+
+@pytest.mark.slow
+def test_tensorboard_gets_the_same_numbers(tmp_path):
+    pytest.importorskip("tensorboardX", reason="the extra `tensorboard` is not installed")
+    train(
+        "configs/quickstart/random.py",
+        tmp_path,
+        "--config.train.tensorboard=True",
+        "--config.data.source=scenes",
+    )
+    (events,) = (tmp_path / "tensorboard").glob("events.*")
+    assert b"validation_psnr" in events.read_bytes()

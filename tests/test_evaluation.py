@@ -1,0 +1,162 @@
+"""Scores and figures of a trained run, against numbers made from its images with scikit-image."""
+
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from jax_kdpr import config as config_lib
+from jax_kdpr import evaluate, evaluation
+from jax_kdpr.config import Config, Regime, SceneKind
+from jax_kdpr.data import sources
+from jax_kdpr.data.batches import take_batch
+from jax_kdpr.errors import InputError
+from jax_kdpr.physics.scenes import scene_field
+from jax_kdpr.trained import load_trained
+from jax_kdpr.training import loop
+
+TEST_IMAGES = 24
+
+
+def tiny_config() -> Config:
+    config = Config()
+    config.data.size = 16
+    config.data.train_images = 32
+    config.data.validation_images = 16
+    config.data.test_images = TEST_IMAGES
+    config.net.widths = (8, 16)
+    config.spectral.iterations = 5
+    config.train.batch_size = config.train.eval_batch_size = 16
+    config.train.epochs = 1
+    return config
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "e2e"
+    loop.train(tiny_config(), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def scored(run):
+    """(result as written, test images [n h w], recovered images [n h w])."""
+    evaluate.flags.FLAGS(["evaluate"])
+    evaluate.evaluate_run(run)
+    config = tiny_config()
+    dataset = sources.load(**config_lib.data_arguments(config))
+    images = take_batch(dataset.test, np.arange(TEST_IMAGES), size=16, channels=1)
+    trained = load_trained(run, config)
+    output, _ = trained.system.apply(*trained.variables, images, jax.random.key(0))
+    result = json.loads((run / "metrics.json").read_text())
+    return result, np.asarray(images[..., 0]), np.asarray(output.image[..., 0]), dataset
+
+
+def oracle(images, answers) -> dict[str, float]:
+    psnr = [
+        peak_signal_noise_ratio(x, y, data_range=1) for x, y in zip(images, answers, strict=True)
+    ]
+    similarity = [
+        structural_similarity(
+            x, y, data_range=1, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
+        )
+        for x, y in zip(images, answers, strict=True)
+    ]
+    return {
+        "psnr": np.mean(psnr),
+        "psnr_error": np.std(psnr, ddof=1) / np.sqrt(len(psnr)),
+        "psnr_pooled": -10 * np.log10(np.mean((images - answers) ** 2)),
+        "ssim": np.mean(similarity),
+        "ssim_error": np.std(similarity, ddof=1) / np.sqrt(len(similarity)),
+        "images": len(psnr),
+    }
+
+
+def assert_score(score, expected):
+    for name, value in expected.items():
+        np.testing.assert_allclose(score[name], value, rtol=2e-4, atol=2e-4, err_msg=name)
+
+
+def test_recovery_is_scored_on_every_test_image(scored):
+    result, images, recovered, _ = scored
+    assert_score(result["scores"][evaluation.RECOVERED], oracle(images, recovered))
+
+
+def test_trivial_baselines_come_from_the_training_images(scored):
+    result, images, _, dataset = scored
+    train = np.asarray(dataset.train(0))
+    mean_image = np.broadcast_to(train.mean(axis=0), images.shape)
+    constant = np.full_like(images, train.mean())
+    assert_score(result["scores"][evaluation.MEAN_IMAGE], oracle(images, mean_image))
+    assert_score(result["scores"][evaluation.CONSTANT], oracle(images, constant))
+
+
+def test_spectral_estimate_is_read_at_its_best_global_phase(scored, run):
+    result, images, _, _ = scored
+    trained = load_trained(run, tiny_config())
+    output, _ = trained.system.apply(*trained.variables, images[..., None], jax.random.key(0))
+    fields = jax.vmap(lambda x: scene_field(x, kind="phase"))(images[..., None])
+    aligned = [
+        z * np.exp(1j * np.angle(np.vdot(z, x)))
+        for z, x in zip(np.asarray(output.estimate), np.asarray(fields), strict=True)
+    ]
+    # The phase on the branch around pi / 2, in units of pi.
+    read = np.clip(np.angle(np.array(aligned) * -1j) / np.pi + 0.5, 0, 1)
+    assert_score(result["scores"][evaluation.SPECTRAL], oracle(images, read))
+
+
+def test_result_says_where_it_comes_from(scored, run):
+    result = scored[0]
+    assert (result["regime"], result["snapshots"], result["checkpoint_step"]) == ("e2e", 1, 2)
+    assert result["checkpoint_digest"] == load_trained(run, tiny_config()).digest
+    assert {"time", "commit", "versions", "devices"} <= set(result["provenance"])
+    with Image.open(run / "figure.png") as figure:
+        assert np.asarray(figure.convert("L")).std() > 20
+
+
+def test_several_runs_give_one_table_and_one_figure(scored, run, tmp_path, capsys):
+    random = tmp_path / "random"
+    config = tiny_config()
+    config.regime = Regime.RANDOM
+    loop.train(config, random)
+    output = tmp_path / "out"
+    evaluate.flags.FLAGS(["evaluate", f"--workdir={run}", f"--output={output}", "--samples=2"])
+    assert evaluate.main([str(random)]) == 0
+    table = (output / "comparison.md").read_text()
+    assert table.strip() in capsys.readouterr().out
+    lines = [line for line in table.splitlines() if line.startswith("|")]
+    assert [line.split("|")[1].strip() for line in lines[2:]] == [
+        "e2e",
+        "random",
+        "mean image of the data",
+        "constant",
+    ]
+    assert len({len(line) for line in lines}) == 1
+    assert set(json.loads((output / "comparison.json").read_text())) == {"e2e", "random"}
+    assert (output / "comparison.png").stat().st_size > 10_000
+
+
+def test_complex_scenes_train_and_evaluate(tmp_path):
+    config = tiny_config()
+    config.scene.kind = SceneKind.COMPLEX
+    loop.train(config, tmp_path / "complex")
+    evaluate.flags.FLAGS(["evaluate"])
+    result, samples = evaluate.evaluate_run(tmp_path / "complex")
+    assert samples.output.image.shape[-1] == 2
+    assert result["scores"][evaluation.CONSTANT]["psnr"] > 0
+
+
+def test_a_run_without_checkpoint_is_refused_before_others_are_scored(run, tmp_path):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (empty / "run.json").write_text((run / "run.json").read_text())
+    written = (run / "metrics.json").stat().st_mtime_ns if (run / "metrics.json").exists() else 0
+    evaluate.flags.FLAGS(["evaluate", f"--workdir={run}"])
+    with pytest.raises(InputError, match="no checkpoint yet"):
+        evaluate.main([str(empty)])
+    if written:
+        assert (run / "metrics.json").stat().st_mtime_ns == written
