@@ -26,8 +26,6 @@ from jax_kdpr.types import PyTree
 FOLDER = "checkpoints"  # inside a run folder
 SCORE = "validation_psnr"  # what "best" means, dB
 
-logging.set_verbosity(logging.ERROR)  # Orbax reports every file at INFO
-
 
 class Restored(NamedTuple):
     """One checkpoint that was read and whose digest was verified."""
@@ -37,7 +35,9 @@ class Restored(NamedTuple):
     digest: str
 
 
-def _silence_late_reads() -> None:
+def quiet_logs() -> None:
+    """Silences what Orbax says beside its exceptions; for command lines, not for importers."""
+    logging.set_verbosity(logging.ERROR)  # it reports every file at INFO
     # When one read of a restore fails, those still under way end in an event loop that is closed:
     # the failure itself is raised, and these would print a traceback each.
     std_logging.getLogger("asyncio").setLevel(std_logging.CRITICAL)
@@ -48,9 +48,6 @@ def _silence_late_reads() -> None:
             before(unraisable)
 
     sys.unraisablehook = hook
-
-
-_silence_late_reads()
 
 
 class _Manager(ocp.CheckpointManager):
@@ -152,6 +149,8 @@ class Checkpoints:
         for step in steps:
             try:
                 arrays, found = self._read(step)
+            except (MemoryError, PermissionError):
+                raise  # nothing is wrong with the checkpoint
             except Exception as failure:  # Orbax, TensorStore and JSON raise many kinds
                 damaged.append(step)
                 reason = " ".join(str(failure).split())[:200]

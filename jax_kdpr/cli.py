@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, NoReturn
 from absl import app, flags
 from ml_collections import config_flags
 
+from jax_kdpr import checkpoint
 from jax_kdpr import config as config_lib
 from jax_kdpr.errors import InputError
 
@@ -37,10 +39,14 @@ def run(main: Callable[[list[str]], int | None]) -> None:
             _exit_with(_flag_message(failure))
 
     def guarded(argv: Sequence[str]) -> int | None:
+        checkpoint.quiet_logs()
         try:
             return main(list(argv[1:]))
         except InputError as failure:
             _exit_with(str(failure))
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            return 128 + signal.SIGINT
 
     app.run(guarded, flags_parser=parse)
 

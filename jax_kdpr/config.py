@@ -235,6 +235,11 @@ def system_arguments(config: Config) -> dict[str, Any]:
     }
 
 
+def scene_arguments(config: Config) -> dict[str, Any]:
+    """Returns the keyword arguments of `physics.scenes.scene_field` and `field_image`."""
+    return shallow(config.scene)
+
+
 def data_arguments(config: Config) -> dict[str, Any]:
     """Returns the keyword arguments of `data.sources.load`."""
     return shallow(config.data)
@@ -275,13 +280,14 @@ def validate(config: Config) -> None:
         need_in(path, 1)
     for path in ("train.eval_batch_size", "train.devices"):
         need_in(path, 1)
-    for path in ("scene.phase_range", "noise.photons", "spectral.filter_sigma", "optim.net_lr"):
+    for path in ("scene.phase_range", "spectral.filter_sigma", "optim.net_lr"):
         need_positive(path)
     for path in ("optim.mask_lr", "optim.filter_lr", "loss.rho"):
         need_in(path, 0)
     for path in ("data.validation_fraction", "data.test_fraction", "scene.min_amplitude"):
         need_in(path, 0, 1)
     need_in("masks.oversample", 1, 2)
+    need_in("noise.photons", 1, 2e9)  # counts are drawn as 32-bit integers
     need_in("masks.levels", 2)
     need_in("spectral.threshold", 0, 1)
     need_in("data.size", 11)  # the SSIM window

@@ -27,13 +27,22 @@ def shallow(section: Any) -> dict[str, Any]:
     return {f.name: getattr(section, f.name) for f in dataclasses.fields(section)}
 
 
-def differences(ours: Any, theirs: Any, *, ignore: tuple[str, ...] = ()) -> list[str]:
-    """Returns "path: ours against theirs" for each field that differs and is not ignored."""
+def differences(
+    ours: Any, theirs: Any, *, only: tuple[str, ...] = ("",), ignore: tuple[str, ...] = ()
+) -> list[str]:
+    """Returns "path: ours against theirs" for each field that differs.
+
+    Args:
+        ours: A dataclass.
+        theirs: Another one of the same class.
+        only: Beginnings of the paths to compare; default all.
+        ignore: Paths to leave out.
+    """
     other = flatten(theirs)
     return [
         f"{path}: {_text(value)} against {_text(other[path])}"
         for path, value in flatten(ours).items()
-        if value != other[path] and path not in ignore
+        if value != other[path] and path.startswith(only) and path not in ignore
     ]
 
 

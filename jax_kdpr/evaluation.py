@@ -8,12 +8,13 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jax_kdpr import metrics
-from jax_kdpr.data.batches import take_batch
+from jax_kdpr.data.batches import over_batches, take_batch
 from jax_kdpr.data.sources import Dataset
-from jax_kdpr.physics.scenes import field_image, scene_field
-from jax_kdpr.systems import Output, System
-from jax_kdpr.training.steps import over_batches
-from jax_kdpr.types import Images, Key, Params, State
+from jax_kdpr.metrics import ImageScores
+from jax_kdpr.physics.scenes import field_image, scene_channels, scene_field
+from jax_kdpr.systems import Output
+from jax_kdpr.trained import Trained
+from jax_kdpr.types import Image, Images, Key
 
 RECOVERED = "recovered"  # the network's image
 SPECTRAL = "spectral_estimate"  # the network's input alone, its global phase taken from the truth
@@ -21,7 +22,7 @@ CONSTANT = "constant"  # the mean pixel of the training images
 MEAN_IMAGE = "mean_image"  # the mean of the training images
 
 
-class Score(NamedTuple):
+class Summary(NamedTuple):
     """Quality over a set of images; the errors are standard errors of the mean over images."""
 
     psnr: float  # dB, mean of the images' own PSNRs
@@ -40,47 +41,40 @@ class Samples(NamedTuple):
     phases: Float[Array, "k h w"]
 
 
-def score_system(
-    system: System,
-    variables: tuple[Params, State],
+def score_test_images(
+    trained: Trained,
     dataset: Dataset,
     *,
     size: int,
     scene: dict[str, Any],
     batch_size: int,
     key: Key,
-) -> dict[str, Score]:
-    """Scores the test images: the recovery, the spectral estimate alone, and two trivial answers.
+) -> dict[str, ImageScores]:
+    """Scores each test image: the recovery, the spectral estimate alone, and two trivial answers.
 
     Args:
-        system: The trained system, with its `variables` (params, state).
+        trained: The system.
         dataset: Its data.
         size: Height and width that the system takes.
-        scene: Keyword arguments of `scene_field`, and "channels".
+        scene: Keyword arguments of `scene_field`.
         batch_size: Images at a time.
         key: For sensor noise.
 
     Returns:
-        {RECOVERED, SPECTRAL, CONSTANT, MEAN_IMAGE: score}.
+        {RECOVERED, SPECTRAL, CONSTANT, MEAN_IMAGE: scores of all test images, in order}.
     """
-    shape = {"size": size, "channels": scene["channels"]}
-    encoding = {name: value for name, value in scene.items() if name != "channels"}
-    train = dataset.train(0)
-    mean_image = over_batches(
-        jax.jit(lambda indices, _: take_batch(train, indices, **shape)),
-        train.shape[0],
-        batch_size=batch_size,
-        key=key,
-    ).mean(axis=0)
+    channels = scene_channels(scene["kind"])
+    mean_image = mean_train_image(dataset, size=size, channels=channels)
 
+    # What is large is an argument: as a closure it would be compiled into the program.
     @jax.jit
-    def score_batch(indices, batch_key):
-        images = take_batch(dataset.test, indices, **shape)
-        output, _ = system.apply(*variables, images, batch_key)
+    def score_batch(variables, test, indices, batch_key):
+        images = take_batch(test, indices, size=size, channels=channels)
+        output, _ = trained.system.apply(*variables, images, batch_key)
 
         def read(image, estimate):
-            field = scene_field(image, **encoding)
-            return field_image(metrics.align_global_phase(estimate, field), **encoding)
+            field = scene_field(image, **scene)
+            return field_image(metrics.align_global_phase(estimate, field), **scene)
 
         answers = {
             RECOVERED: output.image,
@@ -88,45 +82,61 @@ def score_system(
             CONSTANT: jnp.full_like(images, jnp.mean(mean_image)),
             MEAN_IMAGE: jnp.broadcast_to(mean_image[None], images.shape),
         }
-        return {
-            name: (metrics.mse(answer, images), metrics.ssim(answer, images))
-            for name, answer in answers.items()
-        }
+        return {name: metrics.score(answer, images) for name, answer in answers.items()}
 
-    scores = over_batches(score_batch, dataset.test.shape[0], batch_size=batch_size, key=key)
-    return {name: summarise(mse, ssim) for name, (mse, ssim) in scores.items()}
-
-
-def sample_outputs(
-    system: System,
-    variables: tuple[Params, State],
-    dataset: Dataset,
-    *,
-    size: int,
-    channels: int,
-    count: int,
-    key: Key,
-) -> Samples:
-    """Runs the system on the first `count` test scenes."""
-    images = take_batch(dataset.test, jnp.arange(count), size=size, channels=channels)
-    output, _ = jax.jit(system.apply)(*variables, images, key)
-    return Samples(images, output, variables[0]["phases"])
-
-
-def summarise(mse: Float[Array, "n"], ssim: Float[Array, "n"]) -> Score:
-    """Reduces per-image squared errors and SSIMs."""
-    psnr = metrics.psnr_from_mse(mse)
-    return Score(
-        psnr=float(jnp.mean(psnr)),
-        psnr_error=_standard_error(psnr),
-        psnr_pooled=float(metrics.psnr_from_mse(jnp.mean(mse))),
-        ssim=float(jnp.mean(ssim)),
-        ssim_error=_standard_error(ssim),
-        images=psnr.shape[0],
+    return over_batches(
+        lambda indices, batch_key: score_batch(trained.variables, dataset.test, indices, batch_key),
+        len(dataset.test),
+        batch_size=batch_size,
+        key=key,
     )
 
 
-def _standard_error(values: Float[Array, "n"]) -> float:
+def mean_train_image(dataset: Dataset, *, size: int, channels: int) -> Image:
+    """Returns the mean of the (first epoch's) training images as the system sees them.
+
+    Resizing is linear, so one image is resized: the mean. Every channel of a scene has the same.
+    """
+    train = dataset.train(0)
+    mean = jnp.mean(train, axis=0, dtype=jnp.float32)
+    if jnp.issubdtype(train.dtype, jnp.integer):
+        mean = mean / jnp.iinfo(train.dtype).max
+    return take_batch(mean[None], jnp.zeros(1, int), size=size, channels=channels)[0]
+
+
+def sample_outputs(
+    trained: Trained, dataset: Dataset, *, size: int, channels: int, count: int, key: Key
+) -> Samples:
+    """Runs the system on the first `count` test scenes."""
+    images = take_batch(dataset.test, jnp.arange(count), size=size, channels=channels)
+    output, _ = jax.jit(trained.system.apply)(*trained.variables, images, key)
+    return Samples(images, output, trained.variables[0]["phases"])
+
+
+def summarise(scores: ImageScores) -> Summary:
+    """Reduces per-image scores to their means and standard errors."""
+    return Summary(
+        psnr=float(jnp.mean(scores.psnr)),
+        psnr_error=standard_error(scores.psnr),
+        psnr_pooled=float(metrics.psnr_from_mse(jnp.mean(scores.mse))),
+        ssim=float(jnp.mean(scores.ssim)),
+        ssim_error=standard_error(scores.ssim),
+        images=len(scores.mse),
+    )
+
+
+def paired_gain(scores: ImageScores, baseline: ImageScores) -> tuple[float, float]:
+    """Mean PSNR gain over a baseline on the same images, dB, and its paired standard error.
+
+    Some images are harder than others for every system: the differences image by image spread far
+    less than the PSNRs themselves, so this is the error to compare two runs by.
+    """
+    gain = scores.psnr - baseline.psnr
+    return float(jnp.mean(gain)), standard_error(gain)
+
+
+def standard_error(values: Float[Array, "n"]) -> float:
+    """Standard error of the mean, from the sample variance; 0 for a single value."""
     if len(values) < 2:
         return 0.0
     return float(np.std(np.asarray(values), ddof=1) / np.sqrt(len(values)))

@@ -3,6 +3,9 @@
 The paper writes squared norms (sums over pixels). Here every reduction is a mean, over scenes and
 over pixels or features alike, so that weights keep their meaning at any image size: a weight of
 ours equals the paper's up to the number of pixels (eq. 3, 5) or features (eq. 6).
+
+The terms live on different scales. Measured on Fashion-MNIST at 32 x 32 late in training: task
+about 0.003, CDP loss about 1. Choose alpha and beta with that in mind.
 """
 
 from typing import NamedTuple
@@ -31,7 +34,8 @@ def task_loss(recovered: Images, images: Images) -> Scalar:
 def cdp_loss(student: Intensities, teacher: Float[Array, "b k_teacher sh sw"]) -> Scalar:
     """Eq. 5: mean over scenes and sensor pixels of (mean_l y_t - mean_l y_s)^2.
 
-    Each side is first averaged over its own snapshots; y has mean 1 for a phase scene.
+    Each side is first averaged over its own snapshots. For a phase scene y has mean 1 without zero
+    padding and 1/4 with `oversample` 2: the loss is then 16 times smaller, at the same weight.
     """
     return jnp.mean(jnp.square(jnp.mean(teacher, axis=1) - jnp.mean(student, axis=1)))
 

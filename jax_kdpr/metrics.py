@@ -1,5 +1,7 @@
 """Image quality, per image, for images in [0, 1] (data range 1), and global-phase alignment."""
 
+from typing import NamedTuple
+
 import dm_pix
 import jax
 import jax.numpy as jnp
@@ -8,6 +10,23 @@ from jaxtyping import Array, Float
 from jax_kdpr.types import Field, Images
 
 SSIM_WINDOW = 11  # pixels; Gaussian of sigma 1.5
+
+
+class ImageScores(NamedTuple):
+    """Quality of each image of a batch."""
+
+    mse: Float[Array, "b"]
+    ssim: Float[Array, "b"]
+
+    @property
+    def psnr(self) -> Float[Array, "b"]:
+        """PSNR of each image, dB."""
+        return psnr_from_mse(self.mse)
+
+
+def score(recovered: Images, images: Images) -> ImageScores:
+    """Scores each recovered image against the true one."""
+    return ImageScores(mse=mse(recovered, images), ssim=ssim(recovered, images))
 
 
 def mse(recovered: Images, images: Images) -> Float[Array, "b"]:

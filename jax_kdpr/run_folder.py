@@ -4,14 +4,17 @@ run.json says what the run is: its resolved config, the digests of its data and 
 for each session that worked on it the time, commit, package versions and devices.
 """
 
+import fcntl
 import json
 import os
 import platform
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import jax
 
@@ -20,6 +23,8 @@ from jax_kdpr.config import Config
 from jax_kdpr.errors import InputError
 
 RUN_FILE = "run.json"
+LOCK_FILE = "run.lock"
+TEMPORARY = ".tmp"
 METRICS_FILE = "metrics.jsonl"
 PACKAGES = ("jax_kdpr", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
@@ -68,7 +73,7 @@ def check_workdir(workdir: Path, config: Config, digests: dict[str, str]) -> Non
             f"--workdir: {str(workdir)!r} cannot be made; {str(parent)!r} is no folder to write in"
         )
     if not (workdir / RUN_FILE).exists():
-        if workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
+        if workdir.exists() and (not workdir.is_dir() or _foreign_files(workdir)):
             raise InputError(
                 f"--workdir: {str(workdir)!r} is neither empty nor a run folder; give another one"
             )
@@ -87,9 +92,32 @@ def check_workdir(workdir: Path, config: Config, digests: dict[str, str]) -> Non
         )
 
 
+def _foreign_files(workdir: Path) -> list[Path]:
+    """Files that are not what a session killed before it wrote run.json leaves behind."""
+    ours = (LOCK_FILE, RUN_FILE + TEMPORARY)
+    return [path for path in workdir.iterdir() if path.name not in ours]
+
+
+@contextmanager
+def lock(workdir: Path) -> Iterator[None]:
+    """Holds the folder for this process, making it if need be.
+
+    Raises:
+        InputError: If another process is training in it.
+    """
+    workdir.mkdir(parents=True, exist_ok=True)
+    with (workdir / LOCK_FILE).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as held:
+            raise InputError(
+                f"--workdir: another process is training in {str(workdir)!r}; wait or stop it"
+            ) from held
+        yield
+
+
 def record_session(workdir: Path, config: Config, digests: dict[str, str]) -> None:
     """Writes run.json, or adds this session to it. Call `check_workdir` first."""
-    workdir.mkdir(parents=True, exist_ok=True)
     path = workdir / RUN_FILE
     record = (
         read_run(workdir)
@@ -137,9 +165,17 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Writes a text file so that it is always either the old or the new one, whole."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text)
+    temporary = path.with_name(path.name + TEMPORARY)
+    with temporary.open("w") as file:
+        file.write(text)
+        _to_disk(file)
     temporary.replace(path)
+
+
+def _to_disk(file: IO[str]) -> None:
+    """So that not even a power cut can leave a renamed file empty, or a checkpoint without row."""
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:
@@ -154,6 +190,12 @@ def read_metrics(workdir: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def epochs_done(workdir: Path) -> int:
+    """Returns how many epochs a run has finished."""
+    rows = read_metrics(workdir)
+    return rows[-1]["epoch"] if rows else 0
+
+
 def drop_metrics_after(workdir: Path, step: int) -> None:
     """Removes the rows of steps that a resumed run is going to do again."""
     path = workdir / METRICS_FILE
@@ -166,3 +208,4 @@ def append_metrics(workdir: Path, row: dict[str, Any]) -> None:
     """Adds one epoch's row to metrics.jsonl."""
     with (workdir / METRICS_FILE).open("a") as file:
         file.write(json.dumps(row) + "\n")
+        _to_disk(file)

@@ -12,6 +12,8 @@ import jax
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from jax_kdpr.types import PyTree
+
 AXIS = "data"
 
 
@@ -51,6 +53,11 @@ def data_parallel(fn: Callable, mesh: Mesh | None) -> Callable:
         return jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=P(AXIS))(shared, *samples)
 
     return sharded
+
+
+def replicate(tree: PyTree, mesh: Mesh | None) -> PyTree:
+    """Puts a copy of every array on each device, once, instead of at every call that reads it."""
+    return tree if mesh is None else jax.device_put(tree, NamedSharding(mesh, P()))
 
 
 def shard_batch(batch, mesh: Mesh | None):

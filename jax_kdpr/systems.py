@@ -27,7 +27,17 @@ from jax_kdpr.physics.noise import add_noise
 from jax_kdpr.physics.scenes import scene_channels, scene_field
 from jax_kdpr.physics.spectral import filtered_spectral_init, gaussian_kernel
 from jax_kdpr.sharding import data_parallel
-from jax_kdpr.types import Features, Fields, Images, Intensities, Key, Params, PyTree, State
+from jax_kdpr.types import (
+    Features,
+    Fields,
+    Images,
+    Intensities,
+    Key,
+    Params,
+    PyTree,
+    Residuals,
+    State,
+)
 
 
 class Output(NamedTuple):
@@ -35,7 +45,7 @@ class Output(NamedTuple):
 
     intensity: Intensities  # CDPs y, noise included
     estimate: Fields  # spectral estimate z
-    residual: Float[Array, "b"]  # of the power iteration, 0 when it has converged
+    residual: Residuals
     image: Images  # recovered image(s), in (0, 1)
     bottleneck: Features  # D(z)^[b]
 

@@ -27,6 +27,7 @@ Features = Float[Array, "b fh fw f"]
 RawImages = Shaped[
     Array, "n rh rw"
 ]  # data set as held on the device: any size, uint8, uint16 or float
+Residuals = Float[Array, "b"]  # of the power iteration, 0 where it has converged
 Indices = Int[Array, "b"]
 
 PyTree = Any

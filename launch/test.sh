@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source launch/venv.sh
-make_venv "[dev]"
+make_venv .venv "[dev]"
 
 ruff format --check .
 ruff check .

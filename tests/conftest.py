@@ -13,6 +13,9 @@ os.environ["XLA_FLAGS"] = (
 import jax
 import pytest
 
+from jax_kdpr import checkpoint
+
+checkpoint.quiet_logs()
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 

@@ -232,20 +232,20 @@ RUN_ROWS = {
     "teacher of another size": (
         nothing,
         (*TAUGHT, "--config.data.size=32"),
-        ["distill.teacher", "data.size: student 32, teacher 16"],
+        ["distill.teacher", "data.size: 32 against 16"],
     ),
     "teacher of another U-Net": (
         nothing,
         (*TAUGHT, "--config.net.widths=(8,32)", "--config.net.norm=group"),
         [
-            "net.widths: student (8, 32), teacher (8, 16)",
-            "net.norm: student group, teacher batch",
+            "net.widths: (8, 32) against (8, 16)",
+            "net.norm: group against batch",
         ],
     ),
     "teacher of another scene": (
         nothing,
         (*TAUGHT, "--config.scene.kind=amplitude"),
-        ["scene.kind: student amplitude, teacher phase"],
+        ["scene.kind: amplitude against phase"],
     ),
     "teacher not trained": (
         untrained_run,
@@ -270,7 +270,7 @@ RUN_ROWS = {
     "evaluate runs of different data": (
         run_of_other_data,
         ("evaluate", "--workdir", "run", "other"),
-        ["run (", "other (ffffffff)"],
+        ["run against other", "against ffffffff"],
     ),
     "evaluate a run without checkpoints": (
         untrained_run,

@@ -7,11 +7,11 @@ import math
 from pathlib import Path
 
 import pytest
+from helpers import rejection
 
 from jax_kdpr import config as config_lib
 from jax_kdpr.config import Config, Inputs, Norm, Regime, Schedule, Source, Weights
 from jax_kdpr.data import sources
-from jax_kdpr.errors import InputError
 from jax_kdpr.systems import make_system
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -39,14 +39,6 @@ def changed(config: Config, **fields) -> Config:
 def student(**fields) -> Config:
     defaults = {"regime": Regime.STUDENT, "distill__teacher": "runs/teacher"}
     return changed(Config(), **defaults | {"loss__alpha": 0.9, "loss__beta": 0.05} | fields)
-
-
-def rejection(call, *arguments) -> str:
-    with pytest.raises(InputError) as caught:
-        call(*arguments)
-    message = str(caught.value)
-    assert message and "\n" not in message
-    return message
 
 
 def test_configs_are_shipped_for_each_scale_and_regime():
@@ -108,7 +100,8 @@ RANGES = [
     ("train.devices", 0, "at least 1"),
     ("scene.phase_range", 0.0, "above 0"),
     ("scene.phase_range", math.nan, "finite"),
-    ("noise.photons", 0.0, "above 0"),
+    ("noise.photons", 0.5, "in [1, 2e+09]"),
+    ("noise.photons", 8e9, "in [1, 2e+09]"),
     ("noise.photons", math.inf, "finite"),
     ("spectral.filter_sigma", -1.0, "above 0"),
     ("optim.net_lr", 0.0, "above 0"),

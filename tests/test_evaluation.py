@@ -1,6 +1,7 @@
 """Scores and figures of a trained run, against numbers made from its images with scikit-image."""
 
 import json
+import shutil
 from pathlib import Path
 
 import jax
@@ -15,6 +16,7 @@ from jax_kdpr.config import Config, Regime, SceneKind
 from jax_kdpr.data import sources
 from jax_kdpr.data.batches import take_batch
 from jax_kdpr.errors import InputError
+from jax_kdpr.metrics import ImageScores
 from jax_kdpr.physics.scenes import scene_field
 from jax_kdpr.trained import load_trained
 from jax_kdpr.training import loop
@@ -45,11 +47,10 @@ def run(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def scored(run):
     """(result as written, test images [n h w], recovered images [n h w])."""
-    evaluate.flags.FLAGS(["evaluate"])
     evaluate.evaluate_run(run)
     config = tiny_config()
     dataset = sources.load(**config_lib.data_arguments(config))
-    images = take_batch(dataset.test, np.arange(TEST_IMAGES), size=16, channels=1)
+    images = take_batch(dataset.test, jax.numpy.arange(TEST_IMAGES), size=16, channels=1)
     trained = load_trained(run, config)
     output, _ = trained.system.apply(*trained.variables, images, jax.random.key(0))
     result = json.loads((run / "metrics.json").read_text())
@@ -98,8 +99,10 @@ def test_trivial_baselines_come_from_the_training_images(scored):
 def test_spectral_estimate_is_read_at_its_best_global_phase(scored, run):
     result, images, _, _ = scored
     trained = load_trained(run, tiny_config())
-    output, _ = trained.system.apply(*trained.variables, images[..., None], jax.random.key(0))
-    fields = jax.vmap(lambda x: scene_field(x, kind="phase"))(images[..., None])
+    output, _ = trained.system.apply(
+        *trained.variables, jax.numpy.asarray(images[..., None]), jax.random.key(0)
+    )
+    fields = jax.vmap(lambda x: scene_field(x, kind="phase"))(jax.numpy.asarray(images[..., None]))
     aligned = [
         z * np.exp(1j * np.angle(np.vdot(z, x)))
         for z, x in zip(np.asarray(output.estimate), np.asarray(fields), strict=True)
@@ -132,10 +135,11 @@ def test_several_runs_give_one_table_and_one_figure(scored, run, tmp_path, capsy
     assert [line.split("|")[1].strip() for line in lines[2:]] == [
         "e2e",
         "random",
-        "mean image of the data",
+        "mean training image",
         "constant",
     ]
     assert len({len(line) for line in lines}) == 1
+    assert "gain over e2e" in lines[0]
     assert set(json.loads((output / "comparison.json").read_text())) == {"e2e", "random"}
     assert (output / "comparison.png").stat().st_size > 10_000
 
@@ -144,10 +148,9 @@ def test_complex_scenes_train_and_evaluate(tmp_path):
     config = tiny_config()
     config.scene.kind = SceneKind.COMPLEX
     loop.train(config, tmp_path / "complex")
-    evaluate.flags.FLAGS(["evaluate"])
-    result, samples = evaluate.evaluate_run(tmp_path / "complex")
-    assert samples.output.image.shape[-1] == 2
-    assert result["scores"][evaluation.CONSTANT]["psnr"] > 0
+    evaluated = evaluate.evaluate_run(tmp_path / "complex")
+    assert evaluated.samples.output.image.shape[-1] == 2
+    assert evaluated.result["scores"][evaluation.CONSTANT]["psnr"] > 0
 
 
 def test_a_run_without_checkpoint_is_refused_before_others_are_scored(run, tmp_path):
@@ -160,3 +163,35 @@ def test_a_run_without_checkpoint_is_refused_before_others_are_scored(run, tmp_p
         evaluate.main([str(empty)])
     if written:
         assert (run / "metrics.json").stat().st_mtime_ns == written
+
+
+def test_gains_are_paired_by_image():
+    """One system is 1 dB better on every image: no doubt is left, however the images vary."""
+    errors = np.array([1e-2, 1e-3, 1e-4, 2e-2], np.float32)
+    ssim = np.zeros(4, np.float32)
+    baseline = ImageScores(mse=jax.numpy.asarray(errors), ssim=jax.numpy.asarray(ssim))
+    better = baseline._replace(mse=baseline.mse * 10**-0.1)
+    gain, error = evaluation.paired_gain(better, baseline)
+    np.testing.assert_allclose([gain, error], [1.0, 0.0], atol=1e-5)
+    assert evaluation.standard_error(baseline.psnr) > 1.0
+
+
+def test_an_unfinished_run_is_marked_in_the_table(run, tmp_path):
+    copy = tmp_path / "unfinished"
+    shutil.copytree(run, copy)
+    record = json.loads((copy / "run.json").read_text())
+    record["config"]["train"]["epochs"] = 3
+    (copy / "run.json").write_text(json.dumps(record))
+    table = evaluate.comparison_table({"unfinished": evaluate.evaluate_run(copy)})
+    assert "unfinished (after 1 of 3 epochs)" in table
+
+
+def test_runs_of_different_scenes_share_no_table(run, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(run, other)
+    record = json.loads((other / "run.json").read_text())
+    record["config"]["scene"]["phase_range"] = 1.0
+    (other / "run.json").write_text(json.dumps(record))
+    evaluate.flags.FLAGS(["evaluate", f"--workdir={run}"])
+    with pytest.raises(InputError, match=r"scene.phase_range: 3.14.* against 1.0"):
+        evaluate.main([str(other)])

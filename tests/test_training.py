@@ -16,12 +16,15 @@ import pytest
 from jax_kdpr import run_folder
 from jax_kdpr.checkpoint import Checkpoints
 from jax_kdpr.config import Config, Regime, Schedule
+from jax_kdpr.data.batches import over_batches
 from jax_kdpr.data.scenes import draw_scenes
+from jax_kdpr.errors import InputError
+from jax_kdpr.sharding import make_mesh, replicate
 from jax_kdpr.systems import make_system
 from jax_kdpr.trained import load_trained
 from jax_kdpr.training import loop
 from jax_kdpr.training.state import init_train_state, make_optimizer
-from jax_kdpr.training.steps import LossWeights, make_train_step, over_batches
+from jax_kdpr.training.steps import LossWeights, make_train_step
 
 SYSTEM = {"size": 16, "widths": (8, 16), "iterations": 5}
 ALL_PARTS = ("phases", "filter", "net")
@@ -72,8 +75,8 @@ def trainer(regime=Regime.E2E, *, teacher=None, weights=None, mesh=None, snapsho
         teacher=teacher and teacher[0],
         mesh=mesh,
     )
-    images = draw_scenes(jax.random.key(1), count=32, size=16)
-    order, key = jnp.arange(32), jax.random.key(2)
+    images = replicate(draw_scenes(jax.random.key(1), count=32, size=16), mesh)
+    order, key = replicate(jnp.arange(32), mesh), jax.random.key(2)
     return (lambda s: step(s, teacher and teacher[1], images, order, key)), state, step
 
 
@@ -88,6 +91,15 @@ def test_the_loss_falls_on_32_images():
 
 def test_a_step_is_traced_once():
     step, state, jitted = trainer()
+    for _ in range(3):
+        state, _ = step(state)
+    assert jitted._cache_size() == 1
+
+
+def test_a_step_is_traced_once_on_four_devices():
+    mesh = make_mesh(4)
+    step, state, jitted = trainer(mesh=mesh)
+    state = replicate(state, mesh)
     for _ in range(3):
         state, _ = step(state)
     assert jitted._cache_size() == 1
@@ -171,8 +183,6 @@ def test_distillation_losses_vanish_when_the_student_is_the_teacher():
 
 
 def test_one_device_equals_four():
-    from jax_kdpr.sharding import make_mesh
-
     one, state_one, _ = trainer()
     four, state_four, _ = trainer(mesh=make_mesh(4))
     for _ in range(2):
@@ -252,6 +262,27 @@ def test_the_loop_runs_on_four_devices(tmp_path):
     np.testing.assert_allclose(four["validation_psnr"], one["validation_psnr"], atol=0.05)
 
 
+def test_a_signal_before_the_first_step_leaves_no_trace(tmp_path, monkeypatch):
+    config = tiny_config(train__epochs=2)
+
+    def train_until_signal(steps: int):
+        """Runs until a signal that arrives after so many checks for one."""
+        checks = iter([0] * steps)
+        received = property(lambda _: next(checks, signal.SIGINT), lambda *_: None)
+        with monkeypatch.context() as patch:
+            patch.setattr(loop._Signals, "received", received, raising=False)
+            with pytest.raises(loop.Interrupted):
+                loop.train(config, tmp_path)
+
+    train_until_signal(0)
+    assert run_folder.read_metrics(tmp_path) == []
+    assert not list((tmp_path / "checkpoints").iterdir())
+    train_until_signal(4)  # the four steps of the first epoch
+    assert [row["epoch"] for row in run_folder.read_metrics(tmp_path)] == [1]
+    train_until_signal(0)  # resumed between two epochs
+    assert [row["epoch"] for row in run_folder.read_metrics(tmp_path)] == [1]
+
+
 def test_a_finished_run_is_left_alone(tmp_path):
     config = tiny_config(train__epochs=1)
     first = loop.train(config, tmp_path)
@@ -302,6 +333,40 @@ def test_non_finite_loss_stops_and_names_the_last_good_checkpoint(tmp_path, monk
         loop.train(config, tmp_path)
     with Checkpoints(tmp_path, read_only=True) as checkpoints:
         assert checkpoints.latest_step() == 4
+
+
+def test_parameters_spoilt_by_the_last_update_are_never_saved(tmp_path, monkeypatch):
+    config = tiny_config(train__epochs=2)
+    made = loop.make_train_step
+
+    def spoiling(*args, **kwargs):
+        step = made(*args, **kwargs)
+
+        def run(state, *rest):
+            last = int(state.step) == 7  # of the second epoch: its loss is finite still
+            state, loss = step(state, *rest)
+            if last:
+                spoilt = state.params | {"filter": state.params["filter"] * jnp.nan}
+                state = state.replace(params=spoilt)
+            return state, loss
+
+        return run
+
+    monkeypatch.setattr(loop, "make_train_step", spoiling)
+    with pytest.raises(loop.NonFiniteLossError, match=r"at step 8; last good checkpoint: step 4"):
+        loop.train(config, tmp_path)
+    assert [row["step"] for row in run_folder.read_metrics(tmp_path)] == [4]
+
+
+def test_a_folder_in_use_is_refused(tmp_path):
+    with run_folder.lock(tmp_path), pytest.raises(InputError, match="another process is training"):
+        loop.train(tiny_config(), tmp_path)
+
+
+@pytest.mark.parametrize("left_behind", ["run.json.tmp", "run.lock"])
+def test_a_session_killed_before_run_json_was_written_blocks_nothing(tmp_path, left_behind):
+    (tmp_path / left_behind).write_text("{")
+    run_folder.check_workdir(tmp_path, tiny_config(), {"data": "x"})
 
 
 # Processes: what a power cut or a batch queue does
@@ -381,16 +446,17 @@ def test_sigkill_in_an_epoch_and_in_a_save_lose_nothing(tmp_path, config_file):
 
 
 @pytest.mark.slow
-def test_sigterm_saves_and_the_same_command_goes_on(tmp_path, config_file):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_leaves(tmp_path, config_file, number):
     environment = os.environ | {"XLA_FLAGS": ""}
     command = [*command_line(tmp_path / "run", config_file), "--config.train.epochs=200"]
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     while not final_rows(tmp_path / "run"):
         assert process.poll() is None
         time.sleep(0.01)
-    process.terminate()
+    process.send_signal(number)
     _, messages = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGTERM
+    assert process.returncode == 128 + number
     assert "saved; run the same command again" in messages
     step = max(int(p.name) for p in (tmp_path / "run/checkpoints").iterdir())
     assert step >= final_rows(tmp_path / "run")[-1]["step"]

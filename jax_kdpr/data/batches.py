@@ -1,9 +1,11 @@
 """From the images on the device to a batch of scenes; all of it runs inside the jitted step."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
-from jax_kdpr.types import Images, Indices, Key, RawImages
+from jax_kdpr.types import Images, Indices, Key, PyTree, RawImages
 
 
 def epoch_order(key: Key, epoch: int, count: int) -> Indices:
@@ -30,3 +32,16 @@ def take_batch(images: RawImages, indices: Indices, *, size: int, channels: int)
         shape = (chosen.shape[0], size, size, channels)
         chosen = jax.image.resize(chosen, shape, method="linear", antialias=True)
     return chosen
+
+
+def over_batches(step: Callable[[Indices, Key], PyTree], count: int, *, batch_size: int, key: Key):
+    """Runs step(indices, key) over `count` items in order and joins what it returns per item.
+
+    All batches have one size, so that the step compiles once: the last one is filled up from the
+    start, and what it says of those items again is dropped.
+    """
+    parts = [
+        step((jnp.arange(batch_size) + first) % count, jax.random.fold_in(key, first))
+        for first in range(0, count, batch_size)
+    ]
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[:count], *parts)

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int
 
 from jax_kdpr.types import Key
 
+SCENES_VERSION = 1  # raise it with every change of what a key draws: it tells data sets apart
 BLOCK = 256  # objects drawn at a time
 LOBES = 4  # shapes joined into a silhouette; between two and all of them are used
 HOLES = 3  # shapes cut out; between none and all of them are used

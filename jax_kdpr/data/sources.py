@@ -11,11 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_kdpr.data import fashion_mnist, image_files
-from jax_kdpr.data.scenes import draw_scenes
+from jax_kdpr.data.scenes import SCENES_VERSION, draw_scenes
 from jax_kdpr.errors import InputError
 from jax_kdpr.types import RawImages
 
 DATA_DIR_VARIABLE = "KDPR_DATA_DIR"
+SCENE_COUNTS = {"train": 1024, "validation": 256, "test": 512}  # of procedural scenes, by default
 
 
 class Dataset(NamedTuple):
@@ -53,8 +54,8 @@ def load(
         dir: Folder or array file; empty takes the environment variable KDPR_DATA_DIR.
         tfds_manual_dir: Lets TensorFlow Datasets prepare from this folder instead of a download.
         train_images: At most so many images of the split, as `validation_images` and
-            `test_images`: the first of the shuffled split; 0 keeps all. Procedural scenes have
-            no "all": exactly so many are drawn.
+            `test_images`: the first of the shuffled split; 0 keeps all. Of procedural scenes
+            exactly so many are drawn (per epoch, for training); 0 takes `SCENE_COUNTS`.
         validation_fraction: Share of the images held back for validation, source "images" only.
         test_fraction: Share of the images held back for the test, source "images" only.
         rescale: Stretch each image to [0, 1], source "images" only.
@@ -94,12 +95,7 @@ def load(
 
 
 def _procedural(counts: dict[str, int], *, size: int, seed: int) -> Dataset:
-    for name, count in counts.items():
-        if count < 1:
-            raise InputError(
-                f"data.{name}_images: source scenes is endless, so a number above 0 is needed; "
-                f"got {count}"
-            )
+    counts = {name: count or SCENE_COUNTS[name] for name, count in counts.items()}
     train_key, validation_key, test_key = jax.random.split(jax.random.key(seed), 3)
 
     def train(epoch: int) -> RawImages:
@@ -110,7 +106,9 @@ def _procedural(counts: dict[str, int], *, size: int, seed: int) -> Dataset:
         train_size=counts["train"],
         validation=draw_scenes(validation_key, count=counts["validation"], size=size),
         test=draw_scenes(test_key, count=counts["test"], size=size),
-        digest=hashlib.sha256(repr(("scenes", size, seed, counts)).encode()).hexdigest(),
+        digest=hashlib.sha256(
+            repr(("scenes", SCENES_VERSION, size, seed, counts)).encode()
+        ).hexdigest(),
     )
 
 

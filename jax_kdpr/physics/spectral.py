@@ -51,8 +51,10 @@ def spectral_weights(
     * "topk": 1 for the ceil(fraction * m) brightest pixels (ties included), else 0.
     * "threshold": 1 where y >= (1 - threshold) * max(y), else 0.
     * "optimal": (r - 1) / (r + sqrt(sampling) - 1) (Mondelli and Montanari, 2018), floored at -5
-      and lifted by 5. The lift adds a multiple of the identity to Gamma: it keeps the eigenvectors
-      and makes the largest eigenvalue the dominant one, which a power iteration needs.
+      and lifted by 5. The lift adds a multiple of the identity to Gamma, which keeps its
+      eigenvectors and makes the largest eigenvalue the dominant one, as a power iteration needs.
+      With a filter between the iterations it is an approximation: G (Gamma + 5 I) leans towards
+      the smoothest images more than G Gamma does.
 
     Args:
         intensity: CDPs of one sample, any unit.
@@ -128,8 +130,9 @@ def filtered_spectral_init(
 
     Returns:
         estimate: z scaled to the norm that the intensity implies, sqrt(sum(y) / k).
-        residual: norm(M z - <z, M z> z) / norm(M z) of the last unit iterate z, M = G_psi Gamma;
-            0 at a fixed point, in [0, 1], and without gradient.
+        residual: norm(M u - <u, M u> u) / norm(M u), M = G_psi Gamma, at the last but one unit
+            iterate u, whose image under M is the estimate. 0 at a fixed point, in [0, 1], and
+            without gradient.
 
     Raises:
         ValueError: If shapes do not belong together or `iterations` is less than 1.

@@ -10,30 +10,38 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from tqdm import tqdm
 
 from jax_kdpr import config as config_lib
-from jax_kdpr import losses, run_folder
+from jax_kdpr import config_fields, losses, run_folder
 from jax_kdpr.checkpoint import SCORE, Checkpoints
 from jax_kdpr.config import Config, Regime
 from jax_kdpr.data import sources
-from jax_kdpr.data.batches import epoch_order
+from jax_kdpr.data.batches import epoch_order, over_batches
 from jax_kdpr.errors import InputError
-from jax_kdpr.metrics import psnr_from_mse
+from jax_kdpr.metrics import ImageScores, psnr_from_mse
 from jax_kdpr.physics.scenes import scene_channels
-from jax_kdpr.sharding import make_mesh
+from jax_kdpr.sharding import make_mesh, replicate
 from jax_kdpr.systems import count_parameters, make_system
 from jax_kdpr.trained import RunKeys, Trained, load_trained, run_keys
 from jax_kdpr.training.metric_log import MetricLog, require_tensorboard
 from jax_kdpr.training.state import TrainState, init_train_state, make_optimizer
-from jax_kdpr.training.steps import (
-    ImageScores,
-    LossWeights,
-    make_eval_step,
-    make_train_step,
-    over_batches,
+from jax_kdpr.training.steps import LossWeights, make_eval_step, make_train_step
+from jax_kdpr.types import Residuals, Scalar
+
+# What student and teacher must share: the sensor plane and the bottleneck for their losses to be
+# defined, and the split, lest the teacher has seen the student's validation and test images.
+TEACHER_FITS = (
+    "data.size",
+    "data.source",
+    "data.seed",
+    "data.validation_fraction",
+    "data.test_fraction",
+    "masks.oversample",
+    "scene.",
+    "net.",
 )
-from jax_kdpr.types import Scalar
 
 
 class NonFiniteLossError(RuntimeError):
@@ -62,9 +70,10 @@ class Run(NamedTuple):
     digests: dict[str, str]
     teacher: Trained | None
     train_step: Callable[..., tuple[TrainState, Scalar]]
-    eval_step: Callable[..., ImageScores]
+    eval_step: Callable[..., tuple[ImageScores, Residuals]]
     start: TrainState
     steps_per_epoch: int
+    mesh: Mesh | None
 
     @property
     def total_steps(self) -> int:
@@ -84,14 +93,15 @@ def train(config: Config, workdir: Path) -> dict[str, float]:
     """
     run = prepare(config, workdir)
     print(_summary(run))
-    run_folder.record_session(workdir, config, run.digests)
     with (
+        run_folder.lock(workdir),
         Checkpoints(workdir) as checkpoints,
         _Signals() as signals,
         MetricLog(workdir, tensorboard=config.train.tensorboard) as log,
     ):
+        run_folder.record_session(workdir, config, run.digests)
         restored = checkpoints.restore_latest(run.start)
-        train_state = run.start if restored is None else restored.tree
+        train_state = run.start if restored is None else replicate(restored.tree, run.mesh)
         step = int(train_state.step)
         if restored is not None:
             print(f"resuming {workdir} at step {step} of {run.total_steps}")
@@ -99,16 +109,18 @@ def train(config: Config, workdir: Path) -> dict[str, float]:
 
         with tqdm(total=run.total_steps, initial=step, unit="step", disable=None) as bar:
             while step < run.total_steps:
-                started = time.perf_counter()
+                started, first = time.perf_counter(), step
                 train_state, step = _train_epoch(run, train_state, step, checkpoints, signals, bar)
-                score = None
-                if step % run.steps_per_epoch == 0:
-                    row = _epoch_row(run, train_state, step, started)
-                    score = row[SCORE]
-                    # Before the checkpoint: a row without one is dropped on resuming, and redone.
-                    log.append(row)
-                    bar.write(_epoch_line(row, config.train.epochs))
-                checkpoints.save(step, train_state, config_lib.to_dict(config), score=score)
+                if step > first:
+                    _require_finite_state(train_state, step, checkpoints)
+                    score = None
+                    if step % run.steps_per_epoch == 0:
+                        row = _epoch_row(run, train_state, step, started)
+                        score = row[SCORE]
+                        # Before the checkpoint: on resuming, a row without one is dropped.
+                        log.append(row)
+                        bar.write(_epoch_line(row, config.train.epochs))
+                    checkpoints.save(step, train_state, config_lib.to_dict(config), score=score)
                 if signals.received:
                     raise Interrupted(
                         signals.received,
@@ -157,6 +169,7 @@ def prepare(config: Config, workdir: Path) -> Run:
     trained = trained_parts(config.regime)
     shape = {"size": config.data.size, "channels": scene_channels(config.scene.kind)}
     params, state = jax.jit(system.init)(keys.init)
+    start = init_train_state(params, state, optimizer, trained=trained)
     return Run(
         config=config,
         dataset=dataset,
@@ -174,7 +187,8 @@ def prepare(config: Config, workdir: Path) -> Run:
             **shape,
         ),
         eval_step=make_eval_step(system, mesh=mesh, **shape),
-        start=init_train_state(params, state, optimizer, trained=trained),
+        start=replicate(start, mesh),
+        mesh=mesh,
         steps_per_epoch=steps_per_epoch,
     )
 
@@ -189,8 +203,8 @@ def _train_epoch(
 ) -> tuple[TrainState, int]:
     """Advances to the end of the epoch that `step` lies in, or until a signal arrives."""
     epoch = step // run.steps_per_epoch
-    images = run.dataset.train(epoch)
-    order = epoch_order(run.keys.order, epoch, run.dataset.train_size)
+    images = replicate(run.dataset.train(epoch), run.mesh)
+    order = replicate(epoch_order(run.keys.order, epoch, run.dataset.train_size), run.mesh)
     teacher_variables = run.teacher.variables if run.teacher else None
     loss = None
     while step < (epoch + 1) * run.steps_per_epoch and not signals.received:
@@ -208,7 +222,7 @@ def _train_epoch(
     return train_state, step
 
 
-def _load_teacher(config: Config, mesh) -> Trained | None:
+def _load_teacher(config: Config, mesh: Mesh | None) -> Trained | None:
     if config.regime != Regime.STUDENT:
         return None
     workdir = Path(config.distill.teacher)
@@ -217,23 +231,22 @@ def _load_teacher(config: Config, mesh) -> Trained | None:
             f"distill.teacher: no folder {str(workdir)!r}; give the --workdir of a trained teacher"
         )
     theirs = run_folder.read_config(workdir)
-    ours_flat, theirs_flat = config_lib.flatten(config), config_lib.flatten(theirs)
-    must_fit = [
-        path
-        for path in ours_flat
-        if path in ("data.size", "masks.oversample") or path.startswith(("scene.", "net."))
-    ]
-    misfits = [
-        f"{path}: student {ours_flat[path]}, teacher {theirs_flat[path]}"
-        for path in must_fit
-        if ours_flat[path] != theirs_flat[path]
-    ]
+    misfits = config_fields.differences(config, theirs, only=TEACHER_FITS)
     if misfits:
         raise InputError(
-            f"distill.teacher: {str(workdir)!r} does not fit this student; {'; '.join(misfits)}; "
-            "train a teacher with the student's values"
+            f"distill.teacher: {str(workdir)!r} does not fit; differing (student against teacher): "
+            f"{'; '.join(misfits)}; train a teacher with the student's values"
         )
-    return load_trained(workdir, theirs, mesh=mesh)
+    # A teacher that is still training may improve: its best checkpoint would change under the
+    # student, who could then never resume.
+    done = run_folder.epochs_done(workdir)
+    if done < theirs.train.epochs:
+        raise InputError(
+            f"distill.teacher: {str(workdir)!r} has finished {done} of {theirs.train.epochs} "
+            "epochs; run its training to the end first"
+        )
+    teacher = load_trained(workdir, theirs, mesh=mesh)
+    return teacher._replace(variables=replicate(teacher.variables, mesh))
 
 
 def _loss_weights(config: Config) -> LossWeights:
@@ -267,14 +280,20 @@ def _summary(run: Run) -> str:
     return "\n".join(lines)
 
 
+def _require_finite_state(state: TrainState, step: int, checkpoints: Checkpoints) -> None:
+    """The last update may have spoilt the parameters after a loss that was finite still."""
+    leaves = jax.tree.leaves((state.params, state.state))
+    _require_finite(float(sum(jnp.sum(jnp.abs(leaf)) for leaf in leaves)), step, checkpoints)
+
+
 def _require_finite(loss: float, step: int, checkpoints: Checkpoints) -> None:
     if math.isfinite(loss):
         return
     good = checkpoints.latest_step()
     advice = "no checkpoint yet" if good is None else f"last good checkpoint: step {good}"
     raise NonFiniteLossError(
-        f"the loss became non-finite ({loss}) at step {step}; {advice} in {checkpoints.workdir}; "
-        "lower the learning rates (optim.*_lr) or change the loss weights"
+        f"the loss or the parameters became non-finite at step {step}; {advice} in "
+        f"{checkpoints.workdir}; lower the learning rates (optim.*_lr) or change the loss weights"
     )
 
 
@@ -285,7 +304,7 @@ def _epoch_row(run: Run, state: TrainState, step: int, started: float) -> dict[s
         for name, total in state.totals._asdict().items()
     }
     trained = time.perf_counter()
-    scores: ImageScores = over_batches(
+    scores, residuals = over_batches(
         partial(run.eval_step, state.params, state.state, run.dataset.validation),
         len(run.dataset.validation),
         batch_size=run.config.train.eval_batch_size,
@@ -298,7 +317,7 @@ def _epoch_row(run: Run, state: TrainState, step: int, started: float) -> dict[s
         SCORE: float(jnp.mean(scores.psnr)),
         "validation_psnr_pooled": float(psnr_from_mse(jnp.mean(scores.mse))),
         "validation_ssim": float(jnp.mean(scores.ssim)),
-        "validation_residual": float(jnp.mean(scores.residual)),
+        "validation_residual": float(jnp.mean(residuals)),
         "train_seconds": trained - started,
         "seconds": time.perf_counter() - started,
     }

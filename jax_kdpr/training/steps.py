@@ -11,15 +11,15 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
-from jaxtyping import Array, Float
 
 from jax_kdpr import losses, metrics
 from jax_kdpr.data.batches import take_batch
+from jax_kdpr.metrics import ImageScores
 from jax_kdpr.physics.masks import mask_penalty
 from jax_kdpr.sharding import shard_batch
 from jax_kdpr.systems import Output, System
 from jax_kdpr.training.state import TrainState
-from jax_kdpr.types import Indices, Key, Params, PyTree, RawImages, Scalar, State
+from jax_kdpr.types import Indices, Key, Params, RawImages, Residuals, Scalar, State
 
 
 class LossWeights(NamedTuple):
@@ -31,15 +31,6 @@ class LossWeights(NamedTuple):
     sigma: float = 0.0
     regulariser: str = "range"
     levels: int = 256
-
-
-class ImageScores(NamedTuple):
-    """Per-image results of an evaluation step."""
-
-    mse: Float[Array, "b"]
-    psnr: Float[Array, "b"]  # dB
-    ssim: Float[Array, "b"]
-    residual: Float[Array, "b"]  # of the power iteration
 
 
 def make_train_step(
@@ -76,10 +67,11 @@ def make_train_step(
 
     def loss_fn(parts: Params, train_state: TrainState, teacher_variables, images, key: Key):
         params = {**train_state.params, **parts}
+        key, teacher_key = jax.random.split(key)
         output, state = system.apply(params, train_state.state, images, key, train=True)
         cdp = feature = jnp.zeros(())
         if teacher is not None:
-            guide = _teach(teacher, teacher_variables, images, key)
+            guide = _teach(teacher, teacher_variables, images, teacher_key)
             cdp = losses.cdp_loss(output.intensity, guide.intensity)
             feature = losses.feature_loss(output.bottleneck, guide.bottleneck)
         terms = losses.weighted_sum(
@@ -132,37 +124,18 @@ def make_train_step(
 def _teach(teacher: System, variables: tuple[Params, State], images: jax.Array, key: Key) -> Output:
     """What the frozen teacher makes of the same scenes, with noise of its own, without gradient."""
     params, state = variables
-    output, _ = teacher.apply(params, state, images, jax.random.fold_in(key, 1))
+    output, _ = teacher.apply(params, state, images, key)
     return jax.lax.stop_gradient(output)
 
 
 def make_eval_step(
     system: System, *, size: int, channels: int, mesh: Mesh | None = None
-) -> Callable[[Params, State, RawImages, Indices, Key], ImageScores]:
-    """Builds step(params, state, images, indices, key) -> per-image scores, jitted."""
+) -> Callable[[Params, State, RawImages, Indices, Key], tuple[ImageScores, Residuals]]:
+    """Builds step(params, state, images, indices, key) -> (scores, residuals) per image, jitted."""
 
     def step(params: Params, state: State, images: RawImages, indices: Indices, key: Key):
         batch = shard_batch(take_batch(images, indices, size=size, channels=channels), mesh)
         output, _ = system.apply(params, state, batch, key)
-        error = metrics.mse(output.image, batch)
-        return ImageScores(
-            mse=error,
-            psnr=metrics.psnr_from_mse(error),
-            ssim=metrics.ssim(output.image, batch),
-            residual=output.residual,
-        )
+        return metrics.score(output.image, batch), output.residual
 
     return jax.jit(step)
-
-
-def over_batches(step: Callable[[Indices, Key], PyTree], count: int, *, batch_size: int, key: Key):
-    """Runs step(indices, key) over `count` items in order and joins what it returns per item.
-
-    All batches have one size, so that the step compiles once: the last one is filled up from the
-    start, and what it says of those items again is dropped.
-    """
-    parts = [
-        step((jnp.arange(batch_size) + first) % count, jax.random.fold_in(key, first))
-        for first in range(0, count, batch_size)
-    ]
-    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[:count], *parts)
