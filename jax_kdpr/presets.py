@@ -9,26 +9,7 @@ def quickstart() -> Config:
     config.data.source = Source.SCENES
     config.data.size = 32
     config.net.widths = (16, 32, 64)
-    config.optim.mask_lr = 2e-2
-    config.optim.filter_lr = 2e-3
-    config.optim.net_lr = 2e-3
-    config.optim.schedule = Schedule.COSINE
-    config.train.batch_size = 32
-    config.train.epochs = 10
-    return config
-
-
-def student(config: Config) -> Config:
-    """Turns a baseline into a student: eq. 7 with the weights that did no harm in our trials.
-
-    The paper states none. With mean reductions the task term ends near 0.003 and the CDP term
-    near 1, so that beta = 0.05 lets the CDP loss alone decide where the masks go, which cost 0.2 dB
-    and more; 0.0005 makes the two comparable. The feature loss gets 1 - alpha - beta = 0.0005.
-    """
-    config.regime = Regime.STUDENT
-    config.loss.alpha = 0.999
-    config.loss.beta = 0.0005
-    return config
+    return _short(config)
 
 
 def cpu() -> Config:
@@ -39,13 +20,7 @@ def cpu() -> Config:
     config.data.train_images = 4000
     config.data.validation_images = 1000
     config.net.widths = (16, 32, 64, 128)
-    config.optim.mask_lr = 2e-2
-    config.optim.filter_lr = 2e-3
-    config.optim.net_lr = 2e-3
-    config.optim.schedule = Schedule.COSINE
-    config.train.batch_size = 32
-    config.train.epochs = 10
-    return config
+    return _short(config)
 
 
 def paper() -> Config:
@@ -62,4 +37,29 @@ def paper() -> Config:
     config.optim.schedule = Schedule.CONSTANT
     config.train.batch_size = 64
     config.train.epochs = 120
+    return config
+
+
+def student(config: Config) -> Config:
+    """Turns a baseline into a student: eq. 7 with weights that do no harm.
+
+    The paper states none. With mean reductions the terms of a trained student are 0.0034 (task),
+    0.80 (CDP) and 0.13 (feature; `configs/cpu`, last epoch): at beta = 0.05 the CDP loss alone
+    decides where the masks go. In a trial of one seed each (32 x 32, 8 epochs) that gave 21.55 dB,
+    beta = 0.0005 gave 22.23 dB, and E2E 22.20 dB.
+    """
+    config.regime = Regime.STUDENT
+    config.loss.alpha = 0.999
+    config.loss.beta = 0.0005
+    return config
+
+
+def _short(config: Config) -> Config:
+    """A training of minutes: at the paper's rates a mask hardly moves in so few steps."""
+    config.optim.mask_lr = 2e-2
+    config.optim.filter_lr = 2e-3
+    config.optim.net_lr = 2e-3
+    config.optim.schedule = Schedule.COSINE
+    config.train.batch_size = 32
+    config.train.epochs = 10
     return config

@@ -1,5 +1,6 @@
 """The recovery network D_theta: a U-Net that also returns its bottleneck D(.)^[b] (eq. 6)."""
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -23,23 +24,16 @@ class ConvBlock(nnx.Module):
     """(3x3 convolution, norm, ReLU) twice, at constant resolution."""
 
     def __init__(self, in_features: int, features: int, *, norm: str, rngs: nnx.Rngs):
-        self.first = nnx.Conv(
-            in_features,
-            features,
-            (3, 3),
-            use_bias=norm == "none",
+        conv = partial(
+            nnx.Conv,
+            kernel_size=(3, 3),
+            use_bias=norm == "none",  # a norm takes any bias away again
             kernel_init=nnx.initializers.he_normal(),
             rngs=rngs,
         )
+        self.first = conv(in_features, features)
         self.first_norm = make_norm(norm, features, rngs=rngs)
-        self.second = nnx.Conv(
-            features,
-            features,
-            (3, 3),
-            use_bias=norm == "none",
-            kernel_init=nnx.initializers.he_normal(),
-            rngs=rngs,
-        )
+        self.second = conv(features, features)
         self.second_norm = make_norm(norm, features, rngs=rngs)
 
     def __call__(self, x: Float[Array, "b h w f_in"], *, train: bool) -> Features:
