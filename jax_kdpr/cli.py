@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from absl import app, flags
 from ml_collections import config_flags
 
-from jax_kdpr import checkpoint
+from jax_kdpr import checkpoint, config_fields
 from jax_kdpr import config as config_lib
 from jax_kdpr.errors import InputError
 
@@ -30,6 +30,9 @@ def run(main: Callable[[list[str]], int | None]) -> None:
     """
 
     def parse(argv: Sequence[str]) -> list[str]:
+        if {"--help", "-h", "-help"} & set(argv):
+            print(_help())
+            sys.exit(0)
         try:
             _check_config_flags(argv)
             return flags.FLAGS(argv)
@@ -100,8 +103,20 @@ def _flag_message(failure: Exception) -> str:
     if isinstance(failure, AttributeError) and slot:
         section = config_lib.section_name(slot[1])
         path = f"{section}.{slot[2]}" if section else slot[2]
-        return f"--config: {config_lib.unknown_field(path)}"
+        return config_lib.unknown_field(path)
     return f"--config: the config file raised {type(failure).__name__}: {message}"
+
+
+def _help() -> str:
+    """The command's docstring, its flags, and every option of a config with its default."""
+    lines = [sys.modules["__main__"].__doc__ or "", "Flags:"]
+    for flag in flags.FLAGS.get_key_flags_for_module("__main__"):
+        lines.append(f"  --{flag.name}: {flag.help}")
+    if "config" in flags.FLAGS:
+        lines += ["  --config FILE: a config file; then --config.OPTION=VALUE with, and default:"]
+        options = config_fields.flatten(config_lib.Config())
+        lines += [f"    {path} = {value!s}" for path, value in options.items()]
+    return "\n".join(lines)
 
 
 def _exit_with(message: str) -> NoReturn:

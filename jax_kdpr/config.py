@@ -6,88 +6,24 @@ raises instead of being carried along unread. Defaults are the paper's where it 
 """
 
 import dataclasses
-import enum
 import math
 from dataclasses import dataclass, field
 from typing import Any
 
 from jax_kdpr import config_fields
+from jax_kdpr.choices import (
+    Inputs,
+    NoiseKind,
+    Norm,
+    Regime,
+    Regulariser,
+    SceneKind,
+    Schedule,
+    Source,
+    Weights,
+)
 from jax_kdpr.config_fields import flatten, shallow
 from jax_kdpr.errors import InputError
-
-
-class Regime(enum.StrEnum):
-    """The paper's four configurations."""
-
-    TEACHER = "teacher"  # end to end (eq. 4) with several snapshots
-    E2E = "e2e"  # end to end with the snapshots of the student: the baseline
-    RANDOM = "random"  # masks and filter stay at their random start; only the network is trained
-    STUDENT = "student"  # guided by a trained teacher (eq. 7)
-
-
-class Source(enum.StrEnum):
-    """Where scene images come from."""
-
-    SCENES = "scenes"
-    FASHION_MNIST = "fashion_mnist"
-    IMAGES = "images"
-
-
-class SceneKind(enum.StrEnum):
-    """How an image becomes a field: `physics.scenes.scene_field`."""
-
-    PHASE = "phase"
-    AMPLITUDE = "amplitude"
-    COMPLEX = "complex"
-
-
-class NoiseKind(enum.StrEnum):
-    """Sensor noise: `physics.noise.add_noise`."""
-
-    NONE = "none"
-    GAUSSIAN = "gaussian"
-    POISSON = "poisson"
-
-
-class Weights(enum.StrEnum):
-    """Weights of Gamma: `physics.spectral.spectral_weights`."""
-
-    SOFT = "soft"
-    INTENSITY = "intensity"
-    TOPK = "topk"
-    THRESHOLD = "threshold"
-    OPTIMAL = "optimal"
-
-
-class Norm(enum.StrEnum):
-    """Norm layers of the U-Net."""
-
-    BATCH = "batch"
-    GROUP = "group"
-    NONE = "none"
-
-
-class Inputs(enum.StrEnum):
-    """What the network sees of the spectral estimate: `systems.network_input`."""
-
-    RE_IM = "re_im"
-    ABS_PHASE = "abs_phase"
-
-
-class Regulariser(enum.StrEnum):
-    """R(phi) of eq. 4: `physics.masks.mask_penalty`."""
-
-    NONE = "none"
-    RANGE = "range"
-    LEVELS = "levels"
-    SMOOTHNESS = "smoothness"
-
-
-class Schedule(enum.StrEnum):
-    """Course of all learning rates over the training."""
-
-    CONSTANT = "constant"
-    COSINE = "cosine"  # from the full rate to zero along half a cosine
 
 
 @dataclass(kw_only=True, slots=True)
@@ -216,6 +152,21 @@ class Config:
 LOCATIONS = ("data.dir", "data.tfds_manual_dir", "distill.teacher")
 
 
+# Options that are read only together with a choice elsewhere. Setting one without it is refused, or
+# its owner would believe in noise, images or levels that are not there.
+READ_ONLY_WITH = {
+    "data.dir": ("data.source", (Source.FASHION_MNIST, Source.IMAGES)),
+    "data.tfds_manual_dir": ("data.source", (Source.FASHION_MNIST,)),
+    "data.rescale": ("data.source", (Source.IMAGES,)),
+    "scene.min_amplitude": ("scene.kind", (SceneKind.COMPLEX,)),
+    "masks.levels": ("masks.regulariser", (Regulariser.LEVELS,)),
+    "noise.snr_db": ("noise.kind", (NoiseKind.GAUSSIAN,)),
+    "noise.photons": ("noise.kind", (NoiseKind.POISSON,)),
+    "spectral.fraction": ("spectral.weights", (Weights.TOPK,)),
+    "spectral.threshold": ("spectral.weights", (Weights.THRESHOLD,)),
+}
+
+
 def system_arguments(config: Config) -> dict[str, Any]:
     """Returns the keyword arguments of `systems.make_system`, the mesh excepted."""
     return {
@@ -323,6 +274,13 @@ def validate(config: Config) -> None:
         f"train.devices: expected a divisor of train.batch_size = {c.train.batch_size} and "
         f"train.eval_batch_size = {c.train.eval_batch_size}, got {c.train.devices}",
     )
+    flat, default = flatten(c), flatten(Config())
+    for path, (choice, readers) in READ_ONLY_WITH.items():
+        need(
+            flat[path] == default[path] or flat[choice] in readers,
+            f"{path}: is read only with {choice} {' or '.join(readers)}, got {flat[path]!r} with "
+            f"{flat[choice]}; set {choice}, or leave {path} out",
+        )
     if c.regime == Regime.STUDENT:
         sigma = 1 - c.loss.alpha - c.loss.beta
         need_in("loss.alpha", 0, 1)

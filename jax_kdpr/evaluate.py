@@ -1,8 +1,9 @@
 """Scores trained runs on their test images: `python -m jax_kdpr.evaluate --workdir RUN [RUN ...]`.
 
-Writes metrics.json, scores.npz (image by image) and figure.png into each run folder and prints one
-table. Several runs of the same data and scene give one table, also written, with a figure of the
-same scenes side by side, to --output.
+Writes metrics.json, scores.npz (image by image), figure.png and masks.npy (phases in [0, 2 pi) as
+[k h w]; mask l multiplies the field by e^{-j phase}) into each run folder and prints one table.
+Several runs of the same data and scene give one table, also written, with a figure of the same
+scenes side by side, to --output.
 """
 
 from pathlib import Path
@@ -17,7 +18,7 @@ from jax_kdpr.data import sources
 from jax_kdpr.errors import InputError
 from jax_kdpr.evaluation import CONSTANT, MEAN_IMAGE, RECOVERED, SPECTRAL, Samples, summarise
 from jax_kdpr.metrics import ImageScores
-from jax_kdpr.physics.scenes import scene_channels
+from jax_kdpr.physics.masks import wrap_phases
 from jax_kdpr.trained import load_trained, run_keys
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Run folder; more may follow it.")
@@ -51,7 +52,7 @@ def main(positional: list[str]) -> int:
     }
     text = comparison_table(runs)
     print(text)
-    if len(workdirs) > 1:
+    if len(workdirs) > 1 or OUTPUT.value:
         output = Path(OUTPUT.value) if OUTPUT.value else workdirs[0].parent
         output.mkdir(parents=True, exist_ok=True)
         run_folder.write_text(output / "comparison.md", text + "\n")
@@ -62,7 +63,7 @@ def main(positional: list[str]) -> int:
         )
         print(f"written: {output}/comparison.md, .json, .png; metrics.json, figure.png per run")
     else:
-        print(f"written: {workdirs[0]}/metrics.json, scores.npz and figure.png")
+        print(f"written: {workdirs[0]}/metrics.json, scores.npz, masks.npy and figure.png")
     return 0
 
 
@@ -101,7 +102,7 @@ def evaluate_run(workdir: Path, *, samples: int = 4, data_dir: str = "") -> Eval
         trained,
         dataset,
         size=run.data.size,
-        channels=scene_channels(run.scene.kind),
+        scene=config.scene_arguments(run),
         count=min(samples, len(dataset.test)),
         key=key,
     )
@@ -122,6 +123,7 @@ def evaluate_run(workdir: Path, *, samples: int = 4, data_dir: str = "") -> Eval
         for metric, values in score._asdict().items()
     }
     np.savez(workdir / "scores.npz", **per_image)
+    np.save(workdir / "masks.npy", np.asarray(wrap_phases(shown.phases)))
     title = f"{run.regime}, {run.masks.snapshots} snapshot(s): {_psnr(scores[RECOVERED])} dB"
     plots.plot_run(shown, workdir / "figure.png", title=title)
     return Evaluated(run, epochs, scores, shown, result)
@@ -158,8 +160,13 @@ def comparison_table(runs: dict[str, Evaluated]) -> str:
         ]
         rows = [[*row, gain] for row, gain in zip(rows, gains, strict=True)]
     images = len(trivial[CONSTANT].mse)
-    note = f"Mean ± standard error over {images:,} test images; gains are paired by image. "
-    return f"{cli.table(header, rows)}\n\n{note}The errors say nothing about another random seed."
+    paired = "" if compared is None else "; gains are paired by image"
+    note = (
+        f"Mean ± standard error over {images:,} test images{paired}. Pooled: PSNR of the "
+        "squared error averaged over all of them. The spectral estimate's global phase "
+        "is taken from the truth. The errors say nothing about another random seed."
+    )
+    return f"{cli.table(header, rows)}\n\n{note}"
 
 
 def _require_comparable(workdirs: list[Path]) -> None:

@@ -105,12 +105,15 @@ def mean_train_image(dataset: Dataset, *, size: int, channels: int) -> Image:
 
 
 def sample_outputs(
-    trained: Trained, dataset: Dataset, *, size: int, channels: int, count: int, key: Key
+    trained: Trained, dataset: Dataset, *, size: int, scene: dict[str, Any], count: int, key: Key
 ) -> Samples:
-    """Runs the system on the first `count` test scenes."""
+    """Runs the system on the first `count` test scenes; the estimates get the true global phase."""
+    channels = scene_channels(scene["kind"])
     images = take_batch(dataset.test, jnp.arange(count), size=size, channels=channels)
     output, _ = jax.jit(trained.system.apply)(*trained.variables, images, key)
-    return Samples(images, output, trained.variables[0]["phases"])
+    fields = jax.vmap(lambda image: scene_field(image, **scene))(images)
+    aligned = jax.vmap(metrics.align_global_phase)(output.estimate, fields)
+    return Samples(images, output._replace(estimate=aligned), trained.variables[0]["phases"])
 
 
 def summarise(scores: ImageScores) -> Summary:

@@ -15,31 +15,38 @@ MASKS_SHOWN = 6
 
 
 def plot_run(samples: Samples, path: Path, *, title: str) -> None:
-    """Draws one row per scene, from the object to the error, and below them masks and histogram."""
+    """Draws one row per scene, from the measurement to the error, and below them the masks.
+
+    Phases run from -pi to pi, images from 0 to 1, errors from -0.5 (red) to 0.5 (blue).
+    """
     count = samples.images.shape[0]
-    columns = ("scene", "CDP, log", "|z|", "arg z", "recovered", "error")
+    parts = ("",) if samples.images.shape[-1] == 1 else (" phase", " amplitude")
+    columns = ["CDP 1, log", "|z|", "arg z"]
+    for part in parts:
+        columns += [f"scene{part}", f"recovered{part}", f"error{part}"]
     figure = Figure(figsize=(2.0 * len(columns), 2.1 * count + 2.8), layout="constrained")
     figure.suptitle(title)
-    parts = figure.subfigures(2, 1, height_ratios=[2.1 * count, 2.4], squeeze=False)[:, 0]
-    axes = parts[0].subplots(count, len(columns), squeeze=False)
-    recovered = samples.output.image
+    halves = figure.subfigures(2, 1, height_ratios=[2.1 * count, 2.4], squeeze=False)[:, 0]
+    axes = halves[0].subplots(count, len(columns), squeeze=False)
     quality = _captions(samples)
     for row in range(count):
-        scene = np.asarray(samples.images[row, ..., 0])
-        found = np.asarray(recovered[row, ..., 0])
         estimate = np.asarray(samples.output.estimate[row])
-        # Zero frequency to the middle, as a camera sees it; only the first snapshot is drawn.
+        # Zero frequency to the middle, as a camera sees it.
         pattern = np.fft.fftshift(np.asarray(samples.output.intensity[row, 0]))
         floor = max(pattern.max() * 1e-5, 1e-12)
-        _show(axes[row, 0], scene, **GREY)
-        _show(axes[row, 1], np.log10(np.maximum(pattern, floor)), cmap="inferno")
-        _show(axes[row, 2], np.abs(estimate), cmap="gray", vmin=0.0)
-        _show(axes[row, 3], np.angle(estimate), **PHASE)
-        _show(axes[row, 4], found, **GREY, below=quality[row])
-        _show(axes[row, 5], found - scene, cmap="RdBu", vmin=-0.5, vmax=0.5)
+        _show(axes[row, 0], np.log10(np.maximum(pattern, floor)), cmap="inferno")
+        _show(axes[row, 1], np.abs(estimate), cmap="gray", vmin=0.0)
+        _show(axes[row, 2], np.angle(estimate), **PHASE)
+        for channel in range(len(parts)):
+            scene = np.asarray(samples.images[row, ..., channel])
+            recovered = np.asarray(samples.output.image[row, ..., channel])
+            first = 3 + 3 * channel
+            _show(axes[row, first], scene, **GREY)
+            _show(axes[row, first + 1], recovered, **GREY, below=quality[row])
+            _show(axes[row, first + 2], recovered - scene, cmap="RdBu", vmin=-0.5, vmax=0.5)
     for axis, name in zip(axes[0], columns, strict=True):
         axis.set_title(name, fontsize=9)
-    _draw_masks(parts[1], np.asarray(samples.phases))
+    _draw_masks(halves[1], np.asarray(samples.phases))
     figure.savefig(path, dpi=110)
 
 

@@ -290,3 +290,19 @@ def test_paper_configs_are_the_protocol_of_the_paper(regime):
         assert min(config.loss.alpha, config.loss.beta, sigma) > 0
     else:
         assert (config.loss.alpha, config.loss.beta) == (1.0, 0.0)
+
+
+@pytest.mark.parametrize("path", config_lib.READ_ONLY_WITH)
+def test_an_option_that_nothing_reads_is_refused(path):
+    choice, readers = config_lib.READ_ONLY_WITH[path]
+    default = config_lib.flatten(Config())[path]
+    other = "somewhere" if default == "" else True if default is False else default * 1.01
+    other = int(default) + 1 if isinstance(default, int) and default is not False else other
+    unread = next(c for c in type(config_lib.flatten(Config())[choice]) if c not in readers)
+    fields = {path.replace(".", "__"): other}
+    message = rejection(
+        config_lib.validate, changed(Config(), **fields, **{choice.replace(".", "__"): unread})
+    )
+    assert message.startswith(f"{path}: ") and choice in message
+    for reader in readers:
+        config_lib.validate(changed(Config(), **fields, **{choice.replace(".", "__"): reader}))

@@ -195,3 +195,23 @@ def test_runs_of_different_scenes_share_no_table(run, tmp_path):
     evaluate.flags.FLAGS(["evaluate", f"--workdir={run}"])
     with pytest.raises(InputError, match=r"scene.phase_range: 3.14.* against 1.0"):
         evaluate.main([str(other)])
+
+
+def test_masks_are_written_as_phases_in_one_turn(scored, run):
+    masks = np.load(run / "masks.npy")
+    phases = np.asarray(load_trained(run, tiny_config()).variables[0]["phases"])
+    assert masks.shape == (1, 16, 16) and masks.min() >= 0 and masks.max() < 2 * np.pi
+    np.testing.assert_allclose(np.exp(1j * masks), np.exp(1j * phases), atol=1e-6)
+
+
+def test_the_readme_recovers_objects_from_frames(scored, run):
+    """The Python of the README, on CDPs that the system itself measured."""
+    _, images, recovered, _ = scored
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    code = readme.split("```python")[1].split("```")[0].replace("runs/mine", str(run))
+    trained = load_trained(run, tiny_config())
+    scenes = jax.numpy.asarray(images[..., None])
+    frames = trained.system.measure(trained.variables[0], scenes, jax.random.key(0))
+    names = {"frames": np.asarray(frames)}
+    exec(code, names)
+    np.testing.assert_allclose(names["images"], recovered, atol=1e-5)

@@ -242,3 +242,50 @@ def test_images_need_a_folder(monkeypatch):
     monkeypatch.delenv(sources.DATA_DIR_VARIABLE, raising=False)
     message = rejection(load_images, "")
     assert message.startswith("data.dir: ") and sources.DATA_DIR_VARIABLE in message
+
+
+def write_plain(path):
+    Image.fromarray(np.round(RAMP * 255).astype(np.uint8)).save(path)
+
+
+def write_lzw(path):
+    Image.fromarray(np.round(RAMP * 255).astype(np.uint8)).save(path, compression="tiff_lzw")
+
+
+def write_inverted_palette(path):
+    image = Image.fromarray(np.round((1 - RAMP) * 255).astype(np.uint8), mode="L").convert("P")
+    image.putpalette([255 - level for level in range(256) for _ in range(3)])
+    image.save(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("lzw.tif", write_lzw),
+        ("palette.tif", write_inverted_palette),
+        ("palette.png", write_inverted_palette),
+        ("plain.bmp", write_plain),
+    ],
+)
+def test_common_variants_of_formats_keep_their_grey_levels(tmp_path, name, write):
+    write(tmp_path / name)
+    (image,) = read_images(tmp_path, size=8, rescale=False)
+    np.testing.assert_allclose(image, RAMP, atol=0.5 / 255 + 1e-6)
+
+
+def test_a_tiff_stack_is_many_images(tmp_path):
+    stack = np.random.default_rng(0).random((5, 12, 12)).astype(np.float32)
+    tifffile.imwrite(tmp_path / "stack.tif", stack)
+    np.testing.assert_array_equal(
+        read_images(tmp_path / "stack.tif", size=12, rescale=False), stack
+    )
+    assert "give the stack itself" in rejection(read_images, tmp_path, size=12, rescale=False)
+
+
+def test_what_is_left_aside_or_dark_is_said(tmp_path, capsys):
+    tifffile.imwrite(tmp_path / "dark.tif", np.full((12, 12), 4095, np.uint16))
+    (tmp_path / "notes.txt").write_text("")
+    (tmp_path / "._dark.tif").write_bytes(b"of a file manager")
+    read_images(tmp_path, size=12, rescale=False)
+    said = capsys.readouterr().err
+    assert "1 entries" in said and "1 of 1 images never exceed" in said

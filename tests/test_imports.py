@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parent.parent / "jax_kdpr"
 
 # A module imports from its own layer (without cycles) and from those above it in this list.
 LAYERS = [
-    ("errors", "types"),
+    ("errors", "types", "choices"),
     ("physics",),
     ("models", "sharding", "losses", "metrics", "data", "config", "config_fields", "checkpoint"),
     ("systems", "presets", "run_folder"),

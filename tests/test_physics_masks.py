@@ -15,6 +15,7 @@ from jax_kdpr.physics.masks import (
     mask_penalty,
     range_penalty,
     smoothness_penalty,
+    wrap_phases,
 )
 from jax_kdpr.physics.noise import add_noise
 from jax_kdpr.physics.scenes import field_image, scene_channels, scene_field
@@ -163,3 +164,10 @@ READERS = {
 @pytest.mark.parametrize("choice", [member for choices in READERS for member in choices])
 def test_every_choice_of_the_config_is_accepted_by_the_function_that_reads_it(choice):
     READERS[type(choice)](choice)
+
+
+def test_wrapped_phases_lie_in_one_turn_and_are_the_same_masks():
+    phases = jnp.asarray([[[-1e-9, 0.0, 2 * np.pi, 7.0, -0.5, 100.0]]], jnp.float32)
+    wrapped = np.asarray(wrap_phases(phases))
+    assert wrapped.min() >= 0 and wrapped.max() < np.float32(2 * np.pi)
+    np.testing.assert_allclose(np.exp(1j * wrapped), np.exp(1j * np.asarray(phases)), atol=1e-5)

@@ -358,6 +358,22 @@ def test_parameters_spoilt_by_the_last_update_are_never_saved(tmp_path, monkeypa
     assert [row["step"] for row in run_folder.read_metrics(tmp_path)] == [4]
 
 
+def test_a_teacher_of_another_split_or_unfinished_is_refused(tmp_path):
+    """Its training may have seen what the student is scored on; its checkpoint may still change."""
+    teacher = tiny_config(train__epochs=1, data__seed=1)
+    loop.train(teacher, tmp_path / "teacher")
+    student = tiny_config(train__epochs=1, distill__teacher=str(tmp_path / "teacher"))
+    student.regime = Regime.STUDENT
+    with pytest.raises(InputError, match="other validation or test images"):
+        loop.prepare(student, tmp_path / "student")
+    student.data.seed = 1
+    student.data.train_images = 48  # fewer of the same: the held-back images are what counts
+    assert loop.prepare(student, tmp_path / "student").teacher is not None
+    (tmp_path / "teacher/metrics.jsonl").unlink()
+    with pytest.raises(InputError, match="finished 0 of 1 epochs"):
+        loop.prepare(student, tmp_path / "student")
+
+
 def test_a_folder_in_use_is_refused(tmp_path):
     with run_folder.lock(tmp_path), pytest.raises(InputError, match="another process is training"):
         loop.train(tiny_config(), tmp_path)

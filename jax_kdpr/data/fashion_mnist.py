@@ -28,7 +28,8 @@ def read_folder(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     """
     if not folder.is_dir():
         raise InputError(
-            f"data.dir: no folder {str(folder)!r}; give the folder that holds {', '.join(FILES)}"
+            f"data.dir: no folder {str(folder)!r} (KDPR_DATA_DIR, if data.dir is not set); "
+            f"give the folder that holds {', '.join(FILES)}"
         )
     train, test = (_read_images(folder / name, *facts) for name, facts in FILES.items())
     return train, test
@@ -78,7 +79,7 @@ def read_tfds(manual_dir: Path | None) -> tuple[np.ndarray, np.ndarray]:
         raise InputError(
             "data.source fashion_mnist: no files given and TensorFlow Datasets is not installed; "
             "set data.dir or KDPR_DATA_DIR to the folder with the four IDX files, "
-            "or pip install 'jax_kdpr[tfds]'"
+            "or install the extra: pip install -e '.[tfds]'"
         ) from missing
     try:
         builder = tfds.builder("fashion_mnist", file_format="array_record")

@@ -1,6 +1,7 @@
-"""The user's own images: a folder of PNG, TIFF or NPY files, or one .npy or .npz array."""
+"""The user's own images: a folder of PNG, TIFF, JPEG, BMP or NPY files, or one stack of them."""
 
 import logging
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,17 @@ from jax_kdpr.errors import InputError
 
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it finds is raised as well
 
-SUFFIXES = (".npy", ".png", ".tif", ".tiff")
+ARRAYS = (".npy", ".npz")
+TIFF = (".tif", ".tiff")
+SUFFIXES = (".npy", ".png", ".jpg", ".jpeg", ".bmp", *TIFF)
+PLAIN_COLOURS = (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.RGB)
+PLAIN_CODECS = (
+    tifffile.COMPRESSION.NONE,
+    tifffile.COMPRESSION.DEFLATE,
+    tifffile.COMPRESSION.ADOBE_DEFLATE,
+    tifffile.COMPRESSION.PACKBITS,
+)
+DARK = 0.1  # an image that never gets brighter was likely written with fewer bits than its type has
 
 
 def read_images(source: Path, *, size: int, rescale: bool) -> np.ndarray:
@@ -23,33 +34,53 @@ def read_images(source: Path, *, size: int, rescale: bool) -> np.ndarray:
     stretched to one.
 
     Args:
-        source: A folder, or one array file [n h w] (a .npz file must hold one array).
+        source: A folder, or one .npy, .npz (of one array) or TIFF stack [n h w].
         size: Height and width to resize to, pixels.
         rescale: Stretch each image so that its darkest pixel is 0 and its brightest 1.
 
     Raises:
         InputError: If nothing is found, or an image cannot be read or used; names the file.
     """
+    if not source.exists():
+        raise InputError(
+            f"data.dir: no file or folder {str(source)!r} (KDPR_DATA_DIR, if data.dir is not set)"
+        )
     if source.is_dir():
-        paths = sorted(p for p in source.iterdir() if p.suffix.lower() in SUFFIXES)
-        if not paths:
-            raise InputError(f"data.dir: no {', '.join(SUFFIXES)} file in {str(source)!r}")
-        return np.stack(
-            [_prepared(_read_file(path), str(path), size=size, rescale=rescale) for path in paths]
-        )
-    if source.suffix.lower() in (".npy", ".npz") and source.is_file():
-        stack = _read_array(source)
+        images = [(str(path), _read_file(path)) for path in _image_paths(source)]
+    elif source.suffix.lower() in (*ARRAYS, *TIFF):
+        stack = _read_array(source) if source.suffix.lower() in ARRAYS else _read_file(source)
         if stack.ndim != 3 or not len(stack):
-            raise InputError(f"{source}: expected an array [images h w], got shape {stack.shape}")
-        return np.stack(
-            [
-                _prepared(image, f"{source}[{i}]", size=size, rescale=rescale)
-                for i, image in enumerate(stack)
-            ]
+            raise InputError(f"{source}: expected a stack [images h w], got shape {stack.shape}")
+        images = [(f"{source}[{i}]", image) for i, image in enumerate(stack)]
+    else:
+        raise InputError(
+            "data.dir: expected a folder of images, or one .npy, .npz or TIFF "
+            f"stack, got {str(source)!r}"
         )
-    raise InputError(
-        f"data.dir: expected a folder of images or one .npy or .npz file, got {str(source)!r}"
-    )
+    prepared = [_prepared(image, name, size=size, rescale=rescale) for name, image in images]
+    dark = sum(float(image.max()) < DARK for image in prepared)
+    if dark:
+        print(
+            f"note: {dark} of {len(prepared)} images never exceed {DARK:g} of their range; "
+            "frames of fewer bits than their type? data.rescale=True stretches each to [0, 1]",
+            file=sys.stderr,
+        )
+    return np.stack(prepared)
+
+
+def _image_paths(folder: Path) -> list[Path]:
+    """The image files directly in a folder, by name; says what else it leaves aside."""
+    files = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    paths = [path for path in files if path.suffix.lower() in SUFFIXES]
+    ignored = len(files) - len(paths)
+    if not paths:
+        raise InputError(
+            f"data.dir: no {', '.join(SUFFIXES)} file in {str(folder)!r} itself ({ignored} other "
+            "entries; subfolders are not searched)"
+        )
+    if ignored:
+        print(f"note: {ignored} entries of {folder} are no images and are ignored", file=sys.stderr)
+    return paths
 
 
 def _read_array(path: Path) -> np.ndarray:
@@ -73,14 +104,24 @@ def _read_file(path: Path) -> np.ndarray:
     if path.suffix.lower() == ".npy":
         return _read_array(path)
     try:
-        if path.suffix.lower() == ".png":
-            with Image.open(path) as opened:
-                # Palettes and RGB become 8-bit luminance; 16-bit grey keeps its depth.
-                grey = opened if opened.mode.startswith("I") else opened.convert("L")
-                return np.asarray(grey).astype(np.uint16 if grey.mode.startswith("I") else np.uint8)
-        return tifffile.imread(path)
+        if path.suffix.lower() in TIFF and _is_plain_tiff(path):
+            return tifffile.imread(path).squeeze()
+        with Image.open(path) as opened:
+            # Palettes and RGB become 8-bit luminance; 16-bit grey keeps its depth.
+            grey = opened if opened.mode.startswith("I") else opened.convert("L")
+            return np.asarray(grey).astype(np.uint16 if grey.mode.startswith("I") else np.uint8)
     except Exception as failure:  # decoders of damaged files raise many kinds
         raise InputError(f"{path}: cannot be read as an image ({failure})") from failure
+
+
+def _is_plain_tiff(path: Path) -> bool:
+    """Whether tifffile's pixels are the grey levels and no codec is missing; else Pillow reads it.
+
+    Pillow knows LZW and JPEG, palettes and inverted scales, tifffile every pixel type and stacks.
+    """
+    with tifffile.TiffFile(path) as file:
+        page = file.pages.first
+        return page.photometric in PLAIN_COLOURS and page.compression in PLAIN_CODECS
 
 
 def _prepared(image: np.ndarray, name: str, *, size: int, rescale: bool) -> np.ndarray:
@@ -88,7 +129,10 @@ def _prepared(image: np.ndarray, name: str, *, size: int, rescale: bool) -> np.n
         grey = np.tensordot(image[..., :3], [0.299, 0.587, 0.114], axes=1)
         image = (grey.round() if image.dtype.kind == "u" else grey).astype(image.dtype)
     if image.ndim != 2 or min(image.shape) < 1:
-        raise InputError(f"{name}: expected one grey image [h w], got shape {image.shape}")
+        raise InputError(
+            f"{name}: expected one grey image [h w], got shape {image.shape}; save the pages of a "
+            "stack as separate files, or give the stack itself as data.dir"
+        )
     image = image.astype(image.dtype.newbyteorder("="))
     if image.dtype in (np.uint8, np.uint16):
         grey = image.astype(np.float32) / np.iinfo(image.dtype).max

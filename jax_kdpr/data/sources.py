@@ -29,6 +29,8 @@ class Dataset(NamedTuple):
     test: RawImages
     digest: str
     """SHA-256 that tells one data set, split and subset from another."""
+    held_back_digest: str
+    """The same of validation and test images alone: what no training may have seen."""
 
 
 def load(
@@ -84,8 +86,8 @@ def load(
     elif source == "images":
         if not dir:
             raise InputError(
-                "data.dir: source images needs a folder of images or one .npy or .npz file, got "
-                f"none; set data.dir or {DATA_DIR_VARIABLE}"
+                "data.dir: source images needs a folder of images or one array file, got none; "
+                f"set data.dir or {DATA_DIR_VARIABLE}"
             )
         images = image_files.read_images(Path(dir), size=size, rescale=rescale)
         splits = _split(images, seed, validation_fraction, test_fraction)
@@ -101,30 +103,38 @@ def _procedural(counts: dict[str, int], *, size: int, seed: int) -> Dataset:
     def train(epoch: int) -> RawImages:
         return draw_scenes(jax.random.fold_in(train_key, epoch), count=counts["train"], size=size)
 
+    def digest(*facts: object) -> str:
+        known = repr(("scenes", SCENES_VERSION, size, seed, *facts))
+        return hashlib.sha256(known.encode()).hexdigest()
+
     return Dataset(
         train=train,
         train_size=counts["train"],
         validation=draw_scenes(validation_key, count=counts["validation"], size=size),
         test=draw_scenes(test_key, count=counts["test"], size=size),
-        digest=hashlib.sha256(
-            repr(("scenes", SCENES_VERSION, size, seed, counts)).encode()
-        ).hexdigest(),
+        digest=digest(counts),
+        held_back_digest=digest(counts["validation"], counts["test"]),
     )
 
 
 def _from_arrays(splits: dict[str, np.ndarray]) -> Dataset:
-    digest = hashlib.sha256()
-    for name, images in splits.items():
-        digest.update(f"{name} {images.shape} {images.dtype}".encode())
-        digest.update(np.ascontiguousarray(images).tobytes())
     on_device = {name: jnp.asarray(images) for name, images in splits.items()}
     return Dataset(
         train=lambda epoch: on_device["train"],
         train_size=len(on_device["train"]),
         validation=on_device["validation"],
         test=on_device["test"],
-        digest=digest.hexdigest(),
+        digest=_digest(splits),
+        held_back_digest=_digest({name: splits[name] for name in ("validation", "test")}),
     )
+
+
+def _digest(splits: dict[str, np.ndarray]) -> str:
+    total = hashlib.sha256()
+    for name, images in splits.items():
+        total.update(f"{name} {images.shape} {images.dtype}".encode())
+        total.update(np.ascontiguousarray(images).tobytes())
+    return total.hexdigest()
 
 
 def _split(images: np.ndarray, seed: int, validation: float, test: float) -> dict[str, np.ndarray]:

@@ -16,6 +16,12 @@ def init_phases(key: Key, *, snapshots: int, height: int, width: int) -> Phases:
     return jax.random.uniform(key, (snapshots, height, width), maxval=2 * np.pi)
 
 
+def wrap_phases(phases: Phases) -> Phases:
+    """Returns the same masks with every phase in [0, 2 pi) radians."""
+    wrapped = jnp.mod(phases, 2 * np.pi)
+    return jnp.where(wrapped >= 2 * np.pi, 0.0, wrapped)  # a tiny negative phase rounds to 2 pi
+
+
 def range_penalty(phases: Phases) -> Scalar:
     """Mean squared distance, in rad^2, of each phase from the paper's interval [0, 2 pi].
 

@@ -30,18 +30,9 @@ from jax_kdpr.training.state import TrainState, init_train_state, make_optimizer
 from jax_kdpr.training.steps import LossWeights, make_eval_step, make_train_step
 from jax_kdpr.types import Residuals, Scalar
 
-# What student and teacher must share: the sensor plane and the bottleneck for their losses to be
-# defined, and the split, lest the teacher has seen the student's validation and test images.
-TEACHER_FITS = (
-    "data.size",
-    "data.source",
-    "data.seed",
-    "data.validation_fraction",
-    "data.test_fraction",
-    "masks.oversample",
-    "scene.",
-    "net.",
-)
+# What student and teacher must share for their losses to be defined: scene, sensor, bottleneck.
+TEACHER_FITS = ("data.size", "masks.oversample", "scene.", "net.")
+FEW_STEPS = 200  # fewer optimiser steps than this train next to nothing
 
 
 class NonFiniteLossError(RuntimeError):
@@ -106,6 +97,8 @@ def train(config: Config, workdir: Path) -> dict[str, float]:
         if restored is not None:
             print(f"resuming {workdir} at step {step} of {run.total_steps}")
         log.resume_at(step)
+        if step < run.total_steps:
+            print("compiling, about half a minute on a CPU", flush=True)
 
         with tqdm(total=run.total_steps, initial=step, unit="step", disable=None) as bar:
             while step < run.total_steps:
@@ -151,9 +144,12 @@ def prepare(config: Config, workdir: Path) -> Run:
     if config.train.batch_size > dataset.train_size:
         raise InputError(
             f"train.batch_size: expected at most the {dataset.train_size} training images, "
-            f"got {config.train.batch_size}; lower it or raise data.train_images"
+            f"got {config.train.batch_size}; lower it or bring more images"
         )
-    digests = {"data": dataset.digest} | ({"teacher": teacher.digest} if teacher else {})
+    digests = {"data": dataset.digest, "held_back": dataset.held_back_digest}
+    if teacher is not None:
+        _require_same_split(config, dataset)
+        digests["teacher"] = teacher.digest
     run_folder.check_workdir(workdir, config, digests)
 
     system = make_system(**config_lib.system_arguments(config), mesh=mesh)
@@ -249,6 +245,17 @@ def _load_teacher(config: Config, mesh: Mesh | None) -> Trained | None:
     return teacher._replace(variables=replicate(teacher.variables, mesh))
 
 
+def _require_same_split(config: Config, dataset: sources.Dataset) -> None:
+    """Lest the teacher was trained on images that the student is going to be scored on."""
+    theirs = run_folder.read_run(Path(config.distill.teacher))["digests"].get("held_back", "")
+    if theirs != dataset.held_back_digest:
+        raise InputError(
+            f"distill.teacher: {config.distill.teacher!r} had other validation or test images "
+            f"(digest {theirs[:12] or 'none'}, student's {dataset.held_back_digest[:12]}); "
+            "give both the same data.*, data.train_images excepted"
+        )
+
+
 def _loss_weights(config: Config) -> LossWeights:
     weights = LossWeights(
         alpha=config.loss.alpha,
@@ -267,7 +274,8 @@ def _summary(run: Run) -> str:
     counts = count_parameters(run.start.params)
     lines = [
         f"{config.regime}: {config.masks.snapshots} snapshot(s), {config.data.size} x "
-        f"{config.data.size} pixels, {config.scene.kind} scene, T = {config.spectral.iterations}",
+        f"{config.data.size} pixels, {config.scene.kind} scene, T = {config.spectral.iterations}, "
+        f"oversample {config.masks.oversample}, noise {config.noise.kind}",
         f"parameters: {counts['total']:,} (masks {counts['phases']:,}, filter {counts['filter']}, "
         f"network {counts['net']:,}); trained: {', '.join(trained_parts(config.regime))}",
         f"data: {config.data.source}, {dataset.train_size:,} train, "
@@ -275,6 +283,11 @@ def _summary(run: Run) -> str:
         f"{run.total_steps:,} steps of {config.train.batch_size} on {config.train.devices} x "
         f"{jax.devices()[0].device_kind}",
     ]
+    if run.total_steps < FEW_STEPS:
+        lines.append(
+            f"note: {run.total_steps} steps are few; some hundred are needed to recover anything: "
+            "raise train.epochs, or lower train.batch_size"
+        )
     if run.teacher is not None:
         lines.append(f"teacher: {config.distill.teacher}, digest {run.teacher.digest[:12]}")
     return "\n".join(lines)

@@ -50,6 +50,6 @@ def require_tensorboard() -> None:
         import tensorboardX  # noqa: F401  # pyright: ignore[reportMissingImports]
     except ImportError as missing:
         raise InputError(
-            "train.tensorboard: tensorboardX is not installed; pip install 'jax_kdpr[tensorboard]' "
+            "train.tensorboard: tensorboardX is not installed; pip install -e '.[tensorboard]' "
             "or leave it False"
         ) from missing

@@ -1,0 +1,77 @@
+"""What the options that take one of a few words can be."""
+
+import enum
+
+
+class Regime(enum.StrEnum):
+    """The paper's four configurations."""
+
+    TEACHER = "teacher"  # end to end (eq. 4) with several snapshots
+    E2E = "e2e"  # end to end with the snapshots of the student: the baseline
+    RANDOM = "random"  # masks and filter stay at their random start; only the network is trained
+    STUDENT = "student"  # guided by a trained teacher (eq. 7)
+
+
+class Source(enum.StrEnum):
+    """Where scene images come from."""
+
+    SCENES = "scenes"
+    FASHION_MNIST = "fashion_mnist"
+    IMAGES = "images"
+
+
+class SceneKind(enum.StrEnum):
+    """How an image becomes a field: `physics.scenes.scene_field`."""
+
+    PHASE = "phase"
+    AMPLITUDE = "amplitude"
+    COMPLEX = "complex"
+
+
+class NoiseKind(enum.StrEnum):
+    """Sensor noise: `physics.noise.add_noise`."""
+
+    NONE = "none"
+    GAUSSIAN = "gaussian"
+    POISSON = "poisson"
+
+
+class Weights(enum.StrEnum):
+    """Weights of Gamma: `physics.spectral.spectral_weights`."""
+
+    SOFT = "soft"
+    INTENSITY = "intensity"
+    TOPK = "topk"
+    THRESHOLD = "threshold"
+    OPTIMAL = "optimal"
+
+
+class Norm(enum.StrEnum):
+    """Norm layers of the U-Net."""
+
+    BATCH = "batch"
+    GROUP = "group"
+    NONE = "none"
+
+
+class Inputs(enum.StrEnum):
+    """What the network sees of the spectral estimate: `systems.network_input`."""
+
+    RE_IM = "re_im"
+    ABS_PHASE = "abs_phase"
+
+
+class Regulariser(enum.StrEnum):
+    """R(phi) of eq. 4: `physics.masks.mask_penalty`."""
+
+    NONE = "none"
+    RANGE = "range"
+    LEVELS = "levels"
+    SMOOTHNESS = "smoothness"
+
+
+class Schedule(enum.StrEnum):
+    """Course of all learning rates over the training."""
+
+    CONSTANT = "constant"
+    COSINE = "cosine"  # from the full rate to zero along half a cosine
