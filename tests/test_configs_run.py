@@ -61,3 +61,11 @@ def test_tensorboard_gets_the_same_numbers(tmp_path):
     )
     (events,) = (tmp_path / "tensorboard").glob("events.*")
     assert b"validation_psnr" in events.read_bytes()
+
+
+def test_help_lists_flags_and_every_option():
+    shown = subprocess.run(
+        [sys.executable, "-m", "jax_kdpr.train", "--help"], capture_output=True, text=True
+    )
+    assert shown.returncode == 0
+    assert "--workdir" in shown.stdout and "optim.mask_lr = 0.0005" in shown.stdout
