@@ -1,8 +1,10 @@
 """Small things that several test files do."""
 
+import jax
 import numpy as np
 import pytest
 
+from jax_kdpr.config import Config, Schedule
 from jax_kdpr.errors import InputError
 
 
@@ -26,3 +28,26 @@ def image_ids(splits, originals) -> list[set[int]]:
     found = [[index[image.tobytes()] for image in np.asarray(split)] for split in splits]
     assert all(len(set(ids)) == len(ids) for ids in found)
     return [set(ids) for ids in found]
+
+
+def tiny_config(**changes) -> Config:
+    """A run of seconds; changes are named section__field."""
+    config = Config()
+    config.data.size = 16
+    config.data.train_images = 64
+    config.data.validation_images = config.data.test_images = 32
+    config.net.widths = (8, 16)
+    config.spectral.iterations = 5
+    config.optim.mask_lr = config.optim.net_lr = 2e-2
+    config.optim.schedule = Schedule.COSINE
+    config.train.batch_size = 16
+    config.train.eval_batch_size = 16
+    config.train.epochs = 3
+    for path, value in changes.items():
+        section, name = path.split("__")
+        setattr(getattr(config, section), name, value)
+    return config
+
+
+def assert_equal_trees(one, other):
+    jax.tree.map(np.testing.assert_array_equal, one, other)

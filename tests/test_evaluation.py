@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from helpers import tiny_config
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
@@ -24,23 +25,19 @@ from jax_kdpr.training import loop
 TEST_IMAGES = 24
 
 
-def tiny_config() -> Config:
-    config = Config()
-    config.data.size = 16
-    config.data.train_images = 32
-    config.data.validation_images = 16
-    config.data.test_images = TEST_IMAGES
-    config.net.widths = (8, 16)
-    config.spectral.iterations = 5
-    config.train.batch_size = config.train.eval_batch_size = 16
-    config.train.epochs = 1
-    return config
+def evaluated_config() -> Config:
+    return tiny_config(
+        data__train_images=32,
+        data__validation_images=16,
+        data__test_images=TEST_IMAGES,
+        train__epochs=1,
+    )
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "e2e"
-    loop.train(tiny_config(), folder)
+    loop.train(evaluated_config(), folder)
     return folder
 
 
@@ -48,7 +45,7 @@ def run(tmp_path_factory) -> Path:
 def scored(run):
     """(result as written, test images [n h w], recovered images [n h w])."""
     evaluate.evaluate_run(run)
-    config = tiny_config()
+    config = evaluated_config()
     dataset = sources.load(**config_lib.data_arguments(config))
     images = take_batch(dataset.test, jax.numpy.arange(TEST_IMAGES), size=16, channels=1)
     trained = load_trained(run, config)
@@ -98,7 +95,7 @@ def test_trivial_baselines_come_from_the_training_images(scored):
 
 def test_spectral_estimate_is_read_at_its_best_global_phase(scored, run):
     result, images, _, _ = scored
-    trained = load_trained(run, tiny_config())
+    trained = load_trained(run, evaluated_config())
     output, _ = trained.system.apply(
         *trained.variables, jax.numpy.asarray(images[..., None]), jax.random.key(0)
     )
@@ -115,7 +112,7 @@ def test_spectral_estimate_is_read_at_its_best_global_phase(scored, run):
 def test_result_says_where_it_comes_from(scored, run):
     result = scored[0]
     assert (result["regime"], result["snapshots"], result["checkpoint_step"]) == ("e2e", 1, 2)
-    assert result["checkpoint_digest"] == load_trained(run, tiny_config()).digest
+    assert result["checkpoint_digest"] == load_trained(run, evaluated_config()).digest
     assert {"time", "commit", "versions", "devices"} <= set(result["provenance"])
     with Image.open(run / "figure.png") as figure:
         assert np.asarray(figure.convert("L")).std() > 20
@@ -123,7 +120,7 @@ def test_result_says_where_it_comes_from(scored, run):
 
 def test_several_runs_give_one_table_and_one_figure(scored, run, tmp_path, capsys):
     random = tmp_path / "random"
-    config = tiny_config()
+    config = evaluated_config()
     config.regime = Regime.RANDOM
     loop.train(config, random)
     output = tmp_path / "out"
@@ -145,7 +142,7 @@ def test_several_runs_give_one_table_and_one_figure(scored, run, tmp_path, capsy
 
 
 def test_complex_scenes_train_and_evaluate(tmp_path):
-    config = tiny_config()
+    config = evaluated_config()
     config.scene.kind = SceneKind.COMPLEX
     loop.train(config, tmp_path / "complex")
     evaluated = evaluate.evaluate_run(tmp_path / "complex")
@@ -176,22 +173,24 @@ def test_gains_are_paired_by_image():
     assert evaluation.standard_error(baseline.psnr) > 1.0
 
 
+def edited_copy(run: Path, target: Path, **sections) -> Path:
+    """Copies a run and changes options in the config that it has on record."""
+    shutil.copytree(run, target)
+    record = json.loads((target / "run.json").read_text())
+    for section, fields in sections.items():
+        record["config"][section] |= fields
+    (target / "run.json").write_text(json.dumps(record))
+    return target
+
+
 def test_an_unfinished_run_is_marked_in_the_table(run, tmp_path):
-    copy = tmp_path / "unfinished"
-    shutil.copytree(run, copy)
-    record = json.loads((copy / "run.json").read_text())
-    record["config"]["train"]["epochs"] = 3
-    (copy / "run.json").write_text(json.dumps(record))
+    copy = edited_copy(run, tmp_path / "unfinished", train={"epochs": 3})
     table = evaluate.comparison_table({"unfinished": evaluate.evaluate_run(copy)})
     assert "unfinished (after 1 of 3 epochs)" in table
 
 
 def test_runs_of_different_scenes_share_no_table(run, tmp_path):
-    other = tmp_path / "other"
-    shutil.copytree(run, other)
-    record = json.loads((other / "run.json").read_text())
-    record["config"]["scene"]["phase_range"] = 1.0
-    (other / "run.json").write_text(json.dumps(record))
+    other = edited_copy(run, tmp_path / "other", scene={"phase_range": 1.0})
     evaluate.flags.FLAGS(["evaluate", f"--workdir={run}"])
     with pytest.raises(InputError, match=r"scene.phase_range: 3.14.* against 1.0"):
         evaluate.main([str(other)])
@@ -199,7 +198,7 @@ def test_runs_of_different_scenes_share_no_table(run, tmp_path):
 
 def test_masks_are_written_as_phases_in_one_turn(scored, run):
     masks = np.load(run / "masks.npy")
-    phases = np.asarray(load_trained(run, tiny_config()).variables[0]["phases"])
+    phases = np.asarray(load_trained(run, evaluated_config()).variables[0]["phases"])
     assert masks.shape == (1, 16, 16) and masks.min() >= 0 and masks.max() < 2 * np.pi
     np.testing.assert_allclose(np.exp(1j * masks), np.exp(1j * phases), atol=1e-6)
 
@@ -209,7 +208,7 @@ def test_the_readme_recovers_objects_from_frames(scored, run):
     _, images, recovered, _ = scored
     readme = (Path(__file__).parent.parent / "README.md").read_text()
     code = readme.split("```python")[1].split("```")[0].replace("runs/mine", str(run))
-    trained = load_trained(run, tiny_config())
+    trained = load_trained(run, evaluated_config())
     scenes = jax.numpy.asarray(images[..., None])
     frames = trained.system.measure(trained.variables[0], scenes, jax.random.key(0))
     names = {"frames": np.asarray(frames)}

@@ -1,0 +1,289 @@
+"""The loop: a resumed run is the same run, and nothing spoilt is ever saved."""
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import assert_equal_trees, tiny_config
+
+from jax_kdpr import run_folder
+from jax_kdpr.checkpoint import Checkpoints
+from jax_kdpr.config import Regime
+from jax_kdpr.errors import InputError
+from jax_kdpr.trained import load_trained
+from jax_kdpr.training import loop
+
+
+def restored_tree(workdir, config):
+    trained = load_trained(workdir, config)
+    return trained.variables, trained.step
+
+
+def test_resuming_after_each_epoch_is_bit_exact(tmp_path, monkeypatch):
+    config = tiny_config()
+    loop.train(config, tmp_path / "whole")
+
+    # Stopped as by a signal, in the middle of an epoch, several times over.
+    checks = itertools.count(1)
+
+    class Stopping(loop._Signals):
+        stopped = False
+
+        @property
+        def received(self):
+            self.stopped = self.stopped or next(checks) % 8 == 0
+            return signal.SIGTERM if self.stopped else 0
+
+        @received.setter
+        def received(self, value):
+            pass
+
+    monkeypatch.setattr(loop, "_Signals", Stopping)
+    stops = 0
+    while True:
+        try:
+            loop.train(config, tmp_path / "pieces")
+            break
+        except loop.Interrupted:
+            stops += 1
+    assert stops >= 2
+    whole, pieces = (restored_tree(tmp_path / name, config) for name in ("whole", "pieces"))
+    assert_equal_trees(whole, pieces)
+    without_times = [
+        [
+            {name: value for name, value in row.items() if "seconds" not in name}
+            for row in run_folder.read_metrics(tmp_path / name)
+        ]
+        for name in ("whole", "pieces")
+    ]
+    assert without_times[0] == without_times[1] and len(without_times[0]) == config.train.epochs
+
+
+def test_the_loop_runs_on_four_devices(tmp_path):
+    one = loop.train(tiny_config(train__epochs=1), tmp_path / "one")
+    four = loop.train(tiny_config(train__epochs=1, train__devices=4), tmp_path / "four")
+    np.testing.assert_allclose(four["validation_psnr"], one["validation_psnr"], atol=0.05)
+
+
+def test_a_signal_before_the_first_step_leaves_no_trace(tmp_path, monkeypatch):
+    config = tiny_config(train__epochs=2)
+
+    def train_until_signal(steps: int):
+        """Runs until a signal that arrives after so many checks for one."""
+        checks = iter([0] * steps)
+        received = property(lambda _: next(checks, signal.SIGINT), lambda *_: None)
+        with monkeypatch.context() as patch:
+            patch.setattr(loop._Signals, "received", received, raising=False)
+            with pytest.raises(loop.Interrupted):
+                loop.train(config, tmp_path)
+
+    train_until_signal(0)
+    assert run_folder.read_metrics(tmp_path) == []
+    assert not list((tmp_path / "checkpoints").iterdir())
+    train_until_signal(4)  # the four steps of the first epoch
+    assert [row["epoch"] for row in run_folder.read_metrics(tmp_path)] == [1]
+    train_until_signal(0)  # resumed between two epochs
+    assert [row["epoch"] for row in run_folder.read_metrics(tmp_path)] == [1]
+
+
+def test_a_finished_run_is_left_alone(tmp_path):
+    config = tiny_config(train__epochs=1)
+    first = loop.train(config, tmp_path)
+    rows = (tmp_path / "metrics.jsonl").read_text()
+    assert loop.train(config, tmp_path) == first
+    assert (tmp_path / "metrics.jsonl").read_text() == rows
+
+
+def test_best_checkpoint_is_kept_beside_the_latest_two(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        for step, score in ((1, 10.0), (2, 30.0), (3, 20.0), (4, 25.0), (5, None), (6, 26.0)):
+            checkpoints.save(step, {"x": jnp.full(3, float(step))}, {}, score=score)
+        like = {"x": jnp.zeros(3)}
+        assert checkpoints.restore_best(like).step == 2
+        assert checkpoints.restore_latest(like).step == 6
+        assert sorted(int(p.name) for p in (tmp_path / "checkpoints").iterdir()) == [2, 5, 6]
+
+
+def test_checkpoint_keeps_types_and_values(tmp_path):
+    tree = {
+        "a": jnp.arange(3, dtype=jnp.int32),
+        "b": {"c": jnp.asarray([1 + 2j], jnp.complex64), "d": jnp.asarray(0.1)},
+    }
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(7, tree, {"seed": 1}, score=1.0)
+    with Checkpoints(tmp_path, read_only=True) as checkpoints:
+        restored = checkpoints.restore_latest(jax.eval_shape(lambda: tree))
+    assert_equal_trees(tree, restored.tree)
+    assert jax.tree.map(lambda x: x.dtype, tree) == jax.tree.map(lambda x: x.dtype, restored.tree)
+
+
+def test_non_finite_loss_stops_and_names_the_last_good_checkpoint(tmp_path, monkeypatch):
+    config = tiny_config(train__epochs=2)
+    made = loop.make_train_step
+
+    def exploding(*args, **kwargs):
+        step = made(*args, **kwargs)
+
+        def run(state, *rest):
+            poisoned = int(state.step) == 5  # in the second epoch of four steps each
+            state, loss = step(state, *rest)
+            return state, loss * jnp.nan if poisoned else loss
+
+        return run
+
+    monkeypatch.setattr(loop, "make_train_step", exploding)
+    with pytest.raises(loop.NonFiniteLossError, match=r"at step 6; last good checkpoint: step 4"):
+        loop.train(config, tmp_path)
+    with Checkpoints(tmp_path, read_only=True) as checkpoints:
+        assert checkpoints.latest_step() == 4
+
+
+def test_parameters_spoilt_by_the_last_update_are_never_saved(tmp_path, monkeypatch):
+    config = tiny_config(train__epochs=2)
+    made = loop.make_train_step
+
+    def spoiling(*args, **kwargs):
+        step = made(*args, **kwargs)
+
+        def run(state, *rest):
+            last = int(state.step) == 7  # of the second epoch: its loss is finite still
+            state, loss = step(state, *rest)
+            if last:
+                spoilt = state.params | {"filter": state.params["filter"] * jnp.nan}
+                state = state.replace(params=spoilt)
+            return state, loss
+
+        return run
+
+    monkeypatch.setattr(loop, "make_train_step", spoiling)
+    with pytest.raises(loop.NonFiniteLossError, match=r"at step 8; last good checkpoint: step 4"):
+        loop.train(config, tmp_path)
+    assert [row["step"] for row in run_folder.read_metrics(tmp_path)] == [4]
+
+
+def test_a_teacher_of_another_split_or_unfinished_is_refused(tmp_path):
+    """Its training may have seen what the student is scored on; its checkpoint may still change."""
+    teacher = tiny_config(train__epochs=1, data__seed=1)
+    loop.train(teacher, tmp_path / "teacher")
+    student = tiny_config(train__epochs=1, distill__teacher=str(tmp_path / "teacher"))
+    student.regime = Regime.STUDENT
+    with pytest.raises(InputError, match="other validation or test images"):
+        loop.prepare(student, tmp_path / "student")
+    student.data.seed = 1
+    student.data.train_images = 48  # fewer of the same: the held-back images are what counts
+    assert loop.prepare(student, tmp_path / "student").teacher is not None
+    (tmp_path / "teacher/metrics.jsonl").unlink()
+    with pytest.raises(InputError, match="finished 0 of 1 epochs"):
+        loop.prepare(student, tmp_path / "student")
+
+
+def test_a_folder_in_use_is_refused(tmp_path):
+    with run_folder.lock(tmp_path), pytest.raises(InputError, match="another process is training"):
+        loop.train(tiny_config(), tmp_path)
+
+
+@pytest.mark.parametrize("left_behind", ["run.json.tmp", "run.lock"])
+def test_a_session_killed_before_run_json_was_written_blocks_nothing(tmp_path, left_behind):
+    (tmp_path / left_behind).write_text("{")
+    run_folder.check_workdir(tmp_path, tiny_config(), {"data": "x"})
+
+
+# Processes: what a power cut or a batch queue does
+
+
+COMMAND = """
+import os, sys, threading, time, glob
+sys.argv = ["train", *sys.argv[1:]]
+if os.environ.get("KILL_IN_SAVE"):
+    # Dies as soon as the temporary folder of the second checkpoint appears: within a save.
+    def watch():
+        while True:
+            if glob.glob(os.environ["KILL_IN_SAVE"] + "/checkpoints/8*tmp*"):
+                os.kill(os.getpid(), 9)
+            time.sleep(0.0002)
+    threading.Thread(target=watch, daemon=True).start()
+from jax_kdpr import cli, train
+cli.run(train.main)
+"""
+
+
+def command_line(workdir: Path, config_file: Path) -> list[str]:
+    return [sys.executable, "-c", COMMAND, f"--config={config_file}", f"--workdir={workdir}"]
+
+
+@pytest.fixture(scope="module")
+def config_file(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("config") / "tiny.py"
+    path.write_text(
+        "from jax_kdpr.config import Config\n"
+        "def get_config():\n"
+        "    config = Config()\n"
+        "    config.data.size, config.net.widths = 16, (8, 16)\n"
+        "    config.data.train_images = 64\n"
+        "    config.data.validation_images = config.data.test_images = 32\n"
+        "    config.spectral.iterations = 5\n"
+        "    config.train.batch_size = config.train.eval_batch_size = 16\n"
+        "    config.train.epochs = 4\n"
+        "    return config\n"
+    )
+    return path
+
+
+def final_rows(workdir: Path) -> list[dict]:
+    return [
+        {name: value for name, value in row.items() if "seconds" not in name}
+        for row in run_folder.read_metrics(workdir)
+    ]
+
+
+@pytest.mark.slow
+def test_sigkill_in_an_epoch_and_in_a_save_lose_nothing(tmp_path, config_file):
+    environment = os.environ | {"XLA_FLAGS": ""}  # one device, as a user has it
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    subprocess.run(command_line(whole, config_file), env=environment, check=True)
+
+    # In the middle of a save.
+    in_save = subprocess.run(
+        command_line(killed, config_file), env=environment | {"KILL_IN_SAVE": str(killed)}
+    )
+    assert in_save.returncode == -signal.SIGKILL
+    assert list((killed / "checkpoints").glob("8*tmp*")), "not killed within the save"
+
+    # In the middle of an epoch: once the epoch after the resumed one is under way.
+    process = subprocess.Popen(command_line(killed, config_file), env=environment)
+    while not (final_rows(killed) and final_rows(killed)[-1]["step"] >= 8):
+        assert process.poll() is None
+        time.sleep(0.002)
+    process.kill()
+    process.wait()
+
+    last = subprocess.run(
+        command_line(killed, config_file), env=environment, capture_output=True, text=True
+    )
+    assert last.returncode == 0 and "resuming" in last.stdout
+    assert final_rows(killed) == final_rows(whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_leaves(tmp_path, config_file, number):
+    environment = os.environ | {"XLA_FLAGS": ""}
+    command = [*command_line(tmp_path / "run", config_file), "--config.train.epochs=200"]
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    while not final_rows(tmp_path / "run"):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, messages = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert "saved; run the same command again" in messages
+    step = max(int(p.name) for p in (tmp_path / "run/checkpoints").iterdir())
+    assert step >= final_rows(tmp_path / "run")[-1]["step"]
