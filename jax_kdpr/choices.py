@@ -46,6 +46,21 @@ class Weights(enum.StrEnum):
     OPTIMAL = "optimal"
 
 
+class Gradient(enum.StrEnum):
+    """How the power iteration is differentiated: `physics.power_iteration`."""
+
+    UNROLLED = "unrolled"
+    SEGMENTS = "segments"
+    IMPLICIT = "implicit"
+
+
+class Gauge(enum.StrEnum):
+    """What sets the estimate's global phase: `physics.spectral.fix_global_phase`."""
+
+    START = "start"
+    MEAN = "mean"
+
+
 class Norm(enum.StrEnum):
     """Norm layers of the U-Net."""
 

@@ -12,6 +12,8 @@ from typing import Any
 
 from jax_kdpr import config_fields
 from jax_kdpr.choices import (
+    Gauge,
+    Gradient,
     Inputs,
     NoiseKind,
     Norm,
@@ -81,6 +83,8 @@ class SpectralConfig:
     threshold: float = 0.6  # weights threshold: p
     filter_size: int = 5  # taps each way
     filter_sigma: float = 1.0  # pixels, of its Gaussian start
+    gradient: Gradient = Gradient.SEGMENTS
+    gauge: Gauge = Gauge.START
 
 
 @dataclass(kw_only=True, slots=True)

@@ -80,6 +80,8 @@ def make_system(
     threshold: float = 0.6,
     filter_size: int = 5,
     filter_sigma: float = 1.0,
+    gradient: str = "segments",
+    gauge: str = "start",
     inputs: str = "re_im",
     widths: tuple[int, ...] = (32, 64, 128, 256),
     norm: str = "batch",
@@ -97,6 +99,8 @@ def make_system(
         weights: Weights of Gamma, with their `fraction` and `threshold` (`physics.spectral`).
         filter_size: Taps of the learned filter each way, odd.
         filter_sigma: Width of its Gaussian start, pixels.
+        gradient: How the iterations are differentiated (`physics.power_iteration`).
+        gauge: What sets the estimate's global phase, "start" or "mean" (`physics.spectral`).
         inputs: What the network sees of z: "re_im" or "abs_phase" (modulus, angle / pi).
         widths: Features of the U-Net per resolution.
         norm: Its norm layer: "batch", "group" or "none".
@@ -138,6 +142,8 @@ def make_system(
             weights=weights,
             fraction=fraction,
             threshold=threshold,
+            gradient=gradient,
+            gauge=gauge,
         )
 
     measure_batch = data_parallel(measure_one, mesh)

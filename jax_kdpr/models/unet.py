@@ -3,11 +3,11 @@
 from functools import partial
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from jax_kdpr.models.resampling import max_pool, upsample
 from jax_kdpr.types import Features, Images
 
 GROUPS = 8  # of a group norm
@@ -95,12 +95,12 @@ class UNet(nnx.Module):
         skips = []
         for block in list(self.encoder)[:-1]:
             skips.append(block(x, train=train))
-            x = nnx.max_pool(skips[-1], (2, 2), strides=(2, 2))
+            x = max_pool(skips[-1])
         bottleneck = self.encoder[-1](x, train=train)
 
         x = bottleneck
         for block, skip in zip(self.decoder, reversed(skips), strict=True):
-            x = block(jnp.concatenate([_upsample(x), skip], axis=-1), train=train)
+            x = block(jnp.concatenate([upsample(x), skip], axis=-1), train=train)
         return UNetOutput(image=nnx.sigmoid(self.head(x)), bottleneck=bottleneck)
 
 
@@ -125,8 +125,3 @@ def _apply_norm(layer: nnx.Module | None, x: Features, *, train: bool) -> Featur
     if isinstance(layer, nnx.BatchNorm):
         return layer(x, use_running_average=not train)
     return x if layer is None else layer(x)  # pyright: ignore[reportCallIssue]
-
-
-def _upsample(x: Features) -> Float[Array, "b up_h up_w f"]:
-    b, h, w, c = x.shape
-    return jax.image.resize(x, (b, 2 * h, 2 * w, c), method="linear")

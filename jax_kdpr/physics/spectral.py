@@ -8,11 +8,10 @@ low-pass filter G_psi between the iterations that makes the estimate.
 
 import math
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Complex, Float
+from jaxtyping import Array, Complex
 
 from jax_kdpr.physics.cdp import (
     back_propagate,
@@ -20,6 +19,7 @@ from jax_kdpr.physics.cdp import (
     propagate,
     sensor_oversample,
 )
+from jax_kdpr.physics.power_iteration import power_iteration, safe_sqrt
 from jax_kdpr.types import Field, Intensity, Kernel, Phases, Scalar
 
 
@@ -114,6 +114,8 @@ def filtered_spectral_init(
     weights: str = "soft",
     fraction: float = 1 / 6,
     threshold: float = 0.6,
+    gradient: str = "segments",
+    gauge: str = "start",
 ) -> tuple[Field, Scalar]:
     """Estimates the scene from its CDPs: algorithm 1, T power iterations of G_psi Gamma.
 
@@ -124,21 +126,21 @@ def filtered_spectral_init(
         intensity: CDPs y of one sample, any unit.
         phases: Mask phases in radians.
         kernel: Real filter taps, an odd number each way; its overall scale does not matter.
-        start: z^(0), not zero. It sets the estimate's global phase: keep it fixed.
+        start: z^(0), not zero. With gauge "start" it sets the estimate's global phase: keep it
+            fixed.
         iterations: T, at least 1.
         weights: Kind of weights, with their `fraction` and `threshold`: see `spectral_weights`.
+        gradient: How the iterations are differentiated: see `physics.power_iteration`.
+        gauge: What sets the global phase, which no measurement holds: see `fix_global_phase`.
 
     Returns:
         estimate: z scaled to the norm that the intensity implies, sqrt(sum(y) / k).
-        residual: norm(M u - <u, M u> u) / norm(M u), M = G_psi Gamma, at the last but one unit
-            iterate u, whose image under M is the estimate. 0 at a fixed point, in [0, 1], and
-            without gradient.
+        residual: How far z is from a fixed point, in [0, 1]: see `power_iteration`.
 
     Raises:
-        ValueError: If shapes do not belong together or `iterations` is less than 1.
+        ValueError: If shapes do not belong together, `iterations` is less than 1, or a name is
+            unknown.
     """
-    if iterations < 1:
-        raise ValueError(f"iterations: expected at least 1, got {iterations}")
     snapshots, height, width = phases.shape
     sensor_oversample(intensity.shape, phases.shape)
     weight = spectral_weights(
@@ -150,29 +152,39 @@ def filtered_spectral_init(
     )
     # The scale of Gamma cancels in the normalisation; 1 / k keeps the numbers near 1.
     response = filter_response(kernel, height, width) / snapshots
-    transmittance = mask_transmittance(phases)
 
-    # Recomputing an iteration in the backward pass is cheaper than storing its spectra, in time
-    # and memory: what is stored is one [h w] iterate each.
-    @jax.checkpoint
-    def iterate(z: Field) -> Field:
+    def filtered_gamma(operator, z: Field) -> Field:
+        weight, transmittance, response = operator
         spectra = weight * propagate(z, transmittance, intensity.shape[1:])
-        filtered = jnp.fft.ifft2(response * jnp.fft.fft2(back_propagate(spectra, transmittance)))
-        return filtered / _norm(filtered)
+        return jnp.fft.ifft2(response * jnp.fft.fft2(back_propagate(spectra, transmittance)))
 
-    before_last = lax.fori_loop(0, iterations - 1, lambda _, z: iterate(z), start / _norm(start))
-    z = iterate(before_last)
-
-    overlap = jnp.vdot(before_last, z)
-    residual = lax.stop_gradient(_norm(z - overlap * before_last))
-    implied_norm = _safe_sqrt(jnp.maximum(jnp.sum(intensity), 0.0) / snapshots)
-    return implied_norm * z, residual
-
-
-def _norm(field: Field) -> Float[Array, ""]:
-    """Euclidean norm whose gradient is finite at zero."""
-    return _safe_sqrt(jnp.sum(jnp.square(field.real) + jnp.square(field.imag)))
+    z, residual = power_iteration(
+        filtered_gamma,
+        (weight, mask_transmittance(phases), response),
+        start,
+        iterations=iterations,
+        gradient=gradient,
+    )
+    implied_norm = safe_sqrt(jnp.maximum(jnp.sum(intensity), 0.0) / snapshots)
+    return implied_norm * fix_global_phase(z, gauge=gauge), residual
 
 
-def _safe_sqrt(value: Float[Array, ""]) -> Float[Array, ""]:
-    return jnp.sqrt(jnp.maximum(value, jnp.finfo(value.dtype).tiny))
+def fix_global_phase(field: Field, *, gauge: str) -> Field:
+    """Settles the global phase: "start" leaves it as it came, "mean" makes the mean real, positive.
+
+    With "mean" the estimate no longer depends on the start vector's phase, nor on how many
+    iterations there were. A field of zero mean is left as it is.
+
+    Raises:
+        ValueError: If `gauge` is neither.
+    """
+    match gauge:
+        case "start":
+            return field
+        case "mean":
+            mean = jnp.mean(field)
+            power = jnp.square(mean.real) + jnp.square(mean.imag)
+            vanishes = power < jnp.finfo(power.dtype).tiny
+            modulus = jnp.sqrt(jnp.where(vanishes, 1.0, power))
+            return jnp.where(vanishes, 1.0, jnp.conj(mean) / modulus) * field
+    raise ValueError(f"gauge: expected start or mean, got {gauge!r}")
