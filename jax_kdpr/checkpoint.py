@@ -108,6 +108,10 @@ class Checkpoints:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends what Orbax still has open."""
         self._manager.close()
 
     def save(self, step: int, tree: PyTree, config: dict, *, score: float | None = None) -> None:
@@ -125,12 +129,13 @@ class Checkpoints:
             metrics=None if score is None else {SCORE: score},
         )
 
-    def restore_latest(self, like: PyTree) -> Restored | None:
-        """Reads the newest readable checkpoint; None if there is none.
+    def restore_latest(self, like: PyTree, *, not_after: int | None = None) -> Restored | None:
+        """Reads the newest readable checkpoint, of a step up to `not_after`; None if there is none.
 
         `like` has the structure, shapes and types to return: all of the saved tree, or a part.
         """
         steps = sorted(self._manager.all_steps(), reverse=True)
+        steps = [step for step in steps if not_after is None or step <= not_after]
         return self._restore(steps, like) if steps else None
 
     def restore_best(self, like: PyTree) -> Restored:

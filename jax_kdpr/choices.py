@@ -69,6 +69,29 @@ class Norm(enum.StrEnum):
     NONE = "none"
 
 
+class Precision(enum.StrEnum):
+    """Arithmetic of the network's convolutions; physics, losses and weights are float32 always."""
+
+    FLOAT32 = "float32"
+    TF32 = "tf32"  # on NVIDIA GPUs: float32 with a mantissa of 10 bits; elsewhere float32
+    BFLOAT16 = "bfloat16"
+
+
+class TargetMode(enum.StrEnum):
+    """Where a student's step gets its teacher's CDP and features from: `training.targets`."""
+
+    AUTO = "auto"  # cached where they never change and fit
+    LIVE = "live"  # the teacher runs in every step
+    CACHED = "cached"
+
+
+class TargetType(enum.StrEnum):
+    """Number type of cached targets."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+
+
 class Inputs(enum.StrEnum):
     """What the network sees of the spectral estimate: `systems.network_input`."""
 

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from absl import app, flags
 from ml_collections import config_flags
 
-from jax_kdpr import checkpoint, config_fields
+from jax_kdpr import checkpoint, config_fields, config_rules, runtime
 from jax_kdpr import config as config_lib
 from jax_kdpr.errors import InputError
 
@@ -43,6 +43,7 @@ def run(main: Callable[[list[str]], int | None]) -> None:
 
     def guarded(argv: Sequence[str]) -> int | None:
         checkpoint.quiet_logs()
+        runtime.set_up()
         try:
             return main(list(argv[1:]))
         except InputError as failure:
@@ -68,7 +69,7 @@ def read_config(flag: flags.FlagHolder) -> config_lib.Config:
             f"got {type(flag.value).__name__}"
         )
     config = config_lib.check_types(flag.value)
-    config_lib.validate(config)
+    config_rules.validate(config)
     return config
 
 

@@ -5,6 +5,7 @@ overrides single fields (`--config.optim.mask_lr=0.02`). Classes have slots, so 
 raises instead of being carried along unread. Defaults are the paper's where it states them.
 """
 
+import copy
 import dataclasses
 import math
 from dataclasses import dataclass, field
@@ -17,15 +18,17 @@ from jax_kdpr.choices import (
     Inputs,
     NoiseKind,
     Norm,
+    Precision,
     Regime,
     Regulariser,
     SceneKind,
     Schedule,
     Source,
+    TargetMode,
+    TargetType,
     Weights,
 )
 from jax_kdpr.config_fields import flatten, shallow
-from jax_kdpr.errors import InputError
 
 
 @dataclass(kw_only=True, slots=True)
@@ -94,6 +97,7 @@ class NetConfig:
     widths: tuple[int, ...] = (32, 64, 128, 256)
     norm: Norm = Norm.BATCH
     inputs: Inputs = Inputs.RE_IM
+    precision: Precision = Precision.TF32
 
 
 @dataclass(kw_only=True, slots=True)
@@ -103,6 +107,9 @@ class LossConfig:
     alpha: float = 1.0  # task
     beta: float = 0.0  # CDP loss, student only
     rho: float = 1e-3  # mask regulariser
+    alphas: tuple[float, ...] = ()  # one for each member of an ensemble, in place of alpha
+    betas: tuple[float, ...] = ()
+    rhos: tuple[float, ...] = ()
 
 
 @dataclass(kw_only=True, slots=True)
@@ -110,6 +117,8 @@ class DistillConfig:
     """The student's teacher."""
 
     teacher: str = ""  # run folder of the trained teacher
+    targets: TargetMode = TargetMode.AUTO
+    target_type: TargetType = TargetType.FLOAT32  # of cached targets
 
 
 @dataclass(kw_only=True, slots=True)
@@ -128,8 +137,9 @@ class TrainConfig:
 
     epochs: int = 120
     batch_size: int = 64
-    eval_batch_size: int = 128  # validation and test
-    devices: int = 1  # local devices to spread each batch over
+    eval_batch_size: int = 0  # validation and test; 0: 128 on a CPU, what fits on a GPU
+    devices: int = 0  # local devices to spread each batch over; 0: every CPU core, or one GPU
+    scan_steps: int = 0  # steps in one call of the device; 0: 1 on a CPU, about 64 on a GPU
     tensorboard: bool = False  # event files beside metrics.jsonl; wants the extra `tensorboard`
 
 
@@ -139,6 +149,7 @@ class Config:
 
     regime: Regime = Regime.E2E
     seed: int = 0  # of masks, filter start, network and noise
+    ensemble: int = 1  # runs of seed, seed + 1, ... (or of loss weights) in one program
     data: DataConfig = field(default_factory=DataConfig)
     scene: SceneConfig = field(default_factory=SceneConfig)
     masks: MaskConfig = field(default_factory=MaskConfig)
@@ -156,19 +167,8 @@ class Config:
 LOCATIONS = ("data.dir", "data.tfds_manual_dir", "distill.teacher")
 
 
-# Options that are read only together with a choice elsewhere. Setting one without it is refused, or
-# its owner would believe in noise, images or levels that are not there.
-READ_ONLY_WITH = {
-    "data.dir": ("data.source", (Source.FASHION_MNIST, Source.IMAGES)),
-    "data.tfds_manual_dir": ("data.source", (Source.FASHION_MNIST,)),
-    "data.rescale": ("data.source", (Source.IMAGES,)),
-    "scene.min_amplitude": ("scene.kind", (SceneKind.COMPLEX,)),
-    "masks.levels": ("masks.regulariser", (Regulariser.LEVELS,)),
-    "noise.snr_db": ("noise.kind", (NoiseKind.GAUSSIAN,)),
-    "noise.photons": ("noise.kind", (NoiseKind.POISSON,)),
-    "spectral.fraction": ("spectral.weights", (Weights.TOPK,)),
-    "spectral.threshold": ("spectral.weights", (Weights.THRESHOLD,)),
-}
+# Lists of loss weights, one for each member of an ensemble, and the weight that each replaces.
+MEMBER_WEIGHTS = {"loss.alphas": "alpha", "loss.betas": "beta", "loss.rhos": "rho"}
 
 
 def system_arguments(config: Config) -> dict[str, Any]:
@@ -186,6 +186,7 @@ def system_arguments(config: Config) -> dict[str, Any]:
         "inputs": config.net.inputs,
         "widths": config.net.widths,
         "norm": config.net.norm,
+        "precision": config.net.precision,
         **shallow(config.spectral),
     }
 
@@ -200,112 +201,28 @@ def data_arguments(config: Config) -> dict[str, Any]:
     return shallow(config.data)
 
 
-def validate(config: Config) -> None:
-    """Checks what single types cannot: ranges, and fields that must fit each other.
+def members(config: Config) -> list[tuple[str, Config]]:
+    """Returns the single runs that an ensemble is made of, each with a name for its folder.
 
-    Raises:
-        InputError: One line: field, expected, got, what to do.
+    Where the loss weights have a value for each member, these are what differs, else the seeds.
     """
-    c = config
-
-    def need(holds, message):
-        if not holds:
-            raise InputError(message)
-
-    def need_in(path, low, high=math.inf):
-        value = flatten(c)[path]
-        bounds = f"at least {low:g}" if high == math.inf else f"in [{low:g}, {high:g}]"
-        need(low <= value <= high, f"{path}: expected {bounds}, got {value:g}")
-
-    def need_positive(path):
-        value = flatten(c)[path]
-        need(0 < value < math.inf, f"{path}: expected a number above 0, got {value:g}")
-
-    for path, value in flatten(c).items():
-        need(
-            not isinstance(value, float) or math.isfinite(value),
-            f"{path}: expected a finite number, got {value}",
-        )
-    for path in ("data.train_images", "data.validation_images", "data.test_images"):
-        need_in(path, 0)
-    for path in ("seed", "data.seed"):
-        value = flatten(c)[path]
-        need(0 <= value < 2**32, f"{path}: expected an integer in [0, 2^32), got {value}")
-    for path in ("masks.snapshots", "spectral.iterations", "train.epochs", "train.batch_size"):
-        need_in(path, 1)
-    for path in ("train.eval_batch_size", "train.devices"):
-        need_in(path, 1)
-    for path in ("scene.phase_range", "spectral.filter_sigma", "optim.net_lr"):
-        need_positive(path)
-    for path in ("optim.mask_lr", "optim.filter_lr", "loss.rho"):
-        need_in(path, 0)
-    for path in ("data.validation_fraction", "data.test_fraction", "scene.min_amplitude"):
-        need_in(path, 0, 1)
-    need_in("masks.oversample", 1, 2)
-    need_in("noise.photons", 1, 2e9)  # counts are drawn as 32-bit integers
-    need_in("masks.levels", 2)
-    need_in("spectral.threshold", 0, 1)
-    need_in("data.size", 11)  # the SSIM window
-    need(
-        0 < c.spectral.fraction <= 1,
-        f"spectral.fraction: expected in (0, 1], got {c.spectral.fraction:g}",
-    )
-    need(
-        c.spectral.filter_size % 2 == 1 and 1 <= c.spectral.filter_size <= c.data.size,
-        f"spectral.filter_size: expected an odd number up to data.size = {c.data.size}, "
-        f"got {c.spectral.filter_size}",
-    )
-    need(
-        len(c.net.widths) >= 2 and min(c.net.widths) >= 1,
-        f"net.widths: expected two or more positive widths, got {c.net.widths}",
-    )
-    if c.net.norm == Norm.GROUP:
-        need(
-            all(width % 8 == 0 for width in c.net.widths),
-            f"net.widths: norm group wants multiples of 8, got {c.net.widths}",
-        )
-    factor = 2 ** (len(c.net.widths) - 1)
-    below = c.data.size // factor * factor
-    need(
-        c.data.size % factor == 0,
-        f"data.size: expected a multiple of {factor} for a U-Net of {len(c.net.widths)} widths, "
-        f"got {c.data.size}; set it to {f'{below} or ' if below else ''}{below + factor}, "
-        "or change net.widths",
-    )
-    need(
-        c.train.batch_size % c.train.devices == 0
-        and c.train.eval_batch_size % c.train.devices == 0,
-        f"train.devices: expected a divisor of train.batch_size = {c.train.batch_size} and "
-        f"train.eval_batch_size = {c.train.eval_batch_size}, got {c.train.devices}",
-    )
-    flat, default = flatten(c), flatten(Config())
-    for path, (choice, readers) in READ_ONLY_WITH.items():
-        need(
-            flat[path] == default[path] or flat[choice] in readers,
-            f"{path}: is read only with {choice} {' or '.join(readers)}, got {flat[path]!r} with "
-            f"{flat[choice]}; set {choice}, or leave {path} out",
-        )
-    if c.regime == Regime.STUDENT:
-        sigma = 1 - c.loss.alpha - c.loss.beta
-        need_in("loss.alpha", 0, 1)
-        need_in("loss.beta", 0, 1)
-        need(
-            sigma > -1e-9,
-            "loss: expected sigma = 1 - alpha - beta in [0, 1], got "
-            f"{sigma:.6g} (alpha = {c.loss.alpha:g}, beta = {c.loss.beta:g}); lower one of them",
-        )
-        need(
-            bool(c.distill.teacher),
-            "distill.teacher: a student needs the run folder of a trained teacher, got none; "
-            "train one with regime teacher, then set --config.distill.teacher=RUN_DIR",
-        )
-    else:
-        need_positive("loss.alpha")
-        need(
-            c.loss.beta == 0 and not c.distill.teacher,
-            f"loss.beta, distill.teacher: only regime student has a teacher, got {c.loss.beta:g} "
-            f"and {c.distill.teacher!r} with regime {c.regime}; unset them or set regime=student",
-        )
+    if config.ensemble == 1:
+        return [("", config)]
+    runs = []
+    for number in range(config.ensemble):
+        member = copy.deepcopy(config)
+        member.ensemble, member.train.devices = 1, 1
+        given = []
+        for path, single in MEMBER_WEIGHTS.items():
+            values = getattr(member.loss, path.removeprefix("loss."))
+            if values:
+                setattr(member.loss, single, values[number])
+                setattr(member.loss, path.removeprefix("loss."), ())
+                given.append(f"{single}-{values[number]:g}")
+        if not given:
+            member.seed += number
+        runs.append(("_".join(given) or f"seed-{member.seed}", member))
+    return runs
 
 
 def to_dict(config: Config) -> dict[str, Any]:

@@ -12,13 +12,23 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import flags
 
-from jax_kdpr import checkpoint, cli, config, config_fields, evaluation, plots, run_folder
+from jax_kdpr import (
+    checkpoint,
+    cli,
+    config,
+    config_fields,
+    evaluation,
+    plots,
+    run_folder,
+    runtime,
+)
 from jax_kdpr.config import Config, Regime
 from jax_kdpr.data import sources
 from jax_kdpr.errors import InputError
 from jax_kdpr.evaluation import CONSTANT, MEAN_IMAGE, RECOVERED, SPECTRAL, Samples, summarise
 from jax_kdpr.metrics import ImageScores
 from jax_kdpr.physics.masks import wrap_phases
+from jax_kdpr.sharding import make_mesh
 from jax_kdpr.trained import load_trained, run_keys
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Run folder; more may follow it.")
@@ -88,18 +98,23 @@ def evaluate_run(workdir: Path, *, samples: int = 4, data_dir: str = "") -> Eval
             f"{workdir}: its data have changed (digest {dataset.digest[:12]}, trained on "
             f"{recorded[:12]}); give --data_dir with the data it was trained on"
         )
-    trained = load_trained(workdir, run)
+    batch_size = runtime.choose_eval_batch(
+        run.train.eval_batch_size, size=run.data.size, features=run.net.widths[0]
+    )
+    mesh = make_mesh(runtime.choose_devices(0, batch_size))
+    trained = load_trained(workdir, run, mesh=mesh)
     key = run_keys(run.seed).evaluation
     scores = evaluation.score_test_images(
         trained,
         dataset,
         size=run.data.size,
         scene=config.scene_arguments(run),
-        batch_size=run.train.eval_batch_size,
+        batch_size=batch_size,
         key=key,
+        mesh=mesh,
     )
     shown = evaluation.sample_outputs(
-        trained,
+        load_trained(workdir, run),  # on one device: any number of samples
         dataset,
         size=run.data.size,
         scene=config.scene_arguments(run),

@@ -1,10 +1,12 @@
 """Scores of a trained system on its test images, beside baselines that need no training."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from jax_kdpr import metrics
@@ -12,6 +14,7 @@ from jax_kdpr.data.batches import over_batches, take_batch
 from jax_kdpr.data.sources import Dataset
 from jax_kdpr.metrics import ImageScores
 from jax_kdpr.physics.scenes import field_image, scene_channels, scene_field
+from jax_kdpr.sharding import replicate, shard_batch
 from jax_kdpr.systems import Output
 from jax_kdpr.trained import Trained
 from jax_kdpr.types import Image, Images, Key
@@ -49,6 +52,7 @@ def score_test_images(
     scene: dict[str, Any],
     batch_size: int,
     key: Key,
+    mesh: Mesh | None = None,
 ) -> dict[str, ImageScores]:
     """Scores each test image: the recovery, the spectral estimate alone, and two trivial answers.
 
@@ -59,6 +63,7 @@ def score_test_images(
         scene: Keyword arguments of `scene_field`.
         batch_size: Images at a time.
         key: For sensor noise.
+        mesh: Devices to spread a batch over, as the system was built for.
 
     Returns:
         {RECOVERED, SPECTRAL, CONSTANT, MEAN_IMAGE: scores of all test images, in order}.
@@ -69,7 +74,7 @@ def score_test_images(
     # What is large is an argument: as a closure it would be compiled into the program.
     @jax.jit
     def score_batch(variables, test, indices, batch_key):
-        images = take_batch(test, indices, size=size, channels=channels)
+        images = shard_batch(take_batch(test, indices, size=size, channels=channels), mesh)
         output, _ = trained.system.apply(*variables, images, batch_key)
 
         def read(image, estimate):
@@ -84,8 +89,9 @@ def score_test_images(
         }
         return {name: metrics.score(answer, images) for name, answer in answers.items()}
 
+    variables, test = replicate((trained.variables, dataset.test), mesh)
     return over_batches(
-        lambda indices, batch_key: score_batch(trained.variables, dataset.test, indices, batch_key),
+        partial(score_batch, variables, test),
         len(dataset.test),
         batch_size=batch_size,
         key=key,

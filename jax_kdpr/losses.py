@@ -69,10 +69,10 @@ def weighted_sum(
     mask: Scalar,
     cdp: Scalar,
     feature: Scalar,
-    alpha: float,
-    rho: float,
-    beta: float = 0.0,
-    sigma: float = 0.0,
+    alpha: Scalar | float,
+    rho: Scalar | float,
+    beta: Scalar | float = 0.0,
+    sigma: Scalar | float = 0.0,
 ) -> Losses:
     """Eq. 7: alpha task + rho mask + beta cdp + sigma feature; eq. 4 with beta = sigma = 0."""
     total = alpha * task + rho * mask + beta * cdp + sigma * feature

@@ -85,6 +85,7 @@ def make_system(
     inputs: str = "re_im",
     widths: tuple[int, ...] = (32, 64, 128, 256),
     norm: str = "batch",
+    precision: str = "tf32",
     mesh: Mesh | None = None,
 ) -> System:
     """Builds the pure functions of one system. Nothing is allocated until `init` is called.
@@ -104,12 +105,20 @@ def make_system(
         inputs: What the network sees of z: "re_im" or "abs_phase" (modulus, angle / pi).
         widths: Features of the U-Net per resolution.
         norm: Its norm layer: "batch", "group" or "none".
+        precision: Arithmetic of its convolutions (`models.unet`).
         mesh: Devices to spread the batch over; None for one device.
     """
     channels = scene_channels(scene)
 
     def build_net(rngs: nnx.Rngs) -> UNet:
-        return UNet(in_channels=2, out_channels=channels, widths=widths, norm=norm, rngs=rngs)
+        return UNet(
+            in_channels=2,
+            out_channels=channels,
+            widths=widths,
+            norm=norm,
+            precision=precision,
+            rngs=rngs,
+        )
 
     # The structure of the network without its numbers: static, closed over by `recover`.
     net_graph, net_shapes, stats_shapes = nnx.split(

@@ -10,6 +10,7 @@ from pathlib import Path
 from absl import flags
 
 from jax_kdpr import cli
+from jax_kdpr.config import members
 from jax_kdpr.errors import InputError
 from jax_kdpr.training import loop
 
@@ -32,11 +33,15 @@ def main(positional: list[str]) -> int:
     except loop.NonFiniteLossError as failure:
         print(f"error: {failure}", file=sys.stderr)
         return 1
-    print(
-        f"done: validation {final['validation_psnr']:.2f} dB (pooled "
-        f"{final['validation_psnr_pooled']:.2f} dB), SSIM {final['validation_ssim']:.3f}; "
-        f"python -m jax_kdpr.evaluate --workdir {WORKDIR.value}"
-    )
+    names = [name for name, _ in members(config)]
+    for name, scores in zip(names, final, strict=True):
+        print(
+            f"done: {name + ', ' if name else ''}validation {scores['validation_psnr']:.2f} dB "
+            f"(pooled {scores['validation_psnr_pooled']:.2f} dB), "
+            f"SSIM {scores['validation_ssim']:.3f}"
+        )
+    folders = " ".join(str(Path(WORKDIR.value) / name) for name in names)
+    print(f"next: python -m jax_kdpr.evaluate --workdir {folders}")
     return 0
 
 

@@ -1,5 +1,6 @@
 """The config: round trips, every rule of `validate`, and what the shipped files say."""
 
+import enum
 import importlib.util
 import inspect
 import json
@@ -10,6 +11,7 @@ import pytest
 from helpers import rejection
 
 from jax_kdpr import config as config_lib
+from jax_kdpr import config_rules
 from jax_kdpr.config import Config, Inputs, Norm, Regime, Schedule, Source, Weights
 from jax_kdpr.data import sources
 from jax_kdpr.systems import make_system
@@ -52,7 +54,7 @@ def test_shipped_config_validates_and_survives_json(name):
     config = shipped(name)
     if config.regime == Regime.STUDENT:
         config.distill.teacher = "runs/teacher"
-    config_lib.validate(config)
+    config_rules.validate(config)
     back = config_lib.from_dict(json.loads(json.dumps(config_lib.to_dict(config))))
     assert back == config
     for path, value in config_lib.flatten(config).items():
@@ -96,8 +98,11 @@ RANGES = [
     ("spectral.iterations", 0, "at least 1"),
     ("train.epochs", 0, "at least 1"),
     ("train.batch_size", 0, "at least 1"),
-    ("train.eval_batch_size", 0, "at least 1"),
-    ("train.devices", 0, "at least 1"),
+    ("train.eval_batch_size", -1, "at least 0"),
+    ("train.devices", -1, "at least 0"),
+    ("train.scan_steps", -1, "at least 0"),
+    ("ensemble", 0, "at least 1"),
+    ("loss.alphas", (0.5, 0.7), "set ensemble to their number"),
     ("scene.phase_range", 0.0, "above 0"),
     ("scene.phase_range", math.nan, "finite"),
     ("noise.photons", 0.5, "in [1, 2e+09]"),
@@ -130,23 +135,23 @@ RANGES = [
 @pytest.mark.parametrize(("path", "value", "says"), RANGES)
 def test_validate_names_the_field_and_what_it_takes(path, value, says):
     config = changed(Config(), **{path.replace(".", "__"): value})
-    message = rejection(config_lib.validate, config)
+    message = rejection(config_rules.validate, config)
     assert message.startswith(f"{path}: ")
     assert says in message
 
 
 def test_size_that_does_not_divide_suggests_two_that_do():
-    message = rejection(config_lib.validate, changed(Config(), data__size=36))
+    message = rejection(config_rules.validate, changed(Config(), data__size=36))
     assert "set it to 32 or 40" in message
     for size in (32, 40):
-        config_lib.validate(changed(Config(), data__size=size))
+        config_rules.validate(changed(Config(), data__size=size))
 
 
 def test_group_norm_wants_multiples_of_eight():
     config = changed(Config(), net__norm=Norm.GROUP, net__widths=(8, 12))
-    message = rejection(config_lib.validate, config)
+    message = rejection(config_rules.validate, config)
     assert message.startswith("net.widths: ") and "8" in message
-    config_lib.validate(changed(config, net__widths=(8, 16)))
+    config_rules.validate(changed(config, net__widths=(8, 16)))
 
 
 @pytest.mark.parametrize(
@@ -159,19 +164,19 @@ def test_group_norm_wants_multiples_of_eight():
     ],
 )
 def test_validate_rejects_a_student(fields, names):
-    message = rejection(config_lib.validate, student(**fields))
+    message = rejection(config_rules.validate, student(**fields))
     assert all(name in message for name in names), message
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.3, 0.7])
 def test_validate_accepts_the_edges_of_the_loss_weights(alpha):
-    config_lib.validate(student(loss__alpha=alpha, loss__beta=1 - alpha))
+    config_rules.validate(student(loss__alpha=alpha, loss__beta=1 - alpha))
 
 
 @pytest.mark.parametrize("fields", [{"loss__beta": 0.1}, {"distill__teacher": "runs/teacher"}])
 @pytest.mark.parametrize("regime", [Regime.TEACHER, Regime.E2E, Regime.RANDOM])
 def test_only_a_student_has_a_teacher(regime, fields):
-    message = rejection(config_lib.validate, changed(Config(), regime=regime, **fields))
+    message = rejection(config_rules.validate, changed(Config(), regime=regime, **fields))
     assert "loss.beta" in message and "distill.teacher" in message and regime in message
 
 
@@ -292,17 +297,31 @@ def test_paper_configs_are_the_protocol_of_the_paper(regime):
         assert (config.loss.alpha, config.loss.beta) == (1.0, 0.0)
 
 
-@pytest.mark.parametrize("path", config_lib.READ_ONLY_WITH)
+def another(default):
+    """A valid value that is not the default."""
+    match default:
+        case enum.Enum():
+            return next(choice for choice in type(default) if choice != default)
+        case bool():
+            return not default
+        case str():
+            return "somewhere"
+        case int():
+            return default + 1
+    return default * 1.01
+
+
+@pytest.mark.parametrize("path", config_rules.READ_ONLY_WITH)
 def test_an_option_that_nothing_reads_is_refused(path):
-    choice, readers = config_lib.READ_ONLY_WITH[path]
-    default = config_lib.flatten(Config())[path]
-    other = "somewhere" if default == "" else True if default is False else default * 1.01
-    other = int(default) + 1 if isinstance(default, int) and default is not False else other
+    choice, readers = config_rules.READ_ONLY_WITH[path]
+    other = another(config_lib.flatten(Config())[path])
     unread = next(c for c in type(config_lib.flatten(Config())[choice]) if c not in readers)
     fields = {path.replace(".", "__"): other}
     message = rejection(
-        config_lib.validate, changed(Config(), **fields, **{choice.replace(".", "__"): unread})
+        config_rules.validate, changed(Config(), **fields, **{choice.replace(".", "__"): unread})
     )
     assert message.startswith(f"{path}: ") and choice in message
+    if choice == "regime":
+        fields["distill__teacher"] = "runs/teacher"
     for reader in readers:
-        config_lib.validate(changed(Config(), **fields, **{choice.replace(".", "__"): reader}))
+        config_rules.validate(changed(Config(), **fields, **{choice.replace(".", "__"): reader}))

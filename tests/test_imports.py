@@ -12,15 +12,38 @@ PACKAGE = Path(__file__).parent.parent / "jax_kdpr"
 LAYERS = [
     ("errors", "types", "choices"),
     ("physics",),
-    ("models", "sharding", "losses", "metrics", "data", "config", "config_fields", "checkpoint"),
-    ("systems", "presets", "run_folder"),
-    ("trained", "training.state", "training.steps", "training.metric_log"),
+    (
+        "models",
+        "sharding",
+        "runtime",
+        "losses",
+        "metrics",
+        "data",
+        "config",
+        "config_fields",
+        "checkpoint",
+    ),
+    ("systems", "presets", "run_folder", "config_rules"),
+    ("trained", "training.state", "training.targets", "training.metric_log"),
+    ("training.steps",),
+    ("training.preparation",),
     ("evaluation", "training.loop"),
     ("plots", "cli"),
     ("train", "evaluate", "reconstruct", "export_mask", "benchmark", "study"),
 ]
 COMMANDS = LAYERS[-1]
-CONFIG_USERS = {"presets", "run_folder", "cli", "trained", "training.loop", *COMMANDS}
+CONFIG_USERS = {
+    *(
+        "presets",
+        "run_folder",
+        "config_rules",
+        "cli",
+        "trained",
+        "training.preparation",
+        "training.loop",
+    ),
+    *COMMANDS,
+}
 
 
 def module_name(path: Path) -> str:

@@ -68,9 +68,9 @@ def test_resuming_after_each_epoch_is_bit_exact(tmp_path, monkeypatch):
 
 
 def test_the_loop_runs_on_four_devices(tmp_path):
-    one = loop.train(tiny_config(train__epochs=1), tmp_path / "one")
+    one = loop.train(tiny_config(train__epochs=1, train__devices=1), tmp_path / "one")
     four = loop.train(tiny_config(train__epochs=1, train__devices=4), tmp_path / "four")
-    np.testing.assert_allclose(four["validation_psnr"], one["validation_psnr"], atol=0.05)
+    np.testing.assert_allclose(four[0]["validation_psnr"], one[0]["validation_psnr"], atol=0.05)
 
 
 def test_a_signal_before_the_first_step_leaves_no_trace(tmp_path, monkeypatch):
@@ -127,19 +127,19 @@ def test_checkpoint_keeps_types_and_values(tmp_path):
 
 def test_non_finite_loss_stops_and_names_the_last_good_checkpoint(tmp_path, monkeypatch):
     config = tiny_config(train__epochs=2)
-    made = loop.make_train_step
+    made = loop.compile_steps
 
     def exploding(*args, **kwargs):
         step = made(*args, **kwargs)
 
-        def run(state, *rest):
+        def run(state, epoch):
             poisoned = int(state.step) == 5  # in the second epoch of four steps each
-            state, loss = step(state, *rest)
-            return state, loss * jnp.nan if poisoned else loss
+            state, losses = step(state, epoch)
+            return state, losses * jnp.nan if poisoned else losses
 
         return run
 
-    monkeypatch.setattr(loop, "make_train_step", exploding)
+    monkeypatch.setattr(loop, "compile_steps", exploding)
     with pytest.raises(loop.NonFiniteLossError, match=r"at step 6; last good checkpoint: step 4"):
         loop.train(config, tmp_path)
     with Checkpoints(tmp_path, read_only=True) as checkpoints:
@@ -148,22 +148,22 @@ def test_non_finite_loss_stops_and_names_the_last_good_checkpoint(tmp_path, monk
 
 def test_parameters_spoilt_by_the_last_update_are_never_saved(tmp_path, monkeypatch):
     config = tiny_config(train__epochs=2)
-    made = loop.make_train_step
+    made = loop.compile_steps
 
     def spoiling(*args, **kwargs):
         step = made(*args, **kwargs)
 
-        def run(state, *rest):
+        def run(state, epoch):
             last = int(state.step) == 7  # of the second epoch: its loss is finite still
-            state, loss = step(state, *rest)
+            state, losses = step(state, epoch)
             if last:
                 spoilt = state.params | {"filter": state.params["filter"] * jnp.nan}
                 state = state.replace(params=spoilt)
-            return state, loss
+            return state, losses
 
         return run
 
-    monkeypatch.setattr(loop, "make_train_step", spoiling)
+    monkeypatch.setattr(loop, "compile_steps", spoiling)
     with pytest.raises(loop.NonFiniteLossError, match=r"at step 8; last good checkpoint: step 4"):
         loop.train(config, tmp_path)
     assert [row["step"] for row in run_folder.read_metrics(tmp_path)] == [4]

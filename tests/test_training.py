@@ -10,9 +10,9 @@ from jax_kdpr.data.batches import over_batches
 from jax_kdpr.data.scenes import draw_scenes
 from jax_kdpr.sharding import make_mesh, replicate
 from jax_kdpr.systems import make_system
-from jax_kdpr.training import loop
+from jax_kdpr.training.preparation import trained_parts
 from jax_kdpr.training.state import init_train_state, make_optimizer
-from jax_kdpr.training.steps import LossWeights, make_train_step
+from jax_kdpr.training.steps import Epoch, LossWeights, compile_steps, make_train_step
 
 SYSTEM = {"size": 16, "widths": (8, 16), "iterations": 5}
 ALL_PARTS = ("phases", "filter", "net")
@@ -28,22 +28,33 @@ def trainer(regime=Regime.E2E, *, teacher=None, weights=None, mesh=None, snapsho
     optimizer = make_optimizer(
         mask_lr=2e-2, filter_lr=1e-3, net_lr=2e-3, schedule="constant", total_steps=100
     )
-    trained = loop.trained_parts(regime)
+    trained = trained_parts(regime)
     state = init_train_state(*system.init(jax.random.key(0)), optimizer, trained=trained)
-    step = make_train_step(
-        system,
-        optimizer,
-        trained=trained,
-        weights=weights or LossWeights(alpha=1.0, rho=0.1),
-        batch_size=16,
-        size=16,
-        channels=1,
-        teacher=teacher and teacher[0],
-        mesh=mesh,
+    step = compile_steps(
+        make_train_step(
+            system,
+            optimizer,
+            trained=trained,
+            batch_size=16,
+            size=16,
+            channels=1,
+            teacher=teacher and teacher[0],
+            mesh=mesh,
+        )
     )
-    images = replicate(draw_scenes(jax.random.key(1), count=32, size=16), mesh)
-    order, key = replicate(jnp.arange(32), mesh), jax.random.key(2)
-    return (lambda s: step(s, teacher and teacher[1], images, order, key)), state, step
+    epoch = Epoch(
+        images=replicate(draw_scenes(jax.random.key(1), count=32, size=16), mesh),
+        order=replicate(jnp.arange(32), mesh),
+        key=jax.random.key(2),
+        weights=weights or LossWeights(alpha=1.0, rho=0.1),
+        guide=teacher and teacher[1],
+    )
+
+    def one_step(train_state):
+        train_state, (loss,) = step(train_state, epoch)
+        return train_state, loss
+
+    return one_step, state, step
 
 
 def test_the_loss_falls_on_32_images():
@@ -128,24 +139,21 @@ def test_distillation_losses_vanish_when_the_student_is_the_teacher():
         mask_lr=1e-3, filter_lr=1e-3, net_lr=1e-3, schedule="constant", total_steps=1
     )
     step = make_train_step(
-        system,
-        optimizer,
-        trained=ALL_PARTS,
-        weights=LossWeights(alpha=0.0, rho=0.0, beta=0.5, sigma=0.5),
-        batch_size=16,
-        size=16,
-        channels=1,
-        teacher=system,
+        system, optimizer, trained=ALL_PARTS, batch_size=16, size=16, channels=1, teacher=system
     )
-    images = draw_scenes(jax.random.key(1), count=16, size=16)
     copy = jax.tree.map(jnp.array, params)
     train_state = init_train_state(
         copy, jax.tree.map(jnp.array, state), optimizer, trained=ALL_PARTS
     )
-    train_state, loss = step(
-        train_state, (params, state), images, jnp.arange(16), jax.random.key(0)
+    epoch = Epoch(
+        images=draw_scenes(jax.random.key(1), count=16, size=16),
+        order=jnp.arange(16),
+        key=jax.random.key(0),
+        weights=LossWeights(alpha=0.0, rho=0.0, beta=0.5, sigma=0.5),
+        guide=(params, state),
     )
-    assert float(loss) < 1e-10 and float(train_state.totals.task) > 0.0
+    train_state, loss = compile_steps(step)(train_state, epoch)
+    assert float(loss[0]) < 1e-10 and float(train_state.totals.task) > 0.0
 
 
 def test_one_device_equals_four():

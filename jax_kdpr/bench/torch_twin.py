@@ -111,7 +111,7 @@ class System(nn.Module):
         self.register_buffer("start", _tensor(state["start"]))
         self.net = UNet(widths)
         _load_net(self.net, params["net"], state["net"])
-        self.net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.net.to(memory_format=torch.channels_last)
 
     def measure(self, images: Tensor) -> Tensor:
         """CDPs of a batch of images [b h w 1]."""

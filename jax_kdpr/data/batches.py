@@ -38,10 +38,12 @@ def over_batches(step: Callable[[Indices, Key], PyTree], count: int, *, batch_si
     """Runs step(indices, key) over `count` items in order and joins what it returns per item.
 
     All batches have one size, so that the step compiles once: the last one is filled up from the
-    start, and what it says of those items again is dropped.
+    start, and what it says of those items again is dropped. `key` may be an array of keys, of the
+    members of an ensemble: the step then gets as many.
     """
+    fold_in = jax.random.fold_in if key.shape == () else jax.vmap(jax.random.fold_in, (0, None))
     parts = [
-        step((jnp.arange(batch_size) + first) % count, jax.random.fold_in(key, first))
+        step((jnp.arange(batch_size) + first) % count, fold_in(key, first))
         for first in range(0, count, batch_size)
     ]
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[:count], *parts)

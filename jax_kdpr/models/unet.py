@@ -1,10 +1,11 @@
 """The recovery network D_theta: a U-Net that also returns its bottleneck D(.)^[b] (eq. 6)."""
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from flax import nnx
+from jax import lax
 from jaxtyping import Array, Float
 
 from jax_kdpr.models.resampling import max_pool, upsample
@@ -23,13 +24,16 @@ class UNetOutput(NamedTuple):
 class ConvBlock(nnx.Module):
     """(3x3 convolution, norm, ReLU) twice, at constant resolution."""
 
-    def __init__(self, in_features: int, features: int, *, norm: str, rngs: nnx.Rngs):
+    def __init__(
+        self, in_features: int, features: int, *, norm: str, precision: str, rngs: nnx.Rngs
+    ):
         conv = partial(
             nnx.Conv,
             kernel_size=(3, 3),
             use_bias=norm == "none",  # a norm takes any bias away again
             kernel_init=nnx.initializers.he_normal(),
             rngs=rngs,
+            **arithmetic(precision),
         )
         self.first = conv(in_features, features)
         self.first_norm = make_norm(norm, features, rngs=rngs)
@@ -55,6 +59,7 @@ class UNet(nnx.Module):
         out_channels: int,
         widths: tuple[int, ...] = (32, 64, 128, 256),
         norm: str = "batch",
+        precision: str = "tf32",
         rngs: nnx.Rngs,
     ):
         """Builds the layers.
@@ -64,25 +69,29 @@ class UNet(nnx.Module):
             out_channels: Channels of the recovered image.
             widths: Features per resolution, from full size to bottleneck.
             norm: "batch", "group" or "none" (then the convolutions have biases).
+            precision: Arithmetic of the convolutions: "float32", "tf32" or "bfloat16".
             rngs: Keys of the initial parameters.
 
         Raises:
-            ValueError: If `norm` is none of these, or a width does not split into groups.
+            ValueError: If `norm` or `precision` is none of these, or a width does not split into
+                groups.
         """
         encoder_inputs = (in_channels, *widths[:-1])
         self.encoder = nnx.List(
             [
-                ConvBlock(before, after, norm=norm, rngs=rngs)
+                ConvBlock(before, after, norm=norm, precision=precision, rngs=rngs)
                 for before, after in zip(encoder_inputs, widths, strict=True)
             ]
         )
         self.decoder = nnx.List(
             [
-                ConvBlock(deep + skip, skip, norm=norm, rngs=rngs)
+                ConvBlock(deep + skip, skip, norm=norm, precision=precision, rngs=rngs)
                 for deep, skip in zip(widths[:0:-1], widths[-2::-1], strict=True)
             ]
         )
-        self.head = nnx.Conv(widths[0], out_channels, (1, 1), rngs=rngs)
+        self.head = nnx.Conv(
+            widths[0], out_channels, (1, 1), rngs=rngs, precision=lax.Precision.HIGHEST
+        )
 
     def __call__(self, x: Float[Array, "b h w c_in"], *, train: bool) -> UNetOutput:
         """Recovers images [b h w out_channels] from network inputs."""
@@ -101,7 +110,21 @@ class UNet(nnx.Module):
         x = bottleneck
         for block, skip in zip(self.decoder, reversed(skips), strict=True):
             x = block(jnp.concatenate([upsample(x), skip], axis=-1), train=train)
-        return UNetOutput(image=nnx.sigmoid(self.head(x)), bottleneck=bottleneck)
+        # What losses and metrics see is float32, whatever the convolutions computed in.
+        image = nnx.sigmoid(self.head(x.astype(jnp.float32)))
+        return UNetOutput(image=image, bottleneck=bottleneck.astype(jnp.float32))
+
+
+def arithmetic(precision: str) -> dict[str, Any]:
+    """Returns the keyword arguments that make a layer compute in `precision`."""
+    match precision:
+        case "float32":
+            return {"precision": lax.Precision.HIGHEST}
+        case "tf32":
+            return {"precision": lax.Precision.DEFAULT}
+        case "bfloat16":
+            return {"dtype": jnp.bfloat16}
+    raise ValueError(f"precision: expected float32, tf32 or bfloat16, got {precision!r}")
 
 
 def make_norm(norm: str, features: int, *, rngs: nnx.Rngs) -> nnx.Module | None:

@@ -20,7 +20,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Complex, Float
 
 from jax_kdpr.types import Field, PyTree, Scalar
 
@@ -66,7 +66,7 @@ def power_iteration(
             last, before_last = _fixed_point(step, operator, z, iterations)
         case _:
             raise ValueError(f"gradient: expected unrolled, segments or implicit, got {gradient!r}")
-    overlap = jnp.vdot(before_last, last)
+    overlap = inner(before_last, last)
     return last, lax.stop_gradient(norm(last - overlap * before_last))
 
 
@@ -82,6 +82,11 @@ def segment_length(steps: int, stored: int = STORED) -> int:
         if math.ceil(steps / length) + length <= stored:
             return length
     return round(math.sqrt(steps))
+
+
+def inner(one: Field, other: Field) -> Complex[Array, ""]:
+    """<one, other>, in float32 on every device: `jnp.vdot` may take a GPU's reduced precision."""
+    return jnp.sum(jnp.conj(one) * other)
 
 
 def norm(field: Field) -> Float[Array, ""]:
@@ -134,7 +139,7 @@ def _fixed_point(
     def backward(saved, cotangents):
         operator, z = saved
         # An unsymmetric filter turns the phase a little at every step: J is taken without that.
-        overlap = jnp.vdot(z, step(operator, z))
+        overlap = inner(z, step(operator, z))
         turn = jnp.conj(overlap) / jnp.maximum(jnp.abs(overlap), jnp.finfo(z.real.dtype).tiny)
         _, pull_z = jax.vjp(lambda z: turn * step(operator, z), z)
         _, pull_operator = jax.vjp(lambda operator: turn * step(operator, z), operator)

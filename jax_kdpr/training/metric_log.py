@@ -20,6 +20,10 @@ class MetricLog:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the event files, if any."""
         if self._writer is not None:
             self._writer.close()
 

@@ -1,36 +1,53 @@
-"""One jitted training step for all four regimes, and one evaluation step.
+"""One training step for all four regimes, and one evaluation step, as pure functions.
 
 The regimes differ in constants only: which parts of `params` are trained, how many snapshots the
 system takes, and which losses have a weight. What is not trained is not differentiated either.
+
+`compile_steps` makes programs of them: several steps in one call (a `lax.scan`, for a GPU) and
+several runs at once (a `vmap` over an ensemble).
 """
 
 from collections.abc import Callable
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
+from jaxtyping import Array, Float
 
 from jax_kdpr import losses, metrics
 from jax_kdpr.data.batches import take_batch
 from jax_kdpr.metrics import ImageScores
 from jax_kdpr.physics.masks import mask_penalty
 from jax_kdpr.sharding import shard_batch
-from jax_kdpr.systems import Output, System
+from jax_kdpr.systems import System
 from jax_kdpr.training.state import TrainState
-from jax_kdpr.types import Indices, Key, Params, RawImages, Residuals, Scalar, State
+from jax_kdpr.training.targets import Targets, teach
+from jax_kdpr.types import Indices, Key, Params, PyTree, RawImages, Residuals, Scalar, State
 
 
 class LossWeights(NamedTuple):
-    """Weights of eq. 7 (eq. 4 with beta = sigma = 0) and the regulariser behind rho."""
+    """Weights of eq. 7 (eq. 4 with beta = sigma = 0)."""
 
-    alpha: float
-    rho: float
-    beta: float = 0.0
-    sigma: float = 0.0
-    regulariser: str = "range"
-    levels: int = 256
+    alpha: Scalar | float
+    rho: Scalar | float
+    beta: Scalar | float = 0.0
+    sigma: Scalar | float = 0.0
+
+
+class Epoch(NamedTuple):
+    """What the steps of one epoch read and do not change."""
+
+    images: RawImages  # training images, on the device
+    order: Indices  # the epoch's permutation of them
+    key: Key  # the run's; every step folds its own number into it
+    weights: LossWeights
+    guide: Targets | tuple[Params, State] | None = None
+    """A student's teacher: its cached targets, one row an image, or its (params, state)."""
+
+
+Step = Callable[[TrainState, Epoch], tuple[TrainState, Scalar]]
 
 
 def make_train_step(
@@ -38,70 +55,66 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     *,
     trained: tuple[str, ...],
-    weights: LossWeights,
     batch_size: int,
     size: int,
     channels: int,
+    regulariser: str = "range",
+    levels: int = 256,
     teacher: System | None = None,
     mesh: Mesh | None = None,
-) -> Callable[..., tuple[TrainState, Scalar]]:
-    """Builds step(train_state, teacher_variables, images, order, key) -> train_state, loss; jitted.
+) -> Step:
+    """Builds step(train_state, epoch) -> (train_state, loss), which `compile_steps` compiles.
+
+    The step's place in the epoch follows from `train_state.step`, so nothing is sent to the device
+    from step to step.
 
     Args:
         system: The system to train.
         optimizer: From `make_optimizer`.
         trained: Parts of `params` that are trained; the others are constants of the step.
-        weights: Of the losses. `beta` and `sigma` need a teacher.
         batch_size: Images a step.
         size: Height and width that the systems take.
         channels: Images that make one scene.
-        teacher: The frozen system that guides a student; its variables are the step's second
-            argument, (params, state), or None without a teacher.
+        regulariser: R(phi), with its `levels` (`physics.masks`).
+        teacher: The frozen system that guides a student live; not needed for cached targets.
         mesh: Devices to spread the batch over.
-
-    The step takes images [n ...] on the device, and `order`, the epoch's permutation of them;
-    its place in the epoch follows from `train_state.step`, so nothing is sent to the device from
-    step to step. Its argument `train_state` is donated. `key` is the run's: every step folds its
-    own number into it.
     """
 
-    def loss_fn(parts: Params, train_state: TrainState, teacher_variables, images, key: Key):
+    def loss_fn(parts: Params, train_state: TrainState, images, targets, weights, key: Key):
         params = {**train_state.params, **parts}
-        key, teacher_key = jax.random.split(key)
         output, state = system.apply(params, train_state.state, images, key, train=True)
         cdp = feature = jnp.zeros(())
-        if teacher is not None:
-            guide = _teach(teacher, teacher_variables, images, teacher_key)
-            cdp = losses.cdp_loss(output.intensity, guide.intensity)
-            feature = losses.feature_loss(output.bottleneck, guide.bottleneck)
+        if targets is not None:
+            cdp = losses.cdp_loss(output.intensity, targets.intensity[:, None])
+            feature = losses.feature_loss(output.bottleneck, targets.bottleneck)
         terms = losses.weighted_sum(
             task=losses.task_loss(output.image, images),
-            mask=mask_penalty(params["phases"], kind=weights.regulariser, levels=weights.levels),
+            mask=mask_penalty(params["phases"], kind=regulariser, levels=levels),
             cdp=cdp,
             feature=feature,
-            alpha=weights.alpha,
-            rho=weights.rho,
-            beta=weights.beta,
-            sigma=weights.sigma,
+            **weights._asdict(),
         )
         return terms.total, (terms, state)
 
     gradient_fn = jax.grad(loss_fn, has_aux=True)
 
-    def step(
-        train_state: TrainState,
-        teacher_variables: tuple[Params, State] | None,
-        images: RawImages,
-        order: Indices,
-        key: Key,
-    ) -> tuple[TrainState, Scalar]:
-        place = train_state.step % (order.shape[0] // batch_size)
-        indices = jax.lax.dynamic_slice_in_dim(order, place * batch_size, batch_size)
-        batch = shard_batch(take_batch(images, indices, size=size, channels=channels), mesh)
+    def guidance(guide, indices, images, key: Key) -> Targets | None:
+        if guide is None or isinstance(guide, Targets):
+            return guide and guide.take(indices)
+        if teacher is None:
+            raise ValueError("guide: a teacher's variables need its system, pass teacher=")
+        return teach(teacher, guide, images, key)
+
+    def step(train_state: TrainState, epoch: Epoch) -> tuple[TrainState, Scalar]:
+        place = train_state.step % (epoch.order.shape[0] // batch_size)
+        indices = jax.lax.dynamic_slice_in_dim(epoch.order, place * batch_size, batch_size)
+        batch = shard_batch(take_batch(epoch.images, indices, size=size, channels=channels), mesh)
+        key, teacher_key = jax.random.split(jax.random.fold_in(epoch.key, train_state.step))
+        targets = guidance(epoch.guide, indices, batch, teacher_key)
 
         parts = {part: train_state.params[part] for part in trained}
         gradients, (terms, state) = gradient_fn(
-            parts, train_state, teacher_variables, batch, jax.random.fold_in(key, train_state.step)
+            parts, train_state, batch, targets, epoch.weights, key
         )
         updates, opt_state = optimizer.update(gradients, train_state.opt_state, parts)
         stepped = cast(Params, optax.apply_updates(parts, updates))
@@ -118,24 +131,50 @@ def make_train_step(
         )
         return advanced, terms.total
 
-    return jax.jit(step, donate_argnums=0)
+    return step
 
 
-def _teach(teacher: System, variables: tuple[Params, State], images: jax.Array, key: Key) -> Output:
-    """What the frozen teacher makes of the same scenes, with noise of its own, without gradient."""
-    params, state = variables
-    output, _ = teacher.apply(params, state, images, key)
-    return jax.lax.stop_gradient(output)
+def compile_steps(
+    step: Step, *, length: int = 1, ensemble: bool = False
+) -> Callable[[TrainState, Epoch], tuple[TrainState, Float[Array, "*steps"]]]:
+    """Compiles `length` steps into one program: (train_state, epoch) -> (train_state, losses).
+
+    The argument `train_state` is donated. Losses are [length], or [length members].
+
+    Args:
+        step: From `make_train_step`.
+        length: Steps a call. Above 1 they are a `lax.scan`: not for a CPU, where XLA runs
+            convolutions inside a loop tens of times slower.
+        ensemble: Whether train_state, and in the epoch `order`, `key` and `weights`, have a leading
+            axis of members, which share images and guide.
+    """
+    if ensemble:
+        shared_and_own: Any = {"images": None, "order": 0, "key": 0, "weights": 0, "guide": None}
+        step = jax.vmap(step, in_axes=(0, Epoch(**shared_and_own)))
+
+    def run(train_state: TrainState, epoch: Epoch):
+        if length == 1:
+            train_state, loss = step(train_state, epoch)
+            return train_state, loss[None]
+        return jax.lax.scan(lambda state, _: step(state, epoch), train_state, length=length)
+
+    return jax.jit(run, donate_argnums=0)
 
 
 def make_eval_step(
-    system: System, *, size: int, channels: int, mesh: Mesh | None = None
-) -> Callable[[Params, State, RawImages, Indices, Key], tuple[ImageScores, Residuals]]:
-    """Builds step(params, state, images, indices, key) -> (scores, residuals) per image, jitted."""
+    system: System, *, size: int, channels: int, ensemble: bool = False, mesh: Mesh | None = None
+) -> Callable[[PyTree, RawImages, Indices, Key], tuple[ImageScores, Residuals]]:
+    """Builds step((params, state), images, indices, key) -> (scores, residuals) per image, jitted.
 
-    def step(params: Params, state: State, images: RawImages, indices: Indices, key: Key):
+    With `ensemble` the variables and the key have a leading axis of members; what comes back then
+    is [images members].
+    """
+
+    def step(variables: tuple[Params, State], images: RawImages, indices: Indices, key: Key):
         batch = shard_batch(take_batch(images, indices, size=size, channels=channels), mesh)
-        output, _ = system.apply(params, state, batch, key)
+        output, _ = system.apply(*variables, batch, key)
         return metrics.score(output.image, batch), output.residual
 
+    if ensemble:
+        step = jax.vmap(step, in_axes=(0, None, None, 0), out_axes=1)
     return jax.jit(step)

@@ -1,0 +1,282 @@
+"""From a config to all that a training needs: data, teacher, members, compiled steps, start state.
+
+Everything that a user can get wrong is found here, before anything is compiled or written.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from jax_kdpr import config as config_lib
+from jax_kdpr import config_fields, config_rules, losses, run_folder, runtime
+from jax_kdpr.choices import NoiseKind, TargetMode
+from jax_kdpr.config import Config, Regime, Source
+from jax_kdpr.data import sources
+from jax_kdpr.errors import InputError
+from jax_kdpr.metrics import ImageScores
+from jax_kdpr.physics.scenes import scene_channels
+from jax_kdpr.sharding import make_mesh, replicate
+from jax_kdpr.systems import System, make_system
+from jax_kdpr.trained import RunKeys, Trained, load_trained, run_keys
+from jax_kdpr.training.metric_log import require_tensorboard
+from jax_kdpr.training.state import TrainState, init_train_state, make_optimizer
+from jax_kdpr.training.steps import LossWeights, Step, make_eval_step, make_train_step
+from jax_kdpr.training.targets import Targets, cache_targets, target_bytes
+from jax_kdpr.types import Params, PyTree, Residuals, State
+
+# What student and teacher must share for their losses to be defined: scene, sensor, bottleneck.
+TEACHER_FITS = ("data.size", "masks.oversample", "scene.", "net.")
+
+
+class Member(NamedTuple):
+    """One run of an ensemble, or the only one."""
+
+    config: Config
+    workdir: Path
+    keys: RunKeys
+
+
+class Run(NamedTuple):
+    """Everything that one training needs and that does not change while it lasts."""
+
+    config: Config
+    members: tuple[Member, ...]
+    dataset: sources.Dataset
+    digests: dict[str, str]
+    teacher: Trained | None
+    caches_targets: bool
+    system: System
+    train_step: Step
+    eval_step: Callable[..., tuple[ImageScores, Residuals]]
+    start: TrainState
+    weights: LossWeights
+    steps_per_epoch: int
+    eval_batch_size: int
+    scan_steps: int
+    mesh: Mesh | None
+
+    @property
+    def total_steps(self) -> int:
+        """Length of the whole training."""
+        return self.steps_per_epoch * self.config.train.epochs
+
+    @property
+    def is_ensemble(self) -> bool:
+        """Whether arrays have a leading axis of members."""
+        return len(self.members) > 1
+
+
+def prepare(config: Config, workdir: Path) -> Run:
+    """Checks a run against its data, teacher and folder, and builds its steps; writes nothing.
+
+    Raises:
+        InputError: If config, data, teacher or folder do not fit.
+    """
+    config_rules.validate(config)
+    if config.train.tensorboard:
+        require_tensorboard()
+    members = tuple(
+        Member(member, workdir / name, run_keys(member.seed))
+        for name, member in config_lib.members(config)
+    )
+    eval_batch_size = runtime.choose_eval_batch(
+        config.train.eval_batch_size,
+        size=config.data.size,
+        features=config.net.widths[0],
+        members=len(members),
+    )
+    mesh = _mesh(config, eval_batch_size, ensemble=len(members) > 1)
+    teacher = _load_teacher(config, mesh)
+    dataset = sources.load(**config_lib.data_arguments(config))
+    if config.train.batch_size > dataset.train_size:
+        raise InputError(
+            f"train.batch_size: expected at most the {dataset.train_size} training images, "
+            f"got {config.train.batch_size}; lower it or bring more images"
+        )
+    digests = {"data": dataset.digest, "held_back": dataset.held_back_digest}
+    if teacher is not None:
+        _require_same_split(config, dataset)
+        digests["teacher"] = teacher.digest
+    caches_targets = teacher is not None and _caches_targets(config, teacher, dataset, mesh)
+    for member in members:
+        run_folder.check_workdir(member.workdir, member.config, digests)
+
+    system = make_system(**config_lib.system_arguments(config), mesh=mesh)
+    steps_per_epoch = dataset.train_size // config.train.batch_size
+    optimizer = make_optimizer(
+        mask_lr=config.optim.mask_lr,
+        filter_lr=config.optim.filter_lr,
+        net_lr=config.optim.net_lr,
+        schedule=config.optim.schedule,
+        total_steps=steps_per_epoch * config.train.epochs,
+    )
+    trained = trained_parts(config.regime)
+    shape = {"size": config.data.size, "channels": scene_channels(config.scene.kind)}
+    init = jax.jit(system.init)
+    starts = []
+    for member in members:
+        params, state = init(member.keys.init)
+        starts.append(init_train_state(params, state, optimizer, trained=trained))
+    return Run(
+        config=config,
+        members=members,
+        dataset=dataset,
+        digests=digests,
+        teacher=teacher,
+        caches_targets=caches_targets,
+        system=system,
+        train_step=make_train_step(
+            system,
+            optimizer,
+            trained=trained,
+            batch_size=config.train.batch_size,
+            regulariser=config.masks.regulariser,
+            levels=config.masks.levels,
+            teacher=teacher.system if teacher and not caches_targets else None,
+            mesh=mesh,
+            **shape,
+        ),
+        eval_step=make_eval_step(system, mesh=mesh, ensemble=len(members) > 1, **shape),
+        start=replicate(stack(starts), mesh),
+        weights=stack([_loss_weights(member.config) for member in members]),
+        steps_per_epoch=steps_per_epoch,
+        eval_batch_size=eval_batch_size,
+        scan_steps=runtime.choose_scan_steps(config.train.scan_steps, steps_per_epoch),
+        mesh=mesh,
+    )
+
+
+def make_guide(run: Run) -> Targets | tuple[Params, State] | None:
+    """Returns what the steps learn from: targets, made now, or a teacher's variables, or None."""
+    if run.teacher is None or not run.caches_targets:
+        return run.teacher and run.teacher.variables
+    config = run.config
+    targets = cache_targets(
+        run.teacher.system,
+        run.teacher.variables,
+        run.dataset.train(0),
+        size=config.data.size,
+        channels=scene_channels(config.scene.kind),
+        batch_size=run.eval_batch_size,
+        dtype=config.distill.target_type.value,
+    )
+    return replicate(targets, run.mesh)
+
+
+def trained_parts(regime: Regime) -> tuple[str, ...]:
+    """Returns the parts of `params` that a regime trains."""
+    return ("net",) if regime == Regime.RANDOM else ("phases", "filter", "net")
+
+
+def stack(trees: list[PyTree]) -> PyTree:
+    """Joins the members' trees along a new leading axis; that of a single run stays as it is."""
+    if len(trees) == 1:
+        return trees[0]
+    return jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(x) for x in leaves]), *trees)
+
+
+def unstack(tree: PyTree, members: int) -> list[PyTree]:
+    """The inverse of `stack`."""
+    if members == 1:
+        return [tree]
+    return [jax.tree.map(lambda leaf, i=i: leaf[i], tree) for i in range(members)]
+
+
+def _mesh(config: Config, eval_batch_size: int, *, ensemble: bool) -> Mesh | None:
+    if config.train.devices > jax.local_device_count():
+        raise InputError(
+            f"train.devices: expected at most the {jax.local_device_count()} device(s) of this "
+            f"machine, got {config.train.devices}"
+        )
+    if ensemble:
+        return None
+    devices = runtime.choose_devices(config.train.devices, config.train.batch_size, eval_batch_size)
+    return make_mesh(devices)
+
+
+def _load_teacher(config: Config, mesh: Mesh | None) -> Trained | None:
+    if config.regime != Regime.STUDENT:
+        return None
+    workdir = Path(config.distill.teacher)
+    if not workdir.is_dir():
+        raise InputError(
+            f"distill.teacher: no folder {str(workdir)!r}; give the --workdir of a trained teacher"
+        )
+    theirs = run_folder.read_config(workdir)
+    misfits = config_fields.differences(config, theirs, only=TEACHER_FITS)
+    if misfits:
+        raise InputError(
+            f"distill.teacher: {str(workdir)!r} does not fit; differing (student against teacher): "
+            f"{'; '.join(misfits)}; train a teacher with the student's values"
+        )
+    # A teacher that is still training may improve: its best checkpoint would change under the
+    # student, who could then never resume.
+    done = run_folder.epochs_done(workdir)
+    if done < theirs.train.epochs:
+        raise InputError(
+            f"distill.teacher: {str(workdir)!r} has finished {done} of {theirs.train.epochs} "
+            "epochs; run its training to the end first"
+        )
+    teacher = load_trained(workdir, theirs, mesh=mesh)
+    return teacher._replace(variables=replicate(teacher.variables, mesh))
+
+
+def _require_same_split(config: Config, dataset: sources.Dataset) -> None:
+    """Lest the teacher was trained on images that the student is going to be scored on."""
+    theirs = run_folder.read_run(Path(config.distill.teacher))["digests"].get("held_back", "")
+    if theirs != dataset.held_back_digest:
+        raise InputError(
+            f"distill.teacher: {config.distill.teacher!r} had other validation or test images "
+            f"(digest {theirs[:12] or 'none'}, student's {dataset.held_back_digest[:12]}); "
+            "give both the same data.*, data.train_images excepted"
+        )
+
+
+def _caches_targets(
+    config: Config, teacher: Trained, dataset: sources.Dataset, mesh: Mesh | None
+) -> bool:
+    """Whether the teacher runs once for all; raises where it was asked for and cannot be."""
+    mode = config.distill.targets
+    if mode == TargetMode.LIVE:
+        return False
+    theirs = run_folder.read_config(Path(config.distill.teacher))
+    copies = 1 if mesh is None or not runtime.on_cpu() else mesh.size
+    size, channels = config.data.size, scene_channels(config.scene.kind)
+    needed = copies * target_bytes(
+        teacher.system,
+        teacher.variables,
+        jnp.zeros((config.train.batch_size, size, size, channels)),
+        count=dataset.train_size,
+        dtype=config.distill.target_type.value,
+    )
+    allowed = int(runtime.TARGETS_SHARE * runtime.device_memory())
+    obstacles = []
+    if theirs.noise.kind != NoiseKind.NONE:
+        obstacles.append(f"the teacher's {theirs.noise.kind} noise is new in every step")
+    if config.data.source == Source.SCENES:
+        obstacles.append("data.source scenes draws new images every epoch")
+    if needed > allowed:
+        obstacles.append(
+            f"they take {needed / 2**20:,.0f} MiB, and {allowed / 2**20:,.0f} MiB are a quarter of "
+            "the device's memory"
+        )
+    if obstacles and mode == TargetMode.CACHED:
+        raise InputError(
+            f"distill.targets: cannot be cached: {'; '.join(obstacles)}; set distill.targets=live"
+        )
+    return not obstacles
+
+
+def _loss_weights(config: Config) -> LossWeights:
+    if config.regime != Regime.STUDENT:
+        return LossWeights(alpha=config.loss.alpha, rho=config.loss.rho)
+    return LossWeights(
+        alpha=config.loss.alpha,
+        rho=config.loss.rho,
+        beta=config.loss.beta,
+        sigma=losses.feature_weight(config.loss.alpha, config.loss.beta),
+    )
