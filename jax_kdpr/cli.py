@@ -6,7 +6,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from absl import app, flags
 from ml_collections import config_flags
@@ -55,8 +55,10 @@ def run(main: Callable[[list[str]], int | None]) -> None:
     app.run(guarded, flags_parser=parse)
 
 
-def read_config(flag: flags.FlagHolder) -> config_lib.Config:
+def read_config(flag: flags.FlagHolder, *, stand_in_teacher: str = "") -> config_lib.Config:
     """Returns the validated config of a `define_config` flag.
+
+    A student that names no teacher gets `stand_in_teacher`, for commands that read no teacher.
 
     Raises:
         InputError: If there is none, or it does not validate.
@@ -69,6 +71,8 @@ def read_config(flag: flags.FlagHolder) -> config_lib.Config:
             f"got {type(flag.value).__name__}"
         )
     config = config_lib.check_types(flag.value)
+    if config.regime == config_lib.Regime.STUDENT:
+        config.distill.teacher = config.distill.teacher or stand_in_teacher
     config_rules.validate(config)
     return config
 
@@ -123,14 +127,3 @@ def _help() -> str:
 def _exit_with(message: str) -> NoReturn:
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(BAD_INPUT)
-
-
-def table(header: list[str], rows: list[list[Any]]) -> str:
-    """Lays out a Markdown table whose columns line up in a terminal too."""
-    cells = [header, *[[str(cell) for cell in row] for row in rows]]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
-    lines = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
-        for row in cells
-    ]
-    return "\n".join([lines[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *lines[1:]])

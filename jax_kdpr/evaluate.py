@@ -29,6 +29,7 @@ from jax_kdpr.evaluation import CONSTANT, MEAN_IMAGE, RECOVERED, SPECTRAL, Sampl
 from jax_kdpr.metrics import ImageScores
 from jax_kdpr.physics.masks import wrap_phases
 from jax_kdpr.sharding import make_mesh
+from jax_kdpr.tables import markdown_table
 from jax_kdpr.trained import load_trained, run_keys
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Run folder; more may follow it.")
@@ -181,7 +182,7 @@ def comparison_table(runs: dict[str, Evaluated]) -> str:
         "squared error averaged over all of them. The spectral estimate's global phase "
         "is taken from the truth. The errors say nothing about another random seed."
     )
-    return f"{cli.table(header, rows)}\n\n{note}"
+    return f"{markdown_table(header, rows)}\n\n{note}"
 
 
 def _require_comparable(workdirs: list[Path]) -> None:

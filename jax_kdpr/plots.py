@@ -1,6 +1,7 @@
 """Figures: the only module that knows matplotlib. Written straight to PNG, no display needed."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -68,6 +69,26 @@ def plot_comparison(runs: dict[str, Samples], path: Path) -> None:
         for column in range(count):
             recovered = np.asarray(samples.output.image[column, ..., 0])
             _show(axes[row, column + 1], recovered, **GREY, below=captions[column])
+    figure.savefig(path, dpi=110)
+
+
+def plot_sweep(name: str, rows: list[dict[str, Any]], path: Path) -> None:
+    """Draws time and memory of each case of a benchmark over the quantity that was swept."""
+    figure = Figure(figsize=(9.0, 3.6), layout="constrained")
+    axes = figure.subplots(1, 2)
+    kinds = (("median_ms", "time of a batch or step (ms)"), ("memory_mb", "memory (MB)"))
+    for axis, (column, label) in zip(axes, kinds, strict=True):
+        for case in dict.fromkeys(row["case"] for row in rows):
+            points = [row for row in rows if row["case"] == case and column in row]
+            axis.plot([p[name] for p in points], [p[column] for p in points], "o-", label=case)
+            if column == "median_ms" and points:
+                low, high = ([p[side] for p in points] for side in ("low_ms", "high_ms"))
+                axis.fill_between([p[name] for p in points], low, high, alpha=0.2)
+        axis.set_xlabel(name)
+        axis.set_ylabel(label)
+        axis.set_ylim(bottom=0)
+        axis.grid(alpha=0.3)
+    axes[0].legend(fontsize=8)
     figure.savefig(path, dpi=110)
 
 

@@ -59,6 +59,8 @@ class System(NamedTuple):
     """measure(params, images, key) -> the CDPs of a batch, noise included."""
     recover: Callable[..., tuple[Output, State]]
     """recover(params, state, intensity, train=False) -> (output, new state), from CDPs alone."""
+    run_net: Callable[..., tuple[UNetOutput, PyTree]]
+    """run_net(params, state, inputs, train=False) -> (image and bottleneck, new statistics)."""
     apply: Callable[..., tuple[Output, State]]
     """apply(params, state, images, key, train=False) -> (output, new state): both of the above."""
 
@@ -161,7 +163,9 @@ def make_system(
     def measure(params: Params, images: Images, key: Key) -> Intensities:
         return measure_batch(params["phases"], images, jax.random.split(key, images.shape[0]))
 
-    def run_net(params: Params, state: State, inputs: Array, train: bool):
+    def run_net(
+        params: Params, state: State, inputs: Float[Array, "b h w 2"], *, train: bool = False
+    ) -> tuple[UNetOutput, PyTree]:
         net = nnx.merge(
             net_graph,
             _filled(net_shapes, params["net"]),
@@ -180,7 +184,9 @@ def make_system(
             "start": state["start"],
         }
         estimate, residual = estimate_batch(optics, intensity)
-        net_output, stats = run_net(params, state, network_input(estimate, kind=inputs), train)
+        net_output, stats = run_net(
+            params, state, network_input(estimate, kind=inputs), train=train
+        )
         output = Output(
             intensity=intensity,
             estimate=estimate,
@@ -195,7 +201,7 @@ def make_system(
     ) -> tuple[Output, State]:
         return recover(params, state, measure(params, images, key), train=train)
 
-    return System(init=init, measure=measure, recover=recover, apply=apply)
+    return System(init=init, measure=measure, recover=recover, run_net=run_net, apply=apply)
 
 
 def network_input(estimate: Fields, *, kind: str) -> Float[Array, "b h w 2"]:

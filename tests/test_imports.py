@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parent.parent / "jax_kdpr"
 
 # A module imports from its own layer (without cycles) and from those above it in this list.
 LAYERS = [
-    ("errors", "types", "choices"),
+    ("errors", "types", "choices", "tables"),
     ("physics",),
     (
         "models",
@@ -27,7 +27,7 @@ LAYERS = [
     ("trained", "training.state", "training.targets", "training.metric_log"),
     ("training.steps",),
     ("training.preparation",),
-    ("evaluation", "training.loop"),
+    ("evaluation", "training.loop", "bench"),
     ("plots", "cli"),
     ("train", "evaluate", "reconstruct", "export_mask", "benchmark", "study"),
 ]
@@ -93,7 +93,9 @@ def users(library: str) -> set[str]:
     }
 
 
-@pytest.mark.parametrize("module", [name for name in MODULES if name not in ("", "training")])
+@pytest.mark.parametrize(
+    "module", [name for name in MODULES if name not in ("", "training", "bench")]
+)
 def test_imports_go_one_way(module):
     upward = [other for other in own_imports(module) if other and layer(other) > layer(module)]
     assert not upward
@@ -104,7 +106,7 @@ def test_nothing_imports_a_command_line():
 
 
 def test_packages_import_nothing_of_ours():
-    for package in ("", "training", "physics", "models", "data"):
+    for package in ("", "training", "physics", "models", "data", "bench"):
         assert not own_imports(package), package
 
 
@@ -124,6 +126,7 @@ def test_imports_are_absolute():
         ("flax.nnx", {"models.unet", "systems"}),
         ("tensorboardX", {"training.metric_log"}),
         ("tensorflow_datasets", {"data.fashion_mnist"}),
+        ("torch", {"bench.torch_twin", "bench.torch_worker"}),
     ],
 )
 def test_library_is_imported_in_one_place(library, owners):

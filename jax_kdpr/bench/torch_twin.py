@@ -148,12 +148,16 @@ def teach(teacher: System, images: Tensor) -> Targets:
 
 
 def make_step(
-    system: System, *, weights: dict[str, float], rates: dict[str, float]
-) -> Callable[[Tensor, Targets | None], Tensor]:
+    system: System,
+    *,
+    weights: dict[str, float],
+    rates: dict[str, float],
+    wrap: Callable[[Callable], Callable] = lambda fn: fn,
+) -> Callable[..., Tensor]:
     """Returns step(images, targets) -> loss: forward, backward and Adam on masks, filter and net.
 
     `weights` are alpha, beta, sigma and rho (eq. 7); `rates` the learning rates of phases, filter
-    and net. A call of it changes `system`.
+    and net; `wrap` is `torch.compile`, or nothing. A call of it changes `system`.
     """
     optimizer = torch.optim.Adam(
         [
@@ -163,8 +167,7 @@ def make_step(
         ]
     )
 
-    def step(images: Tensor, targets: Targets | None = None) -> Tensor:
-        optimizer.zero_grad(set_to_none=True)
+    def loss_of(images: Tensor, targets: Targets | None) -> Tensor:
         intensity, image, bottleneck = system(images)
         loss = weights["alpha"] * (image[:, 0] - images[..., 0]).square().mean()
         outside = torch.relu(-system.phases) + torch.relu(system.phases - 2 * np.pi)
@@ -173,6 +176,13 @@ def make_step(
             cdp, feature = targets
             loss = loss + weights["beta"] * (cdp - intensity.mean(dim=1)).square().mean()
             loss = loss + weights["sigma"] * (feature - bottleneck).square().mean()
+        return loss
+
+    loss_fn = wrap(loss_of)
+
+    def step(images: Tensor, targets: Targets | None = None) -> Tensor:
+        optimizer.zero_grad(set_to_none=True)
+        loss = loss_fn(images, targets)
         loss.backward()
         optimizer.step()
         return loss.detach()

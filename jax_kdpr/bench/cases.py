@@ -1,0 +1,256 @@
+"""What is timed: each part of a system and each kind of training step, compiled apart and ready.
+
+The values of the inputs do not change how long anything takes: images are noise of Fashion-MNIST's
+size and type, and systems stand at their random start.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from jax_kdpr.bench.counts import Work, measure_work, spectral_work, unet_work
+from jax_kdpr.sharding import AXIS, replicate
+from jax_kdpr.systems import System, make_system, network_input
+from jax_kdpr.training.state import init_train_state, make_optimizer
+from jax_kdpr.training.steps import Epoch, LossWeights, compile_steps, make_train_step
+from jax_kdpr.training.targets import teach
+from jax_kdpr.types import Images, Params, State
+
+NATIVE_SIZE = 28  # pixels of the images that a step gathers and resizes
+BATCHES = 4  # of images held for the steps
+
+Call = Callable[[], Any]
+
+
+class Case(NamedTuple):
+    """One thing to time; `call` returns when it is done, and has been compiled."""
+
+    name: str
+    call: Call
+    units: int  # batches, or steps, in one call
+    compile_seconds: float
+    memory_bytes: int  # arguments, results and temporaries of the program, on all devices
+    work: Work  # of one unit
+
+
+class Shape(NamedTuple):
+    """What the cases are of."""
+
+    system: dict[str, Any]  # keyword arguments of make_system, snapshots excepted
+    student_snapshots: int
+    teacher_snapshots: int
+    batch: int
+    scan_steps: int
+    mesh: Mesh | None
+
+    def make(self, snapshots: int) -> System:
+        """Builds the system of so many snapshots."""
+        return make_system(**self.system, snapshots=snapshots, mesh=self.mesh)
+
+    @property
+    def roles(self) -> dict[str, int]:
+        """Snapshots of student and teacher."""
+        return {"student": self.student_snapshots, "teacher": self.teacher_snapshots}
+
+
+def inference_cases(shape: Shape) -> Iterator[Case]:
+    """Recovery of a batch from its CDPs, and the parts it is made of, for student and teacher."""
+    images = _on_devices(
+        jax.random.uniform(jax.random.key(1), (shape.batch, *_image_shape(shape))), shape.mesh
+    )
+    for role, snapshots in shape.roles.items():
+        system = shape.make(snapshots)
+        variables = initial_variables(system, shape.mesh)
+        cdps = jax.jit(system.measure)(variables[0], images, jax.random.key(2))
+        spectral = _work(shape, snapshots, "spectral")
+
+        # Only what is returned is computed: XLA drops the network from the estimate.
+        def estimate(variables, cdps, system=system):
+            return system.recover(*variables, cdps)[0].estimate
+
+        def recover(variables, cdps, system=system):
+            return system.recover(*variables, cdps)[0].image
+
+        def spectral_loss(optics, variables, images, system=system):
+            params, state = variables
+            output, _ = system.apply({**params, **optics}, state, images, jax.random.key(0))
+            return jnp.sum(jnp.real(output.estimate))
+
+        network = _work(shape, snapshots, "network")
+        optics = {part: variables[0][part] for part in ("phases", "filter")}
+        yield _case(f"inference, {role}", recover, (variables, cdps), spectral + network)
+        yield _case(f"spectral initialisation, {role}", estimate, (variables, cdps), spectral)
+        yield _case(
+            f"spectral value and gradient, {role}",
+            jax.value_and_grad(spectral_loss),
+            (optics, variables, images),
+            (spectral + _work(shape, snapshots, "camera")).times(3),
+        )
+
+
+def network_cases(shape: Shape) -> Iterator[Case]:
+    """The U-Net alone: forward, and with the gradient by its weights and its input."""
+    system = shape.make(1)
+    params, state = initial_variables(system, shape.mesh)
+    size = shape.system["size"]
+    estimates = _on_devices(
+        jax.random.normal(jax.random.key(3), (shape.batch, size, size), jnp.complex64), shape.mesh
+    )
+    inputs = jax.jit(lambda z: network_input(z, kind=shape.system["inputs"]))(estimates)
+    work = _work(shape, 1, "network")
+
+    def forward(params, state, inputs):
+        return system.run_net(params, state, inputs, train=False)[0].image
+
+    def loss(net, inputs, state):
+        output, stats = system.run_net({"net": net}, state, inputs, train=True)
+        return jnp.mean(jnp.square(output.image)), stats
+
+    yield _case("U-Net", forward, (params, state, inputs), work)
+    gradient = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)
+    yield _case("U-Net value and gradient", gradient, (params["net"], inputs, state), work.times(3))
+
+
+def step_cases(shape: Shape, *, weights: LossWeights) -> Iterator[Case]:
+    """A training step of each regime; the student's with a live teacher and with cached targets."""
+    everything = ("phases", "filter", "net")
+    student, teacher = shape.student_snapshots, shape.teacher_snapshots
+    alone = LossWeights(alpha=1.0, rho=weights.rho)
+    yield _step_case("step, random", shape, student, ("net",), alone)
+    yield _step_case("step, e2e", shape, student, everything, alone)
+    yield _step_case("step, teacher", shape, teacher, everything, alone)
+    for name, cached in (("live teacher", False), ("cached targets", True)):
+        yield _step_case(
+            f"step, student, {name}", shape, student, everything, weights, teacher, cached=cached
+        )
+
+
+def e2e_step_case(shape: Shape) -> Case:
+    """The E2E step of the student's snapshots alone, for sweeps."""
+    weights = LossWeights(alpha=1.0, rho=1e-3)
+    everything = ("phases", "filter", "net")
+    return _step_case("step, e2e", shape, shape.student_snapshots, everything, weights)
+
+
+def initial_variables(system: System, mesh: Mesh | None) -> tuple[Params, State]:
+    """Returns (params, state) of a system at its random start, a copy on each device."""
+    return replicate(jax.jit(system.init)(jax.random.key(0)), mesh)
+
+
+def _step_case(
+    name: str,
+    shape: Shape,
+    snapshots: int,
+    trained: tuple[str, ...],
+    weights: LossWeights,
+    teacher_snapshots: int = 0,
+    *,
+    cached: bool = False,
+) -> Case:
+    system = shape.make(snapshots)
+    optimizer = make_optimizer(
+        mask_lr=5e-4, filter_lr=5e-4, net_lr=5e-4, schedule="constant", total_steps=1000
+    )
+    size, channels = shape.system["size"], _image_shape(shape)[-1]
+    count = BATCHES * shape.batch
+    raw = jax.random.randint(jax.random.key(4), (count, NATIVE_SIZE, NATIVE_SIZE), 0, 256, "uint8")
+    teacher, guide = None, None
+    if teacher_snapshots:
+        teacher = shape.make(teacher_snapshots)
+        guide = initial_variables(teacher, shape.mesh)
+        if cached:
+            batch = jnp.zeros((shape.batch, size, size, channels))
+            one = jax.eval_shape(partial(teach, teacher, guide), batch, jax.random.key(0))
+            filled = jax.tree.map(lambda leaf: jnp.ones((count, *leaf.shape[1:])), one)
+            teacher, guide = None, replicate(filled, shape.mesh)
+    step = make_train_step(
+        system,
+        optimizer,
+        trained=trained,
+        batch_size=shape.batch,
+        size=size,
+        channels=channels,
+        teacher=teacher,
+        mesh=shape.mesh,
+    )
+    epoch = Epoch(
+        images=replicate(raw, shape.mesh),
+        order=replicate(jnp.arange(count), shape.mesh),
+        key=jax.random.key(5),
+        weights=weights,
+        guide=guide,
+    )
+    params, state = jax.jit(system.init)(jax.random.key(0))
+    train_state = replicate(init_train_state(params, state, optimizer, trained=trained), shape.mesh)
+    program = compile_steps(step, length=shape.scan_steps)
+    compiled, seconds, memory = _compile(program, (train_state, epoch), shape.mesh)
+
+    work = _work(shape, snapshots, "camera") + _work(shape, snapshots, "spectral")
+    work = work.times(3 if "phases" in trained else 1)
+    work += _work(shape, snapshots, "network").times(3)
+    if teacher is not None:
+        for part in ("camera", "spectral", "network"):
+            work += _work(shape, teacher_snapshots, part)
+
+    held = [train_state]  # goes from call to call: a step donates it
+
+    def call():
+        held[0], losses = compiled(held[0], epoch)
+        return jax.block_until_ready(losses)
+
+    return Case(name, call, shape.scan_steps, seconds, memory, work)
+
+
+def _work(shape: Shape, snapshots: int, part: str) -> Work:
+    """Of one batch."""
+    size, oversample = shape.system["size"], shape.system["oversample"]
+    match part:
+        case "camera":
+            one = measure_work(size=size, snapshots=snapshots, oversample=oversample)
+        case "spectral":
+            one = spectral_work(
+                size=size,
+                snapshots=snapshots,
+                oversample=oversample,
+                iterations=shape.system["iterations"],
+            )
+        case _:
+            channels = _image_shape(shape)[-1]
+            one = unet_work(size=size, widths=shape.system["widths"], channels=channels)
+    return one.times(shape.batch)
+
+
+def _image_shape(shape: Shape) -> tuple[int, int, int]:
+    size = shape.system["size"]
+    return size, size, 2 if shape.system["scene"] == "complex" else 1
+
+
+def _case(name: str, fn: Callable, arguments: tuple, work: Work) -> Case:
+    compiled, seconds, memory = _compile(jax.jit(fn), arguments)
+    return Case(name, lambda: jax.block_until_ready(compiled(*arguments)), 1, seconds, memory, work)
+
+
+def _compile(program: Callable, arguments: tuple, mesh: Mesh | None = None):
+    """Returns (compiled, seconds of tracing and compiling, bytes it needs)."""
+    started = time.perf_counter()
+    compiled = program.lower(*arguments).compile()
+    seconds = time.perf_counter() - started
+    parts = compiled.memory_analysis()
+    memory = (
+        parts.argument_size_in_bytes
+        + parts.output_size_in_bytes
+        + parts.temp_size_in_bytes
+        - parts.alias_size_in_bytes
+    )
+    devices = len(jax.tree.leaves(arguments)[0].sharding.device_set)
+    return compiled, seconds, memory * devices
+
+
+def _on_devices(batch: Images, mesh: Mesh | None) -> Images:
+    return batch if mesh is None else jax.device_put(batch, NamedSharding(mesh, P(AXIS)))

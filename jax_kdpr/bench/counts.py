@@ -1,0 +1,108 @@
+"""Arithmetic and memory traffic of the system, counted from its shapes; and the device's limits.
+
+Counts are of useful work, so that a time can be held against what the device could do:
+
+* An FFT of n points is 5 n log2 n real operations, a complex product 6, a real times a complex
+  number 2; a convolution is 2 operations a tap, input and output feature.
+* Traffic is the least there can be with one kernel an operation: every FFT and every convolution
+  reads its input and writes its output once. Norms, activations and weights are not counted.
+* A gradient is twice its forward pass; what is computed again to save memory does not count.
+"""
+
+import math
+import time
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+KERNEL_TAPS = 9  # of a 3 x 3 convolution
+COMPLEX_BYTES, FLOAT_BYTES = 8, 4
+
+
+class Work(NamedTuple):
+    """Floating-point operations, and bytes moved."""
+
+    flops: float
+    bytes: float
+
+    def __add__(self, other: "Work") -> "Work":  # pyright: ignore[reportIncompatibleMethodOverride]
+        return Work(self.flops + other.flops, self.bytes + other.bytes)
+
+    def times(self, factor: float) -> "Work":
+        """The same work so many times."""
+        return Work(self.flops * factor, self.bytes * factor)
+
+
+class Limits(NamedTuple):
+    """What the device was measured to reach."""
+
+    flops: float  # a second, float32 matrix product
+    bytes: float  # a second, read and written
+
+    def seconds(self, work: Work) -> float:
+        """The shortest time for some work: limited by arithmetic or by memory."""
+        return max(work.flops / self.flops, work.bytes / self.bytes)
+
+
+def fft_work(points: int) -> Work:
+    """One complex FFT of so many points in all."""
+    return Work(5.0 * points * math.log2(points), 2.0 * COMPLEX_BYTES * points)
+
+
+def measure_work(*, size: int, snapshots: int, oversample: int) -> Work:
+    """The CDPs of one scene."""
+    sensor = (oversample * size) ** 2
+    elementwise = Work(6.0 * size * size + 3.0 * sensor, 0.0)
+    return (fft_work(sensor) + elementwise).times(snapshots)
+
+
+def spectral_work(*, size: int, snapshots: int, oversample: int, iterations: int) -> Work:
+    """The power iteration of one sample."""
+    pixels, sensor = size * size, (oversample * size) ** 2
+    masked = fft_work(sensor).times(2) + Work(6.0 * 2 * pixels + 2.0 * sensor + 2.0 * pixels, 0.0)
+    filtered = fft_work(pixels).times(2) + Work(6.0 * pixels + 6.0 * pixels, 0.0)
+    return (masked.times(snapshots) + filtered).times(iterations)
+
+
+def unet_work(*, size: int, widths: tuple[int, ...], channels: int) -> Work:
+    """One image through the U-Net."""
+    layers = []
+    before = 2
+    for level, width in enumerate(widths):
+        layers += [(size >> level, before, width), (size >> level, width, width)]
+        before = width
+    for level in range(len(widths) - 2, -1, -1):
+        joined, width = widths[level + 1] + widths[level], widths[level]
+        layers += [(size >> level, joined, width), (size >> level, width, width)]
+    total = Work(2.0 * size * size * widths[0] * channels, 0.0)
+    for side, inputs, outputs in layers:
+        pixels = side * side
+        total += Work(
+            2.0 * KERNEL_TAPS * pixels * inputs * outputs, FLOAT_BYTES * pixels * (inputs + outputs)
+        )
+    return total
+
+
+def measure_limits(*, seconds: float = 1.0) -> Limits:
+    """Measures the default device: a matrix product and a copy, best of `seconds` each."""
+    small = jax.default_backend() == "cpu"
+    side, count = (2048, 2**25) if small else (8192, 2**28)
+    matrix, vector = jnp.full((side, side), 1.0 / side), jnp.zeros(count)
+    product = jax.jit(lambda a: a @ a, donate_argnums=0)
+    add = jax.jit(lambda a: a + 1.0, donate_argnums=0)
+    return Limits(
+        flops=2.0 * side**3 / _best(product, matrix, seconds),
+        bytes=2.0 * FLOAT_BYTES * count / _best(add, vector, seconds),
+    )
+
+
+def _best(fn, value, seconds: float) -> float:
+    """Least time of value = fn(value); donated, so that no call pays for fresh memory."""
+    value = jax.block_until_ready(fn(value))
+    best, until = math.inf, time.perf_counter() + seconds
+    while time.perf_counter() < until:
+        started = time.perf_counter()
+        value = jax.block_until_ready(fn(value))
+        best = min(best, time.perf_counter() - started)
+    return best

@@ -1,0 +1,306 @@
+"""Times a system and its training.
+
+    python -m jax_kdpr.benchmark --config configs/paper/student.py
+
+Every case is compiled first, apart; then all are called in turn, each call synchronised. One JSON
+row a case goes to benchmark.jsonl in --output, and one table to benchmark.md. The config gives
+sizes; no data are read, and a student needs no teacher's folder.
+
+--compile_only stops before the first call: it shows that every shape of a config compiles, what
+memory each program needs, and what it has to compute. --against torch times the same system in
+PyTorch, in turn with ours, after checking that both give the same numbers. --sweep
+snapshots=1,3,9 (size, iterations, batch) times inference and the E2E step over a range.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from absl import flags
+from tqdm import tqdm
+
+from jax_kdpr import cli, config_fields, config_rules, losses, plots, run_folder, runtime
+from jax_kdpr import config as config_lib
+from jax_kdpr.bench import cases, report
+from jax_kdpr.bench.cases import Case, Shape
+from jax_kdpr.bench.counts import measure_limits
+from jax_kdpr.bench.timing import Timing, clock, ratio_of, time_alternating
+from jax_kdpr.bench.torch_worker import COMPILED, EAGER, TorchWorker
+from jax_kdpr.config import Config
+from jax_kdpr.errors import InputError
+from jax_kdpr.sharding import make_mesh
+from jax_kdpr.training.steps import LossWeights
+
+CONFIG = cli.define_config()
+OUTPUT = flags.DEFINE_string("output", "runs/benchmark", "Folder for the rows, tables and plots.")
+CALLS = flags.DEFINE_integer("calls", 20, "Timed calls of each case.", lower_bound=1)
+TEACHER = flags.DEFINE_integer("teacher_snapshots", 9, "Snapshots of the teacher.", lower_bound=1)
+ONLY = flags.DEFINE_string("only", "", "Only the cases whose name begins so.")
+COMPILE_ONLY = flags.DEFINE_bool("compile_only", False, "Compile, and time nothing.")
+AGAINST = flags.DEFINE_string("against", "", "torch, or torch-compile: time PyTorch too.")
+SWEEP = flags.DEFINE_multi_string("sweep", [], "NAME=V1,V2,...; may be given several times.")
+
+SWEEPS = {
+    "snapshots": ("masks", "snapshots"),
+    "size": ("data", "size"),
+    "iterations": ("spectral", "iterations"),
+    "batch": ("train", "batch_size"),
+}
+AGREEMENT = 1e-4  # of the largest value: how close PyTorch must come before it is timed
+MODES = {"torch": EAGER, "torch-compile": COMPILED}
+
+
+def main(positional: list[str]) -> int:
+    """Runs the benchmark that the flags ask for."""
+    if positional:
+        raise InputError(f"unexpected argument {positional[0]!r}; options start with --")
+    config = cli.read_config(CONFIG, stand_in_teacher="none: timed at its random start")
+    sweeps = [_parse_sweep(text, config) for text in SWEEP.value]
+    if AGAINST.value and AGAINST.value not in MODES:
+        raise InputError(f"--against: expected torch or torch-compile, got {AGAINST.value!r}")
+    if AGAINST.value and (sweeps or COMPILE_ONLY.value):
+        raise InputError("--against: goes with neither --sweep nor --compile_only; leave it out")
+    if AGAINST.value:
+        _require_twin(config)
+    # A program from the cache would tell the time of a lookup.
+    jax.config.update("jax_enable_compilation_cache", False)
+    output = Path(OUTPUT.value)
+    if output.exists() and not output.is_dir():
+        raise InputError(f"--output: {str(output)!r} is a file; give a folder")
+
+    facts = _facts(config)
+    for name, values in sweeps:
+        rows = _sweep(config, name, values, facts)
+        _write(output, f"sweep-{name}", rows, report.sweep_table(name, rows))
+        plots.plot_sweep(name, rows, output / f"sweep-{name}.png")
+    if not sweeps:
+        rows, text = _compare(config, facts) if AGAINST.value else _single(config, facts)
+        _write(output, "against-" + AGAINST.value if AGAINST.value else "benchmark", rows, text)
+    return 0
+
+
+def _single(config: Config, facts: dict[str, Any]) -> tuple[list[dict[str, Any]], str]:
+    built = _build(_all_cases(config))
+    if COMPILE_ONLY.value:
+        rows = [report.row(case, None, None, facts) for case in built]
+    else:
+        limits = measure_limits()
+        timings = time_alternating(
+            [lambda case=case: clock(case.call) for case in built], calls=CALLS.value
+        )
+        rows = [
+            report.row(case, timing.per(case.units), limits, facts)
+            for case, timing in zip(built, timings, strict=True)
+        ]
+    return rows, report.table(rows)
+
+
+def _compare(config: Config, facts: dict[str, Any]) -> tuple[list[dict[str, Any]], str]:
+    """Times ours and PyTorch's of each case in turn."""
+    rows = []
+    limits = measure_limits()
+    with TorchWorker(threads=runtime.cpu_cores(), mode=MODES[AGAINST.value]) as worker:
+        facts = facts | {"against": worker.describe(), "agreement": _agreement(config, worker)}
+        for case in _build(_all_cases(config)):
+            if case.name == "step, random":
+                continue  # the E2E step less the gradient of the optics; the twin has none
+            ours, theirs = time_alternating(
+                [lambda case=case: clock(case.call), lambda case=case: worker.clock(case.name)],
+                calls=CALLS.value,
+            )
+            ours = ours.per(case.units)
+            row = report.row(case, ours, limits, facts)
+            ratio, low, high = ratio_of(theirs, ours)
+            row |= {"torch_ms": round(1e3 * theirs.median, 3), "ratio": round(ratio, 3)}
+            rows.append(row | {"ratio_low": round(low, 3), "ratio_high": round(high, 3)})
+    return rows, report.comparison_table(rows)
+
+
+def _agreement(config: Config, worker: TorchWorker) -> dict[str, float]:
+    """Largest difference of the twin's numbers from ours, relative to the largest of ours.
+
+    Raises:
+        InputError: If one is above `AGREEMENT`.
+    """
+    shape = _shape(config)
+    size = config.data.size
+    images = np.random.default_rng(0).random((config.train.batch_size, size, size, 1), np.float32)
+    weights = _weights(config)
+    found = {}
+    for role, snapshots in shape.roles.items():
+        system = shape.make(snapshots)
+        variables = cases.initial_variables(system, shape.mesh)
+        worker.build(
+            role,
+            jax.tree.map(np.asarray, variables),
+            images,
+            widths=config.net.widths,
+            phase_range=config.scene.phase_range,
+            iterations=config.spectral.iterations,
+            weights={name: float(value) for name, value in weights._asdict().items()},
+            rates={"phases": 5e-4, "filter": 5e-4, "net": 5e-4},
+        )
+        output, _ = jax.jit(system.apply)(*variables, images, jax.random.key(0))
+        ours = {
+            "CDP": output.intensity,
+            "spectral estimate": output.estimate,
+            "image": output.image[..., 0],
+        }
+        theirs = worker.outputs(role)
+        for what, value in ours.items():
+            value = np.asarray(value)
+            apart = float(np.abs(value - theirs[what]).max() / np.abs(value).max())
+            found[f"{role}, {what}"] = apart
+            if not apart < AGREEMENT:
+                raise InputError(
+                    f"--against: PyTorch's {what} of the {role} differs by {apart:.1e} of its "
+                    f"largest value, expected below {AGREEMENT:g}; with --config.net.precision="
+                    "float32 it should not"
+                )
+    return found
+
+
+def _sweep(
+    config: Config, name: str, values: list[int], facts: dict[str, Any]
+) -> list[dict[str, Any]]:
+    rows = []
+    limits = None if COMPILE_ONLY.value else measure_limits()
+    for value in values:
+        section, field = SWEEPS[name]
+        setattr(getattr(config, section), field, value)
+        shape = _shape(config)._replace(teacher_snapshots=config.masks.snapshots)
+        wanted = ("inference, student", "spectral initialisation, student")
+        built = [case for case in cases.inference_cases(shape) if case.name in wanted]
+        built.append(cases.e2e_step_case(shape))
+        timings: list[Timing | None] = [None] * len(built)
+        if limits is not None:
+            timings = [
+                timing.per(case.units)
+                for case, timing in zip(
+                    built,
+                    time_alternating(
+                        [lambda case=case: clock(case.call) for case in built], calls=CALLS.value
+                    ),
+                    strict=True,
+                )
+            ]
+        for case, timing in zip(built, timings, strict=True):
+            rows.append(report.row(case, timing, limits, facts | {name: value}))
+        print(f"{name} = {value}: done", flush=True)
+    return rows
+
+
+def _all_cases(config: Config):
+    shape = _shape(config)
+    yield from cases.inference_cases(shape)
+    yield from cases.network_cases(shape)
+    yield from cases.step_cases(shape, weights=_weights(config))
+
+
+def _build(found) -> list[Case]:
+    """Compiles the cases that are wanted, with a progress bar."""
+    built = []
+    with tqdm(desc="compiling", unit="case", disable=None) as bar:
+        for case in found:
+            bar.update()
+            if case.name.startswith(ONLY.value):
+                built.append(case)
+    if not built:
+        raise InputError(f"--only: no case begins with {ONLY.value!r}")
+    return built
+
+
+def _shape(config: Config) -> Shape:
+    system = config_lib.system_arguments(config)
+    student = system.pop("snapshots")
+    devices = runtime.choose_devices(config.train.devices, config.train.batch_size)
+    if devices > jax.local_device_count():
+        raise InputError(
+            f"train.devices: expected at most the {jax.local_device_count()} device(s) of this "
+            f"machine, got {devices}"
+        )
+    return Shape(
+        system=system,
+        student_snapshots=student,
+        teacher_snapshots=TEACHER.value,
+        batch=config.train.batch_size,
+        scan_steps=runtime.choose_scan_steps(config.train.scan_steps, 50),
+        mesh=make_mesh(devices),
+    )
+
+
+def _weights(config: Config) -> LossWeights:
+    """Those of a student; of another regime's config, all terms weigh something."""
+    alpha, beta = config.loss.alpha, config.loss.beta
+    if config.regime != config_lib.Regime.STUDENT:
+        alpha, beta = 0.999, 0.0005
+    return LossWeights(
+        alpha=alpha, rho=config.loss.rho, beta=beta, sigma=losses.feature_weight(alpha, beta)
+    )
+
+
+def _facts(config: Config) -> dict[str, Any]:
+    """What every row says beside its own numbers."""
+    shape = _shape(config)
+    return {
+        "snapshots": shape.student_snapshots,
+        "teacher_snapshots": shape.teacher_snapshots,
+        "size": config.data.size,
+        "iterations": config.spectral.iterations,
+        "batch": shape.batch,
+        "gradient": config.spectral.gradient.value,
+        "precision": config.net.precision.value,
+        "devices": 1 if shape.mesh is None else shape.mesh.size,
+        "scan_steps": shape.scan_steps,
+        "provenance": run_folder.provenance(),
+    }
+
+
+def _parse_sweep(text: str, config: Config) -> tuple[str, list[int]]:
+    name, _, listed = text.partition("=")
+    if name not in SWEEPS:
+        raise InputError(f"--sweep: expected one of {', '.join(SWEEPS)}, got {name!r}")
+    try:
+        values = [int(value) for value in listed.split(",")]
+    except ValueError:
+        raise InputError(
+            f"--sweep: expected integers, such as {name}=1,2,4, got {text!r}"
+        ) from None
+    for value in values:
+        trial = config_lib.from_dict(config_lib.to_dict(config))
+        setattr(getattr(trial, SWEEPS[name][0]), SWEEPS[name][1], value)
+        config_rules.validate(trial)
+    return name, values
+
+
+def _require_twin(config: Config) -> None:
+    """The twin is the paper's system and no other."""
+    needed = {
+        "scene.kind": "phase",
+        "masks.oversample": 1,
+        "masks.regulariser": "range",
+        "noise.kind": "none",
+        "spectral.weights": "soft",
+        "spectral.gauge": "start",
+        "net.norm": "batch",
+        "net.inputs": "re_im",
+    }
+    flat = config_fields.flatten(config)
+    for path, value in needed.items():
+        if flat[path] != value:
+            raise InputError(
+                f"--against: the PyTorch system has {path} = {value}, got {flat[path]}; leave it"
+            )
+
+
+def _write(output: Path, name: str, rows: list[dict[str, Any]], text: str) -> None:
+    output.mkdir(parents=True, exist_ok=True)
+    run_folder.write_text(output / f"{name}.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    run_folder.write_text(output / f"{name}.md", text + "\n")
+    print(f"\n{text}\n\nwritten: {output}/{name}.jsonl and .md")
+
+
+if __name__ == "__main__":
+    cli.run(main)
