@@ -13,6 +13,7 @@ snapshots=1,3,9 (size, iterations, batch) times inference and the E2E step over 
 """
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from tqdm import tqdm
 from jax_kdpr import cli, config_fields, config_rules, losses, plots, run_folder, runtime
 from jax_kdpr import config as config_lib
 from jax_kdpr.bench import cases, report
-from jax_kdpr.bench.cases import Case, Shape
+from jax_kdpr.bench.cases import Case, Plan, Shape
 from jax_kdpr.bench.counts import measure_limits
 from jax_kdpr.bench.timing import Timing, clock, ratio_of, time_alternating
 from jax_kdpr.bench.torch_worker import COMPILED, EAGER, TorchWorker
@@ -48,6 +49,7 @@ SWEEPS = {
     "iterations": ("spectral", "iterations"),
     "batch": ("train", "batch_size"),
 }
+SWEPT = ("inference, student", "spectral initialisation, student", "step, e2e")
 AGREEMENT = 1e-4  # of the largest value: how close PyTorch must come before it is timed
 MODES = {"torch": EAGER, "torch-compile": COMPILED}
 
@@ -82,7 +84,7 @@ def main(positional: list[str]) -> int:
 
 
 def _single(config: Config, facts: dict[str, Any]) -> tuple[list[dict[str, Any]], str]:
-    built = _build(_all_cases(config))
+    built = _build(config)
     if COMPILE_ONLY.value:
         rows = [report.row(case, None, None, facts) for case in built]
     else:
@@ -103,7 +105,7 @@ def _compare(config: Config, facts: dict[str, Any]) -> tuple[list[dict[str, Any]
     limits = measure_limits()
     with TorchWorker(threads=runtime.cpu_cores(), mode=MODES[AGAINST.value]) as worker:
         facts = facts | {"against": worker.describe(), "agreement": _agreement(config, worker)}
-        for case in _build(_all_cases(config)):
+        for case in _build(config):
             if case.name == "step, random":
                 continue  # the E2E step less the gradient of the optics; the twin has none
             ours, theirs = time_alternating(
@@ -170,10 +172,8 @@ def _sweep(
     for value in values:
         section, field = SWEEPS[name]
         setattr(getattr(config, section), field, value)
-        shape = _shape(config)._replace(teacher_snapshots=config.masks.snapshots)
-        wanted = ("inference, student", "spectral initialisation, student")
-        built = [case for case in cases.inference_cases(shape) if case.name in wanted]
-        built.append(cases.e2e_step_case(shape))
+        shape = _shape(config)
+        built = [plan.compile() for plan in _all_plans(config, shape) if plan.name in SWEPT]
         timings: list[Timing | None] = [None] * len(built)
         if limits is not None:
             timings = [
@@ -192,24 +192,18 @@ def _sweep(
     return rows
 
 
-def _all_cases(config: Config):
-    shape = _shape(config)
+def _all_plans(config: Config, shape: Shape) -> Iterator[Plan]:
     yield from cases.inference_cases(shape)
     yield from cases.network_cases(shape)
     yield from cases.step_cases(shape, weights=_weights(config))
 
 
-def _build(found) -> list[Case]:
-    """Compiles the cases that are wanted, with a progress bar."""
-    built = []
-    with tqdm(desc="compiling", unit="case", disable=None) as bar:
-        for case in found:
-            bar.update()
-            if case.name.startswith(ONLY.value):
-                built.append(case)
-    if not built:
+def _build(config: Config) -> list[Case]:
+    """Compiles the cases that are wanted."""
+    plans = [p for p in _all_plans(config, _shape(config)) if p.name.startswith(ONLY.value)]
+    if not plans:
         raise InputError(f"--only: no case begins with {ONLY.value!r}")
-    return built
+    return [plan.compile() for plan in tqdm(plans, desc="compiling", unit="case", disable=None)]
 
 
 def _shape(config: Config) -> Shape:

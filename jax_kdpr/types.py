@@ -8,6 +8,7 @@ The checks run in the tests only (``--jaxtyping-packages``); a run pays nothing 
 from typing import Any
 
 from jaxtyping import Array, Complex, Float, Int, PRNGKeyArray, Shaped
+from jaxtyping import Key as KeyArray
 
 Image = Float[
     Array, "h w c"
@@ -19,6 +20,7 @@ Intensity = Float[Array, "k sh sw"]  # what the sensor records: a coded diffract
 Kernel = Float[Array, "n n"]  # low-pass filter of the spectral initialisation
 Scalar = Float[Array, ""]
 Key = PRNGKeyArray
+Keys = KeyArray[Array, "*members"]  # of one run, or of each member of an ensemble
 
 Images = Float[Array, "b h w c"]
 Intensities = Float[Array, "b k sh sw"]

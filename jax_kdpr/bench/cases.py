@@ -39,6 +39,17 @@ class Case(NamedTuple):
     work: Work  # of one unit
 
 
+class Plan(NamedTuple):
+    """A case that is not compiled yet."""
+
+    name: str
+    build: Callable[[str], Case]
+
+    def compile(self) -> Case:
+        """Compiles it."""
+        return self.build(self.name)
+
+
 class Shape(NamedTuple):
     """What the cases are of."""
 
@@ -59,7 +70,7 @@ class Shape(NamedTuple):
         return {"student": self.student_snapshots, "teacher": self.teacher_snapshots}
 
 
-def inference_cases(shape: Shape) -> Iterator[Case]:
+def inference_cases(shape: Shape) -> Iterator[Plan]:
     """Recovery of a batch from its CDPs, and the parts it is made of, for student and teacher."""
     images = _on_devices(
         jax.random.uniform(jax.random.key(1), (shape.batch, *_image_shape(shape))), shape.mesh
@@ -84,9 +95,9 @@ def inference_cases(shape: Shape) -> Iterator[Case]:
 
         network = _work(shape, snapshots, "network")
         optics = {part: variables[0][part] for part in ("phases", "filter")}
-        yield _case(f"inference, {role}", recover, (variables, cdps), spectral + network)
-        yield _case(f"spectral initialisation, {role}", estimate, (variables, cdps), spectral)
-        yield _case(
+        yield _plan(f"inference, {role}", recover, (variables, cdps), spectral + network)
+        yield _plan(f"spectral initialisation, {role}", estimate, (variables, cdps), spectral)
+        yield _plan(
             f"spectral value and gradient, {role}",
             jax.value_and_grad(spectral_loss),
             (optics, variables, images),
@@ -94,7 +105,7 @@ def inference_cases(shape: Shape) -> Iterator[Case]:
         )
 
 
-def network_cases(shape: Shape) -> Iterator[Case]:
+def network_cases(shape: Shape) -> Iterator[Plan]:
     """The U-Net alone: forward, and with the gradient by its weights and its input."""
     system = shape.make(1)
     params, state = initial_variables(system, shape.mesh)
@@ -112,35 +123,36 @@ def network_cases(shape: Shape) -> Iterator[Case]:
         output, stats = system.run_net({"net": net}, state, inputs, train=True)
         return jnp.mean(jnp.square(output.image)), stats
 
-    yield _case("U-Net", forward, (params, state, inputs), work)
+    yield _plan("U-Net", forward, (params, state, inputs), work)
     gradient = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)
-    yield _case("U-Net value and gradient", gradient, (params["net"], inputs, state), work.times(3))
+    yield _plan("U-Net value and gradient", gradient, (params["net"], inputs, state), work.times(3))
 
 
-def step_cases(shape: Shape, *, weights: LossWeights) -> Iterator[Case]:
+def step_cases(shape: Shape, *, weights: LossWeights) -> Iterator[Plan]:
     """A training step of each regime; the student's with a live teacher and with cached targets."""
     everything = ("phases", "filter", "net")
     student, teacher = shape.student_snapshots, shape.teacher_snapshots
     alone = LossWeights(alpha=1.0, rho=weights.rho)
-    yield _step_case("step, random", shape, student, ("net",), alone)
-    yield _step_case("step, e2e", shape, student, everything, alone)
-    yield _step_case("step, teacher", shape, teacher, everything, alone)
+    yield _step_plan("step, random", shape, student, ("net",), alone)
+    yield _step_plan("step, e2e", shape, student, everything, alone)
+    yield _step_plan("step, teacher", shape, teacher, everything, alone)
     for name, cached in (("live teacher", False), ("cached targets", True)):
-        yield _step_case(
+        yield _step_plan(
             f"step, student, {name}", shape, student, everything, weights, teacher, cached=cached
         )
-
-
-def e2e_step_case(shape: Shape) -> Case:
-    """The E2E step of the student's snapshots alone, for sweeps."""
-    weights = LossWeights(alpha=1.0, rho=1e-3)
-    everything = ("phases", "filter", "net")
-    return _step_case("step, e2e", shape, shape.student_snapshots, everything, weights)
 
 
 def initial_variables(system: System, mesh: Mesh | None) -> tuple[Params, State]:
     """Returns (params, state) of a system at its random start, a copy on each device."""
     return replicate(jax.jit(system.init)(jax.random.key(0)), mesh)
+
+
+def _plan(name: str, fn: Callable, arguments: tuple, work: Work) -> Plan:
+    return Plan(name, lambda name: _case(name, fn, arguments, work))
+
+
+def _step_plan(name: str, *arguments: Any, **options: Any) -> Plan:
+    return Plan(name, lambda name: _step_case(name, *arguments, **options))
 
 
 def _step_case(

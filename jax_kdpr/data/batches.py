@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jax_kdpr.types import Images, Indices, Key, PyTree, RawImages
+from jax_kdpr.types import Images, Indices, Key, Keys, PyTree, RawImages
 
 
 def epoch_order(key: Key, epoch: int, count: int) -> Indices:
@@ -34,7 +34,9 @@ def take_batch(images: RawImages, indices: Indices, *, size: int, channels: int)
     return chosen
 
 
-def over_batches(step: Callable[[Indices, Key], PyTree], count: int, *, batch_size: int, key: Key):
+def over_batches(
+    step: Callable[[Indices, Keys], PyTree], count: int, *, batch_size: int, key: Keys
+) -> PyTree:
     """Runs step(indices, key) over `count` items in order and joins what it returns per item.
 
     All batches have one size, so that the step compiles once: the last one is filled up from the

@@ -1,0 +1,300 @@
+"""Faster ways of training that must be the same training: cached targets, scans, ensembles."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import rejection, tiny_config
+from PIL import Image
+
+from jax_kdpr import run_folder, runtime
+from jax_kdpr.checkpoint import Checkpoints
+from jax_kdpr.config import Config, Precision, Regime, Source, TargetMode, TargetType, members
+from jax_kdpr.config_rules import validate
+from jax_kdpr.data.scenes import draw_scenes
+from jax_kdpr.systems import make_system
+from jax_kdpr.training import loop
+from jax_kdpr.training.preparation import make_guide, prepare
+from jax_kdpr.training.steps import Epoch, compile_steps
+from jax_kdpr.training.targets import Targets
+
+
+def rows_of(workdir):
+    return [
+        {name: value for name, value in row.items() if "seconds" not in name}
+        for row in run_folder.read_metrics(workdir)
+    ]
+
+
+def assert_close_rows(one, other, *, decibel=0.02):
+    """Two trainings of one run, equal to rounding."""
+    assert [row["step"] for row in one] == [row["step"] for row in other]
+    for a, b in zip(one, other, strict=True):
+        np.testing.assert_allclose(a["train_total"], b["train_total"], rtol=2e-3)
+        np.testing.assert_allclose(a["validation_psnr"], b["validation_psnr"], atol=decibel)
+
+
+@pytest.fixture(scope="module")
+def image_folder(tmp_path_factory):
+    """Images on disk: unlike procedural scenes they are the same in every epoch."""
+    folder = tmp_path_factory.mktemp("images")
+    images = np.asarray(draw_scenes(jax.random.key(0), count=80, size=16))
+    images = images if images.dtype == np.uint8 else (255 * images).astype(np.uint8)
+    for number, image in enumerate(images):
+        Image.fromarray(image).save(folder / f"{number}.png")
+    return folder
+
+
+def image_config(folder, **changes) -> Config:
+    config = tiny_config(
+        data__source=Source.IMAGES,
+        data__dir=str(folder),
+        data__train_images=0,
+        data__validation_images=0,
+        data__test_images=0,
+        train__epochs=2,
+        **changes,
+    )
+    return config
+
+
+@pytest.fixture(scope="module")
+def teacher(image_folder, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("runs") / "teacher"
+    config = image_config(image_folder, masks__snapshots=3)
+    config.regime = Regime.TEACHER
+    loop.train(config, workdir)
+    return workdir
+
+
+def student_config(folder, teacher, **changes) -> Config:
+    config = image_config(folder, distill__teacher=str(teacher), **changes)
+    config.regime = Regime.STUDENT
+    config.loss.alpha, config.loss.beta = 0.6, 0.2
+    return config
+
+
+# Cached targets
+
+
+def losses_of(run, steps=3):
+    """The loss of the first steps and the terms of the last."""
+    member = run.members[0]
+    epoch = Epoch(
+        images=run.dataset.train(0),
+        order=jnp.arange(run.dataset.train_size),
+        key=member.keys.steps,
+        weights=run.weights,
+        guide=make_guide(run),
+    )
+    program, state = compile_steps(run.train_step), jax.tree.map(jnp.array, run.start)
+    totals = []
+    for _ in range(steps):
+        state, (loss,) = program(state, epoch)
+        totals.append(float(loss))
+    return totals, state.totals
+
+
+def test_cached_targets_give_the_losses_of_a_live_teacher(image_folder, teacher, tmp_path):
+    live, cached = (
+        prepare(
+            student_config(image_folder, teacher, distill__targets=mode, train__devices=1),
+            tmp_path / mode,
+        )
+        for mode in (TargetMode.LIVE, TargetMode.AUTO)
+    )
+    assert cached.caches_targets and not live.caches_targets
+    (live_losses, live_terms), (cached_losses, cached_terms) = losses_of(live), losses_of(cached)
+    np.testing.assert_allclose(cached_losses, live_losses, rtol=1e-4)
+    for name in ("cdp", "feature"):
+        assert getattr(live_terms, name) > 0
+        np.testing.assert_allclose(
+            getattr(cached_terms, name), getattr(live_terms, name), rtol=1e-4
+        )
+
+
+def test_targets_in_bfloat16_are_kept_so_and_used_in_float32(image_folder, teacher, tmp_path):
+    config = student_config(image_folder, teacher, distill__target_type=TargetType.BFLOAT16)
+    run = prepare(config, tmp_path)
+    guide = make_guide(run)
+    assert isinstance(guide, Targets) and guide.intensity.dtype == jnp.bfloat16
+    taken = guide.take(jnp.arange(4))
+    assert taken.bottleneck.dtype == jnp.float32
+    exact = make_guide(prepare(student_config(image_folder, teacher), tmp_path))
+    np.testing.assert_allclose(taken.intensity, exact.intensity[:4], rtol=1e-2)
+
+
+def test_targets_are_live_where_they_change_or_do_not_fit(
+    image_folder, teacher, tmp_path, monkeypatch
+):
+    config = student_config(image_folder, teacher)
+    monkeypatch.setattr(runtime, "device_memory", lambda: 1000)
+    assert not prepare(config, tmp_path).caches_targets
+    config.distill.targets = TargetMode.CACHED
+    assert "a quarter of the device's memory" in rejection(prepare, config, tmp_path)
+    monkeypatch.undo()
+    assert prepare(config, tmp_path).caches_targets
+    run = run_folder.read_run(teacher)
+    run["config"]["noise"]["kind"] = "gaussian"
+    run_folder.write_json(teacher / "run.json", run)
+    try:
+        assert "gaussian noise is new in every step" in rejection(prepare, config, tmp_path)
+        config.distill.targets = TargetMode.AUTO
+        assert not prepare(config, tmp_path).caches_targets
+    finally:
+        run["config"]["noise"]["kind"] = "none"
+        run_folder.write_json(teacher / "run.json", run)
+
+
+def test_procedural_scenes_cannot_be_cached(tmp_path):
+    teacher = tiny_config(train__epochs=1)
+    teacher.regime = Regime.TEACHER
+    loop.train(teacher, tmp_path / "teacher")
+    config = tiny_config(
+        distill__teacher=str(tmp_path / "teacher"), distill__targets=TargetMode.CACHED
+    )
+    config.regime = Regime.STUDENT
+    assert "new images every epoch" in rejection(prepare, config, tmp_path / "student")
+    config.distill.targets = TargetMode.AUTO
+    assert not prepare(config, tmp_path / "student").caches_targets
+
+
+# Several steps in one call
+
+
+def test_scanned_training_is_stepped_training(tmp_path):
+    for steps in (1, 3):  # an epoch is four steps: one call of three and one of one
+        config = tiny_config(train__scan_steps=steps, train__devices=1)
+        loop.train(config, tmp_path / str(steps))
+    assert_close_rows(rows_of(tmp_path / "1"), rows_of(tmp_path / "3"))
+
+
+def test_scanned_losses_come_step_by_step(tmp_path):
+    run = prepare(tiny_config(train__devices=1), tmp_path)
+    epoch = loop._epoch_inputs(run, 0, None)
+
+    def losses(length):
+        program, state = compile_steps(run.train_step, length=length), run.start
+        state = jax.tree.map(jnp.array, state)
+        made = []
+        for _ in range(4 // length):
+            state, part = program(state, epoch)
+            made += part.tolist()
+        return made, int(state.step)
+
+    stepped, scanned = losses(1), losses(4)
+    np.testing.assert_allclose(scanned[0], stepped[0], rtol=1e-4)
+    assert scanned[1] == stepped[1] == 4
+
+
+# Ensembles
+
+
+def test_an_ensemble_is_its_single_runs(tmp_path):
+    config = tiny_config(train__epochs=2)
+    config.ensemble, config.seed = 2, 5
+    loop.train(config, tmp_path / "together")
+    for _, single in members(config):
+        name = f"seed-{single.seed}"
+        assert single.ensemble == 1
+        loop.train(single, tmp_path / name)
+        assert_close_rows(rows_of(tmp_path / "together" / name), rows_of(tmp_path / name))
+        # What an ensemble leaves is a run like any other: finished, it is left alone.
+        before = rows_of(tmp_path / "together" / name)
+        loop.train(single, tmp_path / "together" / name)
+        assert rows_of(tmp_path / "together" / name) == before
+    first, second = (rows_of(tmp_path / "together" / f"seed-{seed}") for seed in (5, 6))
+    assert first[-1]["validation_psnr"] != second[-1]["validation_psnr"]
+
+
+def test_an_ensemble_over_loss_weights_is_its_single_runs(image_folder, teacher, tmp_path):
+    config = student_config(image_folder, teacher)
+    config.ensemble, config.loss.alphas, config.loss.betas = 2, (0.9, 0.5), (0.1, 0.2)
+    loop.train(config, tmp_path / "together")
+    names = [name for name, _ in members(config)]
+    assert names == ["alpha-0.9_beta-0.1", "alpha-0.5_beta-0.2"]
+    for name, single in members(config):
+        assert single.seed == config.seed
+        loop.train(single, tmp_path / name)
+        assert_close_rows(rows_of(tmp_path / "together" / name), rows_of(tmp_path / name))
+
+
+def test_an_ensemble_resumes_from_what_all_its_members_have(tmp_path):
+    """A kill between the saves of two members leaves one of them an epoch behind."""
+    config = tiny_config()
+    config.ensemble = 2
+    loop.train(config, tmp_path)
+    whole = [rows_of(tmp_path / name) for name, _ in members(config)]
+    last = max(int(p.name) for p in (tmp_path / "seed-1/checkpoints").iterdir())
+    with Checkpoints(tmp_path / "seed-1") as checkpoints:
+        checkpoints._manager.delete(last)
+    loop.train(config, tmp_path)
+    again = [rows_of(tmp_path / name) for name, _ in members(config)]
+    assert again == whole
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"ensemble": 2, "train.devices": 2}, "train.devices: an ensemble runs on one device"),
+        ({"ensemble": 3, "loss.rhos": (0.1, 0.2)}, "loss.rhos: expected one value for each"),
+        ({"ensemble": 2, "loss.rhos": (0.1, 0.1)}, "two members are the same run"),
+        ({"ensemble": 2, "loss.alphas": (1.0, -1.0)}, "loss.alpha: expected a number above 0"),
+        ({"ensemble": 2, "loss.betas": (0.1, 0.2)}, "only regime student has a teacher"),
+    ],
+)
+def test_ensembles_that_cannot_be_are_refused(changes, says):
+    config = tiny_config()
+    for path, value in changes.items():
+        *section, name = path.split(".")
+        setattr(getattr(config, section[0]) if section else config, name, value)
+    assert says in rejection(validate, config)
+
+
+# Arithmetic of the network
+
+
+def test_bfloat16_network_keeps_weights_physics_and_outputs_in_float32(tmp_path):
+    config = tiny_config(net__precision=Precision.BFLOAT16, train__devices=1)
+    run = prepare(config, tmp_path)
+    assert all(leaf.dtype != jnp.bfloat16 for leaf in jax.tree.leaves(run.start.params))
+    images = draw_scenes(jax.random.key(0), count=4, size=16)[..., None] / 1.0
+    output, _ = run.system.apply(run.start.params, run.start.state, images, jax.random.key(1))
+    assert output.estimate.dtype == jnp.complex64
+    assert output.image.dtype == output.bottleneck.dtype == jnp.float32
+    reduced = loop.train(config, tmp_path / "bfloat16")[0]
+    full = loop.train(tiny_config(train__devices=1), tmp_path / "float32")[0]
+    assert abs(reduced["validation_psnr"] - full["validation_psnr"]) < 0.5
+
+
+def test_unknown_precision_is_refused():
+    with pytest.raises(ValueError, match="precision: expected float32, tf32 or bfloat16"):
+        make_system(size=16, widths=(8, 16), precision="float16")
+
+
+# What the machine decides
+
+
+def test_a_cpu_steps_singly_on_every_core_that_divides_the_batch():
+    assert runtime.choose_scan_steps(0, 100) == 1
+    assert runtime.choose_eval_batch(0, size=96, features=32) == 128
+    assert runtime.choose_devices(0, 64, 128) == 4  # of the tests' four
+    assert runtime.choose_devices(0, 6, 128) == 2
+    assert runtime.choose_devices(3, 64) == 3
+
+
+def test_a_gpu_takes_large_batches_and_whole_chunks(monkeypatch):
+    monkeypatch.setattr(runtime, "on_cpu", lambda: False)
+    assert runtime.choose_devices(0, 64, 1024) == 1
+    assert runtime.choose_scan_steps(0, 468) == 52  # divides the paper's epoch
+    assert runtime.choose_scan_steps(0, 10) == 10
+    assert runtime.choose_scan_steps(0, 467) == 64  # a prime number of steps
+    assert runtime.choose_scan_steps(7, 468) == 7
+    assert runtime.choose_eval_batch(0, size=96, features=32) == 512
+    assert runtime.choose_eval_batch(0, size=16, features=8) == 1024
+    assert runtime.choose_eval_batch(0, size=4096, features=64, members=8) == 1
+    assert runtime.choose_eval_batch(50, size=96, features=32) == 50
+
+
+def test_device_memory_is_that_of_the_machine():
+    assert 2**28 < runtime.device_memory() < 2**45
