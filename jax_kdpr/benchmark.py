@@ -133,7 +133,7 @@ def _agreement(config: Config, worker: TorchWorker) -> dict[str, float]:
     found = {}
     for role, snapshots in shape.roles.items():
         system = shape.make(snapshots)
-        variables = cases.initial_variables(system, shape.mesh)
+        variables = shape.variables(snapshots)
         worker.build(
             role,
             jax.tree.map(np.asarray, variables),
@@ -222,6 +222,7 @@ def _shape(config: Config) -> Shape:
         batch=config.train.batch_size,
         scan_steps=runtime.choose_scan_steps(config.train.scan_steps, 50),
         mesh=make_mesh(devices),
+        made={},
     )
 
 

@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec as P
 
 from jax_kdpr.bench.counts import Work, measure_work, spectral_work, unet_work
 from jax_kdpr.sharding import AXIS, replicate
-from jax_kdpr.systems import System, make_system, network_input
+from jax_kdpr.systems import System, make_system
 from jax_kdpr.training.state import init_train_state, make_optimizer
 from jax_kdpr.training.steps import Epoch, LossWeights, compile_steps, make_train_step
 from jax_kdpr.training.targets import teach
@@ -59,10 +59,18 @@ class Shape(NamedTuple):
     batch: int
     scan_steps: int
     mesh: Mesh | None
+    made: dict[int, tuple[Params, State]]  # by snapshots, as far as they were asked for
 
     def make(self, snapshots: int) -> System:
         """Builds the system of so many snapshots."""
         return make_system(**self.system, snapshots=snapshots, mesh=self.mesh)
+
+    def variables(self, snapshots: int) -> tuple[Params, State]:
+        """Returns (params, state) of that system at its random start, a copy on each device."""
+        if snapshots not in self.made:
+            start = jax.jit(self.make(snapshots).init)(jax.random.key(0))
+            self.made[snapshots] = replicate(start, self.mesh)
+        return self.made[snapshots]
 
     @property
     def roles(self) -> dict[str, int]:
@@ -72,14 +80,10 @@ class Shape(NamedTuple):
 
 def inference_cases(shape: Shape) -> Iterator[Plan]:
     """Recovery of a batch from its CDPs, and the parts it is made of, for student and teacher."""
-    images = _on_devices(
-        jax.random.uniform(jax.random.key(1), (shape.batch, *_image_shape(shape))), shape.mesh
-    )
     for role, snapshots in shape.roles.items():
         system = shape.make(snapshots)
-        variables = initial_variables(system, shape.mesh)
-        cdps = jax.jit(system.measure)(variables[0], images, jax.random.key(2))
         spectral = _work(shape, snapshots, "spectral")
+        camera, network = (_work(shape, snapshots, part) for part in ("camera", "network"))
 
         # Only what is returned is computed: XLA drops the network from the estimate.
         def estimate(variables, cdps, system=system):
@@ -93,39 +97,47 @@ def inference_cases(shape: Shape) -> Iterator[Plan]:
             output, _ = system.apply({**params, **optics}, state, images, jax.random.key(0))
             return jnp.sum(jnp.real(output.estimate))
 
-        network = _work(shape, snapshots, "network")
-        optics = {part: variables[0][part] for part in ("phases", "filter")}
-        yield _plan(f"inference, {role}", recover, (variables, cdps), spectral + network)
-        yield _plan(f"spectral initialisation, {role}", estimate, (variables, cdps), spectral)
+        def with_cdps(snapshots=snapshots, system=system):
+            params, state = shape.variables(snapshots)
+            cdps = jax.jit(system.measure)(params, _images(shape), jax.random.key(2))
+            return (params, state), cdps
+
+        def with_images(snapshots=snapshots):
+            params, state = shape.variables(snapshots)
+            optics = {part: params[part] for part in ("phases", "filter")}
+            return optics, (params, state), _images(shape)
+
+        yield _plan(f"inference, {role}", recover, with_cdps, spectral + network)
+        yield _plan(f"spectral initialisation, {role}", estimate, with_cdps, spectral)
         yield _plan(
             f"spectral value and gradient, {role}",
             jax.value_and_grad(spectral_loss),
-            (optics, variables, images),
-            (spectral + _work(shape, snapshots, "camera")).times(3),
+            with_images,
+            (spectral + camera).times(3),
         )
 
 
 def network_cases(shape: Shape) -> Iterator[Plan]:
     """The U-Net alone: forward, and with the gradient by its weights and its input."""
-    system = shape.make(1)
-    params, state = initial_variables(system, shape.mesh)
-    size = shape.system["size"]
-    estimates = _on_devices(
-        jax.random.normal(jax.random.key(3), (shape.batch, size, size), jnp.complex64), shape.mesh
-    )
-    inputs = jax.jit(lambda z: network_input(z, kind=shape.system["inputs"]))(estimates)
-    work = _work(shape, 1, "network")
+    system = shape.make(shape.student_snapshots)
+    work = _work(shape, shape.student_snapshots, "network")
 
-    def forward(params, state, inputs):
-        return system.run_net(params, state, inputs, train=False)[0].image
+    def arguments():
+        params, state = shape.variables(shape.student_snapshots)
+        size = shape.system["size"]
+        inputs = jax.random.normal(jax.random.key(3), (shape.batch, size, size, 2))
+        return params["net"], _on_devices(inputs, shape.mesh), state
+
+    def forward(net, inputs, state):
+        return system.run_net({"net": net}, state, inputs)[0].image
 
     def loss(net, inputs, state):
         output, stats = system.run_net({"net": net}, state, inputs, train=True)
         return jnp.mean(jnp.square(output.image)), stats
 
-    yield _plan("U-Net", forward, (params, state, inputs), work)
+    yield _plan("U-Net", forward, arguments, work)
     gradient = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)
-    yield _plan("U-Net value and gradient", gradient, (params["net"], inputs, state), work.times(3))
+    yield _plan("U-Net value and gradient", gradient, arguments, work.times(3))
 
 
 def step_cases(shape: Shape, *, weights: LossWeights) -> Iterator[Plan]:
@@ -142,13 +154,8 @@ def step_cases(shape: Shape, *, weights: LossWeights) -> Iterator[Plan]:
         )
 
 
-def initial_variables(system: System, mesh: Mesh | None) -> tuple[Params, State]:
-    """Returns (params, state) of a system at its random start, a copy on each device."""
-    return replicate(jax.jit(system.init)(jax.random.key(0)), mesh)
-
-
-def _plan(name: str, fn: Callable, arguments: tuple, work: Work) -> Plan:
-    return Plan(name, lambda name: _case(name, fn, arguments, work))
+def _plan(name: str, fn: Callable, arguments: Callable[[], tuple], work: Work) -> Plan:
+    return Plan(name, lambda name: _case(name, fn, arguments(), work))
 
 
 def _step_plan(name: str, *arguments: Any, **options: Any) -> Plan:
@@ -175,7 +182,7 @@ def _step_case(
     teacher, guide = None, None
     if teacher_snapshots:
         teacher = shape.make(teacher_snapshots)
-        guide = initial_variables(teacher, shape.mesh)
+        guide = shape.variables(teacher_snapshots)
         if cached:
             batch = jnp.zeros((shape.batch, size, size, channels))
             one = jax.eval_shape(partial(teach, teacher, guide), batch, jax.random.key(0))
@@ -198,10 +205,12 @@ def _step_case(
         weights=weights,
         guide=guide,
     )
-    params, state = jax.jit(system.init)(jax.random.key(0))
-    train_state = replicate(init_train_state(params, state, optimizer, trained=trained), shape.mesh)
+    # A copy: a step donates its state.
+    params, state = jax.tree.map(jnp.copy, shape.variables(snapshots))
+    train_state = init_train_state(params, state, optimizer, trained=trained)
+    train_state = replicate(train_state, shape.mesh)
     program = compile_steps(step, length=shape.scan_steps)
-    compiled, seconds, memory = _compile(program, (train_state, epoch), shape.mesh)
+    compiled, seconds, memory = _compile(program, (train_state, epoch))
 
     work = _work(shape, snapshots, "camera") + _work(shape, snapshots, "spectral")
     work = work.times(3 if "phases" in trained else 1)
@@ -248,7 +257,7 @@ def _case(name: str, fn: Callable, arguments: tuple, work: Work) -> Case:
     return Case(name, lambda: jax.block_until_ready(compiled(*arguments)), 1, seconds, memory, work)
 
 
-def _compile(program: Callable, arguments: tuple, mesh: Mesh | None = None):
+def _compile(program: Callable, arguments: tuple) -> tuple[Any, float, int]:
     """Returns (compiled, seconds of tracing and compiling, bytes it needs)."""
     started = time.perf_counter()
     compiled = program.lower(*arguments).compile()
@@ -262,6 +271,11 @@ def _compile(program: Callable, arguments: tuple, mesh: Mesh | None = None):
     )
     devices = len(jax.tree.leaves(arguments)[0].sharding.device_set)
     return compiled, seconds, memory * devices
+
+
+def _images(shape: Shape) -> Images:
+    values = jax.random.uniform(jax.random.key(1), (shape.batch, *_image_shape(shape)))
+    return _on_devices(values, shape.mesh)
 
 
 def _on_devices(batch: Images, mesh: Mesh | None) -> Images:

@@ -29,7 +29,7 @@ class Work(NamedTuple):
     def __add__(self, other: "Work") -> "Work":  # pyright: ignore[reportIncompatibleMethodOverride]
         return Work(self.flops + other.flops, self.bytes + other.bytes)
 
-    def times(self, factor: float) -> "Work":
+    def times(self, factor: int) -> "Work":
         """The same work so many times."""
         return Work(self.flops * factor, self.bytes * factor)
 

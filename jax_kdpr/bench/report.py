@@ -20,22 +20,22 @@ def row(case: Case, timing: Timing | None, limits: Limits | None, facts: Row) ->
     """
     made: Row = {
         "case": case.name,
-        "compile_seconds": round(case.compile_seconds, 2),
-        "memory_mb": round(case.memory_bytes / 1e6, 1),
-        "gflop": round(case.work.flops / 1e9, 3),
-        "gbyte": round(case.work.bytes / 1e9, 4),
+        "compile_seconds": _digits(case.compile_seconds),
+        "memory_mb": _digits(case.memory_bytes / 1e6),
+        "gflop": _digits(case.work.flops / 1e9),
+        "gbyte": _digits(case.work.bytes / 1e9),
     }
     if timing is not None and limits is not None:
         low, high = timing.quartiles
         made |= {
-            "median_ms": round(1e3 * timing.median, 3),
-            "low_ms": round(1e3 * low, 3),
-            "high_ms": round(1e3 * high, 3),
-            "least_ms": round(1e3 * float(timing.seconds.min()), 3),
+            "median_ms": _digits(1e3 * timing.median),
+            "low_ms": _digits(1e3 * low),
+            "high_ms": _digits(1e3 * high),
+            "least_ms": _digits(1e3 * float(timing.seconds.min())),
             "calls": len(timing.seconds),
-            "of_limit": round(limits.seconds(case.work) / timing.median, 3),
-            "limit_gflops": round(limits.flops / 1e9, 1),
-            "limit_gbytes": round(limits.bytes / 1e9, 1),
+            "of_limit": _digits(limits.seconds(case.work) / timing.median),
+            "limit_gflops": _digits(limits.flops / 1e9),
+            "limit_gbytes": _digits(limits.bytes / 1e9),
         }
     return made | facts
 
@@ -115,11 +115,17 @@ def sweep_table(name: str, rows: list[Row]) -> str:
     return f"{markdown_table(header, cells)}\n\n{_conditions(rows[0], leave_out=name)}"
 
 
+def _digits(value: float) -> float:
+    """Four significant digits."""
+    return float(f"{value:.4g}")
+
+
 def _whole_of(case: str) -> str:
-    """The inference that a case is a part of."""
+    """The inference that a case is a part of; empty for a case that is none."""
     if case == "U-Net":
         return "inference, student"
-    return case.replace("spectral initialisation", "inference")
+    before, part, role = case.partition("spectral initialisation")
+    return f"inference{role}" if part and not before else ""
 
 
 def _timed(r: Row) -> list[str]:

@@ -1,0 +1,241 @@
+"""The benchmark: what it counts, its rows, and PyTorch's agreement with ours."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import rejection
+
+from jax_kdpr import benchmark
+from jax_kdpr.bench import counts
+from jax_kdpr.bench.counts import Limits, Work
+from jax_kdpr.bench.timing import Timing, ratio_of, time_alternating
+from jax_kdpr.config import Config, NoiseKind
+
+ROOT = Path(__file__).parent.parent
+TINY = [
+    "--config=configs/quickstart/student.py",
+    "--config.data.size=16",
+    "--config.net.widths=(8,16)",
+    "--config.spectral.iterations=3",
+    "--config.train.batch_size=2",
+    "--teacher_snapshots=2",
+    "--calls=2",
+]
+
+
+def run(*arguments, check=True) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "jax_kdpr.benchmark", *TINY, *map(str, arguments)],
+        cwd=ROOT,
+        env=os.environ | {"XLA_FLAGS": ""},
+        capture_output=True,
+        text=True,
+        check=check,
+    )
+
+
+def rows_of(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+# Counts, by hand
+
+
+def test_unet_work_by_hand():
+    """Two widths at 4 x 4: five 3 x 3 convolutions less one, and the 1 x 1 head."""
+    convolutions = [(16, 2, 8), (16, 8, 8), (4, 8, 16), (4, 16, 16), (16, 24, 8), (16, 8, 8)]
+    work = counts.unet_work(size=4, widths=(8, 16), channels=1)
+    assert work.flops == sum(18 * p * i * o for p, i, o in convolutions) + 2 * 16 * 8
+    assert work.bytes == sum(4 * p * (i + o) for p, i, o in convolutions)
+
+
+def test_spectral_work_counts_two_transforms_a_mask_and_two_for_the_filter():
+    one = counts.spectral_work(size=8, snapshots=1, oversample=1, iterations=1)
+    assert one.bytes == 4 * 16 * 64
+    nine = counts.spectral_work(size=8, snapshots=9, oversample=1, iterations=25)
+    assert nine.bytes == 25 * 20 * 16 * 64
+    padded = counts.spectral_work(size=8, snapshots=1, oversample=2, iterations=1)
+    assert padded.bytes == 2 * 16 * 256 + 2 * 16 * 64
+    assert one.flops > 4 * counts.fft_work(64).flops == 4 * 5 * 64 * 6
+
+
+def test_limit_is_the_slower_of_arithmetic_and_memory():
+    limits = Limits(flops=100.0, bytes=10.0)
+    assert limits.seconds(Work(200.0, 1.0)) == 2.0
+    assert limits.seconds(Work(1.0, 50.0)) == 5.0
+
+
+def test_limits_are_those_of_a_computer():
+    limits = counts.measure_limits(seconds=0.05)
+    assert 1e8 < limits.flops < 1e15 and 1e8 < limits.bytes < 1e14
+
+
+# Timing
+
+
+def test_clocks_are_called_in_turn_after_their_warm_up():
+    called = []
+    clocks = [lambda name=name: called.append(name) or len(called) for name in "ab"]
+    first, second = time_alternating(clocks, calls=3, warm_up=1)
+    assert called == list("ab" + "ababab")
+    assert first.seconds.tolist() == [3, 5, 7] and second.seconds.tolist() == [4, 6, 8]
+
+
+def test_ratios_are_taken_call_by_call():
+    slow, fast = Timing(np.array([2.0, 40.0, 6.0])), Timing(np.array([1.0, 10.0, 2.0]))
+    assert ratio_of(slow, fast) == (3.0, 2.5, 3.5)
+    assert slow.per(2).median == 3.0
+
+
+# The command
+
+
+@pytest.mark.slow
+def test_every_case_has_a_row_with_all_it_takes(tmp_path):
+    run("--output", tmp_path)
+    rows = rows_of(tmp_path / "benchmark.jsonl")
+    names = [row["case"] for row in rows]
+    assert names == [
+        "inference, student",
+        "spectral initialisation, student",
+        "spectral value and gradient, student",
+        "inference, teacher",
+        "spectral initialisation, teacher",
+        "spectral value and gradient, teacher",
+        "U-Net",
+        "U-Net value and gradient",
+        "step, random",
+        "step, e2e",
+        "step, teacher",
+        "step, student, live teacher",
+        "step, student, cached targets",
+    ]
+    for row in rows:
+        assert row["calls"] == 2 and row["batch"] == 2 and row["teacher_snapshots"] == 2
+        assert 0 < row["least_ms"] <= row["low_ms"] <= row["median_ms"] <= row["high_ms"]
+        for positive in ("compile_seconds", "memory_mb", "gflop", "of_limit", "limit_gflops"):
+            assert row[positive] > 0, (row["case"], positive)
+        assert {"time", "commit", "versions", "devices"} <= set(row["provenance"])
+    table = (tmp_path / "benchmark.md").read_text()
+    assert all(name in table for name in names) and "2 calls" in table
+
+
+@pytest.mark.slow
+def test_compile_only_times_nothing_and_tells_the_memory(tmp_path):
+    run("--compile_only", "--only=step, e2e", "--output", tmp_path)
+    (row,) = rows_of(tmp_path / "benchmark.jsonl")
+    assert row["memory_mb"] > 0 and "median_ms" not in row
+
+
+@pytest.mark.slow
+def test_a_sweep_has_a_row_for_each_value_and_a_plot(tmp_path):
+    run("--sweep=snapshots=1,2", "--output", tmp_path)
+    rows = rows_of(tmp_path / "sweep-snapshots.jsonl")
+    assert [row["snapshots"] for row in rows] == [1, 1, 1, 2, 2, 2]
+    assert {row["case"] for row in rows} == set(benchmark.SWEPT)
+    assert "slope (ms per snapshots)" in (tmp_path / "sweep-snapshots.md").read_text()
+    assert (tmp_path / "sweep-snapshots.png").stat().st_size > 5000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--sweep=snapshot=1,2"], "--sweep: expected one of snapshots, size"),
+        (["--sweep=size=16,x"], "--sweep: expected integers"),
+        (["--sweep=size=17"], "data.size: expected a multiple"),
+        (["--against=tensorflow"], "--against: expected torch or torch-compile"),
+        (["--against=torch", "--config.net.norm=group"], "net.norm = batch, got group"),
+        (["--only=stp"], "--only: no case begins with 'stp'"),
+    ],
+)
+def test_bad_input_gives_one_line(tmp_path, arguments, says):
+    failed = run(*arguments, "--output", tmp_path / "out", check=False)
+    assert failed.returncode == 2
+    assert failed.stderr.count("\n") == 1 and says in failed.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_twin_refuses_what_it_is_not():
+    config = Config()
+    config.noise.kind = NoiseKind.POISSON
+    assert "noise.kind = none, got poisson" in rejection(benchmark._require_twin, config)
+
+
+# PyTorch
+
+
+def require_torch():
+    if os.environ.get("KDPR_REQUIRE_TORCH"):
+        import torch  # noqa: F401
+    else:
+        pytest.importorskip("torch", reason="PyTorch is not installed")
+
+
+@pytest.mark.slow
+def test_pytorch_gives_the_same_numbers_and_is_timed_beside(tmp_path):
+    require_torch()
+    run("--against=torch", "--only=inference", "--output", tmp_path)
+    rows = rows_of(tmp_path / "against-torch.jsonl")
+    assert [row["case"] for row in rows] == ["inference, student", "inference, teacher"]
+    agreement = rows[0]["agreement"]
+    assert len(agreement) == 6 and max(agreement.values()) < benchmark.AGREEMENT
+    for row in rows:
+        assert row["torch_ms"] > 0 and row["ratio_low"] <= row["ratio"] <= row["ratio_high"]
+
+
+def test_pytorch_steps_descend_the_same_loss():
+    """Two systems that start alike lose alike, step after step."""
+    require_torch()
+    import jax
+    import jax.numpy as jnp
+    import torch
+
+    from jax_kdpr.bench import torch_twin
+    from jax_kdpr.systems import make_system
+    from jax_kdpr.training.state import init_train_state, make_optimizer
+    from jax_kdpr.training.steps import Epoch, LossWeights, compile_steps, make_train_step
+    from jax_kdpr.training.targets import teach
+
+    size, widths, parts = 16, (8, 16), ("phases", "filter", "net")
+    student, teacher = (
+        make_system(size=size, widths=widths, iterations=5, snapshots=k) for k in (1, 2)
+    )
+    variables, guide = (s.init(jax.random.key(i)) for i, s in enumerate((student, teacher)))
+    images = np.random.default_rng(0).random((4, size, size, 1), np.float32)
+    twins = [
+        torch_twin.System(*v, widths=widths, phase_range=np.pi, iterations=5)
+        for v in (variables, guide)
+    ]
+    rates = {part: 1e-3 for part in parts}
+    weights = LossWeights(alpha=0.6, beta=0.1, sigma=0.3, rho=0.1)
+    step = torch_twin.make_step(twins[0].train(), weights=weights._asdict(), rates=rates)
+    targets = torch_twin.teach(twins[1].eval(), torch.from_numpy(images))
+    ours = teach(teacher, guide, jnp.asarray(images), jax.random.key(0))
+    np.testing.assert_allclose(ours.intensity, targets[0].numpy(), atol=1e-5)
+    theirs = [float(step(torch.from_numpy(images), targets)) for _ in range(3)]
+
+    optimizer = make_optimizer(
+        mask_lr=1e-3, filter_lr=1e-3, net_lr=1e-3, schedule="constant", total_steps=3
+    )
+    program = compile_steps(
+        make_train_step(student, optimizer, trained=parts, batch_size=4, size=size, channels=1)
+    )
+    state = init_train_state(*variables, optimizer, trained=parts)
+    epoch = Epoch(
+        images=jnp.asarray(images[..., 0]),
+        order=jnp.arange(4),
+        key=jax.random.key(0),
+        weights=weights,
+        guide=ours,
+    )
+    losses = []
+    for _ in range(3):
+        state, (loss,) = program(state, epoch)
+        losses.append(float(loss))
+    np.testing.assert_allclose(losses, theirs, rtol=1e-3)
