@@ -20,7 +20,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
-from jax_kdpr.models.unet import UNet, UNetOutput
+from jax_kdpr.models.unet import CONVOLVED, UNet, UNetOutput
 from jax_kdpr.physics.cdp import measure_intensity
 from jax_kdpr.physics.masks import init_phases
 from jax_kdpr.physics.noise import add_noise
@@ -166,14 +166,23 @@ def make_system(
     def run_net(
         params: Params, state: State, inputs: Float[Array, "b h w 2"], *, train: bool = False
     ) -> tuple[UNetOutput, PyTree]:
-        net = nnx.merge(
-            net_graph,
-            _filled(net_shapes, params["net"]),
-            _filled(stats_shapes, state["net"]),
-            copy=True,
-        )
-        output: UNetOutput = net(inputs, train=train)
-        return output, nnx.to_pure_dict(nnx.state(net, nnx.Not(nnx.Param)))
+        def forward(net_params, stats, inputs) -> tuple[UNetOutput, PyTree]:
+            net = nnx.merge(
+                net_graph,
+                _filled(net_shapes, net_params),
+                _filled(stats_shapes, stats),
+                copy=True,
+            )
+            output = net(inputs, train=train)
+            return output, nnx.to_pure_dict(nnx.state(net, nnx.Not(nnx.Param)))
+
+        if train:
+            # The gradient stores the convolutions' outputs; norms, ReLUs, upsampling and joins are
+            # made again, which costs little and halves the memory of a step.
+            forward = jax.checkpoint(
+                forward, policy=jax.checkpoint_policies.save_only_these_names(CONVOLVED)
+            )
+        return forward(params["net"], state["net"], inputs)
 
     def recover(
         params: Params, state: State, intensity: Intensities, *, train: bool = False

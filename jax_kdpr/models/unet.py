@@ -6,12 +6,14 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 from jax_kdpr.models.resampling import max_pool, upsample
 from jax_kdpr.types import Features, Images
 
 GROUPS = 8  # of a group norm
+CONVOLVED = "convolved"  # name of every convolution's output, for `jax.checkpoint` policies
 
 
 class UNetOutput(NamedTuple):
@@ -42,8 +44,10 @@ class ConvBlock(nnx.Module):
 
     def __call__(self, x: Float[Array, "b h w f_in"], *, train: bool) -> Features:
         """Applies the block; `train` lets a batch norm use, and record, the batch's statistics."""
-        x = nnx.relu(_apply_norm(self.first_norm, self.first(x), train=train))
-        return nnx.relu(_apply_norm(self.second_norm, self.second(x), train=train))
+        for conv, norm in ((self.first, self.first_norm), (self.second, self.second_norm)):
+            convolved = checkpoint_name(conv(x), CONVOLVED)
+            x = nnx.relu(_apply_norm(norm, convolved, train=train))
+        return x
 
 
 class UNet(nnx.Module):
