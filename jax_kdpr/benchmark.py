@@ -93,7 +93,9 @@ def _single(config: Config, facts: dict[str, Any]) -> tuple[list[dict[str, Any]]
             [lambda case=case: clock(case.call) for case in built], calls=CALLS.value
         )
         rows = [
-            report.row(case, timing.per(case.units), limits, facts)
+            report.row(
+                case, timing.per(case.units), limits, facts, peak_bytes=runtime.peak_memory()
+            )
             for case, timing in zip(built, timings, strict=True)
         ]
     return rows, report.table(rows)

@@ -78,6 +78,11 @@ def choose_scan_steps(requested: int, steps_per_epoch: int) -> int:
     return divisor if 4 * divisor >= limit else limit
 
 
+def peak_memory() -> int | None:
+    """Returns the most bytes that this process has held on the default device; None on a CPU."""
+    return (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
+
+
 def device_memory() -> int:
     """Returns the memory of the default device in bytes; on a CPU that of the machine."""
     stats = jax.local_devices()[0].memory_stats() or {}

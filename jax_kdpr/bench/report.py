@@ -12,11 +12,19 @@ from jax_kdpr.tables import markdown_table
 Row = dict[str, Any]
 
 
-def row(case: Case, timing: Timing | None, limits: Limits | None, facts: Row) -> Row:
+def row(
+    case: Case,
+    timing: Timing | None,
+    limits: Limits | None,
+    facts: Row,
+    *,
+    peak_bytes: int | None = None,
+) -> Row:
     """Returns all that is known of one case; what was not timed is left out.
 
     Times are per batch or per step, in ms; memory in MB (10^6 bytes); `of_limit` is the shortest
-    time that the device's measured limits allow over the time taken.
+    time that the device's measured limits allow over the time taken. `peak_bytes` is what the
+    device says of this process, where it does.
     """
     made: Row = {
         "case": case.name,
@@ -33,6 +41,8 @@ def row(case: Case, timing: Timing | None, limits: Limits | None, facts: Row) ->
             "high_ms": _digits(1e3 * high),
             "least_ms": _digits(1e3 * float(timing.seconds.min())),
             "calls": len(timing.seconds),
+            # Of all cases so far: for one of them alone, ask for it with --only.
+            "process_peak_mb": None if peak_bytes is None else _digits(peak_bytes / 1e6),
             "of_limit": _digits(limits.seconds(case.work) / timing.median),
             "limit_gflops": _digits(limits.flops / 1e9),
             "limit_gbytes": _digits(limits.bytes / 1e9),
