@@ -10,6 +10,7 @@ sizes; no data are read, and a student needs no teacher's folder.
 memory each program needs, and what it has to compute. --against torch times the same system in
 PyTorch, in turn with ours, after checking that both give the same numbers. --sweep
 snapshots=1,3,9 (size, iterations, batch) times inference and the E2E step over a range.
+--only convolution times each kind of convolution in the U-Net, which nothing else does.
 """
 
 import json
@@ -198,6 +199,8 @@ def _all_plans(config: Config, shape: Shape) -> Iterator[Plan]:
     yield from cases.inference_cases(shape)
     yield from cases.network_cases(shape)
     yield from cases.step_cases(shape, weights=_weights(config))
+    if ONLY.value:  # some thirty cases: for those who ask
+        yield from cases.convolution_cases(shape)
 
 
 def _build(config: Config) -> list[Case]:

@@ -14,7 +14,14 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jax_kdpr.bench.counts import Work, measure_work, spectral_work, unet_work
+from jax_kdpr.bench.counts import (
+    Work,
+    convolution_work,
+    measure_work,
+    spectral_work,
+    unet_layers,
+    unet_work,
+)
 from jax_kdpr.sharding import AXIS, replicate
 from jax_kdpr.systems import System, make_system
 from jax_kdpr.training.state import init_train_state, make_optimizer
@@ -138,6 +145,41 @@ def network_cases(shape: Shape) -> Iterator[Plan]:
     yield _plan("U-Net", forward, arguments, work)
     gradient = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)
     yield _plan("U-Net value and gradient", gradient, arguments, work.times(3))
+
+
+def convolution_cases(shape: Shape) -> Iterator[Plan]:
+    """Each kind of 3 x 3 convolution in the U-Net: forward, gradient by input and by weights.
+
+    Their layout and arithmetic are the network's own; a kind that occurs twice is timed once.
+    """
+    layers = unet_layers(size=shape.system["size"], widths=shape.system["widths"])
+    for side, inputs, outputs in dict.fromkeys(layers):
+
+        def convolve(x, kernel):
+            return jax.lax.conv_general_dilated(
+                x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+            )
+
+        def arrays(side=side, inputs=inputs, outputs=outputs):
+            keys = jax.random.split(jax.random.key(6), 3)
+            x, seen = (
+                _on_devices(jax.random.normal(key, (shape.batch, side, side, n)), shape.mesh)
+                for key, n in ((keys[0], inputs), (keys[1], outputs))
+            )
+            kernel = jax.random.normal(keys[2], (3, 3, inputs, outputs))
+            return x, replicate(kernel, shape.mesh), seen
+
+        def by_input(x, kernel, seen, convolve=convolve):
+            return jax.vjp(lambda x: convolve(x, kernel), x)[1](seen)
+
+        def by_weights(x, kernel, seen, convolve=convolve):
+            return jax.vjp(lambda kernel: convolve(x, kernel), kernel)[1](seen)
+
+        work = convolution_work(side=side, inputs=inputs, outputs=outputs).times(shape.batch)
+        name = f"convolution, {side} px, {inputs} to {outputs}"
+        yield _plan(name, lambda x, kernel, _, f=convolve: f(x, kernel), arrays, work)
+        yield _plan(f"{name}, gradient by input", by_input, arrays, work)
+        yield _plan(f"{name}, gradient by weights", by_weights, arrays, work)
 
 
 def step_cases(shape: Shape, *, weights: LossWeights) -> Iterator[Plan]:

@@ -67,6 +67,14 @@ def spectral_work(*, size: int, snapshots: int, oversample: int, iterations: int
 
 def unet_work(*, size: int, widths: tuple[int, ...], channels: int) -> Work:
     """One image through the U-Net."""
+    total = Work(2.0 * size * size * widths[0] * channels, 0.0)
+    for side, inputs, outputs in unet_layers(size=size, widths=widths):
+        total += convolution_work(side=side, inputs=inputs, outputs=outputs)
+    return total
+
+
+def unet_layers(*, size: int, widths: tuple[int, ...]) -> list[tuple[int, int, int]]:
+    """(pixels each way, input features, output features) of each 3 x 3 convolution, in order."""
     layers = []
     before = 2
     for level, width in enumerate(widths):
@@ -75,13 +83,14 @@ def unet_work(*, size: int, widths: tuple[int, ...], channels: int) -> Work:
     for level in range(len(widths) - 2, -1, -1):
         joined, width = widths[level + 1] + widths[level], widths[level]
         layers += [(size >> level, joined, width), (size >> level, width, width)]
-    total = Work(2.0 * size * size * widths[0] * channels, 0.0)
-    for side, inputs, outputs in layers:
-        pixels = side * side
-        total += Work(
-            2.0 * KERNEL_TAPS * pixels * inputs * outputs, FLOAT_BYTES * pixels * (inputs + outputs)
-        )
-    return total
+    return layers
+
+
+def convolution_work(*, side: int, inputs: int, outputs: int) -> Work:
+    """One 3 x 3 convolution of one image."""
+    pixels = side * side
+    flops = 2.0 * KERNEL_TAPS * pixels * inputs * outputs
+    return Work(flops, FLOAT_BYTES * pixels * (inputs + outputs))
 
 
 def measure_limits(*, seconds: float = 1.0) -> Limits:
