@@ -74,8 +74,8 @@ def main(positional: list[str]) -> int:
         raise InputError(f"--output: {str(output)!r} is a file; give a folder")
 
     facts = _facts(config)
-    for name, values in sweeps:
-        rows = _sweep(config, name, values, facts)
+    for name, trials in sweeps:
+        rows = _sweep(name, trials)
         _write(output, f"sweep-{name}", rows, report.sweep_table(name, rows))
         plots.plot_sweep(name, rows, output / f"sweep-{name}.png")
     if not sweeps:
@@ -167,15 +167,11 @@ def _agreement(config: Config, worker: TorchWorker) -> dict[str, float]:
     return found
 
 
-def _sweep(
-    config: Config, name: str, values: list[int], facts: dict[str, Any]
-) -> list[dict[str, Any]]:
+def _sweep(name: str, trials: dict[int, Config]) -> list[dict[str, Any]]:
     rows = []
     limits = None if COMPILE_ONLY.value else measure_limits()
-    for value in values:
-        section, field = SWEEPS[name]
-        setattr(getattr(config, section), field, value)
-        shape = _shape(config)
+    for value, config in trials.items():
+        shape, facts = _shape(config), _facts(config)
         built = [plan.compile() for plan in _all_plans(config, shape) if plan.name in SWEPT]
         timings: list[Timing | None] = [None] * len(built)
         if limits is not None:
@@ -190,7 +186,7 @@ def _sweep(
                 )
             ]
         for case, timing in zip(built, timings, strict=True):
-            rows.append(report.row(case, timing, limits, facts | {name: value}))
+            rows.append(report.row(case, timing, limits, facts))
         print(f"{name} = {value}: done", flush=True)
     return rows
 
@@ -258,7 +254,8 @@ def _facts(config: Config) -> dict[str, Any]:
     }
 
 
-def _parse_sweep(text: str, config: Config) -> tuple[str, list[int]]:
+def _parse_sweep(text: str, config: Config) -> tuple[str, dict[int, Config]]:
+    """Returns the name of what is swept, and a config for each of its values."""
     name, _, listed = text.partition("=")
     if name not in SWEEPS:
         raise InputError(f"--sweep: expected one of {', '.join(SWEEPS)}, got {name!r}")
@@ -268,11 +265,13 @@ def _parse_sweep(text: str, config: Config) -> tuple[str, list[int]]:
         raise InputError(
             f"--sweep: expected integers, such as {name}=1,2,4, got {text!r}"
         ) from None
+    section, field = SWEEPS[name]
+    trials = {}
     for value in values:
-        trial = config_lib.from_dict(config_lib.to_dict(config))
-        setattr(getattr(trial, SWEEPS[name][0]), SWEEPS[name][1], value)
-        config_rules.validate(trial)
-    return name, values
+        trials[value] = config_lib.from_dict(config_lib.to_dict(config))
+        setattr(getattr(trials[value], section), field, value)
+        config_rules.validate(trials[value])
+    return name, trials
 
 
 def _require_twin(config: Config) -> None:

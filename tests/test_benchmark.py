@@ -134,7 +134,10 @@ def test_compile_only_times_nothing_and_tells_the_memory(tmp_path):
 
 @pytest.mark.slow
 def test_a_sweep_has_a_row_for_each_value_and_a_plot(tmp_path):
-    run("--sweep=snapshots=1,2", "--output", tmp_path)
+    run("--sweep=snapshots=1,2", "--sweep=batch=4", "--output", tmp_path)
+    # One sweep does not reach into the next.
+    after = rows_of(tmp_path / "sweep-batch.jsonl")
+    assert {(row["snapshots"], row["batch"]) for row in after} == {(1, 4)}
     rows = rows_of(tmp_path / "sweep-snapshots.jsonl")
     assert [row["snapshots"] for row in rows] == [1, 1, 1, 2, 2, 2]
     assert {row["case"] for row in rows} == set(benchmark.SWEPT)
