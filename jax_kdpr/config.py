@@ -138,7 +138,7 @@ class TrainConfig:
     epochs: int = 120
     batch_size: int = 64
     eval_batch_size: int = 0  # validation and test; 0: 128 on a CPU, what fits on a GPU
-    devices: int = 0  # local devices to spread each batch over; 0: every CPU core, or one GPU
+    devices: int = 0  # local devices to spread each batch over; 0: the CPU's cores, or one GPU
     scan_steps: int = 0  # steps in one call of the device; 0: 1 on a CPU, about 64 on a GPU
     tensorboard: bool = False  # event files beside metrics.jsonl; wants the extra `tensorboard`
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import jax
 
 CACHE_VARIABLE = "JAX_COMPILATION_CACHE_DIR"
+CPU_DEVICES = 8  # at most: every device holds a copy of the data
 CPU_EVAL_BATCH = 128
 GPU_EVAL_BYTES = 4 * 2**30  # of features at full resolution, in one evaluation batch
 GPU_SCAN_STEPS = 64  # enough to hide the host; a signal waits for one such chunk
@@ -20,13 +21,13 @@ TARGETS_SHARE = 0.25  # of a device's memory that cached distillation targets ma
 def set_up() -> None:
     """Prepares JAX for a command line; must run before its first computation.
 
-    * Each CPU core becomes one device. XLA runs a convolution of 64 features or fewer on a single
-      thread, so a batch spread over cores is up to twice as fast on two of them.
+    * Each CPU core, up to `CPU_DEVICES`, becomes one device. XLA runs a convolution of 64 features
+      or fewer on a single thread: a batch spread over two cores is up to twice as fast.
     * Compiled programs are kept in ~/.cache/jax_kdpr (or $XDG_CACHE_HOME, or where
       JAX_COMPILATION_CACHE_DIR says) and found again by the next command.
     """
     if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-        jax.config.update("jax_num_cpu_devices", cpu_cores())
+        jax.config.update("jax_num_cpu_devices", min(cpu_cores(), CPU_DEVICES))
     if not os.environ.get(CACHE_VARIABLE):
         home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(home / "jax_kdpr"))
