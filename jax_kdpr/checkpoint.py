@@ -119,7 +119,7 @@ class Checkpoints:
         if step in self._manager.all_steps():
             return  # interrupted right after the epoch's own checkpoint: the same state
         arrays = _flatten(tree)
-        self._manager.save(
+        saved = self._manager.save(
             step,
             args=ocp.args.Composite(
                 state=ocp.args.StandardSave(arrays),
@@ -128,6 +128,15 @@ class Checkpoints:
             ),
             metrics=None if score is None else {SCORE: score},
         )
+        if not saved:
+            raise RuntimeError(
+                f"{self.workdir / FOLDER}: checkpoint {step} was not written; there is a later one"
+            )
+
+    def discard_after(self, step: int) -> None:
+        """Deletes the checkpoints of later steps: they are going to be made again."""
+        for later in [saved for saved in self._manager.all_steps() if saved > step]:
+            self._manager.delete(later)
 
     def restore_latest(self, like: PyTree, *, not_after: int | None = None) -> Restored | None:
         """Reads the newest readable checkpoint, of a step up to `not_after`; None if there is none.

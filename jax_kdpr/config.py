@@ -162,9 +162,12 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
 
 
-# Where files lie is no part of an experiment: a run may go on after its data have moved (their
-# content is checked by digest), or after its teacher has.
-LOCATIONS = ("data.dir", "data.tfds_manual_dir", "distill.teacher")
+# No part of an experiment: a run may go on after its data or its teacher have moved (their content
+# is checked by digest), and on another machine, where these options change its results by rounding.
+CIRCUMSTANCES = (
+    *("data.dir", "data.tfds_manual_dir", "distill.teacher"),
+    *("distill.targets", "train.devices", "train.scan_steps", "train.eval_batch_size"),
+)
 
 
 # Lists of loss weights, one for each member of an ensemble, and the weight that each replaces.
@@ -248,8 +251,8 @@ def check_types(config: Config) -> Config:
 
 
 def differences(ours: Config, theirs: Config) -> list[str]:
-    """Returns "path: ours against theirs" for each field that differs, `LOCATIONS` left out."""
-    return config_fields.differences(ours, theirs, ignore=LOCATIONS)
+    """Returns "path: ours against theirs" for each field that differs, `CIRCUMSTANCES` left out."""
+    return config_fields.differences(ours, theirs, ignore=CIRCUMSTANCES)
 
 
 def field_paths() -> list[str]:

@@ -82,9 +82,11 @@ def _typed(hint: Any, value: Any, path: str) -> Any:
         if value not in list(hint):
             raise InputError(f"{path}: expected {_in_words(hint)}; got {_text(value)}")
         return hint(value)
-    if isinstance(hint, types.GenericAlias):  # tuple[int, ...]
-        if isinstance(value, list | tuple) and all(type(item) is int for item in value):
-            return tuple(value)
+    if isinstance(hint, types.GenericAlias):  # tuple[int, ...] or tuple[float, ...]
+        of = typing.get_args(hint)[0]
+        allowed = (int, float) if of is float else (int,)
+        if isinstance(value, list | tuple) and all(type(item) in allowed for item in value):
+            return tuple(of(item) for item in value)
     elif hint is float and type(value) is int:
         return float(value)
     elif type(value) is hint:
@@ -100,6 +102,8 @@ def expected(path: str, default: Any) -> str:
 def _in_words(hint: Any) -> str:
     if isinstance(hint, type) and issubclass(hint, enum.Enum):
         return f"one of {', '.join(str(member) for member in hint)}"
+    if typing.get_args(hint)[:1] == (float,):
+        return "numbers in brackets, such as (0.5, 0.9)"
     names = {int: "an integer", float: "a number", bool: "True or False", str: "text"}
     return names.get(hint, "integers in brackets, such as (16, 32)")
 

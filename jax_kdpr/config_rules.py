@@ -54,6 +54,9 @@ def validate(config: Config) -> None:
         value = flatten(c)[path]
         need(0 < value < math.inf, f"{path}: expected a number above 0, got {value:g}")
 
+    _validate_ensemble(c, need)
+    if c.ensemble > 1:
+        return  # each member was validated: what only its weights replace is never used
     for path, value in flatten(c).items():
         need(
             not isinstance(value, float) or math.isfinite(value),
@@ -66,7 +69,6 @@ def validate(config: Config) -> None:
         need(0 <= value < 2**32, f"{path}: expected an integer in [0, 2^32), got {value}")
     for path in ("masks.snapshots", "spectral.iterations", "train.epochs", "train.batch_size"):
         need_in(path, 1)
-    _validate_ensemble(c, need)
     for path in ("train.eval_batch_size", "train.devices", "train.scan_steps"):
         need_in(path, 0)
     for path in ("scene.phase_range", "spectral.filter_sigma", "optim.net_lr"):
@@ -110,7 +112,7 @@ def validate(config: Config) -> None:
         c.train.devices == 0
         or (c.train.batch_size % c.train.devices == c.train.eval_batch_size % c.train.devices == 0),
         f"train.devices: expected a divisor of train.batch_size = {c.train.batch_size} and "
-        f"train.eval_batch_size = {c.train.eval_batch_size}, got {c.train.devices}",
+        f"train.eval_batch_size = {c.train.eval_batch_size}, got {c.train.devices}; leave it 0",
     )
     flat, default = flatten(c), flatten(Config())
     for path, (choice, readers) in READ_ONLY_WITH.items():
@@ -147,9 +149,9 @@ def _validate_ensemble(c: Config, need: Callable[[bool, str], None]) -> None:
     for path in MEMBER_WEIGHTS:
         values = flatten(c)[path]
         need(
-            len(values) in (0, c.ensemble),
-            f"{path}: expected one value for each of the {c.ensemble} member(s), got "
-            f"{len(values)}; set ensemble to their number",
+            not values or len(values) == c.ensemble > 1,
+            f"{path}: expected one value for each member of an ensemble, got {len(values)} with "
+            f"ensemble = {c.ensemble}; set ensemble to their number",
         )
     need(
         c.ensemble == 1 or c.train.devices in (0, 1),

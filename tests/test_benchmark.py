@@ -128,7 +128,7 @@ def test_every_case_has_a_row_with_all_it_takes(tmp_path):
 @pytest.mark.slow
 def test_compile_only_times_nothing_and_tells_the_memory(tmp_path):
     run("--compile_only", "--only=step, e2e", "--output", tmp_path)
-    (row,) = rows_of(tmp_path / "benchmark.jsonl")
+    (row,) = rows_of(tmp_path / "memory.jsonl")
     assert row["memory_mb"] > 0 and "median_ms" not in row
 
 

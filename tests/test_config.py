@@ -311,6 +311,15 @@ def another(default):
     return default * 1.01
 
 
+def test_lists_of_loss_weights_are_numbers():
+    values = {"ensemble": 2, "loss": {"alphas": [1, 0.5]}}
+    config = config_lib.from_dict(values)
+    assert config.loss.alphas == (1.0, 0.5)
+    assert config_lib.from_dict(json.loads(json.dumps(config_lib.to_dict(config)))) == config
+    message = rejection(config_lib.from_dict, {"loss": {"alphas": ["a"]}})
+    assert message.startswith("loss.alphas: expected numbers in brackets")
+
+
 @pytest.mark.parametrize("path", config_rules.READ_ONLY_WITH)
 def test_an_option_that_nothing_reads_is_refused(path):
     choice, readers = config_rules.READ_ONLY_WITH[path]

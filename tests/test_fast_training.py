@@ -227,10 +227,38 @@ def test_an_ensemble_resumes_from_what_all_its_members_have(tmp_path):
     whole = [rows_of(tmp_path / name) for name, _ in members(config)]
     last = max(int(p.name) for p in (tmp_path / "seed-1/checkpoints").iterdir())
     with Checkpoints(tmp_path / "seed-1") as checkpoints:
-        checkpoints._manager.delete(last)
+        checkpoints.discard_after(last - 1)
     loop.train(config, tmp_path)
     again = [rows_of(tmp_path / name) for name, _ in members(config)]
     assert again == whole
+
+
+def test_an_ensemble_without_a_common_step_loses_nothing(tmp_path):
+    """A finished ensemble that is asked for one more member must not start all over."""
+    config = tiny_config(train__epochs=2)
+    config.ensemble = 2
+    loop.train(config, tmp_path)
+    before = rows_of(tmp_path / "seed-0")
+    config.ensemble = 3
+    assert "no step in common" in rejection(loop.train, config, tmp_path)
+    assert rows_of(tmp_path / "seed-0") == before
+
+
+def test_checkpoints_made_again_replace_later_ones(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        for step in (1, 2, 3):
+            checkpoints.save(step, {"x": jnp.full(3, step)}, {}, score=1.0)
+        with pytest.raises(RuntimeError, match="there is a later one"):
+            checkpoints.save(0, {"x": jnp.zeros(3)}, {}, score=1.0)
+        checkpoints.discard_after(2)
+        checkpoints.save(3, {"x": jnp.full(3, 7)}, {}, score=1.0)
+        restored = checkpoints.restore_latest({"x": jnp.zeros(3, int)})
+        assert restored.step == 3 and restored.tree["x"][0] == 7
+
+
+def test_any_number_of_devices_gets_an_evaluation_batch_that_fits(tmp_path):
+    config = tiny_config(train__batch_size=15, train__devices=3, train__eval_batch_size=0)
+    assert prepare(config, tmp_path).eval_batch_size % 3 == 0
 
 
 @pytest.mark.parametrize(
@@ -238,6 +266,7 @@ def test_an_ensemble_resumes_from_what_all_its_members_have(tmp_path):
     [
         ({"ensemble": 2, "train.devices": 2}, "train.devices: an ensemble runs on one device"),
         ({"ensemble": 3, "loss.rhos": (0.1, 0.2)}, "loss.rhos: expected one value for each"),
+        ({"loss.rhos": (0.1,)}, "loss.rhos: expected one value for each"),
         ({"ensemble": 2, "loss.rhos": (0.1, 0.1)}, "two members are the same run"),
         ({"ensemble": 2, "loss.alphas": (1.0, -1.0)}, "loss.alpha: expected a number above 0"),
         ({"ensemble": 2, "loss.betas": (0.1, 0.2)}, "only regime student has a teacher"),

@@ -150,7 +150,7 @@ def network_cases(shape: Shape) -> Iterator[Plan]:
 def convolution_cases(shape: Shape) -> Iterator[Plan]:
     """Each kind of 3 x 3 convolution in the U-Net: forward, gradient by input and by weights.
 
-    Their layout and arithmetic are the network's own; a kind that occurs twice is timed once.
+    In the network's layout, at JAX's default precision; a kind that occurs twice is timed once.
     """
     layers = unet_layers(size=shape.system["size"], widths=shape.system["widths"])
     for side, inputs, outputs in dict.fromkeys(layers):

@@ -37,7 +37,7 @@ class Work(NamedTuple):
 class Limits(NamedTuple):
     """What the device was measured to reach."""
 
-    flops: float  # a second, float32 matrix product
+    flops: float  # a second, matrix product at JAX's default precision: TF32 on NVIDIA GPUs
     bytes: float  # a second, read and written
 
     def seconds(self, work: Work) -> float:

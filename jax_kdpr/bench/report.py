@@ -41,7 +41,7 @@ def row(
             "high_ms": _digits(1e3 * high),
             "least_ms": _digits(1e3 * float(timing.seconds.min())),
             "calls": len(timing.seconds),
-            # Of all cases so far: for one of them alone, ask for it with --only.
+            # Of all cases together: for one of them alone, ask for it with --only.
             "process_peak_mb": None if peak_bytes is None else _digits(peak_bytes / 1e6),
             "of_limit": _digits(limits.seconds(case.work) / timing.median),
             "limit_gflops": _digits(limits.flops / 1e9),

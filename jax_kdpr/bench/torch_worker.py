@@ -4,6 +4,7 @@ Two frameworks in one process would fight for the cores with two pools of thread
 is not being timed sleeps.
 """
 
+import contextlib
 import copy
 import multiprocessing
 import time
@@ -37,7 +38,8 @@ class TorchWorker:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._pipe.send(None)
+        with contextlib.suppress(OSError):  # it may have died
+            self._pipe.send(None)
         self._process.join(timeout=10)
         self._process.terminate()
 
@@ -49,22 +51,22 @@ class TorchWorker:
         """Returns CDP, estimate and image of the inputs, to hold against ours."""
         return self._ask("outputs", role)
 
-    def clock(self, case: str) -> float:
-        """Does a case once and returns its seconds, measured in that process."""
-        return self._ask("clock", case)
+    def clock(self, case: str, units: int) -> float:
+        """Does a case so many times, waits once, and returns the seconds, measured over there."""
+        return self._ask("clock", case, units)
 
     def describe(self) -> str:
         """Returns PyTorch's version and device."""
         return self._ask("describe")
 
     def _ask(self, question: str, *arguments: Any) -> Any:
-        self._pipe.send((question, arguments))
         try:
+            self._pipe.send((question, arguments))
             answer, failure = self._pipe.recv()
-        except EOFError as gone:
+        except (EOFError, OSError) as gone:
             raise InputError(f"--against: the PyTorch process died at {question}") from gone
         if failure:
-            raise InputError(f"--against: PyTorch, {question}: {failure}")
+            raise InputError(f"--against: PyTorch: {failure}")
         return answer
 
 
@@ -73,7 +75,7 @@ def _serve(pipe: Any, threads: int, mode: str) -> None:
         server = _Server(threads, mode)
     except ImportError as missing:
         pipe.recv()
-        pipe.send((None, f"{missing}; install PyTorch into this environment"))
+        pipe.send((None, f"{missing}; install it here: pip install torch"))
         return
     while (message := pipe.recv()) is not None:
         question, arguments = message
@@ -93,8 +95,7 @@ class _Server:
 
         self.torch, self.twin, self.mode = torch, torch_twin, mode
         torch.set_num_threads(threads)
-        # TF32 for the network, as JAX computes there by default.
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+        self.tf32 = False
         torch.backends.cudnn.benchmark = True
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.systems: dict[str, Any] = {}
@@ -107,6 +108,7 @@ class _Server:
 
     def build(self, role: str, variables: Any, images: np.ndarray, options: dict) -> None:
         weights, rates = options.pop("weights"), options.pop("rates")
+        self.tf32 = options.pop("tf32")
         system = self.twin.System(*variables, **options).to(self.device)
         system.eval()
         self.systems[role] = system
@@ -128,20 +130,27 @@ class _Server:
 
     def outputs(self, role: str) -> dict[str, np.ndarray]:
         system = self.systems[role].eval()
+        self._allow_tf32(False)
         with self.torch.no_grad():
             cdp = system.measure(self.images)
             estimate = system.estimate(cdp)
             image = system.run_net(estimate)[0]
+        self._allow_tf32(self.tf32)
         made = {"CDP": cdp, "spectral estimate": estimate, "image": image[:, 0]}
         return {name: value.cpu().numpy() for name, value in made.items()}
 
-    def clock(self, case: str) -> float:
+    def clock(self, case: str, units: int) -> float:
         call = self.cases[case]
         started = time.perf_counter()
-        call()
+        for _ in range(units):
+            call()
         if self.device == "cuda":
             self.torch.cuda.synchronize()
         return time.perf_counter() - started
+
+    def _allow_tf32(self, allowed: bool) -> None:
+        backends = self.torch.backends
+        backends.cuda.matmul.allow_tf32 = backends.cudnn.allow_tf32 = allowed
 
     def _compiled(self, fn: Callable) -> Callable:
         return self.torch.compile(fn) if self.mode == COMPILED else fn

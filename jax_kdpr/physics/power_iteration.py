@@ -6,7 +6,7 @@ a choice of memory, time and meaning; one iterate is stored as one complex [h w]
 | gradient | what it is | stored iterates | maps applied, forward and backward |
 | --- | --- | --- | --- |
 | unrolled | exact, of the T iterations as they ran | T | 1 + 2 times T |
-| segments | the same numbers | at most about 25, whatever T | 1 + 2 T up to T = 25, then 1 + 3 T |
+| segments | the same numbers | 25 to T = 157, then 2 sqrt(T) | 1 + 2 T to T = 26, then 1 + 3 T |
 | implicit | of the eigenvector that the iterations tend to | 1 | 1 + 1 times T |
 
 "implicit" equals the others where two things hold: the iterations have converged, and what is

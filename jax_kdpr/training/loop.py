@@ -20,8 +20,10 @@ from tqdm import tqdm
 from jax_kdpr import config as config_lib
 from jax_kdpr import run_folder
 from jax_kdpr.checkpoint import SCORE, Checkpoints
+from jax_kdpr.choices import Gauge, Gradient
 from jax_kdpr.config import Config
 from jax_kdpr.data.batches import epoch_order, over_batches
+from jax_kdpr.errors import InputError
 from jax_kdpr.metrics import psnr_from_mse
 from jax_kdpr.sharding import replicate
 from jax_kdpr.systems import count_parameters
@@ -113,7 +115,15 @@ def _restore(run: Run, folders: list[_Folder]) -> tuple[TrainState, int]:
         if len(set(steps)) == 1:
             break
         newest = min(steps)  # a kill came between the saves of two members
+    latest = [folder.checkpoints.latest_step() or 0 for folder in folders]
+    if not steps[0] and max(latest) > run.steps_per_epoch:
+        reached = ", ".join(f"{f.workdir.name} {s}" for f, s in zip(folders, latest, strict=True))
+        raise InputError(
+            f"--workdir: the members have no step in common to go on from (latest: {reached}); "
+            "give another --workdir, or train the members that lack steps as single runs"
+        )
     for folder in folders:
+        folder.checkpoints.discard_after(steps[0])
         folder.log.resume_at(steps[0])
     if not steps[0]:
         return run.start, 0
@@ -191,6 +201,11 @@ def _summary(run: Run) -> str:
         f"{run.total_steps:,} steps of {config.train.batch_size} on {devices} x "
         f"{jax.devices()[0].device_kind}, {run.scan_steps} in one call",
     ]
+    if config.spectral.gradient == Gradient.IMPLICIT and config.spectral.gauge == Gauge.START:
+        lines.append(
+            "note: the implicit gradient leaves out how the masks move the estimate's global "
+            "phase; spectral.gauge=mean takes that phase away"
+        )
     if run.is_ensemble:
         names = ", ".join(member.workdir.name for member in run.members)
         lines.append(f"ensemble of {len(run.members)}: {names}")

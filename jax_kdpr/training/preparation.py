@@ -29,7 +29,10 @@ from jax_kdpr.training.targets import Targets, cache_targets, target_bytes
 from jax_kdpr.types import Params, PyTree, Residuals, State
 
 # What student and teacher must share for their losses to be defined: scene, sensor, bottleneck.
-TEACHER_FITS = ("data.size", "masks.oversample", "scene.", "net.")
+TEACHER_FITS = (
+    *("data.size", "masks.oversample", "scene."),
+    *("net.widths", "net.norm", "net.inputs"),
+)
 
 
 class Member(NamedTuple):
@@ -89,6 +92,9 @@ def prepare(config: Config, workdir: Path) -> Run:
         features=config.net.widths[0],
         members=len(members),
     )
+    # An automatic number must fit the devices that were asked for.
+    asked = max(1, config.train.devices)
+    eval_batch_size = -(-eval_batch_size // asked) * asked
     mesh = _mesh(config, eval_batch_size, ensemble=len(members) > 1)
     teacher = _load_teacher(config, mesh)
     dataset = sources.load(**config_lib.data_arguments(config))
