@@ -30,7 +30,7 @@ from jax_kdpr.bench import cases, report
 from jax_kdpr.bench.cases import Case, Plan, Shape
 from jax_kdpr.bench.counts import measure_limits
 from jax_kdpr.bench.timing import Timing, clock, ratio_of, time_alternating
-from jax_kdpr.bench.torch_worker import COMPILED, EAGER, TorchWorker
+from jax_kdpr.bench.torch_worker import AGREEMENT, COMPILED, EAGER, TorchWorker, require_twin
 from jax_kdpr.choices import Precision
 from jax_kdpr.config import Config
 from jax_kdpr.errors import InputError
@@ -56,8 +56,6 @@ SWEEPS = {
     "iterations": ("spectral", "iterations"),
     "batch": ("train", "batch_size"),
 }
-SWEPT = ("inference, student", "spectral initialisation, student", "step, e2e")
-AGREEMENT = 1e-4  # of the largest value: how close PyTorch must come before it is timed
 MODES = {"torch": EAGER, "torch-compile": COMPILED}
 
 
@@ -74,7 +72,7 @@ def main(positional: list[str]) -> int:
     if ONLY.value and sweeps:
         raise InputError("--only: a sweep has its own cases; leave it out")
     if AGAINST.value:
-        _require_twin(config)
+        require_twin(config_fields.flatten(config))
     # A program from the cache would tell the time of a lookup.
     jax.config.update("jax_enable_compilation_cache", False)
     output = Path(OUTPUT.value)
@@ -186,7 +184,7 @@ def _sweep(name: str, trials: dict[int, Config]) -> list[dict[str, Any]]:
     limits = None if COMPILE_ONLY.value else measure_limits()
     for value, config in trials.items():
         shape, facts = _shape(config), _facts(config)
-        built = [plan.compile() for plan in _all_plans(config, shape) if plan.name in SWEPT]
+        built = [plan.compile() for plan in _all_plans(config, shape) if plan.name in cases.SWEPT]
         timings: list[Timing | None] = [None] * len(built)
         if limits is not None:
             timings = [
@@ -293,30 +291,6 @@ def _parse_sweep(text: str, config: Config) -> tuple[str, dict[int, Config]]:
         setattr(getattr(trials[value], section), field, value)
         config_rules.validate(trials[value])
     return name, trials
-
-
-def _require_twin(config: Config) -> None:
-    """The twin is the paper's system and no other."""
-    needed = {
-        "scene.kind": "phase",
-        "masks.oversample": 1,
-        "masks.regulariser": "range",
-        "noise.kind": "none",
-        "spectral.weights": "soft",
-        "spectral.gauge": "start",
-        "net.norm": "batch",
-        "net.inputs": "re_im",
-    }
-    flat = config_fields.flatten(config)
-    if config.net.precision == Precision.BFLOAT16:
-        raise InputError(
-            "--against: the PyTorch system has net.precision tf32 or float32, got bfloat16"
-        )
-    for path, value in needed.items():
-        if flat[path] != value:
-            raise InputError(
-                f"--against: the PyTorch system has {path} = {value}, got {flat[path]}; leave it"
-            )
 
 
 def _write(output: Path, name: str, rows: list[dict[str, Any]], text: str) -> None:

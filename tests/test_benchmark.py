@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from helpers import rejection
 
-from jax_kdpr import benchmark
-from jax_kdpr.bench import counts
+from jax_kdpr.bench import cases, counts, torch_worker
 from jax_kdpr.bench.counts import Limits, Work
 from jax_kdpr.bench.timing import Timing, ratio_of, time_alternating
 from jax_kdpr.config import Config, NoiseKind
+from jax_kdpr.config_fields import flatten
 
 ROOT = Path(__file__).parent.parent
 TINY = [
@@ -140,7 +140,7 @@ def test_a_sweep_has_a_row_for_each_value_and_a_plot(tmp_path):
     assert {(row["snapshots"], row["batch"]) for row in after} == {(1, 4)}
     rows = rows_of(tmp_path / "sweep-snapshots.jsonl")
     assert [row["snapshots"] for row in rows] == [1, 1, 1, 2, 2, 2]
-    assert {row["case"] for row in rows} == set(benchmark.SWEPT)
+    assert {row["case"] for row in rows} == set(cases.SWEPT)
     assert "slope (ms per snapshots)" in (tmp_path / "sweep-snapshots.md").read_text()
     assert (tmp_path / "sweep-snapshots.png").stat().st_size > 5000
 
@@ -167,7 +167,7 @@ def test_bad_input_gives_one_line(tmp_path, arguments, says):
 def test_the_twin_refuses_what_it_is_not():
     config = Config()
     config.noise.kind = NoiseKind.POISSON
-    assert "noise.kind = none, got poisson" in rejection(benchmark._require_twin, config)
+    assert "noise.kind = none, got poisson" in rejection(torch_worker.require_twin, flatten(config))
 
 
 # PyTorch
@@ -187,7 +187,7 @@ def test_pytorch_gives_the_same_numbers_and_is_timed_beside(tmp_path):
     rows = rows_of(tmp_path / "against-torch.jsonl")
     assert [row["case"] for row in rows] == ["inference, student", "inference, teacher"]
     agreement = rows[0]["agreement"]
-    assert len(agreement) == 6 and max(agreement.values()) < benchmark.AGREEMENT
+    assert len(agreement) == 6 and max(agreement.values()) < torch_worker.AGREEMENT
     for row in rows:
         assert row["torch_ms"] > 0 and row["ratio_low"] <= row["ratio"] <= row["ratio_high"]
 

@@ -31,6 +31,7 @@ from jax_kdpr.types import Images, Params, State
 
 NATIVE_SIZE = 28  # pixels of the images that a step gathers and resizes
 BATCHES = 4  # of images held for the steps
+SWEPT = ("inference, student", "spectral initialisation, student", "step, e2e")  # in a sweep
 
 Call = Callable[[], Any]
 

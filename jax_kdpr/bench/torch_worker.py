@@ -16,6 +16,28 @@ import numpy as np
 from jax_kdpr.errors import InputError
 
 EAGER, COMPILED = "eager", "compiled"
+AGREEMENT = 1e-4  # of the largest value: how close PyTorch must come before it is timed
+TWIN = {  # options that the twin has in one form only
+    "scene.kind": ("phase",),
+    "masks.oversample": (1,),
+    "masks.regulariser": ("range",),
+    "noise.kind": ("none",),
+    "spectral.weights": ("soft",),
+    "spectral.gauge": ("start",),
+    "net.norm": ("batch",),
+    "net.inputs": ("re_im",),
+    "net.precision": ("tf32", "float32"),
+}
+
+
+def require_twin(options: dict[str, Any]) -> None:
+    """Raises `InputError` unless the twin is the system of these options, {dotted path: value}."""
+    for path, values in TWIN.items():
+        if options[path] not in values:
+            needed = " or ".join(map(str, values))
+            raise InputError(
+                f"--against: the PyTorch system has {path} = {needed}, got {options[path]}; leave it"
+            )
 
 
 class TorchWorker:
