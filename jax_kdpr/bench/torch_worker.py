@@ -36,7 +36,7 @@ def require_twin(options: dict[str, Any]) -> None:
         if options[path] not in values:
             needed = " or ".join(map(str, values))
             raise InputError(
-                f"--against: the PyTorch system has {path} = {needed}, got {options[path]}; leave it"
+                f"--against: PyTorch's system has {path} = {needed}, got {options[path]}; leave it"
             )
 
 
