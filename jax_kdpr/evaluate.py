@@ -29,6 +29,7 @@ from jax_kdpr.evaluation import CONSTANT, MEAN_IMAGE, RECOVERED, SPECTRAL, Sampl
 from jax_kdpr.metrics import ImageScores
 from jax_kdpr.physics.masks import wrap_phases
 from jax_kdpr.sharding import make_mesh
+from jax_kdpr.systems import make_system
 from jax_kdpr.tables import markdown_table
 from jax_kdpr.trained import load_trained, run_keys
 
@@ -115,7 +116,8 @@ def evaluate_run(workdir: Path, *, samples: int = 4, data_dir: str = "") -> Eval
         mesh=mesh,
     )
     shown = evaluation.sample_outputs(
-        load_trained(workdir, run),  # on one device: any number of samples
+        # On one device, which takes any number of samples.
+        trained._replace(system=make_system(**config.system_arguments(run))),
         dataset,
         size=run.data.size,
         scene=config.scene_arguments(run),

@@ -209,8 +209,8 @@ ROWS = {
     ),
     "more devices than there are": (
         nothing,
-        (*TINY, "--config.train.devices=4"),
-        ["train.devices", "1 device", "4"],
+        (*TINY, "--config.train.devices=16"),  # a command makes 8 of a CPU at most
+        ["train.devices", "device(s) of this machine", "16"],
     ),
     "foreign folder": (foreign_folder, TINY, ["--workdir", "'new'"]),
     "workdir below a file": (
