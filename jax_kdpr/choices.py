@@ -92,6 +92,47 @@ class TargetType(enum.StrEnum):
     BFLOAT16 = "bfloat16"
 
 
+class CdpView(enum.StrEnum):
+    """What of the measurement the CDP loss compares: `losses.cdp_view`."""
+
+    PAPER = "paper"
+    NORMALISED = "normalised"
+    LOG = "log"
+    AMPLITUDE = "amplitude"
+    ESTIMATE = "estimate"
+
+
+class FeatureView(enum.StrEnum):
+    """What of the bottleneck the feature loss compares: `losses.feature_view`."""
+
+    PAPER = "paper"
+    NORMALISED = "normalised"
+
+
+class Balance(enum.StrEnum):
+    """What the guiding losses are measured in: `losses.weighted_sum`."""
+
+    NONE = "none"  # each in its own unit, as in eq. 7
+    TASK = "task"  # in units of the task loss
+
+
+class Anneal(enum.StrEnum):
+    """Course of the guiding losses' weights over the training: `losses.guidance_share`."""
+
+    CONSTANT = "constant"
+    LINEAR = "linear"  # from full to zero
+    COSINE = "cosine"
+
+
+class StudentStart(enum.StrEnum):
+    """Which parts of a student start from its teacher's, the others at random."""
+
+    NONE = "none"
+    OPTICS = "optics"  # its first mask(s) and the filter
+    NETWORK = "network"
+    ALL = "all"
+
+
 class Inputs(enum.StrEnum):
     """What the network sees of the spectral estimate: `systems.network_input`."""
 

@@ -13,6 +13,10 @@ from typing import Any
 
 from jax_kdpr import config_fields
 from jax_kdpr.choices import (
+    Anneal,
+    Balance,
+    CdpView,
+    FeatureView,
     Gauge,
     Gradient,
     Inputs,
@@ -24,6 +28,7 @@ from jax_kdpr.choices import (
     SceneKind,
     Schedule,
     Source,
+    StudentStart,
     TargetMode,
     TargetType,
     Weights,
@@ -88,6 +93,7 @@ class SpectralConfig:
     filter_sigma: float = 1.0  # pixels, of its Gaussian start
     gradient: Gradient = Gradient.SEGMENTS
     gauge: Gauge = Gauge.START
+    consistency_steps: int = 0  # of error reduction, between the estimate and the network
 
 
 @dataclass(kw_only=True, slots=True)
@@ -110,6 +116,10 @@ class LossConfig:
     alphas: tuple[float, ...] = ()  # one for each member of an ensemble, in place of alpha
     betas: tuple[float, ...] = ()
     rhos: tuple[float, ...] = ()
+    cdp: CdpView = CdpView.PAPER
+    feature: FeatureView = FeatureView.PAPER
+    balance: Balance = Balance.NONE
+    anneal: Anneal = Anneal.CONSTANT  # of beta and sigma
 
 
 @dataclass(kw_only=True, slots=True)
@@ -119,6 +129,7 @@ class DistillConfig:
     teacher: str = ""  # run folder of the trained teacher
     targets: TargetMode = TargetMode.AUTO
     target_type: TargetType = TargetType.FLOAT32  # of cached targets
+    start: StudentStart = StudentStart.NONE
 
 
 @dataclass(kw_only=True, slots=True)

@@ -28,6 +28,11 @@ READ_ONLY_WITH = {
     "noise.photons": ("noise.kind", (NoiseKind.POISSON,)),
     "distill.targets": ("regime", (Regime.STUDENT,)),
     "distill.target_type": ("regime", (Regime.STUDENT,)),
+    "distill.start": ("regime", (Regime.STUDENT,)),
+    "loss.cdp": ("regime", (Regime.STUDENT,)),
+    "loss.feature": ("regime", (Regime.STUDENT,)),
+    "loss.balance": ("regime", (Regime.STUDENT,)),
+    "loss.anneal": ("regime", (Regime.STUDENT,)),
     "spectral.fraction": ("spectral.weights", (Weights.TOPK,)),
     "spectral.threshold": ("spectral.weights", (Weights.THRESHOLD,)),
 }
@@ -73,7 +78,7 @@ def validate(config: Config) -> None:
         need_in(path, 0)
     for path in ("scene.phase_range", "spectral.filter_sigma", "optim.net_lr"):
         need_positive(path)
-    for path in ("optim.mask_lr", "optim.filter_lr", "loss.rho"):
+    for path in ("optim.mask_lr", "optim.filter_lr", "loss.rho", "spectral.consistency_steps"):
         need_in(path, 0)
     for path in ("data.validation_fraction", "data.test_fraction", "scene.min_amplitude"):
         need_in(path, 0, 1)
@@ -138,7 +143,7 @@ def validate(config: Config) -> None:
     else:
         need_positive("loss.alpha")
         need(
-            c.loss.beta == 0 and not c.loss.betas and not c.distill.teacher,
+            c.loss.beta == 0 and not c.distill.teacher,
             f"loss.beta, distill.teacher: only regime student has a teacher, got {c.loss.beta:g} "
             f"and {c.distill.teacher!r} with regime {c.regime}; unset them or set regime=student",
         )

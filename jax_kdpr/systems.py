@@ -1,7 +1,7 @@
 """A single- or multi-shot camera as one pair of pure functions, `init` and `apply`.
 
-    image [h w c] -> field -> CDP y [k sh sw] -> noise -> estimate z [h w]
-                  -> U-Net -> image [h w c], bottleneck
+    image [h w c] -> field -> CDP y [k sh sw] -> noise -> spectral estimate z [h w]
+                  -> error reduction, if asked for -> U-Net -> image [h w c], bottleneck
 
 `apply` returns every intermediate, so that a loss, a plot, a metric or a distillation target is a
 function of its result and nothing is computed twice. Parameters are plain pytrees:
@@ -22,6 +22,7 @@ from jaxtyping import Array, Float
 
 from jax_kdpr.models.unet import CONVOLVED, UNet, UNetOutput
 from jax_kdpr.physics.cdp import measure_intensity
+from jax_kdpr.physics.error_reduction import error_reduction
 from jax_kdpr.physics.masks import init_phases
 from jax_kdpr.physics.noise import add_noise
 from jax_kdpr.physics.scenes import scene_channels, scene_field
@@ -44,8 +45,8 @@ class Output(NamedTuple):
     """Everything that one pass through a system makes, for a batch."""
 
     intensity: Intensities  # CDPs y, noise included
-    estimate: Fields  # spectral estimate z
-    residual: Residuals
+    estimate: Fields  # what the network sees: the spectral estimate z, made consistent if asked for
+    residual: Residuals  # of the power iteration
     image: Images  # recovered image(s), in (0, 1)
     bottleneck: Features  # D(z)^[b]
 
@@ -84,6 +85,7 @@ def make_system(
     filter_sigma: float = 1.0,
     gradient: str = "segments",
     gauge: str = "start",
+    consistency_steps: int = 0,
     inputs: str = "re_im",
     widths: tuple[int, ...] = (32, 64, 128, 256),
     norm: str = "batch",
@@ -104,6 +106,8 @@ def make_system(
         filter_sigma: Width of its Gaussian start, pixels.
         gradient: How the iterations are differentiated (`physics.power_iteration`).
         gauge: What sets the estimate's global phase, "start" or "mean" (`physics.spectral`).
+        consistency_steps: Steps of error reduction between estimate and network
+            (`physics.error_reduction`).
         inputs: What the network sees of z: "re_im" or "abs_phase" (modulus, angle / pi).
         widths: Features of the U-Net per resolution.
         norm: Its norm layer: "batch", "group" or "none".
@@ -144,7 +148,7 @@ def make_system(
         return add_noise(key, clean, kind=noise, snr_db=snr_db, photons=photons)
 
     def estimate_one(optics, intensity):
-        return filtered_spectral_init(
+        estimate, residual = filtered_spectral_init(
             intensity,
             optics["phases"],
             optics["filter"],
@@ -156,6 +160,15 @@ def make_system(
             gradient=gradient,
             gauge=gauge,
         )
+        consistent = error_reduction(
+            estimate,
+            intensity,
+            optics["phases"],
+            steps=consistency_steps,
+            scene=scene,
+            min_amplitude=min_amplitude,
+        )
+        return consistent, residual
 
     measure_batch = data_parallel(measure_one, mesh)
     estimate_batch = data_parallel(estimate_one, mesh)

@@ -13,6 +13,7 @@ from jax_kdpr.systems import make_system
 from jax_kdpr.training.preparation import trained_parts
 from jax_kdpr.training.state import init_train_state, make_optimizer
 from jax_kdpr.training.steps import Epoch, LossWeights, compile_steps, make_train_step
+from jax_kdpr.training.targets import make_teach, make_views
 
 SYSTEM = {"size": 16, "widths": (8, 16), "iterations": 5}
 ALL_PARTS = ("phases", "filter", "net")
@@ -38,7 +39,8 @@ def trainer(regime=Regime.E2E, *, teacher=None, weights=None, mesh=None, snapsho
             batch_size=16,
             size=16,
             channels=1,
-            teacher=teacher and teacher[0],
+            total_steps=100,
+            teach=teacher and make_teach(teacher[0], make_views()),
             mesh=mesh,
         )
     )
@@ -139,7 +141,14 @@ def test_distillation_losses_vanish_when_the_student_is_the_teacher():
         mask_lr=1e-3, filter_lr=1e-3, net_lr=1e-3, schedule="constant", total_steps=1
     )
     step = make_train_step(
-        system, optimizer, trained=ALL_PARTS, batch_size=16, size=16, channels=1, teacher=system
+        system,
+        optimizer,
+        trained=ALL_PARTS,
+        batch_size=16,
+        size=16,
+        channels=1,
+        total_steps=1,
+        teach=make_teach(system, make_views()),
     )
     copy = jax.tree.map(jnp.array, params)
     train_state = init_train_state(

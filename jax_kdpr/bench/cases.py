@@ -26,7 +26,7 @@ from jax_kdpr.sharding import AXIS, replicate
 from jax_kdpr.systems import System, make_system
 from jax_kdpr.training.state import init_train_state, make_optimizer
 from jax_kdpr.training.steps import Epoch, LossWeights, compile_steps, make_train_step
-from jax_kdpr.training.targets import teach
+from jax_kdpr.training.targets import make_teach, make_views
 from jax_kdpr.types import Images, Params, State
 
 NATIVE_SIZE = 28  # pixels of the images that a step gathers and resizes
@@ -222,15 +222,15 @@ def _step_case(
     size, channels = shape.system["size"], _image_shape(shape)[-1]
     count = BATCHES * shape.batch
     raw = jax.random.randint(jax.random.key(4), (count, NATIVE_SIZE, NATIVE_SIZE), 0, 256, "uint8")
-    teacher, guide = None, None
+    teach, guide = None, None
     if teacher_snapshots:
-        teacher = shape.make(teacher_snapshots)
+        teach = make_teach(shape.make(teacher_snapshots), make_views())
         guide = shape.variables(teacher_snapshots)
         if cached:
             batch = jnp.zeros((shape.batch, size, size, channels))
-            one = jax.eval_shape(partial(teach, teacher, guide), batch, jax.random.key(0))
+            one = jax.eval_shape(partial(teach, guide), batch, jax.random.key(0))
             filled = jax.tree.map(lambda leaf: jnp.ones((count, *leaf.shape[1:])), one)
-            teacher, guide = None, replicate(filled, shape.mesh)
+            teach, guide = None, replicate(filled, shape.mesh)
     step = make_train_step(
         system,
         optimizer,
@@ -238,7 +238,8 @@ def _step_case(
         batch_size=shape.batch,
         size=size,
         channels=channels,
-        teacher=teacher,
+        total_steps=1000,
+        teach=teach,
         mesh=shape.mesh,
     )
     epoch = Epoch(
@@ -258,7 +259,7 @@ def _step_case(
     work = _work(shape, snapshots, "camera") + _work(shape, snapshots, "spectral")
     work = work.times(3 if "phases" in trained else 1)
     work += _work(shape, snapshots, "network").times(3)
-    if teacher is not None:
+    if teach is not None:
         for part in ("camera", "spectral", "network"):
             work += _work(shape, teacher_snapshots, part)
 

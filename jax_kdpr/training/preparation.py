@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from jax_kdpr import config as config_lib
 from jax_kdpr import config_fields, config_rules, losses, run_folder, runtime
-from jax_kdpr.choices import NoiseKind, TargetMode
+from jax_kdpr.choices import NoiseKind, StudentStart, TargetMode
 from jax_kdpr.config import Config, Regime, Source
 from jax_kdpr.data import sources
 from jax_kdpr.errors import InputError
@@ -25,7 +25,14 @@ from jax_kdpr.trained import RunKeys, Trained, load_trained, run_keys
 from jax_kdpr.training.metric_log import require_tensorboard
 from jax_kdpr.training.state import TrainState, init_train_state, make_optimizer
 from jax_kdpr.training.steps import LossWeights, Step, make_eval_step, make_train_step
-from jax_kdpr.training.targets import Targets, cache_targets, target_bytes
+from jax_kdpr.training.targets import (
+    Targets,
+    Teach,
+    cache_targets,
+    make_teach,
+    make_views,
+    target_bytes,
+)
 from jax_kdpr.types import Params, PyTree, Residuals, State
 
 # What student and teacher must share for their losses to be defined: scene, sensor, bottleneck.
@@ -33,6 +40,13 @@ TEACHER_FITS = (
     *("data.size", "masks.oversample", "scene."),
     *("net.widths", "net.norm", "net.inputs"),
 )
+# The parts of `params` that a student takes over from its teacher.
+TAKEN_OVER = {
+    StudentStart.NONE: (),
+    StudentStart.OPTICS: ("phases", "filter"),
+    StudentStart.NETWORK: ("net",),
+    StudentStart.ALL: ("phases", "filter", "net"),
+}
 
 
 class Member(NamedTuple):
@@ -51,6 +65,7 @@ class Run(NamedTuple):
     dataset: sources.Dataset
     digests: dict[str, str]
     teacher: Trained | None
+    teach: Teach | None
     caches_targets: bool
     system: System
     train_step: Step
@@ -107,18 +122,23 @@ def prepare(config: Config, workdir: Path) -> Run:
     if teacher is not None:
         _require_same_split(config, dataset)
         digests["teacher"] = teacher.digest
-    caches_targets = teacher is not None and _caches_targets(config, teacher, dataset, mesh)
+    views = make_views(cdp=config.loss.cdp, feature=config.loss.feature)
+    teach, caches_targets = None, False
+    if teacher is not None:
+        teach = make_teach(teacher.system, views)
+        caches_targets = _caches_targets(config, teach, teacher, dataset, mesh)
     for member in members:
         run_folder.check_workdir(member.workdir, member.config, digests)
 
     system = make_system(**config_lib.system_arguments(config), mesh=mesh)
     steps_per_epoch = dataset.train_size // config.train.batch_size
+    total_steps = steps_per_epoch * config.train.epochs
     optimizer = make_optimizer(
         mask_lr=config.optim.mask_lr,
         filter_lr=config.optim.filter_lr,
         net_lr=config.optim.net_lr,
         schedule=config.optim.schedule,
-        total_steps=steps_per_epoch * config.train.epochs,
+        total_steps=total_steps,
     )
     trained = trained_parts(config.regime)
     shape = {"size": config.data.size, "channels": scene_channels(config.scene.kind)}
@@ -126,6 +146,8 @@ def prepare(config: Config, workdir: Path) -> Run:
     starts = []
     for member in members:
         params, state = init(member.keys.init)
+        if teacher is not None:
+            params, state = _take_over(member.config, teacher, params, state)
         starts.append(init_train_state(params, state, optimizer, trained=trained))
     return Run(
         config=config,
@@ -133,6 +155,7 @@ def prepare(config: Config, workdir: Path) -> Run:
         dataset=dataset,
         digests=digests,
         teacher=teacher,
+        teach=teach,
         caches_targets=caches_targets,
         system=system,
         train_step=make_train_step(
@@ -140,9 +163,13 @@ def prepare(config: Config, workdir: Path) -> Run:
             optimizer,
             trained=trained,
             batch_size=config.train.batch_size,
+            total_steps=total_steps,
             regulariser=config.masks.regulariser,
             levels=config.masks.levels,
-            teacher=teacher.system if teacher and not caches_targets else None,
+            balance=config.loss.balance,
+            anneal=config.loss.anneal,
+            views=views,
+            teach=None if caches_targets else teach,
             mesh=mesh,
             **shape,
         ),
@@ -158,11 +185,11 @@ def prepare(config: Config, workdir: Path) -> Run:
 
 def make_guide(run: Run) -> Targets | tuple[Params, State] | None:
     """Returns what the steps learn from: targets, made now, or a teacher's variables, or None."""
-    if run.teacher is None or not run.caches_targets:
+    if run.teacher is None or run.teach is None or not run.caches_targets:
         return run.teacher and run.teacher.variables
     config = run.config
     targets = cache_targets(
-        run.teacher.system,
+        run.teach,
         run.teacher.variables,
         run.dataset.train(0),
         size=config.data.size,
@@ -219,6 +246,8 @@ def _load_teacher(config: Config, mesh: Mesh | None) -> Trained | None:
             f"distill.teacher: {str(workdir)!r} does not fit; differing (student against teacher): "
             f"{'; '.join(misfits)}; train a teacher with the student's values"
         )
+    if config.distill.start in (StudentStart.OPTICS, StudentStart.ALL):
+        _require_optics(config, theirs, workdir)
     # A teacher that is still training may improve: its best checkpoint would change under the
     # student, who could then never resume.
     done = run_folder.epochs_done(workdir)
@@ -229,6 +258,19 @@ def _load_teacher(config: Config, mesh: Mesh | None) -> Trained | None:
         )
     teacher = load_trained(workdir, theirs, mesh=mesh)
     return teacher._replace(variables=replicate(teacher.variables, mesh))
+
+
+def _require_optics(config: Config, theirs: Config, workdir: Path) -> None:
+    """Raises unless the teacher has as many masks as the student takes, and filters of its size."""
+    misfits = config_fields.differences(config, theirs, only=("spectral.filter_size",))
+    if config.masks.snapshots > theirs.masks.snapshots:
+        misfits.append(f"masks.snapshots: {config.masks.snapshots} of {theirs.masks.snapshots}")
+    if misfits:
+        raise InputError(
+            f"distill.start: {config.distill.start} takes masks and filter from {str(workdir)!r}, "
+            f"which do not fit (student against teacher): {'; '.join(misfits)}; "
+            "set distill.start=none or network"
+        )
 
 
 def _require_same_split(config: Config, dataset: sources.Dataset) -> None:
@@ -242,8 +284,30 @@ def _require_same_split(config: Config, dataset: sources.Dataset) -> None:
         )
 
 
+def _take_over(
+    config: Config, teacher: Trained, params: Params, state: State
+) -> tuple[Params, State]:
+    """Replaces the parts of a student's random start that `distill.start` takes from the teacher.
+
+    Of a teacher's masks the first are taken, as many as the student has. A network is taken with
+    its batch statistics.
+    """
+    theirs, their_state = teacher.variables
+    taken = {part: theirs[part] for part in TAKEN_OVER[config.distill.start]}
+    if "phases" in taken:
+        taken["phases"] = taken["phases"][: config.masks.snapshots]
+    if "net" in taken:
+        state = {**state, "net": their_state["net"]}
+    # Copies: the first step donates its state, and may still need the teacher.
+    return jax.tree.map(jnp.copy, ({**params, **taken}, state))
+
+
 def _caches_targets(
-    config: Config, teacher: Trained, dataset: sources.Dataset, mesh: Mesh | None
+    config: Config,
+    teach: Teach,
+    teacher: Trained,
+    dataset: sources.Dataset,
+    mesh: Mesh | None,
 ) -> bool:
     """Whether the teacher runs once for all; raises where it was asked for and cannot be."""
     mode = config.distill.targets
@@ -253,7 +317,7 @@ def _caches_targets(
     copies = 1 if mesh is None or not runtime.on_cpu() else mesh.size
     size, channels = config.data.size, scene_channels(config.scene.kind)
     needed = copies * target_bytes(
-        teacher.system,
+        teach,
         teacher.variables,
         jnp.zeros((config.train.batch_size, size, size, channels)),
         count=dataset.train_size,

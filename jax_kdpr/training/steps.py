@@ -23,7 +23,7 @@ from jax_kdpr.physics.masks import mask_penalty
 from jax_kdpr.sharding import shard_batch
 from jax_kdpr.systems import System
 from jax_kdpr.training.state import TrainState
-from jax_kdpr.training.targets import Targets, teach
+from jax_kdpr.training.targets import Targets, Teach, Views, make_views
 from jax_kdpr.types import Indices, Key, Params, PyTree, RawImages, Residuals, Scalar, State
 
 
@@ -58,9 +58,13 @@ def make_train_step(
     batch_size: int,
     size: int,
     channels: int,
+    total_steps: int,
     regulariser: str = "range",
     levels: int = 256,
-    teacher: System | None = None,
+    balance: str = "none",
+    anneal: str = "constant",
+    views: Views | None = None,
+    teach: Teach | None = None,
     mesh: Mesh | None = None,
 ) -> Step:
     """Builds step(train_state, epoch) -> (train_state, loss), which `compile_steps` compiles.
@@ -75,23 +79,33 @@ def make_train_step(
         batch_size: Images a step.
         size: Height and width that the systems take.
         channels: Images that make one scene.
+        total_steps: Length of the training.
         regulariser: R(phi), with its `levels` (`physics.masks`).
-        teacher: The frozen system that guides a student live; not needed for cached targets.
+        balance: Unit of a student's guiding losses (`losses.weighted_sum`).
+        anneal: Course of their weights (`losses.guidance_share`).
+        views: What these losses compare, from `make_views`; default the paper's.
+        teach: What a teacher that guides live says of a batch; not needed for cached targets.
         mesh: Devices to spread the batch over.
     """
+
+    views = views or make_views()
 
     def loss_fn(parts: Params, train_state: TrainState, images, targets, weights, key: Key):
         params = {**train_state.params, **parts}
         output, state = system.apply(params, train_state.state, images, key, train=True)
         cdp = feature = jnp.zeros(())
         if targets is not None:
-            cdp = losses.cdp_loss(output.intensity, targets.intensity[:, None])
-            feature = losses.feature_loss(output.bottleneck, targets.bottleneck)
+            own = views(output)
+            cdp = losses.cdp_loss(own.cdp, targets.cdp)
+            feature = losses.feature_loss(own.feature, targets.feature)
+            share = losses.guidance_share(train_state.step / total_steps, kind=anneal)
+            weights = weights._replace(beta=share * weights.beta, sigma=share * weights.sigma)
         terms = losses.weighted_sum(
             task=losses.task_loss(output.image, images),
             mask=mask_penalty(params["phases"], kind=regulariser, levels=levels),
             cdp=cdp,
             feature=feature,
+            balance=balance,
             **weights._asdict(),
         )
         return terms.total, (terms, state)
@@ -101,9 +115,9 @@ def make_train_step(
     def guidance(guide, indices, images, key: Key) -> Targets | None:
         if guide is None or isinstance(guide, Targets):
             return guide and guide.take(indices)
-        if teacher is None:
-            raise ValueError("guide: a teacher's variables need its system, pass teacher=")
-        return teach(teacher, guide, images, key)
+        if teach is None:
+            raise ValueError("guide: a teacher's variables need its system, pass teach=")
+        return teach(guide, images, key)
 
     def step(train_state: TrainState, epoch: Epoch) -> tuple[TrainState, Scalar]:
         place = train_state.step % (epoch.order.shape[0] // batch_size)

@@ -4,6 +4,7 @@ Without noise the teacher's CDP and bottleneck of a training image never change.
 they take the teacher out of the step: a student then costs what an E2E run costs.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -12,45 +13,65 @@ from jaxtyping import Array, Float
 from tqdm import tqdm
 
 from jax_kdpr.data.batches import over_batches, take_batch
-from jax_kdpr.systems import System
+from jax_kdpr.losses import cdp_view, feature_view
+from jax_kdpr.systems import Output, System
 from jax_kdpr.types import Features, Images, Indices, Key, Params, RawImages, State
 
 
 class Targets(NamedTuple):
-    """Of a batch, or of all training images."""
+    """The two views of a system that the guiding losses compare; of a batch, or of all images."""
 
-    intensity: Float[Array, "n sh sw"]  # mean over the teacher's snapshots of its CDPs (eq. 5)
-    bottleneck: Features  # eq. 6
+    cdp: Float[Array, "n ..."]  # eq. 5
+    feature: Features  # eq. 6
 
     def take(self, indices: Indices) -> "Targets":
         """Returns those of a batch, in float32."""
         return Targets(*[values[indices].astype(jnp.float32) for values in self])
 
 
-def teach(teacher: System, variables: tuple[Params, State], images: Images, key: Key) -> Targets:
-    """What the frozen teacher makes of scenes, with noise of its own, without gradient."""
-    params, state = variables
-    output, _ = teacher.apply(params, state, images, key)
-    targets = Targets(jnp.mean(output.intensity, axis=1), output.bottleneck)
-    return jax.lax.stop_gradient(targets)
+Views = Callable[[Output], Targets]
+Teach = Callable[[tuple[Params, State], Images, Key], Targets]
+
+
+def make_views(*, cdp: str = "paper", feature: str = "paper") -> Views:
+    """Builds views(output) -> what `losses.cdp_view` and `losses.feature_view` make of it."""
+
+    def views(output: Output) -> Targets:
+        return Targets(
+            cdp=cdp_view(output.intensity, output.estimate, kind=cdp),
+            feature=feature_view(output.bottleneck, kind=feature),
+        )
+
+    return views
+
+
+def make_teach(teacher: System, views: Views) -> Teach:
+    """Builds teach(variables, images, key): the frozen teacher's views, without gradient.
+
+    The teacher measures the scenes with noise of its own.
+    """
+
+    def teach(variables: tuple[Params, State], images: Images, key: Key) -> Targets:
+        output, _ = teacher.apply(*variables, images, key)
+        return jax.lax.stop_gradient(views(output))
+
+    return teach
 
 
 def target_bytes(
-    teacher: System, variables: tuple[Params, State], images: Images, *, count: int, dtype
+    teach: Teach, variables: tuple[Params, State], images: Images, *, count: int, dtype
 ) -> int:
     """Returns the memory that the targets of `count` images take as `dtype`, without making any.
 
     `images` is a batch, or the shape of one, that the teacher takes.
     """
-    batch = jax.eval_shape(
-        lambda images: teach(teacher, variables, images, jax.random.key(0)), images
-    )
+    batch = jax.eval_shape(lambda images: teach(variables, images, jax.random.key(0)), images)
     numbers = sum(leaf.size // len(leaf) for leaf in batch)
     return count * numbers * jnp.dtype(dtype).itemsize
 
 
 def cache_targets(
-    teacher: System,
+    teach: Teach,
     variables: tuple[Params, State],
     images: RawImages,
     *,
@@ -62,8 +83,8 @@ def cache_targets(
     """Makes the targets of all training images, in order, as `dtype`; needs a noiseless teacher.
 
     Args:
-        teacher: The frozen system.
-        variables: Its (params, state).
+        teach: From `make_teach`.
+        variables: The teacher's (params, state).
         images: Training images on the device.
         size: Height and width that the system takes.
         channels: Images that make one scene.
@@ -74,7 +95,7 @@ def cache_targets(
     @jax.jit
     def one_batch(variables, images, indices, key):
         batch = take_batch(images, indices, size=size, channels=channels)
-        targets = teach(teacher, variables, batch, key)
+        targets = teach(variables, batch, key)
         return Targets(*[values.astype(dtype) for values in targets])
 
     count = len(images)
