@@ -23,23 +23,27 @@ def define_config() -> flags.FlagHolder:
     return config_flags.DEFINE_config_file("config", None, "Path of a config file.")
 
 
-def run(main: Callable[[list[str]], int | None]) -> None:
+def run(
+    main: Callable[[list[str]], int | None], *, prefix: str = "", others: tuple[str, ...] = ()
+) -> None:
     """Parses the flags and runs main(positional arguments), which may return an exit code.
+
+    The config of a command may hold a `Config` under `prefix` ("base."), and the options `others`.
 
     An `InputError`, in the flags or later, prints as one line on stderr and exits with code 2.
     """
 
     def parse(argv: Sequence[str]) -> list[str]:
         if {"--help", "-h", "-help"} & set(argv):
-            print(_help())
+            print(_help(prefix, others))
             sys.exit(0)
         try:
-            _check_config_flags(argv)
+            _check_config_flags(argv, prefix, others)
             return flags.FLAGS(argv)
         except SystemExit:
             raise
         except Exception as failure:  # all that runs here is the user's: flags and config file
-            _exit_with(_flag_message(failure))
+            _exit_with(_flag_message(failure, prefix))
 
     def guarded(argv: Sequence[str]) -> int | None:
         checkpoint.quiet_logs()
@@ -77,12 +81,13 @@ def read_config(flag: flags.FlagHolder, *, stand_in_teacher: str = "") -> config
     return config
 
 
-def _check_config_flags(argv: Sequence[str]) -> None:
+def _check_config_flags(argv: Sequence[str], prefix: str, others: tuple[str, ...]) -> None:
     """Says what the flags library would say in fifty lines, or not at all, in one."""
+    known = [*others, *(prefix + path for path in config_lib.field_paths())]
     for place, argument in enumerate(argv):
         override = re.match(r"--?(?:no)?config\.([\w.]+)", argument)
-        if override and override[1] not in config_lib.field_paths():
-            raise InputError(config_lib.unknown_field(override[1]))
+        if override and override[1] not in known:
+            raise InputError(config_fields.unknown_field(override[1], known))
         given = re.fullmatch(r"--?config(?:=(.*))?", argument)
         if given:
             path = given[1] if given[1] is not None else "".join(argv[place + 1 : place + 2])
@@ -92,14 +97,15 @@ def _check_config_flags(argv: Sequence[str]) -> None:
                 raise InputError(f"--config: no config file {path!r}{hint}")
 
 
-def _flag_message(failure: Exception) -> str:
+def _flag_message(failure: Exception, prefix: str) -> str:
     message = str(failure)
     if isinstance(failure, InputError):
         return message
     if isinstance(failure, flags.IllegalFlagValueError):
         field = re.match(r"flag --config\.([\w.]+)=(.*?): ", message, re.DOTALL)
-        if field:
-            return f"{field[1]}: expected {config_lib.expected(field[1])}, got {field[2]!r}"
+        option = field and field[1].removeprefix(prefix)
+        if field and option in config_lib.field_paths():
+            return f"{field[1]}: expected {config_lib.expected(option)}, got {field[2]!r}"
         return message
     if isinstance(failure, flags.Error):
         return message
@@ -112,7 +118,7 @@ def _flag_message(failure: Exception) -> str:
     return f"--config: the config file raised {type(failure).__name__}: {message}"
 
 
-def _help() -> str:
+def _help(prefix: str, others: tuple[str, ...]) -> str:
     """The command's docstring, its flags, and every option of a config with its default."""
     lines = [sys.modules["__main__"].__doc__ or "", "Flags:"]
     for flag in flags.FLAGS.get_key_flags_for_module("__main__"):
@@ -120,7 +126,8 @@ def _help() -> str:
     if "config" in flags.FLAGS:
         lines += ["  --config FILE: a config file; then --config.OPTION=VALUE with, and default:"]
         options = config_fields.flatten(config_lib.Config())
-        lines += [f"    {path} = {value!s}" for path, value in options.items()]
+        lines += [f"    {name}" for name in others]
+        lines += [f"    {prefix}{path} = {value!s}" for path, value in options.items()]
     return "\n".join(lines)
 
 

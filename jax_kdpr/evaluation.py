@@ -13,14 +13,18 @@ from jax_kdpr import metrics
 from jax_kdpr.data.batches import over_batches, take_batch
 from jax_kdpr.data.sources import Dataset
 from jax_kdpr.metrics import ImageScores
+from jax_kdpr.physics.noise import add_noise
 from jax_kdpr.physics.scenes import field_image, scene_channels, scene_field
 from jax_kdpr.sharding import replicate, shard_batch
 from jax_kdpr.systems import Output
 from jax_kdpr.trained import Trained
-from jax_kdpr.types import Image, Images, Key
+from jax_kdpr.types import Image, Images, Key, RawImages
 
 RECOVERED = "recovered"  # the network's image
-SPECTRAL = "spectral_estimate"  # the network's input alone, its global phase taken from the truth
+SPECTRAL = (
+    "spectral_estimate"  # the network's input alone, made consistent or not; its global phase
+)
+# is taken from the truth
 CONSTANT = "constant"  # the mean pixel of the training images
 MEAN_IMAGE = "mean_image"  # the mean of the training images
 
@@ -96,6 +100,61 @@ def score_test_images(
         batch_size=batch_size,
         key=key,
     )
+
+
+def score_under_noise(
+    trained: Trained,
+    images: RawImages,
+    *,
+    levels: dict[str, tuple[float, ...]],
+    size: int,
+    channels: int,
+    batch_size: int,
+    key: Key,
+    mesh: Mesh | None = None,
+) -> dict[str, dict[float, ImageScores]]:
+    """Scores recoveries from CDPs with sensor noise; the same draws of it at every level.
+
+    Args:
+        trained: The system, built without noise of its own.
+        images: Test images.
+        levels: For each kind of noise its levels: "gaussian" in dB, "poisson" in photons a shot,
+            "none" of any one value.
+        size: Height and width that the system takes.
+        channels: Images that make one scene.
+        batch_size: Images at a time.
+        key: For the noise.
+        mesh: Devices to spread a batch over, as the system was built for.
+    """
+    variables, images = replicate((trained.variables, images), mesh)
+
+    def make_step(kind: str):
+        @jax.jit
+        def step(variables, images, level, indices, key):
+            clean_key, noise_key = jax.random.split(key)
+            batch = shard_batch(take_batch(images, indices, size=size, channels=channels), mesh)
+            clean = trained.system.measure(variables[0], batch, clean_key)
+            noisy = jax.vmap(
+                lambda key, y: add_noise(key, y, kind=kind, snr_db=level, photons=level)
+            )(jax.random.split(noise_key, len(indices)), clean)
+            output, _ = trained.system.recover(*variables, noisy)
+            return metrics.score(output.image, batch)
+
+        return step
+
+    found = {}
+    for kind, values in levels.items():
+        step = make_step(kind)  # the level is an argument: one program does for all
+        found[kind] = {
+            level: over_batches(
+                partial(step, variables, images, jnp.float32(level)),
+                len(images),
+                batch_size=batch_size,
+                key=key,
+            )
+            for level in values
+        }
+    return found
 
 
 def mean_train_image(dataset: Dataset, *, size: int, channels: int) -> Image:

@@ -1,7 +1,7 @@
 """Figures: the only module that knows matplotlib. Written straight to PNG, no display needed."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -92,6 +92,65 @@ def plot_sweep(name: str, rows: list[dict[str, Any]], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
+class Line(NamedTuple):
+    """One curve: a mean and, if there are several seeds, half the width of its interval."""
+
+    x: list[float]
+    y: list[float]
+    half_width: list[float] | None = None
+
+
+def plot_lines(
+    lines: dict[str, Line],
+    path: Path,
+    *,
+    x_label: str,
+    y_label: str = "PSNR (dB)",
+    reference: tuple[str, float] | None = None,
+    log_x: bool = False,
+    markers: bool = True,
+) -> None:
+    """Draws curves with their intervals, and a dashed horizontal line for `reference`."""
+    figure = Figure(figsize=(6.4, 3.9), layout="constrained")
+    axis = figure.subplots()
+    for label, line in lines.items():
+        mean = np.asarray(line.y)
+        (drawn,) = axis.plot(line.x, mean, "o-" if markers else "-", label=label, markersize=4)
+        if line.half_width is not None:
+            half = np.nan_to_num(np.asarray(line.half_width))
+            colour = drawn.get_color()
+            axis.fill_between(line.x, mean - half, mean + half, alpha=0.2, color=colour)
+    if reference is not None:
+        axis.axhline(reference[1], linestyle="--", color="0.4", label=reference[0])
+    if log_x:
+        axis.set_xscale("log")
+    axis.set_xlabel(x_label)
+    axis.set_ylabel(y_label)
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8)
+    figure.savefig(path, dpi=110)
+
+
+def plot_masks(masks: dict[str, np.ndarray], path: Path) -> None:
+    """Draws for each system its first mask, that mask's spectrum, and the histogram of all phases.
+
+    Args:
+        masks: For each label phases [k h w], radians.
+        path: The PNG.
+    """
+    columns = len(masks)
+    figure = Figure(figsize=(2.3 * columns, 6.6), layout="constrained")
+    axes = figure.subplots(3, columns, squeeze=False)
+    for column, (label, phases) in enumerate(masks.items()):
+        _show(axes[0, column], _wrapped(phases[0]), **PHASE)
+        axes[0, column].set_title(f"{label}\nmask 1 of {len(phases)}", fontsize=9)
+        spectrum = np.fft.fftshift(np.abs(np.fft.fft2(np.exp(-1j * phases[0]), norm="ortho")))
+        _show(axes[1, column], np.log10(np.maximum(spectrum, 1e-2)), cmap="inferno", vmin=-1)
+        _draw_histogram(axes[2, column], phases)
+    axes[1, 0].set_ylabel("its spectrum, log", fontsize=8)
+    figure.savefig(path, dpi=110)
+
+
 def _captions(samples: Samples) -> list[str]:
     psnr = psnr_from_mse(mse(samples.output.image, samples.images))
     similarity = ssim(samples.output.image, samples.images)
@@ -105,10 +164,14 @@ def _draw_masks(figure, phases: np.ndarray) -> None:
     for number in range(shown):
         _show(axes[number], _wrapped(phases[number]), **PHASE)
         axes[number].set_title(f"mask {number + 1} of {len(phases)}", fontsize=9)
-    axes[-1].hist(_wrapped(phases).ravel(), bins=48, range=(-np.pi, np.pi), color="tab:purple")
     axes[-1].set_title("phases", fontsize=9)
-    axes[-1].set_xlabel("wrapped phase (rad)", fontsize=8)
-    axes[-1].set_yticks([])
+    _draw_histogram(axes[-1], phases)
+
+
+def _draw_histogram(axis: Axes, phases: np.ndarray) -> None:
+    axis.hist(_wrapped(phases).ravel(), bins=48, range=(-np.pi, np.pi), color="tab:purple")
+    axis.set_xlabel("wrapped phase (rad)", fontsize=8)
+    axis.set_yticks([])
 
 
 def _wrapped(phases: np.ndarray) -> np.ndarray:

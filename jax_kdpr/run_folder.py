@@ -158,6 +158,20 @@ def _commit() -> str:
     return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
 
 
+def read_json(path: Path) -> Any:
+    """Reads what `write_json` wrote.
+
+    Raises:
+        InputError: If the file is missing or damaged.
+    """
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as failure:
+        raise InputError(
+            f"{path}: cannot be read ({failure}); remove it, and it is made again"
+        ) from failure
+
+
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON so that the file is always either the old or the new one, whole."""
     write_text(path, json.dumps(value, indent=2) + "\n")

@@ -44,7 +44,7 @@ def run(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def scored(run):
     """(result as written, test images [n h w], recovered images [n h w])."""
-    evaluate.evaluate_run(run)
+    scoring.score_run(run)
     config = evaluated_config()
     dataset = sources.load(**config_lib.data_arguments(config))
     images = take_batch(dataset.test, jax.numpy.arange(TEST_IMAGES), size=16, channels=1)
@@ -145,7 +145,7 @@ def test_complex_scenes_train_and_evaluate(tmp_path):
     config = evaluated_config()
     config.scene.kind = SceneKind.COMPLEX
     loop.train(config, tmp_path / "complex")
-    evaluated = evaluate.evaluate_run(tmp_path / "complex")
+    evaluated = scoring.score_run(tmp_path / "complex")
     assert evaluated.samples.output.image.shape[-1] == 2
     assert evaluated.result["scores"][evaluation.CONSTANT]["psnr"] > 0
 
@@ -185,7 +185,7 @@ def edited_copy(run: Path, target: Path, **sections) -> Path:
 
 def test_an_unfinished_run_is_marked_in_the_table(run, tmp_path):
     copy = edited_copy(run, tmp_path / "unfinished", train={"epochs": 3})
-    table = evaluate.comparison_table({"unfinished": evaluate.evaluate_run(copy)})
+    table = evaluate.comparison_table({"unfinished": scoring.score_run(copy)})
     assert "unfinished (after 1 of 3 epochs)" in table
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax.sharding import Mesh
 
 from jax_kdpr import config as config_lib
@@ -28,6 +29,7 @@ from jax_kdpr.training.steps import LossWeights, Step, make_eval_step, make_trai
 from jax_kdpr.training.targets import (
     Targets,
     Teach,
+    Views,
     cache_targets,
     make_teach,
     make_views,
@@ -130,15 +132,13 @@ def prepare(config: Config, workdir: Path) -> Run:
     for member in members:
         run_folder.check_workdir(member.workdir, member.config, digests)
 
-    system = make_system(**config_lib.system_arguments(config), mesh=mesh)
     steps_per_epoch = dataset.train_size // config.train.batch_size
-    total_steps = steps_per_epoch * config.train.epochs
-    optimizer = make_optimizer(
-        mask_lr=config.optim.mask_lr,
-        filter_lr=config.optim.filter_lr,
-        net_lr=config.optim.net_lr,
-        schedule=config.optim.schedule,
-        total_steps=total_steps,
+    system, optimizer, train_step = build_step(
+        config,
+        total_steps=steps_per_epoch * config.train.epochs,
+        views=views,
+        teach=None if caches_targets else teach,
+        mesh=mesh,
     )
     trained = trained_parts(config.regime)
     shape = {"size": config.data.size, "channels": scene_channels(config.scene.kind)}
@@ -158,29 +158,54 @@ def prepare(config: Config, workdir: Path) -> Run:
         teach=teach,
         caches_targets=caches_targets,
         system=system,
-        train_step=make_train_step(
-            system,
-            optimizer,
-            trained=trained,
-            batch_size=config.train.batch_size,
-            total_steps=total_steps,
-            regulariser=config.masks.regulariser,
-            levels=config.masks.levels,
-            balance=config.loss.balance,
-            anneal=config.loss.anneal,
-            views=views,
-            teach=None if caches_targets else teach,
-            mesh=mesh,
-            **shape,
-        ),
+        train_step=train_step,
         eval_step=make_eval_step(system, mesh=mesh, ensemble=len(members) > 1, **shape),
         start=replicate(stack(starts), mesh),
-        weights=stack([_loss_weights(member.config) for member in members]),
+        weights=stack([loss_weights(member.config) for member in members]),
         steps_per_epoch=steps_per_epoch,
         eval_batch_size=eval_batch_size,
         scan_steps=runtime.choose_scan_steps(config.train.scan_steps, steps_per_epoch),
         mesh=mesh,
     )
+
+
+def build_step(
+    config: Config, *, total_steps: int, views: Views, teach: Teach | None, mesh: Mesh | None
+) -> tuple[System, optax.GradientTransformation, Step]:
+    """Builds a run's system, optimiser and step from its config alone; needs no data, no folder.
+
+    Args:
+        config: Validated.
+        total_steps: Length of the training.
+        views: What a student's guiding losses compare.
+        teach: A live teacher's; None without one, or where its targets are cached.
+        mesh: Devices to spread a batch over.
+    """
+    system = make_system(**config_lib.system_arguments(config), mesh=mesh)
+    optimizer = make_optimizer(
+        mask_lr=config.optim.mask_lr,
+        filter_lr=config.optim.filter_lr,
+        net_lr=config.optim.net_lr,
+        schedule=config.optim.schedule,
+        total_steps=total_steps,
+    )
+    step = make_train_step(
+        system,
+        optimizer,
+        trained=trained_parts(config.regime),
+        batch_size=config.train.batch_size,
+        size=config.data.size,
+        channels=scene_channels(config.scene.kind),
+        total_steps=total_steps,
+        regulariser=config.masks.regulariser,
+        levels=config.masks.levels,
+        balance=config.loss.balance,
+        anneal=config.loss.anneal,
+        views=views,
+        teach=teach,
+        mesh=mesh,
+    )
+    return system, optimizer, step
 
 
 def make_guide(run: Run) -> Targets | tuple[Params, State] | None:
@@ -341,7 +366,8 @@ def _caches_targets(
     return not obstacles
 
 
-def _loss_weights(config: Config) -> LossWeights:
+def loss_weights(config: Config) -> LossWeights:
+    """Returns the weights of a run's losses: sigma is what alpha and beta leave."""
     if config.regime != Regime.STUDENT:
         return LossWeights(alpha=config.loss.alpha, rho=config.loss.rho)
     return LossWeights(

@@ -1,0 +1,14 @@
+"""What the paper leaves open, one reading at a time, at CPU scale: python -m jax_kdpr.study."""
+
+from jax_kdpr import presets
+from jax_kdpr.studies.declaration import Study
+from jax_kdpr.studies.grids import readings_study
+
+
+def get_config() -> Study:
+    """Returns the study."""
+    base = presets.cpu()
+    base.train.epochs = 5
+    return readings_study(
+        base, title="Open readings of the paper, Fashion-MNIST at 32 x 32", seeds=(0, 1, 2)
+    )

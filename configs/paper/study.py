@@ -1,0 +1,15 @@
+"""The paper's tables and figures at the paper's scale, for one GPU: python -m jax_kdpr.study."""
+
+from jax_kdpr import presets
+from jax_kdpr.studies.declaration import Study
+from jax_kdpr.studies.grids import paper_study
+
+
+def get_config() -> Study:
+    """Returns the study."""
+    return paper_study(
+        presets.paper(),
+        title="One shot and its teachers, Fashion-MNIST at 96 x 96",
+        teachers=(1, 4, 9, 15),
+        seeds=(0, 1, 2),
+    )

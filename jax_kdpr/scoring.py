@@ -1,0 +1,189 @@
+"""Scores of a run folder's trained system, written beside its checkpoints.
+
+`score_run` writes what every run is judged by; `score_under_noise` how it stands noise that it may
+not have been trained with.
+"""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jax.sharding import Mesh
+
+from jax_kdpr import config as config_lib
+from jax_kdpr import evaluation, plots, run_folder, runtime
+from jax_kdpr.choices import NoiseKind
+from jax_kdpr.config import Config
+from jax_kdpr.data import sources
+from jax_kdpr.errors import InputError
+from jax_kdpr.evaluation import RECOVERED, Samples, summarise
+from jax_kdpr.metrics import ImageScores
+from jax_kdpr.physics.masks import wrap_phases
+from jax_kdpr.physics.scenes import scene_channels
+from jax_kdpr.sharding import make_mesh
+from jax_kdpr.systems import Output, make_system
+from jax_kdpr.trained import Trained, load_trained, run_keys
+
+SCORES_FILE = "metrics.json"
+IMAGE_SCORES_FILE = "scores.npz"
+SAMPLES_FILE = "samples.npz"
+MASKS_FILE = "masks.npy"
+
+
+class Evaluated(NamedTuple):
+    """One run and its results."""
+
+    config: Config
+    epochs: int  # finished
+    scores: dict[str, ImageScores]
+    samples: Samples
+    result: dict[str, Any]  # as written to metrics.json
+
+
+class _Subject(NamedTuple):
+    """What is scored: a run's best system, on the data it was trained on."""
+
+    config: Config
+    dataset: sources.Dataset
+    trained: Trained
+    batch_size: int
+    mesh: Mesh | None
+
+
+def score_run(workdir: Path, *, samples: int = 4, data_dir: str = "") -> Evaluated:
+    """Scores one run on its test images.
+
+    Writes metrics.json (means), scores.npz (image by image), samples.npz and figure.png (the first
+    scenes) and masks.npy into its folder.
+
+    Args:
+        workdir: Its run folder.
+        samples: Number of test scenes in the figure.
+        data_dir: Where its data lie now; empty for where they were when it was trained.
+
+    Raises:
+        InputError: If it is no run, has no readable checkpoint, or its data have changed.
+    """
+    config, dataset, trained, batch_size, mesh = _load(workdir, data_dir)
+    key = run_keys(config.seed).evaluation
+    scores = evaluation.score_test_images(
+        trained,
+        dataset,
+        size=config.data.size,
+        scene=config_lib.scene_arguments(config),
+        batch_size=batch_size,
+        key=key,
+        mesh=mesh,
+    )
+    shown = evaluation.sample_outputs(
+        # On one device, which takes any number of samples.
+        trained._replace(system=make_system(**config_lib.system_arguments(config))),
+        dataset,
+        size=config.data.size,
+        scene=config_lib.scene_arguments(config),
+        count=min(samples, len(dataset.test)),
+        key=key,
+    )
+    epochs = run_folder.epochs_done(workdir)
+    result = {
+        "regime": config.regime,
+        "snapshots": config.masks.snapshots,
+        "epochs": epochs,
+        "checkpoint_step": trained.step,
+        "checkpoint_digest": trained.digest,
+        "scores": {name: summarise(score)._asdict() for name, score in scores.items()},
+        "provenance": run_folder.provenance(),
+    }
+    per_image: dict[str, Any] = {
+        f"{name}_{metric}": np.asarray(values)
+        for name, score in scores.items()
+        for metric, values in score._asdict().items()
+    }
+    np.savez(workdir / IMAGE_SCORES_FILE, **per_image)
+    np.save(workdir / MASKS_FILE, np.asarray(wrap_phases(shown.phases)))
+    _save_samples(workdir / SAMPLES_FILE, shown)
+    psnr = summarise(scores[RECOVERED]).psnr
+    title = f"{config.regime}, {config.masks.snapshots} snapshot(s): {psnr:.2f} dB"
+    plots.plot_run(shown, workdir / "figure.png", title=title)
+    # Last: whoever finds it finds the others too.
+    run_folder.write_json(workdir / SCORES_FILE, result)
+    return Evaluated(config, epochs, scores, shown, result)
+
+
+def score_under_noise(
+    workdir: Path,
+    *,
+    snr_db: tuple[float, ...],
+    photons: tuple[float, ...],
+    images: int,
+    data_dir: str = "",
+) -> dict[str, dict[str, float]]:
+    """Scores one run on its first test images at each noise level; the network stays as it is.
+
+    Args:
+        workdir: Its run folder.
+        snr_db: Levels of Gaussian noise, dB.
+        photons: Levels of Poisson noise, photons a shot.
+        images: Number of test images.
+        data_dir: Where its data lie now.
+
+    Returns:
+        {"gaussian": {level: mean PSNR in dB}, "poisson": {...}, "none": {"": ...}}.
+
+    Raises:
+        InputError: As `score_run`.
+    """
+    config, dataset, trained, batch_size, mesh = _load(workdir, data_dir)
+    config.noise.kind = NoiseKind.NONE  # what is added here is all there shall be
+    quiet = make_system(**config_lib.system_arguments(config), mesh=mesh)
+    found = evaluation.score_under_noise(
+        trained._replace(system=quiet),
+        dataset.test[:images],
+        levels={"none": (0.0,), "gaussian": snr_db, "poisson": photons},
+        size=config.data.size,
+        channels=scene_channels(config.scene.kind),
+        batch_size=batch_size,
+        key=run_keys(config.seed).evaluation,
+        mesh=mesh,
+    )
+    return {
+        kind: {f"{level:g}": summarise(score).psnr for level, score in scores.items()}
+        for kind, scores in found.items()
+    }
+
+
+def read_image_scores(workdir: Path, name: str = RECOVERED) -> ImageScores:
+    """Returns what `score_run` wrote of each test image."""
+    with np.load(workdir / IMAGE_SCORES_FILE) as arrays:
+        return ImageScores(*[arrays[f"{name}_{field}"] for field in ImageScores._fields])
+
+
+def read_samples(workdir: Path) -> Samples:
+    """Returns the scenes that `score_run` wrote, and what the system made of them."""
+    with np.load(workdir / SAMPLES_FILE) as arrays:
+        output = Output(**{field: arrays[field] for field in Output._fields})
+        return Samples(arrays["images"], output, arrays["phases"])
+
+
+def _save_samples(path: Path, samples: Samples) -> None:
+    arrays = {"images": samples.images, "phases": samples.phases, **samples.output._asdict()}
+    named: dict[str, Any] = {name: np.asarray(value) for name, value in arrays.items()}
+    np.savez_compressed(path, **named)
+
+
+def _load(workdir: Path, data_dir: str) -> _Subject:
+    record = run_folder.read_run(workdir)
+    config = config_lib.from_dict(record["config"])
+    config.data.dir = data_dir or config.data.dir
+    dataset = sources.load(**config_lib.data_arguments(config))
+    recorded = record["digests"]["data"]
+    if dataset.digest != recorded:
+        raise InputError(
+            f"{workdir}: its data have changed (digest {dataset.digest[:12]}, trained on "
+            f"{recorded[:12]}); give --data_dir with the data it was trained on"
+        )
+    batch_size = runtime.choose_eval_batch(
+        config.train.eval_batch_size, size=config.data.size, features=config.net.widths[0]
+    )
+    mesh = make_mesh(runtime.choose_devices(0, batch_size))
+    return _Subject(config, dataset, load_trained(workdir, config, mesh=mesh), batch_size, mesh)

@@ -1,0 +1,211 @@
+"""What a study is: the grid of runs, and the sections of its report.
+
+A study is a base config and, under a name each, the entries that differ from it in a few options.
+Every entry is trained once for each seed, in the run folder WORKDIR/NAME/seed-N. `studies.grids`
+has the paper's, and the files of `configs/` call it.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from jax_kdpr import config as config_lib
+from jax_kdpr import config_rules
+from jax_kdpr.config import Config, Regime
+from jax_kdpr.config_fields import flatten
+from jax_kdpr.errors import InputError
+
+
+@dataclass(kw_only=True, slots=True)
+class Entry:
+    """One point of the grid."""
+
+    label: str  # in tables and legends
+    changes: dict[str, Any] = field(default_factory=dict)  # dotted option: its value
+    teacher: str = ""  # the entry whose run of the same seed teaches this one
+
+
+@dataclass(kw_only=True, slots=True)
+class Table:
+    """PSNR and SSIM of entries, and the gain of each over a baseline."""
+
+    title: str
+    question: str
+    entries: tuple[str, ...]
+    baseline: str
+    paper: dict[str, tuple[float, float]] = field(default_factory=dict)  # entry: PSNR, SSIM
+
+
+@dataclass(kw_only=True, slots=True)
+class Sweep:
+    """PSNR against a number that entries differ in, one line a label."""
+
+    title: str
+    question: str
+    axis: str
+    lines: dict[str, dict[float, str]]  # label: {value: entry}
+    reference: str = ""  # entry that is drawn as a horizontal line
+    paper: str = ""  # what the paper found, in words
+
+
+@dataclass(kw_only=True, slots=True)
+class Samples:
+    """The same test scenes as recovered by several entries (the first seed)."""
+
+    title: str
+    question: str
+    entries: tuple[str, ...]
+
+
+@dataclass(kw_only=True, slots=True)
+class Curves:
+    """Validation PSNR and loss terms over the training."""
+
+    title: str
+    question: str
+    entries: tuple[str, ...]
+
+
+@dataclass(kw_only=True, slots=True)
+class Masks:
+    """Trained masks and the histogram of their phases (the first seed)."""
+
+    title: str
+    question: str
+    entries: tuple[str, ...]
+
+
+@dataclass(kw_only=True, slots=True)
+class Robustness:
+    """PSNR of trained systems under sensor noise that they may not have been trained with."""
+
+    title: str
+    question: str
+    entries: tuple[str, ...]
+    snr_db: tuple[float, ...]  # gaussian noise
+    photons: tuple[float, ...]  # a shot, poisson noise
+    images: int = 2000  # the first of the test images
+
+
+@dataclass(kw_only=True, slots=True)
+class Costs:
+    """Training time, memory, and inference time of a batch."""
+
+    title: str
+    question: str
+    entries: tuple[str, ...]
+    paper: dict[str, tuple[float, float, float]]  # entry: training s, memory MB, inference ms
+
+
+Section = Table | Sweep | Samples | Curves | Masks | Robustness | Costs
+
+
+@dataclass(kw_only=True, slots=True)
+class Study:
+    """A grid of runs and its report."""
+
+    title: str
+    base: Config
+    entries: dict[str, Entry]
+    sections: tuple[Section, ...]
+    seeds: tuple[int, ...] = (0, 1, 2)
+
+
+def entry_config(study: Study, name: str, *, seed: int, teacher: str = "") -> Config:
+    """Returns the validated config of one run.
+
+    Args:
+        study: The study.
+        name: The entry.
+        seed: Seed of the run.
+        teacher: Run folder of its teacher, if it has one.
+
+    Raises:
+        InputError: If an option does not exist, or the options do not fit each other.
+    """
+    entry = study.entries[name]
+    values = config_lib.to_dict(study.base)
+    known = set(config_lib.field_paths())
+    for path, value in entry.changes.items():
+        if path not in known:
+            raise InputError(f"entry {name!r}: {config_lib.unknown_field(path)}")
+        section, _, option = path.rpartition(".")
+        (values[section] if section else values)[option] = value
+    values["seed"] = seed
+    values["distill"]["teacher"] = teacher
+    try:
+        config = config_lib.from_dict(values)
+        config_rules.validate(config)
+    except InputError as failure:
+        raise InputError(f"entry {name!r}: {failure}") from failure
+    return config
+
+
+def check(study: Study) -> None:
+    """Checks a declaration as far as it can be without data or folders.
+
+    Raises:
+        InputError: One line: what, expected, got, what to do.
+    """
+    if not study.seeds or len(set(study.seeds)) != len(study.seeds):
+        raise InputError(f"seeds: expected one or more different integers, got {study.seeds}")
+    if study.base.ensemble != 1:
+        raise InputError(
+            "base.ensemble: a study trains its seeds as runs of their own, got "
+            f"{study.base.ensemble}; leave it 1"
+        )
+    for name, entry in study.entries.items():
+        if entry.teacher and entry.teacher not in study.entries:
+            raise InputError(f"entry {name!r}: no entry {entry.teacher!r} to be its teacher")
+        config = entry_config(study, name, seed=study.seeds[0], teacher=entry.teacher)
+        is_student = config.regime == Regime.STUDENT
+        if is_student != bool(entry.teacher):
+            raise InputError(
+                f"entry {name!r}: regime {config.regime} and teacher {entry.teacher!r} do not go "
+                "together; a student, and only a student, names the entry that teaches it"
+            )
+    for section in study.sections:
+        unknown = set(named_entries(section)) - set(study.entries)
+        if unknown:
+            raise InputError(
+                f"section {section.title!r}: no entry {sorted(unknown)[0]!r}; "
+                f"entries: {', '.join(study.entries)}"
+            )
+
+
+def named_entries(section: Section) -> tuple[str, ...]:
+    """Returns the entries that a section reads."""
+    if isinstance(section, Sweep):
+        names = [name for line in section.lines.values() for name in line.values()]
+        return tuple(dict.fromkeys([*names, *filter(None, [section.reference])]))
+    if isinstance(section, Table):
+        return tuple(dict.fromkeys([*section.entries, section.baseline]))
+    return section.entries
+
+
+def training_order(study: Study) -> list[str]:
+    """Returns the entries, teachers before their students, otherwise as declared.
+
+    Raises:
+        InputError: If entries teach each other in a circle.
+    """
+    order: list[str] = []
+
+    def visit(name: str, students: tuple[str, ...]) -> None:
+        if name in students:
+            raise InputError(f"entry {name!r}: is its own teacher ({' < '.join(students)})")
+        teacher = study.entries[name].teacher
+        if teacher:
+            visit(teacher, (*students, name))
+        if name not in order:
+            order.append(name)
+
+    for name in study.entries:
+        visit(name, ())
+    return order
+
+
+def difference_from_base(study: Study, name: str) -> str:
+    """Returns what an entry changes, as it would be said on the command line."""
+    changes = study.entries[name].changes
+    base = flatten(study.base)
+    return ", ".join(f"{k}={v}" for k, v in changes.items() if base.get(k) != v)

@@ -1,0 +1,75 @@
+"""How long the runs of a study will take: counted arithmetic over a measured rate.
+
+The rate is that of the runs already finished in this folder; before the first, a share of what a
+matrix product reaches on this device.
+"""
+
+from typing import NamedTuple
+
+from jax_kdpr import run_folder
+from jax_kdpr.bench.counts import measure_limits, measure_work, spectral_work, unet_work
+from jax_kdpr.config import Config, Regime
+from jax_kdpr.physics.scenes import scene_channels
+from jax_kdpr.studies.runs import PlannedRun
+
+# On two cores of an AMD EPYC an operation of the FFTs took as long as five of the convolutions.
+FFT_COST = 5.0
+# Of a matrix product's rate, over whole runs of `configs/cpu` on the same machine.
+EFFICIENCY = 0.35
+
+
+class ImageCounts(NamedTuple):
+    """Images of a data set's splits."""
+
+    train: int
+    validation: int
+    test: int
+
+
+def run_operations(config: Config, teacher: Config | None, images: ImageCounts) -> float:
+    """Returns the operations of one training with its validations and test, FFTs at their cost.
+
+    A gradient counts twice its forward pass; a teacher's targets count as made once.
+    """
+    optics, network = _pass_operations(config)
+    gradient = network * 3 + (optics if config.regime == Regime.RANDOM else optics * 3)
+    per_epoch = gradient * images.train + (optics + network) * images.validation
+    total = per_epoch * config.train.epochs + (optics + network) * images.test
+    if teacher is not None:
+        total += sum(_pass_operations(teacher)) * images.train
+    return total
+
+
+def measured_rate(runs: list[PlannedRun], operations: list[float]) -> float | None:
+    """Returns operations a second of the finished runs; None if there is none."""
+    done = [(run, count) for run, count in zip(runs, operations, strict=True) if run.is_trained]
+    seconds = sum(row["seconds"] for run, _ in done for row in run_folder.read_metrics(run.workdir))
+    return sum(count for _, count in done) / seconds if seconds else None
+
+
+def expected_rate() -> float:
+    """Returns operations a second that this device can be expected to do."""
+    return EFFICIENCY * measure_limits(seconds=0.5).flops
+
+
+def remaining_share(run: PlannedRun) -> float:
+    """Returns how much of a run is still to be done, 0 to 1."""
+    return 0.0 if run.is_done else max(0.0, 1.0 - run.epochs_done / run.config.train.epochs)
+
+
+def _pass_operations(config: Config) -> tuple[float, float]:
+    """Of one scene, forward: (optics, network)."""
+    shape = {
+        "size": config.data.size,
+        "snapshots": config.masks.snapshots,
+        "oversample": config.masks.oversample,
+    }
+    # A step of error reduction is one iteration without the filter.
+    iterations = config.spectral.iterations + config.spectral.consistency_steps
+    optics = spectral_work(**shape, iterations=iterations) + measure_work(**shape)
+    network = unet_work(
+        size=config.data.size,
+        widths=config.net.widths,
+        channels=scene_channels(config.scene.kind),
+    )
+    return FFT_COST * optics.flops, network.flops

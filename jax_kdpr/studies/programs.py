@@ -1,0 +1,105 @@
+"""The programs behind a study's runs: compiled from shapes alone, and timed.
+
+Nothing here reads data or a teacher's checkpoint: a study can be rehearsed before its first run.
+"""
+
+import hashlib
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jax_kdpr import config as config_lib
+from jax_kdpr import runtime
+from jax_kdpr.bench.cases import NATIVE_SIZE
+from jax_kdpr.bench.timing import Timing, clock, time_alternating
+from jax_kdpr.choices import NoiseKind, Source, TargetMode
+from jax_kdpr.config import Config, Regime
+from jax_kdpr.physics.scenes import scene_channels
+from jax_kdpr.sharding import make_mesh, replicate
+from jax_kdpr.systems import make_system
+from jax_kdpr.training.preparation import build_step, loss_weights, trained_parts
+from jax_kdpr.training.state import init_train_state
+from jax_kdpr.training.steps import Epoch, compile_steps
+from jax_kdpr.training.targets import Targets, make_teach, make_views
+
+BATCHES = 2  # of images, in the programs compiled here
+CALLS = 20  # timed, of an inference
+
+
+class Program(NamedTuple):
+    """A training step, traced for its shapes."""
+
+    digest: str  # of its StableHLO: equal programs are compiled once
+    lowered: jax.stages.Lowered
+
+    def compile_bytes(self) -> int:
+        """Compiles it; returns arguments, results and temporaries on one device, in bytes."""
+        memory: Any = self.lowered.compile().memory_analysis()
+        sizes = ("argument_size", "output_size", "temp_size", "generated_code_size")
+        held = sum(getattr(memory, f"{size}_in_bytes") for size in sizes)
+        return held - memory.alias_size_in_bytes  # donated arguments are results too
+
+
+def trace_step(config: Config, teacher: Config | None) -> Program:
+    """Traces the training step of a run, from its config and its teacher's.
+
+    Cached targets are assumed wherever they are possible; memory counts those of two batches only.
+    """
+    mesh = make_mesh(runtime.choose_devices(config.train.devices, config.train.batch_size))
+    views = make_views(cdp=config.loss.cdp, feature=config.loss.feature)
+    count, size = BATCHES * config.train.batch_size, config.data.size
+    guide, teach = None, None
+    if teacher is not None:
+        system = make_system(**config_lib.system_arguments(teacher), mesh=mesh)
+        teach, guide = make_teach(system, views), jax.jit(system.init)(jax.random.key(0))
+        if _can_cache(config, teacher):
+            batch = jnp.zeros((config.train.batch_size, size, size, _channels(config)))
+            one = jax.eval_shape(teach, guide, batch, jax.random.key(0))
+            kind = config.distill.target_type.value
+            rows = [jnp.zeros((count, *leaf.shape[1:]), kind) for leaf in one]
+            guide, teach = Targets(*rows), None
+    system, optimizer, step = build_step(
+        config, total_steps=BATCHES * config.train.epochs, views=views, teach=teach, mesh=mesh
+    )
+    params, state = jax.jit(system.init)(jax.random.key(0))
+    start = init_train_state(params, state, optimizer, trained=trained_parts(config.regime))
+    epoch = Epoch(
+        images=jnp.zeros((count, NATIVE_SIZE, NATIVE_SIZE), "uint8"),
+        order=jnp.arange(count),
+        key=jax.random.key(0),
+        weights=loss_weights(config),
+        guide=guide,
+    )
+    length = runtime.choose_scan_steps(config.train.scan_steps, BATCHES)
+    lowered = compile_steps(step, length=length).lower(*replicate((start, epoch), mesh))
+    return Program(hashlib.sha256(lowered.as_text().encode()).hexdigest(), lowered)
+
+
+def time_inference(config: Config) -> Timing:
+    """Times the recovery of one training batch from its CDPs, compiled and synchronised."""
+    mesh = make_mesh(runtime.choose_devices(config.train.devices, config.train.batch_size))
+    system = make_system(**config_lib.system_arguments(config), mesh=mesh)
+    variables = jax.jit(system.init)(jax.random.key(0))
+    shape = (config.train.batch_size, config.data.size, config.data.size)
+    images = jax.random.uniform(jax.random.key(1), (*shape, _channels(config)))
+    intensity = jax.jit(system.measure)(variables[0], images, jax.random.key(2))
+    recover = jax.jit(lambda variables, intensity: system.recover(*variables, intensity)[0].image)
+
+    def call():
+        return jax.block_until_ready(recover(variables, intensity))
+
+    return time_alternating([lambda: clock(call)], calls=CALLS)[0]
+
+
+def _can_cache(config: Config, teacher: Config) -> bool:
+    return (
+        config.distill.targets != TargetMode.LIVE
+        and teacher.noise.kind == NoiseKind.NONE
+        and config.data.source != Source.SCENES
+        and config.regime == Regime.STUDENT
+    )
+
+
+def _channels(config: Config) -> int:
+    return scene_channels(config.scene.kind)

@@ -1,0 +1,94 @@
+"""What the run folders of a study say, gathered by entry."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jax_kdpr import run_folder
+from jax_kdpr.evaluation import RECOVERED, SPECTRAL
+from jax_kdpr.scoring import SCORES_FILE, read_image_scores
+from jax_kdpr.studies.runs import ROBUSTNESS_FILE, PlannedRun
+from jax_kdpr.studies.statistics import Estimate, PairedTest, over_images, over_seeds
+
+
+class SeedResult(NamedTuple):
+    """One finished run."""
+
+    run: PlannedRun
+    scores: dict[str, dict[str, float]]  # of metrics.json
+    curve: list[dict[str, Any]]  # rows of metrics.jsonl
+    robustness: dict[str, dict[str, float]] | None
+
+    @property
+    def psnr(self) -> float:
+        """Mean test PSNR, dB."""
+        return self.scores[RECOVERED]["psnr"]
+
+    @property
+    def train_seconds(self) -> float:
+        """Of the training alone, without validation."""
+        return sum(row["train_seconds"] for row in self.curve)
+
+
+Results = dict[str, list[SeedResult]]  # by entry; only finished runs
+
+
+class Gain(NamedTuple):
+    """An entry against a baseline: the same seeds, the same images."""
+
+    psnr: Estimate  # dB, over seeds
+    ssim: Estimate
+    images: PairedTest
+
+
+def read_results(runs: list[PlannedRun]) -> Results:
+    """Reads the finished runs."""
+    results: Results = {}
+    for run in runs:
+        found = results.setdefault(run.entry, [])
+        if run.is_done:
+            robustness = run.workdir / ROBUSTNESS_FILE
+            found.append(
+                SeedResult(
+                    run=run,
+                    scores=run_folder.read_json(run.workdir / SCORES_FILE)["scores"],
+                    curve=run_folder.read_metrics(run.workdir),
+                    robustness=run_folder.read_json(robustness) if run.robustness else None,
+                )
+            )
+    return results
+
+
+def quality(
+    results: list[SeedResult], *, answer: str = RECOVERED, metric: str = "psnr"
+) -> Estimate:
+    """Returns a test metric over the seeds; `answer` as in `evaluation` (recovered, ...)."""
+    return over_seeds([result.scores[answer][metric] for result in results])
+
+
+def network_input_psnr(results: list[SeedResult]) -> Estimate:
+    """Returns the test PSNR of what the network sees, its global phase taken from the truth."""
+    return quality(results, answer=SPECTRAL)
+
+
+def gain(results: list[SeedResult], baseline: list[SeedResult]) -> Gain | None:
+    """Compares an entry with a baseline over the seeds that both have; None if there is none."""
+    theirs = {result.run.seed: result for result in baseline}
+    pairs = [(result, theirs[result.run.seed]) for result in results if result.run.seed in theirs]
+    if not pairs:
+        return None
+    differences = {
+        metric: [a.scores[RECOVERED][metric] - b.scores[RECOVERED][metric] for a, b in pairs]
+        for metric in ("psnr", "ssim")
+    }
+    images = [_image_psnr(a.run.workdir) - _image_psnr(b.run.workdir) for a, b in pairs]
+    return Gain(
+        psnr=over_seeds(differences["psnr"]),
+        ssim=over_seeds(differences["ssim"]),
+        images=over_images(np.stack(images)),
+    )
+
+
+def _image_psnr(workdir: Path) -> np.ndarray:
+    return np.asarray(read_image_scores(workdir).psnr)
