@@ -14,10 +14,13 @@ from jax_kdpr import config as config_lib
 from jax_kdpr import config_rules
 from jax_kdpr.config import Config, Inputs, Norm, Regime, Schedule, Source, Weights
 from jax_kdpr.data import sources
+from jax_kdpr.studies import declaration
 from jax_kdpr.systems import make_system
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-SHIPPED = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.glob("*/*.py"))
+FILES = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.glob("*/*.py"))
+STUDIES = [name for name in FILES if Path(name).stem in ("study", "readings")]
+SHIPPED = [name for name in FILES if name not in STUDIES]
 
 
 def shipped(name: str) -> Config:
@@ -61,6 +64,18 @@ def test_shipped_config_validates_and_survives_json(name):
         assert type(config_lib.flatten(back)[path]) is type(value), path
     assert config_lib.check_types(config) == config
     assert config_lib.differences(config, back) == []
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_shipped_study_is_sound_and_trains_teachers_first(name):
+    study = shipped(name)
+    declaration.check(study)
+    assert len(study.seeds) >= 3
+    order = declaration.training_order(study)
+    for entry, declared in study.entries.items():
+        assert not declared.teacher or order.index(declared.teacher) < order.index(entry)
+    read = {entry for section in study.sections for entry in declaration.named_entries(section)}
+    assert read == set(study.entries), "an entry that no section of the report reads"
 
 
 @pytest.mark.parametrize("name", SHIPPED)

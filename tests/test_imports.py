@@ -29,6 +29,8 @@ LAYERS = [
     ("training.preparation",),
     ("evaluation", "training.loop", "bench"),
     ("plots", "cli"),
+    ("scoring",),
+    ("studies",),
     ("train", "evaluate", "reconstruct", "export_mask", "benchmark", "study"),
 ]
 COMMANDS = LAYERS[-1]
@@ -41,7 +43,10 @@ CONFIG_USERS = {
         "trained",
         "training.preparation",
         "training.loop",
+        "scoring",
     ),
+    *(f"studies.{name}" for name in ("declaration", "runs", "estimate", "programs")),
+    *(f"studies.{name}" for name in ("runner", "grids")),
     *COMMANDS,
 }
 
@@ -94,7 +99,7 @@ def users(library: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "module", [name for name in MODULES if name not in ("", "training", "bench")]
+    "module", [name for name in MODULES if name not in ("", "training", "bench", "studies")]
 )
 def test_imports_go_one_way(module):
     upward = [other for other in own_imports(module) if other and layer(other) > layer(module)]
@@ -106,7 +111,7 @@ def test_nothing_imports_a_command_line():
 
 
 def test_packages_import_nothing_of_ours():
-    for package in ("", "training", "physics", "models", "data", "bench"):
+    for package in ("", "training", "physics", "models", "data", "bench", "studies"):
         assert not own_imports(package), package
 
 

@@ -63,8 +63,10 @@ def paper_study(
         ),
         # What we tried beside it.
         "balanced": _student("both, balanced and annealed", _BALANCED),
-        "started": _student("started from the teacher", {"distill.start": "all"}),
-        "recipe": _student("our recipe", _RECIPE),
+        "started-optics": _student("mask and filter from the teacher", {"distill.start": "optics"}),
+        "started-network": _student("network from the teacher", {"distill.start": "network"}),
+        "recipe": _student("all from the teacher (our recipe)", _RECIPE),
+        "recipe-guided": _student("all from the teacher, and balanced", _RECIPE | _BALANCED),
         "e2e-longer": Entry(
             label="E2E, twice the epochs", changes={"train.epochs": 2 * base.train.epochs}
         ),
@@ -113,21 +115,26 @@ def paper_study(
                     "Students of the same teacher and the same number of steps as E2E, but for the "
                     "last row: E2E given as many steps as teacher and student have together."
                 ),
-                entries=("e2e", "student", "balanced", "started", "recipe", "e2e-longer"),
+                entries=(
+                    *("e2e", "student", "balanced", "started-optics", "started-network"),
+                    *("recipe", "recipe-guided", "e2e-longer"),
+                ),
                 baseline="e2e",
             ),
             Sweep(
                 title="Figure 2: the teacher against its snapshots",
                 question="How much better does the object become known with more shots?",
                 axis="snapshots of the teacher",
-                lines={"teacher": {n: _teacher_of(n) for n in teachers}},
+                lines={"teacher": {float(n): _teacher_of(n) for n in teachers}},
                 paper="rises with the number of snapshots (a plot without numbers).",
             ),
             Sweep(
                 title="Figure 3: the student against its teacher's snapshots",
                 question="How many snapshots should a teacher have?",
                 axis="snapshots of the teacher",
-                lines={"student": {n: "student" if n == 9 else f"student-{n}" for n in teachers}},
+                lines={
+                    "student": {float(n): "student" if n == 9 else f"student-{n}" for n in teachers}
+                },
                 reference="e2e",
                 paper=FIGURE_3,
             ),
@@ -248,13 +255,7 @@ _BALANCED: dict[str, Any] = {
     "loss.cdp": "log",
     "loss.feature": "normalised",
 }
-_RECIPE: dict[str, Any] = {
-    "loss.alpha": 0.8,
-    "loss.balance": "task",
-    "loss.anneal": "linear",
-    "loss.feature": "normalised",
-    "distill.start": "all",
-}
+_RECIPE: dict[str, Any] = {"distill.start": "all"}
 
 
 def _teacher(count: int, *, label: str = "", changes: dict[str, Any] | None = None) -> Entry:

@@ -138,11 +138,10 @@ def _table(section: declaration.Table, results: Results, labels: dict[str, str])
     header = ["system", "seeds", "PSNR (dB)", "SSIM", "network's input (dB)"]
     if section.paper:
         header += ["paper: PSNR / SSIM", "ours - paper (dB)"]
-    header += [
-        f"gain over {labels.get(section.baseline, section.baseline)} (dB)",
-        "images better (p)",
-    ]
-    rows, best = [], ("", -np.inf, None)
+    against = labels.get(section.baseline, section.baseline)
+    header += [f"gain over {against} (dB)", "images better (p)"]
+    rows: list[list[Any]] = []
+    gains: dict[str, Estimate] = {}
     for name in section.entries:
         if name not in results:
             continue
@@ -166,26 +165,27 @@ def _table(section: declaration.Table, results: Results, labels: dict[str, str])
             images = compared.images
             row += [compared.psnr.text("+.2f")]
             row += [f"{100 * images.share_better:.0f} % ({_p_value(images.p_value)})"]
-            if compared.psnr.mean > best[1]:
-                best = (labels[name], compared.psnr.mean, compared.psnr)
+            gains[labels[name]] = compared.psnr
         rows.append(row)
     some = next(iter(results.values()))
     for label, answer in (("mean training image", MEAN_IMAGE), ("constant", CONSTANT)):
         cells = [quality(some[:1], answer=answer), quality(some[:1], answer=answer, metric="ssim")]
         rows.append([label, "", cells[0].text(), cells[1].text(".3f")] + [""] * (len(header) - 4))
     blocks: list[Block] = [Grid(header, rows)]
-    if best[2] is not None and baseline:
-        blocks.append(Paragraph(_verdict(best[0], best[2], labels[section.baseline])))
+    if gains:
+        blocks.append(Paragraph(_verdict(gains, against)))
     return blocks
 
 
-def _verdict(label: str, estimate: Estimate, baseline: str) -> str:
-    said = f"Largest gain over {baseline}: {label}, {estimate.text('+.2f')} dB. "
-    if estimate.count < 2:
-        return said + "One seed: no interval."
-    if estimate.is_above_zero:
-        return said + "It is above zero by its 95 % interval."
-    return said + "Zero lies within its 95 % interval."
+def _verdict(gains: dict[str, Estimate], baseline: str) -> str:
+    """Says which gains are told from zero by their interval."""
+    kinds = {"Better": 1, "Worse": -1, "Not told from it": 0}
+    said = []
+    for kind, sign in kinds.items():
+        named = [f"{label} ({g.text('+.2f')} dB)" for label, g in gains.items() if g.sign == sign]
+        if named:
+            said.append(f"{kind}: {', '.join(named)}.")
+    return f"Against {baseline}, by the 95 % interval of the gain. {' '.join(said)}"
 
 
 def _sweep(

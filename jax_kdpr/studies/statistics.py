@@ -21,9 +21,9 @@ class Estimate(NamedTuple):
         return f"{self.mean:{form}}{spread}"
 
     @property
-    def is_above_zero(self) -> bool:
-        """Whether the whole interval is; a single seed never is."""
-        return self.mean - self.half_width > 0
+    def sign(self) -> int:
+        """1 or -1 where the whole interval lies above or below zero, else 0; so for one seed."""
+        return int(self.mean - self.half_width > 0) - int(self.mean + self.half_width < 0)
 
 
 class PairedTest(NamedTuple):
