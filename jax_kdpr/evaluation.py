@@ -15,7 +15,7 @@ from jax_kdpr.data.sources import Dataset
 from jax_kdpr.metrics import ImageScores
 from jax_kdpr.physics.noise import add_noise
 from jax_kdpr.physics.scenes import field_image, scene_channels, scene_field
-from jax_kdpr.sharding import replicate, shard_batch
+from jax_kdpr.sharding import data_parallel, replicate, shard_batch
 from jax_kdpr.systems import Output
 from jax_kdpr.trained import Trained
 from jax_kdpr.types import Image, Images, Key, RawImages
@@ -129,14 +129,18 @@ def score_under_noise(
     variables, images = replicate((trained.variables, images), mesh)
 
     def make_step(kind: str):
+        # Each device draws its own part: a Poisson draw is a loop of unknown length, which devices
+        # that share one would have to agree on in every round.
+        disturb = data_parallel(
+            lambda level, y, key: add_noise(key, y, kind=kind, snr_db=level, photons=level), mesh
+        )
+
         @jax.jit
         def step(variables, images, level, indices, key):
             clean_key, noise_key = jax.random.split(key)
             batch = shard_batch(take_batch(images, indices, size=size, channels=channels), mesh)
             clean = trained.system.measure(variables[0], batch, clean_key)
-            noisy = jax.vmap(
-                lambda key, y: add_noise(key, y, kind=kind, snr_db=level, photons=level)
-            )(jax.random.split(noise_key, len(indices)), clean)
+            noisy = disturb(level, clean, jax.random.split(noise_key, len(indices)))
             output, _ = trained.system.recover(*variables, noisy)
             return metrics.score(output.image, batch)
 

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from jax_kdpr.config import Config, Schedule
+from jax_kdpr.config import Config, Regime, Schedule, Source
 from jax_kdpr.errors import InputError
 
 
@@ -51,3 +51,24 @@ def tiny_config(**changes) -> Config:
 
 def assert_equal_trees(one, other):
     jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+def image_config(folder, **changes) -> Config:
+    """A tiny run on all images of a folder."""
+    return tiny_config(
+        data__source=Source.IMAGES,
+        data__dir=str(folder),
+        data__train_images=0,
+        data__validation_images=0,
+        data__test_images=0,
+        train__epochs=2,
+        **changes,
+    )
+
+
+def student_config(folder, teacher, **changes) -> Config:
+    """A tiny student of the run in `teacher`; every loss has a weight."""
+    config = image_config(folder, distill__teacher=str(teacher), **changes)
+    config.regime = Regime.STUDENT
+    config.loss.alpha, config.loss.beta = 0.6, 0.2
+    return config

@@ -4,12 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import rejection, tiny_config
-from PIL import Image
+from helpers import rejection, student_config, tiny_config
 
 from jax_kdpr import run_folder, runtime
 from jax_kdpr.checkpoint import Checkpoints
-from jax_kdpr.config import Config, Precision, Regime, Source, TargetMode, TargetType, members
+from jax_kdpr.config import Precision, Regime, TargetMode, TargetType, members
 from jax_kdpr.config_rules import validate
 from jax_kdpr.data.scenes import draw_scenes
 from jax_kdpr.systems import make_system
@@ -32,46 +31,6 @@ def assert_close_rows(one, other, *, decibel=0.02):
     for a, b in zip(one, other, strict=True):
         np.testing.assert_allclose(a["train_total"], b["train_total"], rtol=2e-3)
         np.testing.assert_allclose(a["validation_psnr"], b["validation_psnr"], atol=decibel)
-
-
-@pytest.fixture(scope="module")
-def image_folder(tmp_path_factory):
-    """Images on disk: unlike procedural scenes they are the same in every epoch."""
-    folder = tmp_path_factory.mktemp("images")
-    images = np.asarray(draw_scenes(jax.random.key(0), count=80, size=16))
-    images = images if images.dtype == np.uint8 else (255 * images).astype(np.uint8)
-    for number, image in enumerate(images):
-        Image.fromarray(image).save(folder / f"{number}.png")
-    return folder
-
-
-def image_config(folder, **changes) -> Config:
-    config = tiny_config(
-        data__source=Source.IMAGES,
-        data__dir=str(folder),
-        data__train_images=0,
-        data__validation_images=0,
-        data__test_images=0,
-        train__epochs=2,
-        **changes,
-    )
-    return config
-
-
-@pytest.fixture(scope="module")
-def teacher(image_folder, tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("runs") / "teacher"
-    config = image_config(image_folder, masks__snapshots=3)
-    config.regime = Regime.TEACHER
-    loop.train(config, workdir)
-    return workdir
-
-
-def student_config(folder, teacher, **changes) -> Config:
-    config = image_config(folder, distill__teacher=str(teacher), **changes)
-    config.regime = Regime.STUDENT
-    config.loss.alpha, config.loss.beta = 0.6, 0.2
-    return config
 
 
 # Cached targets

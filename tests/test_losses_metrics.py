@@ -22,6 +22,7 @@ def cdp_loss(student, teacher, kind="paper"):
     """Eq. 5 from two stacks of CDPs [b k h w]; their estimates are not looked at."""
 
     def view(y):
+        y = jnp.asarray(y)
         return losses.cdp_view(y, jnp.ones(y[:, 0].shape, complex), kind=kind)
 
     return losses.cdp_loss(view(student), view(teacher))

@@ -107,8 +107,8 @@ def test_the_interval_over_seeds_is_students():
 
 def test_three_seeds_by_hand():
     """t of 2 degrees of freedom is 4.303: 1, 2, 3 has s = 1 and a half-width of 4.303 / sqrt(3)."""
-    np.testing.assert_allclose(over_seeds([1, 2, 3]).half_width, 4.3027 / 3**0.5, rtol=1e-4)
-    assert over_seeds([1, 2, 3]).sign == 0
+    np.testing.assert_allclose(over_seeds([1.0, 2.0, 3.0]).half_width, 4.3027 / 3**0.5, rtol=1e-4)
+    assert over_seeds([1.0, 2.0, 3.0]).sign == 0
     assert over_seeds([-1.0, -1.1, -0.9]).sign == -1
 
 
@@ -162,7 +162,8 @@ def test_bad_declarations_are_named(images):
         images, changes={"loss.alpa": 1}
     )
     assert "no entry 'master'" in bad(images, changes=STUDENT, teacher="master")
-    assert "names the entry that teaches it" in bad(images, teacher="teacher")
+    assert "only regime student has a teacher" in bad(images, teacher="teacher")
+    assert "a student needs" in bad(images, changes=STUDENT)
     assert "masks.oversample" in bad(images, changes={"masks.oversample": 3})
     assert "expected a number" in bad(images, changes={"optim.net_lr": "fast"})
     study = tiny_study(images, seeds=(1, 1))

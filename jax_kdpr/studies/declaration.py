@@ -10,7 +10,7 @@ from typing import Any
 
 from jax_kdpr import config as config_lib
 from jax_kdpr import config_rules
-from jax_kdpr.config import Config, Regime
+from jax_kdpr.config import Config
 from jax_kdpr.config_fields import flatten
 from jax_kdpr.errors import InputError
 
@@ -156,13 +156,8 @@ def check(study: Study) -> None:
     for name, entry in study.entries.items():
         if entry.teacher and entry.teacher not in study.entries:
             raise InputError(f"entry {name!r}: no entry {entry.teacher!r} to be its teacher")
-        config = entry_config(study, name, seed=study.seeds[0], teacher=entry.teacher)
-        is_student = config.regime == Regime.STUDENT
-        if is_student != bool(entry.teacher):
-            raise InputError(
-                f"entry {name!r}: regime {config.regime} and teacher {entry.teacher!r} do not go "
-                "together; a student, and only a student, names the entry that teaches it"
-            )
+        # A student without a teacher, or a teacher without a student, is refused here too.
+        entry_config(study, name, seed=study.seeds[0], teacher=entry.teacher)
     for section in study.sections:
         unknown = set(named_entries(section)) - set(study.entries)
         if unknown:
