@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jax_kdpr.types import Intensity, Key
+from jax_kdpr.types import Intensity, Key, Scalar
 
 
-def gaussian_noise(key: Key, intensity: Intensity, *, snr_db: float) -> Intensity:
+def gaussian_noise(key: Key, intensity: Intensity, *, snr_db: float | Scalar) -> Intensity:
     """Adds white Gaussian noise at a signal-to-noise ratio, snapshot by snapshot.
 
     The SNR of snapshot l is 10 log10(mean(y_l^2) / sigma_l^2), whatever the number of snapshots.
@@ -24,7 +24,7 @@ def gaussian_noise(key: Key, intensity: Intensity, *, snr_db: float) -> Intensit
     return intensity + sigma * jax.random.normal(key, intensity.shape, intensity.dtype)
 
 
-def poisson_noise(key: Key, intensity: Intensity, *, photons: float) -> Intensity:
+def poisson_noise(key: Key, intensity: Intensity, *, photons: float | Scalar) -> Intensity:
     """Draws photon counts and scales them back to the unit of `intensity`.
 
     The exposure of each snapshot is set so that it collects `photons` photons in expectation,
@@ -45,7 +45,12 @@ def poisson_noise(key: Key, intensity: Intensity, *, photons: float) -> Intensit
 
 
 def add_noise(
-    key: Key, intensity: Intensity, *, kind: str, snr_db: float = 30.0, photons: float = 1e6
+    key: Key,
+    intensity: Intensity,
+    *,
+    kind: str,
+    snr_db: float | Scalar = 30.0,
+    photons: float | Scalar = 1e6,
 ) -> Intensity:
     """Applies the noise model `kind`: "none", "gaussian" (reads `snr_db`) or "poisson" (`photons`).
 

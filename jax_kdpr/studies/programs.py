@@ -72,7 +72,13 @@ def trace_step(config: Config, teacher: Config | None) -> Program:
         guide=guide,
     )
     length = runtime.choose_scan_steps(config.train.scan_steps, BATCHES)
-    lowered = compile_steps(step, length=length).lower(*replicate((start, epoch), mesh))
+    steps = compile_steps(step, length=length)
+    leaves, structure = jax.tree.flatten(start)
+    # A list: what JAX tells of its arguments is no TrainState where types are checked.
+    by_leaves = jax.jit(
+        lambda leaves, epoch: steps(jax.tree.unflatten(structure, leaves), epoch), donate_argnums=0
+    )
+    lowered = by_leaves.lower(*replicate((leaves, epoch), mesh))
     return Program(hashlib.sha256(lowered.as_text().encode()).hexdigest(), lowered)
 
 
