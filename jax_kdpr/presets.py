@@ -1,6 +1,8 @@
 """Shared defaults of the files in `configs/`: one function for each scale of work."""
 
-from jax_kdpr.config import Config, Regime, Schedule, Source
+from jax_kdpr.config import Config, Regime, Schedule, Source, StudentStart
+
+CONSISTENCY_STEPS = 10  # of error reduction, in `recipe`
 
 
 def quickstart() -> Config:
@@ -51,6 +53,19 @@ def student(config: Config) -> Config:
     config.regime = Regime.STUDENT
     config.loss.alpha = 0.999
     config.loss.beta = 0.0005
+    return config
+
+
+def recipe(config: Config) -> Config:
+    """Turns a run of any regime into our own form of it, the best of `configs/cpu/study.py`.
+
+    Error reduction before the network; and a student takes masks, filter and network over from its
+    teacher instead of being guided by its losses. Teacher and student want the same.
+    """
+    config.spectral.consistency_steps = CONSISTENCY_STEPS
+    if config.regime == Regime.STUDENT:
+        config.loss.alpha, config.loss.beta = 1.0, 0.0
+        config.distill.start = StudentStart.ALL
     return config
 
 

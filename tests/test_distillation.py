@@ -108,6 +108,19 @@ def test_a_teacher_is_as_it_was_after_its_student_started_from_it(image_folder, 
     assert before.digest == after.digest
 
 
+def test_a_student_whose_teacher_weighs_nothing_is_an_e2e_run(image_folder, teacher, tmp_path):
+    options = {"distill__start": StudentStart.ALL, "train__devices": 1}
+    config = student_config(image_folder, teacher, **options)
+    config.loss.alpha, config.loss.beta = 1.0, 0.0
+    run = prepare(config, tmp_path / "run")
+    assert make_guide(run) is None
+    loop.train(config, tmp_path / "run")
+    row = run_folder.read_metrics(tmp_path / "run")[-1]
+    assert row["train_cdp"] == row["train_feature"] == 0
+    penalty = config.loss.rho * row["train_mask"]
+    np.testing.assert_allclose(row["train_total"], row["train_task"] + penalty, rtol=1e-5)
+
+
 def test_a_start_that_does_not_fit_is_refused(image_folder, teacher, tmp_path):
     options = {"masks__snapshots": 4, "spectral__filter_size": 3}
     config = student_config(image_folder, teacher, distill__start=StudentStart.OPTICS, **options)

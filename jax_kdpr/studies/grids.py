@@ -34,7 +34,6 @@ FIGURE_3 = (
     "the student is better than E2E for every teacher, even of one snapshot, and levels off at "
     "26.95 to 27 dB; the largest teacher is not the best."
 )
-CONSISTENCY_STEPS = 10
 TRAINING_SNR = 20.0  # dB, of the entries that are trained with noise
 
 
@@ -141,9 +140,10 @@ def paper_study(
             Table(
                 title="From one shot towards nine",
                 question=(
-                    f"Still one shot and one network pass. Consistent: {CONSISTENCY_STEPS} steps "
-                    "of error reduction between spectral estimate and network. Sensor pixels "
-                    "halved: the object plane zero-padded to twice its size."
+                    "Still one shot and one network pass. Consistent: "
+                    f"{presets.CONSISTENCY_STEPS} steps of error reduction between spectral "
+                    "estimate and network. Sensor pixels halved: the object plane zero-padded to "
+                    "twice its size."
                 ),
                 entries=(
                     *("e2e", "oversampled", "consistent", "consistent-recipe"),
@@ -245,7 +245,7 @@ def readings_study(base: Config, *, title: str, seeds: tuple[int, ...]) -> Study
     )
 
 
-_CONSISTENT: dict[str, Any] = {"spectral.consistency_steps": CONSISTENCY_STEPS}
+_CONSISTENT: dict[str, Any] = {"spectral.consistency_steps": presets.CONSISTENCY_STEPS}
 _NOISY: dict[str, Any] = {"noise.kind": "gaussian", "noise.snr_db": TRAINING_SNR}
 _BALANCED: dict[str, Any] = {
     "loss.alpha": 0.8,

@@ -50,7 +50,7 @@ def trace_step(config: Config, teacher: Config | None) -> Program:
     views = make_views(cdp=config.loss.cdp, feature=config.loss.feature)
     count, size = BATCHES * config.train.batch_size, config.data.size
     guide, teach = None, None
-    if teacher is not None:
+    if teacher is not None and loss_weights(config).guides:
         system = make_system(**config_lib.system_arguments(teacher), mesh=mesh)
         teach, guide = make_teach(system, views), jax.jit(system.init)(jax.random.key(0))
         if _can_cache(config, teacher):

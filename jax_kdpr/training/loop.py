@@ -216,6 +216,8 @@ def _summary(run: Run) -> str:
         )
     if run.teacher is not None:
         how = "its targets made once" if run.caches_targets else "run in every step"
+        if run.teach is None:
+            how = f"whose losses weigh nothing; the student takes over: {config.distill.start}"
         lines.append(f"teacher: {config.distill.teacher}, digest {run.teacher.digest[:12]}, {how}")
     return "\n".join(lines)
 

@@ -125,8 +125,9 @@ def prepare(config: Config, workdir: Path) -> Run:
         _require_same_split(config, dataset)
         digests["teacher"] = teacher.digest
     views = make_views(cdp=config.loss.cdp, feature=config.loss.feature)
+    weights = [loss_weights(member.config) for member in members]
     teach, caches_targets = None, False
-    if teacher is not None:
+    if teacher is not None and any(weight.guides for weight in weights):
         teach = make_teach(teacher.system, views)
         caches_targets = _caches_targets(config, teach, teacher, dataset, mesh)
     for member in members:
@@ -161,7 +162,7 @@ def prepare(config: Config, workdir: Path) -> Run:
         train_step=train_step,
         eval_step=make_eval_step(system, mesh=mesh, ensemble=len(members) > 1, **shape),
         start=replicate(stack(starts), mesh),
-        weights=stack([loss_weights(member.config) for member in members]),
+        weights=stack(weights),
         steps_per_epoch=steps_per_epoch,
         eval_batch_size=eval_batch_size,
         scan_steps=runtime.choose_scan_steps(config.train.scan_steps, steps_per_epoch),
@@ -210,8 +211,10 @@ def build_step(
 
 def make_guide(run: Run) -> Targets | tuple[Params, State] | None:
     """Returns what the steps learn from: targets, made now, or a teacher's variables, or None."""
-    if run.teacher is None or run.teach is None or not run.caches_targets:
-        return run.teacher and run.teacher.variables
+    if run.teacher is None or run.teach is None:
+        return None  # a teacher whose losses weigh nothing was only the student's start
+    if not run.caches_targets:
+        return run.teacher.variables
     config = run.config
     targets = cache_targets(
         run.teach,

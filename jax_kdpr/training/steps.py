@@ -35,6 +35,11 @@ class LossWeights(NamedTuple):
     beta: Scalar | float = 0.0
     sigma: Scalar | float = 0.0
 
+    @property
+    def guides(self) -> bool:
+        """Whether a teacher has a say."""
+        return bool(self.beta or self.sigma)
+
 
 class Epoch(NamedTuple):
     """What the steps of one epoch read and do not change."""

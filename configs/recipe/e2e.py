@@ -1,0 +1,11 @@
+"""Our recipe without a teacher: one snapshot, error reduction before the network."""
+
+from jax_kdpr import presets
+from jax_kdpr.config import Config, Regime
+
+
+def get_config() -> Config:
+    """Returns the config of this run."""
+    config = presets.cpu()
+    config.regime = Regime.E2E
+    return presets.recipe(config)

@@ -1,0 +1,11 @@
+"""Our recipe's student: starts as its teacher (--config.distill.teacher=RUN_DIR)."""
+
+from jax_kdpr import presets
+from jax_kdpr.config import Config, Regime
+
+
+def get_config() -> Config:
+    """Returns the config of this run."""
+    config = presets.cpu()
+    config.regime = Regime.STUDENT
+    return presets.recipe(config)
