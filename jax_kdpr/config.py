@@ -140,6 +140,9 @@ class OptimConfig:
     filter_lr: float = 5e-4
     net_lr: float = 5e-4
     schedule: Schedule = Schedule.CONSTANT
+    average: float = (
+        0.0  # decay of a running mean of the weights, which is then the result; 0: none
+    )
 
 
 @dataclass(kw_only=True, slots=True)

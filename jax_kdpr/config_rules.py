@@ -82,6 +82,10 @@ def validate(config: Config) -> None:
         need_in(path, 0)
     for path in ("data.validation_fraction", "data.test_fraction", "scene.min_amplitude"):
         need_in(path, 0, 1)
+    need(
+        0 <= c.optim.average < 1,
+        f"optim.average: expected a decay in [0, 1), such as 0.99, got {c.optim.average:g}",
+    )
     need_in("masks.oversample", 1, 2)
     need_in("noise.photons", 1, 2e9)  # counts are drawn as 32-bit integers
     need_in("masks.levels", 2)

@@ -10,7 +10,7 @@ from jax_kdpr import config as config_lib
 from jax_kdpr.checkpoint import Checkpoints
 from jax_kdpr.config import Config
 from jax_kdpr.systems import System, make_system
-from jax_kdpr.types import Key, Params, State
+from jax_kdpr.types import Key, Params, PyTree, State
 
 
 class Trained(NamedTuple):
@@ -44,6 +44,10 @@ def load_trained(workdir: Path, config: Config, *, mesh: Mesh | None = None) -> 
     """
     system = make_system(**config_lib.system_arguments(config), mesh=mesh)
     params, state = jax.eval_shape(system.init, run_keys(config.seed).init)
+    wanted: PyTree = {"params": params, "state": state}
+    if config.optim.average > 0:
+        wanted = {"average": (params, state)}
     with Checkpoints(workdir, read_only=True) as checkpoints:
-        best = checkpoints.restore_best({"params": params, "state": state})
-    return Trained(system, (best.tree["params"], best.tree["state"]), best.digest, best.step)
+        best = checkpoints.restore_best(wanted)
+    variables = best.tree.get("average") or (best.tree["params"], best.tree["state"])
+    return Trained(system, variables, best.digest, best.step)

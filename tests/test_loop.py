@@ -20,6 +20,7 @@ from jax_kdpr.config import Regime
 from jax_kdpr.errors import InputError
 from jax_kdpr.trained import load_trained
 from jax_kdpr.training import loop
+from jax_kdpr.training.preparation import prepare
 
 
 def restored_tree(workdir, config):
@@ -65,6 +66,22 @@ def test_resuming_after_each_epoch_is_bit_exact(tmp_path, monkeypatch):
         for name in ("whole", "pieces")
     ]
     assert without_times[0] == without_times[1] and len(without_times[0]) == config.train.epochs
+
+
+def test_the_running_mean_is_what_is_validated_and_restored(tmp_path):
+    config = tiny_config(optim__average=0.9, train__epochs=2, train__devices=1)
+    config.data.source = "scenes"
+    (last,) = loop.train(config, tmp_path / "run")
+    trained = load_trained(tmp_path / "run", config)
+    run = prepare(config, tmp_path / "again")
+    scores, _ = run.eval_step(
+        trained.variables, run.dataset.validation, jnp.arange(32), jax.random.key(0)
+    )
+    assert trained.step == run.total_steps  # the scores rise: the last is the best
+    np.testing.assert_allclose(jnp.mean(scores.psnr), last["validation_psnr"], atol=1e-3)
+    with Checkpoints(tmp_path / "run", read_only=True) as checkpoints:
+        live = checkpoints.restore_best({"params": trained.variables[0]}).tree["params"]
+    assert not np.allclose(live["phases"], trained.variables[0]["phases"], atol=1e-4)
 
 
 def test_the_loop_runs_on_four_devices(tmp_path):

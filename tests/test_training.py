@@ -23,14 +23,16 @@ def arrays(tree):
     return [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
 
 
-def trainer(regime=Regime.E2E, *, teacher=None, weights=None, mesh=None, snapshots=1):
+def trainer(regime=Regime.E2E, *, teacher=None, weights=None, mesh=None, snapshots=1, average=0.0):
     """Returns (step(train_state) on a fixed set of images, initial train state)."""
     system = make_system(**SYSTEM, snapshots=snapshots, mesh=mesh)
     optimizer = make_optimizer(
         mask_lr=2e-2, filter_lr=1e-3, net_lr=2e-3, schedule="constant", total_steps=100
     )
     trained = trained_parts(regime)
-    state = init_train_state(*system.init(jax.random.key(0)), optimizer, trained=trained)
+    state = init_train_state(
+        *system.init(jax.random.key(0)), optimizer, trained=trained, keep_average=average > 0
+    )
     step = compile_steps(
         make_train_step(
             system,
@@ -41,6 +43,7 @@ def trainer(regime=Regime.E2E, *, teacher=None, weights=None, mesh=None, snapsho
             channels=1,
             total_steps=100,
             teach=teacher and make_teach(teacher[0], make_views()),
+            average=average,
             mesh=mesh,
         )
     )
@@ -107,6 +110,26 @@ def test_other_regimes_train_every_part_and_never_the_start():
         ]
         assert any(changed), part
     np.testing.assert_array_equal(state.state["start"], start)
+
+
+def test_the_running_mean_is_that_of_what_was_trained():
+    step, state, _ = trainer(average=0.25)
+    plain_step, plain, _ = trainer()
+    expected = jax.tree.map(np.array, (state.params, state.state))
+    for number in range(4):
+        state, _ = step(state)
+        plain, _ = plain_step(plain)
+        decay = min(0.25, (1 + number) / (10 + number))
+        latest = jax.tree.map(np.array, (plain.params, plain.state))
+        expected = jax.tree.map(lambda a, b, d=decay: d * a + (1 - d) * b, expected, latest)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
+        state.variables,
+        expected,
+    )
+    # The training itself does not see it.
+    np.testing.assert_allclose(state.params["phases"], plain.params["phases"], atol=1e-6)
+    assert plain.variables[0] is plain.params
 
 
 def test_first_mask_step_is_the_mask_learning_rate():

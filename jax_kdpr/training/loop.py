@@ -253,7 +253,7 @@ def _epoch_rows(run: Run, state: TrainState, step: int, started: float) -> list[
     jax.block_until_ready(state)
     trained = time.perf_counter()
     scores, residuals = over_batches(
-        partial(run.eval_step, (state.params, state.state), run.dataset.validation),
+        partial(run.eval_step, state.variables, run.dataset.validation),
         len(run.dataset.validation),
         batch_size=run.eval_batch_size,
         key=stack([member.keys.evaluation for member in run.members]),

@@ -149,7 +149,15 @@ def prepare(config: Config, workdir: Path) -> Run:
         params, state = init(member.keys.init)
         if teacher is not None:
             params, state = _take_over(member.config, teacher, params, state)
-        starts.append(init_train_state(params, state, optimizer, trained=trained))
+        starts.append(
+            init_train_state(
+                params,
+                state,
+                optimizer,
+                trained=trained,
+                keep_average=config.optim.average > 0,
+            )
+        )
     return Run(
         config=config,
         members=members,
@@ -204,6 +212,7 @@ def build_step(
         anneal=config.loss.anneal,
         views=views,
         teach=teach,
+        average=config.optim.average,
         mesh=mesh,
     )
     return system, optimizer, step

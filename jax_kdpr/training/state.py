@@ -19,6 +19,12 @@ class TrainState:
     state: State  # of the system: start vector, batch statistics
     opt_state: PyTree
     totals: Losses  # sums of the losses over the current epoch so far
+    average: tuple[Params, State] | None = None  # running mean of both, where one is kept
+
+    @property
+    def variables(self) -> tuple[Params, State]:
+        """What is validated, and what the run is for: the running mean, or what is trained."""
+        return (self.params, self.state) if self.average is None else self.average
 
 
 def make_optimizer(
@@ -59,6 +65,7 @@ def init_train_state(
     optimizer: optax.GradientTransformation,
     *,
     trained: tuple[str, ...],
+    keep_average: bool = False,
 ) -> TrainState:
     """Starts training; the optimiser only ever sees the `trained` parts of `params`."""
     return TrainState(
@@ -68,4 +75,20 @@ def init_train_state(
         opt_state=optimizer.init({part: params[part] for part in trained}),
         # One buffer each: the step donates them.
         totals=Losses(*[jnp.zeros(()) for _ in Losses._fields]),
+        average=jax.tree.map(jnp.copy, (params, state)) if keep_average else None,
     )
+
+
+def advance_average(
+    average: tuple[Params, State],
+    latest: tuple[Params, State],
+    step: Int[Array, ""],
+    *,
+    decay: float,
+) -> tuple[Params, State]:
+    """Moves the running mean: d average + (1 - d) latest, with d = min(decay, (1 + t) / (10 + t)).
+
+    The smaller d of the first steps t lets it forget the random start.
+    """
+    weight = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
+    return jax.tree.map(lambda mean, new: weight * mean + (1.0 - weight) * new, average, latest)

@@ -22,7 +22,7 @@ from jax_kdpr.metrics import ImageScores
 from jax_kdpr.physics.masks import mask_penalty
 from jax_kdpr.sharding import shard_batch
 from jax_kdpr.systems import System
-from jax_kdpr.training.state import TrainState
+from jax_kdpr.training.state import TrainState, advance_average
 from jax_kdpr.training.targets import Targets, Teach, Views, make_views
 from jax_kdpr.types import Indices, Key, Params, PyTree, RawImages, Residuals, Scalar, State
 
@@ -70,6 +70,7 @@ def make_train_step(
     anneal: str = "constant",
     views: Views | None = None,
     teach: Teach | None = None,
+    average: float = 0.0,
     mesh: Mesh | None = None,
 ) -> Step:
     """Builds step(train_state, epoch) -> (train_state, loss), which `compile_steps` compiles.
@@ -90,9 +91,9 @@ def make_train_step(
         anneal: Course of their weights (`losses.guidance_share`).
         views: What these losses compare, from `make_views`; default the paper's.
         teach: What a teacher that guides live says of a batch; not needed for cached targets.
+        average: Decay of the running mean that the train state keeps, if it keeps one.
         mesh: Devices to spread the batch over.
     """
-
     views = views or make_views()
 
     def loss_fn(parts: Params, train_state: TrainState, images, targets, weights, key: Key):
@@ -137,9 +138,13 @@ def make_train_step(
         )
         updates, opt_state = optimizer.update(gradients, train_state.opt_state, parts)
         stepped = cast(Params, optax.apply_updates(parts, updates))
+        params = {**train_state.params, **stepped}
+        running = train_state.average
+        if running is not None:
+            running = advance_average(running, (params, state), train_state.step, decay=average)
         advanced = TrainState(
             step=train_state.step + 1,
-            params={**train_state.params, **stepped},
+            params=params,
             state=state,
             opt_state=opt_state,
             totals=jax.tree.map(
@@ -147,6 +152,7 @@ def make_train_step(
                 train_state.totals,
                 terms,
             ),
+            average=running,
         )
         return advanced, terms.total
 
