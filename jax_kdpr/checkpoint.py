@@ -214,6 +214,11 @@ def require_checkpoint(workdir: Path) -> None:
         raise InputError(f"{str(workdir)!r} holds no checkpoint yet; train it first")
 
 
+def holds_step(workdir: Path, step: int) -> bool:
+    """Returns whether the run folder holds the finished checkpoint of a step."""
+    return (workdir / FOLDER / str(step)).is_dir()
+
+
 def digest(arrays: dict[str, Any]) -> str:
     """Returns the SHA-256 of named arrays: their names, types, shapes and bytes."""
     total = hashlib.sha256()

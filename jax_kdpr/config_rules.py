@@ -10,6 +10,7 @@ from jax_kdpr.choices import (
     Regulariser,
     SceneKind,
     Source,
+    StudentStart,
     Weights,
 )
 from jax_kdpr.config import MEMBER_WEIGHTS, Config, members
@@ -36,6 +37,11 @@ READ_ONLY_WITH = {
     "spectral.fraction": ("spectral.weights", (Weights.TOPK,)),
     "spectral.threshold": ("spectral.weights", (Weights.THRESHOLD,)),
 }
+# Likewise, of a student whose teacher's losses weigh nothing.
+READ_BY_GUIDANCE = (
+    *("loss.cdp", "loss.feature", "loss.balance", "loss.anneal"),
+    *("distill.targets", "distill.target_type"),
+)
 
 
 def validate(config: Config) -> None:
@@ -139,6 +145,18 @@ def validate(config: Config) -> None:
             "loss: expected sigma = 1 - alpha - beta in [0, 1], got "
             f"{sigma:.6g} (alpha = {c.loss.alpha:g}, beta = {c.loss.beta:g}); lower one of them",
         )
+        if c.loss.alpha == 1:  # and so beta = sigma = 0
+            unread = [path for path in READ_BY_GUIDANCE if flat[path] != default[path]]
+            need(
+                not unread,
+                f"{', '.join(unread)}: is read only where the guiding losses have a weight, got "
+                "loss.alpha = 1; lower it, or leave that out",
+            )
+            need(
+                c.distill.start != StudentStart.NONE,
+                "loss.alpha: a student of loss.alpha = 1 and distill.start none takes nothing from "
+                "its teacher; lower loss.alpha, set distill.start, or train it as regime e2e",
+            )
         need(
             bool(c.distill.teacher),
             "distill.teacher: a student needs the run folder of a trained teacher, got none; "

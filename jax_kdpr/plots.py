@@ -54,7 +54,7 @@ def plot_run(samples: Samples, path: Path, *, title: str) -> None:
 def plot_comparison(runs: dict[str, Samples], path: Path) -> None:
     """Draws the same scenes as recovered by several runs, each over its first mask."""
     first = next(iter(runs.values()))
-    count = first.images.shape[0]
+    count = min(samples.images.shape[0] for samples in runs.values())
     figure = Figure(figsize=(2.0 * (count + 1), 2.15 * (len(runs) + 1)), layout="constrained")
     axes = figure.subplots(len(runs) + 1, count + 1, squeeze=False)
     axes[0, 0].set_axis_off()

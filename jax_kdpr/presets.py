@@ -57,7 +57,7 @@ def student(config: Config) -> Config:
 
 
 def recipe(config: Config) -> Config:
-    """Turns a run of any regime into our own form of it, the best of `configs/cpu/study.py`.
+    """Turns a run of any regime into our own form of it.
 
     Error reduction before the network; and a student takes masks, filter and network over from its
     teacher instead of being guided by its losses. Teacher and student want the same.

@@ -128,7 +128,7 @@ def score_under_noise(
         data_dir: Where its data lie now.
 
     Returns:
-        {"gaussian": {level: mean PSNR in dB}, "poisson": {...}, "none": {"": ...}}.
+        {"gaussian": {level: mean PSNR in dB}, "poisson": {...}, "none": {"0": ...}}.
 
     Raises:
         InputError: As `score_run`.

@@ -11,6 +11,8 @@ made again at any time with --report_only.
 distinct training step for its shapes. --only trains the entries named, and the teachers they need.
 """
 
+import shlex
+import signal
 import sys
 from pathlib import Path
 
@@ -45,6 +47,7 @@ def main(positional: list[str]) -> int:
     if COMPILE.value and not DRY_RUN.value:
         raise InputError("--compile: goes with --dry_run; a study compiles its steps anyway")
     study, workdir = read_study(), Path(WORKDIR.value)
+    everything = plan(study, workdir)
     runs = plan(study, workdir, only=tuple(ONLY.value))
     if DRY_RUN.value:
         print(plan_table(study, runs))
@@ -59,7 +62,9 @@ def main(positional: list[str]) -> int:
         except Interrupted as stop:
             print(stop, file=sys.stderr)
             stopped = 128 + stop.signal_number
-    everything = plan(study, workdir)
+        except KeyboardInterrupt:
+            print("interrupted between trainings; run the same command again", file=sys.stderr)
+            stopped = 128 + signal.SIGINT
     if any(run.is_done for run in everything):
         output = Path(OUTPUT.value) if OUTPUT.value else workdir / "report"
         write_report(study, everything, workdir, output, command=_command())
@@ -88,8 +93,12 @@ def read_study() -> Study:
 
 def plan_table(study: Study, runs: list[PlannedRun]) -> str:
     """Lists the runs by entry, with their state and the estimated minutes left."""
-    operations = count_operations(runs)
-    minutes = remaining_minutes(runs, operations)
+    operations, minutes, missing = {}, {}, ""
+    try:
+        operations = count_operations(runs)
+        minutes = remaining_minutes(runs, operations)
+    except InputError as failure:
+        missing = str(failure)
     rows = []
     for name in dict.fromkeys(run.entry for run in runs):
         own = [run for run in runs if run.entry == name]
@@ -97,8 +106,8 @@ def plan_table(study: Study, runs: list[PlannedRun]) -> str:
             [
                 name,
                 "; ".join(f"{run.seed}: {run.state}" for run in own),
-                f"{operations[own[0].name] / 1e12:.1f}",
-                f"{sum(minutes[run.name] for run in own):.1f}",
+                f"{operations[own[0].name] / 1e12:.1f}" if operations else "",
+                f"{sum(minutes[run.name] for run in own):.1f}" if minutes else "",
                 study.entries[name].teacher,
                 difference_from_base(study, name),
             ]
@@ -106,11 +115,11 @@ def plan_table(study: Study, runs: list[PlannedRun]) -> str:
     header = ["entry", "seeds", "Tflop a run", "minutes left", "teacher", "what it changes"]
     total = sum(minutes.values())
     done = sum(run.is_done for run in runs)
-    return (
-        f"{markdown_table(header, rows)}\n\n{len(runs)} runs, {done} done; about {total:.0f} "
-        f"minutes left ({total / 60:.1f} h), an estimate from "
-        f"{'the finished runs' if done else 'the speed of a matrix product'}"
-    )
+    text = f"{markdown_table(header, rows)}\n\n{len(runs)} runs, {done} done; "
+    if missing:
+        return f"{text}no estimate without their data: {missing}"
+    source = "by the finished runs" if done else "a rough guess by the speed of a matrix product"
+    return f"{text}about {total:.0f} minutes left ({total / 60:.1f} h), {source}"
 
 
 def compile_steps(runs: list[PlannedRun]) -> None:
@@ -129,8 +138,9 @@ def compile_steps(runs: list[PlannedRun]) -> None:
 
 
 def _command() -> str:
-    """The command line, as a reader would type it."""
-    return " ".join(["python -m jax_kdpr.study", *sys.argv[1:]])
+    """The command line that makes the runs, as a reader would type it."""
+    made = [option for option in sys.argv[1:] if not option.lstrip("-").startswith("report_only")]
+    return f"python -m jax_kdpr.study {shlex.join(made)}"
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from jax_kdpr.systems import make_system
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 FILES = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.glob("*/*.py"))
-STUDIES = [name for name in FILES if Path(name).stem in ("study", "readings")]
+STUDIES = [name for name in FILES if Path(name).stem in ("study", "readings", "weights", "shots")]
 SHIPPED = [name for name in FILES if name not in STUDIES]
 
 
@@ -335,6 +335,20 @@ def test_lists_of_loss_weights_are_numbers():
     assert message.startswith("loss.alphas: expected numbers in brackets")
 
 
+def test_a_student_without_guidance_reads_none_of_its_options():
+    for path in config_rules.READ_BY_GUIDANCE:
+        other = another(config_lib.flatten(Config())[path])
+        fields = {path.replace(".", "__"): other, "distill__start": "all"}
+        message = rejection(
+            config_rules.validate, student(loss__alpha=1.0, loss__beta=0.0, **fields)
+        )
+        assert message.startswith(path) and "loss.alpha" in message
+    message = rejection(config_rules.validate, student(loss__alpha=1.0, loss__beta=0.0))
+    assert "takes nothing from its teacher" in message
+    started = student(loss__alpha=1.0, loss__beta=0.0, distill__start="all")
+    config_rules.validate(config_lib.check_types(started))
+
+
 @pytest.mark.parametrize("path", config_rules.READ_ONLY_WITH)
 def test_an_option_that_nothing_reads_is_refused(path):
     choice, readers = config_rules.READ_ONLY_WITH[path]
@@ -346,6 +360,6 @@ def test_an_option_that_nothing_reads_is_refused(path):
     )
     assert message.startswith(f"{path}: ") and choice in message
     if choice == "regime":
-        fields["distill__teacher"] = "runs/teacher"
+        fields |= {"distill__teacher": "runs/teacher", "loss__alpha": 0.9}
     for reader in readers:
         config_rules.validate(changed(Config(), **fields, **{choice.replace(".", "__"): reader}))

@@ -46,7 +46,7 @@ CONFIG_USERS = {
         "scoring",
     ),
     *(f"studies.{name}" for name in ("declaration", "runs", "estimate", "programs")),
-    *(f"studies.{name}" for name in ("runner", "grids")),
+    *(f"studies.{name}" for name in ("runner", "grids", "trials")),
     *COMMANDS,
 }
 

@@ -2,7 +2,7 @@
 
 from jax_kdpr import presets
 from jax_kdpr.studies.declaration import Study
-from jax_kdpr.studies.grids import readings_study
+from jax_kdpr.studies.trials import readings_study
 
 
 def get_config() -> Study:

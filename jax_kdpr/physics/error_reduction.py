@@ -28,9 +28,10 @@ def error_reduction(
     """Moves a field towards one that fits both the measurement and what is known of the object.
 
     One step replaces the modulus at the sensor by sqrt(y), averages what the masks give back (the
-    pseudo-inverse, since A^H A = k I), and applies `object_constraint`. Without noise the distance
-    to the data never grows. Differentiable in everything; a step's intermediates are made again in
-    the backward pass, so that only one field a step is stored.
+    pseudo-inverse, since A^H A = k I), and applies `object_constraint`. For "phase" and "complex"
+    scenes, whose constraint is a projection, the distance to the data never grows. Differentiable
+    in everything; a step's intermediates are made again in the backward pass, so that only one
+    field a step is stored.
 
     Args:
         field: Where to start, in the unit of the object.
@@ -62,10 +63,10 @@ def error_reduction(
 
 
 def object_constraint(field: Field, *, scene: str, min_amplitude: float = 0.5) -> Field:
-    """Returns the nearest field that the object can have, whatever its global phase.
+    """Returns the nearest field that the object can have, for the global phase that it has.
 
     * "phase": modulus 1.
-    * "amplitude": real and not negative, once the mean is real.
+    * "amplitude": real and not negative, after the turn that makes the mean real and positive.
     * "complex": modulus in [min_amplitude, 1].
 
     Raises:

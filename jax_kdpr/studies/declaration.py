@@ -5,6 +5,7 @@ Every entry is trained once for each seed, in the run folder WORKDIR/NAME/seed-N
 has the paper's, and the files of `configs/` call it.
 """
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +15,10 @@ from jax_kdpr.config import Config
 from jax_kdpr.config_fields import flatten
 from jax_kdpr.errors import InputError
 
+# Options that an entry cannot change: every run of a study must be scored on the same images.
+FOLDERS = ("report",)  # names that a study's folder has another use for
+RESERVED = ("seed", "ensemble", "distill.teacher")
+
 
 @dataclass(kw_only=True, slots=True)
 class Entry:
@@ -22,6 +27,7 @@ class Entry:
     label: str  # in tables and legends
     changes: dict[str, Any] = field(default_factory=dict)  # dotted option: its value
     teacher: str = ""  # the entry whose run of the same seed teaches this one
+    longer: int = 1  # times the base's epochs
 
 
 @dataclass(kw_only=True, slots=True)
@@ -45,6 +51,7 @@ class Sweep:
     lines: dict[str, dict[float, str]]  # label: {value: entry}
     reference: str = ""  # entry that is drawn as a horizontal line
     paper: str = ""  # what the paper found, in words
+    log_axis: bool = False
 
 
 @dataclass(kw_only=True, slots=True)
@@ -128,10 +135,16 @@ def entry_config(study: Study, name: str, *, seed: int, teacher: str = "") -> Co
     for path, value in entry.changes.items():
         if path not in known:
             raise InputError(f"entry {name!r}: {config_lib.unknown_field(path)}")
+        if path in RESERVED or (path.startswith("data.") and path != "data.train_images"):
+            raise InputError(
+                f"entry {name!r}: {path} is the same for all entries of a study; set it in the "
+                "base config, the seeds in Study.seeds, a teacher in Entry.teacher"
+            )
         section, _, option = path.rpartition(".")
         (values[section] if section else values)[option] = value
     values["seed"] = seed
     values["distill"]["teacher"] = teacher
+    values["train"]["epochs"] *= entry.longer
     try:
         config = config_lib.from_dict(values)
         config_rules.validate(config)
@@ -153,11 +166,23 @@ def check(study: Study) -> None:
             "base.ensemble: a study trains its seeds as runs of their own, got "
             f"{study.base.ensemble}; leave it 1"
         )
+    configs: dict[str, Config] = {}
     for name, entry in study.entries.items():
+        if not re.fullmatch(r"[\w.-]+", name) or name in FOLDERS:
+            raise InputError(
+                f"entry {name!r}: names a folder; expected letters, digits, '-', '_' and '.', and "
+                f"none of {', '.join(FOLDERS)}"
+            )
         if entry.teacher and entry.teacher not in study.entries:
             raise InputError(f"entry {name!r}: no entry {entry.teacher!r} to be its teacher")
         # A student without a teacher, or a teacher without a student, is refused here too.
-        entry_config(study, name, seed=study.seeds[0], teacher=entry.teacher)
+        config = entry_config(study, name, seed=study.seeds[0], teacher=entry.teacher)
+        for other, theirs in configs.items():
+            if study.entries[other].label == entry.label:
+                raise InputError(f"entries {other!r} and {name!r}: have one label, {entry.label!r}")
+            if theirs == config:
+                raise InputError(f"entries {other!r} and {name!r}: are the same run; leave one out")
+        configs[name] = config
     for section in study.sections:
         unknown = set(named_entries(section)) - set(study.entries)
         if unknown:
@@ -165,6 +190,12 @@ def check(study: Study) -> None:
                 f"section {section.title!r}: no entry {sorted(unknown)[0]!r}; "
                 f"entries: {', '.join(study.entries)}"
             )
+    tried = [n for s in study.sections if isinstance(s, Robustness) for n in s.entries]
+    twice = {name for name in tried if tried.count(name) > 1}
+    if twice:
+        raise InputError(
+            f"entry {sorted(twice)[0]!r}: stands in two robustness sections; give it to one"
+        )
 
 
 def named_entries(section: Section) -> tuple[str, ...]:
@@ -201,6 +232,8 @@ def training_order(study: Study) -> list[str]:
 
 def difference_from_base(study: Study, name: str) -> str:
     """Returns what an entry changes, as it would be said on the command line."""
-    changes = study.entries[name].changes
-    base = flatten(study.base)
-    return ", ".join(f"{k}={v}" for k, v in changes.items() if base.get(k) != v)
+    entry, base = study.entries[name], flatten(study.base)
+    said = [f"{path}={value}" for path, value in entry.changes.items() if base.get(path) != value]
+    if entry.longer != 1:
+        said.append(f"train.epochs={entry.longer * study.base.train.epochs}")
+    return ", ".join(said)

@@ -11,6 +11,7 @@ from jax_kdpr.bench.counts import measure_limits, measure_work, spectral_work, u
 from jax_kdpr.config import Config, Regime
 from jax_kdpr.physics.scenes import scene_channels
 from jax_kdpr.studies.runs import PlannedRun
+from jax_kdpr.training.preparation import loss_weights
 
 # On two cores of an AMD EPYC an operation of the FFTs took as long as five of the convolutions.
 FFT_COST = 5.0
@@ -35,7 +36,7 @@ def run_operations(config: Config, teacher: Config | None, images: ImageCounts) 
     gradient = network * 3 + (optics if config.regime == Regime.RANDOM else optics * 3)
     per_epoch = gradient * images.train + (optics + network) * images.validation
     total = per_epoch * config.train.epochs + (optics + network) * images.test
-    if teacher is not None:
+    if teacher is not None and loss_weights(config).guides:
         total += sum(_pass_operations(teacher)) * images.train
     return total
 

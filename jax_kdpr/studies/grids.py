@@ -1,13 +1,13 @@
-"""The grids that the paper's tables and figures want, and those of what it leaves open.
+"""The grid that the paper's tables and figures want, with its numbers (Tables 1 and 2, figure 3).
 
-Each function takes the base config of one scale (`presets.cpu`, `presets.paper`) and returns the
-study of that scale. The paper's numbers are those of its Tables 1 and 2 and figure 3.
+`studies.trials` has those of what the paper leaves open.
 """
 
+import copy
 from typing import Any
 
 from jax_kdpr import presets
-from jax_kdpr.config import Config
+from jax_kdpr.config import Config, Regime
 from jax_kdpr.config_fields import flatten
 from jax_kdpr.studies.declaration import (
     Costs,
@@ -64,11 +64,9 @@ def paper_study(
         "balanced": _student("both, balanced and annealed", _BALANCED),
         "started-optics": _student("mask and filter from the teacher", {"distill.start": "optics"}),
         "started-network": _student("network from the teacher", {"distill.start": "network"}),
-        "recipe": _student("all from the teacher (our recipe)", _RECIPE),
-        "recipe-guided": _student("all from the teacher, and balanced", _RECIPE | _BALANCED),
-        "e2e-longer": Entry(
-            label="E2E, twice the epochs", changes={"train.epochs": 2 * base.train.epochs}
-        ),
+        "started": _student("all from the teacher", _STARTED),
+        "started-guided": _student("all from the teacher, and balanced", _STARTED | _BALANCED),
+        "e2e-longer": Entry(label="E2E, twice the epochs", longer=2),
         **{
             f"student-{count}": _student(f"student of {count}", _eq7(), teacher=_teacher_of(count))
             for count in teachers
@@ -76,10 +74,11 @@ def paper_study(
         },
         # One shot, one network pass, more of the physics.
         "consistent": Entry(label="E2E, consistent", changes=_CONSISTENT),
-        "consistent-teacher": _teacher(4, label="teacher of 4, consistent", changes=_CONSISTENT),
-        "consistent-recipe": _student(
-            "our recipe, consistent", _RECIPE | _CONSISTENT, teacher="consistent-teacher"
+        "consistent-longer": Entry(
+            label="E2E, consistent, twice the epochs", changes=_CONSISTENT, longer=2
         ),
+        "recipe-teacher": _teacher(4, label="our recipe's teacher of 4", changes=_CONSISTENT),
+        "recipe": _student("our recipe", _recipe_changes(base), teacher="recipe-teacher"),
         "oversampled": Entry(label="E2E, sensor pixels halved", changes={"masks.oversample": 2}),
         # Trained with noise, to be tried under more and less of it.
         "e2e-noisy": Entry(label="E2E, trained at 20 dB", changes=_NOISY),
@@ -110,15 +109,21 @@ def paper_study(
             ),
             Table(
                 title="What makes a teacher useful",
-                question=(
-                    "Students of the same teacher and the same number of steps as E2E, but for the "
-                    "last row: E2E given as many steps as teacher and student have together."
-                ),
+                question="Students of the same teacher, all trained for as many steps as E2E.",
                 entries=(
                     *("e2e", "student", "balanced", "started-optics", "started-network"),
-                    *("recipe", "recipe-guided", "e2e-longer"),
+                    *("started", "started-guided"),
                 ),
                 baseline="e2e",
+            ),
+            Table(
+                title="The same against E2E that was trained for twice the steps",
+                question=(
+                    "A student that takes over a trained network has had the teacher's steps too. "
+                    "This E2E has had as many in all."
+                ),
+                entries=("e2e-longer", "e2e", "started", "started-guided"),
+                baseline="e2e-longer",
             ),
             Sweep(
                 title="Figure 2: the teacher against its snapshots",
@@ -145,31 +150,50 @@ def paper_study(
                     "estimate and network. Sensor pixels halved: the object plane zero-padded to "
                     "twice its size."
                 ),
-                entries=(
-                    *("e2e", "oversampled", "consistent", "consistent-recipe"),
-                    *("teacher-9", "consistent-teacher"),
-                ),
+                entries=("e2e", "oversampled", "consistent", "teacher-9", "recipe-teacher"),
                 baseline="e2e",
+            ),
+            Table(
+                title="Our recipe",
+                question=(
+                    "Consistent, and all from a consistent teacher: against E2E of the same kind, "
+                    "with as many steps as the student, and with as many as both."
+                ),
+                entries=("consistent", "consistent-longer", "recipe"),
+                baseline="consistent",
+            ),
+            Table(
+                title="Our recipe against E2E of twice the steps",
+                question="The same, with as many steps in all.",
+                entries=("consistent-longer", "recipe"),
+                baseline="consistent-longer",
             ),
             Samples(
                 title="Figure 4: samples",
                 question="The first test scenes, PSNR and SSIM below each; first seed.",
-                entries=(*four, "recipe", "consistent"),
+                entries=(*four, "started", "consistent", "recipe"),
             ),
             Curves(
                 title="Training curves",
                 question="Has the training converged, and which losses are left?",
-                entries=(*four, "recipe", "consistent", "consistent-recipe"),
+                entries=(*four, "started", "consistent", "recipe"),
             ),
             Masks(
                 title="Masks",
                 question="What do the masks look like, and are all phases used? First seed.",
-                entries=(*four, "recipe", "consistent"),
+                entries=(*four, "started", "consistent", "recipe"),
             ),
             Robustness(
                 title="Robustness to noise",
                 question="How do networks trained without noise, and with, stand it?",
-                entries=("e2e", "student", "recipe", "e2e-noisy", "consistent", "consistent-noisy"),
+                entries=(
+                    "e2e",
+                    "student",
+                    "started",
+                    "e2e-noisy",
+                    "consistent",
+                    "consistent-noisy",
+                ),
                 snr_db=(0.0, 10.0, 20.0, 30.0, 40.0),
                 photons=(1e4, 1e5, 1e6, 1e7, 1e8),
             ),
@@ -178,68 +202,6 @@ def paper_study(
                 question="What do training and inference take?",
                 entries=("e2e", "teacher-9", "student", "consistent"),
                 paper=TABLE_2,
-            ),
-        ),
-    )
-
-
-def readings_study(base: Config, *, title: str, seeds: tuple[int, ...]) -> Study:
-    """The open readings of the paper, one changed at a time from the defaults, all E2E."""
-    weights = "weights of Gamma: "
-    entries = {
-        "e2e": Entry(label="defaults"),
-        "weights-intensity": Entry(
-            label=weights + "intensity", changes={"spectral.weights": "intensity"}
-        ),
-        "weights-topk": Entry(
-            label=weights + "brightest sixth", changes={"spectral.weights": "topk"}
-        ),
-        "weights-threshold": Entry(
-            label=weights + "threshold, p = 0.9",
-            changes={"spectral.weights": "threshold", "spectral.threshold": 0.9},
-        ),
-        "filter-3": Entry(label="filter 3 x 3", changes={"spectral.filter_size": 3}),
-        "filter-9": Entry(
-            label="filter 9 x 9, sigma 2",
-            changes={"spectral.filter_size": 9, "spectral.filter_sigma": 2.0},
-        ),
-        "norm-group": Entry(label="group norm", changes={"net.norm": "group"}),
-        "mask-lr-low": Entry(label="mask rate 5e-4", changes={"optim.mask_lr": 5e-4}),
-        "mask-lr-high": Entry(label="mask rate 1e-1", changes={"optim.mask_lr": 0.1}),
-        "inputs-abs-phase": Entry(
-            label="network sees modulus and angle", changes={"net.inputs": "abs_phase"}
-        ),
-        "range-2pi": Entry(
-            label="phase range 2 pi", changes={"scene.phase_range": 6.283185307179586}
-        ),
-        "amplitude": Entry(label="amplitude scene", changes={"scene.kind": "amplitude"}),
-        "oversample-2": Entry(label="oversampling 2", changes={"masks.oversample": 2}),
-        "iterations-50": Entry(label="T = 50", changes={"spectral.iterations": 50}),
-        "gauge-mean": Entry(label="gauge: real mean", changes={"spectral.gauge": "mean"}),
-        "implicit": Entry(
-            label="implicit gradient, gauge: real mean",
-            changes={"spectral.gradient": "implicit", "spectral.gauge": "mean"},
-        ),
-    }
-    return Study(
-        title=title,
-        base=base,
-        seeds=seeds,
-        entries=entries,
-        sections=(
-            Table(
-                title="Open readings of the paper",
-                question=(
-                    "One option changed at a time. The paper's E2E baseline reaches 26.41 dB / "
-                    "0.910 at 96 x 96, 30,000 images and 120 epochs."
-                ),
-                entries=tuple(entries),
-                baseline="e2e",
-            ),
-            Curves(
-                title="Training curves",
-                question="Do the readings differ in speed, or in where they end?",
-                entries=("e2e", "weights-topk", "mask-lr-low", "mask-lr-high", "oversample-2"),
             ),
         ),
     )
@@ -255,7 +217,15 @@ _BALANCED: dict[str, Any] = {
     "loss.cdp": "log",
     "loss.feature": "normalised",
 }
-_RECIPE: dict[str, Any] = {"distill.start": "all"}
+_STARTED: dict[str, Any] = {"distill.start": "all"}
+
+
+def _recipe_changes(base: Config) -> dict[str, Any]:
+    """What makes the student of `presets.recipe` of an E2E run."""
+    student = copy.deepcopy(base)
+    student.regime = Regime.STUDENT
+    before, after = flatten(base), flatten(presets.recipe(student))
+    return {path: value for path, value in after.items() if value != before[path]}
 
 
 def _teacher(count: int, *, label: str = "", changes: dict[str, Any] | None = None) -> Entry:

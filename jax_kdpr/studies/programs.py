@@ -13,17 +13,18 @@ from jax_kdpr import config as config_lib
 from jax_kdpr import runtime
 from jax_kdpr.bench.cases import NATIVE_SIZE
 from jax_kdpr.bench.timing import Timing, clock, time_alternating
-from jax_kdpr.choices import NoiseKind, Source, TargetMode
-from jax_kdpr.config import Config, Regime
+from jax_kdpr.choices import Source, TargetMode
+from jax_kdpr.config import Config
 from jax_kdpr.physics.scenes import scene_channels
 from jax_kdpr.sharding import make_mesh, replicate
 from jax_kdpr.systems import make_system
-from jax_kdpr.training.preparation import build_step, loss_weights, trained_parts
+from jax_kdpr.training.preparation import build_step, changing_targets, loss_weights, trained_parts
 from jax_kdpr.training.state import init_train_state
 from jax_kdpr.training.steps import Epoch, compile_steps
 from jax_kdpr.training.targets import Targets, make_teach, make_views
 
 BATCHES = 2  # of images, in the programs compiled here
+STEPS = 50  # of an epoch: as many as `runtime.choose_scan_steps` may want in one call
 CALLS = 20  # timed, of an inference
 
 
@@ -44,16 +45,19 @@ class Program(NamedTuple):
 def trace_step(config: Config, teacher: Config | None) -> Program:
     """Traces the training step of a run, from its config and its teacher's.
 
-    Cached targets are assumed wherever they are possible; memory counts those of two batches only.
+    Targets count as cached unless they change, whether or not all of them would fit; memory counts
+    images and targets of two batches only.
     """
     mesh = make_mesh(runtime.choose_devices(config.train.devices, config.train.batch_size))
     views = make_views(cdp=config.loss.cdp, feature=config.loss.feature)
     count, size = BATCHES * config.train.batch_size, config.data.size
+    side = NATIVE_SIZE if config.data.source == Source.FASHION_MNIST else size
     guide, teach = None, None
     if teacher is not None and loss_weights(config).guides:
         system = make_system(**config_lib.system_arguments(teacher), mesh=mesh)
         teach, guide = make_teach(system, views), jax.jit(system.init)(jax.random.key(0))
-        if _can_cache(config, teacher):
+        live = config.distill.targets == TargetMode.LIVE or changing_targets(config, teacher)
+        if not live:
             batch = jnp.zeros((config.train.batch_size, size, size, _channels(config)))
             one = jax.eval_shape(teach, guide, batch, jax.random.key(0))
             kind = config.distill.target_type.value
@@ -65,13 +69,13 @@ def trace_step(config: Config, teacher: Config | None) -> Program:
     params, state = jax.jit(system.init)(jax.random.key(0))
     start = init_train_state(params, state, optimizer, trained=trained_parts(config.regime))
     epoch = Epoch(
-        images=jnp.zeros((count, NATIVE_SIZE, NATIVE_SIZE), "uint8"),
+        images=jnp.zeros((count, side, side), "uint8"),
         order=jnp.arange(count),
         key=jax.random.key(0),
         weights=loss_weights(config),
         guide=guide,
     )
-    length = runtime.choose_scan_steps(config.train.scan_steps, BATCHES)
+    length = runtime.choose_scan_steps(config.train.scan_steps, STEPS)
     steps = compile_steps(step, length=length)
     leaves, structure = jax.tree.flatten(start)
     # A list: what JAX tells of its arguments is no TrainState where types are checked.
@@ -96,15 +100,6 @@ def time_inference(config: Config) -> Timing:
         return jax.block_until_ready(recover(variables, intensity))
 
     return time_alternating([lambda: clock(call)], calls=CALLS)[0]
-
-
-def _can_cache(config: Config, teacher: Config) -> bool:
-    return (
-        config.distill.targets != TargetMode.LIVE
-        and teacher.noise.kind == NoiseKind.NONE
-        and config.data.source != Source.SCENES
-        and config.regime == Regime.STUDENT
-    )
 
 
 def _channels(config: Config) -> int:

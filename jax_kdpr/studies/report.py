@@ -4,32 +4,20 @@ Every number is a mean over seeds with half the width of its 95 % interval; what
 left open, and said so.
 """
 
-import datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from jax_kdpr import plots, run_folder
-from jax_kdpr.evaluation import CONSTANT, MEAN_IMAGE
-from jax_kdpr.plots import Line
-from jax_kdpr.scoring import MASKS_FILE, read_samples
+from jax_kdpr import run_folder
 from jax_kdpr.studies import declaration
 from jax_kdpr.studies.declaration import Study, difference_from_base, named_entries
-from jax_kdpr.studies.document import Block, Grid, Heading, Paragraph, Picture, to_html, to_markdown
+from jax_kdpr.studies.document import Block, Grid, Heading, Paragraph, to_html, to_markdown
 from jax_kdpr.studies.results import (
     Results,
-    SeedResult,
-    gain,
-    network_input_psnr,
-    quality,
     read_results,
 )
-from jax_kdpr.studies.runner import COSTS_FILE, FAILURES_FILE
+from jax_kdpr.studies.runner import FAILURES_FILE
 from jax_kdpr.studies.runs import PlannedRun
-from jax_kdpr.studies.statistics import Estimate, over_seeds
-
-OPEN = "–"  # what has not been measured
+from jax_kdpr.studies.sections import section_blocks
 
 
 def write_report(
@@ -55,46 +43,11 @@ def write_report(
         if missing:
             blocks.append(Paragraph(f"Not finished yet: {', '.join(missing)}."))
         if present:
-            blocks += _section(study, section, present, workdir, output, f"section-{number}")
+            blocks += section_blocks(study, section, present, workdir, output, f"section-{number}")
     blocks += _appendix(study, runs, results, workdir)
     run_folder.write_text(output / "report.md", to_markdown(blocks))
     run_folder.write_text(output / "report.html", to_html(blocks, output, title=study.title))
     run_folder.write_json(output / "report.json", _numbers(study, results))
-
-
-def _section(
-    study: Study,
-    section: declaration.Section,
-    results: Results,
-    workdir: Path,
-    output: Path,
-    stem: str,
-) -> list[Block]:
-    labels = {name: study.entries[name].label for name in results}
-    match section:
-        case declaration.Table():
-            return _table(section, results, labels)
-        case declaration.Sweep():
-            return _sweep(section, results, labels, output, f"{stem}-sweep.png")
-        case declaration.Samples():
-            shown = {
-                labels[name]: read_samples(found[0].run.workdir) for name, found in results.items()
-            }
-            plots.plot_comparison(shown, output / f"{stem}-samples.png")
-            return [Picture(f"{stem}-samples.png", section.title)]
-        case declaration.Curves():
-            return _curves(results, labels, output, f"{stem}-curves.png")
-        case declaration.Masks():
-            phases = {
-                labels[name]: np.load(found[0].run.workdir / MASKS_FILE)
-                for name, found in results.items()
-            }
-            plots.plot_masks(phases, output / f"{stem}-masks.png")
-            return [Picture(f"{stem}-masks.png", section.title)]
-        case declaration.Robustness():
-            return _robustness(section, results, labels, output, stem)
-        case declaration.Costs():
-            return _costs(section, results, labels, workdir)
 
 
 def _preface(study: Study, runs: list[PlannedRun], results: Results, command: str) -> list[Block]:
@@ -119,7 +72,10 @@ def _preface(study: Study, runs: list[PlannedRun], results: Results, command: st
         "the mean PSNR and SSIM over the test images. A gain is the mean difference from the "
         "baseline of the same seed. Images better: share of the test images whose PSNR, averaged "
         "over seeds, is higher, with the p value of a Wilcoxon signed-rank test; it speaks of "
-        "these trained systems only, the interval over seeds of others like them.",
+        "these trained systems only, the interval over seeds of others like them. Validation is "
+        "the best epoch's, whose checkpoint is scored: choices between entries belong to it. "
+        f"The tables make {_comparisons(study)} comparisons: of so many intervals of 95 %, about "
+        "one in twenty misses by chance.",
     ]
     if sessions:
         facts = {
@@ -133,195 +89,12 @@ def _preface(study: Study, runs: list[PlannedRun], results: Results, command: st
     return [Paragraph(line) for line in lines]
 
 
-def _table(section: declaration.Table, results: Results, labels: dict[str, str]) -> list[Block]:
-    baseline = results.get(section.baseline)
-    header = ["system", "seeds", "PSNR (dB)", "SSIM", "network's input (dB)"]
-    if section.paper:
-        header += ["paper: PSNR / SSIM", "ours - paper (dB)"]
-    against = labels.get(section.baseline, section.baseline)
-    header += [f"gain over {against} (dB)", "images better (p)"]
-    rows: list[list[Any]] = []
-    gains: dict[str, Estimate] = {}
-    for name in section.entries:
-        if name not in results:
-            continue
-        found = results[name]
-        psnr = quality(found)
-        row = [
-            labels[name],
-            len(found),
-            psnr.text(),
-            quality(found, metric="ssim").text(".3f"),
-            network_input_psnr(found).text(),
-        ]
-        if section.paper:
-            paper = section.paper.get(name)
-            row += [f"{paper[0]:.2f} / {paper[1]:.3f}" if paper else OPEN]
-            row += [f"{psnr.mean - paper[0]:+.2f}" if paper else OPEN]
-        compared = gain(found, baseline) if baseline and name != section.baseline else None
-        if compared is None:
-            row += ["", ""]
-        else:
-            images = compared.images
-            row += [compared.psnr.text("+.2f")]
-            row += [f"{100 * images.share_better:.0f} % ({_p_value(images.p_value)})"]
-            gains[labels[name]] = compared.psnr
-        rows.append(row)
-    some = next(iter(results.values()))
-    for label, answer in (("mean training image", MEAN_IMAGE), ("constant", CONSTANT)):
-        cells = [quality(some[:1], answer=answer), quality(some[:1], answer=answer, metric="ssim")]
-        rows.append([label, "", cells[0].text(), cells[1].text(".3f")] + [""] * (len(header) - 4))
-    blocks: list[Block] = [Grid(header, rows)]
-    if gains:
-        blocks.append(Paragraph(_verdict(gains, against)))
-    return blocks
-
-
-def _verdict(gains: dict[str, Estimate], baseline: str) -> str:
-    """Says which gains are told from zero by their interval."""
-    kinds = {"Better": 1, "Worse": -1, "Not told from it": 0}
-    said = []
-    for kind, sign in kinds.items():
-        named = [f"{label} ({g.text('+.2f')} dB)" for label, g in gains.items() if g.sign == sign]
-        if named:
-            said.append(f"{kind}: {', '.join(named)}.")
-    return f"Against {baseline}, by the 95 % interval of the gain. {' '.join(said)}"
-
-
-def _sweep(
-    section: declaration.Sweep,
-    results: Results,
-    labels: dict[str, str],
-    output: Path,
-    file: str,
-) -> list[Block]:
-    drawn, rows = {}, []
-    for label, points in section.lines.items():
-        found = {value: quality(results[name]) for value, name in points.items() if name in results}
-        if not found:
-            continue
-        estimates = list(found.values())
-        drawn[label] = Line(
-            list(found), [e.mean for e in estimates], [e.half_width for e in estimates]
-        )
-        for value, estimate in found.items():
-            reference = results.get(section.reference)
-            compared = gain(results[points[value]], reference) if reference else None
-            is_it = points[value] == section.reference
-            rows.append(
-                [
-                    label,
-                    f"{value:g}",
-                    estimate.count,
-                    estimate.text(),
-                    quality(results[points[value]], metric="ssim").text(".3f"),
-                    "" if compared is None or is_it else compared.psnr.text("+.2f"),
-                ]
-            )
-    reference = results.get(section.reference)
-    line = (labels[section.reference], quality(reference).mean) if reference else None
-    plots.plot_lines(drawn, output / file, x_label=section.axis, reference=line)
-    against = f"gain over {labels.get(section.reference, section.reference)} (dB)"
-    header = ["", section.axis, "seeds", "PSNR (dB)", "SSIM", against if reference else ""]
-    blocks: list[Block] = [Grid(header, rows), Picture(file, section.title)]
-    if section.paper:
-        blocks.append(Paragraph(f"The paper: {section.paper}"))
-    return blocks
-
-
-def _curves(results: Results, labels: dict[str, str], output: Path, file: str) -> list[Block]:
-    drawn, rows = {}, []
-    for name, found in results.items():
-        epochs = min(len(result.curve) for result in found)
-        points = [
-            over_seeds([result.curve[epoch]["validation_psnr"] for result in found])
-            for epoch in range(epochs)
-        ]
-        drawn[labels[name]] = Line(
-            [float(epoch + 1) for epoch in range(epochs)],
-            [point.mean for point in points],
-            [point.half_width for point in points],
-        )
-        terms = [
-            over_seeds([result.curve[-1][f"train_{term}"] for result in found]).mean
-            for term in ("task", "mask", "cdp", "feature")
-        ]
-        rows.append([labels[name], *[f"{term:.3g}" for term in terms]])
-    plots.plot_lines(
-        drawn,
-        output / file,
-        x_label="epoch",
-        y_label="validation PSNR (dB)",
-        markers=False,
+def _comparisons(study: Study) -> int:
+    return sum(
+        len(set(section.entries) - {section.baseline})
+        for section in study.sections
+        if isinstance(section, declaration.Table)
     )
-    header = ["loss terms in the last epoch", "task", "mask", "CDP", "feature"]
-    return [Picture(file, "Validation PSNR over the training"), Grid(header, rows)]
-
-
-def _robustness(
-    section: declaration.Robustness,
-    results: Results,
-    labels: dict[str, str],
-    output: Path,
-    stem: str,
-) -> list[Block]:
-    blocks: list[Block] = []
-    axes = {
-        "gaussian": ("SNR of the CDP (dB)", section.snr_db),
-        "poisson": ("photons a shot", section.photons),
-    }
-    for kind, (axis, levels) in axes.items():
-        drawn, rows = {}, []
-        for name, found in results.items():
-            estimates = [_robust_psnr(found, kind, f"{level:g}") for level in levels]
-            drawn[labels[name]] = Line(
-                list(levels), [e.mean for e in estimates], [e.half_width for e in estimates]
-            )
-            quiet = _robust_psnr(found, "none", "0")
-            rows.append([labels[name], *[e.text(".1f") for e in estimates], quiet.text(".1f")])
-        file = f"{stem}-{kind}.png"
-        plots.plot_lines(drawn, output / file, x_label=axis, log_x=kind == "poisson")
-        header = [axis, *[f"{level:g}" for level in levels], "no noise"]
-        blocks += [Grid(header, rows), Picture(file, f"{section.title}: {axis}")]
-    return blocks
-
-
-def _robust_psnr(found: list[SeedResult], kind: str, level: str) -> Estimate:
-    return over_seeds([(result.robustness or {})[kind][level] for result in found])
-
-
-def _costs(
-    section: declaration.Costs, results: Results, labels: dict[str, str], workdir: Path
-) -> list[Block]:
-    path = workdir / COSTS_FILE
-    measured: dict[str, Any] = run_folder.read_json(path) if path.exists() else {}
-    rows = []
-    for name, found in results.items():
-        cost = measured.get(name)
-        paper = section.paper.get(name)
-        seconds = over_seeds([result.train_seconds for result in found])
-        rows.append(
-            [
-                labels[name],
-                f"{seconds.text('.0f')} s",
-                _clock(paper[0]) if paper else OPEN,
-                f"{cost['step_bytes'] / 2**20:,.0f} MB" if cost else OPEN,
-                f"{paper[1]:,.0f} MB" if paper else OPEN,
-                f"{cost['inference_ms']:.1f} ms" if cost else OPEN,
-                f"{paper[2]:.0f} ms" if paper else OPEN,
-            ]
-        )
-    header = [
-        *("system", "training", "paper", "memory of a training step", "paper"),
-        *("inference of a batch", "paper"),
-    ]
-    batch = next((cost["batch"] for cost in measured.values()), 0)
-    note = (
-        f"Batches of {batch}; inference is the median of 20 synchronised calls from CDPs to image. "
-        "Memory is what the compiled step needs on one device, images and targets of the whole "
-        "data set aside. The paper: an RTX 4090, 96 x 96 pixels, batches of 64."
-    )
-    return [Grid(header, rows), Paragraph(note)]
 
 
 def _appendix(study: Study, runs: list[PlannedRun], results: Results, workdir: Path) -> list[Block]:
@@ -371,11 +144,3 @@ def _numbers(study: Study, results: Results) -> dict[str, Any]:
         for name, found in results.items()
     }
     return {"title": study.title, "entries": entries, "train_seconds": times}
-
-
-def _p_value(value: float) -> str:
-    return "p < 1e-3" if value < 1e-3 else f"p = {value:.3f}"
-
-
-def _clock(seconds: float) -> str:
-    return str(datetime.timedelta(seconds=round(seconds)))

@@ -7,8 +7,8 @@ import numpy as np
 
 from jax_kdpr import run_folder
 from jax_kdpr.evaluation import RECOVERED, SPECTRAL
-from jax_kdpr.scoring import SCORES_FILE, read_image_scores
-from jax_kdpr.studies.runs import ROBUSTNESS_FILE, PlannedRun
+from jax_kdpr.scoring import read_image_scores
+from jax_kdpr.studies.runs import PlannedRun
 from jax_kdpr.studies.statistics import Estimate, PairedTest, over_images, over_seeds
 
 
@@ -24,6 +24,11 @@ class SeedResult(NamedTuple):
     def psnr(self) -> float:
         """Mean test PSNR, dB."""
         return self.scores[RECOVERED]["psnr"]
+
+    @property
+    def validation_psnr(self) -> float:
+        """Mean validation PSNR of the epoch whose checkpoint is scored, dB."""
+        return max(row["validation_psnr"] for row in self.curve)
 
     @property
     def train_seconds(self) -> float:
@@ -47,14 +52,13 @@ def read_results(runs: list[PlannedRun]) -> Results:
     results: Results = {}
     for run in runs:
         found = results.setdefault(run.entry, [])
-        if run.is_done:
-            robustness = run.workdir / ROBUSTNESS_FILE
+        if run.is_done and run.scores is not None:
             found.append(
                 SeedResult(
                     run=run,
-                    scores=run_folder.read_json(run.workdir / SCORES_FILE)["scores"],
+                    scores=run.scores["scores"],
                     curve=run_folder.read_metrics(run.workdir),
-                    robustness=run_folder.read_json(robustness) if run.robustness else None,
+                    robustness=run.noisy_scores and run.noisy_scores["scores"],
                 )
             )
     return results

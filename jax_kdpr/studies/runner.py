@@ -4,6 +4,8 @@ What is done is skipped, what was cut goes on, and a run that fails is reported 
 it nor its students stop the others.
 """
 
+import traceback
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,16 +16,17 @@ from jax_kdpr import run_folder
 from jax_kdpr.config import data_arguments
 from jax_kdpr.config_fields import shallow
 from jax_kdpr.data import sources
-from jax_kdpr.scoring import SCORES_FILE, score_run, score_under_noise
+from jax_kdpr.scoring import score_run, score_under_noise
 from jax_kdpr.studies import estimate
 from jax_kdpr.studies.declaration import Costs, Study
 from jax_kdpr.studies.estimate import ImageCounts
 from jax_kdpr.studies.programs import time_inference, trace_step
-from jax_kdpr.studies.runs import ROBUSTNESS_FILE, PlannedRun
+from jax_kdpr.studies.runs import ROBUSTNESS_FILE, PlannedRun, noise_conditions
 from jax_kdpr.training import loop
 
 FAILURES_FILE = "failures.json"
 COSTS_FILE = "costs.json"
+COSTS_OF = "costs of"  # before an entry, among the failures
 
 
 def run_study(study: Study, runs: list[PlannedRun], workdir: Path) -> dict[str, str]:
@@ -35,7 +38,8 @@ def run_study(study: Study, runs: list[PlannedRun], workdir: Path) -> dict[str, 
         workdir: The study's folder.
 
     Returns:
-        {name of a run that failed: why}; also written to failures.json.
+        {name of a run that failed now: why}. failures.json has them too, with those of earlier
+        calls that are not mended yet.
 
     Raises:
         training.loop.Interrupted: On SIGINT or SIGTERM within a training, after saving.
@@ -48,25 +52,50 @@ def run_study(study: Study, runs: list[PlannedRun], workdir: Path) -> dict[str, 
     for number, run in enumerate(left, start=1):
         if run.teacher is not None and run.teacher.name in failures:
             failures[run.name] = f"not run: its teacher ({run.teacher.name}) failed"
-            continue
-        minutes = remaining_minutes(runs, operations)
-        print(
-            f"\n== {number} of {len(left)}: {run.name} (about {minutes[run.name]:.1f} min; "
-            f"all that is left: {_duration(sum(minutes.values()))})",
-            flush=True,
+        else:
+            minutes = remaining_minutes(runs, operations)
+            print(
+                f"\n== {number} of {len(left)}: {run.name} (about {minutes[run.name]:.1f} min; "
+                f"all that is left: {_duration(sum(minutes.values()))})",
+                flush=True,
+            )
+            failures |= _guarded(run.name, lambda run=run: _run_one(run))
+            # A study of many shapes would hold the programs of all of them.
+            jax.clear_caches()
+        _record(failures, runs, workdir)
+    for run in runs:
+        failures |= _guarded(
+            f"{COSTS_OF} {run.entry}", lambda run=run: _measure_costs(study, run, workdir)
         )
-        try:
-            _run_one(run)
-        except (KeyboardInterrupt, loop.Interrupted):
-            raise
-        except Exception as failure:  # whatever befalls one run, the others can still be made
-            failures[run.name] = f"{type(failure).__name__}: {' '.join(str(failure).split())[:500]}"
-            print(f"failed: {failures[run.name]}", flush=True)
-        # A study of many shapes would hold the programs of all of them.
-        jax.clear_caches()
-    _measure_costs(study, runs, workdir)
-    run_folder.write_json(workdir / FAILURES_FILE, failures)
+    _record(failures, runs, workdir)
     return failures
+
+
+def _guarded(name: str, work: Callable[[], None]) -> dict[str, str]:
+    """Does some work; returns {name: why} if it failed, so that the rest can still be done."""
+    try:
+        work()
+    except loop.Interrupted:
+        raise
+    except Exception as failure:  # whatever befalls one run
+        traceback.print_exc()
+        why = f"{type(failure).__name__}: {' '.join(str(failure).split())[:500]}"
+        print(f"failed: {name}: {why}", flush=True)
+        return {name: why}
+    return {}
+
+
+def _record(failures: dict[str, str], runs: list[PlannedRun], workdir: Path) -> None:
+    """Writes the failures of this call and those of earlier ones that nothing has mended."""
+    path = workdir / FAILURES_FILE
+    earlier: dict[str, str] = run_folder.read_json(path) if path.exists() else {}
+    done = {run.name for run in runs if run.is_done}
+    kept = {
+        name: why
+        for name, why in earlier.items()
+        if name not in done and not name.startswith(COSTS_OF)
+    }
+    run_folder.write_json(path, kept | failures)
 
 
 def count_operations(runs: list[PlannedRun]) -> dict[str, float]:
@@ -100,38 +129,40 @@ def remaining_minutes(runs: list[PlannedRun], operations: dict[str, float]) -> d
 def _run_one(run: PlannedRun) -> None:
     if not run.is_trained:
         loop.train(run.config, run.workdir)
-        (run.workdir / SCORES_FILE).unlink(missing_ok=True)  # of an earlier, shorter state
-    if not (run.workdir / SCORES_FILE).exists():
+    if run.scores is None:
         score_run(run.workdir)
-    wanted = run.robustness
-    if wanted is not None and not (run.workdir / ROBUSTNESS_FILE).exists():
+    wanted, scores = run.robustness, run.scores
+    if wanted is not None and scores is not None and run.noisy_scores is None:
         print("scoring under noise", flush=True)
-        scores = score_under_noise(
+        found = score_under_noise(
             run.workdir, snr_db=wanted.snr_db, photons=wanted.photons, images=wanted.images
         )
-        run_folder.write_json(run.workdir / ROBUSTNESS_FILE, scores)
+        record = noise_conditions(wanted) | {"checkpoint": scores["checkpoint_digest"]}
+        run_folder.write_json(run.workdir / ROBUSTNESS_FILE, record | {"scores": found})
 
 
-def _measure_costs(study: Study, runs: list[PlannedRun], workdir: Path) -> None:
-    """Times inference and asks for the memory of each entry of a cost section, once."""
+def _measure_costs(study: Study, run: PlannedRun, workdir: Path) -> None:
+    """Times inference and asks for the memory of an entry of a cost section, once a device."""
     wanted = {n for s in study.sections if isinstance(s, Costs) for n in s.entries}
     path = workdir / COSTS_FILE
     found: dict[str, Any] = run_folder.read_json(path) if path.exists() else {}
-    for run in runs:
-        if run.entry not in wanted - set(found) or not run.is_done:
-            continue
-        print(f"measuring memory and inference time of {run.entry}", flush=True)
-        memory = trace_step(run.config, run.teacher and run.teacher.config).compile_bytes()
-        timing = time_inference(run.config)
-        found[run.entry] = {
-            "batch": run.config.train.batch_size,
-            "step_bytes": memory,
-            "inference_ms": 1e3 * timing.median,
-            "inference_quartiles_ms": [1e3 * value for value in timing.quartiles],
-            "provenance": run_folder.provenance(),
-        }
-        run_folder.write_json(path, found)
-        jax.clear_caches()
+    here = jax.devices()[0].device_kind
+    known = found.get(run.entry, {}).get("device")
+    if run.entry not in wanted or known == here or not run.is_done:
+        return
+    print(f"measuring memory and inference time of {run.entry}", flush=True)
+    memory = trace_step(run.config, run.teacher and run.teacher.config).compile_bytes()
+    timing = time_inference(run.config)
+    found[run.entry] = {
+        "device": here,
+        "batch": run.config.train.batch_size,
+        "step_bytes": memory,
+        "inference_ms": 1e3 * timing.median,
+        "inference_quartiles_ms": [1e3 * value for value in timing.quartiles],
+        "provenance": run_folder.provenance(),
+    }
+    run_folder.write_json(path, found)
+    jax.clear_caches()
 
 
 def _duration(minutes: float) -> str:

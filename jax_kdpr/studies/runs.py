@@ -1,10 +1,11 @@
 """The runs that a study plans, and how far each has come in its folder."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jax_kdpr import config as config_lib
 from jax_kdpr import run_folder
+from jax_kdpr.checkpoint import holds_step
 from jax_kdpr.config import Config
 from jax_kdpr.errors import InputError
 from jax_kdpr.scoring import SCORES_FILE
@@ -35,14 +36,42 @@ class PlannedRun(NamedTuple):
 
     @property
     def is_trained(self) -> bool:
-        """Whether no epoch is left."""
-        return self.epochs_done >= self.config.train.epochs
+        """Whether no epoch is left, and the last one's checkpoint is there.
+
+        A kill between the two leaves a row of metrics without its checkpoint.
+        """
+        rows = run_folder.read_metrics(self.workdir)
+        return (
+            bool(rows)
+            and rows[-1]["epoch"] >= self.config.train.epochs
+            and holds_step(self.workdir, rows[-1]["step"])
+        )
+
+    @property
+    def scores(self) -> dict[str, Any] | None:
+        """What metrics.json says of the fully trained run; None if it does not."""
+        path = self.workdir / SCORES_FILE
+        if not self.is_trained or not path.exists():
+            return None
+        found = run_folder.read_json(path)
+        return found if found["epochs"] == self.config.train.epochs else None
+
+    @property
+    def noisy_scores(self) -> dict[str, Any] | None:
+        """What robustness.json says of that very checkpoint and the wanted noise; None if not."""
+        path, scores = self.workdir / ROBUSTNESS_FILE, self.scores
+        if self.robustness is None or scores is None or not path.exists():
+            return None
+        found = run_folder.read_json(path)
+        wanted = noise_conditions(self.robustness) | {"checkpoint": scores["checkpoint_digest"]}
+        return found if all(found.get(name) == value for name, value in wanted.items()) else None
 
     @property
     def is_done(self) -> bool:
         """Whether it is trained, scored, and tried under the noise that the report wants."""
-        wanted = [SCORES_FILE] + [ROBUSTNESS_FILE] * (self.robustness is not None)
-        return self.is_trained and all((self.workdir / name).exists() for name in wanted)
+        return self.scores is not None and (
+            self.robustness is None or self.noisy_scores is not None
+        )
 
     @property
     def state(self) -> str:
@@ -50,13 +79,22 @@ class PlannedRun(NamedTuple):
         if self.is_done:
             return "done"
         if self.is_trained:
-            return "trained, not scored"
+            return "trained, not all scored"
         return f"epoch {self.epochs_done} of {self.config.train.epochs}" if self.started else "new"
 
     @property
     def started(self) -> bool:
         """Whether its folder holds a run."""
         return (self.workdir / run_folder.RUN_FILE).exists()
+
+
+def noise_conditions(section: Robustness) -> dict[str, Any]:
+    """Returns what the scores under noise were made for, as it is written beside them."""
+    return {
+        "snr_db": list(section.snr_db),
+        "photons": list(section.photons),
+        "images": section.images,
+    }
 
 
 def plan(study: Study, workdir: Path, *, only: tuple[str, ...] = ()) -> list[PlannedRun]:
@@ -69,7 +107,7 @@ def plan(study: Study, workdir: Path, *, only: tuple[str, ...] = ()) -> list[Pla
 
     Raises:
         InputError: If an entry does not exist or its options do not fit, or a folder holds the run
-            of another config.
+            of another config, of other data or of another teacher.
     """
     for name in only:
         if name not in study.entries:
@@ -102,16 +140,39 @@ def plan(study: Study, workdir: Path, *, only: tuple[str, ...] = ()) -> list[Pla
             )
             _require_own(run)
             runs[name, seed] = run
+    _require_one_data_set(list(runs.values()))
     return list(runs.values())
 
 
 def _require_own(run: PlannedRun) -> None:
-    """A folder that another declaration filled must not count as done."""
+    """A folder that another declaration filled, or another teacher, must not count as done."""
     if not run.started:
         return
-    differing = config_lib.differences(run.config, run_folder.read_config(run.workdir))
+    recorded = run_folder.read_run(run.workdir)
+    differing = config_lib.differences(run.config, config_lib.from_dict(recorded["config"]))
+    taught_by = recorded["digests"].get("teacher")
+    teacher = run.teacher.scores if run.teacher else None
+    if teacher is not None and taught_by != teacher["checkpoint_digest"]:
+        differing.append(
+            f"teacher digest: {teacher['checkpoint_digest'][:12]} against {str(taught_by)[:12]}"
+        )
     if differing:
         raise InputError(
             f"--workdir: {str(run.workdir)!r} holds another run; differing (the study's against "
             f"its): {'; '.join(differing)}; give another --workdir, or remove that folder"
+        )
+
+
+def _require_one_data_set(runs: list[PlannedRun]) -> None:
+    """Scores of different held-back images must not stand in one table."""
+    held_back: dict[str, PlannedRun] = {}
+    for run in runs:
+        if run.started:
+            digest = run_folder.read_run(run.workdir)["digests"]["held_back"]
+            held_back.setdefault(digest, run)
+    if len(held_back) > 1:
+        one, other, *_ = held_back.values()
+        raise InputError(
+            f"--workdir: {str(one.workdir)!r} and {str(other.workdir)!r} have other validation or "
+            "test images; their data changed in between: give another --workdir"
         )

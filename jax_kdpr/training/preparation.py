@@ -42,6 +42,11 @@ TEACHER_FITS = (
     *("data.size", "masks.oversample", "scene."),
     *("net.widths", "net.norm", "net.inputs"),
 )
+# What makes the estimates that a network was trained on.
+NETWORK_FITS = (
+    *("spectral.consistency_steps", "spectral.gauge", "spectral.iterations", "spectral.weights"),
+    *("spectral.fraction", "spectral.threshold"),
+)
 # The parts of `params` that a student takes over from its teacher.
 TAKEN_OVER = {
     StudentStart.NONE: (),
@@ -283,8 +288,7 @@ def _load_teacher(config: Config, mesh: Mesh | None) -> Trained | None:
             f"distill.teacher: {str(workdir)!r} does not fit; differing (student against teacher): "
             f"{'; '.join(misfits)}; train a teacher with the student's values"
         )
-    if config.distill.start in (StudentStart.OPTICS, StudentStart.ALL):
-        _require_optics(config, theirs, workdir)
+    _require_start(config, theirs, workdir)
     # A teacher that is still training may improve: its best checkpoint would change under the
     # student, who could then never resume.
     done = run_folder.epochs_done(workdir)
@@ -297,16 +301,25 @@ def _load_teacher(config: Config, mesh: Mesh | None) -> Trained | None:
     return teacher._replace(variables=replicate(teacher.variables, mesh))
 
 
-def _require_optics(config: Config, theirs: Config, workdir: Path) -> None:
-    """Raises unless the teacher has as many masks as the student takes, and filters of its size."""
-    misfits = config_fields.differences(config, theirs, only=("spectral.filter_size",))
-    if config.masks.snapshots > theirs.masks.snapshots:
-        misfits.append(f"masks.snapshots: {config.masks.snapshots} of {theirs.masks.snapshots}")
+def _require_start(config: Config, theirs: Config, workdir: Path) -> None:
+    """Raises unless what the student takes over fits it.
+
+    Optics: as many masks, a filter of the same size. Network: it was trained on estimates made in
+    the same way.
+    """
+    taken = TAKEN_OVER[config.distill.start]
+    misfits = []
+    if "phases" in taken:
+        misfits += config_fields.differences(config, theirs, only=("spectral.filter_size",))
+        if config.masks.snapshots > theirs.masks.snapshots:
+            misfits.append(f"masks.snapshots: {config.masks.snapshots} of {theirs.masks.snapshots}")
+    if "net" in taken:
+        misfits += config_fields.differences(config, theirs, only=NETWORK_FITS)
     if misfits:
         raise InputError(
-            f"distill.start: {config.distill.start} takes masks and filter from {str(workdir)!r}, "
-            f"which do not fit (student against teacher): {'; '.join(misfits)}; "
-            "set distill.start=none or network"
+            f"distill.start: {config.distill.start} takes {' and '.join(taken)} from "
+            f"{str(workdir)!r}, which do not fit (student against teacher): {'; '.join(misfits)}; "
+            "train a teacher with the student's values, or set distill.start=none"
         )
 
 
@@ -327,14 +340,14 @@ def _take_over(
     """Replaces the parts of a student's random start that `distill.start` takes from the teacher.
 
     Of a teacher's masks the first are taken, as many as the student has. A network is taken with
-    its batch statistics.
+    its batch statistics, and with the start vector, which set the global phase that it has learned.
     """
     theirs, their_state = teacher.variables
     taken = {part: theirs[part] for part in TAKEN_OVER[config.distill.start]}
     if "phases" in taken:
         taken["phases"] = taken["phases"][: config.masks.snapshots]
     if "net" in taken:
-        state = {**state, "net": their_state["net"]}
+        state = their_state
     # Copies: the first step donates its state, and may still need the teacher.
     return jax.tree.map(jnp.copy, ({**params, **taken}, state))
 
@@ -361,11 +374,7 @@ def _caches_targets(
         dtype=config.distill.target_type.value,
     )
     allowed = int(runtime.TARGETS_SHARE * runtime.device_memory())
-    obstacles = []
-    if theirs.noise.kind != NoiseKind.NONE:
-        obstacles.append(f"the teacher's {theirs.noise.kind} noise is new in every step")
-    if config.data.source == Source.SCENES:
-        obstacles.append("data.source scenes draws new images every epoch")
+    obstacles = changing_targets(config, theirs)
     if needed > allowed:
         obstacles.append(
             f"they take {needed / 2**20:,.0f} MiB, and {allowed / 2**20:,.0f} MiB are a quarter of "
@@ -376,6 +385,16 @@ def _caches_targets(
             f"distill.targets: cannot be cached: {'; '.join(obstacles)}; set distill.targets=live"
         )
     return not obstacles
+
+
+def changing_targets(config: Config, theirs: Config) -> list[str]:
+    """Returns why a teacher's targets of an image change from step to step; none if they do not."""
+    reasons = []
+    if theirs.noise.kind != NoiseKind.NONE:
+        reasons.append(f"the teacher's {theirs.noise.kind} noise is new in every step")
+    if config.data.source == Source.SCENES:
+        reasons.append("data.source scenes draws new images every epoch")
+    return reasons
 
 
 def loss_weights(config: Config) -> LossWeights:

@@ -1,0 +1,292 @@
+"""The blocks of each kind of section of a study's report, with their figures."""
+
+import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jax_kdpr import plots, run_folder
+from jax_kdpr.evaluation import CONSTANT, MEAN_IMAGE
+from jax_kdpr.plots import Line
+from jax_kdpr.scoring import MASKS_FILE, read_samples
+from jax_kdpr.studies import declaration
+from jax_kdpr.studies.declaration import Study
+from jax_kdpr.studies.document import Block, Grid, Paragraph, Picture
+from jax_kdpr.studies.results import Results, SeedResult, gain, network_input_psnr, quality
+from jax_kdpr.studies.runner import COSTS_FILE
+from jax_kdpr.studies.statistics import Estimate, over_seeds
+
+OPEN = "–"  # what has not been measured
+
+
+def section_blocks(
+    study: Study,
+    section: declaration.Section,
+    results: Results,
+    workdir: Path,
+    output: Path,
+    stem: str,
+) -> list[Block]:
+    """Returns what a section shows of the entries that have finished runs.
+
+    Args:
+        study: The study.
+        section: One of its sections.
+        results: Of the entries that the section reads; none of them empty.
+        workdir: The study's folder.
+        output: Where figures go.
+        stem: What their names begin with.
+    """
+    labels = {name: study.entries[name].label for name in results}
+    match section:
+        case declaration.Table():
+            return _table(study, section, results, labels)
+        case declaration.Sweep():
+            return _sweep(section, results, labels, output, f"{stem}-sweep.png")
+        case declaration.Samples():
+            shown = {
+                labels[name]: read_samples(found[0].run.workdir) for name, found in results.items()
+            }
+            plots.plot_comparison(shown, output / f"{stem}-samples.png")
+            return [Picture(f"{stem}-samples.png", section.title)]
+        case declaration.Curves():
+            return _curves(results, labels, output, f"{stem}-curves.png")
+        case declaration.Masks():
+            phases = {
+                labels[name]: np.load(found[0].run.workdir / MASKS_FILE)
+                for name, found in results.items()
+            }
+            plots.plot_masks(phases, output / f"{stem}-masks.png")
+            return [Picture(f"{stem}-masks.png", section.title)]
+        case declaration.Robustness():
+            return _robustness(section, results, labels, output, stem)
+        case declaration.Costs():
+            return _costs(section, results, labels, workdir)
+
+
+def _table(
+    study: Study, section: declaration.Table, results: Results, labels: dict[str, str]
+) -> list[Block]:
+    baseline = results.get(section.baseline)
+    against = labels.get(section.baseline, section.baseline)
+    papers_scale = _is_papers_scale(study)
+    header = ["system", "seeds", "validation (dB)", "PSNR (dB)", "SSIM", "network's input (dB)"]
+    if section.paper:
+        header += ["paper: PSNR / SSIM"] + ["ours - paper (dB)"] * papers_scale
+    header += [f"gain over {against} (dB)", "images better (p)"]
+    rows: list[list[Any]] = []
+    gains: dict[str, Estimate] = {}
+    for name in section.entries:
+        if name not in results:
+            continue
+        found = results[name]
+        psnr = quality(found)
+        row = [
+            labels[name],
+            len(found),
+            over_seeds([result.validation_psnr for result in found]).text(),
+            psnr.text(),
+            quality(found, metric="ssim").text(".3f"),
+            network_input_psnr(found).text(),
+        ]
+        if section.paper:
+            paper = section.paper.get(name)
+            row += [f"{paper[0]:.2f} / {paper[1]:.3f}" if paper else OPEN]
+            row += [f"{psnr.mean - paper[0]:+.2f}" if paper else OPEN] * papers_scale
+        compared = gain(found, baseline) if baseline and name != section.baseline else None
+        if compared is None:
+            row += ["", ""]
+        else:
+            images = compared.images
+            row += [compared.psnr.text("+.2f")]
+            row += [f"{100 * images.share_better:.0f} % ({_p_value(images.p_value)})"]
+            gains[labels[name]] = compared.psnr
+        rows.append(row)
+    some = next(iter(results.values()))[:1]
+    for label, answer in (("mean training image", MEAN_IMAGE), ("constant", CONSTANT)):
+        psnr, ssim = (quality(some, answer=answer, metric=metric) for metric in ("psnr", "ssim"))
+        cells = [label, "", "", psnr.text(), ssim.text(".3f")]
+        rows.append(cells + [""] * (len(header) - len(cells)))
+    blocks: list[Block] = [Grid(header, rows)]
+    if gains:
+        blocks.append(Paragraph(_verdict(gains, against)))
+    if section.paper and not papers_scale:
+        blocks.append(
+            Paragraph(
+                "The paper's numbers are of 96 x 96 pixels, 30,000 images and 120 epochs: another "
+                "problem than this one, so only the order of the rows can be compared."
+            )
+        )
+    return blocks
+
+
+def _is_papers_scale(study: Study) -> bool:
+    base = study.base
+    return base.data.size == 96 and base.train.epochs == 120 and base.data.train_images == 0
+
+
+def _verdict(gains: dict[str, Estimate], baseline: str) -> str:
+    """Says which gains are told from zero by their interval."""
+    kinds = {"Better": 1, "Worse": -1, "Not told from it": 0}
+    said = []
+    for kind, sign in kinds.items():
+        named = [
+            f"{label} ({gain.text('+.2f')} dB)"
+            for label, gain in gains.items()
+            if gain.count > 1 and gain.sign == sign
+        ]
+        if named:
+            said.append(f"{kind}: {', '.join(named)}.")
+    single = [label for label, gain in gains.items() if gain.count == 1]
+    if single:
+        said.append(f"One seed, no interval: {', '.join(single)}.")
+    return f"Against {baseline}, each by its own 95 % interval. {' '.join(said)}"
+
+
+def _sweep(
+    section: declaration.Sweep,
+    results: Results,
+    labels: dict[str, str],
+    output: Path,
+    file: str,
+) -> list[Block]:
+    drawn, rows = {}, []
+    for label, points in section.lines.items():
+        found = {value: quality(results[name]) for value, name in points.items() if name in results}
+        if not found:
+            continue
+        estimates = list(found.values())
+        drawn[label] = Line(
+            list(found), [e.mean for e in estimates], [e.half_width for e in estimates]
+        )
+        for value, estimate in found.items():
+            reference = results.get(section.reference)
+            compared = gain(results[points[value]], reference) if reference else None
+            is_it = points[value] == section.reference
+            rows.append(
+                [
+                    label,
+                    f"{value:g}",
+                    estimate.count,
+                    estimate.text(),
+                    quality(results[points[value]], metric="ssim").text(".3f"),
+                    "" if compared is None or is_it else compared.psnr.text("+.2f"),
+                ]
+            )
+    reference = results.get(section.reference)
+    line = (labels[section.reference], quality(reference).mean) if reference else None
+    plots.plot_lines(
+        drawn, output / file, x_label=section.axis, reference=line, log_x=section.log_axis
+    )
+    against = f"gain over {labels.get(section.reference, section.reference)} (dB)"
+    header = ["", section.axis, "seeds", "PSNR (dB)", "SSIM", against if reference else ""]
+    blocks: list[Block] = [Grid(header, rows), Picture(file, section.title)]
+    if section.paper:
+        blocks.append(Paragraph(f"The paper: {section.paper}"))
+    return blocks
+
+
+def _curves(results: Results, labels: dict[str, str], output: Path, file: str) -> list[Block]:
+    drawn, rows = {}, []
+    for name, found in results.items():
+        epochs = min(len(result.curve) for result in found)
+        points = [
+            over_seeds([result.curve[epoch]["validation_psnr"] for result in found])
+            for epoch in range(epochs)
+        ]
+        drawn[labels[name]] = Line(
+            [float(epoch + 1) for epoch in range(epochs)],
+            [point.mean for point in points],
+            [point.half_width for point in points],
+        )
+        terms = [
+            over_seeds([result.curve[-1][f"train_{term}"] for result in found]).mean
+            for term in ("task", "mask", "cdp", "feature")
+        ]
+        rows.append([labels[name], *[f"{term:.3g}" for term in terms]])
+    plots.plot_lines(
+        drawn,
+        output / file,
+        x_label="epoch",
+        y_label="validation PSNR (dB)",
+        markers=False,
+    )
+    header = ["loss terms in the last epoch", "task", "mask", "CDP", "feature"]
+    return [Picture(file, "Validation PSNR over the training"), Grid(header, rows)]
+
+
+def _robustness(
+    section: declaration.Robustness,
+    results: Results,
+    labels: dict[str, str],
+    output: Path,
+    stem: str,
+) -> list[Block]:
+    blocks: list[Block] = []
+    axes = {
+        "gaussian": ("SNR of the CDP (dB)", section.snr_db),
+        "poisson": ("photons a shot", section.photons),
+    }
+    for kind, (axis, levels) in axes.items():
+        drawn, rows = {}, []
+        for name, found in results.items():
+            estimates = [_robust_psnr(found, kind, f"{level:g}") for level in levels]
+            drawn[labels[name]] = Line(
+                list(levels), [e.mean for e in estimates], [e.half_width for e in estimates]
+            )
+            quiet = _robust_psnr(found, "none", "0")
+            rows.append([labels[name], *[e.text(".1f") for e in estimates], quiet.text(".1f")])
+        file = f"{stem}-{kind}.png"
+        plots.plot_lines(drawn, output / file, x_label=axis, log_x=kind == "poisson")
+        header = [axis, *[f"{level:g}" for level in levels], "no noise"]
+        blocks += [Grid(header, rows), Picture(file, f"{section.title}: {axis}")]
+    return blocks
+
+
+def _robust_psnr(found: list[SeedResult], kind: str, level: str) -> Estimate:
+    return over_seeds([(result.robustness or {})[kind][level] for result in found])
+
+
+def _costs(
+    section: declaration.Costs, results: Results, labels: dict[str, str], workdir: Path
+) -> list[Block]:
+    path = workdir / COSTS_FILE
+    measured: dict[str, Any] = run_folder.read_json(path) if path.exists() else {}
+    rows = []
+    for name, found in results.items():
+        cost = measured.get(name)
+        paper = section.paper.get(name)
+        seconds = over_seeds([result.train_seconds for result in found])
+        rows.append(
+            [
+                labels[name],
+                f"{seconds.text('.0f')} s",
+                _clock(paper[0]) if paper else OPEN,
+                f"{cost['step_bytes'] / 2**20:,.0f} MB" if cost else OPEN,
+                f"{paper[1]:,.0f} MB" if paper else OPEN,
+                f"{cost['inference_ms']:.1f} ms" if cost else OPEN,
+                f"{paper[2]:.0f} ms" if paper else OPEN,
+            ]
+        )
+    header = [
+        *("system", "training", "paper", "memory of a training step", "paper"),
+        *("inference of a batch", "paper"),
+    ]
+    devices = {f"{cost['device']}, batches of {cost['batch']}" for cost in measured.values()}
+    note = (
+        f"Measured on: {'; '.join(sorted(devices)) or OPEN}. Training: all steps, compilation "
+        "included, validation, scores and a teacher's targets not; of an interrupted epoch only "
+        "its last part. Memory: what the compiled step needs on one device, images and targets of "
+        "the whole data set aside. Inference: from CDPs to image, median of 20 synchronised calls. "
+        "The paper: an RTX 4090, 96 x 96 pixels, batches of 64."
+    )
+    return [Grid(header, rows), Paragraph(note)]
+
+
+def _p_value(value: float) -> str:
+    return "p < 1e-3" if value < 1e-3 else f"p = {value:.3f}"
+
+
+def _clock(seconds: float) -> str:
+    return str(datetime.timedelta(seconds=round(seconds)))
