@@ -7,6 +7,7 @@ not have been trained with.
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -155,14 +156,17 @@ def score_under_noise(
 def read_image_scores(workdir: Path, name: str = RECOVERED) -> ImageScores:
     """Returns what `score_run` wrote of each test image."""
     with np.load(workdir / IMAGE_SCORES_FILE) as arrays:
-        return ImageScores(*[arrays[f"{name}_{field}"] for field in ImageScores._fields])
+        return ImageScores(
+            *[jnp.asarray(arrays[f"{name}_{field}"]) for field in ImageScores._fields]
+        )
 
 
 def read_samples(workdir: Path) -> Samples:
     """Returns the scenes that `score_run` wrote, and what the system made of them."""
     with np.load(workdir / SAMPLES_FILE) as arrays:
-        output = Output(**{field: arrays[field] for field in Output._fields})
-        return Samples(arrays["images"], output, arrays["phases"])
+        read = {name: jnp.asarray(arrays[name]) for name in arrays}
+    output = Output(**{field: read[field] for field in Output._fields})
+    return Samples(read["images"], output, read["phases"])
 
 
 def _save_samples(path: Path, samples: Samples) -> None:

@@ -37,6 +37,17 @@ FIGURE_3 = (
 TRAINING_SNR = 20.0  # dB, of the entries that are trained with noise
 
 
+# Guiding losses that a student can follow: in units of the task, without the CDP's heavy tail.
+BALANCED: dict[str, Any] = {
+    "loss.alpha": 0.8,
+    "loss.beta": 0.1,
+    "loss.balance": "task",
+    "loss.anneal": "linear",
+    "loss.cdp": "log",
+    "loss.feature": "normalised",
+}
+
+
 def paper_study(
     base: Config, *, title: str, teachers: tuple[int, ...] = (1, 4, 9), seeds: tuple[int, ...]
 ) -> Study:
@@ -61,11 +72,11 @@ def paper_study(
             "both, guidance 50 times stronger", {"loss.alpha": 0.95, "loss.beta": 0.025}
         ),
         # What we tried beside it.
-        "balanced": _student("both, balanced and annealed", _BALANCED),
+        "balanced": _student("both, balanced and annealed", BALANCED),
         "started-optics": _student("mask and filter from the teacher", {"distill.start": "optics"}),
         "started-network": _student("network from the teacher", {"distill.start": "network"}),
         "started": _student("all from the teacher", _STARTED),
-        "started-guided": _student("all from the teacher, and balanced", _STARTED | _BALANCED),
+        "started-guided": _student("all from the teacher, and balanced", _STARTED | BALANCED),
         "e2e-longer": Entry(label="E2E, twice the epochs", longer=2),
         **{
             f"student-{count}": _student(f"student of {count}", _eq7(), teacher=_teacher_of(count))
@@ -209,14 +220,6 @@ def paper_study(
 
 _CONSISTENT: dict[str, Any] = {"spectral.consistency_steps": presets.CONSISTENCY_STEPS}
 _NOISY: dict[str, Any] = {"noise.kind": "gaussian", "noise.snr_db": TRAINING_SNR}
-_BALANCED: dict[str, Any] = {
-    "loss.alpha": 0.8,
-    "loss.beta": 0.1,
-    "loss.balance": "task",
-    "loss.anneal": "linear",
-    "loss.cdp": "log",
-    "loss.feature": "normalised",
-}
 _STARTED: dict[str, Any] = {"distill.start": "all"}
 
 

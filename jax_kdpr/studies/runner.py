@@ -44,8 +44,8 @@ def run_study(study: Study, runs: list[PlannedRun], workdir: Path) -> dict[str, 
     Raises:
         training.loop.Interrupted: On SIGINT or SIGTERM within a training, after saving.
     """
+    operations = count_operations(runs)  # before anything is written: it reads the data
     workdir.mkdir(parents=True, exist_ok=True)
-    operations = count_operations(runs)
     failures: dict[str, str] = {}
     left = [run for run in runs if not run.is_done]
     print(f"{len(runs)} runs, {len(runs) - len(left)} done")

@@ -8,6 +8,7 @@ from typing import Any
 
 from jax_kdpr.config import Config
 from jax_kdpr.studies.declaration import Curves, Entry, Study, Sweep, Table
+from jax_kdpr.studies.grids import BALANCED
 
 MASK_RATES = (5e-4, 2e-2, 1e-1)  # radians a step, at most about
 CONSISTENCY = (0, 3, 10, 30)  # steps of error reduction
@@ -85,21 +86,11 @@ def weights_study(base: Config, *, title: str, seeds: tuple[int, ...]) -> Study:
         "eq7": ("eq. 7, half CDP, half feature loss", {}),
         "balanced": (
             "log CDP and normalised feature loss, balanced, annealed",
-            {
-                "loss.cdp": "log",
-                "loss.feature": "normalised",
-                "loss.balance": "task",
-                "loss.anneal": "linear",
-            },
+            BALANCED,
         ),
         "estimate": (
             "spectral estimate and normalised feature loss, balanced, annealed",
-            {
-                "loss.cdp": "estimate",
-                "loss.feature": "normalised",
-                "loss.balance": "task",
-                "loss.anneal": "linear",
-            },
+            BALANCED | {"loss.cdp": "estimate"},
         ),
     }
     entries = {
@@ -115,7 +106,7 @@ def weights_study(base: Config, *, title: str, seeds: tuple[int, ...]) -> Study:
             name = f"{form}-{share:g}"
             entries[name] = Entry(
                 label=f"{form}, {share:g}",
-                changes={"regime": "student", **weights, **changes},
+                changes={"regime": "student", **changes, **weights},
                 teacher="teacher-9",
             )
             lines.setdefault(label, {})[share] = name
