@@ -3,6 +3,8 @@
 Writes metrics.json, scores.npz (image by image), samples.npz (a few scenes and their recovery),
 figure.png and masks.npy (phases in [0, 2 pi) as [k h w]; mask l multiplies the field by
 e^{-j phase}) into each run folder and prints one table.
+--refine N also scores what N steps of error reduction make of the network's image: a great deal
+without noise, and harm where the measurement is noisy.
 Several runs of the same data and scene give one table, also written, with a figure of the same
 scenes side by side, to --output.
 """
@@ -14,7 +16,7 @@ from absl import flags
 from jax_kdpr import checkpoint, cli, config, config_fields, evaluation, plots, run_folder
 from jax_kdpr.config import Regime
 from jax_kdpr.errors import InputError
-from jax_kdpr.evaluation import CONSTANT, MEAN_IMAGE, RECOVERED, SPECTRAL, summarise
+from jax_kdpr.evaluation import CONSTANT, MEAN_IMAGE, RECOVERED, REFINED, SPECTRAL, summarise
 from jax_kdpr.metrics import ImageScores
 from jax_kdpr.scoring import Evaluated, score_run
 from jax_kdpr.tables import markdown_table
@@ -24,6 +26,9 @@ OUTPUT = flags.DEFINE_string(
     "output", None, "Folder for the table and figure of several runs; default: above the first run."
 )
 SAMPLES = flags.DEFINE_integer("samples", 4, "Test scenes in a figure.", lower_bound=1)
+REFINE = flags.DEFINE_integer(
+    "refine", 0, "Steps of error reduction after the network, scored too.", lower_bound=0
+)
 DATA_DIR = flags.DEFINE_string("data_dir", "", "Where the data lie now, if not where they were.")
 
 
@@ -35,7 +40,9 @@ def main(positional: list[str]) -> int:
     _require_comparable(workdirs)
 
     runs = {
-        name: score_run(workdir, samples=SAMPLES.value, data_dir=DATA_DIR.value)
+        name: score_run(
+            workdir, samples=SAMPLES.value, refine=REFINE.value, data_dir=DATA_DIR.value
+        )
         for name, workdir in zip(_names(workdirs), workdirs, strict=True)
     }
     text = comparison_table(runs)
@@ -63,6 +70,9 @@ def comparison_table(runs: dict[str, Evaluated]) -> str:
     baseline = next((name for name, run in runs.items() if run.config.regime == Regime.E2E), None)
     compared = baseline if len(runs) > 1 else None
     header = ["run", "L", "PSNR (dB)", "pooled", "SSIM", "network's input alone (dB)"]
+    steps = {run.result["refine"] for run in runs.values()} - {0}
+    if steps:
+        header.append(f"refined, {', '.join(map(str, sorted(steps)))} steps (dB)")
     rows = []
     for name, run in runs.items():
         label = name
@@ -70,9 +80,11 @@ def comparison_table(runs: dict[str, Evaluated]) -> str:
             label += f" (after {run.epochs} of {run.config.train.epochs} epochs)"
         cells = _cells(run.scores[RECOVERED])
         rows.append([label, run.config.masks.snapshots, *cells, _psnr(run.scores[SPECTRAL])])
+        if steps:
+            rows[-1].append(_psnr(run.scores[REFINED]))
     trivial = next(iter(runs.values())).scores
     for label, kind in (("mean training image", MEAN_IMAGE), ("constant", CONSTANT)):
-        rows.append([label, "", *_cells(trivial[kind]), ""])
+        rows.append([label, "", *_cells(trivial[kind]), *[""] * (1 + bool(steps))])
     if compared is not None:
         header.append(f"gain over {compared} (dB)")
         reference = runs[compared].scores[RECOVERED]

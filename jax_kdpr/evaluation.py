@@ -1,5 +1,6 @@
 """Scores of a trained system on its test images, beside baselines that need no training."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,18 +14,17 @@ from jax_kdpr import metrics
 from jax_kdpr.data.batches import over_batches, take_batch
 from jax_kdpr.data.sources import Dataset
 from jax_kdpr.metrics import ImageScores
+from jax_kdpr.physics.error_reduction import error_reduction
 from jax_kdpr.physics.noise import add_noise
 from jax_kdpr.physics.scenes import field_image, scene_channels, scene_field
 from jax_kdpr.sharding import data_parallel, replicate, shard_batch
 from jax_kdpr.systems import Output
 from jax_kdpr.trained import Trained
-from jax_kdpr.types import Image, Images, Key, RawImages
+from jax_kdpr.types import Image, Images, Intensity, Key, Params, Phases, RawImages, State
 
 RECOVERED = "recovered"  # the network's image
-SPECTRAL = (
-    "spectral_estimate"  # the network's input alone, made consistent or not; its global phase
-)
-# is taken from the truth
+REFINED = "refined"  # the network's image after error reduction that starts from it
+SPECTRAL = "spectral_estimate"  # the network's input alone, its global phase taken from the truth
 CONSTANT = "constant"  # the mean pixel of the training images
 MEAN_IMAGE = "mean_image"  # the mean of the training images
 
@@ -56,6 +56,7 @@ def score_test_images(
     scene: dict[str, Any],
     batch_size: int,
     key: Key,
+    refine: int = 0,
     mesh: Mesh | None = None,
 ) -> dict[str, ImageScores]:
     """Scores each test image: the recovery, the spectral estimate alone, and two trivial answers.
@@ -67,11 +68,14 @@ def score_test_images(
         scene: Keyword arguments of `scene_field`.
         batch_size: Images at a time.
         key: For sensor noise.
+        refine: Steps of error reduction after the network, which are then scored too.
         mesh: Devices to spread a batch over, as the system was built for.
 
     Returns:
-        {RECOVERED, SPECTRAL, CONSTANT, MEAN_IMAGE: scores of all test images, in order}.
+        {RECOVERED, SPECTRAL, CONSTANT, MEAN_IMAGE: scores of all test images, in order}, and
+        REFINED if there are steps.
     """
+    refine_batch = make_refine(refine, scene=scene, mesh=mesh)
     channels = scene_channels(scene["kind"])
     mean_image = mean_train_image(dataset, size=size, channels=channels)
 
@@ -91,6 +95,8 @@ def score_test_images(
             CONSTANT: jnp.full_like(images, jnp.mean(mean_image)),
             MEAN_IMAGE: jnp.broadcast_to(mean_image[None], images.shape),
         }
+        if refine:
+            answers[REFINED] = refine_batch(variables, output)
         return {name: metrics.score(answer, images) for name, answer in answers.items()}
 
     variables, test = replicate((trained.variables, dataset.test), mesh)
@@ -102,17 +108,49 @@ def score_test_images(
     )
 
 
+def refine_image(
+    image: Image, intensity: Intensity, phases: Phases, *, steps: int, scene: dict[str, Any]
+) -> Image:
+    """Brings a recovered image closer to its measurement: error reduction, started from its field.
+
+    The global phase, which no measurement holds, stays that of the image. Without noise every step
+    helps; of a noisy measurement the steps fit the noise as well.
+
+    Args:
+        image: As recovered, in [0, 1].
+        intensity: CDPs of this scene.
+        phases: Mask phases, radians.
+        steps: Steps of error reduction.
+        scene: Keyword arguments of `scene_field`.
+    """
+    field = scene_field(image, **scene)
+    known = {"scene": scene["kind"], "min_amplitude": scene["min_amplitude"]}
+    refined = error_reduction(field, intensity, phases, steps=steps, **known)
+    return field_image(metrics.align_global_phase(refined, field), **scene)
+
+
+def make_refine(
+    steps: int, *, scene: dict[str, Any], mesh: Mesh | None
+) -> Callable[[tuple[Params, State], Output], Images]:
+    """Builds refine((params, state), output) -> `refine_image` of each image of a batch."""
+    batched = data_parallel(
+        lambda phases, image, y: refine_image(image, y, phases, steps=steps, scene=scene), mesh
+    )
+    return lambda variables, output: batched(variables[0]["phases"], output.image, output.intensity)
+
+
 def score_under_noise(
     trained: Trained,
     images: RawImages,
     *,
     levels: dict[str, tuple[float, ...]],
     size: int,
-    channels: int,
+    scene: dict[str, Any],
     batch_size: int,
     key: Key,
+    refine: int = 0,
     mesh: Mesh | None = None,
-) -> dict[str, dict[float, ImageScores]]:
+) -> dict[str, dict[str, dict[float, ImageScores]]]:
     """Scores recoveries from CDPs with sensor noise; the same draws of it at every level.
 
     Args:
@@ -121,12 +159,18 @@ def score_under_noise(
         levels: For each kind of noise its levels: "gaussian" in dB, "poisson" in photons a shot,
             "none" of any one value.
         size: Height and width that the system takes.
-        channels: Images that make one scene.
+        scene: Keyword arguments of `scene_field`.
         batch_size: Images at a time.
         key: For the noise.
+        refine: Steps of error reduction after the network, which are then scored too.
         mesh: Devices to spread a batch over, as the system was built for.
+
+    Returns:
+        {RECOVERED, and REFINED if there are steps: {kind: {level: scores}}}.
     """
     variables, images = replicate((trained.variables, images), mesh)
+    channels = scene_channels(scene["kind"])
+    refine_batch = make_refine(refine, scene=scene, mesh=mesh)
 
     def make_step(kind: str):
         # Each device draws its own part: a Poisson draw is a loop of unknown length, which devices
@@ -142,22 +186,25 @@ def score_under_noise(
             clean = trained.system.measure(variables[0], batch, clean_key)
             noisy = disturb(level, clean, jax.random.split(noise_key, len(indices)))
             output, _ = trained.system.recover(*variables, noisy)
-            return metrics.score(output.image, batch)
+            answers = {RECOVERED: output.image}
+            if refine:
+                answers[REFINED] = refine_batch(variables, output)
+            return {name: metrics.score(answer, batch) for name, answer in answers.items()}
 
         return step
 
-    found = {}
+    found: dict[str, dict[str, dict[float, ImageScores]]] = {}
     for kind, values in levels.items():
         step = make_step(kind)  # the level is an argument: one program does for all
-        found[kind] = {
-            level: over_batches(
+        for level in values:
+            scores = over_batches(
                 partial(step, variables, images, jnp.float32(level)),
                 len(images),
                 batch_size=batch_size,
                 key=key,
             )
-            for level in values
-        }
+            for answer, score in scores.items():
+                found.setdefault(answer, {}).setdefault(kind, {})[level] = score
     return found
 
 

@@ -20,7 +20,6 @@ from jax_kdpr.errors import InputError
 from jax_kdpr.evaluation import RECOVERED, Samples, summarise
 from jax_kdpr.metrics import ImageScores
 from jax_kdpr.physics.masks import wrap_phases
-from jax_kdpr.physics.scenes import scene_channels
 from jax_kdpr.sharding import make_mesh
 from jax_kdpr.systems import Output, make_system
 from jax_kdpr.trained import Trained, load_trained, run_keys
@@ -51,7 +50,7 @@ class _Subject(NamedTuple):
     mesh: Mesh | None
 
 
-def score_run(workdir: Path, *, samples: int = 4, data_dir: str = "") -> Evaluated:
+def score_run(workdir: Path, *, samples: int = 4, refine: int = 0, data_dir: str = "") -> Evaluated:
     """Scores one run on its test images.
 
     Writes metrics.json (means), scores.npz (image by image), samples.npz and figure.png (the first
@@ -60,6 +59,8 @@ def score_run(workdir: Path, *, samples: int = 4, data_dir: str = "") -> Evaluat
     Args:
         workdir: Its run folder.
         samples: Number of test scenes in the figure.
+        refine: Steps of error reduction after the network, which are then scored too
+            (`evaluation.refine_image`).
         data_dir: Where its data lie now; empty for where they were when it was trained.
 
     Raises:
@@ -74,6 +75,7 @@ def score_run(workdir: Path, *, samples: int = 4, data_dir: str = "") -> Evaluat
         scene=config_lib.scene_arguments(config),
         batch_size=batch_size,
         key=key,
+        refine=refine,
         mesh=mesh,
     )
     shown = evaluation.sample_outputs(
@@ -92,6 +94,7 @@ def score_run(workdir: Path, *, samples: int = 4, data_dir: str = "") -> Evaluat
         "epochs": epochs,
         "checkpoint_step": trained.step,
         "checkpoint_digest": trained.digest,
+        "refine": refine,
         "scores": {name: summarise(score)._asdict() for name, score in scores.items()},
         "provenance": run_folder.provenance(),
     }
@@ -117,8 +120,9 @@ def score_under_noise(
     snr_db: tuple[float, ...],
     photons: tuple[float, ...],
     images: int,
+    refine: int = 0,
     data_dir: str = "",
-) -> dict[str, dict[str, float]]:
+) -> dict[str, dict[str, dict[str, float]]]:
     """Scores one run on its first test images at each noise level; the network stays as it is.
 
     Args:
@@ -126,10 +130,12 @@ def score_under_noise(
         snr_db: Levels of Gaussian noise, dB.
         photons: Levels of Poisson noise, photons a shot.
         images: Number of test images.
+        refine: As of `score_run`.
         data_dir: Where its data lie now.
 
     Returns:
-        {"gaussian": {level: mean PSNR in dB}, "poisson": {...}, "none": {"0": ...}}.
+        For "recovered", and "refined" if there are steps, {"gaussian": {level: mean PSNR in dB},
+        "poisson": {...}, "none": {"0": ...}}.
 
     Raises:
         InputError: As `score_run`.
@@ -142,14 +148,18 @@ def score_under_noise(
         dataset.test[:images],
         levels={"none": (0.0,), "gaussian": snr_db, "poisson": photons},
         size=config.data.size,
-        channels=scene_channels(config.scene.kind),
+        scene=config_lib.scene_arguments(config),
         batch_size=batch_size,
         key=run_keys(config.seed).evaluation,
+        refine=refine,
         mesh=mesh,
     )
     return {
-        kind: {f"{level:g}": summarise(score).psnr for level, score in scores.items()}
-        for kind, scores in found.items()
+        answer: {
+            kind: {f"{level:g}": summarise(score).psnr for level, score in scores.items()}
+            for kind, scores in kinds.items()
+        }
+        for answer, kinds in found.items()
     }
 
 

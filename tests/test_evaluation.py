@@ -12,7 +12,7 @@ from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from jax_kdpr import config as config_lib
-from jax_kdpr import evaluate, evaluation
+from jax_kdpr import evaluate, evaluation, scoring
 from jax_kdpr.config import Config, Regime, SceneKind
 from jax_kdpr.data import sources
 from jax_kdpr.data.batches import take_batch
@@ -109,9 +109,32 @@ def test_spectral_estimate_is_read_at_its_best_global_phase(scored, run):
     assert_score(result["scores"][evaluation.SPECTRAL], oracle(images, read))
 
 
+def test_refinement_starts_from_the_recovery_and_keeps_its_global_phase(scored, run, tmp_path):
+    _, images, recovered, _ = scored
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    result = scoring.score_run(copy, refine=3).result
+    assert result["refine"] == 3
+    masks = np.exp(-1j * np.load(copy / "masks.npy")[0])
+    refined = []
+    for image, answer in zip(images, recovered, strict=True):
+        modulus = np.abs(np.fft.fft2(masks * np.exp(1j * np.pi * image)))
+        start = z = np.exp(1j * np.pi * answer)
+        for _ in range(3):
+            spectrum = np.fft.fft2(masks * z)
+            z = np.conj(masks) * np.fft.ifft2(modulus * spectrum / np.abs(spectrum))
+            z = z / np.abs(z)
+        z = z * np.exp(1j * np.angle(np.vdot(z, start)))
+        refined.append(np.clip(np.angle(z * -1j) / np.pi + 0.5, 0, 1))
+    assert_score(result["scores"][evaluation.REFINED], oracle(images, np.array(refined)))
+    gain = result["scores"][evaluation.REFINED]["psnr"] - oracle(images, recovered)["psnr"]
+    assert gain > 0.1  # without noise the measurement knows better than one epoch of training
+
+
 def test_result_says_where_it_comes_from(scored, run):
     result = scored[0]
     assert (result["regime"], result["snapshots"], result["checkpoint_step"]) == ("e2e", 1, 2)
+    assert result["refine"] == 0 and evaluation.REFINED not in result["scores"]
     assert result["checkpoint_digest"] == load_trained(run, evaluated_config()).digest
     assert {"time", "commit", "versions", "devices"} <= set(result["provenance"])
     with Image.open(run / "figure.png") as figure:
@@ -124,7 +147,8 @@ def test_several_runs_give_one_table_and_one_figure(scored, run, tmp_path, capsy
     config.regime = Regime.RANDOM
     loop.train(config, random)
     output = tmp_path / "out"
-    evaluate.flags.FLAGS(["evaluate", f"--workdir={run}", f"--output={output}", "--samples=2"])
+    options = [f"--workdir={run}", f"--output={output}", "--samples=2", "--refine=2"]
+    evaluate.flags.FLAGS(["evaluate", *options])
     assert evaluate.main([str(random)]) == 0
     table = (output / "comparison.md").read_text()
     assert table.strip() in capsys.readouterr().out
@@ -136,7 +160,7 @@ def test_several_runs_give_one_table_and_one_figure(scored, run, tmp_path, capsy
         "constant",
     ]
     assert len({len(line) for line in lines}) == 1
-    assert "gain over e2e" in lines[0]
+    assert "gain over e2e" in lines[0] and "refined, 2 steps" in lines[0]
     assert set(json.loads((output / "comparison.json").read_text())) == {"e2e", "random"}
     assert (output / "comparison.png").stat().st_size > 10_000
 
@@ -145,7 +169,8 @@ def test_complex_scenes_train_and_evaluate(tmp_path):
     config = evaluated_config()
     config.scene.kind = SceneKind.COMPLEX
     loop.train(config, tmp_path / "complex")
-    evaluated = scoring.score_run(tmp_path / "complex")
+    evaluated = scoring.score_run(tmp_path / "complex", refine=2)
+    assert np.isfinite(evaluated.result["scores"][evaluation.REFINED]["psnr"])
     assert evaluated.samples.output.image.shape[-1] == 2
     assert evaluated.result["scores"][evaluation.CONSTANT]["psnr"] > 0
 
@@ -155,7 +180,7 @@ def test_a_run_without_checkpoint_is_refused_before_others_are_scored(run, tmp_p
     empty.mkdir()
     (empty / "run.json").write_text((run / "run.json").read_text())
     written = (run / "metrics.json").stat().st_mtime_ns if (run / "metrics.json").exists() else 0
-    evaluate.flags.FLAGS(["evaluate", f"--workdir={run}"])
+    evaluate.flags.FLAGS(["evaluate", f"--workdir={run}", "--refine=0"])
     with pytest.raises(InputError, match="no checkpoint yet"):
         evaluate.main([str(empty)])
     if written:
@@ -191,7 +216,7 @@ def test_an_unfinished_run_is_marked_in_the_table(run, tmp_path):
 
 def test_runs_of_different_scenes_share_no_table(run, tmp_path):
     other = edited_copy(run, tmp_path / "other", scene={"phase_range": 1.0})
-    evaluate.flags.FLAGS(["evaluate", f"--workdir={run}"])
+    evaluate.flags.FLAGS(["evaluate", f"--workdir={run}", "--refine=0"])
     with pytest.raises(InputError, match=r"scene.phase_range: 3.14.* against 1.0"):
         evaluate.main([str(other)])
 

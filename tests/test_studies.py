@@ -68,7 +68,7 @@ def tiny_study(images: Path, **changes) -> Study:
         ),
     )
     fields = {"title": "Tiny", "base": base, "entries": entries, "sections": sections}
-    return Study(**fields | {"seeds": (0, 1)} | changes)
+    return Study(**fields | {"seeds": (0, 1), "refine": 4} | changes)
 
 
 @pytest.fixture(scope="session")
@@ -308,11 +308,13 @@ def test_much_noise_changes_the_score_and_little_of_it_hardly(finished):
     record = run_folder.read_json(workdir / "e2e" / "seed-0" / "robustness.json")
     assert record["images"] == 10
     found = record["scores"]
-    assert set(found) == {"none", "gaussian", "poisson"}
-    quiet = found["none"]["0"]
-    for kind, (most, least) in {"gaussian": ("0", "60"), "poisson": ("100", "1e+09")}.items():
-        assert abs(found[kind][least] - quiet) < 0.05, kind
-        assert abs(found[kind][most] - quiet) > 0.01, kind
+    assert set(found) == {"recovered", "refined"}
+    for answer, change in {"recovered": 0.01, "refined": 0.1}.items():
+        scores = found[answer]
+        quiet = scores["none"]["0"]
+        for kind, (most, least) in {"gaussian": ("0", "60"), "poisson": ("100", "1e+09")}.items():
+            assert abs(scores[kind][least] - quiet) < 0.05, (answer, kind)
+            assert abs(scores[kind][most] - quiet) > change, (answer, kind)
 
 
 def test_blocks_become_markdown_and_html(tmp_path):

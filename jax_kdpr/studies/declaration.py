@@ -115,6 +115,7 @@ class Study:
     entries: dict[str, Entry]
     sections: tuple[Section, ...]
     seeds: tuple[int, ...] = (0, 1, 2)
+    refine: int = 0  # steps of error reduction after the network, which are then scored too
 
 
 def entry_config(study: Study, name: str, *, seed: int, teacher: str = "") -> Config:
@@ -161,6 +162,8 @@ def check(study: Study) -> None:
     """
     if not study.seeds or len(set(study.seeds)) != len(study.seeds):
         raise InputError(f"seeds: expected one or more different integers, got {study.seeds}")
+    if study.refine < 0:
+        raise InputError(f"refine: expected a number of steps, at least 0, got {study.refine}")
     if study.base.ensemble != 1:
         raise InputError(
             "base.ensemble: a study trains its seeds as runs of their own, got "

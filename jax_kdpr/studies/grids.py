@@ -34,6 +34,7 @@ FIGURE_3 = (
     "the student is better than E2E for every teacher, even of one snapshot, and levels off at "
     "26.95 to 27 dB; the largest teacher is not the best."
 )
+REFINE = 30  # steps of error reduction after the network, scored beside its own image
 TRAINING_SNR = 20.0  # dB, of the entries that are trained with noise
 
 
@@ -102,6 +103,7 @@ def paper_study(
         title=title,
         base=base,
         seeds=seeds,
+        refine=REFINE,
         entries=entries,
         sections=(
             Table(

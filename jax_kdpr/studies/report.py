@@ -77,6 +77,11 @@ def _preface(study: Study, runs: list[PlannedRun], results: Results, command: st
         f"The tables make {_comparisons(study)} comparisons: of so many intervals of 95 %, about "
         "one in twenty misses by chance.",
     ]
+    if study.refine:
+        lines.append(
+            f"Refined: what {study.refine} steps of error reduction from the network's image make "
+            "of it, its global phase kept."
+        )
     if sessions:
         facts = {
             "Commit": {session["commit"] for session in sessions},

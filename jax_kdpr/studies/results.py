@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jax_kdpr import run_folder
-from jax_kdpr.evaluation import RECOVERED, SPECTRAL
+from jax_kdpr.evaluation import RECOVERED, REFINED, SPECTRAL
 from jax_kdpr.scoring import read_image_scores
 from jax_kdpr.studies.runs import PlannedRun
 from jax_kdpr.studies.statistics import Estimate, PairedTest, over_images, over_seeds
@@ -18,7 +18,7 @@ class SeedResult(NamedTuple):
     run: PlannedRun
     scores: dict[str, dict[str, float]]  # of metrics.json
     curve: list[dict[str, Any]]  # rows of metrics.jsonl
-    robustness: dict[str, dict[str, float]] | None
+    robustness: dict[str, dict[str, dict[str, float]]] | None  # answer: noise: level: dB
 
     @property
     def psnr(self) -> float:
@@ -69,6 +69,11 @@ def quality(
 ) -> Estimate:
     """Returns a test metric over the seeds; `answer` as in `evaluation` (recovered, ...)."""
     return over_seeds([result.scores[answer][metric] for result in results])
+
+
+def refined_psnr(results: list[SeedResult]) -> Estimate:
+    """Returns the test PSNR after the steps of error reduction that follow the network."""
+    return quality(results, answer=REFINED)
 
 
 def network_input_psnr(results: list[SeedResult]) -> Estimate:

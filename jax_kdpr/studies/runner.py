@@ -21,7 +21,7 @@ from jax_kdpr.studies import estimate
 from jax_kdpr.studies.declaration import Costs, Study
 from jax_kdpr.studies.estimate import ImageCounts
 from jax_kdpr.studies.programs import time_inference, trace_step
-from jax_kdpr.studies.runs import ROBUSTNESS_FILE, PlannedRun, noise_conditions
+from jax_kdpr.studies.runs import ROBUSTNESS_FILE, PlannedRun
 from jax_kdpr.training import loop
 
 FAILURES_FILE = "failures.json"
@@ -130,15 +130,19 @@ def _run_one(run: PlannedRun) -> None:
     if not run.is_trained:
         loop.train(run.config, run.workdir)
     if run.scores is None:
-        score_run(run.workdir)
+        score_run(run.workdir, refine=run.refine)
     wanted, scores = run.robustness, run.scores
     if wanted is not None and scores is not None and run.noisy_scores is None:
         print("scoring under noise", flush=True)
         found = score_under_noise(
-            run.workdir, snr_db=wanted.snr_db, photons=wanted.photons, images=wanted.images
+            run.workdir,
+            snr_db=wanted.snr_db,
+            photons=wanted.photons,
+            images=wanted.images,
+            refine=run.refine,
         )
-        record = noise_conditions(wanted) | {"checkpoint": scores["checkpoint_digest"]}
-        run_folder.write_json(run.workdir / ROBUSTNESS_FILE, record | {"scores": found})
+        record = run.noise_conditions(scores) | {"scores": found}
+        run_folder.write_json(run.workdir / ROBUSTNESS_FILE, record)
 
 
 def _measure_costs(study: Study, run: PlannedRun, workdir: Path) -> None:

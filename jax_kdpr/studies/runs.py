@@ -23,6 +23,7 @@ class PlannedRun(NamedTuple):
     workdir: Path
     teacher: "PlannedRun | None"
     robustness: Robustness | None  # noise it is to be tried with afterwards
+    refine: int  # steps after the network that are to be scored too
 
     @property
     def name(self) -> str:
@@ -54,7 +55,8 @@ class PlannedRun(NamedTuple):
         if not self.is_trained or not path.exists():
             return None
         found = run_folder.read_json(path)
-        return found if found["epochs"] == self.config.train.epochs else None
+        wanted = (self.config.train.epochs, self.refine)
+        return found if (found["epochs"], found.get("refine")) == wanted else None
 
     @property
     def noisy_scores(self) -> dict[str, Any] | None:
@@ -63,8 +65,21 @@ class PlannedRun(NamedTuple):
         if self.robustness is None or scores is None or not path.exists():
             return None
         found = run_folder.read_json(path)
-        wanted = noise_conditions(self.robustness) | {"checkpoint": scores["checkpoint_digest"]}
+        wanted = self.noise_conditions(scores)
         return found if all(found.get(name) == value for name, value in wanted.items()) else None
+
+    def noise_conditions(self, scores: dict[str, Any]) -> dict[str, Any]:
+        """Returns what scores under noise are made for, as it is written beside them."""
+        section = self.robustness
+        conditions: dict[str, Any] = {"checkpoint": scores["checkpoint_digest"]}
+        if section is None:
+            return conditions
+        return conditions | {
+            "snr_db": list(section.snr_db),
+            "photons": list(section.photons),
+            "images": section.images,
+            "refine": self.refine,
+        }
 
     @property
     def is_done(self) -> bool:
@@ -86,15 +101,6 @@ class PlannedRun(NamedTuple):
     def started(self) -> bool:
         """Whether its folder holds a run."""
         return (self.workdir / run_folder.RUN_FILE).exists()
-
-
-def noise_conditions(section: Robustness) -> dict[str, Any]:
-    """Returns what the scores under noise were made for, as it is written beside them."""
-    return {
-        "snr_db": list(section.snr_db),
-        "photons": list(section.photons),
-        "images": section.images,
-    }
 
 
 def plan(study: Study, workdir: Path, *, only: tuple[str, ...] = ()) -> list[PlannedRun]:
@@ -137,6 +143,7 @@ def plan(study: Study, workdir: Path, *, only: tuple[str, ...] = ()) -> list[Pla
                 workdir=workdir / name / f"seed-{seed}",
                 teacher=teacher,
                 robustness=under_noise.get(name),
+                refine=study.refine,
             )
             _require_own(run)
             runs[name, seed] = run

@@ -7,13 +7,20 @@ from typing import Any
 import numpy as np
 
 from jax_kdpr import plots, run_folder
-from jax_kdpr.evaluation import CONSTANT, MEAN_IMAGE
+from jax_kdpr.evaluation import CONSTANT, MEAN_IMAGE, RECOVERED, REFINED
 from jax_kdpr.plots import Line
 from jax_kdpr.scoring import MASKS_FILE, read_samples
 from jax_kdpr.studies import declaration
 from jax_kdpr.studies.declaration import Study
 from jax_kdpr.studies.document import Block, Grid, Paragraph, Picture
-from jax_kdpr.studies.results import Results, SeedResult, gain, network_input_psnr, quality
+from jax_kdpr.studies.results import (
+    Results,
+    SeedResult,
+    gain,
+    network_input_psnr,
+    quality,
+    refined_psnr,
+)
 from jax_kdpr.studies.runner import COSTS_FILE
 from jax_kdpr.studies.statistics import Estimate, over_seeds
 
@@ -60,7 +67,7 @@ def section_blocks(
             plots.plot_masks(phases, output / f"{stem}-masks.png")
             return [Picture(f"{stem}-masks.png", section.title)]
         case declaration.Robustness():
-            return _robustness(section, results, labels, output, stem)
+            return _robustness(study, section, results, labels, output, stem)
         case declaration.Costs():
             return _costs(section, results, labels, workdir)
 
@@ -72,6 +79,8 @@ def _table(
     against = labels.get(section.baseline, section.baseline)
     papers_scale = _is_papers_scale(study)
     header = ["system", "seeds", "validation (dB)", "PSNR (dB)", "SSIM", "network's input (dB)"]
+    if study.refine:
+        header.append(f"refined, {study.refine} steps (dB)")
     if section.paper:
         header += ["paper: PSNR / SSIM"] + ["ours - paper (dB)"] * papers_scale
     header += [f"gain over {against} (dB)", "images better (p)"]
@@ -90,6 +99,8 @@ def _table(
             quality(found, metric="ssim").text(".3f"),
             network_input_psnr(found).text(),
         ]
+        if study.refine:
+            row.append(refined_psnr(found).text())
         if section.paper:
             paper = section.paper.get(name)
             row += [f"{paper[0]:.2f} / {paper[1]:.3f}" if paper else OPEN]
@@ -217,6 +228,7 @@ def _curves(results: Results, labels: dict[str, str], output: Path, file: str) -
 
 
 def _robustness(
+    study: Study,
     section: declaration.Robustness,
     results: Results,
     labels: dict[str, str],
@@ -231,12 +243,14 @@ def _robustness(
     for kind, (axis, levels) in axes.items():
         drawn, rows = {}, []
         for name, found in results.items():
-            estimates = [_robust_psnr(found, kind, f"{level:g}") for level in levels]
-            drawn[labels[name]] = Line(
-                list(levels), [e.mean for e in estimates], [e.half_width for e in estimates]
-            )
-            quiet = _robust_psnr(found, "none", "0")
-            rows.append([labels[name], *[e.text(".1f") for e in estimates], quiet.text(".1f")])
+            for answer in (RECOVERED, REFINED)[: 1 + bool(study.refine)]:
+                label = labels[name] + ", refined" * (answer == REFINED)
+                estimates = [_robust_psnr(found, answer, kind, f"{level:g}") for level in levels]
+                quiet = _robust_psnr(found, answer, "none", "0")
+                rows.append([label, *[e.text(".1f") for e in estimates], quiet.text(".1f")])
+                drawn[label] = Line(
+                    list(levels), [e.mean for e in estimates], [e.half_width for e in estimates]
+                )
         file = f"{stem}-{kind}.png"
         plots.plot_lines(drawn, output / file, x_label=axis, log_x=kind == "poisson")
         header = [axis, *[f"{level:g}" for level in levels], "no noise"]
@@ -244,8 +258,8 @@ def _robustness(
     return blocks
 
 
-def _robust_psnr(found: list[SeedResult], kind: str, level: str) -> Estimate:
-    return over_seeds([(result.robustness or {})[kind][level] for result in found])
+def _robust_psnr(found: list[SeedResult], answer: str, kind: str, level: str) -> Estimate:
+    return over_seeds([(result.robustness or {})[answer][kind][level] for result in found])
 
 
 def _costs(

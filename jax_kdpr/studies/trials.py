@@ -8,7 +8,7 @@ from typing import Any
 
 from jax_kdpr.config import Config
 from jax_kdpr.studies.declaration import Curves, Entry, Study, Sweep, Table
-from jax_kdpr.studies.grids import BALANCED
+from jax_kdpr.studies.grids import BALANCED, REFINE
 
 MASK_RATES = (5e-4, 2e-2, 1e-1)  # radians a step, at most about
 CONSISTENCY = (0, 3, 10, 30)  # steps of error reduction
@@ -60,6 +60,7 @@ def readings_study(base: Config, *, title: str, seeds: tuple[int, ...]) -> Study
         title=title,
         base=base,
         seeds=seeds,
+        refine=REFINE,
         entries=entries,
         sections=(
             Table(
@@ -115,6 +116,7 @@ def weights_study(base: Config, *, title: str, seeds: tuple[int, ...]) -> Study:
         title=title,
         base=base,
         seeds=seeds,
+        refine=REFINE,
         entries=entries,
         sections=(
             Sweep(
@@ -166,6 +168,7 @@ def shots_study(base: Config, *, title: str, seeds: tuple[int, ...]) -> Study:
         title=title,
         base=base,
         seeds=seeds,
+        refine=REFINE,
         entries=entries | others,
         sections=(
             Sweep(
