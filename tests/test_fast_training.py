@@ -76,11 +76,11 @@ def test_targets_in_bfloat16_are_kept_so_and_used_in_float32(image_folder, teach
     config = student_config(image_folder, teacher, distill__target_type=TargetType.BFLOAT16)
     run = prepare(config, tmp_path)
     guide = make_guide(run)
-    assert isinstance(guide, Targets) and guide.intensity.dtype == jnp.bfloat16
+    assert isinstance(guide, Targets) and guide.cdp.dtype == jnp.bfloat16
     taken = guide.take(jnp.arange(4))
     assert taken.bottleneck.dtype == jnp.float32
     exact = make_guide(prepare(student_config(image_folder, teacher), tmp_path))
-    np.testing.assert_allclose(taken.intensity, exact.intensity[:4], rtol=1e-2)
+    np.testing.assert_allclose(taken.cdp, exact.cdp[:4], rtol=1e-2)
 
 
 def test_targets_are_live_where_they_change_or_do_not_fit(
@@ -112,7 +112,7 @@ def test_procedural_scenes_cannot_be_cached(tmp_path):
     config = tiny_config(
         distill__teacher=str(tmp_path / "teacher"), distill__targets=TargetMode.CACHED
     )
-    config.regime = Regime.STUDENT
+    config.regime, config.loss.alpha = Regime.STUDENT, 0.9
     assert "new images every epoch" in rejection(prepare, config, tmp_path / "student")
     config.distill.targets = TargetMode.AUTO
     assert not prepare(config, tmp_path / "student").caches_targets
