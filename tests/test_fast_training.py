@@ -78,7 +78,7 @@ def test_targets_in_bfloat16_are_kept_so_and_used_in_float32(image_folder, teach
     guide = make_guide(run)
     assert isinstance(guide, Targets) and guide.cdp.dtype == jnp.bfloat16
     taken = guide.take(jnp.arange(4))
-    assert taken.bottleneck.dtype == jnp.float32
+    assert taken.feature.dtype == jnp.float32
     exact = make_guide(prepare(student_config(image_folder, teacher), tmp_path))
     np.testing.assert_allclose(taken.cdp, exact.cdp[:4], rtol=1e-2)
 
