@@ -220,7 +220,7 @@ def test_pytorch_steps_descend_the_same_loss():
     step = torch_twin.make_step(twins[0].train(), weights=weights._asdict(), rates=rates)
     targets = torch_twin.teach(twins[1].eval(), torch.from_numpy(images))
     ours = make_teach(teacher, make_views())(guide, jnp.asarray(images), jax.random.key(0))
-    np.testing.assert_allclose(ours.intensity, targets[0].numpy(), atol=1e-5)
+    np.testing.assert_allclose(ours.cdp, targets[0].numpy(), atol=1e-5)
     theirs = [float(step(torch.from_numpy(images), targets)) for _ in range(3)]
 
     optimizer = make_optimizer(
