@@ -296,6 +296,7 @@ def test_the_report_says_what_the_folders_say(finished, tmp_path):
 
 def test_the_page_needs_no_other_file_and_escapes_what_it_shows(finished, tmp_path):
     study, workdir = finished
+    (tmp_path / "section-99-masks.png").write_bytes(b"of an earlier declaration")
     write(study, workdir, tmp_path)
     page = (tmp_path / "report.html").read_text()
     assert "a &lt;student&gt;" in page and "<student>" not in page

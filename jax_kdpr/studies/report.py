@@ -33,6 +33,8 @@ def write_report(
         command: What made the runs, for the report to name.
     """
     output.mkdir(parents=True, exist_ok=True)
+    for figure in output.glob("section-*.png"):  # of a report with other sections
+        figure.unlink()
     results = read_results(runs)
     blocks: list[Block] = [Heading(study.title, 1), *_preface(study, runs, results, command)]
     for number, section in enumerate(study.sections, start=1):
