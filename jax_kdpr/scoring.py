@@ -140,10 +140,9 @@ def score_under_noise(
     Raises:
         InputError: As `score_run`.
     """
-    config, dataset, trained, batch_size, _ = _load(workdir, data_dir)
+    config, dataset, trained, batch_size, mesh = _load(workdir, data_dir)
     config.noise.kind = NoiseKind.NONE  # what is added here is all there shall be
-    # On one device: spread over two, XLA's CPU devices were seen to wait for each other for ever.
-    quiet = make_system(**config_lib.system_arguments(config))
+    quiet = make_system(**config_lib.system_arguments(config), mesh=mesh)
     found = evaluation.score_under_noise(
         trained._replace(system=quiet),
         dataset.test[:images],
@@ -153,6 +152,7 @@ def score_under_noise(
         batch_size=batch_size,
         key=run_keys(config.seed).evaluation,
         refine=refine,
+        mesh=mesh,
     )
     return {
         answer: {
