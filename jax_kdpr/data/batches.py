@@ -48,7 +48,7 @@ def over_batches(
         step((jnp.arange(batch_size) + first) % count, fold_in(key, first))
         for first in range(0, count, batch_size)
     ]
-    # Joining is a program for all devices too. On a CPU's few threads it must not start while batches
-    # are under way, or each device may wait for the other for ever (seen with jax 0.10.2).
+    # Joining is a program for all devices too. On a CPU's few threads it must not start while
+    # batches are under way, or each device may wait for the other for ever (seen, jax 0.10.2).
     jax.block_until_ready(parts)
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[:count], *parts)

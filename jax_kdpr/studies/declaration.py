@@ -15,8 +15,8 @@ from jax_kdpr.config import Config
 from jax_kdpr.config_fields import flatten
 from jax_kdpr.errors import InputError
 
-# Options that an entry cannot change: every run of a study must be scored on the same images.
 FOLDERS = ("report",)  # names that a study's folder has another use for
+# Options that an entry cannot change, beside data.*: all runs are scored on the same images.
 RESERVED = ("seed", "ensemble", "distill.teacher")
 
 

@@ -64,7 +64,7 @@ def paper_study(
     entries = {
         "random": Entry(label="random masks", changes={"regime": "random"}),
         "e2e": Entry(label="E2E"),
-        **{f"teacher-{count}": _teacher(count) for count in many},
+        **{f"teacher-{count}": teacher_entry(count) for count in many},
         # Eq. 7 as the paper has it.
         "feature": _student("feature loss", {"loss.alpha": 0.9995}),
         "cdp": _student("CDP loss", {"loss.alpha": 0.9995, "loss.beta": 0.0005}),
@@ -89,7 +89,7 @@ def paper_study(
         "consistent-longer": Entry(
             label="E2E, consistent, twice the epochs", changes=_CONSISTENT, longer=2
         ),
-        "recipe-teacher": _teacher(4, label="our recipe's teacher of 4", changes=_CONSISTENT),
+        "recipe-teacher": teacher_entry(4, label="our recipe's teacher of 4", changes=_CONSISTENT),
         "recipe": _student("our recipe", _recipe_changes(base), teacher="recipe-teacher"),
         "oversampled": Entry(label="E2E, sensor pixels halved", changes={"masks.oversample": 2}),
         # Trained with noise, to be tried under more and less of it.
@@ -233,7 +233,8 @@ def _recipe_changes(base: Config) -> dict[str, Any]:
     return {path: value for path, value in after.items() if value != before[path]}
 
 
-def _teacher(count: int, *, label: str = "", changes: dict[str, Any] | None = None) -> Entry:
+def teacher_entry(count: int, *, label: str = "", changes: dict[str, Any] | None = None) -> Entry:
+    """Returns a teacher of so many snapshots."""
     own: dict[str, Any] = {"regime": "teacher", "masks.snapshots": count}
     return Entry(label=label or f"teacher of {count}", changes=own | (changes or {}))
 

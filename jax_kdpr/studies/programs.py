@@ -18,10 +18,11 @@ from jax_kdpr.config import Config
 from jax_kdpr.physics.scenes import scene_channels
 from jax_kdpr.sharding import make_mesh, replicate
 from jax_kdpr.systems import make_system
-from jax_kdpr.training.preparation import build_step, changing_targets, loss_weights, trained_parts
+from jax_kdpr.training.preparation import build_step, loss_weights, trained_parts
 from jax_kdpr.training.state import init_train_state
 from jax_kdpr.training.steps import Epoch, compile_steps
 from jax_kdpr.training.targets import Targets, make_teach, make_views
+from jax_kdpr.training.teacher import changing_targets
 
 BATCHES = 2  # of images, in the programs compiled here
 STEPS = 50  # of an epoch: as many as `runtime.choose_scan_steps` may want in one call

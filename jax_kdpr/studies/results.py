@@ -21,11 +21,6 @@ class SeedResult(NamedTuple):
     robustness: dict[str, dict[str, dict[str, float]]] | None  # answer: noise: level: dB
 
     @property
-    def psnr(self) -> float:
-        """Mean test PSNR, dB."""
-        return self.scores[RECOVERED]["psnr"]
-
-    @property
     def validation_psnr(self) -> float:
         """Mean validation PSNR of the epoch whose checkpoint is scored, dB."""
         return max(row["validation_psnr"] for row in self.curve)

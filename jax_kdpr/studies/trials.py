@@ -8,7 +8,7 @@ from typing import Any
 
 from jax_kdpr.config import Config
 from jax_kdpr.studies.declaration import Curves, Entry, Study, Sweep, Table
-from jax_kdpr.studies.grids import BALANCED, REFINE
+from jax_kdpr.studies.grids import BALANCED, REFINE, teacher_entry
 
 MASK_RATES = (5e-4, 2e-2, 1e-1)  # radians a step, at most about
 CONSISTENCY = (0, 3, 10, 30)  # steps of error reduction
@@ -96,9 +96,7 @@ def weights_study(base: Config, *, title: str, seeds: tuple[int, ...]) -> Study:
     }
     entries = {
         "e2e": Entry(label="E2E"),
-        "teacher-9": Entry(
-            label="teacher of 9", changes={"regime": "teacher", "masks.snapshots": 9}
-        ),
+        "teacher-9": teacher_entry(9),
     }
     lines: dict[str, dict[float, str]] = {}
     for form, (label, changes) in forms.items():
@@ -149,9 +147,7 @@ def shots_study(base: Config, *, title: str, seeds: tuple[int, ...]) -> Study:
             lines[label][float(steps)] = name
     consistent = {"spectral.consistency_steps": 10}
     others = {
-        "teacher-9": Entry(
-            label="teacher of 9, no steps", changes={"regime": "teacher", "masks.snapshots": 9}
-        ),
+        "teacher-9": teacher_entry(9, label="teacher of 9, no steps"),
         "iterations-50": Entry(label="E2E, T = 50", changes={"spectral.iterations": 50}),
         "average": Entry(label="E2E, running mean of weights", changes={"optim.average": 0.99}),
         "oversampled": Entry(label="E2E, sensor pixels halved", changes={"masks.oversample": 2}),

@@ -13,16 +13,15 @@ import optax
 from jax.sharding import Mesh
 
 from jax_kdpr import config as config_lib
-from jax_kdpr import config_fields, config_rules, losses, run_folder, runtime
-from jax_kdpr.choices import NoiseKind, StudentStart, TargetMode
-from jax_kdpr.config import Config, Regime, Source
+from jax_kdpr import config_rules, losses, run_folder, runtime
+from jax_kdpr.config import Config, Regime
 from jax_kdpr.data import sources
 from jax_kdpr.errors import InputError
 from jax_kdpr.metrics import ImageScores
 from jax_kdpr.physics.scenes import scene_channels
 from jax_kdpr.sharding import make_mesh, replicate
 from jax_kdpr.systems import System, make_system
-from jax_kdpr.trained import RunKeys, Trained, load_trained, run_keys
+from jax_kdpr.trained import RunKeys, Trained, run_keys
 from jax_kdpr.training.metric_log import require_tensorboard
 from jax_kdpr.training.state import TrainState, init_train_state, make_optimizer
 from jax_kdpr.training.steps import LossWeights, Step, make_eval_step, make_train_step
@@ -33,27 +32,14 @@ from jax_kdpr.training.targets import (
     cache_targets,
     make_teach,
     make_views,
-    target_bytes,
+)
+from jax_kdpr.training.teacher import (
+    can_cache_targets,
+    load_teacher,
+    require_same_split,
+    take_over,
 )
 from jax_kdpr.types import Params, PyTree, Residuals, State
-
-# What student and teacher must share for their losses to be defined: scene, sensor, bottleneck.
-TEACHER_FITS = (
-    *("data.size", "masks.oversample", "scene."),
-    *("net.widths", "net.norm", "net.inputs"),
-)
-# What makes the estimates that a network was trained on.
-NETWORK_FITS = (
-    *("spectral.consistency_steps", "spectral.gauge", "spectral.iterations", "spectral.weights"),
-    *("spectral.fraction", "spectral.threshold"),
-)
-# The parts of `params` that a student takes over from its teacher.
-TAKEN_OVER = {
-    StudentStart.NONE: (),
-    StudentStart.OPTICS: ("phases", "filter"),
-    StudentStart.NETWORK: ("net",),
-    StudentStart.ALL: ("phases", "filter", "net"),
-}
 
 
 class Member(NamedTuple):
@@ -118,7 +104,7 @@ def prepare(config: Config, workdir: Path) -> Run:
     asked = max(1, config.train.devices)
     eval_batch_size = -(-eval_batch_size // asked) * asked
     mesh = _mesh(config, eval_batch_size, ensemble=len(members) > 1)
-    teacher = _load_teacher(config, mesh)
+    teacher = load_teacher(config, mesh)
     dataset = sources.load(**config_lib.data_arguments(config))
     if config.train.batch_size > dataset.train_size:
         raise InputError(
@@ -127,14 +113,14 @@ def prepare(config: Config, workdir: Path) -> Run:
         )
     digests = {"data": dataset.digest, "held_back": dataset.held_back_digest}
     if teacher is not None:
-        _require_same_split(config, dataset)
+        require_same_split(config, dataset)
         digests["teacher"] = teacher.digest
     views = make_views(cdp=config.loss.cdp, feature=config.loss.feature)
     weights = [loss_weights(member.config) for member in members]
     teach, caches_targets = None, False
     if teacher is not None and any(weight.guides for weight in weights):
         teach = make_teach(teacher.system, views)
-        caches_targets = _caches_targets(config, teach, teacher, dataset, mesh)
+        caches_targets = can_cache_targets(config, teach, teacher, dataset, mesh)
     for member in members:
         run_folder.check_workdir(member.workdir, member.config, digests)
 
@@ -153,7 +139,7 @@ def prepare(config: Config, workdir: Path) -> Run:
     for member in members:
         params, state = init(member.keys.init)
         if teacher is not None:
-            params, state = _take_over(member.config, teacher, params, state)
+            params, state = take_over(member.config, teacher, params, state)
         starts.append(
             init_train_state(
                 params,
@@ -271,130 +257,6 @@ def _mesh(config: Config, eval_batch_size: int, *, ensemble: bool) -> Mesh | Non
         return None
     devices = runtime.choose_devices(config.train.devices, config.train.batch_size, eval_batch_size)
     return make_mesh(devices)
-
-
-def _load_teacher(config: Config, mesh: Mesh | None) -> Trained | None:
-    if config.regime != Regime.STUDENT:
-        return None
-    workdir = Path(config.distill.teacher)
-    if not workdir.is_dir():
-        raise InputError(
-            f"distill.teacher: no folder {str(workdir)!r}; give the --workdir of a trained teacher"
-        )
-    theirs = run_folder.read_config(workdir)
-    misfits = config_fields.differences(config, theirs, only=TEACHER_FITS)
-    if misfits:
-        raise InputError(
-            f"distill.teacher: {str(workdir)!r} does not fit; differing (student against teacher): "
-            f"{'; '.join(misfits)}; train a teacher with the student's values"
-        )
-    _require_start(config, theirs, workdir)
-    # A teacher that is still training may improve: its best checkpoint would change under the
-    # student, who could then never resume.
-    done = run_folder.epochs_done(workdir)
-    if done < theirs.train.epochs:
-        raise InputError(
-            f"distill.teacher: {str(workdir)!r} has finished {done} of {theirs.train.epochs} "
-            "epochs; run its training to the end first"
-        )
-    teacher = load_trained(workdir, theirs, mesh=mesh)
-    return teacher._replace(variables=replicate(teacher.variables, mesh))
-
-
-def _require_start(config: Config, theirs: Config, workdir: Path) -> None:
-    """Raises unless what the student takes over fits it.
-
-    Optics: as many masks, a filter of the same size. Network: it was trained on estimates made in
-    the same way.
-    """
-    taken = TAKEN_OVER[config.distill.start]
-    misfits = []
-    if "phases" in taken:
-        misfits += config_fields.differences(config, theirs, only=("spectral.filter_size",))
-        if config.masks.snapshots > theirs.masks.snapshots:
-            misfits.append(f"masks.snapshots: {config.masks.snapshots} of {theirs.masks.snapshots}")
-    if "net" in taken:
-        misfits += config_fields.differences(config, theirs, only=NETWORK_FITS)
-    if misfits:
-        raise InputError(
-            f"distill.start: {config.distill.start} takes {' and '.join(taken)} from "
-            f"{str(workdir)!r}, which do not fit (student against teacher): {'; '.join(misfits)}; "
-            "train a teacher with the student's values, or set distill.start=none"
-        )
-
-
-def _require_same_split(config: Config, dataset: sources.Dataset) -> None:
-    """Lest the teacher was trained on images that the student is going to be scored on."""
-    theirs = run_folder.read_run(Path(config.distill.teacher))["digests"].get("held_back", "")
-    if theirs != dataset.held_back_digest:
-        raise InputError(
-            f"distill.teacher: {config.distill.teacher!r} had other validation or test images "
-            f"(digest {theirs[:12] or 'none'}, student's {dataset.held_back_digest[:12]}); "
-            "give both the same data.*, data.train_images excepted"
-        )
-
-
-def _take_over(
-    config: Config, teacher: Trained, params: Params, state: State
-) -> tuple[Params, State]:
-    """Replaces the parts of a student's random start that `distill.start` takes from the teacher.
-
-    Of a teacher's masks the first are taken, as many as the student has. A network is taken with
-    its batch statistics, and with the start vector, which set the global phase that it has learned.
-    """
-    theirs, their_state = teacher.variables
-    taken = {part: theirs[part] for part in TAKEN_OVER[config.distill.start]}
-    if "phases" in taken:
-        taken["phases"] = taken["phases"][: config.masks.snapshots]
-    if "net" in taken:
-        state = their_state
-    # Copies: the first step donates its state, and may still need the teacher.
-    return jax.tree.map(jnp.copy, ({**params, **taken}, state))
-
-
-def _caches_targets(
-    config: Config,
-    teach: Teach,
-    teacher: Trained,
-    dataset: sources.Dataset,
-    mesh: Mesh | None,
-) -> bool:
-    """Whether the teacher runs once for all; raises where it was asked for and cannot be."""
-    mode = config.distill.targets
-    if mode == TargetMode.LIVE:
-        return False
-    theirs = run_folder.read_config(Path(config.distill.teacher))
-    copies = 1 if mesh is None or not runtime.on_cpu() else mesh.size
-    size, channels = config.data.size, scene_channels(config.scene.kind)
-    needed = copies * target_bytes(
-        teach,
-        teacher.variables,
-        jnp.zeros((config.train.batch_size, size, size, channels)),
-        count=dataset.train_size,
-        dtype=config.distill.target_type.value,
-    )
-    allowed = int(runtime.TARGETS_SHARE * runtime.device_memory())
-    obstacles = changing_targets(config, theirs)
-    if needed > allowed:
-        obstacles.append(
-            f"they take {needed / 2**20:,.0f} MiB, and {allowed / 2**20:,.0f} MiB are a quarter of "
-            "the device's memory"
-        )
-    if obstacles and mode == TargetMode.CACHED:
-        raise InputError(
-            f"distill.targets: cannot be cached: {'; '.join(obstacles)}; set distill.targets=live"
-        )
-    return not obstacles
-
-
-def changing_targets(config: Config, theirs: Config) -> list[str]:
-    """Returns why a teacher's targets of an image change from step to step; none if they do not."""
-    reasons = []
-    if theirs.noise.kind != NoiseKind.NONE:
-        reasons.append(f"the teacher's {theirs.noise.kind} noise is new in every step")
-    if config.data.source == Source.SCENES:
-        reasons.append("data.source scenes draws new images every epoch")
-    return reasons
 
 
 def loss_weights(config: Config) -> LossWeights:
