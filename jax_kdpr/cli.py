@@ -13,7 +13,7 @@ from ml_collections import config_flags
 
 from jax_kdpr import checkpoint, config_fields, config_rules, runtime
 from jax_kdpr import config as config_lib
-from jax_kdpr.errors import InputError
+from jax_kdpr.errors import InputError, Terminated, interrupted_exit_code
 
 BAD_INPUT = 2  # exit code
 
@@ -48,15 +48,20 @@ def run(
     def guarded(argv: Sequence[str]) -> int | None:
         checkpoint.quiet_logs()
         runtime.set_up()
+        signal.signal(signal.SIGTERM, _terminate)
         try:
             return main(list(argv[1:]))
         except InputError as failure:
             _exit_with(str(failure))
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stop:
             print("interrupted", file=sys.stderr)
-            return 128 + signal.SIGINT
+            return interrupted_exit_code(stop)
 
     app.run(guarded, flags_parser=parse)
+
+
+def _terminate(_number: int, _frame: object) -> NoReturn:
+    raise Terminated
 
 
 def read_config(flag: flags.FlagHolder, *, stand_in_teacher: str = "") -> config_lib.Config:

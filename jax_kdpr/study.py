@@ -12,14 +12,13 @@ distinct training step for its shapes. --only trains the entries named, and the 
 """
 
 import shlex
-import signal
 import sys
 from pathlib import Path
 
 from absl import flags
 
 from jax_kdpr import cli, config
-from jax_kdpr.errors import InputError
+from jax_kdpr.errors import InputError, interrupted_exit_code
 from jax_kdpr.studies import declaration
 from jax_kdpr.studies.declaration import Study, difference_from_base
 from jax_kdpr.studies.programs import trace_step
@@ -62,9 +61,9 @@ def main(positional: list[str]) -> int:
         except Interrupted as stop:
             print(stop, file=sys.stderr)
             stopped = 128 + stop.signal_number
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stop:
             print("interrupted between trainings; run the same command again", file=sys.stderr)
-            stopped = 128 + signal.SIGINT
+            stopped = interrupted_exit_code(stop)
     if any(run.is_done for run in everything):
         output = Path(OUTPUT.value) if OUTPUT.value else workdir / "report"
         write_report(study, everything, workdir, output, command=_command())

@@ -37,6 +37,15 @@ def get_config():
 """
 
 
+# A study that the signal meets outside every training, where no loop is there to note it.
+BETWEEN = """
+import signal
+from jax_kdpr import cli, study
+study.run_study = lambda *_: signal.raise_signal(signal.{name})
+cli.run(study.main, prefix="base.", others=("seeds",))
+"""
+
+
 class Place:
     """A folder with a study of three entries and its images."""
 
@@ -49,8 +58,13 @@ class Place:
             "from jax_kdpr.config import Config\n\ndef get_config():\n    return Config()\n"
         )
 
-    def start(self, *options: str, workdir: str = "out") -> subprocess.Popen:
-        command = [sys.executable, "-m", "jax_kdpr.study", "--config", "study.py"]
+    def start(
+        self,
+        *options: str,
+        workdir: str = "out",
+        program: tuple[str, str] = ("-m", "jax_kdpr.study"),
+    ) -> subprocess.Popen:
+        command = [sys.executable, *program, "--config", "study.py"]
         return subprocess.Popen(
             [*command, *([f"--workdir={workdir}"] if workdir else []), *options],
             cwd=self.folder,
@@ -110,6 +124,15 @@ def test_an_interrupted_study_leaves_a_report_and_goes_on(place):
         "random",
     }
     assert [row["epoch"] for row in run_folder.read_metrics(second.parent)] == [1, 2]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_signal_between_trainings_is_answered_too(place, name):
+    process = place.start(workdir="between", program=("-c", BETWEEN.format(name=name)))
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.Signals[name], errors
+    assert errors.splitlines()[-1] == "interrupted between trainings; run the same command again"
 
 
 @pytest.mark.slow
