@@ -51,7 +51,6 @@ class Sweep:
     lines: dict[str, dict[float, str]]  # label: {value: entry}
     reference: str = ""  # entry that is drawn as a horizontal line
     paper: str = ""  # what the paper found, in words
-    log_axis: bool = False
 
 
 @dataclass(kw_only=True, slots=True)

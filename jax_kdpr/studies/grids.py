@@ -38,17 +38,6 @@ REFINE = 30  # steps of error reduction after the network, scored beside its own
 TRAINING_SNR = 20.0  # dB, of the entries that are trained with noise
 
 
-# Guiding losses that a student can follow: in units of the task, without the CDP's heavy tail.
-BALANCED: dict[str, Any] = {
-    "loss.alpha": 0.8,
-    "loss.beta": 0.1,
-    "loss.balance": "task",
-    "loss.anneal": "linear",
-    "loss.cdp": "log",
-    "loss.feature": "normalised",
-}
-
-
 def paper_study(
     base: Config, *, title: str, teachers: tuple[int, ...] = (1, 4, 9), seeds: tuple[int, ...]
 ) -> Study:
@@ -66,21 +55,13 @@ def paper_study(
         "e2e": Entry(label="E2E"),
         **{f"teacher-{count}": teacher_entry(count) for count in many},
         # Eq. 7 as the paper has it.
-        "feature": _student("feature loss", {"loss.alpha": 0.9995}),
-        "cdp": _student("CDP loss", {"loss.alpha": 0.9995, "loss.beta": 0.0005}),
-        "student": _student("both (the paper's student)", _eq7()),
-        "student-strong": _student(
-            "both, guidance 50 times stronger", {"loss.alpha": 0.95, "loss.beta": 0.025}
-        ),
-        # What we tried beside it.
-        "balanced": _student("both, balanced and annealed", BALANCED),
-        "started-optics": _student("mask and filter from the teacher", {"distill.start": "optics"}),
-        "started-network": _student("network from the teacher", {"distill.start": "network"}),
-        "started": _student("all from the teacher", _STARTED),
-        "started-guided": _student("all from the teacher, and balanced", _STARTED | BALANCED),
-        "e2e-longer": Entry(label="E2E, twice the epochs", longer=2),
+        "feature": student_entry("feature loss", {"loss.alpha": 0.9995}),
+        "cdp": student_entry("CDP loss", {"loss.alpha": 0.9995, "loss.beta": 0.0005}),
+        "student": student_entry("both (the paper's student)", _eq7()),
         **{
-            f"student-{count}": _student(f"student of {count}", _eq7(), teacher=_teacher_of(count))
+            f"student-{count}": student_entry(
+                f"student of {count}", _eq7(), teacher=_teacher_of(count)
+            )
             for count in teachers
             if count != 9
         },
@@ -90,8 +71,7 @@ def paper_study(
             label="E2E, consistent, twice the epochs", changes=_CONSISTENT, longer=2
         ),
         "recipe-teacher": teacher_entry(4, label="our recipe's teacher of 4", changes=_CONSISTENT),
-        "recipe": _student("our recipe", _recipe_changes(base), teacher="recipe-teacher"),
-        "oversampled": Entry(label="E2E, sensor pixels halved", changes={"masks.oversample": 2}),
+        "recipe": student_entry("our recipe", _recipe_changes(base), teacher="recipe-teacher"),
         # Trained with noise, to be tried under more and less of it.
         "e2e-noisy": Entry(label="E2E, trained at 20 dB", changes=_NOISY),
         "consistent-noisy": Entry(
@@ -116,27 +96,9 @@ def paper_study(
             Table(
                 title="Table 1: the guiding losses",
                 question="Eq. 7 as the paper has it, teacher of 9 snapshots: which loss helps?",
-                entries=("e2e", "feature", "cdp", "student", "student-strong"),
+                entries=("e2e", "feature", "cdp", "student"),
                 baseline="e2e",
                 paper=TABLE_1,
-            ),
-            Table(
-                title="What makes a teacher useful",
-                question="Students of the same teacher, all trained for as many steps as E2E.",
-                entries=(
-                    *("e2e", "student", "balanced", "started-optics", "started-network"),
-                    *("started", "started-guided"),
-                ),
-                baseline="e2e",
-            ),
-            Table(
-                title="The same against E2E that was trained for twice the steps",
-                question=(
-                    "A student that takes over a trained network has had the teacher's steps too. "
-                    "This E2E has had as many in all."
-                ),
-                entries=("e2e-longer", "e2e", "started", "started-guided"),
-                baseline="e2e-longer",
             ),
             Sweep(
                 title="Figure 2: the teacher against its snapshots",
@@ -160,10 +122,9 @@ def paper_study(
                 question=(
                     "Still one shot and one network pass. Consistent: "
                     f"{presets.CONSISTENCY_STEPS} steps of error reduction between spectral "
-                    "estimate and network. Sensor pixels halved: the object plane zero-padded to "
-                    "twice its size."
+                    "estimate and network."
                 ),
-                entries=("e2e", "oversampled", "consistent", "teacher-9", "recipe-teacher"),
+                entries=("e2e", "consistent", "teacher-9", "recipe-teacher"),
                 baseline="e2e",
             ),
             Table(
@@ -184,29 +145,22 @@ def paper_study(
             Samples(
                 title="Figure 4: samples",
                 question="The first test scenes, PSNR and SSIM below each; first seed.",
-                entries=(*four, "started", "consistent", "recipe"),
+                entries=(*four, "consistent", "recipe"),
             ),
             Curves(
                 title="Training curves",
                 question="Has the training converged, and which losses are left?",
-                entries=(*four, "started", "consistent", "recipe"),
+                entries=(*four, "consistent", "recipe"),
             ),
             Masks(
                 title="Masks",
                 question="What do the masks look like, and are all phases used? First seed.",
-                entries=(*four, "started", "consistent", "recipe"),
+                entries=(*four, "consistent", "recipe"),
             ),
             Robustness(
                 title="Robustness to noise",
                 question="How do networks trained without noise, and with, stand it?",
-                entries=(
-                    "e2e",
-                    "student",
-                    "started",
-                    "e2e-noisy",
-                    "consistent",
-                    "consistent-noisy",
-                ),
+                entries=("e2e", "student", "e2e-noisy", "consistent", "consistent-noisy"),
                 snr_db=(0.0, 10.0, 20.0, 30.0, 40.0),
                 photons=(1e4, 1e5, 1e6, 1e7, 1e8),
             ),
@@ -222,7 +176,6 @@ def paper_study(
 
 _CONSISTENT: dict[str, Any] = {"spectral.consistency_steps": presets.CONSISTENCY_STEPS}
 _NOISY: dict[str, Any] = {"noise.kind": "gaussian", "noise.snr_db": TRAINING_SNR}
-_STARTED: dict[str, Any] = {"distill.start": "all"}
 
 
 def _recipe_changes(base: Config) -> dict[str, Any]:
@@ -239,7 +192,8 @@ def teacher_entry(count: int, *, label: str = "", changes: dict[str, Any] | None
     return Entry(label=label or f"teacher of {count}", changes=own | (changes or {}))
 
 
-def _student(label: str, changes: dict[str, Any], *, teacher: str = "teacher-9") -> Entry:
+def student_entry(label: str, changes: dict[str, Any], *, teacher: str = "teacher-9") -> Entry:
+    """Returns a student of the teacher of that entry."""
     return Entry(label=label, changes={"regime": "student", **changes}, teacher=teacher)
 
 

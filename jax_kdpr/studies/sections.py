@@ -187,9 +187,7 @@ def _sweep(
             )
     reference = results.get(section.reference)
     line = (labels[section.reference], quality(reference).mean) if reference else None
-    plots.plot_lines(
-        drawn, output / file, x_label=section.axis, reference=line, log_x=section.log_axis
-    )
+    plots.plot_lines(drawn, output / file, x_label=section.axis, reference=line)
     against = f"gain over {labels.get(section.reference, section.reference)} (dB)"
     header = ["", section.axis, "seeds", "PSNR (dB)", "SSIM", against if reference else ""]
     blocks: list[Block] = [Grid(header, rows), Picture(file, section.title)]

@@ -1,4 +1,4 @@
-"""Trials of what the paper leaves open: readings, loss weights, how one shot gets further.
+"""Trials of what the paper leaves open: readings, what a teacher can give, more from one shot.
 
 Each function takes the base config of an E2E run at some scale (`presets.cpu`, `presets.paper`) and
 returns a study; every trial changes one thing at a time.
@@ -8,11 +8,19 @@ from typing import Any
 
 from jax_kdpr.config import Config
 from jax_kdpr.studies.declaration import Curves, Entry, Study, Sweep, Table
-from jax_kdpr.studies.grids import BALANCED, REFINE, teacher_entry
+from jax_kdpr.studies.grids import REFINE, student_entry, teacher_entry
 
 MASK_RATES = (5e-4, 2e-2, 1e-1)  # radians a step, at most about
 CONSISTENCY = (0, 3, 10, 30)  # steps of error reduction
-GUIDANCE = (0.001, 0.03, 0.3)  # 1 - alpha
+PAPER_SHARES = (0.001, 0.05)  # of the guiding losses: that of `presets.student`, and one that hurts
+BALANCED_SHARES = (0.05, 0.2)
+# Guiding losses that a student can follow: in units of the task, without the CDP's heavy tail.
+BALANCED: dict[str, Any] = {
+    "loss.balance": "task",
+    "loss.anneal": "linear",
+    "loss.cdp": "log",
+    "loss.feature": "normalised",
+}
 
 
 def readings_study(base: Config, *, title: str, seeds: tuple[int, ...]) -> Study:
@@ -81,55 +89,78 @@ def readings_study(base: Config, *, title: str, seeds: tuple[int, ...]) -> Study
     )
 
 
-def weights_study(base: Config, *, title: str, seeds: tuple[int, ...]) -> Study:
-    """How much a teacher of nine should be listened to, and in which form."""
+def distillation_study(base: Config, *, title: str, seeds: tuple[int, ...]) -> Study:
+    """What a teacher of nine can give: how much to listen to it, in which form, and where to start.
+
+    `share` is what the guiding losses weigh together: alpha = 1 - share, half of it for each.
+    """
     forms: dict[str, tuple[str, dict[str, Any]]] = {
-        "eq7": ("eq. 7, half CDP, half feature loss", {}),
-        "balanced": (
-            "log CDP and normalised feature loss, balanced, annealed",
-            BALANCED,
-        ),
+        "eq7": ("eq. 7", {}),
+        "balanced": ("log CDP, normalised features, balanced, annealed", BALANCED),
         "estimate": (
-            "spectral estimate and normalised feature loss, balanced, annealed",
+            "spectral estimate, normalised features, balanced, annealed",
             BALANCED | {"loss.cdp": "estimate"},
         ),
     }
-    entries = {
-        "e2e": Entry(label="E2E"),
-        "teacher-9": teacher_entry(9),
+    guided = {
+        f"{form}-{share:g}": student_entry(
+            f"{label}, share {share:g}",
+            changes | {"loss.alpha": 1.0 - share, "loss.beta": share / 2},
+        )
+        for form, (label, changes) in forms.items()
+        for share in (PAPER_SHARES if form == "eq7" else BALANCED_SHARES)
     }
-    lines: dict[str, dict[float, str]] = {}
-    for form, (label, changes) in forms.items():
-        for share in GUIDANCE:
-            weights = {"loss.alpha": 1.0 - share, "loss.beta": share / 2}
-            name = f"{form}-{share:g}"
-            entries[name] = Entry(
-                label=f"{form}, {share:g}",
-                changes={"regime": "student", **changes, **weights},
-                teacher="teacher-9",
-            )
-            lines.setdefault(label, {})[share] = name
-    students = tuple(name for line in lines.values() for name in line.values())
+    everything: dict[str, Any] = {"distill.start": "all"}
+    started = {
+        "started-optics": student_entry(
+            "mask and filter from the teacher", {"distill.start": "optics"}
+        ),
+        "started-network": student_entry("network from the teacher", {"distill.start": "network"}),
+        "started": student_entry("all from the teacher", everything),
+        "started-guided": student_entry(
+            "all from the teacher, and balanced",
+            everything | BALANCED | {"loss.alpha": 0.8, "loss.beta": 0.1},
+        ),
+    }
+    taught = [name for name, entry in started.items() if entry.changes["distill.start"] == "all"]
     return Study(
         title=title,
         base=base,
         seeds=seeds,
         refine=REFINE,
-        entries=entries,
+        entries={
+            "e2e": Entry(label="E2E"),
+            "e2e-longer": Entry(label="E2E, twice the epochs", longer=2),
+            "teacher-9": teacher_entry(9),
+            **guided,
+            **started,
+        },
         sections=(
-            Sweep(
-                title="Weight of the guiding losses",
-                question="alpha = 1 - g, beta = sigma = g / 2: which g, and which form?",
-                axis="share g of the guiding losses",
-                lines=lines,
-                reference="e2e",
-                log_axis=True,
+            Table(
+                title="Guided by a teacher's losses",
+                question="At which weight and in which form do the guiding losses help?",
+                entries=("e2e", *guided),
+                baseline="e2e",
             ),
             Table(
-                title="The same as a table",
-                question="Gains over E2E of the same seed and length.",
-                entries=("e2e", "teacher-9", *students),
+                title="Started from a teacher",
+                question="Students of the same teacher, all trained for as many steps as E2E.",
+                entries=("e2e", "teacher-9", *started),
                 baseline="e2e",
+            ),
+            Table(
+                title="The same against E2E that was trained for twice the steps",
+                question=(
+                    "A student that takes over a trained network has had the teacher's steps too. "
+                    "This E2E has had as many in all."
+                ),
+                entries=("e2e-longer", "e2e", *taught),
+                baseline="e2e-longer",
+            ),
+            Curves(
+                title="Training curves",
+                question="Do they differ in speed, or in where they end?",
+                entries=("e2e", "e2e-longer", "teacher-9", *taught),
             ),
         ),
     )
