@@ -34,6 +34,15 @@ class NoiseKind(enum.StrEnum):
     NONE = "none"
     GAUSSIAN = "gaussian"
     POISSON = "poisson"
+    CAMERA = "camera"
+
+
+class PropagationKind(enum.StrEnum):
+    """What lies between mask and sensor: `physics.propagation`."""
+
+    FAR = "far"
+    FRESNEL = "fresnel"
+    ANGULAR_SPECTRUM = "angular_spectrum"
 
 
 class Weights(enum.StrEnum):

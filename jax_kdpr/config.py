@@ -23,6 +23,7 @@ from jax_kdpr.choices import (
     NoiseKind,
     Norm,
     Precision,
+    PropagationKind,
     Regime,
     Regulariser,
     SceneKind,
@@ -34,6 +35,7 @@ from jax_kdpr.choices import (
     Weights,
 )
 from jax_kdpr.config_fields import flatten, shallow
+from jax_kdpr.physics import propagation
 
 
 @dataclass(kw_only=True, slots=True)
@@ -73,12 +75,54 @@ class MaskConfig:
 
 
 @dataclass(kw_only=True, slots=True)
+class DeviceConfig:
+    """What the device makes of the phases: `physics.device`, in training and export alike."""
+
+    levels: int = 0  # equal phase steps; 0: any phase
+    phase_range: float = math.tau  # radians, the largest phase it can show
+    table: tuple[float, ...] = ()  # measured phase of each gray level, in place of both
+    superpixel: int = 1  # pixels each way that show one phase
+    crosstalk: float = 0.0  # pixels, sigma of the blur between neighbours
+    fill_factor: float = 1.0  # share of a pixel's area that is modulated
+    zero_order: float = 0.0  # share of the power that is not modulated
+
+
+@dataclass(kw_only=True, slots=True)
+class PropagationConfig:
+    """What lies between mask and sensor: `physics.propagation`."""
+
+    kind: PropagationKind = PropagationKind.FAR
+    wavelength: float = 0.0  # metres; these three for fresnel and angular_spectrum
+    pitch: float = 0.0  # metres, of mask and object pixels
+    distance: float = 0.0  # metres, from mask to sensor
+
+
+@dataclass(kw_only=True, slots=True)
+class JitterConfig:
+    """Errors of the bench, drawn anew for each scene: `physics.perturbation`.
+
+    Standard deviations. What is recovered from does not know of them: this makes robust masks.
+    """
+
+    shift: float = 0.0  # mask pixels, each axis
+    rotation: float = 0.0  # degrees
+    scale: float = 0.0  # relative
+    defocus: float = 0.0  # waves at half the object's side
+    wavelength: float = 0.0  # relative
+    gain: float = 0.0  # relative, of the device's phases
+
+
+@dataclass(kw_only=True, slots=True)
 class NoiseConfig:
     """Sensor noise, in training and evaluation alike."""
 
     kind: NoiseKind = NoiseKind.NONE
     snr_db: float = 30.0  # gaussian: dB, per snapshot
-    photons: float = 1e6  # poisson: expected per snapshot
+    photons: float = 1e6  # poisson, camera: expected per snapshot
+    read_noise: float = 2.0  # camera: electrons, standard deviation
+    dark: float = 0.0  # camera: electrons a pixel and frame
+    full_well: float = 1e4  # camera: electrons
+    bits: int = 12  # camera: of its converter
 
 
 @dataclass(kw_only=True, slots=True)
@@ -167,6 +211,9 @@ class Config:
     data: DataConfig = field(default_factory=DataConfig)
     scene: SceneConfig = field(default_factory=SceneConfig)
     masks: MaskConfig = field(default_factory=MaskConfig)
+    device: DeviceConfig = field(default_factory=DeviceConfig)
+    propagation: PropagationConfig = field(default_factory=PropagationConfig)
+    jitter: JitterConfig = field(default_factory=JitterConfig)
     noise: NoiseConfig = field(default_factory=NoiseConfig)
     spectral: SpectralConfig = field(default_factory=SpectralConfig)
     net: NetConfig = field(default_factory=NetConfig)
@@ -197,15 +244,23 @@ def system_arguments(config: Config) -> dict[str, Any]:
         "scene": config.scene.kind,
         "phase_range": config.scene.phase_range,
         "min_amplitude": config.scene.min_amplitude,
-        "noise": config.noise.kind,
-        "snr_db": config.noise.snr_db,
-        "photons": config.noise.photons,
+        "device": shallow(config.device),
+        "propagation": shallow(config.propagation),
+        "jitter": shallow(config.jitter),
+        "noise": shallow(config.noise),
         "inputs": config.net.inputs,
         "widths": config.net.widths,
         "norm": config.net.norm,
         "precision": config.net.precision,
         **shallow(config.spectral),
     }
+
+
+def sampling_warnings(config: Config) -> list[str]:
+    """Returns what is wrong with the sampling of the config's propagation, if anything."""
+    return propagation.sampling_warnings(
+        config.data.size, oversample=config.masks.oversample, **shallow(config.propagation)
+    )
 
 
 def scene_arguments(config: Config) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from jax_kdpr.choices import (
     NoiseKind,
     Norm,
+    PropagationKind,
     Regime,
     Regulariser,
     SceneKind,
@@ -17,6 +18,8 @@ from jax_kdpr.config import MEMBER_WEIGHTS, Config, members
 from jax_kdpr.config_fields import flatten
 from jax_kdpr.errors import InputError
 
+NEAR_FIELD = (PropagationKind.FRESNEL, PropagationKind.ANGULAR_SPECTRUM)
+LENGTHS = ("wavelength", "pitch", "distance")
 # Options that are read only together with a choice elsewhere. Setting one without it is refused, or
 # its owner would believe in noise, images or levels that are not there.
 READ_ONLY_WITH = {
@@ -26,7 +29,12 @@ READ_ONLY_WITH = {
     "scene.min_amplitude": ("scene.kind", (SceneKind.COMPLEX,)),
     "masks.levels": ("masks.regulariser", (Regulariser.LEVELS,)),
     "noise.snr_db": ("noise.kind", (NoiseKind.GAUSSIAN,)),
-    "noise.photons": ("noise.kind", (NoiseKind.POISSON,)),
+    "noise.photons": ("noise.kind", (NoiseKind.POISSON, NoiseKind.CAMERA)),
+    **{
+        f"noise.{name}": ("noise.kind", (NoiseKind.CAMERA,))
+        for name in ("read_noise", "dark", "full_well", "bits")
+    },
+    **{f"propagation.{name}": ("propagation.kind", NEAR_FIELD) for name in LENGTHS},
     "distill.targets": ("regime", (Regime.STUDENT,)),
     "distill.target_type": ("regime", (Regime.STUDENT,)),
     "distill.start": ("regime", (Regime.STUDENT,)),
@@ -93,7 +101,17 @@ def validate(config: Config) -> None:
         f"optim.average: expected a decay in [0, 1), such as 0.99, got {c.optim.average:g}",
     )
     need_in("masks.oversample", 1, 2)
+    _validate_device(c, need)
+    for name in ("shift", "rotation", "scale", "defocus", "wavelength", "gain"):
+        need_in(f"jitter.{name}", 0)
+    if c.propagation.kind in NEAR_FIELD:
+        for name in LENGTHS:
+            need_positive(f"propagation.{name}")
     need_in("noise.photons", 1, 2e9)  # counts are drawn as 32-bit integers
+    need_in("noise.read_noise", 0)
+    need_in("noise.dark", 0)
+    need_positive("noise.full_well")
+    need_in("noise.bits", 1, 16)
     need_in("masks.levels", 2)
     need_in("spectral.threshold", 0, 1)
     need_in("data.size", 11)  # the SSIM window
@@ -169,6 +187,43 @@ def validate(config: Config) -> None:
             f"loss.beta, distill.teacher: only regime student has a teacher, got {c.loss.beta:g} "
             f"and {c.distill.teacher!r} with regime {c.regime}; unset them or set regime=student",
         )
+
+
+def _validate_device(c: Config, need: Callable[[bool, str], None]) -> None:
+    device, turn = c.device, math.tau
+    need(
+        device.levels == 0 or device.levels >= 2,
+        f"device.levels: expected 0 (any phase) or at least 2, got {device.levels}",
+    )
+    need(
+        0 < device.phase_range <= turn,
+        "device.phase_range: expected in (0, 2 pi], the phase that the device can show, got "
+        f"{device.phase_range:g} radians",
+    )
+    need(
+        len(device.table) != 1 and all(map(math.isfinite, device.table)),
+        "device.table: expected the finite phase of each of two or more gray levels, got "
+        f"{device.table}",
+    )
+    need(
+        not device.table or (device.levels == 0 and device.phase_range == turn),
+        "device.table: stands in place of device.levels and device.phase_range, got "
+        f"{device.levels} levels and {device.phase_range:g} radians beside it; leave these out",
+    )
+    need(
+        device.superpixel >= 1 and c.data.size % device.superpixel == 0,
+        f"device.superpixel: expected a divisor of data.size = {c.data.size}, got "
+        f"{device.superpixel}",
+    )
+    need(device.crosstalk >= 0, f"device.crosstalk: expected at least 0, got {device.crosstalk:g}")
+    need(
+        0 < device.fill_factor <= 1,
+        f"device.fill_factor: expected in (0, 1], got {device.fill_factor:g}",
+    )
+    need(
+        0 <= device.zero_order < 1,
+        f"device.zero_order: expected in [0, 1), got {device.zero_order:g}",
+    )
 
 
 def _validate_ensemble(c: Config, need: Callable[[bool, str], None]) -> None:

@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from jax_kdpr import metrics
+from jax_kdpr.camera import Camera, Optics
 from jax_kdpr.data.batches import over_batches, take_batch
 from jax_kdpr.data.sources import Dataset
 from jax_kdpr.metrics import ImageScores
@@ -20,7 +21,7 @@ from jax_kdpr.physics.scenes import field_image, scene_channels, scene_field
 from jax_kdpr.sharding import data_parallel, replicate, shard_batch
 from jax_kdpr.systems import Output
 from jax_kdpr.trained import Trained
-from jax_kdpr.types import Image, Images, Intensity, Key, Params, Phases, RawImages, State
+from jax_kdpr.types import Image, Images, Intensity, Key, Params, RawImages, State
 
 RECOVERED = "recovered"  # the network's image
 REFINED = "refined"  # the network's image after error reduction that starts from it
@@ -75,7 +76,7 @@ def score_test_images(
         {RECOVERED, SPECTRAL, CONSTANT, MEAN_IMAGE: scores of all test images, in order}, and
         REFINED if there are steps.
     """
-    refine_batch = make_refine(refine, scene=scene, mesh=mesh)
+    refine_batch = make_refine(trained.system.camera, refine, scene=scene, mesh=mesh)
     channels = scene_channels(scene["kind"])
     mean_image = mean_train_image(dataset, size=size, channels=channels)
 
@@ -109,7 +110,7 @@ def score_test_images(
 
 
 def refine_image(
-    image: Image, intensity: Intensity, phases: Phases, *, steps: int, scene: dict[str, Any]
+    image: Image, intensity: Intensity, optics: Optics, *, steps: int, scene: dict[str, Any]
 ) -> Image:
     """Brings a recovered image closer to its measurement: error reduction, started from its field.
 
@@ -119,24 +120,28 @@ def refine_image(
     Args:
         image: As recovered, in [0, 1].
         intensity: CDPs of this scene.
-        phases: Mask phases, radians.
+        optics: That it was measured through.
         steps: Steps of error reduction.
         scene: Keyword arguments of `scene_field`.
     """
     field = scene_field(image, **scene)
     known = {"scene": scene["kind"], "min_amplitude": scene["min_amplitude"]}
-    refined = error_reduction(field, intensity, phases, steps=steps, **known)
+    refined = error_reduction(
+        field, intensity, optics.masks, transfer=optics.transfer, steps=steps, **known
+    )
     return field_image(metrics.align_global_phase(refined, field), **scene)
 
 
 def make_refine(
-    steps: int, *, scene: dict[str, Any], mesh: Mesh | None
+    camera: Camera, steps: int, *, scene: dict[str, Any], mesh: Mesh | None
 ) -> Callable[[tuple[Params, State], Output], Images]:
     """Builds refine((params, state), output) -> `refine_image` of each image of a batch."""
     batched = data_parallel(
-        lambda phases, image, y: refine_image(image, y, phases, steps=steps, scene=scene), mesh
+        lambda optics, image, y: refine_image(image, y, optics, steps=steps, scene=scene), mesh
     )
-    return lambda variables, output: batched(variables[0]["phases"], output.image, output.intensity)
+    return lambda variables, output: batched(
+        camera.optics(variables[0]["phases"]), output.image, output.intensity
+    )
 
 
 def score_under_noise(
@@ -170,7 +175,7 @@ def score_under_noise(
     """
     variables, images = replicate((trained.variables, images), mesh)
     channels = scene_channels(scene["kind"])
-    refine_batch = make_refine(refine, scene=scene, mesh=mesh)
+    refine_batch = make_refine(trained.system.camera, refine, scene=scene, mesh=mesh)
 
     def make_step(kind: str):
         # Each device draws its own part: a Poisson draw is a loop of unknown length, which devices
@@ -229,7 +234,8 @@ def sample_outputs(
     output, _ = jax.jit(trained.system.apply)(*trained.variables, images, key)
     fields = jax.vmap(lambda image: scene_field(image, **scene))(images)
     aligned = jax.vmap(metrics.align_global_phase)(output.estimate, fields)
-    return Samples(images, output._replace(estimate=aligned), trained.variables[0]["phases"])
+    phases = trained.system.camera.written(trained.variables[0]["phases"])
+    return Samples(images, output._replace(estimate=aligned), phases)
 
 
 def summarise(scores: ImageScores) -> Summary:

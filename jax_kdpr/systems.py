@@ -1,6 +1,6 @@
-"""A single- or multi-shot camera as one pair of pure functions, `init` and `apply`.
+"""A single- or multi-shot camera and its network as one pair of pure functions, `init`, `apply`.
 
-    image [h w c] -> field -> CDP y [k sh sw] -> noise -> spectral estimate z [h w]
+    image [h w c] -> camera -> CDP y [k sh sw] -> spectral estimate z [h w]
                   -> error reduction, if asked for -> U-Net -> image [h w c], bottleneck
 
 `apply` returns every intermediate, so that a loss, a plot, a metric or a distillation target is a
@@ -20,12 +20,12 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
+from jax_kdpr.camera import DEFAULTS, Camera, Optics, Options, make_camera
 from jax_kdpr.models.unet import CONVOLVED, UNet, UNetOutput
-from jax_kdpr.physics.cdp import measure_intensity
 from jax_kdpr.physics.error_reduction import error_reduction
 from jax_kdpr.physics.masks import init_phases
-from jax_kdpr.physics.noise import add_noise
-from jax_kdpr.physics.scenes import scene_channels, scene_field
+from jax_kdpr.physics.perturbation import Perturbation
+from jax_kdpr.physics.scenes import scene_channels
 from jax_kdpr.physics.spectral import filtered_spectral_init, gaussian_kernel
 from jax_kdpr.sharding import data_parallel
 from jax_kdpr.types import (
@@ -56,8 +56,10 @@ class System(NamedTuple):
 
     init: Callable[[Key], tuple[Params, State]]
     """init(key) -> (params, state)."""
-    measure: Callable[[Params, Images, Key], Intensities]
-    """measure(params, images, key) -> the CDPs of a batch, noise included."""
+    camera: Camera
+    """Functions of `params["phases"]`."""
+    measure: Callable[..., Intensities]
+    """measure(params, images, key, by=None) -> the CDPs of a batch, as `Camera.measure`."""
     recover: Callable[..., tuple[Output, State]]
     """recover(params, state, intensity, train=False) -> (output, new state), from CDPs alone."""
     run_net: Callable[..., tuple[UNetOutput, PyTree]]
@@ -74,9 +76,10 @@ def make_system(
     scene: str = "phase",
     phase_range: float = np.pi,
     min_amplitude: float = 0.5,
-    noise: str = "none",
-    snr_db: float = 30.0,
-    photons: float = 1e6,
+    device: Options = DEFAULTS,
+    propagation: Options = DEFAULTS,
+    jitter: Options = DEFAULTS,
+    noise: Options = DEFAULTS,
     iterations: int = 25,
     weights: str = "soft",
     fraction: float = 1 / 6,
@@ -95,11 +98,9 @@ def make_system(
     """Builds the pure functions of one system. Nothing is allocated until `init` is called.
 
     Args:
-        size: Height and width of scene and masks, pixels.
+        size, oversample, scene, phase_range, min_amplitude, device, propagation, jitter, noise:
+            Of the camera: see `camera.make_camera`.
         snapshots: L, the number of masks and shots.
-        oversample: Zero padding of the operator, 1 or 2 (`physics.cdp`).
-        scene: Encoding, with its `phase_range` and `min_amplitude` (`physics.scenes`).
-        noise: Sensor noise, with its `snr_db` or `photons` (`physics.noise`).
         iterations: T of algorithm 1.
         weights: Weights of Gamma, with their `fraction` and `threshold` (`physics.spectral`).
         filter_size: Taps of the learned filter each way, odd.
@@ -115,6 +116,18 @@ def make_system(
         mesh: Devices to spread the batch over; None for one device.
     """
     channels = scene_channels(scene)
+    camera = make_camera(
+        size=size,
+        oversample=oversample,
+        scene=scene,
+        phase_range=phase_range,
+        min_amplitude=min_amplitude,
+        device=device,
+        propagation=propagation,
+        jitter=jitter,
+        noise=noise,
+        mesh=mesh,
+    )
 
     def build_net(rngs: nnx.Rngs) -> UNet:
         return UNet(
@@ -142,17 +155,14 @@ def make_system(
         start = jax.random.normal(start_key, (size, size), jnp.complex64)
         return params, {"start": start, "net": nnx.to_pure_dict(stats)}
 
-    def measure_one(phases, image, key):
-        field = scene_field(image, kind=scene, phase_range=phase_range, min_amplitude=min_amplitude)
-        clean = measure_intensity(field, phases, oversample=oversample)
-        return add_noise(key, clean, kind=noise, snr_db=snr_db, photons=photons)
-
-    def estimate_one(optics, intensity):
+    def estimate_one(recovery, intensity):
+        optics, kernel, start = recovery
         estimate, residual = filtered_spectral_init(
             intensity,
-            optics["phases"],
-            optics["filter"],
-            optics["start"],
+            optics.masks,
+            kernel,
+            start,
+            transfer=optics.transfer,
             iterations=iterations,
             weights=weights,
             fraction=fraction,
@@ -163,18 +173,20 @@ def make_system(
         consistent = error_reduction(
             estimate,
             intensity,
-            optics["phases"],
+            optics.masks,
+            transfer=optics.transfer,
             steps=consistency_steps,
             scene=scene,
             min_amplitude=min_amplitude,
         )
         return consistent, residual
 
-    measure_batch = data_parallel(measure_one, mesh)
     estimate_batch = data_parallel(estimate_one, mesh)
 
-    def measure(params: Params, images: Images, key: Key) -> Intensities:
-        return measure_batch(params["phases"], images, jax.random.split(key, images.shape[0]))
+    def measure(
+        params: Params, images: Images, key: Key, by: Perturbation | None = None
+    ) -> Intensities:
+        return camera.measure(params["phases"], images, key, by)
 
     def run_net(
         params: Params, state: State, inputs: Float[Array, "b h w 2"], *, train: bool = False
@@ -200,12 +212,9 @@ def make_system(
     def recover(
         params: Params, state: State, intensity: Intensities, *, train: bool = False
     ) -> tuple[Output, State]:
-        optics = {
-            "phases": params["phases"],
-            "filter": params["filter"],
-            "start": state["start"],
-        }
-        estimate, residual = estimate_batch(optics, intensity)
+        optics: Optics = camera.optics(params["phases"])
+        recovery = (optics, params["filter"], state["start"])
+        estimate, residual = estimate_batch(recovery, intensity)
         net_output, stats = run_net(
             params, state, network_input(estimate, kind=inputs), train=train
         )
@@ -223,7 +232,9 @@ def make_system(
     ) -> tuple[Output, State]:
         return recover(params, state, measure(params, images, key), train=train)
 
-    return System(init=init, measure=measure, recover=recover, run_net=run_net, apply=apply)
+    return System(
+        init=init, camera=camera, measure=measure, recover=recover, run_net=run_net, apply=apply
+    )
 
 
 def network_input(estimate: Fields, *, kind: str) -> Float[Array, "b h w 2"]:

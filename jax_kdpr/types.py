@@ -15,6 +15,10 @@ Image = Float[
 ]  # a scene image in [0, 1]; c = 2 (phase, amplitude) for complex scenes
 Field = Complex[Array, "h w"]  # complex optical field in the object plane
 Phases = Float[Array, "k h w"]  # mask phases, radians
+Masks = (
+    Float[Array, "k h w"] | Complex[Array, "k h w"]
+)  # phases in radians, or complex transmittances e^{j phi} where the device is not ideal
+Transfer = Complex[Array, "sh sw"]  # of free space, in the Fourier plane of the (padded) field
 Spectra = Complex[Array, "k sh sw"]  # complex fields in the sensor plane, zero frequency at [0, 0]
 Intensity = Float[Array, "k sh sw"]  # what the sensor records: a coded diffraction pattern (CDP)
 Kernel = Float[Array, "n n"]  # low-pass filter of the spectral initialisation

@@ -19,7 +19,8 @@ from jax_kdpr.systems import make_system
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 FILES = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.glob("*/*.py"))
-STUDIES = [name for name in FILES if Path(name).stem in ("study", "readings", "weights", "shots")]
+STUDY_NAMES = ("study", "readings", "distillation", "shots")
+STUDIES = [name for name in FILES if Path(name).stem in STUDY_NAMES]
 SHIPPED = [name for name in FILES if name not in STUDIES]
 
 
@@ -323,7 +324,7 @@ def another(default):
             return "somewhere"
         case int():
             return default + 1
-    return default * 1.01
+    return default * 1.01 if default else 0.01
 
 
 def test_lists_of_loss_weights_are_numbers():
@@ -361,5 +362,7 @@ def test_an_option_that_nothing_reads_is_refused(path):
     assert message.startswith(f"{path}: ") and choice in message
     if choice == "regime":
         fields |= {"distill__teacher": "runs/teacher", "loss__alpha": 0.9}
+    if choice == "propagation.kind":
+        fields = {f"propagation__{name}": 1e-3 for name in config_rules.LENGTHS}
     for reader in readers:
         config_rules.validate(changed(Config(), **fields, **{choice.replace(".", "__"): reader}))

@@ -23,6 +23,7 @@ LAYERS = [
         "config_fields",
         "checkpoint",
     ),
+    ("camera",),
     ("systems", "presets", "run_folder", "config_rules"),
     ("trained", "training.state", "training.targets", "training.metric_log"),
     ("training.steps", "training.teacher"),

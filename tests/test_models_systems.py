@@ -214,7 +214,7 @@ def test_optics_of_a_system_equal_the_oracle(small):
 
 
 def test_every_sample_has_its_own_noise_from_the_key():
-    system = make_system(**SMALL, noise="gaussian", snr_db=10.0)
+    system = make_system(**SMALL, noise={"kind": "gaussian", "snr_db": 10.0})
     phases = jax.random.uniform(KEY, (2, 16, 16))
     same = jnp.broadcast_to(IMAGES[:1], IMAGES.shape)
     measure = jax.jit(system.measure, compiler_options=QUICKLY)

@@ -199,7 +199,7 @@ def test_intensity_has_a_finite_gradient_where_the_field_is_zero():
 
 def test_masks_of_another_size_raise(unchecked):
     field, phases = draw(3)
-    with pytest.raises(ValueError, match=r"phases: expected .*\(6, 5\).* got \(6, 4\)"):
+    with pytest.raises(ValueError, match=r"masks: expected .*\(6, 5\).* got \(6, 4\)"):
         cdp_forward(jnp.asarray(field), jnp.asarray(phases[:, :, :4]))
 
 

@@ -28,7 +28,7 @@ def draw(k: int, oversample: int = 1, seed: int = 0) -> dict[str, np.ndarray]:
     scene = np.exp(1j * np.pi * oracles.smooth_images(rng, 1, H, W, sigma=1.5)[0])
     return {
         "intensity": oracles.intensity(scene, phases, oversample),
-        "phases": phases,
+        "masks": phases,
         "kernel": gaussian_kernel(3).astype(float) + rng.uniform(0, 0.1, (3, 3)),
         "start": oracles.random_complex(rng, (H, W)),
     }
@@ -153,7 +153,7 @@ def test_one_iteration_is_one_step(x64):
 def dense_eigenvectors(case) -> np.ndarray:
     """Eigenvectors of the unfiltered Gamma with soft weights, the leading one last."""
     weight = oracles.weights(case["intensity"], "soft")
-    return np.linalg.eigh(oracles.gamma_matrix(weight, case["phases"]))[1]
+    return np.linalg.eigh(oracles.gamma_matrix(weight, case["masks"]))[1]
 
 
 def test_unfiltered_estimate_is_the_leading_eigenvector(x64):
@@ -214,7 +214,7 @@ def probe_loss(case, probe, weights):
     return jax.value_and_grad(value)({name: case[name] for name in REAL})
 
 
-REAL = ("intensity", "phases", "kernel")
+REAL = ("intensity", "masks", "kernel")
 
 
 @pytest.mark.parametrize("name", REAL)
@@ -245,9 +245,9 @@ def test_gradient_reaches_the_masks_through_the_measurement_too(x64):
         estimate, _ = filtered_spectral_init(y, phases, **rest, iterations=5)
         return jnp.vdot(probe, estimate).real
 
-    actual = np.vdot(loss(jnp.asarray(case["phases"]))[1], direction)
+    actual = np.vdot(loss(jnp.asarray(case["masks"]))[1], direction)
     expected = oracles.central_difference(
-        lambda x: loss(jnp.asarray(x))[0], case["phases"], direction
+        lambda x: loss(jnp.asarray(x))[0], case["masks"], direction
     )
     np.testing.assert_allclose(actual, expected, rtol=1e-6)
 
@@ -300,7 +300,7 @@ def test_filter_carries_the_estimate_of_a_smooth_phase_object():
 
 def test_batch_equals_the_loop_over_its_members_in_any_order():
     cases = [to_jax(draw(3, seed=seed)) for seed in range(3)]
-    shared = {name: cases[0][name] for name in ("phases", "kernel", "start")}
+    shared = {name: cases[0][name] for name in ("masks", "kernel", "start")}
     batch = jnp.stack([case["intensity"] for case in cases])
     batched = jax.jit(jax.vmap(lambda y: filtered_spectral_init(y, **shared)[0]))
     loop = np.stack([run(shared | {"intensity": y})[0] for y in batch])

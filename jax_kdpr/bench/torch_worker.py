@@ -6,6 +6,7 @@ is not being timed sleeps.
 
 import contextlib
 import copy
+import math
 import multiprocessing
 import time
 from collections.abc import Callable
@@ -21,8 +22,16 @@ TWIN = {  # options that the twin has in one form only
     "scene.kind": ("phase",),
     "masks.oversample": (1,),
     "masks.regulariser": ("range",),
+    "device.phase_range": (math.tau,),
+    "device.table": ((),),
+    **{f"device.{name}": (0,) for name in ("levels", "crosstalk", "zero_order")},
+    **{f"device.{name}": (1,) for name in ("superpixel", "fill_factor")},
+    "propagation.kind": ("far",),
+    **{f"jitter.{name}": (0,) for name in ("shift", "rotation", "scale", "defocus")},
+    **{f"jitter.{name}": (0,) for name in ("wavelength", "gain")},
     "noise.kind": ("none",),
     "spectral.weights": ("soft",),
+    "spectral.consistency_steps": (0,),
     "spectral.gauge": ("start",),
     "net.norm": ("batch",),
     "net.inputs": ("re_im",),

@@ -11,16 +11,23 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Complex, Float
 
-from jax_kdpr.physics.cdp import back_propagate, mask_transmittance, propagate, sensor_oversample
+from jax_kdpr.physics.cdp import (
+    back_propagate,
+    mask_power,
+    mask_transmittance,
+    propagate,
+    sensor_oversample,
+)
 from jax_kdpr.physics.spectral import fix_global_phase
-from jax_kdpr.types import Field, Intensity, Phases
+from jax_kdpr.types import Field, Intensity, Masks, Transfer
 
 
 def error_reduction(
     field: Field,
     intensity: Intensity,
-    phases: Phases,
+    masks: Masks,
     *,
+    transfer: Transfer | None = None,
     steps: int,
     scene: str,
     min_amplitude: float = 0.5,
@@ -28,7 +35,7 @@ def error_reduction(
     """Moves a field towards one that fits both the measurement and what is known of the object.
 
     One step replaces the modulus at the sensor by sqrt(y), averages what the masks give back (the
-    pseudo-inverse, since A^H A = k I), and applies `object_constraint`. For "phase" and "complex"
+    pseudo-inverse), and applies `object_constraint`. For "phase" and "complex"
     scenes, whose constraint is a projection, the distance to the data never grows. Differentiable
     in everything; a step's intermediates are made again in the backward pass, so that only one
     field a step is stored.
@@ -36,7 +43,8 @@ def error_reduction(
     Args:
         field: Where to start, in the unit of the object.
         intensity: CDPs y of one sample, in the squared unit of `field`; negative pixels count as 0.
-        phases: Mask phases in radians.
+        masks: Phases in radians, or transmittances.
+        transfer: Of free space, for a sensor in the near field (`physics.cdp`).
         steps: How many steps; 0 returns `field`.
         scene: What is known: "phase", "amplitude" or "complex" (`physics.scenes`).
         min_amplitude: Smallest amplitude of a "complex" scene.
@@ -44,21 +52,21 @@ def error_reduction(
     Raises:
         ValueError: If shapes do not belong together or `scene` is none of these.
     """
-    sensor_oversample(intensity.shape, phases.shape)
+    sensor_oversample(intensity.shape, masks.shape)
     if steps == 0:
         return field
     # Smooth at zero: the square root of a dark pixel has no gradient.
     modulus = jnp.sqrt(jnp.maximum(intensity, 0.0) + 1e-12)
-    transmittance = mask_transmittance(phases)
+    transmittance = mask_transmittance(masks)
 
     @jax.checkpoint
     def step(measured, field: Field) -> Field:
-        modulus, transmittance = measured
-        spectra = modulus * phasor(propagate(field, transmittance, intensity.shape[1:]))
-        back = back_propagate(spectra, transmittance) / transmittance.shape[0]
+        modulus, transmittance, transfer = measured
+        spectra = modulus * phasor(propagate(field, transmittance, intensity.shape[1:], transfer))
+        back = back_propagate(spectra, transmittance, transfer) / mask_power(transmittance)
         return object_constraint(back, scene=scene, min_amplitude=min_amplitude)
 
-    measured = (modulus, transmittance)
+    measured = (modulus, transmittance, transfer)
     return lax.fori_loop(0, steps, lambda _, field: step(measured, field), field)
 
 

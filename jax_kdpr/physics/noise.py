@@ -44,6 +44,47 @@ def poisson_noise(key: Key, intensity: Intensity, *, photons: float | Scalar) ->
     return intensity + lax.stop_gradient(noisy - intensity)
 
 
+def camera_frame(
+    key: Key,
+    intensity: Intensity,
+    *,
+    photons: float | Scalar,
+    read_noise: float | Scalar,
+    dark: float | Scalar,
+    full_well: float,
+    bits: int,
+) -> Intensity:
+    """Takes each snapshot with a camera and undoes what a user would undo: black level and gain.
+
+    Photoelectrons and dark electrons are Poisson, read noise is normal; what exceeds the full well
+    is lost; a converter of `bits` bits spans from the black level to the full well. The black level
+    leaves room for 5 standard deviations of the read noise, so that its negative half survives.
+    The exposure is that of `poisson_noise`. Gradients pass straight through to the noiseless CDP,
+    but for saturated pixels, which have none: more light would not change what they show.
+
+    Args:
+        key: Random key.
+        intensity: Noiseless CDPs, not negative.
+        photons: Expected photoelectrons in one snapshot, summed over its pixels.
+        read_noise: Standard deviation, electrons.
+        dark: Expected dark electrons of a pixel and frame; their mean is subtracted.
+        full_well: Electrons that a pixel holds.
+        bits: Of the analogue-to-digital converter.
+    """
+    shot_key, read_key = jax.random.split(key)
+    total = jnp.sum(intensity, axis=(1, 2), keepdims=True)
+    counts_per_unit = lax.stop_gradient(photons / jnp.where(total > 0, total, 1.0))
+    expected = lax.stop_gradient(intensity) * counts_per_unit + dark
+    electrons = jax.random.poisson(shot_key, expected).astype(intensity.dtype)
+    electrons += read_noise * jax.random.normal(read_key, intensity.shape, intensity.dtype)
+    black = 5.0 * read_noise
+    step = (full_well + black) / (2**bits - 1)  # electrons of one count
+    counts = jnp.round(jnp.clip(electrons + black, 0.0, full_well + black) / step)
+    seen = (counts * step - black - dark) / counts_per_unit
+    follows = jnp.where(counts < 2**bits - 1, intensity, lax.stop_gradient(intensity))
+    return lax.stop_gradient(seen) + (follows - lax.stop_gradient(follows))
+
+
 def add_noise(
     key: Key,
     intensity: Intensity,
@@ -51,8 +92,14 @@ def add_noise(
     kind: str,
     snr_db: float | Scalar = 30.0,
     photons: float | Scalar = 1e6,
+    read_noise: float | Scalar = 2.0,
+    dark: float | Scalar = 0.0,
+    full_well: float = 1e4,
+    bits: int = 12,
 ) -> Intensity:
-    """Applies the noise model `kind`: "none", "gaussian" (reads `snr_db`) or "poisson" (`photons`).
+    """Applies the noise model `kind`: each reads its own options.
+
+    "none"; "gaussian" reads `snr_db`; "poisson" `photons`; "camera" all but `snr_db`.
 
     Raises:
         ValueError: If `kind` is none of these.
@@ -64,4 +111,14 @@ def add_noise(
             return gaussian_noise(key, intensity, snr_db=snr_db)
         case "poisson":
             return poisson_noise(key, intensity, photons=photons)
-    raise ValueError(f"noise: expected none, gaussian or poisson, got {kind!r}")
+        case "camera":
+            return camera_frame(
+                key,
+                intensity,
+                photons=photons,
+                read_noise=read_noise,
+                dark=dark,
+                full_well=full_well,
+                bits=bits,
+            )
+    raise ValueError(f"noise: expected none, gaussian, poisson or camera, got {kind!r}")

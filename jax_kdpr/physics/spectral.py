@@ -15,12 +15,13 @@ from jaxtyping import Array, Complex
 
 from jax_kdpr.physics.cdp import (
     back_propagate,
+    mask_power,
     mask_transmittance,
     propagate,
     sensor_oversample,
 )
 from jax_kdpr.physics.power_iteration import power_iteration, safe_sqrt
-from jax_kdpr.types import Field, Intensity, Kernel, Phases, Scalar
+from jax_kdpr.types import Field, Intensity, Kernel, Masks, Scalar, Transfer
 
 
 def gaussian_kernel(size: int = 5, sigma: float = 1.0) -> np.ndarray:
@@ -106,10 +107,11 @@ def filter_response(kernel: Kernel, height: int, width: int) -> Complex[Array, "
 
 def filtered_spectral_init(
     intensity: Intensity,
-    phases: Phases,
+    masks: Masks,
     kernel: Kernel,
     start: Field,
     *,
+    transfer: Transfer | None = None,
     iterations: int = 25,
     weights: str = "soft",
     fraction: float = 1 / 6,
@@ -119,30 +121,33 @@ def filtered_spectral_init(
 ) -> tuple[Field, Scalar]:
     """Estimates the scene from its CDPs: algorithm 1, T power iterations of G_psi Gamma.
 
-    Differentiable in `intensity`, `phases` and `kernel`; the loop has a static length, which
+    Differentiable in `intensity`, `masks` and `kernel`; the loop has a static length, which
     reverse mode needs. The oversampling is read off the shapes.
 
     Args:
         intensity: CDPs y of one sample, any unit.
-        phases: Mask phases in radians.
+        masks: Phases in radians, or transmittances.
         kernel: Real filter taps, an odd number each way; its overall scale does not matter.
         start: z^(0), not zero. With gauge "start" it sets the estimate's global phase: keep it
             fixed.
+        transfer: Of free space, for a sensor in the near field (`physics.cdp`).
         iterations: T, at least 1.
         weights: Kind of weights, with their `fraction` and `threshold`: see `spectral_weights`.
         gradient: How the iterations are differentiated: see `physics.power_iteration`.
         gauge: What sets the global phase, which no measurement holds: see `fix_global_phase`.
 
     Returns:
-        estimate: z scaled to the norm that the intensity implies, sqrt(sum(y) / k).
+        estimate: z scaled to the norm that the intensity implies, sqrt(sum(y) / k)
+            for ideal masks.
         residual: How far z is from a fixed point, in [0, 1]: see `power_iteration`.
 
     Raises:
         ValueError: If shapes do not belong together, `iterations` is less than 1, or a name is
             unknown.
     """
-    snapshots, height, width = phases.shape
-    sensor_oversample(intensity.shape, phases.shape)
+    snapshots, height, width = masks.shape
+    sensor_oversample(intensity.shape, masks.shape)
+    transmittance = mask_transmittance(masks)
     weight = spectral_weights(
         intensity,
         kind=weights,
@@ -154,18 +159,20 @@ def filtered_spectral_init(
     response = filter_response(kernel, height, width) / snapshots
 
     def filtered_gamma(operator, z: Field) -> Field:
-        weight, transmittance, response = operator
-        spectra = weight * propagate(z, transmittance, intensity.shape[1:])
-        return jnp.fft.ifft2(response * jnp.fft.fft2(back_propagate(spectra, transmittance)))
+        weight, transmittance, response, transfer = operator
+        spectra = weight * propagate(z, transmittance, intensity.shape[1:], transfer)
+        back = back_propagate(spectra, transmittance, transfer)
+        return jnp.fft.ifft2(response * jnp.fft.fft2(back))
 
     z, residual = power_iteration(
         filtered_gamma,
-        (weight, mask_transmittance(phases), response),
+        (weight, transmittance, response, transfer),
         start,
         iterations=iterations,
         gradient=gradient,
     )
-    implied_norm = safe_sqrt(jnp.maximum(jnp.sum(intensity), 0.0) / snapshots)
+    energy = jnp.maximum(jnp.sum(intensity), 0.0)
+    implied_norm = safe_sqrt(energy / jnp.mean(mask_power(transmittance)))
     return implied_norm * fix_global_phase(z, gauge=gauge), residual
 
 

@@ -3,6 +3,7 @@
 Everything that a user can get wrong is found here, before anything is compiled or written.
 """
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -123,6 +124,8 @@ def prepare(config: Config, workdir: Path) -> Run:
         caches_targets = can_cache_targets(config, teach, teacher, dataset, mesh)
     for member in members:
         run_folder.check_workdir(member.workdir, member.config, digests)
+    for warning in config_lib.sampling_warnings(config):
+        print(f"warning: propagation: {warning}", file=sys.stderr)
 
     steps_per_epoch = dataset.train_size // config.train.batch_size
     system, optimizer, train_step = build_step(

@@ -19,7 +19,7 @@ from jax_kdpr.types import Params, State
 
 # What student and teacher must share for their losses to be defined: scene, sensor, bottleneck.
 TEACHER_FITS = (
-    *("data.size", "masks.oversample", "scene."),
+    *("data.size", "masks.oversample", "scene.", "propagation."),
     *("net.widths", "net.norm", "net.inputs"),
 )
 # What makes the estimates that a network was trained on.

@@ -1,0 +1,141 @@
+"""The camera of a system: object, device, free space, sensor. No network, no recovery.
+
+    phases -> device -> masks
+    image [h w c] -> field -> masks -> free space -> CDP y [k sh sw] -> noise
+
+The design has no errors; a bench has (`physics.perturbation`), drawn at random or given.
+"""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from jax_kdpr.physics import cdp, perturbation
+from jax_kdpr.physics.device import device_masks, written_phases
+from jax_kdpr.physics.noise import add_noise
+from jax_kdpr.physics.perturbation import Perturbation
+from jax_kdpr.physics.propagation import make_propagation
+from jax_kdpr.physics.scenes import scene_field
+from jax_kdpr.sharding import data_parallel
+from jax_kdpr.types import Images, Intensities, Key, Masks, Phases, Scalar, Transfer
+
+Options = Mapping[str, Any]
+DEFAULTS: Options = MappingProxyType({})
+WRITING = ("levels", "phase_range", "table", "superpixel")  # options of `written_phases`
+
+
+class Optics(NamedTuple):
+    """What a measurement is made through by design, as every recovery takes it."""
+
+    masks: Masks  # phases, or transmittances where device or free space are not ideal
+    transfer: Transfer | None = None
+
+
+class Camera(NamedTuple):
+    """Pure functions of one camera; see `make_camera`."""
+
+    written: Callable[[Phases], Phases]
+    """written(phases) -> what the device is told to show."""
+    optics: Callable[[Phases], Optics]
+    """optics(phases) -> the optics without any error of a bench."""
+    measure: Callable[..., Intensities]
+    """measure(phases, images, key, by=None) -> the CDPs of a batch, noise included; `by` is the
+    `Perturbation` of the bench for the whole batch, in place of `jitter`."""
+
+
+def make_camera(
+    *,
+    size: int,
+    oversample: int = 1,
+    scene: str = "phase",
+    phase_range: float = np.pi,
+    min_amplitude: float = 0.5,
+    device: Options = DEFAULTS,
+    propagation: Options = DEFAULTS,
+    jitter: Options = DEFAULTS,
+    noise: Options = DEFAULTS,
+    mesh: Mesh | None = None,
+) -> Camera:
+    """Builds the pure functions of one camera.
+
+    Args:
+        size: Height and width of scene and masks, pixels.
+        oversample: Zero padding of the operator, 1 or 2 (`physics.cdp`).
+        scene: Encoding, with its `phase_range` and `min_amplitude` (`physics.scenes`).
+        device: What it makes of the phases: options of `physics.device`.
+        propagation: To the sensor: options of `physics.propagation.make_propagation`.
+        jitter: Random errors of the bench, scene by scene: options of `physics.perturbation.draw`.
+        noise: Of the sensor: options of `physics.noise.add_noise`; its "kind" is "none" by default.
+        mesh: Devices to spread a batch over.
+    """
+    writing = {name: value for name, value in device.items() if name in WRITING}
+    showing = {name: value for name, value in device.items() if name not in WRITING}
+    is_far = propagation.get("kind", "far") == "far"
+    sensor_noise = {"kind": "none", **noise}
+    jitters = any(jitter.values())
+
+    def written(phases: Phases) -> Phases:
+        return written_phases(phases, **writing)
+
+    def free_space(wavelength_error: Scalar | float = 0.0):
+        lengths = dict(propagation)
+        if not is_far:
+            lengths["wavelength"] = lengths["wavelength"] * (1.0 + wavelength_error)
+        return make_propagation((size, size), oversample=oversample, **lengths)
+
+    def optics(phases: Phases) -> Optics:
+        space = free_space()
+        return Optics(space.through(device_masks(written(phases), **showing)), space.transfer)
+
+    def encode(image):
+        return scene_field(image, kind=scene, phase_range=phase_range, min_amplitude=min_amplitude)
+
+    def measure_design(optics: Optics, image, key):
+        clean = cdp.measure_intensity(
+            encode(image), optics.masks, oversample=oversample, transfer=optics.transfer
+        )
+        return add_noise(key, clean, **sensor_noise)
+
+    def measure_bench(bench, image, key):
+        phases, by = bench
+        # The same device gives a longer wavelength less phase.
+        shown = device_masks(phases, gain=(1.0 + by.gain) / (1.0 + by.wavelength), **showing)
+        masks = perturbation.defocused_masks(perturbation.displaced_masks(shown, by), by)
+        if is_far:
+            spectra = perturbation.scaled_spectra(
+                encode(image),
+                masks,
+                (oversample * size, oversample * size),
+                magnification=1.0 + by.wavelength,
+            )
+        else:
+            space = free_space(by.wavelength)
+            spectra = cdp.cdp_forward(
+                encode(image), space.through(masks), oversample=oversample, transfer=space.transfer
+            )
+        return add_noise(key, cdp.intensity(spectra), **sensor_noise)
+
+    def measure_jittered(phases: Phases, image, key):
+        bench_key, noise_key = jax.random.split(key)
+        return measure_bench((phases, perturbation.draw(bench_key, **jitter)), image, noise_key)
+
+    design, bench, jittered = (
+        data_parallel(one, mesh) for one in (measure_design, measure_bench, measure_jittered)
+    )
+
+    def measure(
+        phases: Phases, images: Images, key: Key, by: Perturbation | None = None
+    ) -> Intensities:
+        keys = jax.random.split(key, images.shape[0])
+        if by is not None:
+            return bench((written(phases), jax.tree.map(jnp.asarray, by)), images, keys)
+        if jitters:
+            return jittered(written(phases), images, keys)
+        return design(optics(phases), images, keys)
+
+    return Camera(written=written, optics=optics, measure=measure)
