@@ -235,11 +235,10 @@ CIRCUMSTANCES = (
 MEMBER_WEIGHTS = {"loss.alphas": "alpha", "loss.betas": "beta", "loss.rhos": "rho"}
 
 
-def system_arguments(config: Config) -> dict[str, Any]:
-    """Returns the keyword arguments of `systems.make_system`, the mesh excepted."""
+def camera_arguments(config: Config) -> dict[str, Any]:
+    """Returns the keyword arguments of `camera.make_camera`, the mesh excepted."""
     return {
         "size": config.data.size,
-        "snapshots": config.masks.snapshots,
         "oversample": config.masks.oversample,
         "scene": config.scene.kind,
         "phase_range": config.scene.phase_range,
@@ -248,6 +247,14 @@ def system_arguments(config: Config) -> dict[str, Any]:
         "propagation": shallow(config.propagation),
         "jitter": shallow(config.jitter),
         "noise": shallow(config.noise),
+    }
+
+
+def system_arguments(config: Config) -> dict[str, Any]:
+    """Returns the keyword arguments of `systems.make_system`, the mesh excepted."""
+    return {
+        **camera_arguments(config),
+        "snapshots": config.masks.snapshots,
         "inputs": config.net.inputs,
         "widths": config.net.widths,
         "norm": config.net.norm,

@@ -131,6 +131,30 @@ def plot_lines(
     figure.savefig(path, dpi=110)
 
 
+def plot_panels(
+    panels: dict[str, dict[str, Line]], path: Path, *, y_label: str = "PSNR (dB)"
+) -> None:
+    """Draws panels of curves, {x label: {name: curve}}, on a common y axis."""
+    columns = min(4, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(3.1 * columns, 2.6 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False, sharey=True)
+    for axis, (label, lines) in zip(axes.flat, panels.items(), strict=False):
+        for name, line in lines.items():
+            axis.plot(line.x, line.y, "o-", markersize=3, label=name)
+        x = [value for line in lines.values() for value in line.x]
+        if min(x) > 0 and max(x) / min(x) > 100:
+            axis.set_xscale("log")
+        axis.set_xlabel(label)
+        axis.grid(alpha=0.3)
+    for axis in axes.flat[len(panels) :]:
+        axis.set_visible(False)
+    axes[0, 0].legend(fontsize=7)
+    for row in axes:
+        row[0].set_ylabel(y_label)
+    figure.savefig(path, dpi=110)
+
+
 def plot_masks(masks: dict[str, np.ndarray], path: Path) -> None:
     """Draws for each system its first mask, that mask's spectrum, and the histogram of all phases.
 

@@ -40,7 +40,7 @@ class Evaluated(NamedTuple):
     result: dict[str, Any]  # as written to metrics.json
 
 
-class _Subject(NamedTuple):
+class Subject(NamedTuple):
     """What is scored: a run's best system, on the data it was trained on."""
 
     config: Config
@@ -66,7 +66,7 @@ def score_run(workdir: Path, *, samples: int = 4, refine: int = 0, data_dir: str
     Raises:
         InputError: If it is no run, has no readable checkpoint, or its data have changed.
     """
-    config, dataset, trained, batch_size, mesh = _load(workdir, data_dir)
+    config, dataset, trained, batch_size, mesh = load_subject(workdir, data_dir)
     key = run_keys(config.seed).evaluation
     scores = evaluation.score_test_images(
         trained,
@@ -140,7 +140,7 @@ def score_under_noise(
     Raises:
         InputError: As `score_run`.
     """
-    config, dataset, trained, batch_size, mesh = _load(workdir, data_dir)
+    config, dataset, trained, batch_size, mesh = load_subject(workdir, data_dir)
     config.noise.kind = NoiseKind.NONE  # what is added here is all there shall be
     quiet = make_system(**config_lib.system_arguments(config), mesh=mesh)
     found = evaluation.score_under_noise(
@@ -185,7 +185,16 @@ def _save_samples(path: Path, samples: Samples) -> None:
     np.savez_compressed(path, **named)
 
 
-def _load(workdir: Path, data_dir: str) -> _Subject:
+def load_subject(workdir: Path, data_dir: str = "") -> Subject:
+    """Restores a run's best system and the data that it was trained on.
+
+    Args:
+        workdir: Its run folder.
+        data_dir: Where its data lie now; empty for where they were when it was trained.
+
+    Raises:
+        InputError: If it is no run, has no readable checkpoint, or its data have changed.
+    """
     record = run_folder.read_run(workdir)
     config = config_lib.from_dict(record["config"])
     config.data.dir = data_dir or config.data.dir
@@ -200,4 +209,4 @@ def _load(workdir: Path, data_dir: str) -> _Subject:
         config.train.eval_batch_size, size=config.data.size, features=config.net.widths[0]
     )
     mesh = make_mesh(runtime.choose_devices(0, batch_size))
-    return _Subject(config, dataset, load_trained(workdir, config, mesh=mesh), batch_size, mesh)
+    return Subject(config, dataset, load_trained(workdir, config, mesh=mesh), batch_size, mesh)

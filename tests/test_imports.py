@@ -28,12 +28,12 @@ LAYERS = [
     ("trained", "training.state", "training.targets", "training.metric_log"),
     ("training.steps", "training.teacher"),
     ("training.preparation",),
-    ("evaluation", "training.loop", "bench"),
+    ("evaluation", "bench_errors", "training.loop", "bench"),
     ("plots", "cli"),
     ("scoring", "export_plan"),
     ("exporting", "mask_verification"),
     ("studies",),
-    ("train", "evaluate", "reconstruct", "export_mask", "benchmark", "study"),
+    ("train", "evaluate", "reconstruct", "export_mask", "benchmark", "study", "tolerance"),
 ]
 COMMANDS = LAYERS[-1]
 CONFIG_USERS = {

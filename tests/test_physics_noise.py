@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jax_kdpr.config import NoiseKind
-from jax_kdpr.physics.noise import add_noise, gaussian_noise, poisson_noise
+from jax_kdpr.physics.noise import add_noise, camera_frame, gaussian_noise, poisson_noise
 
 
 def uneven_snapshots(k: int, size: int) -> jax.Array:
@@ -75,6 +75,54 @@ def test_noise_depends_on_the_key_alone(kind):
         assert not np.array_equal(draw(0), draw(1))
 
 
+CAMERA = {"photons": 2e5, "read_noise": 3.0, "dark": 20.0, "full_well": 1e5, "bits": 16}
+
+
+def frames(y: np.ndarray, draws: int, **options) -> np.ndarray:
+    """Many exposures [draws k h w] of one CDP, in electrons."""
+    settings = CAMERA | options
+    keys = jax.random.split(jax.random.key(5), draws)
+    shoot = jax.jit(jax.vmap(lambda key: camera_frame(key, jnp.asarray(y), **settings)))
+    per_unit = settings["photons"] / y.sum(axis=(1, 2), keepdims=True)
+    return np.asarray(shoot(keys), np.float64) * per_unit
+
+
+def test_camera_frame_is_unbiased_and_its_noise_adds_up():
+    y, draws = np.asarray(uneven_snapshots(2, 6), np.float64), 4000
+    electrons = y * (CAMERA["photons"] / y.sum(axis=(1, 2), keepdims=True))
+    seen = frames(y, draws)
+    step = (CAMERA["full_well"] + 5 * CAMERA["read_noise"]) / (2**16 - 1)
+    variance = electrons + CAMERA["dark"] + CAMERA["read_noise"] ** 2 + step**2 / 12
+    assert np.all(abs(seen.mean(axis=0) - electrons) <= 5 * np.sqrt(variance / draws))
+    np.testing.assert_allclose(seen.var(axis=0), variance, rtol=0.2)
+
+
+def test_camera_counts_are_whole_and_stop_at_the_full_well():
+    y, options = np.asarray(uneven_snapshots(1, 6), np.float64), {"full_well": 8e3, "bits": 8}
+    seen = frames(y, 3, **options)
+    black = 5 * CAMERA["read_noise"]
+    step = (options["full_well"] + black) / 255
+    counts = (seen + black + CAMERA["dark"]) / step
+    np.testing.assert_allclose(counts, np.round(counts), atol=0.02)
+    assert counts.max() == pytest.approx(255, abs=0.02)
+    electrons = y * (CAMERA["photons"] / y.sum())
+    saturated = electrons > 1.2 * options["full_well"]
+    assert saturated.any()
+    np.testing.assert_allclose(counts[:, saturated], 255, atol=0.02)
+
+
+def test_camera_gives_no_gradient_where_it_is_saturated():
+    y = uneven_snapshots(1, 6)
+    options = CAMERA | {"full_well": 8e3}
+    seen, gradient = jax.value_and_grad(
+        lambda y: jnp.sum(camera_frame(jax.random.key(0), y, **options))
+    )(y)
+    electrons = np.asarray(y) * (CAMERA["photons"] / float(y.sum()))
+    assert np.all(np.asarray(gradient)[electrons > 1.2 * 8e3] == 0)
+    assert np.all(np.asarray(gradient)[electrons < 0.8 * 8e3] == 1)
+    assert np.isfinite(seen)
+
+
 def test_add_noise_passes_its_options_on():
     y, key = uneven_snapshots(2, 4), jax.random.key(4)
     np.testing.assert_array_equal(
@@ -82,6 +130,9 @@ def test_add_noise_passes_its_options_on():
     )
     np.testing.assert_array_equal(
         add_noise(key, y, kind="poisson", photons=50.0), poisson_noise(key, y, photons=50.0)
+    )
+    np.testing.assert_array_equal(
+        add_noise(key, y, kind="camera", **CAMERA), camera_frame(key, y, **CAMERA)
     )
 
 

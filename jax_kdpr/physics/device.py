@@ -12,7 +12,7 @@ import math
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Int
 
 from jax_kdpr.physics.cdp import mask_transmittance
 from jax_kdpr.physics.masks import wrap_phases
@@ -88,7 +88,7 @@ def device_masks(
     return math.sqrt(1.0 - zero_order) * pixel + math.sqrt(zero_order)
 
 
-def nearest_level(phases: Phases, table: np.ndarray) -> Float[Array, "k h w"]:
+def nearest_level(phases: Phases, table: np.ndarray) -> Int[Array, "k h w"]:
     """Returns the index of the table's phase that is nearest on the circle, for each pixel.
 
     Of equal phases the first is taken. The table need not be monotone.

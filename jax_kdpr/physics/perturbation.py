@@ -23,7 +23,9 @@ class Perturbation(NamedTuple):
 
     shift_y: Scalar | float = 0.0  # of the mask over the object, mask pixels
     shift_x: Scalar | float = 0.0
-    rotation: Scalar | float = 0.0  # of the mask about its centre, degrees
+    rotation: Scalar | float = (
+        0.0  # of the mask about its centre, degrees, counter-clockwise with row 0 on top
+    )
     scale: Scalar | float = 0.0  # magnification of the mask - 1
     defocus: Scalar | float = 0.0  # waves at half the object's side
     wavelength: Scalar | float = 0.0  # over the design's - 1
@@ -89,7 +91,7 @@ def defocused_masks(masks: Masks, by: Perturbation) -> Complex[Array, "k h w"]:
     error = mask_transmittance(
         2 * math.pi * by.defocus * quadratic_phase(transmittance.shape[1:])  # type: ignore[arg-type]
     )
-    return transmittance * jnp.conj(error)
+    return transmittance * jnp.conj(error)[None]
 
 
 def scaled_spectra(

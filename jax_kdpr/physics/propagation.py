@@ -33,7 +33,7 @@ class Propagation(NamedTuple):
         """Returns masks that include the chirp, as transmittances if there is one."""
         if self.chirp is None:
             return masks
-        return mask_transmittance(masks) * jnp.conj(self.chirp)
+        return mask_transmittance(masks) * jnp.conj(self.chirp)[None]
 
 
 def make_propagation(

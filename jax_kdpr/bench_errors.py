@@ -1,0 +1,167 @@
+"""How a trained system stands the errors of its bench: one error at a time, and random benches.
+
+Masks, network and what the recovery believes stay as they are; only the measurement changes.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+from scipy import stats
+from tqdm import tqdm
+
+from jax_kdpr import metrics
+from jax_kdpr.camera import make_camera
+from jax_kdpr.data.batches import over_batches, take_batch
+from jax_kdpr.physics import perturbation
+from jax_kdpr.physics.noise import add_noise
+from jax_kdpr.physics.perturbation import SPREADS, Perturbation
+from jax_kdpr.physics.scenes import scene_channels
+from jax_kdpr.trained import Trained
+from jax_kdpr.types import Key, RawImages, Scalar
+
+Measure = Callable[[Perturbation, float, Key], Float[np.ndarray, "images"]]
+"""measure(by, photons, key) -> PSNR of each image, dB; photons 0: the run's own noise."""
+
+# What each curve goes through, in the units of `Perturbation`; photons of a shot.
+GRIDS: dict[str, tuple[float, ...]] = {
+    "shift": (0.0, 0.05, 0.1, 0.2, 0.35, 0.5, 1.0),
+    "rotation": (0.0, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0),
+    "scale": (0.0, 0.002, 0.005, 0.01, 0.02, 0.05),
+    "defocus": (0.0, 0.02, 0.05, 0.1, 0.2, 0.5),
+    "wavelength": (0.0, 0.002, 0.005, 0.01, 0.02, 0.05),
+    "gain": (0.0, 0.01, 0.02, 0.05, 0.1, 0.2),
+    "photons": (1e7, 1e6, 1e5, 3e4, 1e4),
+}
+UNITS = {
+    "shift": "mask pixels",
+    "rotation": "degrees",
+    "scale": "relative",
+    "defocus": "waves",
+    "wavelength": "relative",
+    "gain": "relative",
+    "photons": "photons a shot",
+}
+# Standard deviations of a careful bench: a translation stage, a rotation mount, a calibrated SLM.
+CAREFUL = {
+    "shift": 0.1,
+    "rotation": 0.1,
+    "scale": 0.002,
+    "defocus": 0.05,
+    "wavelength": 0.002,
+    "gain": 0.02,
+}
+
+
+class Yield(NamedTuple):
+    """What share of benches is good enough."""
+
+    share: float
+    low: float  # 95 % interval (Wilson)
+    high: float
+    threshold: float  # dB
+    benches: int
+
+
+def make_measure(
+    trained: Trained,
+    images: RawImages,
+    *,
+    camera: Mapping[str, Any],
+    batch_size: int,
+) -> Measure:
+    """Builds measure(by, photons, key): the recovery of test images from one bench.
+
+    Args:
+        trained: The system; it recovers as it was trained to.
+        images: Test images.
+        camera: Keyword arguments of `make_camera`. Its jitter is left out: `by` is all there is.
+            Its noise is the sensor's; where `photons` are given, they take the place of its own
+            (Poisson noise where it has neither photons nor electrons).
+        batch_size: Images at a time.
+    """
+    own = {"kind": "none", **camera["noise"]}
+    counted = own | {"kind": own["kind"] if own["kind"] == "camera" else "poisson"}
+    quiet = make_camera(**{**camera, "noise": {}, "jitter": {}})
+    size, channels = camera["size"], scene_channels(camera["scene"])
+
+    def make_step(noise: Mapping[str, Any]):
+        @jax.jit
+        def step(variables, images, by: Perturbation, photons: Scalar, indices, key: Key):
+            batch = take_batch(images, indices, size=size, channels=channels)
+            clean = quiet.measure(variables[0]["phases"], batch, key, by)
+            keys = jax.random.split(key, len(indices))
+            options = noise if noise is own else {**noise, "photons": photons}
+            seen = jax.vmap(lambda key, y: add_noise(key, y, **options))(keys, clean)
+            output, _ = trained.system.recover(*variables, seen)
+            return metrics.score(output.image, batch).psnr
+
+        return step
+
+    with_own, with_photons = make_step(own), make_step(counted)
+
+    def measure(by: Perturbation, photons: float, key: Key) -> Float[np.ndarray, "images"]:
+        step = with_photons if photons else with_own
+        by = jax.tree.map(jnp.float32, by)
+        psnr = over_batches(
+            lambda indices, batch_key: step(
+                trained.variables, images, by, jnp.float32(photons), indices, batch_key
+            ),
+            len(images),
+            batch_size=batch_size,
+            key=key,
+        )
+        return np.asarray(psnr)
+
+    return measure
+
+
+def error_curves(
+    measure: Measure, key: Key, *, kinds: tuple[str, ...]
+) -> dict[str, dict[float, float]]:
+    """Returns {kind: {size of the error: mean PSNR in dB}}, one error at a time, over `GRIDS`.
+
+    An error of either sign counts alike: the mean of both. A shift goes along each axis in turn.
+    """
+    curves: dict[str, dict[float, float]] = {}
+    points = [(kind, value) for kind in kinds for value in GRIDS[kind]]
+    for kind, value in tqdm(points, desc="one error at a time", unit="point"):
+        benches = [Perturbation()]
+        if kind != "photons" and value:
+            benches = [
+                Perturbation(**{name: sign * value}) for name in SPREADS[kind] for sign in (1, -1)
+            ]
+        photons = value if kind == "photons" else 0.0
+        found = [float(np.mean(measure(by, photons, key))) for by in benches]
+        curves.setdefault(kind, {})[value] = float(np.mean(found))
+    return curves
+
+
+def random_benches(
+    measure: Measure, key: Key, *, count: int, spreads: Mapping[str, float]
+) -> Float[np.ndarray, "benches"]:
+    """Returns the mean PSNR (dB) over the images of each of `count` benches drawn at random.
+
+    Args:
+        measure: From `make_measure`.
+        key: The same key gives the same benches, whatever the system.
+        count: Benches.
+        spreads: Standard deviations: keyword arguments of `perturbation.draw`.
+    """
+    bench_key, noise_key = jax.random.split(key)
+    found = []
+    for number in tqdm(range(count), desc="random benches", unit="bench"):
+        by = perturbation.draw(jax.random.fold_in(bench_key, number), **spreads)
+        found.append(float(np.mean(measure(by, 0.0, noise_key))))
+    return np.array(found)
+
+
+def share_above(psnr: Float[np.ndarray, "benches"], threshold: float) -> Yield:
+    """Returns the share of benches of at least `threshold` dB, with Wilson's interval."""
+    good = int(np.sum(psnr >= threshold))
+    interval = stats.binomtest(good, len(psnr)).proportion_ci(0.95, method="wilson")
+    share = good / len(psnr)
+    return Yield(share, float(interval.low), float(interval.high), threshold, len(psnr))

@@ -1,0 +1,175 @@
+"""How well a bench must be built: `python -m jax_kdpr.tolerance --workdir RUN [RUN ...]`.
+
+Measures the run's test images on benches that differ from the design (mask shift, rotation and
+scale, defocus, wavelength, gain of the device's phases, photons), while mask, network and what the
+recovery believes stay as they are. Two results, in tolerance.md, tolerance.json and tolerance.png:
+
+* curves: mean PSNR against the size of each error, one at a time;
+* yield: of --benches benches with all errors at random (standard deviations --spread, by default
+  those of a careful bench), the share that loses no more than --loss dB, or reaches --target dB.
+
+Several runs are measured on the same benches: one that was trained with these errors switched on
+(--config.jitter.shift=0.3 and so on) beside one that was not.
+
+    python -m jax_kdpr.tolerance --workdir runs/e2e runs/robust --spread shift=0.3,rotation=0.5
+"""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from absl import flags
+
+from jax_kdpr import bench_errors, cli, plots, run_folder
+from jax_kdpr.bench_errors import CAREFUL, GRIDS, UNITS
+from jax_kdpr.config import camera_arguments, system_arguments
+from jax_kdpr.errors import InputError
+from jax_kdpr.physics.perturbation import SPREADS, Perturbation
+from jax_kdpr.plots import Line
+from jax_kdpr.scoring import load_subject
+from jax_kdpr.systems import make_system
+from jax_kdpr.tables import markdown_table
+
+WORKDIR = flags.DEFINE_string("workdir", None, "Run folder; more may follow it.")
+OUTPUT = flags.DEFINE_string("output", None, "Folder of the report; default: the first run's.")
+IMAGES = flags.DEFINE_integer("images", 128, "Test images of each bench.", lower_bound=1)
+BENCHES = flags.DEFINE_integer("benches", 200, "Random benches; 0: curves only.", lower_bound=0)
+ERRORS = flags.DEFINE_list("errors", list(GRIDS), "Errors to draw curves of.")
+SPREAD = flags.DEFINE_list(
+    "spread", [], "Standard deviations, such as shift=0.3,rotation=0.5; default: a careful bench's."
+)
+LOSS = flags.DEFINE_float("loss", 1.0, "dB that a good bench may lose.", lower_bound=0.0)
+TARGET = flags.DEFINE_float("target", None, "PSNR in dB of a good bench, in place of --loss.")
+SEED = flags.DEFINE_integer("seed", 0, "Of the benches and of the noise.", lower_bound=0)
+DATA_DIR = flags.DEFINE_string("data_dir", "", "Where the data lie now, if not where they were.")
+
+
+def main(positional: list[str]) -> int:
+    """Measures every run folder given."""
+    if not WORKDIR.value:
+        raise InputError("--workdir: at least one run folder is needed, such as runs/e2e")
+    workdirs = [Path(folder) for folder in (WORKDIR.value, *positional)]
+    unknown = sorted(set(ERRORS.value) - set(GRIDS))
+    if unknown:
+        raise InputError(f"--errors: expected some of {', '.join(GRIDS)}, got {unknown[0]!r}")
+    spreads = read_spreads(SPREAD.value)
+    output = Path(OUTPUT.value) if OUTPUT.value else workdirs[0]
+    names = [str(folder) for folder in workdirs]
+    if len(set(names)) < len(names):
+        raise InputError(f"--workdir: a run folder stands twice among {', '.join(names)}")
+    subjects = {str(folder): load_subject(folder, DATA_DIR.value) for folder in workdirs}
+
+    results = {}
+    for name, subject in subjects.items():
+        print(f"{name}:", flush=True)
+        measure = bench_errors.make_measure(
+            # On one device, which takes any number of images.
+            subject.trained._replace(system=make_system(**system_arguments(subject.config))),
+            subject.dataset.test[: IMAGES.value],
+            camera=camera_arguments(subject.config),
+            batch_size=min(subject.batch_size, IMAGES.value, len(subject.dataset.test)),
+        )
+        results[name] = measure_run(measure, spreads)
+    record = {
+        "images": IMAGES.value,
+        "spreads": spreads,
+        "seed": SEED.value,
+        "runs": results,
+        "provenance": run_folder.provenance(),
+    }
+    text = report(record)
+    print(text)
+    output.mkdir(parents=True, exist_ok=True)
+    run_folder.write_text(output / "tolerance.md", text + "\n")
+    run_folder.write_json(output / "tolerance.json", record)
+    plots.plot_panels(
+        {
+            f"{kind} ({UNITS[kind]})": {
+                name: Line(list(result["curves"][kind]), list(result["curves"][kind].values()))
+                for name, result in results.items()
+            }
+            for kind in ERRORS.value
+        },
+        output / "tolerance.png",
+    )
+    print(f"written: {output}/tolerance.md, tolerance.json, tolerance.png")
+    return 0
+
+
+def read_spreads(given: list[str]) -> dict[str, float]:
+    """Returns the standard deviations of --spread; those that it does not name are 0."""
+    if not given:
+        return dict(CAREFUL)
+    spreads = {}
+    for item in given:
+        name, _, value = item.partition("=")
+        try:
+            spreads[name] = float(value)
+        except ValueError:
+            raise InputError(f"--spread: expected NAME=NUMBER, got {item!r}") from None
+        if name not in SPREADS:
+            raise InputError(f"--spread: expected one of {', '.join(SPREADS)}, got {name!r}")
+        if not 0 <= spreads[name] < np.inf:
+            raise InputError(f"--spread: expected {name} of at least 0, got {value}")
+    return spreads
+
+
+def measure_run(measure: bench_errors.Measure, spreads: dict[str, float]) -> dict[str, Any]:
+    """Returns the design's PSNR, the curves, and the PSNR of each random bench of one run."""
+    key = jax.random.key(SEED.value)
+    design = float(np.mean(measure(Perturbation(), 0.0, jax.random.split(key)[1])))
+    curves = bench_errors.error_curves(measure, key, kinds=tuple(ERRORS.value))
+    result: dict[str, Any] = {"design_psnr": design, "curves": curves}
+    if BENCHES.value:
+        psnr = bench_errors.random_benches(measure, key, count=BENCHES.value, spreads=spreads)
+        threshold = design - LOSS.value if TARGET.value is None else TARGET.value
+        result["bench_psnr"] = psnr.tolist()
+        result["yield"] = bench_errors.share_above(psnr, threshold)._asdict()
+    return result
+
+
+def report(record: dict[str, Any]) -> str:
+    """Lays out the curves, one table an error, and the yields."""
+    runs = record["runs"]
+    lines = [f"Mean PSNR (dB) over {record['images']} test images.", ""]
+    for kind in ERRORS.value:
+        values = list(next(iter(runs.values()))["curves"][kind])
+        rows = [
+            [name, *(f"{run['curves'][kind][v]:.2f}" for v in values)] for name, run in runs.items()
+        ]
+        lines += [
+            markdown_table([f"{kind} ({UNITS[kind]})", *(f"{v:g}" for v in values)], rows),
+            "",
+        ]
+    if BENCHES.value:
+        spread = ", ".join(
+            f"{name} {value:g} {UNITS[name]}" for name, value in record["spreads"].items()
+        )
+        rows = []
+        for name, run in runs.items():
+            found, share = np.array(run["bench_psnr"]), run["yield"]
+            rows.append(
+                [
+                    name,
+                    f"{run['design_psnr']:.2f}",
+                    f"{found.mean():.2f}",
+                    f"{np.percentile(found, 10):.2f}",
+                    f"{share['threshold']:.2f}",
+                    f"{100 * share['share']:.0f} % "
+                    f"({100 * share['low']:.0f} to {100 * share['high']:.0f})",
+                ]
+            )
+        header = ["run", "design (dB)", "mean bench", "worst tenth below", "good from", "yield"]
+        lines += [
+            f"{BENCHES.value} random benches, standard deviations: {spread}.",
+            "",
+            markdown_table(header, rows),
+            "",
+            "Yield: share of benches at or above `good from`, with its 95 % interval.",
+        ]
+    return "\n".join(lines).rstrip()
+
+
+if __name__ == "__main__":
+    cli.run(main)

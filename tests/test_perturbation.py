@@ -1,0 +1,137 @@
+"""Errors of a bench: each against its closed form, and the design where there is none."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracles
+import pytest
+
+from jax_kdpr.camera import make_camera
+from jax_kdpr.physics import perturbation
+from jax_kdpr.physics.cdp import cdp_forward
+from jax_kdpr.physics.perturbation import Perturbation
+
+SIZE = 12
+
+
+def drawn_phases(k: int = 1, seed: int = 0) -> jnp.ndarray:
+    rng = np.random.default_rng(seed)
+    return jnp.asarray(rng.uniform(0, 2 * np.pi, (k, SIZE, SIZE)), jnp.float32)
+
+
+def images(count: int = 3) -> jnp.ndarray:
+    return jnp.asarray(np.random.default_rng(5).uniform(size=(count, SIZE, SIZE, 1)), jnp.float32)
+
+
+def moved(phases, **by) -> np.ndarray:
+    return np.asarray(perturbation.displaced_masks(phases, Perturbation(**by)))
+
+
+def test_no_error_is_the_design():
+    phases, scenes, key = drawn_phases(2), images(), jax.random.key(0)
+    for options in ({}, {"kind": "angular_spectrum", **lengths()}):
+        camera = make_camera(size=SIZE, propagation=options)
+        design = camera.measure(phases, scenes, key)
+        bench = camera.measure(phases, scenes, key, Perturbation())
+        np.testing.assert_allclose(bench, design, atol=2e-5 * float(design.max()))
+
+
+def lengths() -> dict[str, float]:
+    return {"wavelength": 633e-9, "pitch": 8e-6, "distance": 1e-3}
+
+
+def test_a_whole_pixel_shift_moves_the_mask_and_lets_light_pass_beside_it():
+    phases = drawn_phases()
+    wanted = np.ones((1, SIZE, SIZE), complex)
+    wanted[:, 2:, :-1] = np.exp(1j * np.asarray(phases))[:, :-2, 1:]
+    np.testing.assert_allclose(moved(phases, shift_y=2.0, shift_x=-1.0), wanted, atol=1e-5)
+
+
+def test_half_a_pixel_is_the_mean_of_two():
+    phases = drawn_phases()
+    seen = moved(phases, shift_x=0.5)
+    phasor = np.exp(1j * np.asarray(phases))
+    np.testing.assert_allclose(
+        seen[:, :, 1:], (phasor[:, :, 1:] + phasor[:, :, :-1]) / 2, atol=1e-5
+    )
+
+
+def test_a_quarter_turn_and_a_magnification_about_the_centre():
+    phases = drawn_phases()
+    phasor = np.exp(1j * np.asarray(phases))
+    np.testing.assert_allclose(
+        moved(phases, rotation=90.0), np.rot90(phasor, axes=(1, 2)), atol=1e-4
+    )
+    # Twice as large: the pixels next to the centre come from a quarter pixel off it.
+    inner = moved(phases, scale=1.0)[0, SIZE // 2, SIZE // 2]
+    c = SIZE // 2
+    block = phasor[0, c - 1 : c + 1, c - 1 : c + 1]
+    weights = np.outer([0.25, 0.75], [0.25, 0.75])
+    np.testing.assert_allclose(inner, (block * weights).sum(), atol=1e-5)
+
+
+def test_defocus_is_the_stated_number_of_waves_at_the_edge():
+    flat = jnp.zeros((1, SIZE, SIZE))
+    seen = np.asarray(perturbation.defocused_masks(flat, Perturbation(defocus=0.3)))
+    # Masks are conjugated by the operator: the field gets + 0.3 waves at half the side.
+    np.testing.assert_allclose(seen[0, SIZE // 2, 0], np.exp(-1j * 2 * np.pi * 0.3), atol=1e-5)
+    np.testing.assert_allclose(seen[0, SIZE // 2, SIZE // 2], 1.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("oversample", [1, 2])
+def test_a_longer_wavelength_magnifies_the_pattern(oversample):
+    field = jnp.asarray(oracles.random_complex(np.random.default_rng(1), (SIZE, SIZE)), "complex64")
+    masks = drawn_phases(2)
+    sensor = (oversample * SIZE, oversample * SIZE)
+    same = perturbation.scaled_spectra(field, masks, sensor, magnification=1.0)
+    plain = cdp_forward(field, masks, oversample=oversample)
+    np.testing.assert_allclose(same, plain, atol=1e-4)
+
+    stretched = perturbation.scaled_spectra(field, masks, sensor, magnification=1.1)
+    frequency = np.fft.fftfreq(sensor[0]) / 1.1
+    matrix = np.exp(-2j * np.pi * np.outer(frequency, np.arange(SIZE))) / np.sqrt(sensor[0])
+    behind = np.exp(-1j * np.asarray(masks, float)) * np.asarray(field)
+    np.testing.assert_allclose(stretched, matrix @ behind @ matrix.T, atol=1e-4)
+
+
+def test_drawn_errors_have_the_stated_spread_and_are_independent():
+    spreads = {"shift": 0.5, "rotation": 2.0, "scale": 0.01, "defocus": 0.2}
+    spreads |= {"wavelength": 0.003, "gain": 0.05}
+    keys = jax.random.split(jax.random.key(0), 20000)
+    drawn = np.stack(jax.vmap(lambda key: perturbation.draw(key, **spreads))(keys))
+    wanted = [spreads[name] for name, fields in perturbation.SPREADS.items() for _ in fields]
+    np.testing.assert_allclose(drawn.std(axis=1), wanted, rtol=0.03)
+    np.testing.assert_allclose(drawn.mean(axis=1) / wanted, 0.0, atol=0.04)
+    assert np.abs(np.corrcoef(drawn) - np.eye(7)).max() < 0.03
+
+
+def test_jitter_gives_every_scene_a_bench_of_its_own():
+    camera = make_camera(size=SIZE, jitter={"shift": 0.3, "rotation": 1.0})
+    twice = jnp.repeat(images(1), 2, axis=0)
+    one, other = camera.measure(drawn_phases(), twice, jax.random.key(0))
+    assert float(jnp.linalg.norm(one - other) / jnp.linalg.norm(one)) > 0.05
+    again = camera.measure(drawn_phases(), twice, jax.random.key(0))
+    np.testing.assert_array_equal(again[0], one)
+
+
+def test_the_wavelength_changes_what_the_device_shows():
+    camera = make_camera(size=SIZE, propagation={"kind": "angular_spectrum", **lengths()})
+    phases, scenes = drawn_phases(), images(1)
+    seen = camera.measure(phases, scenes, jax.random.key(0), Perturbation(wavelength=0.02))
+    redder = lengths() | {"wavelength": 633e-9 * 1.02}
+    other = make_camera(size=SIZE, propagation={"kind": "angular_spectrum", **redder})
+    wanted = other.measure(phases / 1.02, scenes, jax.random.key(0))
+    np.testing.assert_allclose(seen, wanted, atol=1e-3 * float(wanted.max()))
+
+
+def test_errors_have_gradients():
+    phases, scenes = drawn_phases(), images(1)
+    camera = make_camera(size=SIZE)
+
+    def total(by):
+        y = camera.measure(phases, scenes, jax.random.key(0), by)
+        return jnp.sum(jnp.square(y))
+
+    by = Perturbation(0.2, -0.3, 1.0, 0.01, 0.1, 0.002, 0.02)
+    gradient = jax.jit(jax.grad(total))(jax.tree.map(jnp.float32, by))
+    assert all(np.isfinite(value) and value != 0 for value in gradient)

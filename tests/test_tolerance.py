@@ -1,0 +1,112 @@
+"""Errors of the bench: curves and yield of a trained run, and the command that reports them."""
+
+import shutil
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import rejection
+from scipy import stats
+
+from jax_kdpr import bench_errors, run_folder, tolerance
+from jax_kdpr.config import camera_arguments, system_arguments
+from jax_kdpr.physics.perturbation import Perturbation
+from jax_kdpr.scoring import load_subject
+from jax_kdpr.systems import make_system
+
+KEY = jax.random.key(0)
+
+
+@pytest.fixture(scope="module")
+def measured(teacher):
+    """A trained run, its test images, and measure(by, photons, key) of them."""
+    subject = load_subject(teacher)
+    system = make_system(**system_arguments(subject.config))
+    trained = subject.trained._replace(system=system)
+    images = subject.dataset.test[:6]
+    camera = camera_arguments(subject.config)
+    measure = bench_errors.make_measure(trained, images, camera=camera, batch_size=4)
+    return trained, images, camera, measure
+
+
+def test_the_design_scores_as_the_run_itself(measured):
+    trained, images, _, measure = measured
+    scenes = jnp.asarray(images, jnp.float32)[..., None] / (255 if images.dtype == "uint8" else 1)
+    output, _ = trained.system.apply(*trained.variables, scenes, KEY)
+    error = np.mean(np.square(np.asarray(output.image - scenes)), axis=(1, 2, 3))
+    np.testing.assert_allclose(measure(Perturbation(), 0.0, KEY), -10 * np.log10(error), atol=1e-3)
+
+
+def test_errors_cost_more_the_larger_they_are(measured):
+    *_, measure = measured
+    curves = bench_errors.error_curves(measure, KEY, kinds=("rotation", "defocus", "photons"))
+    for kind in ("rotation", "defocus"):
+        psnr = list(curves[kind].values())
+        assert list(curves[kind]) == list(bench_errors.GRIDS[kind])
+        assert psnr[0] == pytest.approx(float(np.mean(measure(Perturbation(), 0.0, KEY))), abs=1e-4)
+        assert psnr[-1] < psnr[0] - 0.5
+    assert curves["photons"][1e7] > curves["photons"][1e4]
+
+
+def test_random_benches_are_the_same_for_every_run_and_none_is_the_design(measured):
+    *_, measure = measured
+    once = bench_errors.random_benches(measure, KEY, count=3, spreads=bench_errors.CAREFUL)
+    again = bench_errors.random_benches(measure, KEY, count=3, spreads=bench_errors.CAREFUL)
+    np.testing.assert_array_equal(once, again)
+    assert len(set(once)) == 3
+    still = dict.fromkeys(bench_errors.CAREFUL, 0.0)
+    design = float(np.mean(measure(Perturbation(), 0.0, KEY)))
+    np.testing.assert_allclose(
+        bench_errors.random_benches(measure, KEY, count=2, spreads=still), design, atol=1e-4
+    )
+
+
+def test_photons_take_the_place_of_the_runs_own_noise(measured):
+    trained, images, camera, _ = measured
+    noisy = camera | {"noise": {"kind": "gaussian", "snr_db": 0.0}}
+    measure = bench_errors.make_measure(trained, images, camera=noisy, batch_size=6)
+    own = float(np.mean(measure(Perturbation(), 0.0, KEY)))
+    many = float(np.mean(measure(Perturbation(), 1e9, KEY)))
+    assert many > own + 0.1
+
+
+def test_yield_is_the_share_at_or_above_the_threshold():
+    psnr = np.array([20.0, 21.0, 22.0, 23.0])
+    found = bench_errors.share_above(psnr, 21.0)
+    assert found.share == 0.75
+    z, n, p = stats.norm.ppf(0.975), 4, 0.75
+    centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+    np.testing.assert_allclose([found.low, found.high], [centre - half, centre + half], rtol=1e-6)
+
+
+def test_spreads_are_read_and_checked():
+    assert tolerance.read_spreads([]) == bench_errors.CAREFUL
+    assert tolerance.read_spreads(["shift=0.3", "gain=0"]) == {"shift": 0.3, "gain": 0.0}
+    for given, wanted in (
+        ("shift", "NAME=NUMBER, got 'shift'"),
+        ("tilt=1", "got 'tilt'"),
+        ("shift=-1", "at least 0, got -1"),
+        ("shift=nan", "at least 0, got nan"),
+    ):
+        assert wanted in rejection(tolerance.read_spreads, [given])
+
+
+@pytest.mark.slow
+def test_command_reports_two_runs_on_the_same_benches(teacher, tmp_path):
+    other = tmp_path / "copy"
+    shutil.copytree(teacher, other)
+    command = [sys.executable, "-m", "jax_kdpr.tolerance", "--workdir", str(teacher), str(other)]
+    command += ["--errors=gain,photons", "--benches=4", "--images=4", f"--output={tmp_path}/out"]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "yield" in ran.stdout
+    record = run_folder.read_json(tmp_path / "out" / "tolerance.json")
+    one, two = record["runs"].values()
+    assert one == two
+    assert list(one["curves"]) == ["gain", "photons"]
+    assert len(one["bench_psnr"]) == one["yield"]["benches"] == 4
+    for name in ("tolerance.md", "tolerance.png"):
+        assert (tmp_path / "out" / name).stat().st_size > 500
