@@ -114,7 +114,9 @@ def decode(values: Values, coding: Coding) -> Plane:
     return np.mod(-shown if coding.sign == CONJUGATE else shown, TURN)
 
 
-def circle_distance(one: Plane, other: Plane) -> Plane:
+def circle_distance(
+    one: Float[np.ndarray, "*k h w"], other: Float[np.ndarray, "*k h w"]
+) -> Float[np.ndarray, "*k h w"]:
     """Returns the distance of two phases on the circle, in [0, pi] radians."""
     return np.abs(np.mod(one - other + math.pi, TURN) - math.pi)
 

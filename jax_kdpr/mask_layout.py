@@ -12,7 +12,8 @@ from jaxtyping import Shaped
 
 from jax_kdpr.errors import InputError
 
-Plane = Shaped[np.ndarray, "h w"]
+Mask = Shaped[np.ndarray, "h w"]
+Pixels = Shaped[np.ndarray, "ph pw"]  # of a file
 
 
 class Layout(NamedTuple):
@@ -26,7 +27,7 @@ class Layout(NamedTuple):
     tile: bool = False  # repeat the mask from the panel's top left corner on
 
 
-def place(mask: Plane, layout: Layout, *, background: int = 0) -> Plane:
+def place(mask: Mask, layout: Layout, *, background: int = 0) -> Pixels:
     """Returns the pixels of a file; `background` fills what a centred mask leaves of the panel.
 
     Raises:
@@ -50,7 +51,7 @@ def place(mask: Plane, layout: Layout, *, background: int = 0) -> Plane:
     return panel
 
 
-def pick(pixels: Plane, layout: Layout, shape: tuple[int, int]) -> Plane:
+def pick(pixels: Pixels, layout: Layout, shape: tuple[int, int]) -> Mask:
     """Returns the mask [h w] = `shape` that lies in the pixels of a file.
 
     Raises:
@@ -91,7 +92,7 @@ def corner(shape: tuple[int, ...], layout: Layout) -> tuple[int, int]:
     )
 
 
-def _oriented(mask: Plane, layout: Layout) -> Plane:
+def _oriented(mask: Mask, layout: Layout) -> Pixels:
     if layout.flip_vertical:
         mask = np.flipud(mask)
     if layout.flip_horizontal:
@@ -99,5 +100,5 @@ def _oriented(mask: Plane, layout: Layout) -> Plane:
     return np.rot90(mask, layout.rotate // 90)
 
 
-def _magnified(mask: Plane, times: int) -> Plane:
+def _magnified(mask: Mask, times: int) -> Pixels:
     return np.repeat(np.repeat(mask, times, axis=0), times, axis=1)

@@ -14,9 +14,8 @@ from jaxtyping import Complex, Float
 from tqdm import tqdm
 
 from jax_kdpr import config as config_lib
-from jax_kdpr import metrics, run_folder, runtime
-from jax_kdpr.camera import WRITING
-from jax_kdpr.data import sources
+from jax_kdpr import metrics, run_folder
+from jax_kdpr.camera import WRITING, make_camera
 from jax_kdpr.data.batches import over_batches, take_batch
 from jax_kdpr.errors import InputError
 from jax_kdpr.evaluation import paired_gain, summarise
@@ -24,9 +23,9 @@ from jax_kdpr.mask_files import MaskFile, read_mask_file
 from jax_kdpr.metrics import ImageScores
 from jax_kdpr.physics.device import TURN
 from jax_kdpr.physics.scenes import scene_channels
-from jax_kdpr.sharding import make_mesh, replicate, shard_batch
-from jax_kdpr.systems import make_system
-from jax_kdpr.trained import load_trained, run_keys
+from jax_kdpr.scoring import load_subject
+from jax_kdpr.sharding import replicate, shard_batch
+from jax_kdpr.trained import run_keys
 
 Stack = Float[np.ndarray, "k h w"]
 CLEARER = 0.02  # correlation with the trained masks by which undoing a mistake must be better
@@ -70,25 +69,14 @@ def verify_files(
     Raises:
         InputError: If a file or the run cannot be read, or they do not belong together.
     """
-    record = run_folder.read_run(workdir)
-    config = config_lib.from_dict(record["config"])
+    config = run_folder.read_config(workdir)
     files = [(path, read_mask_file(path)) for path in paths]
     _require_fitting(files, snapshots=config.masks.snapshots, size=config.data.size)
-    config.data.dir = data_dir or config.data.dir
-    dataset = sources.load(**config_lib.data_arguments(config))
-    if dataset.digest != record["digests"]["data"]:
-        raise InputError(
-            f"{workdir}: its data have changed; give --data_dir with the data it was trained on"
-        )
-    batch_size = runtime.choose_eval_batch(
-        config.train.eval_batch_size, size=config.data.size, features=config.net.widths[0]
-    )
-    mesh = make_mesh(runtime.choose_devices(0, batch_size))
-    trained = load_trained(workdir, config, mesh=mesh)
-    arguments = config_lib.system_arguments(config)
+    config, dataset, trained, batch_size, mesh = load_subject(workdir, data_dir)
+    arguments = config_lib.camera_arguments(config)
     # What a file holds has been through levels and super-pixels already.
-    shown = {name: value for name, value in arguments["device"].items() if name not in WRITING}
-    bench = make_system(**{**arguments, "device": shown}, mesh=mesh)
+    showing = {name: value for name, value in arguments["device"].items() if name not in WRITING}
+    bench = make_camera(**{**arguments, "device": showing}, mesh=mesh)
     test = dataset.test[: images or None]
     channels = scene_channels(config.scene.kind)
     variables, test = replicate((trained.variables, test), mesh)
@@ -98,7 +86,7 @@ def verify_files(
         scenes = shard_batch(
             take_batch(test, indices, size=config.data.size, channels=channels), mesh
         )
-        intensity = bench.measure({"phases": phases}, scenes, key)
+        intensity = bench.measure(phases, scenes, key)
         output, _ = trained.system.recover(*variables, intensity)
         return metrics.score(output.image, scenes)
 
