@@ -196,7 +196,7 @@ def _describe(plan: Plan, shape: tuple[int, ...], values: np.ndarray) -> dict[st
     }
 
 
-def _relief(heights: list[np.ndarray], plan: Plan) -> dict[str, float | None]:
+def _relief(heights: list[np.ndarray], plan: Plan) -> dict[str, int | float | None]:
     pixels = min(smallest_feature(plane) for plane in heights)
     return {
         "smallest_feature_pixels": pixels,

@@ -29,6 +29,7 @@ from jax_kdpr.trained import run_keys
 
 Stack = Float[np.ndarray, "k h w"]
 CLEARER = 0.02  # correlation with the trained masks by which undoing a mistake must be better
+ALIKE = 0.5  # correlation that there must be then: unrelated masks have next to none
 TIMES = "times what they should be (gray level at 2 pi, wavelength or index)"
 
 
@@ -160,7 +161,7 @@ def find_mistake(found: Stack, wanted: Stack) -> tuple[str, Stack]:
         tried[f"{1 / factor:.2f} {TIMES} "] = factor * np.mod(found, TURN)
     agreement = {words: _agreement(phases, wanted) for words, phases in tried.items()}
     best = max(agreement, key=lambda words: agreement[words])
-    if agreement[best] < agreement[""] + CLEARER:
+    if agreement[best] < max(ALIKE, agreement[""] + CLEARER):
         return "", found
     return best.strip(), tried[best]
 
