@@ -89,7 +89,7 @@ def plan_export(request: Request, config: Config) -> Plan:
             f"--format_file: expected {' or '.join(s[1:] for s in suffixes)} with --format "
             f"{request.format}, got {request.format_file}"
         )
-    _need_finite(request)
+    _check_numbers(request)
     wavelength = _of_run("wavelength", request.wavelength, config.propagation.wavelength)
     mask_pitch = _of_run("mask_pitch", request.mask_pitch, config.propagation.pitch)
     mask_pitch, magnify = _magnification(request, mask_pitch)
@@ -124,7 +124,11 @@ def plan_export(request: Request, config: Config) -> Plan:
     )
 
 
-def _need_finite(request: Request) -> None:
+def _check_numbers(request: Request) -> None:
+    if request.bits not in BITS:
+        raise InputError(f"--bits: expected 8, 10 or 16, got {request.bits}")
+    if request.magnify < 0:
+        raise InputError(f"--magnify: expected at least 1, got {request.magnify}")
     for name, value in request._asdict().items():
         if isinstance(value, float) and not (math.isfinite(value) and value >= 0):
             raise InputError(f"--{name}: expected a number above 0, got {value:g}")
@@ -183,8 +187,6 @@ def _check_layout(request: Request, layout: Layout) -> None:
 
 
 def _slm(request: Request, config: Config) -> Coding:
-    if request.bits not in BITS:
-        raise InputError(f"--bits: expected 8, 10 or 16, got {request.bits}")
     if request.gray_2pi and request.gray_2pi < 2:
         raise InputError(f"--gray_2pi: expected at least 2, got {request.gray_2pi}")
     measured = bool(request.table or config.device.table)

@@ -30,6 +30,7 @@ from jax_kdpr.trained import run_keys
 Stack = Float[np.ndarray, "k h w"]
 CLEARER = 0.02  # correlation with the trained masks by which undoing a mistake must be better
 ALIKE = 0.5  # correlation that there must be then: unrelated masks have next to none
+ROUGH = 0.05  # radians; 64 levels on the circle
 TIMES = "times what they should be (gray level at 2 pi, wavelength or index)"
 
 
@@ -43,6 +44,7 @@ class Verdict(NamedTuple):
     images: int
     mistake: str  # what explains the loss best, in words; "" for nothing, or where it is fine
     mended: float  # PSNR in dB with that undone
+    rounding: float  # radians, the most that the levels of an unchanged file are off
     notes: list[str]  # what is unusual about the files, a line each
 
 
@@ -126,6 +128,10 @@ def verify_files(
         images=len(test),
         mistake=mistake,
         mended=mended,
+        rounding=max(
+            0.0 if file.changed else file.sidecar.get("largest_phase_error_rad", 0.0)
+            for _, file in files
+        ),
         notes=_notes(files, trained.digest),
     )
 
@@ -173,9 +179,14 @@ def explain(verdict: Verdict) -> str:
             f"the masks look {verdict.mistake}; with that undone the file gives "
             f"{verdict.mended:.2f} dB"
         )
+    if verdict.rounding > ROUGH:
+        return (
+            f"the levels of the file are up to {verdict.rounding:.2g} rad off the trained phases; "
+            "give it more levels, or train on those of the device (device.levels, device.table)"
+        )
     return (
-        "neither sign nor orientation, shift or scale explains it; it may be too few levels, "
-        "another look-up table, another mask or checkpoint, or a correction that was added"
+        "neither sign nor orientation, shift or scale explains it; it may be another "
+        "look-up table, another mask or checkpoint, or a correction that was added"
     )
 
 

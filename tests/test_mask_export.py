@@ -84,6 +84,7 @@ def refusal(format="slm", config=None, **options) -> str:
             {"mask_pitch": 16e-6, "pixel_pitch": 8e-6, "magnify": 3},
             ["--magnify", "give 2", "got 3"],
         ),
+        ({"magnify": -2}, ["--magnify", "at least 1", "-2"]),
         ({"rotate": 45}, ["--rotate", "90", "45"]),
         ({"tile": True}, ["--tile", "--panel"]),
         ({"panel": PANEL, "tile": True, "background": 7}, ["--background", "--tile"]),
@@ -379,6 +380,15 @@ def test_a_file_of_another_checkpoint_is_noted(export, teacher):
     path.with_suffix(".json").write_text(json.dumps(sidecar))
     (note,) = verify_files(teacher, [path]).notes
     assert "another checkpoint" in note
+
+
+def test_too_few_levels_are_said_to_be_the_cause(export, teacher):
+    paths = export("height", wavelength=6e-7, index=1.5, levels=4)
+    verdict = verify_files(teacher, paths, max_loss=-math.inf)
+    assert verdict.mistake == ""
+    assert math.pi / 4 - 0.02 < verdict.rounding <= math.pi / 4 + 1e-5
+    assert "up to 0.79 rad off" in explain(verdict) or "up to 0.78 rad off" in explain(verdict)
+    assert "another look-up table" in explain(verdict._replace(rounding=0.01))
 
 
 @pytest.mark.slow
