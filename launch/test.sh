@@ -10,4 +10,5 @@ make_venv .venv "[dev]"
 ruff format --check .
 ruff check .
 pyright
-python -m pytest "$@"
+# One process a core: most of the time goes into compiling, which uses one.
+python -m pytest -n 2 --dist loadfile "$@"

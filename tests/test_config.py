@@ -19,7 +19,7 @@ from jax_kdpr.systems import make_system
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 FILES = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.glob("*/*.py"))
-STUDY_NAMES = ("study", "readings", "distillation", "shots")
+STUDY_NAMES = ("study", "readings", "distillation", "shots", "limits")
 STUDIES = [name for name in FILES if Path(name).stem in STUDY_NAMES]
 SHIPPED = [name for name in FILES if name not in STUDIES]
 

@@ -7,7 +7,7 @@ returns a study; every trial changes one thing at a time.
 from typing import Any
 
 from jax_kdpr.config import Config
-from jax_kdpr.studies.declaration import Curves, Entry, Study, Sweep, Table
+from jax_kdpr.studies.declaration import Curves, Entry, Masks, Study, Sweep, Table
 from jax_kdpr.studies.grids import REFINE, student_entry, teacher_entry
 
 MASK_RATES = (5e-4, 2e-2, 1e-1)  # radians a step, at most about
@@ -215,6 +215,45 @@ def shots_study(base: Config, *, title: str, seeds: tuple[int, ...]) -> Study:
                 title="Training curves",
                 question="Do they differ in speed, or in where they end?",
                 entries=("e2e-0", "e2e-10", "e2e-30", "oversampled-10", "teacher-9"),
+            ),
+        ),
+    )
+
+
+def bench_study(base: Config, *, title: str, seeds: tuple[int, ...]) -> Study:
+    """What the limits of devices cost a mask that was trained with them, each alone."""
+    limits: dict[str, tuple[str, dict[str, Any]]] = {
+        "levels-4": ("4 levels (2 bit)", {"device.levels": 4}),
+        "levels-2": ("2 levels (1 bit)", {"device.levels": 2}),
+        "range": ("phases up to 1.6 pi", {"device.phase_range": 5.026548245743669}),
+        "superpixel-2": ("features of 2 x 2 pixels", {"device.superpixel": 2}),
+        "crosstalk": ("crosstalk of 0.5 pixels", {"device.crosstalk": 0.5}),
+        "zero-order": ("5 % of the light not modulated", {"device.zero_order": 0.05}),
+        "camera": (
+            "12-bit camera, 1e5 photons",
+            {"noise.kind": "camera", "noise.photons": 1e5, "noise.full_well": 3e3},
+        ),
+    }
+    entries = {
+        "e2e": Entry(label="ideal device, no errors"),
+        **{name: Entry(label=label, changes=changes) for name, (label, changes) in limits.items()},
+    }
+    return Study(
+        title=title,
+        base=base,
+        seeds=seeds,
+        entries=entries,
+        sections=(
+            Table(
+                title="Limits of the devices",
+                question="What is lost when masks and network are trained with the limit?",
+                entries=tuple(entries),
+                baseline="e2e",
+            ),
+            Masks(
+                title="Masks",
+                question="How do the masks use what the device can do?",
+                entries=("e2e", "levels-4", "range", "superpixel-2", "crosstalk"),
             ),
         ),
     )

@@ -1,0 +1,11 @@
+"""E2E on a bench: an 8-bit modulator, a 12-bit camera, errors of alignment; procedural scenes."""
+
+from jax_kdpr import presets
+from jax_kdpr.config import Config, Regime
+
+
+def get_config() -> Config:
+    """Returns the config of this run."""
+    config = presets.bench(presets.quickstart())
+    config.regime = Regime.E2E
+    return config
