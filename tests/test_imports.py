@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parent.parent / "jax_kdpr"
 
 # A module imports from its own layer (without cycles) and from those above it in this list.
 LAYERS = [
-    ("errors", "types", "choices", "tables"),
+    ("errors", "types", "choices", "tables", "lookup"),
     ("physics",),
     (
         "models",
@@ -23,14 +23,15 @@ LAYERS = [
         "config_fields",
         "checkpoint",
     ),
-    ("camera",),
+    ("camera", "mask_layout", "mask_files"),
     ("systems", "presets", "run_folder", "config_rules"),
     ("trained", "training.state", "training.targets", "training.metric_log"),
     ("training.steps", "training.teacher"),
     ("training.preparation",),
     ("evaluation", "bench_errors", "training.loop", "bench"),
     ("plots", "cli"),
-    ("scoring",),
+    ("scoring", "export_plan"),
+    ("exporting", "mask_verification"),
     ("studies",),
     ("train", "evaluate", "reconstruct", "export_mask", "benchmark", "study", "tolerance"),
 ]
@@ -46,7 +47,9 @@ CONFIG_USERS = {
         "training.preparation",
         "training.loop",
         "scoring",
+        "export_plan",
     ),
+    "mask_verification",
     *(f"studies.{name}" for name in ("declaration", "runs", "estimate", "programs")),
     *(f"studies.{name}" for name in ("runner", "grids", "trials")),
     *COMMANDS,

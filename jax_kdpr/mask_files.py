@@ -1,0 +1,222 @@
+"""Files of a mask: phases to gray levels, heights or radians and back, and the sidecar beside them.
+
+    phases phi -> sign -> gray levels, heights or phases -> layout (`mask_layout`) -> file, sidecar
+
+A device that adds the phase p multiplies the light by e^{j p}; the operator multiplies it by
+e^{-j phi} (`physics.cdp`). The sign "conjugate" therefore writes p = -phi, "direct" p = phi.
+What is read back comes from the file and its sidecar alone.
+"""
+
+import hashlib
+import io
+import json
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+import tifffile
+from jaxtyping import Float, Shaped
+from PIL import Image
+
+from jax_kdpr.errors import InputError
+from jax_kdpr.mask_layout import Layout, pick
+from jax_kdpr.physics.device import TURN, nearest_level, written_phases
+from jax_kdpr.physics.relief import turn_height
+
+SLM, HEIGHT, PHASE = "slm", "height", "phase"  # what the numbers of a file are
+CONJUGATE, DIRECT = "conjugate", "direct"
+BITS = (8, 10, 16)
+TIFF = (".tif", ".tiff")
+
+Plane = Float[np.ndarray, "h w"]
+Values = Shaped[np.ndarray, "h w"]
+
+
+class Coding(NamedTuple):
+    """From phases to the numbers of a file."""
+
+    kind: str  # SLM, HEIGHT or PHASE (radians)
+    sign: str = CONJUGATE
+    bits: int = 8  # slm: gray levels are 0 to 2^bits - 1
+    gray_2pi: int = 256  # slm: gray level of one turn, which is level 0 again
+    falling: bool = False  # slm: the largest level is phase 0, and phase falls with the level
+    table: tuple[float, ...] = ()  # slm: measured phase of each level, in place of the two above
+    wavelength: float = 0.0  # height: metres
+    index: float | None = None  # height: of the material; None in reflection
+    levels: int = 0  # height: etch levels on the circle; 0: any height
+
+
+class MaskFile(NamedTuple):
+    """What a file and its sidecar say."""
+
+    numbers: list[int]  # of the masks in it
+    phases: Float[np.ndarray, "k h w"]  # phi of e^{-j phi}, [0, 2 pi)
+    sidecar: dict[str, Any]
+    changed: bool  # since it was exported
+
+
+def gray_phases(coding: Coding) -> Float[np.ndarray, "n"]:
+    """Returns the phase in radians that the panel adds at each gray level that is written.
+
+    On a panel of more than one turn these are the levels of the first one: with N = gray_2pi
+    they are 2 pi / N apart, and level N would be level 0 again.
+    """
+    if coding.table:
+        return np.asarray(coding.table, float)
+    count = min(coding.gray_2pi, 2**coding.bits)
+    phases = TURN * np.arange(count) / coding.gray_2pi
+    return phases[::-1] if coding.falling else phases
+
+
+def encode(phases: Plane, coding: Coding) -> Values:
+    """Returns the numbers that stand for a mask: uint8 or uint16 levels, metres or radians.
+
+    Levels are the nearest on the circle. Heights and phases are float32, of phases in [0, 2 pi).
+    """
+    shown = np.mod(-phases if coding.sign == CONJUGATE else phases, TURN)
+    if coding.kind == SLM:
+        levels = nearest_level(jnp.asarray(shown, jnp.float32)[None], gray_phases(coding))[0]
+        return np.asarray(levels, np.uint8 if coding.bits == 8 else np.uint16)
+    if coding.kind == HEIGHT:
+        if coding.levels:
+            wanted = jnp.asarray(shown, jnp.float32)[None]
+            shown = np.asarray(written_phases(wanted, levels=coding.levels)[0], float)
+        turn = turn_height(wavelength=coding.wavelength, index=coding.index)
+        return _below(shown * (turn / TURN), turn)
+    return _below(shown, TURN)
+
+
+def decode(values: Values, coding: Coding) -> Plane:
+    """Returns the mask phases phi, in [0, 2 pi), that the numbers of a file stand for.
+
+    Raises:
+        InputError: If a gray level has no phase.
+    """
+    if coding.kind == SLM:
+        if values.dtype.kind not in "ui":
+            raise InputError(f"expected integer gray levels, got {values.dtype}")
+        top = len(coding.table) or 2**coding.bits
+        if values.max() >= top:
+            raise InputError(f"expected gray levels up to {top - 1}, got {values.max()}")
+        if coding.table:
+            shown = np.array(coding.table)[values]
+        elif coding.falling:
+            largest = min(coding.gray_2pi, 2**coding.bits) - 1
+            shown = TURN * (largest - values.astype(float)) / coding.gray_2pi
+        else:
+            shown = TURN * values.astype(float) / coding.gray_2pi
+    else:
+        shown = values.astype(float)
+        if coding.kind == HEIGHT:
+            shown *= TURN / turn_height(wavelength=coding.wavelength, index=coding.index)
+    return np.mod(-shown if coding.sign == CONJUGATE else shown, TURN)
+
+
+def circle_distance(
+    one: Float[np.ndarray, "*k h w"], other: Float[np.ndarray, "*k h w"]
+) -> Float[np.ndarray, "*k h w"]:
+    """Returns the distance of two phases on the circle, in [0, pi] radians."""
+    return np.abs(np.mod(one - other + math.pi, TURN) - math.pi)
+
+
+def file_bytes(values: Shaped[np.ndarray, "*k h w"], suffix: str) -> bytes:
+    """Returns a file's content: .png, .tiff, .npy or .csv (no header, one line a row)."""
+    buffer = io.BytesIO()
+    match suffix:
+        case ".png":
+            Image.fromarray(np.ascontiguousarray(values)).save(buffer, format="PNG")
+        case ".tiff":
+            tifffile.imwrite(buffer, np.ascontiguousarray(values), photometric="minisblack")
+        case ".npy":
+            np.save(buffer, np.ascontiguousarray(values))
+        case ".csv":
+            np.savetxt(buffer, values, delimiter=",", fmt="%.9g")  # exact for float32
+        case _:
+            raise ValueError(f"suffix: expected .png, .tiff, .npy or .csv, got {suffix!r}")
+    return buffer.getvalue()
+
+
+def sidecar_path(path: Path) -> Path:
+    """Returns where the sidecar of a mask file lies."""
+    return path.with_suffix(".json")
+
+
+def read_mask_file(path: Path) -> MaskFile:
+    """Reads masks back from a file, by what the sidecar beside it says.
+
+    Raises:
+        InputError: If one of the two is missing, damaged, or not what the other says.
+    """
+    sidecar = _read_sidecar(path)
+    try:
+        coding = _rebuilt(Coding, sidecar["coding"])
+        layout = _rebuilt(Layout, sidecar["layout"])
+        numbers, shape = sidecar["masks_in_file"], tuple(sidecar["mask_shape"])
+    except (KeyError, TypeError) as failure:
+        raise InputError(
+            f"{sidecar_path(path)}: no sidecar of a mask ({failure!r}); export it again"
+        ) from failure
+    planes = _read_values(path)
+    if planes.ndim == 2:
+        planes = planes[None]
+    if planes.ndim != 3 or len(planes) != len(numbers):
+        raise InputError(
+            f"{path}: expected {len(numbers)} mask(s), as its sidecar says, got shape "
+            f"{planes.shape}"
+        )
+    if not np.all(np.isfinite(planes)):
+        raise InputError(f"{path}: expected finite numbers, got NaN or infinity")
+    try:
+        phases = [decode(pick(plane, layout, shape), coding) for plane in planes]
+    except InputError as failure:
+        raise InputError(f"{path}: {failure}") from failure
+    changed = hashlib.sha256(path.read_bytes()).hexdigest() != sidecar.get("sha256")
+    return MaskFile(numbers, np.stack(phases), sidecar, changed)
+
+
+def _below(values: Plane, limit: float) -> Plane:
+    """As float32; what rounds up to the limit, where the circle closes, is 0."""
+    rounded = values.astype(np.float32)
+    return np.where(rounded >= np.float32(limit), np.float32(0), rounded)
+
+
+def _rebuilt(kind: Any, values: dict[str, Any]) -> Any:
+    """A NamedTuple from JSON, which knows lists only."""
+    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+def _read_sidecar(path: Path) -> dict[str, Any]:
+    sidecar = sidecar_path(path)
+    try:
+        return json.loads(sidecar.read_text())
+    except (OSError, ValueError) as failure:
+        raise InputError(
+            f"{sidecar}: the sidecar of {path} cannot be read ({failure}); keep it beside the "
+            "file, under the same name"
+        ) from failure
+
+
+def _read_values(path: Path) -> np.ndarray:
+    suffix = path.suffix.lower()
+    try:
+        if suffix == ".npy":
+            return np.load(path, allow_pickle=False)
+        if suffix == ".csv":
+            return np.loadtxt(path, delimiter=",", ndmin=2)
+        if suffix in TIFF:
+            return tifffile.imread(path)
+        with Image.open(path) as opened:
+            return _gray(np.asarray(opened))
+    except Exception as failure:  # decoders of damaged files raise many kinds
+        raise InputError(f"{path}: cannot be read as a mask ({failure})") from failure
+
+
+def _gray(pixels: np.ndarray) -> np.ndarray:
+    """The one plane of an image whose colours are equal: some tools save gray so."""
+    if pixels.ndim == 3:
+        if np.any(pixels[..., :3] != pixels[..., :1]):
+            raise ValueError("its colours differ")
+        return pixels[..., 0]
+    return pixels

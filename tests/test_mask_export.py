@@ -1,0 +1,458 @@
+"""Masks of a trained run as files, and what their verification finds in files that are wrong."""
+
+import json
+import math
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from helpers import image_config, rejection
+from PIL import Image
+
+from jax_kdpr import evaluation, run_folder, scoring
+from jax_kdpr.config import Config, PropagationKind, Regime, scene_arguments, system_arguments
+from jax_kdpr.export_plan import Request, plan_export
+from jax_kdpr.exporting import export_masks, sentences
+from jax_kdpr.lookup import device_table, read_table
+from jax_kdpr.mask_files import circle_distance, read_mask_file
+from jax_kdpr.mask_verification import explain, find_mistake, verify_files
+from jax_kdpr.physics.masks import init_phases
+from jax_kdpr.systems import make_system
+from jax_kdpr.trained import Trained, load_trained, run_keys
+from jax_kdpr.training import loop
+
+SIZE = 16
+PANEL = (40, 60)
+
+
+@pytest.fixture(scope="module")
+def trained(teacher) -> Trained:
+    return load_trained(teacher, run_folder.read_config(teacher))
+
+
+@pytest.fixture(scope="module")
+def phases(trained) -> np.ndarray:
+    return np.asarray(trained.variables[0]["phases"])
+
+
+@pytest.fixture
+def export(teacher, trained, phases, tmp_path):
+    """export(format, **options) -> files of the teacher's three masks."""
+
+    def write(format="slm", output=tmp_path, **options) -> list[Path]:
+        plan = plan_export(Request(format, **options), run_folder.read_config(teacher))
+        return export_masks(plan, phases, trained, workdir=teacher, output=output)
+
+    return write
+
+
+def tiny(**device) -> Config:
+    config = Config()
+    config.data.size = SIZE
+    for name, value in device.items():
+        setattr(config.device, name, value)
+    return config
+
+
+def refusal(format="slm", config=None, **options) -> str:
+    return rejection(plan_export, Request(format, **options), config or tiny())
+
+
+# What may be asked for.
+
+
+@pytest.mark.parametrize(
+    ("request_", "says"),
+    [
+        ({"format": "npy", "panel": PANEL}, ["--panel", "--format slm", "npy"]),
+        ({"format": "height", "bits": 10}, ["--bits", "--format slm", "height"]),
+        ({"index": 1.5}, ["--index", "--format height", "slm"]),
+        ({"format": "csv", "stack": True}, ["--stack", "npy or tiff"]),
+        ({"format_file": "npy"}, ["--format_file", "png or tiff", "npy"]),
+        ({"bits": 12}, ["--bits", "8, 10 or 16", "12"]),
+        ({"gray_2pi": 1}, ["--gray_2pi", "at least 2"]),
+        ({"panel": (15, 60)}, ["--panel", "16x16", "15x60"]),
+        ({"panel": PANEL, "magnify": 3}, ["--panel", "48x48", "40x60"]),
+        ({"mask_pitch": 20e-6, "pixel_pitch": 8e-6}, ["--mask_pitch", "2.5 times", "--magnify"]),
+        ({"mask_pitch": 4e-6, "pixel_pitch": 8e-6}, ["--mask_pitch", "0.5 times"]),
+        ({"mask_pitch": 16e-6}, ["--pixel_pitch", "--magnify"]),
+        (
+            {"mask_pitch": 16e-6, "pixel_pitch": 8e-6, "magnify": 3},
+            ["--magnify", "give 2", "got 3"],
+        ),
+        ({"magnify": -2}, ["--magnify", "at least 1", "-2"]),
+        ({"rotate": 45}, ["--rotate", "90", "45"]),
+        ({"tile": True}, ["--tile", "--panel"]),
+        ({"panel": PANEL, "tile": True, "background": 7}, ["--background", "--tile"]),
+        ({"panel": PANEL, "background": 256}, ["--background", "[0, 255]", "256"]),
+        ({"wavelength": -1.0}, ["--wavelength"]),
+        ({"format": "height", "index": 1.5}, ["--wavelength", "635e-9"]),
+        ({"format": "height", "wavelength": 6e-7}, ["--index", "--reflection", "neither"]),
+        (
+            {"format": "height", "wavelength": 6e-7, "index": 1.5, "reflection": True},
+            ["--index", "both"],
+        ),
+        ({"format": "height", "wavelength": 6e-7, "index": 0.9}, ["--index", "above 1"]),
+        (
+            {"format": "height", "wavelength": 6e-7, "reflection": True, "levels": 1},
+            ["--levels", "at least 2"],
+        ),
+    ],
+)
+def test_requests_that_are_refused(request_, says):
+    message = refusal(**request_)
+    assert [words for words in says if words not in message] == [], message
+
+
+def test_a_table_leaves_no_place_for_other_levels(tmp_path):
+    path = tmp_path / "slm.csv"
+    path.write_text("0,0\n1,1\n3,2")
+    assert "got 3 in place of 2" in refusal(table=str(path))
+    path.write_text("".join(f"{gray},{gray / 100}\n" for gray in range(300)))
+    assert "--bits 10" in refusal(table=str(path))
+    path.write_text("0,0\n1,1\n2,2")
+    assert "--table" in refusal(table=str(path), falling=True)
+    assert "device.table" in refusal(config=tiny(table=(0.0, 1.0)), gray_2pi=217)
+
+
+def test_lengths_of_the_run_are_taken_and_not_contradicted():
+    config = tiny()
+    config.propagation.kind = PropagationKind.FRESNEL
+    config.propagation.wavelength, config.propagation.pitch = 635e-9, 16e-6
+    plan = plan_export(Request("slm", pixel_pitch=8e-6), config)
+    assert (plan.wavelength, plan.mask_pitch, plan.layout.magnify) == (635e-9, 16e-6, 2)
+    message = refusal(config=config, wavelength=532e-9)
+    assert "--wavelength" in message and "6.35e-07" in message
+
+
+# Files and what is said of them.
+
+
+def test_the_panel_does_to_light_what_the_operator_does(export, phases):
+    paths = export(panel=PANEL, magnify=2, background=200)
+    assert [path.name for path in paths] == ["slm-0.png", "slm-1.png", "slm-2.png"]
+    for path, mask in zip(paths, phases, strict=True):
+        with Image.open(path) as opened:
+            panel = np.asarray(opened)
+        assert panel.shape == PANEL and panel[0, 0] == 200
+        shown = panel[4:36, 14:46]
+        light = np.exp(2j * np.pi * shown / 256)  # a panel adds phase: e^{+j p}
+        operator = np.repeat(np.repeat(np.exp(-1j * mask), 2, axis=0), 2, axis=1)
+        assert np.abs(np.angle(light / operator)).max() < math.pi / 256 + 1e-5
+
+
+def test_the_sidecar_states_every_convention(export, trained, teacher):
+    path = export(panel=PANEL, bits=10, falling=True, sign="direct", flip_vertical=True, rotate=90)[
+        1
+    ]
+    sidecar = json.loads(path.with_suffix(".json").read_text())
+    assert sidecar["masks_in_file"] == [1] and sidecar["masks_of_run"] == 3
+    assert sidecar["file_shape"] == list(PANEL) and sidecar["data_type"] == "uint16"
+    assert sidecar["corner"] == [12, 22]
+    assert sidecar["run"]["checkpoint_digest"] == trained.digest
+    assert sidecar["run"]["folder"] == str(teacher)
+    assert sidecar["provenance"]["versions"]["jax_kdpr"]
+    assert 0 < sidecar["largest_phase_error_rad"] <= math.pi / 1024 + 1e-5
+    for words in [
+        "10 bits, 0 to 1023, right-justified in 16-bit pixels",
+        "p = 2 pi (1023 - g) / 1024",
+        "p = phi",
+        "top and bottom exchanged, then turned 90 degrees counter-clockwise",
+        "Row 0 is the top row",
+        "row 12, column 22",
+        "No correction included",
+    ]:
+        assert words in sidecar["about"], sidecar["about"]
+
+
+def test_words_for_a_relief():
+    request = Request("height", wavelength=635e-9, index=1.46, levels=8)
+    words = sentences(plan_export(request, tiny()), (SIZE, SIZE))
+    assert "h = p lambda / (2 pi (n - 1)), n = 1.46" in words
+    assert "[0, 1.38e-06) m" in words and "8 levels" in words
+
+
+@pytest.mark.parametrize("format", ["npy", "tiff"])
+def test_a_stack_holds_all_masks(export, phases, format):
+    (path,) = export(format, stack=True)
+    found = read_mask_file(path)
+    assert path.name == f"phases.{format}" and found.numbers == [0, 1, 2]
+    assert circle_distance(found.phases, phases.astype(float)).max() < 2e-6
+
+
+def test_a_relief_reports_feature_and_step(export):
+    path = export("height", wavelength=600e-9, index=1.5, levels=2, mask_pitch=10e-6)[0]
+    relief = json.loads(path.with_suffix(".json").read_text())["relief"]
+    # Two levels, half a turn apart: lambda / (2 (n - 1)).
+    assert relief["largest_height_m"] == pytest.approx(600e-9, rel=1e-6)
+    assert relief["largest_step_m"] == pytest.approx(600e-9, rel=1e-6)
+    assert relief["smallest_feature_m"] == relief["smallest_feature_pixels"] * 10e-6
+
+
+def shown_by(config: Config) -> tuple[Trained, np.ndarray]:
+    """A system that was not trained at all, and what its device shows."""
+    system = make_system(**system_arguments(config))
+    start = init_phases(
+        jax.random.key(0), snapshots=1, height=config.data.size, width=config.data.size
+    )
+    return Trained(system, ({}, {}), "digest", 0), np.asarray(system.camera.written(start))
+
+
+def lands(config: Config, output: Path, **options) -> tuple[Path, np.ndarray]:
+    trained, wanted = shown_by(config)
+    plan = plan_export(Request(**{"format": "slm", **options}), config)
+    (path,) = export_masks(plan, wanted, trained, workdir=output / "run", output=output)
+    return path, wanted
+
+
+@pytest.mark.parametrize("sign", ["conjugate", "direct"])
+def test_levels_of_the_run_are_landed_on_exactly(tmp_path, sign):
+    path, wanted = lands(tiny(levels=16), tmp_path, sign=sign)
+    levels = np.asarray(Image.open(path))
+    assert set(np.unique(levels)) <= set(range(0, 256, 16))
+    assert circle_distance(read_mask_file(path).phases, wanted.astype(float)).max() < 1e-5
+    message = rejection(lands, tiny(levels=10), tmp_path / "new", sign=sign)
+    assert "device.levels = 10" in message and "--gray_2pi" in message
+    assert not (tmp_path / "new").exists()
+    path, wanted = lands(tiny(levels=10), tmp_path / "other", sign=sign, gray_2pi=250)
+    assert set(np.unique(np.asarray(Image.open(path)))) <= set(range(0, 250, 25))
+
+
+@pytest.mark.parametrize("sign", ["conjugate", "direct"])
+def test_the_table_of_the_run_gives_its_own_gray_levels(tmp_path, sign):
+    table = tuple(np.random.default_rng(0).uniform(0, 5.5, 40).tolist())
+    path, wanted = lands(tiny(table=table), tmp_path, sign=sign)
+    levels = np.asarray(Image.open(path))
+    np.testing.assert_allclose(np.array(table)[levels], wanted[0], atol=1e-6)
+    assert circle_distance(read_mask_file(path).phases, wanted.astype(float)).max() < 1e-5
+
+
+def test_a_measured_table_serves_training_and_export(tmp_path):
+    file = tmp_path / "slm.csv"
+    adds = np.random.default_rng(0).uniform(0, 5.5, 40)
+    file.write_text("".join(f"{gray},{phase}\n" for gray, phase in enumerate(adds)))
+    trained_on = device_table(file)
+    path, wanted = lands(tiny(table=trained_on), tmp_path / "a", table=str(file))
+    light = np.exp(1j * adds[np.asarray(Image.open(path))])
+    np.testing.assert_allclose(light, np.exp(-1j * wanted[0]), atol=1e-5)
+    # Trained on what the panel adds as if it were taken away: the default sign would be wrong.
+    message = rejection(lands, tiny(table=read_table(file)), tmp_path / "b", table=str(file))
+    assert "lookup.device_table" in message and "--sign direct" in message
+    lands(tiny(table=read_table(file)), tmp_path / "b", table=str(file), sign="direct")
+    # Ideal levels are on no measured panel: the nearest must do.
+    path, wanted = lands(tiny(levels=16), tmp_path / "c", table=str(file))
+    error = json.loads(path.with_suffix(".json").read_text())["largest_phase_error_rad"]
+    assert 0.01 < error < math.pi
+
+
+def test_files_of_others_stay(export, trained, phases, tmp_path):
+    export("npy", stack=True)
+    export("npy", stack=True)  # the same run again
+    path = tmp_path / "phases.npy"
+    before = path.read_bytes()
+    plan = plan_export(Request("npy", stack=True), tiny())
+    other = trained._replace(digest="another")
+    arguments = {"workdir": tmp_path / "other", "output": tmp_path}
+    message = rejection(export_masks, plan, phases + 1, other, **arguments)
+    assert "belongs to the run" in message and "--output" in message
+    path.with_suffix(".json").unlink()
+    assert "no sidecar" in rejection(export_masks, plan, phases + 1, other, **arguments)
+    assert path.read_bytes() == before
+    arguments["output"] = path / "below"
+    assert "no folder" in rejection(export_masks, plan, phases, other, **arguments)
+    assert [file.name for file in tmp_path.iterdir()] == ["phases.npy"]
+
+
+# Verification.
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"format": "slm", "panel": PANEL, "magnify": 2, "rotate": 270, "flip_horizontal": True},
+        {"format": "slm", "panel": PANEL, "tile": True, "sign": "direct", "falling": True},
+        {"format": "height", "wavelength": 6e-7, "index": 1.5},
+        {"format": "csv"},
+    ],
+)
+def test_a_good_file_loses_next_to_nothing(export, teacher, options):
+    verdict = verify_files(teacher, export(**options))
+    assert abs(verdict.loss) < 0.05
+    assert verdict.found == pytest.approx(verdict.trained - verdict.loss, abs=1e-4)
+    assert verdict.mistake == "" and verdict.notes == []
+
+
+def test_psnr_of_the_trained_masks_is_that_of_the_evaluation(export, teacher, trained):
+    config, dataset, subject, batch_size, mesh = scoring.load_subject(teacher)
+    scores = evaluation.score_test_images(
+        subject,
+        dataset,
+        size=SIZE,
+        scene=scene_arguments(config),
+        batch_size=batch_size,
+        key=run_keys(config.seed).evaluation,
+        mesh=mesh,
+    )
+    verdict = verify_files(teacher, export("npy", stack=True))
+    wanted = evaluation.summarise(scores[evaluation.RECOVERED])
+    assert verdict.images == wanted.images == len(dataset.test)
+    assert verdict.trained == pytest.approx(wanted.psnr, abs=1e-3)
+
+
+def edited(path: Path, change) -> Path:
+    """Applies change(levels) -> levels to a panel file; its sidecar stays."""
+    with Image.open(path) as opened:
+        levels = np.asarray(opened).copy()
+    Image.fromarray(change(levels).astype(np.uint8)).save(path)
+    return path
+
+
+MISTAKES = {
+    "of the wrong sign": lambda levels: -levels.astype(int) % 256,
+    "flipped vertically": lambda levels: levels[::-1],
+    "flipped horizontally": lambda levels: levels[:, ::-1],
+    "transposed": lambda levels: levels.T,
+    "turned by 180 degrees": lambda levels: levels[::-1, ::-1],
+    "turned by 90 degrees counter-clockwise": np.rot90,
+    "of the wrong sign and flipped vertically": lambda levels: (-levels.astype(int) % 256)[::-1],
+    "moved by 2 rows and -1 columns": lambda levels: np.roll(levels, (2, -1), axis=(0, 1)),
+    # Written for a panel that has 2 pi at level 200.
+    "0.78 times what they should be (gray level at 2 pi": lambda levels: (
+        levels.astype(int) * 200 / 256
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes_are_found_and_named(export, teacher, mistake):
+    paths = [edited(path, MISTAKES[mistake]) for path in export()]
+    # A run as short as this one may lose little: it looks for the mistake all the same.
+    verdict = verify_files(teacher, paths, max_loss=-math.inf)
+    assert verdict.found != verdict.trained
+    assert verdict.mistake.startswith(mistake), verdict
+    assert abs(verdict.mended - verdict.trained) < 0.1
+    assert all("changed after its export" in note for note in verdict.notes)
+    assert f"{verdict.mended:.2f} dB" in explain(verdict)
+
+
+def test_one_file_of_three_is_judged_alone(export, teacher):
+    path = edited(export()[1], lambda levels: levels[::-1])
+    verdict = verify_files(teacher, [path], max_loss=-math.inf)
+    assert verdict.mistake == "flipped vertically"
+    assert abs(verdict.mended - verdict.trained) < 0.05
+
+
+def test_another_mask_is_no_mistake_of_this_one(phases):
+    other = np.random.default_rng(5).uniform(0, 2 * np.pi, phases.shape)
+    mistake, left = find_mistake(other, phases.astype(float))
+    assert mistake == ""
+    np.testing.assert_array_equal(left, other)
+
+
+def test_files_that_do_not_belong_to_the_run_are_refused(export, teacher, tmp_path):
+    config = tiny()
+    config.data.size = 32
+    path, _ = lands(config, tmp_path / "larger")
+    assert "16x16" in rejection(verify_files, teacher, [path])
+    first, second, _ = export()
+    assert "mask 0" in rejection(verify_files, teacher, [first, first])
+    sidecar = json.loads(second.with_suffix(".json").read_text())
+    second.with_suffix(".json").write_text(json.dumps(sidecar | {"masks_in_file": [3]}))
+    assert "holds mask 3" in rejection(verify_files, teacher, [second])
+    Image.fromarray(np.zeros((15, 16), np.uint8)).save(first)
+    message = rejection(verify_files, teacher, [first])
+    assert "16x16 pixels" in message and "15x16" in message
+
+
+def test_what_is_right_has_no_mistake(phases):
+    exact = phases.astype(float)
+    assert find_mistake(exact + 1.0, exact)[0] == ""  # a constant phase is in no intensity
+
+
+def test_a_file_of_another_checkpoint_is_noted(export, teacher):
+    (path,) = export("npy", stack=True)
+    sidecar = json.loads(path.with_suffix(".json").read_text())
+    sidecar["run"]["checkpoint_digest"] = "another"
+    path.with_suffix(".json").write_text(json.dumps(sidecar))
+    (note,) = verify_files(teacher, [path]).notes
+    assert "another checkpoint" in note
+
+
+def test_too_few_levels_are_said_to_be_the_cause(export, teacher):
+    paths = export("height", wavelength=6e-7, index=1.5, levels=4)
+    verdict = verify_files(teacher, paths, max_loss=-math.inf)
+    assert verdict.mistake == ""
+    assert math.pi / 4 - 0.02 < verdict.rounding <= math.pi / 4 + 1e-5
+    assert "up to 0.79 rad off" in explain(verdict) or "up to 0.78 rad off" in explain(verdict)
+    assert "another look-up table" in explain(verdict._replace(rounding=0.01))
+
+
+@pytest.mark.slow
+def test_crosstalk_of_the_run_acts_on_what_the_file_holds(image_folder, tmp_path):
+    config = image_config(
+        image_folder, device__levels=8, device__superpixel=2, device__crosstalk=0.5
+    )
+    config.regime, config.train.epochs = Regime.E2E, 1
+    loop.train(config, tmp_path / "run")
+    trained = load_trained(tmp_path / "run", config)
+    wanted = np.asarray(trained.system.camera.written(trained.variables[0]["phases"]))
+    plan = plan_export(Request("slm", magnify=2), config)
+    paths = export_masks(plan, wanted, trained, workdir=tmp_path / "run", output=tmp_path / "out")
+    assert abs(verify_files(tmp_path / "run", paths).loss) < 1e-3
+
+
+# The command.
+
+
+def command(*arguments: str):
+    return subprocess.run(
+        [sys.executable, "-m", "jax_kdpr.export_mask", *arguments], capture_output=True, text=True
+    )
+
+
+@pytest.mark.slow
+def test_export_and_verification_as_a_user_runs_them(teacher, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(teacher, run)
+    slm = ("--workdir", str(run), "--format", "slm", "--panel", "40x60", "--verify")
+    done = command(*slm)
+    assert done.returncode == 0, done.stderr
+    assert "loss" in done.stdout and "No correction included" in done.stdout
+    files = sorted((run / "export").iterdir())
+    assert [file.name for file in files] == [
+        f"slm-{k}.{suffix}" for k in range(3) for suffix in ("json", "png")
+    ]
+    for path in files[1::2]:
+        edited(path, lambda levels: levels[::-1])
+    verify = ("--workdir", str(run), "--verify_file", *map(str, files[1::2]))
+    done = command(*verify)
+    assert done.returncode == 1, done.stdout
+    last = done.stderr.strip().splitlines()[-1]
+    assert "flipped vertically" in last and "verification failed" in last
+    assert command(*verify, "--max_loss", "100").returncode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--format", "gds"), "--format"),
+        ((), "--format"),
+        (("--format", "slm", "--panel", "1080"), "HEIGHTxWIDTH"),
+        (("--format", "slm", "--images", "5"), "--verify"),
+        (("--format", "height", "--index", "1.5"), "--wavelength"),
+        (("--verify_file", "none.png", "--sign", "direct"), "--sign"),
+        (("--verify_file", "none.png"), "none.json"),
+    ],
+)
+def test_bad_command_lines_are_one_line(teacher, arguments, says):
+    before = sorted(teacher.rglob("*"))
+    done = command("--workdir", str(teacher), *arguments)
+    assert done.returncode == 2
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("error: ") and says in line
+    assert sorted(teacher.rglob("*")) == before

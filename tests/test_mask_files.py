@@ -1,0 +1,299 @@
+"""From phases to files and back: values from the formulae of panels and reliefs; round trips."""
+
+import itertools
+import json
+import math
+
+import numpy as np
+import pytest
+import tifffile
+from helpers import rejection
+from PIL import Image
+
+from jax_kdpr.mask_files import (
+    Coding,
+    circle_distance,
+    decode,
+    encode,
+    file_bytes,
+    gray_phases,
+    read_mask_file,
+)
+from jax_kdpr.mask_layout import Layout, corner, pick, place
+from jax_kdpr.physics.relief import largest_step, smallest_feature, turn_height
+
+TURN = 2 * math.pi
+# Neither monotone nor a whole turn: 0.2 to 5.1 radians.
+MEASURED = tuple((0.2 + 4.9 * np.random.default_rng(3).permutation(200) / 199).tolist())
+
+
+def random_mask(height=6, width=5) -> np.ndarray:
+    # Beyond one turn on both sides, as trained phases are.
+    return np.random.default_rng(0).uniform(-7, 13, (height, width))
+
+
+def transmittance(phases) -> np.ndarray:
+    return np.exp(-1j * np.asarray(phases))
+
+
+# Levels.
+
+
+@pytest.mark.parametrize("bits", [8, 10, 16])
+@pytest.mark.parametrize("sign", ["conjugate", "direct"])
+@pytest.mark.parametrize("falling", [False, True])
+def test_levels_divide_the_circle(bits, sign, falling):
+    coding = Coding("slm", sign, bits=bits, gray_2pi=2**bits, falling=falling)
+    mask = random_mask(40, 40)
+    levels = encode(mask, coding)
+    assert levels.dtype == (np.uint8 if bits == 8 else np.uint16)
+    assert levels.max() < 2**bits  # right-justified where the container is larger
+    # The panel adds 2 pi g / 2^bits, or as slmsuite has it 2 pi (2^bits - 1 - g) / 2^bits.
+    shown = (
+        (2**bits - 1 - levels.astype(float) if falling else levels.astype(float)) * TURN / 2**bits
+    )
+    light = np.exp(1j * shown) if sign == "conjugate" else np.exp(-1j * shown)
+    assert np.abs(np.angle(light / transmittance(mask))).max() < math.pi / 2**bits + 3e-6
+    assert circle_distance(decode(levels, coding), mask).max() < math.pi / 2**bits + 3e-6
+
+
+@pytest.mark.parametrize("gray_2pi", [256, 217])
+def test_just_below_a_turn_is_level_0(gray_2pi):
+    coding = Coding("slm", "direct", gray_2pi=gray_2pi)
+    step = TURN / gray_2pi
+    phases = np.array([[TURN - 1e-6, TURN - 0.51 * step, TURN - 0.49 * step, 0.51 * step, -1e-9]])
+    assert encode(phases, coding).tolist() == [[0, gray_2pi - 1, 0, 1, 0]]
+
+
+def test_a_turn_may_end_below_or_above_the_last_level():
+    below, above = (gray_phases(Coding("slm", gray_2pi=turn)) for turn in (217, 320))
+    assert len(below) == 217 and len(above) == 256
+    np.testing.assert_allclose([below[1], above[255]], [TURN / 217, 255 * TURN / 320])
+    # 0.8 of a turn: what lies in the gap goes to its nearer end.
+    levels = encode(np.array([[0.85, 0.95]]) * TURN, Coding("slm", "direct", gray_2pi=320))
+    assert levels.tolist() == [[255, 0]]
+
+
+@pytest.mark.parametrize("sign", ["conjugate", "direct"])
+def test_a_measured_table_gives_the_nearest_phase_on_the_circle(sign):
+    mask = random_mask(30, 30)
+    coding = Coding("slm", sign, table=MEASURED)
+    wanted = (-mask if sign == "conjugate" else mask)[..., None]
+    distance = np.abs(np.angle(np.exp(1j * (wanted - np.array(MEASURED)))))
+    chosen = encode(mask, coding)
+    found = np.take_along_axis(distance, chosen[..., None].astype(int), axis=-1)[..., 0]
+    np.testing.assert_allclose(found, distance.min(axis=-1), atol=1e-5)
+    np.testing.assert_allclose(circle_distance(decode(chosen, coding), mask), found, atol=1e-9)
+
+
+def test_levels_that_are_on_the_panel_come_back_as_they_are():
+    levels = np.random.default_rng(1).permutation(200).reshape(10, 20)
+    for sign, factor in (("conjugate", -1), ("direct", 1)):
+        coding = Coding("slm", sign, table=MEASURED)
+        np.testing.assert_array_equal(encode(factor * np.array(MEASURED)[levels], coding), levels)
+
+
+def test_levels_without_a_phase_are_refused():
+    table = Coding("slm", table=MEASURED)
+    assert "up to 199, got 200" in rejection(decode, np.array([[3, 200]], np.uint8), table)
+    assert "integer" in rejection(decode, np.array([[0.5]]), table)
+
+
+# Heights.
+
+
+def test_height_of_a_turn():
+    assert turn_height(wavelength=635e-9, index=1.46) == pytest.approx(635e-9 / 0.46)
+    assert turn_height(wavelength=635e-9) == pytest.approx(635e-9 / 2)
+    phases = np.array([[0.0, 1.0, 3.0, 6.28]])
+    glass = Coding("height", "direct", wavelength=635e-9, index=1.46)
+    mirror = Coding("height", "direct", wavelength=635e-9)
+    h_glass, h_mirror = encode(phases, glass), encode(phases, mirror)
+    np.testing.assert_allclose(h_glass, phases * 635e-9 / (TURN * 0.46), rtol=1e-6)
+    np.testing.assert_allclose(h_mirror, phases * 635e-9 / (2 * TURN), rtol=1e-6)
+
+
+def test_thicker_is_more_phase_added():
+    coding = Coding("height", wavelength=635e-9, index=1.46)
+    mask = random_mask()
+    heights = encode(mask, coding).astype(float)
+    assert 0 <= heights.min() and heights.max() < 635e-9 / 0.46
+    light = np.exp(1j * TURN * (1.46 - 1) * heights / 635e-9)
+    np.testing.assert_allclose(light, transmittance(mask), atol=2e-6)
+
+
+def test_etch_levels_are_distinct_heights_on_the_circle():
+    coding = Coding("height", "direct", wavelength=1e-6, index=1.5, levels=4)
+    phases = np.array([[0.1, 0.9, 2.3, 3.3, 4.6, 6.2]])
+    np.testing.assert_allclose(
+        encode(phases, coding), np.array([[0, 1, 1, 2, 3, 0]]) * 2e-6 / 4, rtol=1e-6
+    )
+
+
+def test_features_and_steps_of_a_relief():
+    plane = np.array([[0, 0, 0, 1], [0, 0, 0, 1], [2, 2, 2, 2], [2, 2, 2, 2]], float)
+    assert smallest_feature(plane) == 1  # the last column's run in a row
+    assert smallest_feature(plane[:, :3]) == 2
+    assert smallest_feature(np.zeros((3, 5))) == 3
+    assert largest_step(plane) == 2
+    assert largest_step(np.array([[0.0, 5.0], [1.0, 1.0]])) == 5
+
+
+# Layout.
+
+
+def test_orientation_is_stated_row_0_at_the_top():
+    mask = np.array([[1, 2, 3], [4, 5, 6]])
+    assert place(mask, Layout(flip_vertical=True)).tolist() == [[4, 5, 6], [1, 2, 3]]
+    assert place(mask, Layout(flip_horizontal=True)).tolist() == [[3, 2, 1], [6, 5, 4]]
+    assert place(mask, Layout(rotate=90)).tolist() == [[3, 6], [2, 5], [1, 4]]
+    # Flips come first.
+    assert place(mask, Layout(flip_vertical=True, rotate=90)).tolist() == [[6, 3], [5, 2], [4, 1]]
+
+
+def test_place_on_the_panel():
+    mask = np.array([[1, 2]])
+    centred = Layout(magnify=2, panel=(5, 6))
+    assert corner(mask.shape, centred) == (1, 1)
+    assert place(mask, centred, background=9).tolist() == [
+        [9, 9, 9, 9, 9, 9],
+        [9, 1, 1, 2, 2, 9],
+        [9, 1, 1, 2, 2, 9],
+        [9, 9, 9, 9, 9, 9],
+        [9, 9, 9, 9, 9, 9],
+    ]
+    assert place(mask, Layout(panel=(2, 5), tile=True)).tolist() == [[1, 2, 1, 2, 1]] * 2
+
+
+LAYOUTS = [
+    Layout(vertical, horizontal, rotate, magnify, panel, tile)
+    for vertical, horizontal, rotate in itertools.product(
+        (False, True), (False, True), (0, 90, 180, 270)
+    )
+    for magnify, panel, tile in [
+        (1, None, False),
+        (3, None, False),
+        (2, (21, 30), False),
+        (2, (21, 30), True),
+    ]
+]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_what_is_placed_is_found_again(layout):
+    mask = np.random.default_rng(0).integers(0, 256, (6, 5))
+    np.testing.assert_array_equal(pick(place(mask, layout, background=7), layout, (6, 5)), mask)
+
+
+def test_a_mask_that_does_not_lie_there_is_refused():
+    layout = Layout(magnify=3, panel=(40, 40))
+    pixels = place(np.arange(30).reshape(6, 5), layout)
+    assert "differ" in rejection(pick, np.roll(pixels, 1, axis=1), layout, (6, 5))
+    assert "40x40 pixels" in rejection(pick, pixels[:39], layout, (6, 5))
+    tiled = Layout(panel=(40, 40), tile=True)
+    pixels = place(np.arange(30).reshape(6, 5), tiled)
+    pixels[20, 20] += 1  # outside the first copy
+    assert "differ" in rejection(pick, pixels, tiled, (6, 5))
+    assert "30x40" in rejection(place, pixels, layout._replace(panel=(30, 40)))
+
+
+# Files.
+
+
+PLAIN = Layout()
+
+
+def save(path, masks, coding, layout=PLAIN):
+    """Writes masks [k h w] and the least that a sidecar must say."""
+    planes = np.stack([place(encode(mask, coding), layout) for mask in masks])
+    path.write_bytes(file_bytes(planes[0] if len(planes) == 1 else planes, path.suffix))
+    sidecar = {
+        "coding": coding._asdict(),
+        "layout": layout._asdict(),
+        "masks_in_file": list(range(len(masks))),
+        "mask_shape": list(masks[0].shape),
+    }
+    path.with_suffix(".json").write_text(json.dumps(sidecar))
+    return path
+
+
+PANEL = Layout(flip_horizontal=True, rotate=90, magnify=2, panel=(30, 40))
+FILES = {
+    "8 bit png": ("m.png", Coding("slm"), PANEL, math.pi / 256),
+    "10 bit png": ("m.png", Coding("slm", bits=10, gray_2pi=1024), PANEL, math.pi / 1024),
+    "16 bit png": ("m.png", Coding("slm", bits=16, gray_2pi=2**16), PANEL, math.pi / 2**16),
+    "10 bit tiff": ("m.tiff", Coding("slm", bits=10, gray_2pi=1024), PANEL, math.pi / 1024),
+    "falling": ("m.png", Coding("slm", falling=True), PANEL, math.pi / 256),
+    "table": ("m.png", Coding("slm", "direct", table=MEASURED), PANEL, 0.7),  # the gap's half
+    "height tiff": ("m.tiff", Coding("height", wavelength=6e-7, index=1.5), Layout(), 0),
+    "height csv": ("m.csv", Coding("height", "direct", wavelength=6e-7), Layout(rotate=180), 0),
+    "height npy": ("m.npy", Coding("height", wavelength=6e-7, index=2.0), Layout(), 0),
+    "etched": ("m.tiff", Coding("height", wavelength=6e-7, levels=16), Layout(), math.pi / 16),
+    "phase npy": ("m.npy", Coding("phase"), Layout(flip_vertical=True), 0),
+    "phase csv": ("m.csv", Coding("phase", "direct"), Layout(), 0),
+    "phase tiff": ("m.tiff", Coding("phase"), Layout(rotate=270), 0),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_file_and_sidecar_give_the_mask_back(tmp_path, name):
+    file, coding, layout, error = FILES[name]
+    mask = random_mask()
+    found = read_mask_file(save(tmp_path / file, mask[None], coding, layout))
+    assert found.numbers == [0] and found.phases.shape == (1, 6, 5)
+    assert circle_distance(found.phases[0], mask).max() < error + 3e-6
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".tiff"])
+@pytest.mark.parametrize("count", [1, 3])
+def test_stacks(tmp_path, suffix, count):
+    masks = np.stack([random_mask() + k for k in range(count)])
+    found = read_mask_file(save(tmp_path / f"m{suffix}", masks, Coding("phase")))
+    assert circle_distance(found.phases, masks).max() < 3e-6
+
+
+def test_phases_stay_below_a_turn_in_float32():
+    values = encode(np.array([[TURN - 1e-9, -1e-12, 1.0]]), Coding("phase", "direct"))
+    assert values.dtype == np.float32
+    assert values.tolist() == [[0, 0, 1]]
+
+
+def test_other_programs_see_what_is_meant(tmp_path):
+    mask = np.array([[0.0, TURN / 4], [TURN / 2, 3 * TURN / 4]])
+    coding = Coding("slm", "direct", bits=10, gray_2pi=1024)
+    png = save(tmp_path / "m.png", mask[None], coding)
+    tiff = save(tmp_path / "m.tiff", mask[None], coding)
+    csv = save(tmp_path / "m.csv", mask[None], Coding("phase", "direct"))
+    with Image.open(png) as opened:
+        assert opened.mode == "I;16" and np.asarray(opened).tolist() == [[0, 256], [512, 768]]
+    assert tifffile.imread(tiff).tolist() == [[0, 256], [512, 768]]
+    np.testing.assert_allclose(np.loadtxt(csv, delimiter=","), mask, rtol=1e-6)
+
+
+def test_gray_that_a_tool_saved_as_colours(tmp_path):
+    mask = random_mask()
+    path = save(tmp_path / "m.png", mask[None], Coding("slm"))
+    before = read_mask_file(path).phases
+    with Image.open(path) as opened:
+        pixels = np.asarray(opened.convert("RGB")).copy()
+    Image.fromarray(pixels).save(path)
+    np.testing.assert_array_equal(read_mask_file(path).phases, before)
+    pixels[0, 0, 1] ^= 1
+    Image.fromarray(pixels).save(path)
+    assert "colours differ" in rejection(read_mask_file, path)
+
+
+def test_damaged_files_are_one_line(tmp_path):
+    path = save(tmp_path / "m.npy", random_mask()[None], Coding("phase"))
+    values = np.load(path)
+    np.save(path, np.stack([values, values]))
+    assert "expected 1 mask(s)" in rejection(read_mask_file, path)
+    values[0, 0] = np.nan
+    np.save(path, values)
+    assert "NaN" in rejection(read_mask_file, path)
+    path.write_bytes(b"no array")
+    assert "cannot be read" in rejection(read_mask_file, path)
+    path.with_suffix(".json").write_text("{}")
+    assert "no sidecar of a mask" in rejection(read_mask_file, path)
+    path.with_suffix(".json").unlink()
+    assert "keep it beside" in rejection(read_mask_file, path)
