@@ -30,9 +30,12 @@ LAYERS = [
     ("training.preparation",),
     ("evaluation", "training.loop", "bench"),
     ("plots", "cli"),
-    ("scoring",),
+    ("scoring", "mask_analysis"),
     ("studies",),
-    ("train", "evaluate", "reconstruct", "export_mask", "benchmark", "study"),
+    (
+        *("train", "evaluate", "reconstruct", "export_mask", "benchmark", "study"),
+        *("ambiguity", "geometry"),
+    ),
 ]
 COMMANDS = LAYERS[-1]
 CONFIG_USERS = {
