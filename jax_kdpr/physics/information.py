@@ -101,7 +101,7 @@ def global_phase_direction(shape: tuple[int, ...], kind: str) -> Vector | None:
     return direction.ravel() / np.linalg.norm(direction)
 
 
-def singular_values(gram: Matrix, free: Vector | None) -> Vector:
+def singular_values(gram: Matrix, free: Vector | None) -> Float[np.ndarray, "values"]:
     """Returns the singular values of J, largest first, from its Gram matrix; not that of `free`.
 
     Values below about 1e-8 of the largest are rounding.
