@@ -12,6 +12,7 @@ independent phases for comparison. Writes ambiguity.md, ambiguity.json and ambig
 """
 
 import math
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -209,11 +210,10 @@ def report(results: dict[str, dict[str, Any]], subject: Subject) -> str:
             "largest.",
             "## Least error against photons a shot",
             markdown_table(["masks", "bound", *levels], bounds),
-            "As PSNR of the image (none: below 0 dB) and, of phases, rms in radians. No prior: "
-            "Cramer-Rao bound of unbiased estimates, global phase given. Prior: van Trees' bound "
-            "for Gaussian objects of the training images' mean and covariance, global phase not "
-            "given. Both are local: they know nothing of the false objects above."
-            + (estimated if probed else ""),
+            "As PSNR of the image (none: below 0 dB) and, of phases, rms in radians; the global "
+            "phase is given. No prior: Cramer-Rao bound of unbiased estimates. Prior: van Trees' "
+            "bound for Gaussian objects of the training images' mean and covariance. Both are "
+            "local: they know nothing of the false objects above." + (estimated if probed else ""),
         ]
     )
 
@@ -267,11 +267,12 @@ def _configs(workdirs: list[Path], files: list[Path]) -> tuple[Config, list[Conf
 
 
 def _named(paths: list[Path]) -> dict[str, Path]:
-    """Paths by their last part, or by all of them where two have the same."""
-    short = [path.resolve().name for path in paths]
-    return dict(
-        zip(short if len(set(short)) == len(short) else map(str, paths), paths, strict=True)
-    )
+    """Paths by what sets them apart: their last part, or where two share it, all below the root."""
+    full = [path.resolve() for path in paths]
+    if len({path.name for path in full}) == len(full):
+        return {path.name: path for path in full}
+    root = os.path.commonpath([path.parent for path in full])
+    return {str(path.relative_to(root)): path for path in full}
 
 
 def _read_masks(file: Path, config: Config) -> np.ndarray:

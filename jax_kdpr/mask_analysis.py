@@ -148,11 +148,11 @@ def bounds(
 ) -> Iterator[dict[str, Any]]:
     """Yields for each number of photons a frame the least error that an estimate can have.
 
-    "cramer_rao" is the median over scenes, of unbiased estimates without a prior, their global
-    phase taken from the truth. "bayesian" is van Trees' bound for objects of the training images'
-    mean and covariance; its global phase is the prior's to find. Each as rms of the image, as PSNR,
-    and where there are phases as rms in radians. "probe_error" is there where the traces were
-    estimated from random vectors: the relative standard error of the mean squares.
+    "cramer_rao" is the median over scenes, of unbiased estimates without a prior. "bayesian" is van
+    Trees' bound for Gaussian objects of the training images' mean and covariance. The global phase
+    is taken from the truth in both. Each as rms of the image, as PSNR, and where there are phases
+    as rms in radians. "probe_error" is there where the traces were estimated from random vectors:
+    the relative standard error of the mean squares.
     """
     measure = _measure(design, scene)
     free = information.global_phase_direction(images.shape[1:], scene["kind"])
@@ -174,7 +174,7 @@ def bounds(
             ]
             errors = [information.cramer_rao(one, free).reshape(shape) for one in informations]
             mean = np.mean(informations, axis=0)
-            bayesian = information.bayesian_bound(mean, precision).reshape(shape)
+            bayesian = information.bayesian_bound(mean, precision, free).reshape(shape)
             found: dict[str, Any] = {
                 "cramer_rao": _as_error(np.median(_per_channel(errors), axis=0), scene),
                 "bayesian": _as_error(_per_channel([bayesian])[0], scene),
@@ -202,7 +202,9 @@ def _probed_bounds(measure, images, weights, free, scene, prior) -> dict[str, An
         for product in products
     ]
     middle = sorted(each)[len(each) // 2]
-    bayesian = information.probed_bayesian_bound(mean_product, prior_root, unknowns, probes=PROBES)
+    bayesian = information.probed_bayesian_bound(
+        mean_product, prior_root, unknowns, free, probes=PROBES
+    )
     return {
         name: {**_as_error(np.full(shape[2], mean), scene), "probe_error": error / mean}
         for name, (mean, error) in (("cramer_rao", middle), ("bayesian", bayesian))

@@ -151,7 +151,7 @@ def test_bounds_of_independent_poisson_pixels_in_closed_form():
     np.testing.assert_allclose(information.cramer_rao(found, None), x * total / photons, rtol=1e-9)
     prior = 0.1**2
     expected = 1 / (photons / (x * total) + 1 / prior)
-    bound = information.bayesian_bound(found, np.eye(len(x)) / prior)
+    bound = information.bayesian_bound(found, np.eye(len(x)) / prior, None)
     np.testing.assert_allclose(bound, expected, rtol=1e-9)
 
 
@@ -169,10 +169,24 @@ def test_no_photons_leave_the_prior_and_many_the_cramer_rao_bound():
     image = draw_image("amplitude")
     gram = root_gram(measure, image)
     precision = np.diag(RNG.uniform(1, 3, image.size))
-    little = information.bayesian_bound(1e-12 * gram, precision)
+    little = information.bayesian_bound(1e-12 * gram, precision, None)
     np.testing.assert_allclose(little, 1 / np.diag(precision), rtol=1e-6)
-    much = information.bayesian_bound(1e8 * gram, precision)
+    much = information.bayesian_bound(1e8 * gram, precision, None)
     np.testing.assert_allclose(much, information.cramer_rao(1e8 * gram, None), rtol=1e-4)
+
+
+def test_a_prior_only_helps_and_does_not_count_the_global_phase():
+    """diag(Q (F + P)^-1 Q), which is below the Cramer-Rao bound in every pixel."""
+    measure, _ = make_measure(4)
+    image = draw_image()
+    gram = root_gram(measure, image)
+    free = information.global_phase_direction(image.shape, "phase")
+    precision = np.diag(RNG.uniform(1, 3, image.size))
+    q = np.eye(image.size) - np.outer(free, free)
+    bound = information.bayesian_bound(gram, precision, free)
+    expected = np.diag(q @ np.linalg.inv(gram + precision) @ q)
+    np.testing.assert_allclose(bound, expected, rtol=1e-9)
+    assert np.all(bound < information.cramer_rao(gram, free))
 
 
 def test_probed_traces_equal_the_matrices_bounds_within_their_error():
@@ -190,9 +204,10 @@ def test_probed_traces_equal_the_matrices_bounds_within_their_error():
         lambda v: matrix @ v,
         lambda v: priors.covariance_root(prior, v[:, None])[:, 0],
         unknowns,
+        free,
         probes=400,
     )
-    expected = np.mean(information.bayesian_bound(matrix, priors.precision(prior)))
+    expected = np.mean(information.bayesian_bound(matrix, priors.precision(prior), free))
     assert 0 < error < 0.1 * expected and abs(mean - expected) < 4 * error
 
 

@@ -111,7 +111,7 @@ def singular_values(gram: Matrix, free: Vector | None) -> Float[np.ndarray, "val
 
 
 def extreme_singular_values(
-    product: Product, unknowns: int, free: Vector | None, *, rounds: int = 6, steps: int = 1000
+    product: Product, unknowns: int, free: Vector | None, *, rounds: int = 20, steps: int = 500
 ) -> tuple[float, float]:
     """Returns the largest and the smallest singular value of J from products with its Gram matrix.
 
@@ -151,16 +151,23 @@ def cramer_rao(information: Matrix, free: Vector | None) -> Vector:
     return variances
 
 
-def bayesian_bound(information: Matrix, precision: Matrix) -> Vector:
+def bayesian_bound(information: Matrix, precision: Matrix, free: Vector | None) -> Vector:
     """Returns the least mean squared error of each unknown, given a prior: van Trees' bound.
 
-    The diagonal of (information + precision)^-1 (van Trees, 1968, part I, 2.4.3).
+    The diagonal of (information + precision)^-1 (van Trees, 1968, part I, 2.4.3), without its part
+    along `free`: as for `cramer_rao`, the global phase is taken from the truth.
 
     Args:
         information: Mean over objects of their Fisher information.
         precision: Inverse covariance of a Gaussian prior.
+        free: Direction of the global phase, None without one.
     """
-    return np.diag(np.linalg.inv(information + precision)).copy()
+    inverse = np.linalg.inv(information + precision)
+    errors = np.diag(inverse).copy()
+    if free is not None:
+        along = inverse @ free
+        errors += np.square(free) * (free @ along) - 2 * free * along
+    return errors
 
 
 def probed_trace(
@@ -198,7 +205,13 @@ def probed_cramer_rao(
 
 
 def probed_bayesian_bound(
-    product: Product, prior_root: Product, unknowns: int, *, probes: int, steps: int = 2000
+    product: Product,
+    prior_root: Product,
+    unknowns: int,
+    free: Vector | None,
+    *,
+    probes: int,
+    steps: int = 2000,
 ) -> tuple[float, float]:
     """Returns the mean of `bayesian_bound`'s errors, and its standard error, without a matrix.
 
@@ -207,6 +220,7 @@ def probed_bayesian_bound(
         prior_root: Product with the square root S of the prior's covariance: the bound is the
             trace of S (S F S + 1)^-1 S, whose inverse is well conditioned.
         unknowns: Pixels times channels.
+        free: Direction of the global phase, None without one.
         probes: Random vectors.
         steps: At most, of conjugate gradients.
     """
@@ -217,7 +231,8 @@ def probed_bayesian_bound(
     operator = _operator(along, unknowns)
 
     def solve(vector: np.ndarray) -> np.ndarray:
-        return prior_root(cg(operator, prior_root(vector), rtol=1e-6, maxiter=steps)[0])
+        inner = prior_root(_without(vector, free))
+        return _without(prior_root(cg(operator, inner, rtol=1e-6, maxiter=steps)[0]), free)
 
     return _per_unknown(solve, unknowns, probes)
 
