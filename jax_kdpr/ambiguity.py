@@ -31,9 +31,9 @@ from jax_kdpr.data.batches import take_batch
 from jax_kdpr.data.prior import Prior, fit_prior
 from jax_kdpr.errors import InputError
 from jax_kdpr.mask_analysis import Design
+from jax_kdpr.mask_report import report
 from jax_kdpr.physics.masks import init_phases
 from jax_kdpr.physics.scenes import scene_channels
-from jax_kdpr.tables import markdown_table
 from jax_kdpr.trained import load_trained, run_keys
 from jax_kdpr.types import Images
 
@@ -81,13 +81,13 @@ def main(positional: list[str]) -> int:
     config, configs = _configs(workdirs, files)
     phases = {name: _read_masks(file, config) for name, file in _named(files).items()}
     subject = _subject(config, configs, workdirs, phases)
+    _make_folder(output)
     results = {
         name: analyse(design, subject, photons=photons, read_noise=READ_NOISE.value, name=name)
         for name, design in subject.designs.items()
     }
-    text = report(results, subject)
+    text = report(results, scenes=len(subject.images))
     print(text)
-    output.mkdir(parents=True, exist_ok=True)
     plots.plot_ambiguity(results, output / "ambiguity.png")
     run_folder.write_text(output / "ambiguity.md", text + "\n")
     record = {
@@ -96,7 +96,7 @@ def main(positional: list[str]) -> int:
         "own_prior_distance": subject.unit,
         "data_digest": subject.digest,
         "provenance": run_folder.provenance(),
-        "designs": results,
+        "designs": _json_values(results),
     }
     run_folder.write_json(output / "ambiguity.json", record)
     print(f"written: {output}/ambiguity.md, .json, .png")
@@ -131,99 +131,12 @@ def analyse(
     return found
 
 
-def report(results: dict[str, dict[str, Any]], subject: Subject) -> str:
-    """Lays out the three tables, each with what its columns mean."""
-    false = [
-        [
-            name if number == 0 else "",
-            kind,
-            f"{judged['misfit']:.1e}",
-            f"{judged['constraint']:.1e}",
-            f"{judged['prior_distance']:.1f}",
-            f"{judged['psnr']:.1f}",
-            f"{judged['fitting_share']:.0%}" if "fitting_share" in judged else "",
-        ]
-        for name, found in results.items()
-        for number, (kind, judged) in enumerate(found["false_objects"].items())
-    ]
-    jacobian = [
-        [
-            name,
-            found["snapshots"],
-            found["oversample"],
-            *(f"{found['jacobian'][key]:.3g}" for key in ("largest", "smallest", "condition")),
-            *(f"{found['jacobian'].get(key, math.nan):g}" for key in ("null", "weak")),
-        ]
-        for name, found in results.items()
-    ]
-    levels = [f"{bound['photons']:g}" for bound in next(iter(results.values()))["bounds"]]
-    bounds = [
-        [name, label, *(_error(bound[kind]) for bound in found["bounds"])]
-        for name, found in results.items()
-        for kind, label in (("cramer_rao", "no prior"), ("bayesian", "prior"))
-    ]
-    probed = any("probe_error" in b["bayesian"] for f in results.values() for b in f["bounds"])
-    estimated = (
-        f" Estimated from {mask_analysis.PROBES} random vectors and conjugate gradients, which can "
-        "leave a bound too low."
-    )
-    return "\n\n".join(
-        [
-            "# Masks compared without a network",
-            f"Medians over {len(subject.images)} test scene(s).",
-            "## False objects",
-            markdown_table(
-                [
-                    "masks",
-                    "false object",
-                    "misfit",
-                    "off the constraint",
-                    "off the training images",
-                    "PSNR (dB)",
-                    "shifts that fit",
-                ],
-                false,
-            ),
-            "Misfit: norm(|Ax'| - |Ax|) / norm(|Ax|); about 1e-16 where no noiseless measurement "
-            "tells the false object from the true one. Off the constraint: how far it is from any "
-            "object of this kind, relative. Off the training images: distance of its image, at "
-            "the global phase that suits it best, to the subspace that holds 99 % of their "
-            "variance; 1 is the median distance of the true scenes. PSNR: of its image against "
-            "the true one. Worst shift: of those with a misfit below "
-            f"{mask_analysis.FITS:g} the one nearest to the training images, or else the one that "
-            "fits best.",
-            "## Jacobian of sqrt(y) by the image",
-            markdown_table(
-                [
-                    "masks",
-                    "L",
-                    "oversample",
-                    "largest",
-                    "smallest",
-                    "condition",
-                    f"below {mask_analysis.NULL:g}",
-                    f"below {mask_analysis.WEAK:g}",
-                ],
-                jacobian,
-            ),
-            "Singular values without the global phase, and how many are below these shares of the "
-            "largest.",
-            "## Least error against photons a shot",
-            markdown_table(["masks", "bound", *levels], bounds),
-            "As PSNR of the image (none: below 0 dB) and, of phases, rms in radians; the global "
-            "phase is given. No prior: Cramer-Rao bound of unbiased estimates. Prior: van Trees' "
-            "bound for Gaussian objects of the training images' mean and covariance. Both are "
-            "local: they know nothing of the false objects above." + (estimated if probed else ""),
-        ]
-    )
-
-
-def _error(bound: dict[str, float]) -> str:
-    if not math.isfinite(bound["rms"]):
-        return "singular"
-    radians = f" / {bound['radians']:.2g}" if "radians" in bound else ""
-    psnr = f"{bound['psnr']:.1f}" if bound["psnr"] > 0 else "none"
-    return f"{psnr}{radians}"
+def _make_folder(output: Path) -> None:
+    """Before the long part, which must not be lost to a folder that cannot be written."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as failure:
+        raise InputError(f"--output: {str(output)!r} cannot be made ({failure})") from failure
 
 
 def _photons(values: list[str]) -> tuple[float, ...]:
@@ -342,6 +255,15 @@ def _design(config: Config, phases) -> Design:
     arguments = config_lib.system_arguments(config)
     camera = make_camera(**{name: arguments[name] for name in CAMERA_OPTIONS})
     return Design(camera.optics(phases), config.masks.oversample)
+
+
+def _json_values(value: Any) -> Any:
+    """The same with null for what is infinite, which JSON cannot hold."""
+    if isinstance(value, dict):
+        return {name: _json_values(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json_values(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _double(values: Any) -> Any:

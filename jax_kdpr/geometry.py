@@ -68,9 +68,12 @@ def main(positional: list[str]) -> int:
         print(f"warning: {warning}")
     if OUTPUT.value:
         path = Path(OUTPUT.value)
-        path.parent.mkdir(parents=True, exist_ok=True)
         record = {"bench": bench._asdict(), **found._asdict(), "warnings": warnings}
-        run_folder.write_json(path, record)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            run_folder.write_json(path, record)
+        except OSError as failure:
+            raise InputError(f"--output: {path} cannot be written ({failure})") from failure
         print(f"written: {path}")
     return 0
 

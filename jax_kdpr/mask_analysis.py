@@ -107,7 +107,7 @@ def conditioning(design: Design, images: Images, *, scene: Scene) -> dict[str, A
 
     Up to `information.DENSE` unknowns "spectrum" has them all (medians over scenes, largest first),
     and "null" and "weak" say how many are below 1e-6 and 1e-2 of the largest; else there are only
-    the largest and the smallest.
+    the largest and the smallest. "condition", their ratio, is infinite where one is null.
     """
     measure = _measure(design, scene)
     free = information.global_phase_direction(images.shape[1:], scene["kind"])
@@ -123,7 +123,9 @@ def conditioning(design: Design, images: Images, *, scene: Scene) -> dict[str, A
             product = _product(measure, image, weights)
             extremes.append(information.extreme_singular_values(product, image.size, free))
     largest, smallest = np.median(extremes, axis=0)
-    condition = np.median([top / max(bottom, NULL**2) for top, bottom in extremes])
+    condition = np.median(
+        [top / bottom if bottom > NULL * top else np.inf for top, bottom in extremes]
+    )
     found: dict[str, Any] = {
         "largest": float(largest),
         "smallest": float(smallest),

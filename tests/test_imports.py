@@ -31,6 +31,7 @@ LAYERS = [
     ("evaluation", "training.loop", "bench"),
     ("plots", "cli"),
     ("scoring", "mask_analysis"),
+    ("mask_report",),
     ("studies",),
     (
         *("train", "evaluate", "reconstruct", "export_mask", "benchmark", "study"),

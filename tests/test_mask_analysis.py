@@ -13,6 +13,7 @@ from jax_kdpr import mask_analysis
 from jax_kdpr.camera import Optics
 from jax_kdpr.data.prior import fit_prior
 from jax_kdpr.mask_analysis import Design
+from jax_kdpr.mask_report import report
 from jax_kdpr.physics import information
 
 SIZE = 12
@@ -132,6 +133,38 @@ def test_large_scenes_get_the_same_numbers_without_matrices(monkeypatch):
             assert 0 < error < 0.2
             ratio = (estimate[kind]["rms"] / matrix[kind]["rms"]) ** 2
             assert abs(ratio - 1) < 4 * error + 0.05  # the median scene is another one at times
+
+
+@pytest.mark.usefixtures("x64")
+def test_a_report_says_what_one_shot_of_a_complex_object_cannot_hold():
+    """144 equations for 288 unknowns, the global phase among them."""
+    design, scene = random_design(1), {**SCENE, "kind": "complex"}
+    images = jnp.asarray(np.concatenate([IMAGES, IMAGES[::-1]], axis=-1))
+    jacobian = mask_analysis.conditioning(design, images, scene=scene)
+    assert jacobian["null"] == 143 and jacobian["condition"] == np.inf
+    bounds = mask_analysis.bounds(
+        design, images, scene=scene, prior=PRIOR, photons=(1e4,), read_noise=0.0
+    )
+    found = {
+        "snapshots": 1,
+        "oversample": 1,
+        "false_objects": mask_analysis.false_objects(
+            design, images, scene=scene, prior=PRIOR, unit=1.0
+        ),
+        "jacobian": jacobian,
+        "bounds": list(bounds),
+    }
+    lines = [
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in report({"mine": found}, scenes=3).splitlines()
+        if line.startswith("| ")
+    ]
+    kinds = [line[1] for line in lines]
+    assert kinds[1:4] == ["twin", "mirror", "worst shift"]
+    assert lines[3][-1] == "100%"  # of the shifts fit one shot
+    assert lines[5][5:7] == ["inf", "143.0"]
+    assert lines[7] == ["mine", "no prior", "singular"]
+    assert lines[8][:2] == ["mine", "prior"] and float(lines[8][2].split(" / ")[0]) > 10
 
 
 @pytest.mark.slow
