@@ -175,6 +175,42 @@ def plot_masks(masks: dict[str, np.ndarray], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
+def plot_ambiguity(designs: dict[str, dict[str, Any]], path: Path) -> None:
+    """Draws what `jax_kdpr.ambiguity` found of each design: false objects, Jacobian, bounds."""
+    figure = Figure(figsize=(14.0, 4.2), layout="constrained")
+    false, spectrum, bounds = figure.subplots(1, 3)
+    markers = {"twin": "o", "mirror": "s", "worst shift": "^"}
+    for number, (name, found) in enumerate(designs.items()):
+        colour = f"C{number % 10}"
+        for kind, judged in found["false_objects"].items():
+            # What fits exactly has a place on a logarithmic axis too.
+            place = max(judged["misfit"], 1e-16), judged["prior_distance"]
+            label = name if kind == "twin" else None
+            false.plot(*place, markers[kind], color=colour, label=label, alpha=0.8)
+        values = found["jacobian"].get("spectrum")
+        if values:
+            spectrum.semilogy(np.maximum(values, 1e-12), color=colour, label=name)
+        photons = [bound["photons"] for bound in found["bounds"]]
+        for kind, style in (("cramer_rao", ":"), ("bayesian", "-")):
+            psnr = [bound[kind]["psnr"] for bound in found["bounds"]]
+            bounds.plot(photons, psnr, style, marker=".", color=colour, label=name)
+            name = None  # one entry of the legend
+    false.set_xscale("log")
+    false.set_yscale("log")
+    false.axhline(1.0, color="0.5", linewidth=0.8)
+    false.set_xlabel("misfit of the false object (o twin, square mirror, triangle shift)")
+    false.set_ylabel("distance to the training images (true scenes: 1)")
+    spectrum.set_xlabel("number")
+    spectrum.set_ylabel("singular value of d sqrt(y) / d image")
+    bounds.set_xscale("log")
+    bounds.set_xlabel("photons a shot")
+    bounds.set_ylabel("PSNR bound (dB); dotted: without prior")
+    for axis in (false, spectrum, bounds):
+        axis.grid(alpha=0.3)
+    bounds.legend(fontsize=8)
+    figure.savefig(path, dpi=110)
+
+
 def _captions(samples: Samples) -> list[str]:
     psnr = psnr_from_mse(mse(samples.output.image, samples.images))
     similarity = ssim(samples.output.image, samples.images)

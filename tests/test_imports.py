@@ -30,10 +30,13 @@ LAYERS = [
     ("training.preparation",),
     ("evaluation", "bench_errors", "training.loop", "bench"),
     ("plots", "cli"),
-    ("scoring", "export_plan"),
-    ("exporting", "mask_verification"),
+    ("scoring", "export_plan", "mask_analysis"),
+    ("exporting", "mask_verification", "mask_report"),
     ("studies",),
-    ("train", "evaluate", "reconstruct", "export_mask", "benchmark", "study", "tolerance"),
+    (
+        *("train", "evaluate", "reconstruct", "export_mask", "benchmark", "study"),
+        *("ambiguity", "geometry", "tolerance"),
+    ),
 ]
 COMMANDS = LAYERS[-1]
 CONFIG_USERS = {

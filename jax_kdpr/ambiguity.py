@@ -1,0 +1,276 @@
+"""Compares masks without a network: `python -m jax_kdpr.ambiguity --workdir RUN [RUN ...]`.
+
+For each mask set, on the first test scenes of the runs' data:
+* the false objects that give the same measurement, or nearly: twin, mirror, shifts; how well they
+  fit it, and how far their images are from the training images;
+* the singular values of the Jacobian of sqrt(y): what a small change of the object does to it;
+* Cramer-Rao bounds on the error against photons, without and with the training images as a prior.
+
+Runs give their trained masks and their optics. --masks FILE.npy[,FILE.npy] gives phases in radians,
+[h w] or [L h w], behind the optics of --config FILE (or of the first run); --random adds masks of
+independent phases for comparison. Writes ambiguity.md, ambiguity.json and ambiguity.png.
+"""
+
+import math
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+from tqdm import tqdm
+
+from jax_kdpr import cli, config_fields, mask_analysis, plots, run_folder
+from jax_kdpr import config as config_lib
+from jax_kdpr.camera import make_camera
+from jax_kdpr.config import Config
+from jax_kdpr.data import sources
+from jax_kdpr.data.batches import take_batch
+from jax_kdpr.data.prior import Prior, fit_prior
+from jax_kdpr.errors import InputError
+from jax_kdpr.mask_analysis import Design
+from jax_kdpr.mask_report import report
+from jax_kdpr.physics.masks import init_phases
+from jax_kdpr.physics.scenes import scene_channels
+from jax_kdpr.trained import load_trained, run_keys
+from jax_kdpr.types import Images
+
+PRIOR_IMAGES = 4000  # training images of the prior, at most
+OWN_IMAGES = 256  # test images whose distance to the prior is its unit, at most
+CAMERA_OPTIONS = (
+    *("size", "oversample", "scene", "phase_range", "min_amplitude"),
+    *("device", "propagation"),
+)
+
+CONFIG = cli.define_config()
+WORKDIR = flags.DEFINE_string("workdir", None, "Run folder; more may follow it.")
+MASKS = flags.DEFINE_list(
+    "masks", [], "Files of phases, .npy, [h w] or [L h w], radians, with commas between them."
+)
+RANDOM = flags.DEFINE_bool("random", False, "Adds random masks, as many as the first set has.")
+SCENES = flags.DEFINE_integer("scenes", 4, "Test scenes.", lower_bound=1)
+PHOTONS = flags.DEFINE_list("photons", ["1e3", "1e4", "1e5", "1e6"], "Photons a shot.")
+READ_NOISE = flags.DEFINE_float(
+    "read_noise", 0.0, "Electrons, standard deviation.", lower_bound=0.0
+)
+DATA_DIR = flags.DEFINE_string("data_dir", "", "Where the data lie now, if not where they were.")
+OUTPUT = flags.DEFINE_string(
+    "output", None, "Folder for the report; default: above the first run, or runs/ambiguity."
+)
+
+
+class Subject(NamedTuple):
+    """The designs to compare, and the scenes that they are compared on."""
+
+    designs: dict[str, Design]
+    images: Images
+    prior: Prior
+    unit: float  # median distance of true test scenes to the prior's subspace, image units
+    scene: dict[str, Any]
+    digest: str  # of the data
+
+
+def main(positional: list[str]) -> int:
+    """Compares the mask sets given."""
+    photons = _photons(PHOTONS.value)
+    workdirs = [Path(folder) for folder in (WORKDIR.value, *positional) if folder]
+    files = [Path(file) for file in MASKS.value]
+    output = Path(OUTPUT.value or (workdirs[0].parent if workdirs else "runs/ambiguity"))
+    config, configs = _configs(workdirs, files)
+    phases = {name: _read_masks(file, config) for name, file in _named(files).items()}
+    subject = _subject(config, configs, workdirs, phases)
+    _make_folder(output)
+    results = {
+        name: analyse(design, subject, photons=photons, read_noise=READ_NOISE.value, name=name)
+        for name, design in subject.designs.items()
+    }
+    text = report(results, scenes=len(subject.images))
+    print(text)
+    plots.plot_ambiguity(results, output / "ambiguity.png")
+    run_folder.write_text(output / "ambiguity.md", text + "\n")
+    record = {
+        "scenes": len(subject.images),
+        "read_noise": READ_NOISE.value,
+        "own_prior_distance": subject.unit,
+        "data_digest": subject.digest,
+        "provenance": run_folder.provenance(),
+        "designs": _json_values(results),
+    }
+    run_folder.write_json(output / "ambiguity.json", record)
+    print(f"written: {output}/ambiguity.md, .json, .png")
+    return 0
+
+
+def analyse(
+    design: Design, subject: Subject, *, photons: tuple[float, ...], read_noise: float, name: str
+) -> dict[str, Any]:
+    """Returns all that the report says of one design (`mask_analysis`)."""
+    scene, prior = subject.scene, subject.prior
+    with (
+        jax.enable_x64(True),
+        tqdm(total=2 + len(photons), desc=name, unit="part", disable=None) as bar,
+    ):
+        design = jax.tree.map(_double, design)
+        images = _double(subject.images)
+        found: dict[str, Any] = {"snapshots": int(design.optics.masks.shape[0])}
+        found["oversample"] = design.oversample
+        found["false_objects"] = mask_analysis.false_objects(
+            design, images, scene=scene, prior=prior, unit=subject.unit
+        )
+        bar.update()
+        found["jacobian"] = mask_analysis.conditioning(design, images, scene=scene)
+        bar.update()
+        found["bounds"] = []
+        for bound in mask_analysis.bounds(
+            design, images, scene=scene, prior=prior, photons=photons, read_noise=read_noise
+        ):
+            found["bounds"].append(bound)
+            bar.update()
+    return found
+
+
+def _make_folder(output: Path) -> None:
+    """Before the long part, which must not be lost to a folder that cannot be written."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as failure:
+        raise InputError(f"--output: {str(output)!r} cannot be made ({failure})") from failure
+
+
+def _photons(values: list[str]) -> tuple[float, ...]:
+    try:
+        photons = tuple(float(value) for value in values)
+    except ValueError:
+        photons = ()
+    if not photons or not all(0 < value < math.inf for value in photons):
+        raise InputError(
+            f"--photons: expected numbers above 0 with commas between them, such as 1e3,1e4; got "
+            f"{','.join(values)!r}"
+        )
+    return photons
+
+
+def _configs(workdirs: list[Path], files: list[Path]) -> tuple[Config, list[Config]]:
+    """The config that scenes and files' optics come from, and those of the runs."""
+    if not workdirs and not files and not RANDOM.value:
+        raise InputError(
+            "--workdir, --masks: nothing to compare; give run folders, files of phases, or --random"
+        )
+    records = [run_folder.read_run(workdir) for workdir in workdirs]
+    configs = [config_lib.from_dict(record["config"]) for record in records]
+    if CONFIG.value is not None or not workdirs:
+        if workdirs and not files:
+            raise InputError("--config: is read only with --masks; runs bring their own")
+        config = cli.read_config(CONFIG, stand_in_teacher="none")
+    else:
+        config = configs[0]
+    for workdir, other, record in zip(workdirs, configs, records, strict=True):
+        differing = config_fields.differences(config, other, only=("data.size", "scene."))
+        if record["digests"]["data"] != records[0]["digests"]["data"]:
+            differing.append("the data or their split")
+        if differing:
+            raise InputError(
+                f"--workdir: one report holds masks for the same data and scenes; {workdir} "
+                f"differs: {'; '.join(differing)}; compare them apart"
+            )
+    config.data.dir = DATA_DIR.value or config.data.dir
+    return config, configs
+
+
+def _named(paths: list[Path]) -> dict[str, Path]:
+    """Paths by what sets them apart: their last part, or where two share it, all below the root."""
+    full = [path.resolve() for path in paths]
+    if len({path.name for path in full}) == len(full):
+        return {path.name: path for path in full}
+    root = os.path.commonpath([path.parent for path in full])
+    return {str(path.relative_to(root)): path for path in full}
+
+
+def _read_masks(file: Path, config: Config) -> np.ndarray:
+    try:
+        phases = np.load(file, allow_pickle=False)
+    except (OSError, ValueError) as failure:
+        raise InputError(f"--masks: {file}: cannot be read as .npy ({failure})") from failure
+    phases = phases[None] if phases.ndim == 2 else phases
+    size = config.data.size
+    if phases.ndim != 3 or phases.shape[1:] != (size, size) or not len(phases):
+        raise InputError(
+            f"--masks: {file}: expected phases [L {size} {size}], as data.size says, got "
+            f"{list(phases.shape)}; set --config.data.size, or resample the masks"
+        )
+    if phases.dtype.kind not in "fiu" or not np.all(np.isfinite(phases)):
+        raise InputError(
+            f"--masks: {file}: expected finite real phases in radians, got {phases.dtype}"
+        )
+    return phases.astype(np.float32)
+
+
+def _subject(
+    config: Config, configs: list[Config], workdirs: list[Path], phases: dict[str, np.ndarray]
+) -> Subject:
+    dataset = sources.load(**config_lib.data_arguments(config))
+    for workdir in workdirs[:1]:
+        recorded = run_folder.read_run(workdir)["digests"]["data"]
+        if dataset.digest != recorded:
+            raise InputError(
+                f"{workdir}: its data are not these (digest {dataset.digest[:12]}, trained on "
+                f"{recorded[:12]}); give --data_dir with the data it was trained on"
+            )
+    designs = {}
+    for (name, workdir), own in zip(_named(workdirs).items(), configs, strict=True):
+        trained = load_trained(workdir, own)
+        designs[name] = _design(own, trained.variables[0]["phases"])
+    for name, given in phases.items():
+        designs[name] = _design(config, jnp.asarray(given))
+    if RANDOM.value:
+        snapshots = (
+            len(next(iter(designs.values())).optics.masks) if designs else config.masks.snapshots
+        )
+        side = config.data.size
+        drawn = init_phases(
+            run_keys(config.seed).init, snapshots=snapshots, height=side, width=side
+        )
+        designs["random phases"] = _design(config, drawn)
+
+    def take(images, count: int) -> Images:
+        count = min(count, len(images))
+        channels = scene_channels(config.scene.kind)
+        return take_batch(images, jnp.arange(count), size=config.data.size, channels=channels)
+
+    prior = fit_prior(np.asarray(take(dataset.train(0), PRIOR_IMAGES))[..., 0])
+    return Subject(
+        designs=designs,
+        images=take(dataset.test, SCENES.value),
+        prior=prior,
+        unit=mask_analysis.own_distance(prior, take(dataset.test, OWN_IMAGES)),
+        scene={**config_lib.scene_arguments(config), "kind": str(config.scene.kind)},
+        digest=dataset.digest,
+    )
+
+
+def _design(config: Config, phases) -> Design:
+    """The masks by design; noise and errors of the bench are none of it."""
+    arguments = config_lib.system_arguments(config)
+    camera = make_camera(**{name: arguments[name] for name in CAMERA_OPTIONS})
+    return Design(camera.optics(phases), config.masks.oversample)
+
+
+def _json_values(value: Any) -> Any:
+    """The same with null for what is infinite, which JSON cannot hold."""
+    if isinstance(value, dict):
+        return {name: _json_values(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json_values(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _double(values: Any) -> Any:
+    if not isinstance(values, jax.Array):
+        return values
+    return values.astype(jnp.complex128 if jnp.iscomplexobj(values) else jnp.float64)
+
+
+if __name__ == "__main__":
+    cli.run(main)

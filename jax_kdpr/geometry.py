@@ -1,0 +1,193 @@
+"""Says how the model's samples lie on a real camera: `python -m jax_kdpr.geometry`.
+
+    python -m jax_kdpr.geometry --wavelength 532e-9 --focal_length 0.2 --mask_pitch 8e-6 \\
+        --pixels 96 --camera_pixel 3.45e-6 --camera_pixels 2048x2448
+    python -m jax_kdpr.geometry --workdir RUN --wavelength 532e-9 --focal_length 0.2 \\
+        --mask_pitch 8e-6 --camera_pixel 3.45e-6
+
+Prints the sensor pixel of the model against the camera's, the extent of the pattern, the focal
+length for a whole number of camera pixels, what pixels of finite size do at the edge, and what is
+sampled too coarsely. Lengths are in metres. In the near field (--propagation fresnel or
+angular_spectrum) --distance takes the place of --focal_length. --workdir takes pixels, oversample
+and propagation, with its lengths, from a run. --output FILE.json also writes the numbers.
+"""
+
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from absl import flags
+
+from jax_kdpr import cli, run_folder
+from jax_kdpr.choices import PropagationKind
+from jax_kdpr.errors import InputError
+from jax_kdpr.physics.geometry import Geometry, bench_geometry, geometry_warnings
+from jax_kdpr.physics.propagation import sampling_warnings
+
+WAVELENGTH = flags.DEFINE_float("wavelength", None, "Metres.")
+FOCAL_LENGTH = flags.DEFINE_float("focal_length", None, "Of the lens, metres; far field.")
+DISTANCE = flags.DEFINE_float("distance", None, "From mask to sensor, metres; near field.")
+MASK_PITCH = flags.DEFINE_float("mask_pitch", None, "Of the mask's pixels, metres.")
+FILL_FACTOR = flags.DEFINE_float("fill_factor", None, "Of the mask's pixels, in (0, 1]; default 1.")
+PIXELS = flags.DEFINE_integer("pixels", None, "Of the mask, each way.", lower_bound=1)
+OVERSAMPLE = flags.DEFINE_integer(
+    "oversample", None, "Of the model, 1 or 2; default 1.", lower_bound=1, upper_bound=2
+)
+CAMERA_PIXEL = flags.DEFINE_float("camera_pixel", None, "Side of a camera pixel, metres.")
+CAMERA_PIXELS = flags.DEFINE_string("camera_pixels", None, "Of the chip: HEIGHTxWIDTH.")
+PROPAGATION = flags.DEFINE_enum(
+    "propagation", None, [str(kind) for kind in PropagationKind], "Default: far."
+)
+WORKDIR = flags.DEFINE_string("workdir", None, "Run folder that the rest is taken from.")
+OUTPUT = flags.DEFINE_string("output", None, "File for the numbers, .json.")
+
+
+class Bench(NamedTuple):
+    """Arguments of `bench_geometry`, checked."""
+
+    pixels: int
+    oversample: int
+    kind: str
+    wavelength: float
+    pitch: float
+    distance: float
+    camera_pixel: float
+    camera_pixels: tuple[int, int] | None
+    fill_factor: float
+
+
+def main(positional: list[str]) -> int:
+    """Prints the geometry of the bench that the flags describe."""
+    if positional:
+        raise InputError(f"expected flags only, got {positional[0]!r}")
+    bench = _bench(_from_run(WORKDIR.value) if WORKDIR.value else {})
+    found = bench_geometry(**bench._asdict())
+    warnings = warnings_of(bench, found)
+    print(table(bench, found))
+    for warning in warnings:
+        print(f"warning: {warning}")
+    if OUTPUT.value:
+        path = Path(OUTPUT.value)
+        record = {"bench": bench._asdict(), **found._asdict(), "warnings": warnings}
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            run_folder.write_json(path, record)
+        except OSError as failure:
+            raise InputError(f"--output: {path} cannot be written ({failure})") from failure
+        print(f"written: {path}")
+    return 0
+
+
+def warnings_of(bench: Bench, found: Geometry) -> list[str]:
+    """Returns what is sampled too coarsely, by the model and by the camera."""
+    lengths = {name: getattr(bench, name) for name in ("wavelength", "pitch", "distance")}
+    return [
+        *sampling_warnings(bench.pixels, kind=bench.kind, oversample=bench.oversample, **lengths),
+        *geometry_warnings(found, oversample=bench.oversample),
+    ]
+
+
+def table(bench: Bench, found: Geometry) -> str:
+    """Lays out the numbers, one a line."""
+    length = "focal length" if bench.kind == "far" else "distance"
+    fits = {None: "", True: ", fits the chip", False: ", does not fit the chip"}[found.fits]
+    whole = found.whole_ratio
+    lines = {
+        "sensor pixel of the model": _micrometres(found.sensor_pixel),
+        "camera pixels per sensor pixel": f"{found.camera_pixels_per_sensor_pixel:.4g}",
+        "pattern": f"{found.extent * 1e3:.4g} mm, {found.extent_camera_pixels:.0f} camera pixels"
+        + fits,
+    }
+    if found.whole_ratio_distance is not None:
+        lines[f"{length} for {whole} camera pixel(s)"] = f"{found.whole_ratio_distance:.6g} m"
+    lines |= {
+        f"camera pixel for {whole} a sensor pixel": _micrometres(found.whole_ratio_camera_pixel),
+        "finest fringe": _micrometres(found.finest_fringe),
+        "oversample that the camera resolves": (
+            str(found.oversample_resolved) if found.oversample_resolved else "none: too coarse"
+        ),
+        "mask pixel: intensity left at the edge": f"{found.mask_pixel_factor:.3f}",
+        "camera pixel: contrast left of the finest fringe": f"{found.camera_pixel_factor:.3f}",
+        "Fresnel number": f"{found.fresnel_number:.4g}",
+    }
+    width = max(map(len, lines))
+    return "\n".join(f"{name.ljust(width)}  {value}" for name, value in lines.items())
+
+
+def _from_run(workdir: str) -> dict[str, Any]:
+    config = run_folder.read_config(Path(workdir))
+    known: dict[str, Any] = {
+        "pixels": config.data.size,
+        "oversample": config.masks.oversample,
+        "propagation": str(config.propagation.kind),
+    }
+    if config.propagation.kind != PropagationKind.FAR:
+        known |= {
+            "wavelength": config.propagation.wavelength,
+            "mask_pitch": config.propagation.pitch,
+            "distance": config.propagation.distance,
+        }
+    if config.device.fill_factor < 1:
+        known["fill_factor"] = config.device.fill_factor
+    return known
+
+
+def _bench(known: dict[str, Any]) -> Bench:
+    """Joins the flags with what a run says; both at once is refused."""
+    given = {
+        flag.name: flag.value
+        for flag in (
+            *(WAVELENGTH, FOCAL_LENGTH, DISTANCE, MASK_PITCH, FILL_FACTOR, PIXELS, OVERSAMPLE),
+            *(CAMERA_PIXEL, PROPAGATION),
+        )
+        if flag.value is not None
+    }
+    twice = [name for name in given if name in known]
+    if twice:
+        raise InputError(f"--{twice[0]}: the run of --workdir says it already; leave it out")
+    values: dict[str, Any] = (
+        {"oversample": 1, "propagation": "far", "fill_factor": 1.0} | known | given
+    )
+    kind = values["propagation"]
+    length, unread = ("focal_length", "distance") if kind == "far" else ("distance", "focal_length")
+    if unread in values:
+        raise InputError(f"--{unread}: is not read with propagation {kind}; give --{length}")
+    for name in ("wavelength", length, "mask_pitch", "pixels", "camera_pixel"):
+        if name not in values:
+            raise InputError(
+                f"--{name}: is needed, in metres"
+                if name != "pixels"
+                else "--pixels: is needed, of the mask, or --workdir"
+            )
+        if not 0 < values[name] < float("inf"):
+            raise InputError(f"--{name}: expected a number above 0, got {values[name]:g}")
+    if not 0 < values["fill_factor"] <= 1:
+        raise InputError(f"--fill_factor: expected in (0, 1], got {values['fill_factor']:g}")
+    return Bench(
+        pixels=values["pixels"],
+        oversample=values["oversample"],
+        kind=kind,
+        wavelength=values["wavelength"],
+        pitch=values["mask_pitch"],
+        distance=values[length],
+        camera_pixel=values["camera_pixel"],
+        camera_pixels=_chip(CAMERA_PIXELS.value),
+        fill_factor=values["fill_factor"],
+    )
+
+
+def _chip(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    sides = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
+    if not sides:
+        raise InputError(f"--camera_pixels: expected HEIGHTxWIDTH, such as 2048x2448, got {text!r}")
+    return int(sides[1]), int(sides[2])
+
+
+def _micrometres(length: float) -> str:
+    return f"{length * 1e6:.4g} um"
+
+
+if __name__ == "__main__":
+    cli.run(main)

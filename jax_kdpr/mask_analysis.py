@@ -1,0 +1,273 @@
+"""What one design, masks and the optics behind them, lets a recovery know; no network is involved.
+
+Three answers, each over a few scenes: how well the false objects of `physics.ambiguity` fit the
+measurement and how far they are from the training images; the singular values of the Jacobian of
+sqrt(y); Cramer-Rao bounds over photons (`physics.information`). Works in double precision.
+"""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Complex, Float
+
+from jax_kdpr import metrics
+from jax_kdpr.camera import Optics
+from jax_kdpr.data import prior as priors
+from jax_kdpr.data.prior import Prior
+from jax_kdpr.physics import ambiguity, information
+from jax_kdpr.physics.cdp import measure_intensity
+from jax_kdpr.physics.scenes import field_image, scene_field
+from jax_kdpr.types import Field, Image, Images
+
+SHIFTS = 1023  # at most: all of them up to 32 x 32 pixels
+FITS = 0.01  # misfit below which a false object counts as one that fits
+TURNS = 16  # global phases tried, where the nearest to the training images is meant
+NULL, WEAK = 1e-6, 1e-2  # singular values below so much of the largest
+PROBES = 16  # random vectors, where there are too many unknowns for matrices
+
+Scene = dict[str, Any]  # keyword arguments of `scene_field`
+
+
+class Design(NamedTuple):
+    """Masks, and what lies between them and the sensor."""
+
+    optics: Optics
+    oversample: int
+
+
+class Judged(NamedTuple):
+    """False objects of one scene."""
+
+    misfit: Float[np.ndarray, "f"]  # `ambiguity.misfit`
+    constraint: Float[np.ndarray, "f"]  # `ambiguity.constraint_distance`
+    psnr: Float[np.ndarray, "f"]  # of its image, at the best global phase, dB
+    prior_distance: Float[np.ndarray, "f"]  # in units of the true scenes' own
+
+
+def false_objects(
+    design: Design, images: Images, *, scene: Scene, prior: Prior, unit: float
+) -> dict[str, dict[str, Any]]:
+    """Judges twin, mirror and shifts of each scene; medians over the scenes.
+
+    The worst shift of a scene is, among those of a misfit below `FITS`, the one nearest to the
+    training images; where none fits, the one that fits best.
+
+    Args:
+        design: What they are false for.
+        images: Scenes.
+        scene: Their encoding.
+        prior: Of the training images.
+        unit: Distance that counts as 1: the true scenes' own (`own_distance`).
+    """
+    masks = design.optics.masks
+    shifts = ambiguity.circular_shifts(*masks.shape[1:], most=SHIFTS)
+    chosen: dict[str, list[Judged]] = {"twin": [], "mirror": [], "worst shift": []}
+    fitting, worst = [], []
+    for image in images:
+        field = scene_field(image, **scene)
+        turned = [ambiguity.twin(field, masks), ambiguity.mirror(field, masks)]
+        moved = jax.vmap(lambda s, x=field: ambiguity.shifted(x, masks, (s[0], s[1])))(
+            jnp.asarray(shifts)
+        )
+        judged = _judge(design, image, jnp.concatenate([jnp.stack(turned), moved]), scene, prior)
+        judged = judged._replace(prior_distance=judged.prior_distance / unit)
+        fits = judged.misfit[2:] < FITS
+        rank = (
+            np.where(fits, judged.prior_distance[2:], np.inf) if fits.any() else judged.misfit[2:]
+        )
+        number = int(np.argmin(rank))
+        fitting.append(float(fits.mean()))
+        worst.append(shifts[number])
+        for name, place in (("twin", 0), ("mirror", 1), ("worst shift", 2 + number)):
+            chosen[name].append(Judged(*[values[place] for values in judged]))
+    found: dict[str, dict[str, Any]] = {
+        name: {
+            field: float(np.median([getattr(one, field) for one in several]))
+            for field in Judged._fields
+        }
+        for name, several in chosen.items()
+    }
+    found["worst shift"] |= {"fitting_share": float(np.mean(fitting)), "shifts": worst}
+    return found
+
+
+def own_distance(prior: Prior, images: Images) -> float:
+    """Returns the median distance of true scenes to the training images' subspace."""
+    mean, subspace = jnp.asarray(prior.mean), jnp.asarray(prior.subspace)
+    return float(np.median(priors.subspace_distance(mean, subspace, images)))
+
+
+def conditioning(design: Design, images: Images, *, scene: Scene) -> dict[str, Any]:
+    """Returns the singular values of the Jacobian of sqrt(y), global phase excluded.
+
+    Up to `information.DENSE` unknowns "spectrum" has them all (medians over scenes, largest first),
+    and "null" and "weak" say how many are below 1e-6 and 1e-2 of the largest; else there are only
+    the largest and the smallest. "condition", their ratio, is infinite where one is null.
+    """
+    measure = _measure(design, scene)
+    free = information.global_phase_direction(images.shape[1:], scene["kind"])
+    spectra, extremes = [], []
+    for image in images:
+        weights = information.root_weights(measure(image))
+        if image.size <= information.DENSE:
+            jacobian = np.asarray(information.intensity_jacobian(measure, image))
+            gram = information.gram_matrix(jacobian, np.asarray(weights).ravel())
+            spectra.append(information.singular_values(gram, free))
+            extremes.append((spectra[-1][0], spectra[-1][-1]))
+        else:
+            product = _product(measure, image, weights)
+            extremes.append(information.extreme_singular_values(product, image.size, free))
+    largest, smallest = np.median(extremes, axis=0)
+    condition = np.median(
+        [top / bottom if bottom > NULL * top else np.inf for top, bottom in extremes]
+    )
+    found: dict[str, Any] = {
+        "largest": float(largest),
+        "smallest": float(smallest),
+        "condition": float(condition),
+    }
+    if spectra:
+        found["spectrum"] = np.median(spectra, axis=0).tolist()
+        for name, level in (("null", NULL), ("weak", WEAK)):
+            counts = [np.sum(values < level * values[0]) for values in spectra]
+            found[name] = float(np.median(counts))
+    return found
+
+
+def bounds(
+    design: Design,
+    images: Images,
+    *,
+    scene: Scene,
+    prior: Prior,
+    photons: tuple[float, ...],
+    read_noise: float,
+) -> Iterator[dict[str, Any]]:
+    """Yields for each number of photons a frame the least error that an estimate can have.
+
+    "cramer_rao" is the median over scenes, of unbiased estimates without a prior. "bayesian" is van
+    Trees' bound for Gaussian objects of the training images' mean and covariance. The global phase
+    is taken from the truth in both. Each as rms of the image, as PSNR, and where there are phases
+    as rms in radians. "probe_error" is there where the traces were estimated from random vectors:
+    the relative standard error of the mean squares.
+    """
+    measure = _measure(design, scene)
+    free = information.global_phase_direction(images.shape[1:], scene["kind"])
+    shape = images.shape[1:]
+    dense = images[0].size <= information.DENSE
+    intensities = [measure(image) for image in images]
+    jacobians = [
+        np.asarray(information.intensity_jacobian(measure, image)) for image in images if dense
+    ]
+    precision = np.kron(priors.precision(prior), np.eye(shape[2])) if dense else None
+    for level in photons:
+        weights = [
+            information.fisher_weights(y, photons=level, read_noise=read_noise) for y in intensities
+        ]
+        if precision is not None:
+            informations = [
+                information.gram_matrix(jacobian, np.asarray(weight).ravel())
+                for jacobian, weight in zip(jacobians, weights, strict=True)
+            ]
+            errors = [information.cramer_rao(one, free).reshape(shape) for one in informations]
+            mean = np.mean(informations, axis=0)
+            bayesian = information.bayesian_bound(mean, precision, free).reshape(shape)
+            found: dict[str, Any] = {
+                "cramer_rao": _as_error(np.median(_per_channel(errors), axis=0), scene),
+                "bayesian": _as_error(_per_channel([bayesian])[0], scene),
+            }
+        else:
+            found = _probed_bounds(measure, images, weights, free, scene, prior)
+        yield {"photons": level, **found}
+
+
+def _probed_bounds(measure, images, weights, free, scene, prior) -> dict[str, Any]:
+    """The bounds without matrices; one number for all channels."""
+    unknowns, shape = images[0].size, images.shape[1:]
+    products = [
+        _product(measure, image, weight) for image, weight in zip(images, weights, strict=True)
+    ]
+
+    def prior_root(vector: np.ndarray) -> np.ndarray:
+        return priors.covariance_root(prior, vector.reshape(-1, shape[2])).ravel()
+
+    def mean_product(vector: np.ndarray) -> np.ndarray:
+        return np.mean([product(vector) for product in products], axis=0)
+
+    each = [
+        information.probed_cramer_rao(product, unknowns, free, probes=PROBES)
+        for product in products
+    ]
+    middle = sorted(each)[len(each) // 2]
+    bayesian = information.probed_bayesian_bound(
+        mean_product, prior_root, unknowns, free, probes=PROBES
+    )
+    return {
+        name: {**_as_error(np.full(shape[2], mean), scene), "probe_error": error / mean}
+        for name, (mean, error) in (("cramer_rao", middle), ("bayesian", bayesian))
+    }
+
+
+def _per_channel(errors: list[np.ndarray]) -> np.ndarray:
+    """Mean squared errors [scenes c] of variances [h w c]."""
+    return np.array([np.mean(error, axis=(0, 1)) for error in errors])
+
+
+def _as_error(squares: np.ndarray, scene: Scene) -> dict[str, float]:
+    """Mean squared errors of the image's channels as rms, PSNR and radians."""
+    mean = float(np.mean(squares))
+    found = {"rms": float(np.sqrt(mean)), "psnr": float(-10 * np.log10(mean))}
+    if scene["kind"] != "amplitude":
+        found["radians"] = float(scene["phase_range"] * np.sqrt(squares[0]))
+    return found
+
+
+def _judge(
+    design: Design, image: Image, others: Complex[Array, "f h w"], scene: Scene, prior: Prior
+) -> Judged:
+    mean, subspace = (jnp.asarray(values, jnp.float32) for values in (prior.mean, prior.subspace))
+    judged = _judge_all(design.optics, image, others, mean, subspace, design.oversample, **scene)
+    return Judged(*[np.asarray(values, np.float64) for values in judged])
+
+
+@partial(jax.jit, static_argnames=("oversample", "kind", "phase_range", "min_amplitude"))
+def _judge_all(optics, image, others, mean, subspace, oversample, **scene):
+    field = scene_field(image, **scene)
+    turns = jnp.exp(2j * jnp.pi * jnp.arange(TURNS) / TURNS)
+    known = {"scene": scene["kind"], "min_amplitude": scene["min_amplitude"]}
+
+    def judge(other: Field):
+        misfit = ambiguity.misfit(
+            field, other, optics.masks, oversample=oversample, transfer=optics.transfer
+        )
+        constraint = ambiguity.constraint_distance(other, **known)
+        aligned = field_image(metrics.align_global_phase(other, field), **scene)
+        psnr = metrics.psnr_from_mse(jnp.mean(jnp.square(aligned - image)))
+        turned = jax.vmap(lambda turn: field_image(turn * other, **scene))(turns)
+        distances = priors.subspace_distance(mean, subspace, turned.astype(jnp.float32))
+        return misfit, constraint, psnr, jnp.min(distances)
+
+    return lax.map(judge, others, batch_size=32)
+
+
+def _measure(design: Design, scene: Scene) -> information.Measure:
+    def measure(image: Image):
+        return measure_intensity(
+            scene_field(image, **scene),
+            design.optics.masks,
+            oversample=design.oversample,
+            transfer=design.optics.transfer,
+        )
+
+    return measure
+
+
+def _product(measure, image, weights) -> information.Product:
+    return lambda vector: np.asarray(
+        information.gram_product(measure, image, weights, jnp.asarray(vector))
+    )

@@ -1,0 +1,139 @@
+"""Bench geometry: numbers worked out by hand, and the command line as a process."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from jax_kdpr.physics.geometry import bench_geometry, geometry_warnings
+
+# 500 nm, f = 0.2 m, 100 pixels of 10 um: lambda f / (N p) = 1e-7 / 1e-3 = 100 um.
+BENCH = {
+    "pixels": 100,
+    "wavelength": 500e-9,
+    "pitch": 10e-6,
+    "distance": 0.2,
+    "camera_pixel": 4e-6,
+}
+
+
+def test_far_field_by_hand():
+    found = bench_geometry(**BENCH, camera_pixels=(2500, 3000))
+    np.testing.assert_allclose(found.sensor_pixel, 100e-6)
+    np.testing.assert_allclose(found.camera_pixels_per_sensor_pixel, 25)
+    np.testing.assert_allclose(found.extent, 0.01)  # lambda f / p
+    np.testing.assert_allclose(found.extent_camera_pixels, 2500)
+    np.testing.assert_allclose(found.finest_fringe, 100e-6)
+    np.testing.assert_allclose(found.fresnel_number, (0.5e-3) ** 2 / 1e-7)
+    assert found.oversample_resolved == 2
+    assert geometry_warnings(found, oversample=2) == []
+
+
+@pytest.mark.parametrize(("rows", "fits"), [(2501, True), (2499, False)])
+def test_the_shorter_side_of_the_chip_decides(rows, fits):
+    found = bench_geometry(**BENCH, camera_pixels=(rows, 9000))
+    assert found.fits is fits
+    said = " ".join(geometry_warnings(found, oversample=1))
+    assert ("do not fit the chip" in said) is not fits
+
+
+@pytest.mark.parametrize("kind", ["far", "fresnel"])
+def test_the_recommended_distance_gives_a_whole_ratio(kind):
+    bench = {**BENCH, "camera_pixel": 4.3e-6, "oversample": 2, "kind": kind}
+    found = bench_geometry(**bench)
+    assert found.whole_ratio == 12
+    assert "no whole number" in geometry_warnings(found, oversample=2)[0]
+    np.testing.assert_allclose(found.sensor_pixel / found.whole_ratio_camera_pixel, 12)
+    better = bench_geometry(**{**bench, "distance": found.whole_ratio_distance})
+    np.testing.assert_allclose(better.camera_pixels_per_sensor_pixel, 12)
+    assert geometry_warnings(better, oversample=2) == []
+
+
+def test_the_angular_spectrum_has_the_masks_pitch():
+    bench = {**BENCH, "camera_pixel": 4.5e-6}
+    found = bench_geometry(**bench, kind="angular_spectrum", oversample=2)
+    assert found.sensor_pixel == found.finest_fringe == 10e-6
+    assert found.whole_ratio == 2 and found.whole_ratio_distance is None
+    np.testing.assert_allclose(found.whole_ratio_camera_pixel, 5e-6)
+    np.testing.assert_allclose(found.extent, 2e-3)
+    assert "camera pixel of 5e-06 m for 2" in geometry_warnings(found, oversample=2)[0]
+
+
+@pytest.mark.parametrize(
+    ("camera_pixel", "resolved"), [(49e-6, 2), (50e-6, 2), (51e-6, 1), (100e-6, 1), (101e-6, 0)]
+)
+def test_two_camera_pixels_a_fringe_resolve_oversample_2(camera_pixel, resolved):
+    found = bench_geometry(**{**BENCH, "camera_pixel": camera_pixel})
+    assert found.oversample_resolved == resolved
+    for oversample in (1, 2):
+        coarse = [w for w in geometry_warnings(found, oversample=oversample) if "coarser" in w]
+        assert len(coarse) == (resolved < oversample)
+
+
+def integrated_contrast(period: float, pixel: float) -> float:
+    """Contrast of 1 + cos(2 pi x / period) averaged over pixels, by quadrature."""
+    offsets = (np.arange(20000) + 0.5) / 20000 * pixel - pixel / 2
+    return float(np.mean(np.cos(2 * np.pi * offsets / period)))
+
+
+def test_pixel_integration_by_quadrature():
+    found = bench_geometry(**{**BENCH, "camera_pixel": 40e-6}, fill_factor=0.64)
+    np.testing.assert_allclose(found.camera_pixel_factor, integrated_contrast(100, 40), rtol=1e-6)
+    # A mask pixel of side 0.8 p at half a turn a pixel: the field of one pixel at the band's edge.
+    np.testing.assert_allclose(
+        found.mask_pixel_factor, integrated_contrast(2.0, 0.8) ** 2, rtol=1e-6
+    )
+    full = bench_geometry(**BENCH)
+    np.testing.assert_allclose(full.mask_pixel_factor, (2 / np.pi) ** 2)
+    blind = bench_geometry(**{**BENCH, "camera_pixel": 130e-6})
+    assert blind.camera_pixel_factor == 0
+
+
+def test_wrong_values_raise():
+    with pytest.raises(ValueError, match="camera_pixel: expected metres, above 0"):
+        bench_geometry(**{**BENCH, "camera_pixel": 0.0})
+    with pytest.raises(ValueError, match="far, fresnel or angular_spectrum"):
+        bench_geometry(**BENCH, kind="near")
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "jax_kdpr.geometry", *arguments]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+@pytest.mark.slow
+def test_command_line(tmp_path):
+    known = ["--wavelength=500e-9", "--mask_pitch=10e-6", "--pixels=100", "--camera_pixel=4e-6"]
+    output = tmp_path / "new" / "bench.json"
+    done = run(*known, "--focal_length=0.2", "--camera_pixels=2000x3000", f"--output={output}")
+    assert done.returncode == 0, done.stderr
+    assert "100 um" in done.stdout and "does not fit the chip" in done.stdout
+    assert "warning: the pattern's 2500 camera pixels" in done.stdout
+    record = json.loads(output.read_text())
+    np.testing.assert_allclose(record["sensor_pixel"], 100e-6)
+    assert record["fits"] is False and len(record["warnings"]) == 1
+    wrong = {
+        "--focal_length: is needed": known,
+        "--distance: is not read with propagation far": [*known, "--distance=0.2"],
+        "--camera_pixels: expected HEIGHTxWIDTH": [
+            *known,
+            "--focal_length=0.2",
+            "--camera_pixels=2000",
+        ],
+    }
+    for message, arguments in wrong.items():
+        refused = run(*arguments)
+        assert refused.returncode == 2
+        assert refused.stderr.startswith(f"error: {message}") and refused.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_command_line_takes_the_rest_from_a_run(teacher):
+    own = ["--wavelength=500e-9", "--mask_pitch=10e-6", "--camera_pixel=4e-6"]
+    done = run(f"--workdir={teacher}", *own, "--focal_length=0.2")
+    assert done.returncode == 0, done.stderr
+    assert "625 um" in done.stdout  # 16 pixels
+    twice = run(f"--workdir={teacher}", *own, "--focal_length=0.2", "--pixels=16")
+    assert twice.returncode == 2 and "--pixels: the run of --workdir says it" in twice.stderr

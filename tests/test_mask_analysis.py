@@ -1,0 +1,202 @@
+"""What is said of a design, where theory says what it must be; the command line as a process."""
+
+import json
+import subprocess
+import sys
+
+import jax.numpy as jnp
+import numpy as np
+import oracles
+import pytest
+
+from jax_kdpr import mask_analysis
+from jax_kdpr.camera import Optics
+from jax_kdpr.data.prior import fit_prior
+from jax_kdpr.mask_analysis import Design
+from jax_kdpr.mask_report import report
+from jax_kdpr.physics import information
+
+SIZE = 12
+SCENE = {"kind": "phase", "phase_range": np.pi, "min_amplitude": 0.5}
+RNG = np.random.default_rng(0)
+TRAIN = oracles.smooth_images(RNG, 400, SIZE, SIZE, 2.0)
+IMAGES = oracles.smooth_images(RNG, 3, SIZE, SIZE, 2.0)[..., None]
+PRIOR = fit_prior(TRAIN)
+
+
+def random_design(k: int, oversample: int = 1) -> Design:
+    phases = np.random.default_rng(5).uniform(0, 2 * np.pi, (k, SIZE, SIZE))
+    return Design(Optics(jnp.asarray(phases)), oversample)
+
+
+def judged(design: Design) -> dict:
+    images = jnp.asarray(IMAGES)
+    unit = mask_analysis.own_distance(PRIOR, images)
+    return mask_analysis.false_objects(design, images, scene=SCENE, prior=PRIOR, unit=unit)
+
+
+@pytest.mark.usefixtures("x64")
+def test_one_shot_through_a_random_mask_has_false_objects_far_from_the_training_images():
+    found = judged(random_design(1))
+    for kind in ("twin", "mirror", "worst shift"):
+        assert found[kind]["misfit"] < 1e-12
+        assert found[kind]["prior_distance"] > 3
+        assert found[kind]["psnr"] < 15
+    assert found["worst shift"]["fitting_share"] == 1
+
+
+@pytest.mark.usefixtures("x64")
+def test_a_flat_mask_has_shifts_that_look_like_training_images():
+    """The images are periodic along both axes but for blur at the edges of one."""
+    flat = Design(Optics(jnp.zeros((1, SIZE, SIZE))), 1)
+    assert judged(flat)["worst shift"]["prior_distance"] < 2
+    assert judged(random_design(1))["worst shift"]["prior_distance"] > 3
+
+
+@pytest.mark.usefixtures("x64")
+def test_more_shots_and_padding_leave_no_shift_that_fits():
+    for design in (random_design(3), random_design(1, oversample=2)):
+        found = judged(design)["worst shift"]
+        assert found["misfit"] > 0.1 and found["fitting_share"] == 0
+    assert judged(random_design(1, oversample=2))["mirror"]["misfit"] < 1e-12
+    assert judged(random_design(3))["mirror"]["misfit"] > 0.1
+
+
+@pytest.mark.usefixtures("x64")
+def test_psnr_and_distance_are_those_of_the_images():
+    """The twin behind a flat mask: e^{-j pi img(-r)}, read at the phase nearest to the truth."""
+    flat = Design(Optics(jnp.zeros((1, SIZE, SIZE))), 1)
+    image = IMAGES[0, ..., 0]
+    found = mask_analysis.false_objects(
+        flat, jnp.asarray(IMAGES[:1]), scene=SCENE, prior=PRIOR, unit=1.0
+    )["twin"]
+    twin = np.exp(-1j * np.pi * np.roll(image[::-1, ::-1], (1, 1), (0, 1)))
+
+    def read(field):
+        return np.clip(np.angle(field * -1j) / np.pi + 0.5, 0, 1)
+
+    aligned = read(twin * np.exp(1j * np.angle(np.vdot(twin, np.exp(1j * np.pi * image)))))
+    np.testing.assert_allclose(found["psnr"], oracles.psnr(aligned, image), rtol=1e-6)
+    distances = []
+    for turn in range(16):
+        off = read(twin * np.exp(2j * np.pi * turn / 16)).ravel() - PRIOR.mean
+        left = off - PRIOR.subspace @ (PRIOR.subspace.T @ off)
+        distances.append(np.sqrt(np.mean(left**2)))
+    np.testing.assert_allclose(found["prior_distance"], min(distances), rtol=1e-4)
+
+
+def all_bounds(design: Design, read_noise: float = 0.0) -> list[dict]:
+    return list(
+        mask_analysis.bounds(
+            design,
+            jnp.asarray(IMAGES),
+            scene=SCENE,
+            prior=PRIOR,
+            photons=(1e3, 1e5),
+            read_noise=read_noise,
+        )
+    )
+
+
+@pytest.mark.usefixtures("x64")
+def test_bounds_follow_from_the_light():
+    four = all_bounds(random_design(4))
+    # Without a prior a hundred times the light is a tenth of the error, 20 dB.
+    np.testing.assert_allclose(four[1]["cramer_rao"]["psnr"] - four[0]["cramer_rao"]["psnr"], 20)
+    for bound in four:
+        each = bound["cramer_rao"]
+        np.testing.assert_allclose(each["radians"], np.pi * each["rms"])
+        np.testing.assert_allclose(each["psnr"], -20 * np.log10(each["rms"]))
+        assert bound["bayesian"]["rms"] < each["rms"]
+    noisy = all_bounds(random_design(4), read_noise=10.0)
+    one = all_bounds(random_design(1))
+    for bound, worse, single in zip(four, noisy, one, strict=True):
+        for kind in ("cramer_rao", "bayesian"):
+            assert worse[kind]["rms"] > 1.05 * bound[kind]["rms"]
+            assert single[kind]["rms"] > 1.5 * bound[kind]["rms"]
+    dark = np.sqrt(np.mean(np.var(TRAIN, axis=0)))
+    assert one[0]["bayesian"]["rms"] < dark  # what the prior alone knows
+
+
+@pytest.mark.usefixtures("x64")
+def test_large_scenes_get_the_same_numbers_without_matrices(monkeypatch):
+    design, images = random_design(4), jnp.asarray(IMAGES)
+    dense = mask_analysis.conditioning(design, images, scene=SCENE), all_bounds(design)
+    monkeypatch.setattr(information, "DENSE", 10)
+    probed = mask_analysis.conditioning(design, images, scene=SCENE), all_bounds(design)
+    assert "spectrum" in dense[0] and "spectrum" not in probed[0]
+    np.testing.assert_allclose(probed[0]["largest"], dense[0]["largest"], rtol=1e-3)
+    np.testing.assert_allclose(probed[0]["smallest"], dense[0]["smallest"], rtol=2e-2)
+    for matrix, estimate in zip(dense[1], probed[1], strict=True):
+        for kind in ("cramer_rao", "bayesian"):
+            error = estimate[kind]["probe_error"]
+            assert 0 < error < 0.2
+            ratio = (estimate[kind]["rms"] / matrix[kind]["rms"]) ** 2
+            assert abs(ratio - 1) < 4 * error + 0.05  # the median scene is another one at times
+
+
+@pytest.mark.usefixtures("x64")
+def test_a_report_says_what_one_shot_of_a_complex_object_cannot_hold():
+    """144 equations for 288 unknowns, the global phase among them."""
+    design, scene = random_design(1), {**SCENE, "kind": "complex"}
+    images = jnp.asarray(np.concatenate([IMAGES, IMAGES[::-1]], axis=-1))
+    jacobian = mask_analysis.conditioning(design, images, scene=scene)
+    assert jacobian["null"] == 143 and jacobian["condition"] == np.inf
+    bounds = mask_analysis.bounds(
+        design, images, scene=scene, prior=PRIOR, photons=(1e4,), read_noise=0.0
+    )
+    found = {
+        "snapshots": 1,
+        "oversample": 1,
+        "false_objects": mask_analysis.false_objects(
+            design, images, scene=scene, prior=PRIOR, unit=1.0
+        ),
+        "jacobian": jacobian,
+        "bounds": list(bounds),
+    }
+    lines = [
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in report({"mine": found}, scenes=3).splitlines()
+        if line.startswith("| ")
+    ]
+    kinds = [line[1] for line in lines]
+    assert kinds[1:4] == ["twin", "mirror", "worst shift"]
+    assert lines[3][-1] == "100%"  # of the shifts fit one shot
+    assert lines[5][5:7] == ["inf", "143.0"]
+    assert lines[7] == ["mine", "no prior", "singular"]
+    assert lines[8][:2] == ["mine", "prior"] and float(lines[8][2].split(" / ")[0]) > 10
+
+
+@pytest.mark.slow
+def test_command_line(teacher, tmp_path):
+    phases = np.random.default_rng(0).uniform(0, 2 * np.pi, (16, 16))
+    np.save(tmp_path / "mine.npy", phases)
+    np.save(tmp_path / "wrong.npy", phases[:8])
+
+    def run(*arguments: str) -> subprocess.CompletedProcess:
+        command = [sys.executable, "-m", "jax_kdpr.ambiguity", *arguments]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    options = ["--scenes=2", "--photons=1e3,1e4", f"--output={tmp_path / 'out'}", "--random"]
+    done = run(f"--workdir={teacher}", f"--masks={tmp_path / 'mine.npy'}", *options)
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / "out" / "ambiguity.md").read_text()
+    assert text.strip() in done.stdout
+    assert (tmp_path / "out" / "ambiguity.png").stat().st_size > 10_000
+    designs = json.loads((tmp_path / "out" / "ambiguity.json").read_text())["designs"]
+    assert list(designs) == ["teacher", "mine.npy", "random phases"]
+    assert [found["snapshots"] for found in designs.values()] == [3, 1, 3]
+    assert designs["mine.npy"]["false_objects"]["twin"]["misfit"] < 1e-12
+    assert designs["teacher"]["false_objects"]["twin"]["misfit"] > 0.05
+    assert [bound["photons"] for bound in designs["teacher"]["bounds"]] == [1e3, 1e4]
+    wrong = {
+        "--masks: ": [f"--workdir={teacher}", f"--masks={tmp_path / 'wrong.npy'}"],
+        "--photons: ": ["--random", "--photons=many"],
+        "--workdir, --masks: nothing to compare": [],
+        "--config: a config file is needed": [f"--masks={tmp_path / 'mine.npy'}"],
+    }
+    for message, arguments in wrong.items():
+        refused = run(*arguments, f"--output={tmp_path / 'none'}")
+        assert refused.returncode == 2
+        assert refused.stderr.startswith(f"error: {message}") and refused.stderr.count("\n") == 1
+    assert not (tmp_path / "none").exists()
