@@ -40,7 +40,7 @@ class Evaluated(NamedTuple):
     result: dict[str, Any]  # as written to metrics.json
 
 
-class _Subject(NamedTuple):
+class Subject(NamedTuple):
     """What is scored: a run's best system, on the data it was trained on."""
 
     config: Config
@@ -50,7 +50,16 @@ class _Subject(NamedTuple):
     mesh: Mesh | None
 
 
-def score_run(workdir: Path, *, samples: int = 4, refine: int = 0, data_dir: str = "") -> Evaluated:
+def score_run(
+    workdir: Path,
+    *,
+    samples: int = 4,
+    refine: int = 0,
+    refine_with: str = "error_reduction",
+    solvers: tuple[str, ...] = (),
+    solver_steps: int = 200,
+    data_dir: str = "",
+) -> Evaluated:
     """Scores one run on its test images.
 
     Writes metrics.json (means), scores.npz (image by image), samples.npz and figure.png (the first
@@ -59,14 +68,17 @@ def score_run(workdir: Path, *, samples: int = 4, refine: int = 0, data_dir: str
     Args:
         workdir: Its run folder.
         samples: Number of test scenes in the figure.
-        refine: Steps of error reduction after the network, which are then scored too
-            (`evaluation.refine_image`).
+        refine: Steps of a solver after the network, which are then scored too
+            (`evaluation.make_refine`).
+        refine_with: That solver.
+        solvers: Solvers (`physics.solvers`) to score beside, from the spectral estimate.
+        solver_steps: Steps of each of them.
         data_dir: Where its data lie now; empty for where they were when it was trained.
 
     Raises:
         InputError: If it is no run, has no readable checkpoint, or its data have changed.
     """
-    config, dataset, trained, batch_size, mesh = _load(workdir, data_dir)
+    config, dataset, trained, batch_size, mesh = load_subject(workdir, data_dir)
     key = run_keys(config.seed).evaluation
     scores = evaluation.score_test_images(
         trained,
@@ -76,6 +88,9 @@ def score_run(workdir: Path, *, samples: int = 4, refine: int = 0, data_dir: str
         batch_size=batch_size,
         key=key,
         refine=refine,
+        refine_with=refine_with,
+        solvers=solvers,
+        solver_steps=solver_steps,
         mesh=mesh,
     )
     shown = evaluation.sample_outputs(
@@ -95,6 +110,8 @@ def score_run(workdir: Path, *, samples: int = 4, refine: int = 0, data_dir: str
         "checkpoint_step": trained.step,
         "checkpoint_digest": trained.digest,
         "refine": refine,
+        "refine_with": refine_with,
+        "solver_steps": solver_steps if solvers else 0,
         "scores": {name: summarise(score)._asdict() for name, score in scores.items()},
         "provenance": run_folder.provenance(),
     }
@@ -140,7 +157,7 @@ def score_under_noise(
     Raises:
         InputError: As `score_run`.
     """
-    config, dataset, trained, batch_size, mesh = _load(workdir, data_dir)
+    config, dataset, trained, batch_size, mesh = load_subject(workdir, data_dir)
     config.noise.kind = NoiseKind.NONE  # what is added here is all there shall be
     quiet = make_system(**config_lib.system_arguments(config), mesh=mesh)
     found = evaluation.score_under_noise(
@@ -185,7 +202,17 @@ def _save_samples(path: Path, samples: Samples) -> None:
     np.savez_compressed(path, **named)
 
 
-def _load(workdir: Path, data_dir: str) -> _Subject:
+def load_subject(workdir: Path, data_dir: str, *, images: int = 0) -> Subject:
+    """Restores the best system of a run, with its data.
+
+    Args:
+        workdir: Its run folder.
+        data_dir: Where its data lie now; empty for where they were.
+        images: Of the test set that are wanted, 0 for all: no batch is larger.
+
+    Raises:
+        InputError: As `score_run`.
+    """
     record = run_folder.read_run(workdir)
     config = config_lib.from_dict(record["config"])
     config.data.dir = data_dir or config.data.dir
@@ -199,5 +226,6 @@ def _load(workdir: Path, data_dir: str) -> _Subject:
     batch_size = runtime.choose_eval_batch(
         config.train.eval_batch_size, size=config.data.size, features=config.net.widths[0]
     )
+    batch_size = min(batch_size, images or batch_size)
     mesh = make_mesh(runtime.choose_devices(0, batch_size))
-    return _Subject(config, dataset, load_trained(workdir, config, mesh=mesh), batch_size, mesh)
+    return Subject(config, dataset, load_trained(workdir, config, mesh=mesh), batch_size, mesh)

@@ -24,6 +24,7 @@ LAYERS = [
         "checkpoint",
     ),
     ("camera",),
+    ("classical",),
     ("systems", "presets", "run_folder", "config_rules"),
     ("trained", "training.state", "training.targets", "training.metric_log"),
     ("training.steps", "training.teacher"),
@@ -31,8 +32,8 @@ LAYERS = [
     ("evaluation", "training.loop", "bench"),
     ("plots", "cli"),
     ("scoring",),
-    ("studies",),
-    ("train", "evaluate", "reconstruct", "export_mask", "benchmark", "study"),
+    ("studies", "solving"),
+    ("train", "evaluate", "reconstruct", "export_mask", "benchmark", "study", "solve"),
 ]
 COMMANDS = LAYERS[-1]
 CONFIG_USERS = {
@@ -46,6 +47,7 @@ CONFIG_USERS = {
         "training.preparation",
         "training.loop",
         "scoring",
+        "solving",
     ),
     *(f"studies.{name}" for name in ("declaration", "runs", "estimate", "programs")),
     *(f"studies.{name}" for name in ("runner", "grids", "trials")),
