@@ -110,7 +110,8 @@ def solve_table(results: dict[str, dict[str, Any]], subject: scoring.Subject, pl
     note = (
         f"{plan.steps} steps, {plan.start} start{best_of}; known of the object: {plan.constraint}"
         f"{prior}; {subject.config.masks.snapshots} shot(s), noise {subject.config.noise.kind}. "
-        f"Mean ± standard error over {plan.count:,} test images. Residual: mean of "
+        f"Mean ± standard error over {plan.count:,} test images; 100 dB stands for an error of "
+        "zero. Residual: mean of "
         "norm(abs(A x) - sqrt(y)) / norm(sqrt(y)), of the network that of its image's field. "
         f"Time: of batches of {subject.batch_size}, compiled before; of a solver without its "
         "start, of the network with its spectral estimate. No intensity holds the global phase: "

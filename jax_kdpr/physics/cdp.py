@@ -101,7 +101,7 @@ def propagate(
     For loops that apply the same masks many times; `sensor` is the padded size (sh, sw).
     """
     spectra = jnp.fft.fft2(jnp.conj(transmittance) * field[None], s=sensor, norm="ortho")
-    return spectra if transfer is None else jnp.fft.ifft2(transfer * spectra, norm="ortho")
+    return spectra if transfer is None else jnp.fft.ifft2(transfer[None] * spectra, norm="ortho")
 
 
 def back_propagate(
@@ -109,7 +109,7 @@ def back_propagate(
 ) -> Field:
     """The arithmetic of `cdp_adjoint`, likewise: the adjoint of `propagate`."""
     if transfer is not None:
-        spectra = jnp.conj(transfer) * jnp.fft.fft2(spectra, norm="ortho")
+        spectra = jnp.conj(transfer)[None] * jnp.fft.fft2(spectra, norm="ortho")
     height, width = transmittance.shape[1:]
     fields = jnp.fft.ifft2(spectra, norm="ortho")[:, :height, :width]
     return jnp.sum(transmittance * fields, axis=0)

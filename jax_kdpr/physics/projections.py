@@ -112,17 +112,18 @@ def error_reduction_method(data: Measured, constrain: Constraint) -> Method:
 
 
 def hio_method(data: Measured, constrain: Constraint, beta: float) -> Method:
-    """u <- u + P_C((1 + beta) P_M u - u) - beta P_M u: hybrid input-output (Fienup, 1982).
+    """u <- u + beta (P_C((1 + 1 / beta) P_M u - u / beta) - P_M u): HIO (Fienup, 1982).
 
-    In this form (Bauschke, Combettes and Luke, JOSA A 19, 1334, 2002) it holds for any set C. Where
-    C is a support it is Fienup's own: P_M u inside, u - beta P_M u outside. With beta = 1 it is the
-    Douglas-Rachford method.
+    Where C is a support this is Fienup's own: P_M u inside, u - beta P_M u outside. In this form
+    (Elser, JOSA A 20, 40, 2003) it holds for any set C: a solution is a fixed point also where C
+    is not closed under scaling, as that of phase objects. With beta = 1 it is the Douglas-Rachford
+    method.
     """
 
     def step(spectra, _):
         fitted = impose_modulus(data, spectra)
-        allowed = _allowed(data, constrain, (1.0 + beta) * fitted - spectra)
-        return spectra + allowed - beta * fitted
+        allowed = _allowed(data, constrain, fitted + (fitted - spectra) / beta)
+        return spectra + beta * (allowed - fitted)
 
     return _reflecting(data, constrain, step)
 
