@@ -11,7 +11,7 @@ from jax_kdpr import metrics
 from jax_kdpr.camera import Camera, Optics
 from jax_kdpr.errors import InputError
 from jax_kdpr.physics.scenes import field_image, scene_field
-from jax_kdpr.physics.solvers import SOLVERS, amplitude_residual, random_start, solve
+from jax_kdpr.physics.solvers import BETA, SOLVERS, amplitude_residual, random_start, solve
 from jax_kdpr.sharding import data_parallel
 from jax_kdpr.types import Fields, Images, Intensities, Keys, Params
 
@@ -44,7 +44,7 @@ def make_solve(
     steps: int,
     scene: dict[str, Any],
     constraint: str = "",
-    beta: float = 0.9,
+    beta: float = BETA,
     tv: float = 0.0,
     mesh: Mesh | None = None,
 ) -> Callable[[Params, Fields, Intensities, Fields], Solved]:

@@ -19,6 +19,7 @@ from absl import flags
 
 from jax_kdpr import classical, cli, plots, run_folder, scoring, solving
 from jax_kdpr.errors import InputError
+from jax_kdpr.physics.solvers import BETA as DEFAULT_BETA
 from jax_kdpr.physics.solvers import CONSTRAINTS, SOLVERS
 from jax_kdpr.solving import GAUGES, NETWORK, START, Plan
 from jax_kdpr.tables import markdown_table
@@ -36,7 +37,11 @@ CONSTRAINT = flags.DEFINE_enum(
     "scene_constraint", None, list(CONSTRAINTS), "Known of the object; default: the scene's kind."
 )
 BETA = flags.DEFINE_float(
-    "beta", 0.9, "Relaxation of hio and raar, in (0, 1].", lower_bound=0.01, upper_bound=1.0
+    "beta",
+    DEFAULT_BETA,
+    "Relaxation of hio and raar, in (0, 1].",
+    lower_bound=0.01,
+    upper_bound=1.0,
 )
 TV = flags.DEFINE_float(
     "tv", 0.0, "Weight of the total-variation prior of accelerated.", lower_bound=0.0
@@ -52,22 +57,26 @@ def main(positional: list[str]) -> int:
     if not WORKDIR.value or positional:
         raise InputError("--workdir: one run folder is needed, such as runs/e2e")
     solvers = classical.solver_names("--solver", SOLVER.value)
-    _check_flags(solvers)
+    plan = Plan(
+        solvers=solvers,
+        count=IMAGES.value,
+        steps=STEPS.value,
+        start=FROM.value,
+        restarts=RESTARTS.value,
+        constraint=CONSTRAINT.value or "",
+        beta=BETA.value,
+        tv=TV.value,
+    )
+    solving.check_plan(plan)
     workdir = Path(WORKDIR.value)
     output = Path(OUTPUT.value) if OUTPUT.value else workdir / "solve"
     if output.exists() and not output.is_dir():
         raise InputError(f"--output: expected a folder, got the file {str(output)!r}")
     subject = scoring.load_subject(workdir, DATA_DIR.value, images=IMAGES.value)
     available = len(subject.dataset.test)
-    plan = Plan(
-        solvers=solvers,
-        count=min(IMAGES.value or available, available),
-        steps=STEPS.value,
-        start=FROM.value,
-        restarts=RESTARTS.value,
-        constraint=CONSTRAINT.value or str(subject.config.scene.kind),
-        beta=BETA.value,
-        tv=TV.value,
+    plan = plan._replace(
+        count=min(plan.count or available, available),
+        constraint=plan.constraint or str(subject.config.scene.kind),
     )
     report = solving.solve_images(subject, plan, samples=SAMPLES.value)
     results = solving.summarise(report)
@@ -118,19 +127,6 @@ def solve_table(results: dict[str, dict[str, Any]], subject: scoring.Subject, pl
         "the last column says where it is from."
     )
     return f"{markdown_table(header, rows)}\n\n{note}"
-
-
-def _check_flags(solvers: tuple[str, ...]) -> None:
-    if not solvers:
-        raise InputError(f"--solver: expected some of {', '.join(SOLVERS)}, got none")
-    if RESTARTS.value > 1 and FROM.value != "random":
-        raise InputError(
-            f"--restarts: a {FROM.value} start is the same every time; give --start random"
-        )
-    if TV.value and "accelerated" not in solvers:
-        raise InputError("--tv: only the solver accelerated has this prior; add it to --solver")
-    if BETA.value != BETA.default and not {"hio", "raar"} & set(solvers):
-        raise InputError("--beta: only hio and raar read it; add one of them to --solver")
 
 
 if __name__ == "__main__":

@@ -12,8 +12,10 @@ from jax_kdpr import classical, evaluation, metrics
 from jax_kdpr import config as config_lib
 from jax_kdpr.classical import Solved
 from jax_kdpr.data.batches import take_batch
+from jax_kdpr.errors import InputError
 from jax_kdpr.evaluation import Samples
 from jax_kdpr.physics.scenes import scene_channels
+from jax_kdpr.physics.solvers import BETA, SOLVERS
 from jax_kdpr.scoring import Subject
 from jax_kdpr.sharding import shard_batch
 from jax_kdpr.systems import Output
@@ -37,8 +39,26 @@ class Plan(NamedTuple):
     start: str  # one of GAUGES
     restarts: int = 1  # random starts, of which the smallest residual counts
     constraint: str = ""  # as of `classical.make_solve`
-    beta: float = 0.9
+    beta: float = BETA
     tv: float = 0.0
+
+
+def check_plan(plan: Plan) -> None:
+    """Refuses what nothing would read, by the flags of `jax_kdpr.solve`.
+
+    Raises:
+        InputError: If there is no solver, or an option that none of them reads.
+    """
+    if not plan.solvers:
+        raise InputError(f"--solver: expected some of {', '.join(SOLVERS)}, got none")
+    if plan.restarts > 1 and plan.start != "random":
+        raise InputError(
+            f"--restarts: a {plan.start} start is the same every time; give --start random"
+        )
+    if plan.tv and "accelerated" not in plan.solvers:
+        raise InputError("--tv: only the solver accelerated has this prior; add it to --solver")
+    if plan.beta != BETA and not {"hio", "raar"} & set(plan.solvers):
+        raise InputError("--beta: only hio and raar read it; add one of them to --solver")
 
 
 class Measured(NamedTuple):

@@ -29,6 +29,7 @@ from jax_kdpr.physics.spectral import fix_global_phase
 from jax_kdpr.types import Field, Intensity, Key, Masks, Scalar, Transfer
 
 SOLVERS = ("error_reduction", "hio", "raar", "wirtinger", "taf", "raf", "accelerated")
+BETA = 0.9  # of hio and raar
 CONSTRAINTS = ("phase", "amplitude", "complex", "none")
 
 
@@ -43,7 +44,7 @@ def solve(
     transfer: Transfer | None = None,
     min_amplitude: float = 0.5,
     support: Bool[Array, "h w"] | None = None,
-    beta: float = 0.9,
+    beta: float = BETA,
     tv: float = 0.0,
     history: bool = False,
 ) -> tuple[Field, Scalar | Float[Array, "steps"]]:
