@@ -261,7 +261,7 @@ def test_gradient_by_the_masks_equals_finite_differences(x64, solver):
 
 
 def test_nothing_is_left_outside_the_support(x64):
-    """A quarter of the window: one padded shot then does, from the right half of the object."""
+    """An object in a quarter of the window: two shots do, which without the support do not."""
     rng = np.random.default_rng(9)
     support = jnp.zeros((16, 16), bool).at[4:12, 4:12].set(True)
     x = jnp.where(support, objects(rng, "none", 16, 16), 0.0)
