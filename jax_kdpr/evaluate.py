@@ -4,7 +4,9 @@ Writes metrics.json, scores.npz (image by image), samples.npz (a few scenes and 
 figure.png and masks.npy (phases in [0, 2 pi) as [k h w]; mask l multiplies the field by
 e^{-j phase}) into each run folder and prints one table.
 --refine N also scores what N steps of error reduction make of the network's image: a great deal
-without noise, and harm where the measurement is noisy.
+without noise, and harm where the measurement is noisy; --refine_with names another solver.
+--solvers raar,hio adds what classical solvers make of the same CDPs without any network, started
+from the spectral estimate (`python -m jax_kdpr.solve` does more with them).
 Several runs of the same data and scene give one table, also written, with a figure of the same
 scenes side by side, to --output.
 """
@@ -13,11 +15,29 @@ from pathlib import Path
 
 from absl import flags
 
-from jax_kdpr import checkpoint, cli, config, config_fields, evaluation, plots, run_folder
+from jax_kdpr import (
+    checkpoint,
+    classical,
+    cli,
+    config,
+    config_fields,
+    evaluation,
+    plots,
+    run_folder,
+)
 from jax_kdpr.config import Regime
 from jax_kdpr.errors import InputError
-from jax_kdpr.evaluation import CONSTANT, MEAN_IMAGE, RECOVERED, REFINED, SPECTRAL, summarise
+from jax_kdpr.evaluation import (
+    CONSTANT,
+    MEAN_IMAGE,
+    RECOVERED,
+    REFINED,
+    SOLVED,
+    SPECTRAL,
+    summarise,
+)
 from jax_kdpr.metrics import ImageScores
+from jax_kdpr.physics.solvers import SOLVERS
 from jax_kdpr.scoring import Evaluated, score_run
 from jax_kdpr.tables import markdown_table
 
@@ -27,8 +47,15 @@ OUTPUT = flags.DEFINE_string(
 )
 SAMPLES = flags.DEFINE_integer("samples", 4, "Test scenes in a figure.", lower_bound=1)
 REFINE = flags.DEFINE_integer(
-    "refine", 0, "Steps of error reduction after the network, scored too.", lower_bound=0
+    "refine", 0, "Steps of a solver after the network, scored too.", lower_bound=0
 )
+REFINE_WITH = flags.DEFINE_enum(
+    "refine_with", "error_reduction", list(SOLVERS), "The solver of --refine."
+)
+SOLVING = flags.DEFINE_list(
+    "solvers", [], f"Solvers to score from the spectral estimate: {', '.join(SOLVERS)}."
+)
+SOLVER_STEPS = flags.DEFINE_integer("solver_steps", 200, "Steps of --solvers.", lower_bound=1)
 DATA_DIR = flags.DEFINE_string("data_dir", "", "Where the data lie now, if not where they were.")
 
 
@@ -37,11 +64,22 @@ def main(positional: list[str]) -> int:
     if not WORKDIR.value:
         raise InputError("--workdir: at least one run folder is needed, such as runs/e2e")
     workdirs = [Path(folder) for folder in (WORKDIR.value, *positional)]
+    solvers = classical.solver_names("--solvers", SOLVING.value)
+    if REFINE_WITH.value != REFINE_WITH.default and not REFINE.value:
+        raise InputError("--refine_with: nothing would read it; give --refine N too")
+    if SOLVER_STEPS.value != SOLVER_STEPS.default and not solvers:
+        raise InputError("--solver_steps: nothing would read it; give --solvers too")
     _require_comparable(workdirs)
 
     runs = {
         name: score_run(
-            workdir, samples=SAMPLES.value, refine=REFINE.value, data_dir=DATA_DIR.value
+            workdir,
+            samples=SAMPLES.value,
+            refine=REFINE.value,
+            refine_with=REFINE_WITH.value,
+            solvers=solvers,
+            solver_steps=SOLVER_STEPS.value,
+            data_dir=DATA_DIR.value,
         )
         for name, workdir in zip(_names(workdirs), workdirs, strict=True)
     }
@@ -73,7 +111,7 @@ def comparison_table(runs: dict[str, Evaluated]) -> str:
     steps = {run.result["refine"] for run in runs.values()} - {0}
     if steps:
         header.append(f"refined, {', '.join(map(str, sorted(steps)))} steps (dB)")
-    rows = []
+    rows, scored = [], []
     for name, run in runs.items():
         label = name
         if run.epochs < run.config.train.epochs:
@@ -82,21 +120,19 @@ def comparison_table(runs: dict[str, Evaluated]) -> str:
         rows.append([label, run.config.masks.snapshots, *cells, _psnr(run.scores[SPECTRAL])])
         if steps:
             rows[-1].append(_psnr(run.scores[REFINED]))
+        scored.append(run.scores[RECOVERED])
     trivial = next(iter(runs.values())).scores
-    for label, kind in (("mean training image", MEAN_IMAGE), ("constant", CONSTANT)):
-        rows.append([label, "", *_cells(trivial[kind]), *[""] * (1 + bool(steps))])
+    others = [("mean training image", "", trivial[MEAN_IMAGE]), ("constant", "", trivial[CONSTANT])]
+    solved = _solver_rows(runs)
+    for label, shots, scores in (*others, *solved):
+        rows.append([label, shots, *_cells(scores), *[""] * (1 + bool(steps))])
+        scored.append(scores)
     if compared is not None:
         header.append(f"gain over {compared} (dB)")
         reference = runs[compared].scores[RECOVERED]
-        gains = [
-            "" if name == compared else _plus_minus(*evaluation.paired_gain(score, reference))
-            for name, score in [
-                *((name, run.scores[RECOVERED]) for name, run in runs.items()),
-                ("", trivial[MEAN_IMAGE]),
-                ("", trivial[CONSTANT]),
-            ]
-        ]
-        rows = [[*row, gain] for row, gain in zip(rows, gains, strict=True)]
+        for row, scores in zip(rows, scored, strict=True):
+            gain = _plus_minus(*evaluation.paired_gain(scores, reference))
+            row.append("" if scores is reference else gain)
     images = len(trivial[CONSTANT].mse)
     paired = "" if compared is None else "; gains are paired by image"
     note = (
@@ -104,7 +140,26 @@ def comparison_table(runs: dict[str, Evaluated]) -> str:
         "squared error averaged over all of them. The global phase of the network's input "
         "is taken from the truth. The errors say nothing about another random seed."
     )
+    solvers = {run.result["refine_with"] for run in runs.values() if run.result["refine"]}
+    if solvers - {"error_reduction"}:
+        note += f" Refined with {', '.join(sorted(solvers))}, from the network's image."
+    if solved:
+        count = next(iter(runs.values())).result["solver_steps"]
+        note += (
+            f" Solvers have the CDPs of the run in brackets, no network, and {count} steps from "
+            "its spectral estimate; their global phase is taken from the truth too."
+        )
     return f"{markdown_table(header, rows)}\n\n{note}"
+
+
+def _solver_rows(runs: dict[str, Evaluated]) -> list[tuple[str, int, ImageScores]]:
+    """Returns label, number of shots and scores of each solver on each run's CDPs."""
+    return [
+        (f"{answer.removeprefix(SOLVED)} ({name})", run.config.masks.snapshots, scores)
+        for name, run in runs.items()
+        for answer, scores in run.scores.items()
+        if answer.startswith(SOLVED)
+    ]
 
 
 def _require_comparable(workdirs: list[Path]) -> None:

@@ -11,23 +11,24 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from jax_kdpr import metrics
-from jax_kdpr.camera import Camera, Optics
+from jax_kdpr.camera import Camera
+from jax_kdpr.classical import encode, make_solve
 from jax_kdpr.data.batches import over_batches, take_batch
 from jax_kdpr.data.sources import Dataset
 from jax_kdpr.metrics import ImageScores
-from jax_kdpr.physics.error_reduction import error_reduction
 from jax_kdpr.physics.noise import add_noise
-from jax_kdpr.physics.scenes import field_image, scene_channels, scene_field
+from jax_kdpr.physics.scenes import field_image, scene_channels
 from jax_kdpr.sharding import data_parallel, replicate, shard_batch
 from jax_kdpr.systems import Output
 from jax_kdpr.trained import Trained
-from jax_kdpr.types import Image, Images, Intensity, Key, Params, RawImages, State
+from jax_kdpr.types import Image, Images, Key, Params, RawImages, State
 
 RECOVERED = "recovered"  # the network's image
-REFINED = "refined"  # the network's image after error reduction that starts from it
+REFINED = "refined"  # the network's image after steps of a solver that start from it
 SPECTRAL = "spectral_estimate"  # the network's input alone, its global phase taken from the truth
 CONSTANT = "constant"  # the mean pixel of the training images
 MEAN_IMAGE = "mean_image"  # the mean of the training images
+SOLVED = "solver_"  # and its name: from the spectral estimate, global phase taken from the truth
 
 
 class Summary(NamedTuple):
@@ -58,6 +59,9 @@ def score_test_images(
     batch_size: int,
     key: Key,
     refine: int = 0,
+    refine_with: str = "error_reduction",
+    solvers: tuple[str, ...] = (),
+    solver_steps: int = 200,
     mesh: Mesh | None = None,
 ) -> dict[str, ImageScores]:
     """Scores each test image: the recovery, the spectral estimate alone, and two trivial answers.
@@ -69,14 +73,22 @@ def score_test_images(
         scene: Keyword arguments of `scene_field`.
         batch_size: Images at a time.
         key: For sensor noise.
-        refine: Steps of error reduction after the network, which are then scored too.
+        refine: Steps of a solver after the network, which are then scored too.
+        refine_with: That solver.
+        solvers: Solvers (`physics.solvers`) to score beside, from the spectral estimate.
+        solver_steps: Steps of each of them.
         mesh: Devices to spread a batch over, as the system was built for.
 
     Returns:
-        {RECOVERED, SPECTRAL, CONSTANT, MEAN_IMAGE: scores of all test images, in order}, and
-        REFINED if there are steps.
+        {RECOVERED, SPECTRAL, CONSTANT, MEAN_IMAGE: scores of all test images, in order}, REFINED
+        if there are steps, and SOLVED + name for each solver.
     """
-    refine_batch = make_refine(trained.system.camera, refine, scene=scene, mesh=mesh)
+    camera = trained.system.camera
+    refine_batch = make_refine(camera, refine, solver=refine_with, scene=scene, mesh=mesh)
+    solve_batch = {
+        name: make_solve(camera, solver=name, steps=solver_steps, scene=scene, mesh=mesh)
+        for name in solvers
+    }
     channels = scene_channels(scene["kind"])
     mean_image = mean_train_image(dataset, size=size, channels=channels)
 
@@ -85,19 +97,22 @@ def score_test_images(
     def score_batch(variables, test, indices, batch_key):
         images = shard_batch(take_batch(test, indices, size=size, channels=channels), mesh)
         output, _ = trained.system.apply(*variables, images, batch_key)
+        fields = encode(images, scene)
 
-        def read(image, estimate):
-            field = scene_field(image, **scene)
+        def read(estimate, field):
             return field_image(metrics.align_global_phase(estimate, field), **scene)
 
         answers = {
             RECOVERED: output.image,
-            SPECTRAL: jax.vmap(read)(images, output.estimate),
+            SPECTRAL: jax.vmap(read)(output.estimate, fields),
             CONSTANT: jnp.full_like(images, jnp.mean(mean_image)),
             MEAN_IMAGE: jnp.broadcast_to(mean_image[None], images.shape),
         }
         if refine:
             answers[REFINED] = refine_batch(variables, output)
+        for name, solve in solve_batch.items():
+            solved = solve(variables[0], output.estimate, output.intensity, fields)
+            answers[SOLVED + name] = solved.image
         return {name: metrics.score(answer, images) for name, answer in answers.items()}
 
     variables, test = replicate((trained.variables, dataset.test), mesh)
@@ -109,39 +124,26 @@ def score_test_images(
     )
 
 
-def refine_image(
-    image: Image, intensity: Intensity, optics: Optics, *, steps: int, scene: dict[str, Any]
-) -> Image:
-    """Brings a recovered image closer to its measurement: error reduction, started from its field.
-
-    The global phase, which no measurement holds, stays that of the image. Without noise every step
-    helps; of a noisy measurement the steps fit the noise as well.
-
-    Args:
-        image: As recovered, in [0, 1].
-        intensity: CDPs of this scene.
-        optics: That it was measured through.
-        steps: Steps of error reduction.
-        scene: Keyword arguments of `scene_field`.
-    """
-    field = scene_field(image, **scene)
-    known = {"scene": scene["kind"], "min_amplitude": scene["min_amplitude"]}
-    refined = error_reduction(
-        field, intensity, optics.masks, transfer=optics.transfer, steps=steps, **known
-    )
-    return field_image(metrics.align_global_phase(refined, field), **scene)
-
-
 def make_refine(
-    camera: Camera, steps: int, *, scene: dict[str, Any], mesh: Mesh | None
+    camera: Camera,
+    steps: int,
+    *,
+    solver: str = "error_reduction",
+    scene: dict[str, Any],
+    mesh: Mesh | None,
 ) -> Callable[[tuple[Params, State], Output], Images]:
-    """Builds refine((params, state), output) -> `refine_image` of each image of a batch."""
-    batched = data_parallel(
-        lambda optics, image, y: refine_image(image, y, optics, steps=steps, scene=scene), mesh
-    )
-    return lambda variables, output: batched(
-        camera.optics(variables[0]["phases"]), output.image, output.intensity
-    )
+    """Builds refine((params, state), output): brings recovered images closer to their CDPs.
+
+    A solver, started from the field of each image, whose global phase it keeps. Without noise every
+    step of error reduction helps; of a noisy measurement the steps fit the noise as well.
+    """
+    solve = make_solve(camera, solver=solver, steps=steps, scene=scene, mesh=mesh)
+
+    def refine(variables: tuple[Params, State], output: Output) -> Images:
+        fields = encode(output.image, scene)
+        return solve(variables[0], fields, output.intensity, fields).image
+
+    return refine
 
 
 def score_under_noise(
@@ -232,7 +234,7 @@ def sample_outputs(
     channels = scene_channels(scene["kind"])
     images = take_batch(dataset.test, jnp.arange(count), size=size, channels=channels)
     output, _ = jax.jit(trained.system.apply)(*trained.variables, images, key)
-    fields = jax.vmap(lambda image: scene_field(image, **scene))(images)
+    fields = encode(images, scene)
     aligned = jax.vmap(metrics.align_global_phase)(output.estimate, fields)
     phases = trained.system.camera.written(trained.variables[0]["phases"])
     return Samples(images, output._replace(estimate=aligned), phases)

@@ -50,7 +50,16 @@ class Subject(NamedTuple):
     mesh: Mesh | None
 
 
-def score_run(workdir: Path, *, samples: int = 4, refine: int = 0, data_dir: str = "") -> Evaluated:
+def score_run(
+    workdir: Path,
+    *,
+    samples: int = 4,
+    refine: int = 0,
+    refine_with: str = "error_reduction",
+    solvers: tuple[str, ...] = (),
+    solver_steps: int = 200,
+    data_dir: str = "",
+) -> Evaluated:
     """Scores one run on its test images.
 
     Writes metrics.json (means), scores.npz (image by image), samples.npz and figure.png (the first
@@ -59,8 +68,11 @@ def score_run(workdir: Path, *, samples: int = 4, refine: int = 0, data_dir: str
     Args:
         workdir: Its run folder.
         samples: Number of test scenes in the figure.
-        refine: Steps of error reduction after the network, which are then scored too
-            (`evaluation.refine_image`).
+        refine: Steps of a solver after the network, which are then scored too
+            (`evaluation.make_refine`).
+        refine_with: That solver.
+        solvers: Solvers (`physics.solvers`) to score beside, from the spectral estimate.
+        solver_steps: Steps of each of them.
         data_dir: Where its data lie now; empty for where they were when it was trained.
 
     Raises:
@@ -76,6 +88,9 @@ def score_run(workdir: Path, *, samples: int = 4, refine: int = 0, data_dir: str
         batch_size=batch_size,
         key=key,
         refine=refine,
+        refine_with=refine_with,
+        solvers=solvers,
+        solver_steps=solver_steps,
         mesh=mesh,
     )
     shown = evaluation.sample_outputs(
@@ -95,6 +110,8 @@ def score_run(workdir: Path, *, samples: int = 4, refine: int = 0, data_dir: str
         "checkpoint_step": trained.step,
         "checkpoint_digest": trained.digest,
         "refine": refine,
+        "refine_with": refine_with,
+        "solver_steps": solver_steps if solvers else 0,
         "scores": {name: summarise(score)._asdict() for name, score in scores.items()},
         "provenance": run_folder.provenance(),
     }
@@ -185,12 +202,13 @@ def _save_samples(path: Path, samples: Samples) -> None:
     np.savez_compressed(path, **named)
 
 
-def load_subject(workdir: Path, data_dir: str = "") -> Subject:
+def load_subject(workdir: Path, data_dir: str = "", *, images: int = 0) -> Subject:
     """Restores a run's best system and the data that it was trained on.
 
     Args:
         workdir: Its run folder.
         data_dir: Where its data lie now; empty for where they were when it was trained.
+        images: Of the test set that are wanted, 0 for all: no batch is larger.
 
     Raises:
         InputError: If it is no run, has no readable checkpoint, or its data have changed.
@@ -208,5 +226,6 @@ def load_subject(workdir: Path, data_dir: str = "") -> Subject:
     batch_size = runtime.choose_eval_batch(
         config.train.eval_batch_size, size=config.data.size, features=config.net.widths[0]
     )
+    batch_size = min(batch_size, images or batch_size)
     mesh = make_mesh(runtime.choose_devices(0, batch_size))
     return Subject(config, dataset, load_trained(workdir, config, mesh=mesh), batch_size, mesh)

@@ -182,3 +182,132 @@ def triangle_matrix(old: int, new: int) -> np.ndarray:
 def resized(image: np.ndarray, new: int) -> np.ndarray:
     rows, columns = (triangle_matrix(old, new) for old in image.shape)
     return rows @ image @ columns.T
+
+
+def transfer_matrix(phases: np.ndarray, transfer: np.ndarray) -> np.ndarray:
+    """All k snapshots with a transfer function [sh sw] of free space, as `cdp_matrix`."""
+    _, height, width = phases.shape
+    rows, columns = transfer.shape
+    padded = np.kron(dft_matrix(height, rows), dft_matrix(width, columns))
+    back = np.kron(dft_matrix(rows), dft_matrix(columns)).conj().T
+    space = back @ (transfer.reshape(-1, 1) * padded)
+    return np.concatenate([space * np.exp(-1j * phase.ravel()) for phase in phases])
+
+
+def allowed_object(x: np.ndarray, scene: str, min_amplitude: float = 0.5) -> np.ndarray:
+    """The nearest object to x of what is known of it."""
+    match scene:
+        case "none":
+            return x
+        case "phase":
+            return x / np.abs(x)
+        case "complex":
+            return np.clip(np.abs(x), min_amplitude, 1) * x / np.abs(x)
+    raise ValueError(scene)
+
+
+def fitted(u: np.ndarray, modulus: np.ndarray) -> np.ndarray:
+    return modulus * u / np.abs(u)
+
+
+def solver_steps(
+    solver: str,
+    matrix: np.ndarray,
+    y: np.ndarray,
+    start: np.ndarray,
+    *,
+    scene: str,
+    steps: int,
+    beta: float = 0.9,
+    tv: float = 0.0,
+) -> np.ndarray:
+    """A few steps of a classical solver as its paper has it, for a flattened start."""
+    modulus, inverse = np.sqrt(y.ravel()), np.linalg.pinv(matrix)
+    m, n = matrix.shape
+    # The flows' papers want measurement vectors of mean squared norm n.
+    scale = m * n / np.linalg.norm(matrix) ** 2
+    vectors = np.sqrt(scale) * matrix
+    target, psi = scale * y.ravel(), np.sqrt(scale) * modulus
+
+    def allow(x):
+        return allowed_object(x, scene)
+
+    def allowed_fields(u):
+        return matrix @ allow(inverse @ u)
+
+    x, u, ahead, momentum = start, matrix @ start, start, 1.0
+    dual = np.zeros(2 * n, complex)
+    for number in range(steps):
+        az = vectors @ x
+        on_data = fitted(u, modulus)
+        match solver:
+            case "error_reduction":
+                x = allow(inverse @ fitted(matrix @ x, modulus))
+            case "hio":
+                u = u + beta * (allowed_fields((1 + 1 / beta) * on_data - u / beta) - on_data)
+            case "raar":
+                reflected = 2 * on_data - u
+                twice = 2 * allowed_fields(reflected) - reflected
+                u = beta / 2 * (twice + u) + (1 - beta) * on_data
+            case "wirtinger":
+                rate = min(1 - np.exp(-(number + 1) / 330), 0.2) / np.mean(target)
+                x = allow(x - rate / m * vectors.conj().T @ ((np.abs(az) ** 2 - target) * az))
+            case "taf":
+                kept = np.abs(az) >= psi / 1.7
+                x = allow(x - vectors.conj().T @ (kept * (az - fitted(az, psi))) / m)
+            case "raf":
+                weight = 1 / (1 + 5 * psi / np.abs(az))
+                step = vectors.conj().T @ (np.minimum(6 * weight, m / n) * (az - fitted(az, psi)))
+                x = allow(x - step / m)
+            case "accelerated":
+                u = matrix @ ahead
+                after = ahead - inverse @ (u - fitted(u, modulus))
+                if tv:
+                    after, dual = total_variation_steps(after, dual, tv, 5, start_shape(n))
+                after = allow(after)
+                if np.vdot(after - x, ahead - after).real > 0:
+                    momentum = 1.0
+                longer = (1 + np.sqrt(1 + 4 * momentum**2)) / 2
+                ahead = after + (momentum - 1) / longer * (after - x)
+                x, momentum = after, longer
+            case _:
+                raise ValueError(solver)
+    if solver in ("hio", "raar"):
+        return allow(inverse @ fitted(u, modulus))
+    return x
+
+
+def start_shape(n: int) -> tuple[int, int]:
+    """The shape of the tests' objects: one row more than there are columns."""
+    width = int(np.sqrt(n))
+    return n // width, width
+
+
+def difference_matrix(height: int, width: int) -> np.ndarray:
+    """Differences to the next row, then to the next column, 0 at the edge: [2*h*w h*w]."""
+
+    def one(size):
+        matrix = np.eye(size, k=1) - np.eye(size)
+        matrix[-1] = 0
+        return matrix
+
+    return np.concatenate(
+        [np.kron(one(height), np.eye(width)), np.kron(np.eye(height), one(width))]
+    )
+
+
+def total_variation(x: np.ndarray, shape: tuple[int, int]) -> float:
+    down, right = np.split(difference_matrix(*shape) @ x.ravel(), 2)
+    return float(np.sum(np.sqrt(np.abs(down) ** 2 + np.abs(right) ** 2)))
+
+
+def total_variation_steps(
+    x: np.ndarray, dual: np.ndarray, weight: float, steps: int, shape: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Projected gradient on the dual of 1/2 norm(z - x)^2 + weight TV(z)."""
+    differences = difference_matrix(*shape)
+    for _ in range(steps):
+        dual = dual + differences @ (x - weight * differences.T @ dual) / (8 * weight)
+        size = np.sqrt(np.sum(np.abs(dual.reshape(2, -1)) ** 2, axis=0))
+        dual = dual / np.tile(np.maximum(size, 1), 2)
+    return x - weight * differences.T @ dual, dual

@@ -24,6 +24,7 @@ LAYERS = [
         "checkpoint",
     ),
     ("camera", "mask_layout", "mask_files"),
+    ("classical",),
     ("systems", "presets", "run_folder", "config_rules"),
     ("trained", "training.state", "training.targets", "training.metric_log"),
     ("training.steps", "training.teacher"),
@@ -31,11 +32,11 @@ LAYERS = [
     ("evaluation", "bench_errors", "training.loop", "bench"),
     ("plots", "cli"),
     ("scoring", "export_plan", "mask_analysis"),
-    ("exporting", "mask_verification", "mask_report"),
+    ("exporting", "mask_verification", "mask_report", "solving"),
     ("studies",),
     (
         *("train", "evaluate", "reconstruct", "export_mask", "benchmark", "study"),
-        *("ambiguity", "geometry", "tolerance"),
+        *("ambiguity", "geometry", "tolerance", "solve"),
     ),
 ]
 COMMANDS = LAYERS[-1]
@@ -51,6 +52,7 @@ CONFIG_USERS = {
         "training.loop",
         "scoring",
         "export_plan",
+        "solving",
     ),
     "mask_verification",
     *(f"studies.{name}" for name in ("declaration", "runs", "estimate", "programs")),

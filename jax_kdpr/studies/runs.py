@@ -55,8 +55,9 @@ class PlannedRun(NamedTuple):
         if not self.is_trained or not path.exists():
             return None
         found = run_folder.read_json(path)
-        wanted = (self.config.train.epochs, self.refine)
-        return found if (found["epochs"], found.get("refine")) == wanted else None
+        wanted = (self.config.train.epochs, self.refine, "error_reduction")
+        made = (found["epochs"], found.get("refine"), found.get("refine_with", wanted[-1]))
+        return found if made == wanted else None
 
     @property
     def noisy_scores(self) -> dict[str, Any] | None:

@@ -1,0 +1,228 @@
+"""The solvers on a trained run: `solve`, and the rows and the refinement of `evaluate`."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracles
+import pytest
+from helpers import rejection
+from PIL import Image
+
+from jax_kdpr import classical, evaluate, evaluation, run_folder, scoring, solving
+from jax_kdpr.data.batches import take_batch
+from jax_kdpr.physics.scenes import scene_field
+from jax_kdpr.physics.solvers import amplitude_residual
+from jax_kdpr.solving import Plan
+from jax_kdpr.trained import load_trained
+
+IMAGES = 4
+
+
+@pytest.fixture
+def evaluated(teacher, tmp_path):
+    """A copy of the run, for `evaluate` to write into."""
+    return shutil.copytree(teacher, tmp_path / "teacher")
+
+
+@pytest.fixture
+def parse(evaluated):
+    """Sets the flags of `evaluate`; afterwards they are at their defaults again."""
+    flags = evaluate.flags.FLAGS
+    mine = flags.get_key_flags_for_module(evaluate.__name__)
+    for flag in mine:
+        flag.unparse()
+    yield lambda *options: flags(["evaluate", f"--workdir={evaluated}", *options])
+    for flag in mine:
+        flag.unparse()
+    flags(["evaluate"])
+
+
+@pytest.fixture(scope="module")
+def subject(teacher):
+    return scoring.load_subject(teacher, "", images=IMAGES)
+
+
+@pytest.fixture(scope="module")
+def truth(teacher):
+    """Images [n h w] and CDPs of the first test scenes, and the trained system."""
+    config = run_folder.read_config(teacher)
+    trained = load_trained(teacher, config)
+    dataset = scoring.load_subject(teacher, "").dataset
+    images = take_batch(dataset.test, jnp.arange(IMAGES), size=16, channels=1)
+    output, _ = trained.system.apply(*trained.variables, images, jax.random.key(0))
+    return images, output, trained.variables[0]["phases"]
+
+
+def test_a_few_steps_from_the_spectral_estimate_equal_dense_matrices(subject, truth):
+    images, output, phases = truth
+    plan = Plan(("raar",), count=IMAGES, steps=3, start="spectral", constraint="phase")
+    report = solving.solve_images(subject, plan, samples=2)
+    assert list(report.answers) == ["start", "raar", "network"]
+    matrix = oracles.cdp_matrix(np.asarray(phases, float))
+    for number in range(IMAGES):
+        x = np.exp(1j * np.pi * np.asarray(images[number, ..., 0], float))
+        found = oracles.solver_steps(
+            "raar",
+            matrix,
+            oracles.intensity(x, np.asarray(phases, float)),
+            np.asarray(output.estimate[number]).ravel(),
+            scene="phase",
+            steps=3,
+        )
+        found = found.reshape(16, 16) * np.exp(1j * np.angle(np.vdot(found, x)))
+        read = np.clip(np.angle(found * -1j) / np.pi + 0.5, 0, 1)
+        actual = report.answers["raar"].solved.image[number, ..., 0]
+        np.testing.assert_allclose(actual, read, atol=5e-3)
+
+
+def test_solvers_beat_the_network_where_the_data_are_enough(subject, truth):
+    """Three shots without noise: RAAR finds the very object, as 100 dB and no misfit show."""
+    plan = Plan(("raar",), count=IMAGES, steps=300, start="spectral", constraint="phase")
+    results = solving.summarise(solving.solve_images(subject, plan, samples=1))
+    assert results["raar"]["psnr"] > 60 and results["raar"]["residual"] < 1e-3
+    assert results["raar"]["seconds_per_image"] > 0
+    assert results["raar"]["global_phase"] == "taken from the truth"
+    images, output, phases = truth
+    residuals = [
+        amplitude_residual(scene_field(image, kind="phase"), y, phases)
+        for image, y in zip(output.image, output.intensity, strict=True)
+    ]
+    np.testing.assert_allclose(results["network"]["residual"], np.mean(residuals), rtol=1e-4)
+    expected = np.mean(
+        [
+            oracles.psnr(np.asarray(a), np.asarray(b))
+            for a, b in zip(output.image, images, strict=True)
+        ]
+    )
+    np.testing.assert_allclose(results["network"]["psnr"], expected, rtol=1e-4)
+    assert results["network"]["global_phase"] == "the network's"
+
+
+def test_from_the_network_its_global_phase_stays(subject, truth):
+    plan = Plan(("error_reduction",), count=IMAGES, steps=2, start="network", constraint="phase")
+    report = solving.solve_images(subject, plan, samples=1)
+    assert list(report.answers) == ["error_reduction", "network"]
+    refine = evaluation.make_refine(
+        subject.trained.system.camera, 2, scene={"kind": "phase", "min_amplitude": 0.5}, mesh=None
+    )
+    expected = refine(subject.trained.variables, truth[1])
+    np.testing.assert_allclose(report.answers["error_reduction"].solved.image, expected, atol=1e-3)
+
+
+def test_restarts_keep_the_smallest_residual(subject):
+    plan = Plan(("taf",), count=IMAGES, steps=10, start="random", constraint="phase")
+    one, three = (
+        solving.solve_images(subject, plan._replace(restarts=restarts), samples=1).answers["taf"]
+        for restarts in (1, 3)
+    )
+    assert np.all(three.solved.residual <= one.solved.residual + 1e-6)
+    assert np.any(three.solved.residual < one.solved.residual - 1e-4)
+
+
+def test_random_starts_do_not_depend_on_the_batch(teacher):
+    plan = Plan(("taf",), count=4, steps=2, start="random", constraint="phase")
+    wide, narrow = (
+        solving.solve_images(scoring.load_subject(teacher, "", images=size), plan, samples=1)
+        for size in (4, 2)
+    )
+    one, other = (report.answers["taf"].solved.image for report in (wide, narrow))
+    np.testing.assert_allclose(one, other, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_the_command_writes_table_numbers_and_figure(teacher, tmp_path):
+    output = tmp_path / "out"
+    command = [sys.executable, "-m", "jax_kdpr.solve", f"--workdir={teacher}", "--images=4"]
+    options = ["--solver=raar,accelerated", "--steps=20", "--tv=0.01", f"--output={output}"]
+    done = subprocess.run([*command, *options], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    table = (output / "solve.md").read_text()
+    assert table.strip() in done.stdout
+    rows = [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("|")]
+    assert rows[2:] == [
+        "none: the spectral estimate",
+        "raar",
+        "accelerated",
+        "none: the network",
+    ]
+    record = json.loads((output / "solve.json").read_text())
+    assert set(record["results"]) == {"start", "raar", "accelerated", "network"}
+    assert (record["steps"], record["tv"], record["constraint"]) == (20, 0.01, "phase")
+    with Image.open(output / "solve.png") as figure:
+        assert np.asarray(figure.convert("L")).std() > 20
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"solvers": ()}, "--solver: expected some of error_reduction"),
+        ({"restarts": 2}, "--restarts: a spectral start is the same every time"),
+        ({"tv": 0.1}, "--tv: only the solver accelerated"),
+        ({"beta": 0.5, "solvers": ("taf",)}, "--beta: only hio and raar"),
+    ],
+)
+def test_plans_that_make_no_sense_are_refused(changes, message):
+    plan = Plan(("raar",), count=4, steps=2, start="spectral")
+    solving.check_plan(plan)
+    assert rejection(solving.check_plan, plan._replace(**changes)).startswith(message)
+
+
+@pytest.mark.slow
+def test_the_command_refuses_bad_flags_before_anything_is_written(teacher, tmp_path):
+    output = tmp_path / "out"
+    command = [sys.executable, "-m", "jax_kdpr.solve", f"--workdir={teacher}", f"--output={output}"]
+    for option in ("--solver=raar,newton", "--steps=0", "--restarts=3"):
+        done = subprocess.run([*command, option], capture_output=True, text=True)
+        assert done.returncode == 2 and not output.exists()
+        assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["raar", "newton"], "--solver: expected some of error_reduction"),
+        (["raar", "raar"], "--solver: expected each solver once"),
+    ],
+)
+def test_unknown_and_repeated_solvers_are_refused(names, message):
+    assert rejection(classical.solver_names, "--solver", names).startswith(message)
+
+
+def test_evaluate_adds_a_row_for_each_solver_and_run(parse, evaluated, capsys):
+    parse(
+        *("--solvers=raar,taf", "--solver_steps=60", "--refine=60", "--refine_with=raar"),
+    )
+    assert evaluate.main([]) == 0
+    table = capsys.readouterr().out
+    rows = [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("|")]
+    trivial = ["mean training image", "constant"]
+    assert rows[2:] == ["teacher", *trivial, "raar (teacher)", "taf (teacher)"]
+    assert "60 steps from its spectral estimate" in table and "Refined with raar" in table
+    result = json.loads((evaluated / "metrics.json").read_text())
+    assert (result["refine_with"], result["solver_steps"]) == ("raar", 60)
+    scores = result["scores"]
+    assert scores["solver_raar"]["psnr"] > scores[evaluation.RECOVERED]["psnr"] + 3
+    assert scores[evaluation.REFINED]["psnr"] > scores[evaluation.RECOVERED]["psnr"] + 1
+    np.testing.assert_allclose(
+        np.mean(scoring.read_image_scores(evaluated, "solver_taf").psnr),
+        scores["solver_taf"]["psnr"],
+        rtol=1e-4,
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--solvers=newton"], "--solvers: expected some of error_reduction"),
+        (["--solver_steps=10"], "--solver_steps: nothing would read it"),
+        (["--refine_with=hio"], "--refine_with: nothing would read it"),
+    ],
+)
+def test_evaluate_refuses_options_that_nothing_reads(parse, options, message):
+    parse(*options)
+    assert rejection(evaluate.main, []).startswith(message)

@@ -1,0 +1,394 @@
+"""Classical solvers: single steps against dense matrices, and what they are known to recover."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracles
+import pytest
+
+from jax_kdpr.physics.cdp import measure_intensity
+from jax_kdpr.physics.error_reduction import error_reduction
+from jax_kdpr.physics.flows import smooth_total_variation
+from jax_kdpr.physics.projections import project_object
+from jax_kdpr.physics.propagation import angular_spectrum
+from jax_kdpr.physics.solvers import SOLVERS, amplitude_residual, random_start, solve
+from jax_kdpr.physics.spectral import filtered_spectral_init
+
+SHAPE = (6, 5)
+LENGTHS = {"wavelength": 0.5e-6, "pitch": 8e-6, "distance": 2e-3}
+
+
+def complex_noise(rng, *shape: int) -> jax.Array:
+    return jnp.asarray(oracles.random_complex(rng, shape) / np.sqrt(2))
+
+
+def objects(rng, kind: str, *shape: int) -> jax.Array:
+    modulus, angle = rng.uniform(0.5, 1, shape), rng.uniform(0, 2 * np.pi, shape)
+    if kind == "none":
+        return complex_noise(rng, *shape)
+    if kind == "phase":
+        modulus = np.ones(shape)
+    if kind == "amplitude":
+        angle = np.zeros(shape)
+    return jnp.asarray(modulus * np.exp(1j * angle))
+
+
+def phases(rng, *shape: int) -> jax.Array:
+    return jnp.asarray(rng.uniform(0, 2 * np.pi, shape))
+
+
+def errors(found: jax.Array, truth: jax.Array) -> np.ndarray:
+    """Relative error of each field [b h w] after the global phase that fits best."""
+    return np.array(
+        [
+            np.linalg.norm(z * np.exp(1j * np.angle(np.vdot(z, x))) - x) / np.linalg.norm(x)
+            for z, x in zip(np.asarray(found), np.asarray(truth), strict=True)
+        ]
+    )
+
+
+def recover(rng, kind: str, k: int, *, scenes: int, spectral=False, oversample=1, **options):
+    """Relative errors and residuals on random scenes of 16 x 16 pixels, each with its own masks."""
+    x, masks = objects(rng, kind, scenes, 16, 16), phases(rng, scenes, k, 16, 16)
+    transfer = options.get("transfer")
+    first = complex_noise(rng, scenes, 16, 16)
+    delta = jnp.asarray(oracles.delta_kernel(3))
+
+    @jax.jit
+    @jax.vmap
+    def run(x, masks, start):
+        y = measure_intensity(x, masks, oversample=oversample, transfer=transfer)
+        if spectral:
+            start, _ = filtered_spectral_init(
+                y, masks, delta, start, iterations=100, weights="optimal"
+            )
+        return solve(y, masks, start, scene=kind, **options)
+
+    found, residual = run(x, masks, first)
+    return errors(found, x), np.asarray(residual)
+
+
+@pytest.mark.parametrize("oversample", [1, 2])
+@pytest.mark.parametrize("scene", ["phase", "none"])
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_steps_equal_those_of_the_papers_with_dense_matrices(x64, solver, scene, oversample):
+    rng = np.random.default_rng(1)
+    x, masks, start = (
+        objects(rng, scene, *SHAPE),
+        phases(rng, 3, *SHAPE),
+        complex_noise(rng, *SHAPE),
+    )
+    start = 0.9 * start * jnp.linalg.norm(x) / jnp.linalg.norm(start)
+    y = measure_intensity(x, masks, oversample=oversample)
+    options = {"scene": scene, "steps": 3, "beta": 0.8, "tv": 0.05}
+    actual, _ = solve(y, masks, start, solver=solver, **options)
+    matrix = oracles.cdp_matrix(np.asarray(masks), oversample)
+    expected = oracles.solver_steps(
+        solver, matrix, np.asarray(y), np.asarray(start).ravel(), **options
+    )
+    np.testing.assert_allclose(actual.ravel(), expected, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("solver", ["raar", "taf", "accelerated"])
+def test_steps_in_the_near_field_equal_dense_matrices(x64, solver):
+    rng = np.random.default_rng(2)
+    x, masks, start = (
+        objects(rng, "complex", *SHAPE),
+        phases(rng, 2, *SHAPE),
+        complex_noise(rng, *SHAPE),
+    )
+    fy, fx = (np.fft.fftfreq(2 * size, LENGTHS["pitch"]) for size in SHAPE)
+    inverse_wavelength = 1 / LENGTHS["wavelength"]
+    along = np.sqrt(inverse_wavelength**2 - fy[:, None] ** 2 - fx[None, :] ** 2)
+    space = np.exp(2j * np.pi * LENGTHS["distance"] * (along - inverse_wavelength))
+    transfer = angular_spectrum((2 * SHAPE[0], 2 * SHAPE[1]), **LENGTHS)
+    y = measure_intensity(x, masks, oversample=2, transfer=transfer)
+    options = {"scene": "complex", "steps": 2}
+    actual, _ = solve(y, masks, start, solver=solver, transfer=transfer, **options)
+    expected = oracles.solver_steps(
+        solver,
+        oracles.transfer_matrix(np.asarray(masks), space),
+        np.asarray(y),
+        np.asarray(start).ravel(),
+        **options,
+    )
+    np.testing.assert_allclose(actual.ravel(), expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("scene", ["phase", "amplitude", "complex"])
+def test_error_reduction_is_that_of_the_systems(scene):
+    rng = np.random.default_rng(3)
+    x, masks, start = (
+        objects(rng, scene, *SHAPE),
+        phases(rng, 2, *SHAPE),
+        complex_noise(rng, *SHAPE),
+    )
+    y = measure_intensity(x, masks)
+    actual, _ = solve(y, masks, start, solver="error_reduction", steps=5, scene=scene)
+    expected = error_reduction(start, y, masks, steps=5, scene=scene)
+    np.testing.assert_allclose(actual, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_a_generic_object_is_recovered_exactly_from_many_shots(x64, solver):
+    steps = {"wirtinger": 1500, "hio": 1500}.get(solver, 400)
+    found, residuals = recover(
+        np.random.default_rng(0), "none", 10, scenes=2, solver=solver, steps=steps, spectral=True
+    )
+    assert np.all(found < 1e-6), found
+    assert np.all(residuals < 1e-6)
+
+
+def test_a_phase_object_needs_fewer_shots(x64):
+    """Three shots and noise to start from do for RAAR; a gradient needs more than that."""
+    options = {"scenes": 3, "steps": 400}
+    assert np.all(recover(np.random.default_rng(1), "phase", 3, solver="raar", **options)[0] < 1e-6)
+    taf, _ = recover(np.random.default_rng(1), "phase", 3, solver="taf", **options)
+    assert np.all(taf > 0.1)
+
+
+def test_zero_padding_is_as_good_as_more_shots(x64):
+    found, _ = recover(
+        np.random.default_rng(2), "phase", 2, scenes=3, oversample=2, solver="raar", steps=400
+    )
+    assert np.all(found < 1e-6)
+
+
+def test_a_phase_object_is_recovered_in_the_near_field(x64):
+    transfer = angular_spectrum((32, 32), **LENGTHS)
+    found, _ = recover(
+        np.random.default_rng(3),
+        "phase",
+        3,
+        scenes=2,
+        oversample=2,
+        transfer=transfer,
+        solver="raar",
+        steps=400,
+    )
+    assert np.all(found < 1e-6)
+
+
+def test_generic_objects_need_about_four_shots():
+    """2 n real unknowns and k n numbers: below 2 there are many answers, above 4 there is one."""
+    solved = {
+        k: np.sum(
+            recover(np.random.default_rng(k), "none", k, scenes=6, solver="raar", steps=300)[0]
+            < 1e-2
+        )
+        for k in (1, 2, 6)
+    }
+    assert solved[1] == 0 and solved[2] == 0 and solved[6] >= 5, solved
+
+
+@pytest.mark.parametrize("scene", ["phase", "amplitude", "complex", "none"])
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_the_true_object_stays(x64, solver, scene):
+    rng = np.random.default_rng(4)
+    x, masks = objects(rng, scene, *SHAPE), phases(rng, 2, *SHAPE)
+    y = measure_intensity(x, masks)
+    actual, residual = solve(y, masks, x, solver=solver, steps=10, scene=scene)
+    np.testing.assert_allclose(actual, x, atol=1e-6)
+    assert residual < 1e-6
+
+
+@pytest.mark.parametrize("scene", ["phase", "none"])
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_a_global_phase_of_the_start_is_kept(x64, solver, scene):
+    rng = np.random.default_rng(5)
+    masks, start = phases(rng, 2, *SHAPE), complex_noise(rng, *SHAPE)
+    y = measure_intensity(objects(rng, scene, *SHAPE), masks)
+    turn = np.exp(2.1j)
+
+    def end(start):
+        return solve(y, masks, start, solver=solver, steps=4, scene=scene, tv=0.05)[0]
+
+    np.testing.assert_allclose(end(turn * start), turn * end(start), atol=1e-8)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_a_batch_equals_the_loop_over_its_scenes(x64, solver):
+    rng = np.random.default_rng(6)
+    x, masks = objects(rng, "phase", 3, *SHAPE), phases(rng, 2, *SHAPE)
+    starts = complex_noise(rng, 3, *SHAPE)
+    y = jax.vmap(lambda x: measure_intensity(x, masks))(x)
+
+    def one(y, start):
+        return solve(y, masks, start, solver=solver, steps=5, scene="phase", tv=0.05)
+
+    batch, residuals = jax.vmap(one)(y, starts)
+    for number in range(3):
+        field, residual = one(y[number], starts[number])
+        np.testing.assert_allclose(batch[number], field, atol=1e-9)
+        np.testing.assert_allclose(residuals[number], residual, rtol=1e-9)
+
+
+@pytest.mark.parametrize("dark", [0.0, -0.1])
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_dark_frames_have_finite_values_and_gradients(solver, dark):
+    rng = np.random.default_rng(7)
+    masks, y = phases(rng, 1, *SHAPE), jnp.full((1, *SHAPE), dark)
+
+    def loss(y, masks, start):
+        field, residual = solve(y, masks, start, solver=solver, steps=20, scene="none", tv=0.1)
+        return jnp.sum(field.real) + residual
+
+    for start in (jnp.zeros(SHAPE, complex), complex_noise(rng, *SHAPE).astype(complex)):
+        value, gradients = jax.value_and_grad(loss, argnums=(0, 1))(y, masks, start)
+        assert np.isfinite(value)
+        assert all(np.all(np.isfinite(gradient)) for gradient in gradients)
+
+
+@pytest.mark.parametrize("solver", ["raar", "accelerated"])
+def test_gradient_by_the_masks_equals_finite_differences(x64, solver):
+    rng = np.random.default_rng(8)
+    x, start, masks = (
+        objects(rng, "phase", *SHAPE),
+        complex_noise(rng, *SHAPE),
+        phases(rng, 1, *SHAPE),
+    )
+    direction = rng.normal(size=(1, *SHAPE))
+
+    @jax.jit
+    def loss(masks):
+        y = measure_intensity(x, masks)
+        field, _ = solve(y, masks, start, solver=solver, steps=3, scene="phase", tv=0.02)
+        return jnp.sum((field * jnp.conj(x)).real)
+
+    slope = jnp.sum(jax.grad(loss)(masks) * direction)
+    numeric = oracles.central_difference(loss, np.asarray(masks), direction, 1e-5)
+    np.testing.assert_allclose(slope, numeric, rtol=1e-4)
+
+
+def test_nothing_is_left_outside_the_support(x64):
+    """An object in a quarter of the window: two shots do, which without the support do not."""
+    rng = np.random.default_rng(9)
+    support = jnp.zeros((16, 16), bool).at[4:12, 4:12].set(True)
+    x = jnp.where(support, objects(rng, "none", 16, 16), 0.0)
+    masks, start = phases(rng, 2, 16, 16), complex_noise(rng, 16, 16)
+    y = measure_intensity(x, masks)
+    options = {"solver": "raar", "steps": 400, "scene": "none"}
+    found, _ = solve(y, masks, start, support=support, **options)
+    assert np.all(np.asarray(found)[~np.asarray(support)] == 0)
+    assert errors(found[None], x[None])[0] < 1e-6
+    assert errors(solve(y, masks, start, **options)[0][None], x[None])[0] > 0.1
+
+
+def test_hio_with_a_support_is_that_of_fienup(x64):
+    """Inside, what the measured modulus gives; outside, the old field less beta times that."""
+    rng = np.random.default_rng(17)
+    support = rng.uniform(size=SHAPE) < 0.6
+    masks, start, beta = phases(rng, 1, *SHAPE), complex_noise(rng, *SHAPE), 0.7
+    y = measure_intensity(jnp.where(support, objects(rng, "none", *SHAPE), 0.0), masks)
+    matrix, z = oracles.cdp_matrix(np.asarray(masks)), np.asarray(start).ravel()
+    modulus, inside = np.sqrt(np.asarray(y).ravel()), support.ravel()
+
+    def given_back(z):
+        return matrix.conj().T @ oracles.fitted(matrix @ z, modulus)
+
+    for _ in range(3):
+        z = np.where(inside, given_back(z), z - beta * given_back(z))
+    options = {"solver": "hio", "steps": 3, "scene": "none", "beta": beta}
+    actual, _ = solve(y, masks, start, support=jnp.asarray(support), **options)
+    expected = np.where(inside, given_back(z), 0)
+    np.testing.assert_allclose(actual.ravel(), expected, rtol=1e-6, atol=1e-8)
+
+
+def test_an_amplitude_keeps_its_global_phase_when_projected(x64):
+    rng = np.random.default_rng(10)
+    values, turn = rng.normal(size=SHAPE) + 0.5, np.exp(0.7j)
+    actual = project_object(jnp.asarray(turn * values), scene="amplitude")
+    np.testing.assert_allclose(actual, turn * np.maximum(values, 0), atol=1e-9)
+
+
+def test_residual_is_the_relative_misfit_of_the_amplitudes():
+    rng = np.random.default_rng(11)
+    x, masks, other = (
+        objects(rng, "none", *SHAPE),
+        phases(rng, 2, *SHAPE),
+        complex_noise(rng, *SHAPE),
+    )
+    y = measure_intensity(x, masks, oversample=2)
+    b, a = (np.sqrt(oracles.intensity(np.asarray(z), np.asarray(masks), 2)) for z in (x, other))
+    expected = np.linalg.norm(a - b) / np.linalg.norm(b)
+    np.testing.assert_allclose(amplitude_residual(other, y, masks), expected, rtol=1e-5)
+    np.testing.assert_allclose(amplitude_residual(x, y, masks), 0.0, atol=1e-5)
+    np.testing.assert_allclose(amplitude_residual(0 * x, y, masks), 1.0, rtol=1e-6)
+    np.testing.assert_allclose(amplitude_residual(x, 0 * y, masks), np.linalg.norm(b), rtol=1e-5)
+
+
+@pytest.mark.parametrize("solver", ["error_reduction", "raar"])
+def test_history_is_the_residual_after_each_step(x64, solver):
+    rng = np.random.default_rng(12)
+    masks, start = phases(rng, 2, *SHAPE), complex_noise(rng, *SHAPE)
+    y = measure_intensity(objects(rng, "phase", *SHAPE), masks)
+    options = {"solver": solver, "scene": "phase"}
+    field, history = solve(y, masks, start, steps=6, history=True, **options)
+    each = [solve(y, masks, start, steps=n, **options) for n in range(1, 7)]
+    np.testing.assert_allclose(history, [residual for _, residual in each], rtol=1e-9)
+    np.testing.assert_allclose(field, each[-1][0], atol=1e-10)
+
+
+def test_total_variation_reaches_the_minimum_of_its_objective(x64):
+    """The gap between the objective and its dual closes, which only happens at the minimum."""
+    rng = np.random.default_rng(13)
+    field, weight = complex_noise(rng, *SHAPE), 0.3
+    dual = jnp.zeros((2, *SHAPE), complex)
+    smooth, dual = smooth_total_variation(field, dual, weight=weight, steps=3000)
+    f, x = np.asarray(field).ravel(), np.asarray(smooth).ravel()
+    primal = 0.5 * np.linalg.norm(x - f) ** 2 + weight * oracles.total_variation(x, SHAPE)
+    lowered = f - weight * oracles.difference_matrix(*SHAPE).T @ np.asarray(dual).ravel()
+    bound = 0.5 * np.linalg.norm(f) ** 2 - 0.5 * np.linalg.norm(lowered) ** 2
+    assert 0 <= primal - bound + 1e-9 < 1e-3 * primal
+    assert oracles.total_variation(x, SHAPE) < 0.8 * oracles.total_variation(f, SHAPE)
+
+
+def test_the_prior_helps_where_there_is_noise():
+    """A phase object of two flat parts, on both sides of the angle's cut, from noisy CDPs."""
+    rng = np.random.default_rng(14)
+    x = np.full((16, 16), np.exp(3.1j))
+    x[4:12, 4:12] = np.exp(-2.5j)
+    masks, x = phases(rng, 4, 16, 16), jnp.asarray(x)
+    clean = measure_intensity(x, masks)
+    y = jnp.maximum(clean + 0.3 * jnp.asarray(rng.normal(size=clean.shape)), 0.0)
+
+    def error(tv):
+        found, _ = solve(y, masks, x, solver="accelerated", steps=100, scene="phase", tv=tv)
+        return errors(found[None], x[None])[0]
+
+    assert error(0.1) < 0.7 * error(0.0)
+
+
+def test_wirtinger_flow_survives_a_bright_zero_order():
+    rng = np.random.default_rng(15)
+    masks, start = 0.1 * phases(rng, 1, 16, 16), complex_noise(rng, 16, 16)
+    y = measure_intensity(jnp.exp(0.1j * phases(rng, 16, 16)), masks)
+    assert jnp.max(y) > 100 * jnp.mean(y)
+    options = {"solver": "wirtinger", "steps": 300, "scene": "none", "history": True}
+    _, history = solve(y, masks, start, **options)
+    assert np.all(np.diff(history) < 1e-3) and history[-1] < 0.5 * history[0]
+
+
+def test_random_starts_have_the_norm_that_the_intensity_implies():
+    rng = np.random.default_rng(16)
+    x, masks = objects(rng, "none", *SHAPE), phases(rng, 3, *SHAPE)
+    y = measure_intensity(x, masks, oversample=2)
+    one, other = (random_start(jax.random.key(seed), y, masks) for seed in (0, 1))
+    for start in (one, other):
+        np.testing.assert_allclose(jnp.linalg.norm(start), jnp.linalg.norm(x), rtol=1e-5)
+    assert abs(np.vdot(one, other)) < 0.8 * np.linalg.norm(x) ** 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"solver": "newton"}, "solver: expected one of error_reduction"),
+        ({"steps": 0}, "steps: expected at least 1"),
+        ({"scene": "grey"}, "scene: expected phase, amplitude or complex"),
+    ],
+)
+def test_unknown_names_raise(options, message):
+    y, masks = jnp.ones((1, *SHAPE)), jnp.zeros((1, *SHAPE))
+    options = {"solver": "raar", "steps": 2, "scene": "phase"} | options
+    with pytest.raises(ValueError, match=message):
+        solve(y, masks, jnp.ones(SHAPE, complex), **options)
