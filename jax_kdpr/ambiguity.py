@@ -22,16 +22,17 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from jax_kdpr import cli, config_fields, mask_analysis, plots, run_folder
+from jax_kdpr import cli, config_fields, plots, run_folder
 from jax_kdpr import config as config_lib
+from jax_kdpr.analysis import masks as mask_analysis
+from jax_kdpr.analysis.mask_report import report
+from jax_kdpr.analysis.masks import Design
 from jax_kdpr.camera import make_camera
 from jax_kdpr.config import Config
 from jax_kdpr.data import sources
 from jax_kdpr.data.batches import take_batch
 from jax_kdpr.data.prior import Prior, fit_prior
 from jax_kdpr.errors import InputError
-from jax_kdpr.mask_analysis import Design
-from jax_kdpr.mask_report import report
 from jax_kdpr.physics.masks import init_phases
 from jax_kdpr.physics.scenes import scene_channels
 from jax_kdpr.trained import load_trained, run_keys

@@ -25,10 +25,10 @@ from absl import flags
 
 from jax_kdpr import checkpoint, cli, run_folder
 from jax_kdpr.errors import InputError
-from jax_kdpr.export_plan import SUFFIXES, Request, plan_export
-from jax_kdpr.exporting import export_masks, sentences
-from jax_kdpr.mask_files import CONJUGATE, DIRECT, sidecar_path
-from jax_kdpr.mask_verification import explain, verify_files
+from jax_kdpr.export.files import CONJUGATE, DIRECT, sidecar_path
+from jax_kdpr.export.plan import SUFFIXES, Request, plan_export
+from jax_kdpr.export.verification import explain, verify_files
+from jax_kdpr.export.writing import export_masks, sentences
 from jax_kdpr.trained import load_trained
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Run folder.")

@@ -17,11 +17,12 @@ from typing import Any
 
 from absl import flags
 
-from jax_kdpr import classical, cli, plots, run_folder, scoring, solving
+from jax_kdpr import classical, cli, plots, run_folder, scoring
+from jax_kdpr.analysis import solving
+from jax_kdpr.analysis.solving import GAUGES, NETWORK, START, Plan
 from jax_kdpr.errors import InputError
 from jax_kdpr.physics.solvers import BETA as DEFAULT_BETA
 from jax_kdpr.physics.solvers import CONSTRAINTS, SOLVERS
-from jax_kdpr.solving import GAUGES, NETWORK, START, Plan
 from jax_kdpr.tables import markdown_table
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Run folder.")

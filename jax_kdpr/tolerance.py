@@ -21,8 +21,9 @@ import jax
 import numpy as np
 from absl import flags
 
-from jax_kdpr import bench_errors, cli, plots, run_folder
-from jax_kdpr.bench_errors import CAREFUL, GRIDS, UNITS
+from jax_kdpr import cli, plots, run_folder
+from jax_kdpr.analysis import bench_errors
+from jax_kdpr.analysis.bench_errors import CAREFUL, GRIDS, UNITS
 from jax_kdpr.config import camera_arguments, system_arguments
 from jax_kdpr.errors import InputError
 from jax_kdpr.physics.perturbation import SPREADS, Perturbation

@@ -23,16 +23,16 @@ LAYERS = [
         "config_fields",
         "checkpoint",
     ),
-    ("camera", "mask_layout", "mask_files"),
+    ("camera", "export.layout", "export.files"),
     ("classical",),
     ("systems", "presets", "run_folder", "config_rules"),
     ("trained", "training.state", "training.targets", "training.metric_log"),
     ("training.steps", "training.teacher"),
     ("training.preparation",),
-    ("evaluation", "bench_errors", "training.loop", "bench"),
+    ("evaluation", "analysis.bench_errors", "training.loop", "bench"),
     ("plots", "cli"),
-    ("scoring", "export_plan", "mask_analysis"),
-    ("exporting", "mask_verification", "mask_report", "solving"),
+    ("scoring", "export.plan", "analysis.masks"),
+    ("export.writing", "export.verification", "analysis.mask_report", "analysis.solving"),
     ("studies",),
     (
         *("train", "evaluate", "reconstruct", "export_mask", "benchmark", "study"),
@@ -40,6 +40,10 @@ LAYERS = [
     ),
 ]
 COMMANDS = LAYERS[-1]
+PACKAGES = (
+    *("", "training", "physics", "models", "data", "bench", "studies"),
+    *("export", "analysis"),
+)
 CONFIG_USERS = {
     *(
         "presets",
@@ -51,10 +55,10 @@ CONFIG_USERS = {
         "training.preparation",
         "training.loop",
         "scoring",
-        "export_plan",
-        "solving",
+        "export.plan",
+        "analysis.solving",
     ),
-    "mask_verification",
+    "export.verification",
     *(f"studies.{name}" for name in ("declaration", "runs", "estimate", "programs")),
     *(f"studies.{name}" for name in ("runner", "grids", "trials")),
     *COMMANDS,
@@ -108,9 +112,7 @@ def users(library: str) -> set[str]:
     }
 
 
-@pytest.mark.parametrize(
-    "module", [name for name in MODULES if name not in ("", "training", "bench", "studies")]
-)
+@pytest.mark.parametrize("module", [name for name in MODULES if name not in PACKAGES])
 def test_imports_go_one_way(module):
     upward = [other for other in own_imports(module) if other and layer(other) > layer(module)]
     assert not upward
@@ -121,7 +123,7 @@ def test_nothing_imports_a_command_line():
 
 
 def test_packages_import_nothing_of_ours():
-    for package in ("", "training", "physics", "models", "data", "bench", "studies"):
+    for package in PACKAGES:
         assert not own_imports(package), package
 
 

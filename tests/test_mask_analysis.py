@@ -9,11 +9,11 @@ import numpy as np
 import oracles
 import pytest
 
-from jax_kdpr import mask_analysis
+from jax_kdpr.analysis import masks as mask_analysis
+from jax_kdpr.analysis.mask_report import report
+from jax_kdpr.analysis.masks import Design
 from jax_kdpr.camera import Optics
 from jax_kdpr.data.prior import fit_prior
-from jax_kdpr.mask_analysis import Design
-from jax_kdpr.mask_report import report
 from jax_kdpr.physics import information
 
 SIZE = 12

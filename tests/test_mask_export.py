@@ -15,11 +15,11 @@ from PIL import Image
 
 from jax_kdpr import evaluation, run_folder, scoring
 from jax_kdpr.config import Config, PropagationKind, Regime, scene_arguments, system_arguments
-from jax_kdpr.export_plan import Request, plan_export
-from jax_kdpr.exporting import export_masks, sentences
+from jax_kdpr.export.files import circle_distance, read_mask_file
+from jax_kdpr.export.plan import Request, plan_export
+from jax_kdpr.export.verification import explain, find_mistake, verify_files
+from jax_kdpr.export.writing import export_masks, sentences
 from jax_kdpr.lookup import device_table, read_table
-from jax_kdpr.mask_files import circle_distance, read_mask_file
-from jax_kdpr.mask_verification import explain, find_mistake, verify_files
 from jax_kdpr.physics.masks import init_phases
 from jax_kdpr.systems import make_system
 from jax_kdpr.trained import Trained, load_trained, run_keys

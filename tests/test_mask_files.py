@@ -10,7 +10,7 @@ import tifffile
 from helpers import rejection
 from PIL import Image
 
-from jax_kdpr.mask_files import (
+from jax_kdpr.export.files import (
     Coding,
     circle_distance,
     decode,
@@ -19,7 +19,7 @@ from jax_kdpr.mask_files import (
     gray_phases,
     read_mask_file,
 )
-from jax_kdpr.mask_layout import Layout, corner, pick, place
+from jax_kdpr.export.layout import Layout, corner, pick, place
 from jax_kdpr.physics.relief import largest_step, smallest_feature, turn_height
 
 TURN = 2 * math.pi

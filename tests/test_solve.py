@@ -13,11 +13,12 @@ import pytest
 from helpers import rejection
 from PIL import Image
 
-from jax_kdpr import classical, evaluate, evaluation, run_folder, scoring, solving
+from jax_kdpr import classical, evaluate, evaluation, run_folder, scoring
+from jax_kdpr.analysis import solving
+from jax_kdpr.analysis.solving import Plan
 from jax_kdpr.data.batches import take_batch
 from jax_kdpr.physics.scenes import scene_field
 from jax_kdpr.physics.solvers import amplitude_residual
-from jax_kdpr.solving import Plan
 from jax_kdpr.trained import load_trained
 
 IMAGES = 4

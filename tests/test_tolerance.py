@@ -11,7 +11,8 @@ import pytest
 from helpers import rejection
 from scipy import stats
 
-from jax_kdpr import bench_errors, run_folder, tolerance
+from jax_kdpr import run_folder, tolerance
+from jax_kdpr.analysis import bench_errors
 from jax_kdpr.config import camera_arguments, system_arguments
 from jax_kdpr.physics.perturbation import Perturbation
 from jax_kdpr.scoring import load_subject

@@ -15,8 +15,7 @@ from jaxtyping import Float
 
 from jax_kdpr import run_folder
 from jax_kdpr.errors import InputError
-from jax_kdpr.export_plan import Plan
-from jax_kdpr.mask_files import (
+from jax_kdpr.export.files import (
     CONJUGATE,
     HEIGHT,
     PHASE,
@@ -28,7 +27,8 @@ from jax_kdpr.mask_files import (
     gray_phases,
     sidecar_path,
 )
-from jax_kdpr.mask_layout import Layout, corner, place
+from jax_kdpr.export.layout import Layout, corner, place
+from jax_kdpr.export.plan import Plan
 from jax_kdpr.physics.relief import largest_step, smallest_feature, turn_height
 from jax_kdpr.trained import Trained
 

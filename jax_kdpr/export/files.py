@@ -1,6 +1,6 @@
 """Files of a mask: phases to gray levels, heights or radians and back, and the sidecar beside them.
 
-    phases phi -> sign -> gray levels, heights or phases -> layout (`mask_layout`) -> file, sidecar
+    phases phi -> sign -> gray levels, heights or phases -> `layout` -> file, sidecar
 
 A device that adds the phase p multiplies the light by e^{j p}; the operator multiplies it by
 e^{-j phi} (`physics.cdp`). The sign "conjugate" therefore writes p = -phi, "direct" p = phi.
@@ -21,7 +21,7 @@ from jaxtyping import Float, Shaped
 from PIL import Image
 
 from jax_kdpr.errors import InputError
-from jax_kdpr.mask_layout import Layout, pick
+from jax_kdpr.export.layout import Layout, pick
 from jax_kdpr.physics.device import TURN, nearest_level, written_phases
 from jax_kdpr.physics.relief import turn_height
 

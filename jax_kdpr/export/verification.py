@@ -19,7 +19,7 @@ from jax_kdpr.camera import WRITING, make_camera
 from jax_kdpr.data.batches import over_batches, take_batch
 from jax_kdpr.errors import InputError
 from jax_kdpr.evaluation import paired_gain, summarise
-from jax_kdpr.mask_files import MaskFile, read_mask_file
+from jax_kdpr.export.files import MaskFile, read_mask_file
 from jax_kdpr.metrics import ImageScores
 from jax_kdpr.physics.device import TURN
 from jax_kdpr.physics.scenes import scene_channels

@@ -7,9 +7,9 @@ import numpy as np
 
 from jax_kdpr.config import Config
 from jax_kdpr.errors import InputError
+from jax_kdpr.export.files import BITS, CONJUGATE, HEIGHT, PHASE, SLM, Coding
+from jax_kdpr.export.layout import Layout, place
 from jax_kdpr.lookup import read_table
-from jax_kdpr.mask_files import BITS, CONJUGATE, HEIGHT, PHASE, SLM, Coding
-from jax_kdpr.mask_layout import Layout, place
 
 SUFFIXES = {
     "slm": (".png", ".tiff"),

@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from jax_kdpr import mask_analysis
+from jax_kdpr.analysis import masks as mask_analysis
 from jax_kdpr.tables import markdown_table
 
 
@@ -12,7 +12,7 @@ def report(results: dict[str, dict[str, Any]], *, scenes: int) -> str:
 
     Args:
         results: For each design {"snapshots", "oversample", "false_objects", "jacobian", "bounds"},
-            the last three as `mask_analysis` gives them.
+            the last three as `analysis.masks` gives them.
         scenes: How many test scenes they are medians over.
     """
     false = [

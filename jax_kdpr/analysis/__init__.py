@@ -1,0 +1,1 @@
+"""What is found out about trained systems and masks: tolerances, ambiguities, solvers."""

@@ -1,0 +1,1 @@
+"""Masks as files: panel images, heights, phases; written, read back and verified."""
