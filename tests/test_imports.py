@@ -31,8 +31,11 @@ LAYERS = [
     ("evaluation", "training.loop", "bench"),
     ("plots", "cli"),
     ("scoring",),
-    ("studies",),
-    ("train", "evaluate", "reconstruct", "export_mask", "benchmark", "study"),
+    ("studies", "frames"),
+    (
+        *("train", "evaluate", "export_mask", "benchmark", "study"),
+        *("simulate_bench", "calibrate", "reconstruct"),
+    ),
 ]
 COMMANDS = LAYERS[-1]
 CONFIG_USERS = {
@@ -46,6 +49,7 @@ CONFIG_USERS = {
         "training.preparation",
         "training.loop",
         "scoring",
+        "frames.loaded",
     ),
     *(f"studies.{name}" for name in ("declaration", "runs", "estimate", "programs")),
     *(f"studies.{name}" for name in ("runner", "grids", "trials")),
@@ -113,7 +117,7 @@ def test_nothing_imports_a_command_line():
 
 
 def test_packages_import_nothing_of_ours():
-    for package in ("", "training", "physics", "models", "data", "bench", "studies"):
+    for package in ("", "training", "physics", "models", "data", "bench", "studies", "frames"):
         assert not own_imports(package), package
 
 

@@ -41,9 +41,12 @@ class Recovered(NamedTuple):
     refined_misfit: Float[Array, "b"]  # of `image`: the same without refinement
 
 
+Recover = Callable[[Intensities], Recovered]
+
+
 def make_recover(
     trained: Trained, *, scene: dict[str, Any], oversample: int, refine: int = 0
-) -> Callable[[Intensities], Recovered]:
+) -> Recover:
     """Builds recover(intensity) of a batch of CDPs, in the model's unit.
 
     Args:
@@ -96,7 +99,7 @@ def pattern_misfit(
 
 def simulated_misfits(
     trained: Trained,
-    recover: Callable[[Intensities], Recovered],
+    recover: Recover,
     images: RawImages,
     *,
     size: int,
