@@ -36,7 +36,7 @@ from jax_kdpr.frames.simulated_bench import (
 )
 from jax_kdpr.physics import cdp
 from jax_kdpr.physics.scenes import scene_channels, scene_field
-from jax_kdpr.types import Image
+from jax_kdpr.types import Image, Images
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Run folder of the trained system.")
 OUTPUT = flags.DEFINE_string("output", None, "Folder to write; new or empty.")
@@ -113,7 +113,7 @@ def make_bench(
     return Bench(geometry, shape)
 
 
-def write_bench(output: Path, run: LoadedRun, images: np.ndarray, bench: Bench, *, seed: int):
+def write_bench(output: Path, run: LoadedRun, images: Images, bench: Bench, *, seed: int) -> None:
     """Writes the folder of `simulate_bench`: see its help.
 
     Args:

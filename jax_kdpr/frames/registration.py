@@ -87,7 +87,9 @@ def register(
     best: list[tuple[float, Geometry]] = []
     for flip, transpose in product(FLIPS, (False, True)):
         coarse = [
-            _best_shift(smooth, target, Geometry(0.0, 0.0, rotation, scale, flip, transpose))
+            _best_shift(
+                smooth, target, Geometry(0.0, 0.0, float(rotation), float(scale), flip, transpose)
+            )
             for rotation, scale in product(rotations, scales)
         ]
         coarse.sort(key=lambda found: found[0], reverse=True)
@@ -179,10 +181,10 @@ def _refine(
 
     def moved(x: np.ndarray) -> Geometry:
         return start._replace(
-            centre_y=start.centre_y + x[0] * start.scale,
-            centre_x=start.centre_x + x[1] * start.scale,
+            centre_y=start.centre_y + float(x[0]) * start.scale,
+            centre_x=start.centre_x + float(x[1]) * start.scale,
             rotation=start.rotation + float(np.rad2deg(x[2] / half)),
-            scale=start.scale * (1.0 + x[3] / half),
+            scale=start.scale * (1.0 + float(x[3]) / half),
         )
 
     def loss(x: np.ndarray) -> float:
@@ -195,5 +197,4 @@ def _refine(
     simplex = np.concatenate([np.zeros((1, 4)), 0.5 * np.eye(4)])
     options = {"initial_simplex": simplex, "xatol": 1e-3, "fatol": 1e-6, "maxiter": 300}
     found = optimize.minimize(loss, np.zeros(4), method="Nelder-Mead", options=options)
-    values = moved(found.x)
-    return -float(found.fun), Geometry(*[float(value) for value in values[:4]], *values[4:])
+    return -float(found.fun), moved(found.x)
