@@ -21,12 +21,11 @@ from absl import flags
 from jax_kdpr import cli
 from jax_kdpr.errors import InputError
 from jax_kdpr.frames import bench_flags
-from jax_kdpr.frames.correction import check_light, correct
-from jax_kdpr.frames.geometry import Geometry, cut, default_geometry, in_window
-from jax_kdpr.frames.loaded import LoadedRun, blank_image, load_run, simulate
-from jax_kdpr.frames.measured import Setup, on_grid
-from jax_kdpr.frames.reading import Frame, iterate_frames, list_frames
-from jax_kdpr.frames.registration import Calibration, Registration, register, write_calibration
+from jax_kdpr.frames.calibration import calibrate, write_calibration
+from jax_kdpr.frames.geometry import default_geometry
+from jax_kdpr.frames.loaded import LoadedRun, blank_image, load_run
+from jax_kdpr.frames.measured import Setup
+from jax_kdpr.frames.reading import iterate_frames, list_frames
 
 flags.adopt_module_key_flags(bench_flags)
 OUTPUT = flags.DEFINE_string("output", None, "Calibration file to write, .json.")
@@ -81,65 +80,6 @@ def main(_: list[str]) -> int:
             file=sys.stderr,
         )
     return 0 if found.trusted else 1
-
-
-def calibrate(
-    frames: list[Frame],
-    setup: Setup,
-    run: LoadedRun,
-    image: jnp.ndarray,
-    *,
-    rotation_range: float,
-    scale_range: float,
-) -> Calibration:
-    """Registers the snapshots of a known object: the geometry of the best fit of them.
-
-    Args:
-        frames: One a snapshot.
-        setup: Its geometry is the guess.
-        run: The run.
-        image: Of the object.
-        rotation_range: See `registration.register`.
-        scale_range: Likewise.
-    """
-    expected = simulate(run, image)
-    lights = []
-    for frame, raw in zip(frames, iterate_frames(frames), strict=True):
-        lights.append(correct(raw, setup.correction))
-        check_light(raw, lights[-1], frame.name)
-    found: list[Registration] = []
-    for light, pattern in zip(lights, expected, strict=True):
-        found.append(
-            register(
-                cut(light, setup.window),
-                np.fft.fftshift(pattern) if run.far_field else pattern,
-                in_window(setup.geometry, setup.window),
-                rotation_range=rotation_range,
-                scale_range=scale_range,
-                sampling=setup.sampling,
-            )
-        )
-    best = max(found, key=lambda one: one.score - one.runner_up)
-    geometry = _in_frame(best.geometry, setup)
-    placed = setup._replace(geometry=geometry)
-    seen = np.stack([on_grid(light, placed, run) for light in lights])
-    return Calibration(
-        geometry,
-        counts_per_unit=float(seen.sum() / expected.sum()),
-        score=best.score,
-        runner_up=best.runner_up,
-        trusted=best.trusted,
-    )
-
-
-def _in_frame(geometry: Geometry, setup: Setup) -> Geometry:
-    """The inverse of `in_window`: raw pixels."""
-    window = setup.window
-    return geometry._replace(
-        centre_y=(geometry.centre_y + 0.5) * window.bin - 0.5 + window.y,
-        centre_x=(geometry.centre_x + 0.5) * window.bin - 0.5 + window.x,
-        scale=geometry.scale * window.bin,
-    )
 
 
 def _object_image(run: LoadedRun) -> jnp.ndarray:

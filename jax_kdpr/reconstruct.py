@@ -22,23 +22,20 @@ here and in results.json. --limit sets the limit by hand, where the run's data a
 
 import sys
 from pathlib import Path
-from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from absl import flags
-from tqdm import tqdm
 
-from jax_kdpr import cli, run_folder
+from jax_kdpr import cli
 from jax_kdpr.errors import InputError
 from jax_kdpr.frames import bench_flags, results
+from jax_kdpr.frames.calibration import read_calibration
 from jax_kdpr.frames.geometry import FLIPS, Geometry, check_geometry, default_geometry, in_window
 from jax_kdpr.frames.loaded import LoadedRun, load_data, load_run
-from jax_kdpr.frames.measured import Measured, Setup, group_frames, measure_frames, noise_sigma
-from jax_kdpr.frames.reading import Frame, list_frames
+from jax_kdpr.frames.measured import Setup, group_frames, measure_frames, noise_sigma
+from jax_kdpr.frames.reading import list_frames
+from jax_kdpr.frames.reconstruction import reconstruct
 from jax_kdpr.frames.recovery import Recover, make_recover, misfit_limit, simulated_misfits
-from jax_kdpr.frames.registration import read_calibration
-from jax_kdpr.frames.trust import frame_warnings, stack_warnings
 from jax_kdpr.trained import run_keys
 
 flags.adopt_module_key_flags(bench_flags)
@@ -97,19 +94,34 @@ def main(_: list[str]) -> int:
         run.trained, scene=run.scene, oversample=run.config.masks.oversample, refine=REFINE.value
     )
     simulated = _simulated(run, recover, noise_sigma(spread, setup, run, first.counts))
-    output.mkdir(parents=True, exist_ok=True)
-    rows = _reconstruct(groups, setup, run, recover, output, settings, rows, simulated)
-    median, median_limit = _median(rows, simulated)
-    said = notes + stack_warnings(rows, median, median_limit)
-    results.write_results(output, _summary(settings, rows, said, simulated))
-    flagged = [row for row in rows if row["warning"]]
-    print(f"{len(rows)} object(s), median misfit {median:.3f} (limit {median_limit:.3f})")
-    for line in said:
+
+    def limit(count: int) -> float:
+        return LIMIT.value if LIMIT.value is not None else misfit_limit(simulated, count)
+
+    found = reconstruct(
+        groups,
+        setup,
+        run,
+        recover,
+        output,
+        batch_size=BATCH.value,
+        limit=limit,
+        settings=settings,
+        notes=tuple(notes),
+        stack=STACK.value,
+        rows=tuple(rows),
+    )
+    print(
+        f"{len(found['frames'])} object(s), median misfit {found['median_misfit']:.3f} (limit "
+        f"{found['median_misfit_limit']:.3f})"
+    )
+    for line in found["warnings"]:
         print(f"warning: {line}", file=sys.stderr)
+    flagged = [row for row in found["frames"] if row["warning"]]
     if flagged:
         print(
-            f"warning: {len(flagged)} of {len(rows)} objects; first {flagged[0]['name']}: "
-            f"{flagged[0]['warning']}",
+            f"warning: {len(flagged)} of {len(found['frames'])} objects; first "
+            f"{flagged[0]['name']}: {flagged[0]['warning']}",
             file=sys.stderr,
         )
     print(f"written: {output}/{results.RESULTS_FILE} and the objects")
@@ -177,99 +189,6 @@ def _simulated(run: LoadedRun, recover: Recover, sigma: float) -> list[float]:
         batch_size=BATCH.value,
         key=run_keys(run.config.seed).evaluation,
     )
-
-
-def _limit(simulated: list[float], count: int = 1) -> float:
-    return float(LIMIT.value) if LIMIT.value is not None else misfit_limit(simulated, count)
-
-
-def _reconstruct(
-    groups: list[tuple[Frame, ...]],
-    setup: Setup,
-    run: LoadedRun,
-    recover: Recover,
-    output: Path,
-    settings: dict[str, Any],
-    rows: list[dict[str, Any]],
-    simulated: list[float],
-) -> list[dict[str, Any]]:
-    """Recovers and writes what is not done yet, batch by batch; returns all rows."""
-    done = {row["name"] for row in rows}
-    left = [group for group in groups if group[0].name not in done]
-    limit = _limit(simulated)
-    measured = measure_frames(left, setup, run)
-
-    def write_batch(batch: list[Measured], write: Any) -> None:
-        # All batches have one size, so that the program compiles once; what fills up is dropped.
-        filled = [batch[i % len(batch)].intensity for i in range(BATCH.value)]
-        found = recover(jnp.asarray(np.stack(filled)))
-        for i, one in enumerate(batch):
-            write(
-                results.Recovery(
-                    one.name,
-                    results.scene_parts(np.asarray(found.image[i]), run.scene),
-                    np.asarray(found.estimate[i]),
-                    one.intensity,
-                )
-            )
-            row = {
-                "name": one.name,
-                "files": one.files,
-                "misfit": float(found.misfit[i]),
-                "correlation": float(found.correlation[i]),
-                "refined_misfit": float(found.refined_misfit[i]),
-                "counts": one.counts,
-                "energy": one.energy,
-                "saturation": one.saturation,
-                "unused_bits": one.unused_bits,
-            }
-            is_unit = run.scene["kind"] == "phase"
-            rows.append({**row, "warning": frame_warnings(row, limit, modulus_one=is_unit)})
-
-    def each_batch(write: Any, *, save: bool) -> None:
-        batch: list[Measured] = []
-        with tqdm(total=len(left), desc="objects", unit="object") as bar:
-            for number, one in enumerate(measured, start=1):
-                batch.append(one)
-                if len(batch) == BATCH.value or number == len(left):
-                    write_batch(batch, write)
-                    bar.update(len(batch))
-                    batch = []
-                    if save:
-                        results.write_results(output, _summary(settings, rows, [], simulated))
-
-    if STACK.value:
-        with results.open_stack(output, len(left)) as append:
-            each_batch(append, save=False)
-    else:
-        phase_range = run.scene["phase_range"]
-        each_batch(
-            lambda one: results.write_recovery(output, one, phase_range=phase_range), save=True
-        )
-    return sorted(rows, key=lambda row: row["name"])
-
-
-def _median(rows: list[dict[str, Any]], simulated: list[float]) -> tuple[float, float]:
-    return float(np.median([row["misfit"] for row in rows])), _limit(simulated, len(rows))
-
-
-def _summary(
-    settings: dict[str, Any],
-    rows: list[dict[str, Any]],
-    said: list[str],
-    simulated: list[float],
-) -> dict[str, Any]:
-    median, median_limit = _median(rows, simulated)
-    return {
-        "settings": settings,
-        "warnings": said,
-        "misfit_limit": _limit(simulated),
-        "median_misfit": median,
-        "median_misfit_limit": median_limit,
-        "simulated_misfit": float(np.median(simulated)) if simulated else None,
-        "frames": rows,
-        "provenance": run_folder.provenance(),
-    }
 
 
 if __name__ == "__main__":

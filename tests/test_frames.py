@@ -10,6 +10,7 @@ from helpers import rejection, same
 from oracles import forward, random_complex
 from PIL import Image
 
+from jax_kdpr.frames.calibration import Calibration, read_calibration, write_calibration
 from jax_kdpr.frames.correction import correct, hot_pixels, make_correction, read_counts
 from jax_kdpr.frames.geometry import (
     FLIPS,
@@ -25,12 +26,7 @@ from jax_kdpr.frames.geometry import (
     to_sensor,
 )
 from jax_kdpr.frames.reading import iterate_frames, list_frames, read_moments
-from jax_kdpr.frames.registration import (
-    Calibration,
-    read_calibration,
-    register,
-    write_calibration,
-)
+from jax_kdpr.frames.registration import register
 from jax_kdpr.frames.simulated_bench import Bench, camera_light
 
 RNG = np.random.default_rng(0)

@@ -11,15 +11,12 @@ searched as hard, so their best says what chance gives on this pattern.
 """
 
 from itertools import product
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 from scipy import ndimage, optimize
 
-from jax_kdpr import run_folder
-from jax_kdpr.errors import InputError
 from jax_kdpr.frames.geometry import (
     FLIPS,
     SPLINE,
@@ -45,16 +42,6 @@ class Registration(NamedTuple):
     def trusted(self) -> bool:
         """Whether to believe it; see above."""
         return self.score >= MIN_SCORE and self.score - self.runner_up >= MIN_LEAD
-
-
-class Calibration(NamedTuple):
-    """What `reconstruct --calibration` reads."""
-
-    geometry: Geometry  # in pixels of the raw frame
-    counts_per_unit: float  # counts of a model pixel whose CDP is 1
-    score: float
-    runner_up: float
-    trusted: bool
 
 
 def register(
@@ -97,28 +84,6 @@ def register(
         best.append(max(refined, key=lambda found: found[0]))
     best.sort(key=lambda found: found[0], reverse=True)
     return Registration(best[0][1], score=best[0][0], runner_up=best[1][0])
-
-
-def write_calibration(path: Path, found: Calibration) -> None:
-    """Writes calibration.json, whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    run_folder.write_json(path, {**found._asdict(), "geometry": found.geometry._asdict()})
-
-
-def read_calibration(path: Path) -> Calibration:
-    """Reads what `write_calibration` wrote.
-
-    Raises:
-        InputError: If it is missing, damaged or of another kind.
-    """
-    try:
-        values: dict[str, Any] = run_folder.read_json(path)
-        return Calibration(**{**values, "geometry": Geometry(**values["geometry"])})
-    except (InputError, TypeError, KeyError) as failure:
-        raise InputError(
-            f"--calibration: {str(path)!r} is no calibration that can be read; make it with "
-            "jax_kdpr.calibrate"
-        ) from failure
 
 
 def _steps(reach: float, step: float) -> Float[np.ndarray, "n"]:
