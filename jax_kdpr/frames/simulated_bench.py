@@ -55,6 +55,7 @@ def make_sensor(bench: Bench, rng: np.random.Generator) -> Sensor:
     flat = (1.0 - bench.vignetting * (y**2 + x**2) / 2) * (
         1.0 + 0.01 * rng.normal(size=bench.shape)
     )
+    flat /= flat.mean()  # so that the gain is that of frames divided by their flat
     hot = rng.random(bench.shape) < bench.hot
     dark = bench.offset + hot * 0.5 * 2**bench.bits
     dead = np.where(rng.random(bench.shape) < bench.dead, 0.0, 1.0)
