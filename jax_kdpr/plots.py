@@ -243,3 +243,14 @@ def _show(axis: Axes, image: np.ndarray, *, below: str = "", **options) -> None:
     axis.set_xticks([])
     axis.set_yticks([])
     axis.set_xlabel(below, fontsize=8)
+
+
+def plot_phase(phase: np.ndarray, path: Path, *, title: str, top: float, unit: str) -> None:
+    """Draws one recovered object with its scale bar, from 0 to `top` (radians, or amplitude)."""
+    figure = Figure(figsize=(3.6, 3.0), layout="constrained")
+    axis = figure.subplots()
+    drawn = axis.imshow(phase, cmap="viridis", vmin=0.0, vmax=top, interpolation="nearest")
+    axis.set_axis_off()
+    axis.set_title(title, fontsize=9)
+    figure.colorbar(drawn, ax=axis, label=unit)
+    figure.savefig(path, dpi=110, format="png")

@@ -33,16 +33,16 @@ LAYERS = [
     ("plots", "cli"),
     ("scoring", "export.plan", "analysis.masks"),
     ("export.writing", "export.verification", "analysis.mask_report", "analysis.solving"),
-    ("studies",),
+    ("studies", "frames"),
     (
         *("train", "evaluate", "reconstruct", "export_mask", "benchmark", "study"),
-        *("ambiguity", "geometry", "tolerance", "solve"),
+        *("ambiguity", "geometry", "tolerance", "solve", "simulate_bench", "calibrate"),
     ),
 ]
 COMMANDS = LAYERS[-1]
 PACKAGES = (
     *("", "training", "physics", "models", "data", "bench", "studies"),
-    *("export", "analysis"),
+    *("export", "analysis", "frames"),
 )
 CONFIG_USERS = {
     *(
@@ -57,6 +57,7 @@ CONFIG_USERS = {
         "scoring",
         "export.plan",
         "analysis.solving",
+        "frames.loaded",
     ),
     "export.verification",
     *(f"studies.{name}" for name in ("declaration", "runs", "estimate", "programs")),

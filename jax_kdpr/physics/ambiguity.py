@@ -19,8 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jax_kdpr.physics.cdp import cdp_forward, intensity, mask_transmittance
+from jax_kdpr.physics.cdp import mask_transmittance, measure_intensity
 from jax_kdpr.physics.error_reduction import object_constraint
+from jax_kdpr.physics.solvers import amplitude_residual
 from jax_kdpr.physics.spectral import fix_global_phase
 from jax_kdpr.types import Field, Masks, Scalar, Transfer
 
@@ -84,11 +85,8 @@ def misfit(
         oversample: Of the operator (`physics.cdp`).
         transfer: Of free space.
     """
-    true, false = (
-        jnp.sqrt(intensity(cdp_forward(one, masks, oversample=oversample, transfer=transfer)))
-        for one in (field, other)
-    )
-    return jnp.linalg.norm(false - true) / jnp.linalg.norm(true)
+    y = measure_intensity(field, masks, oversample=oversample, transfer=transfer)
+    return amplitude_residual(other, y, masks, transfer=transfer)
 
 
 def constraint_distance(field: Field, *, scene: str, min_amplitude: float = 0.5) -> Scalar:

@@ -1,0 +1,105 @@
+"""Finds where the pattern lies on the camera, from frames of a known object.
+
+    python -m jax_kdpr.calibrate --workdir RUN --input 'blank/*.tif' --output calibration.json \\
+        [--object IMAGE] [--scale 3] [--dark D] [--flat F] [--bad_pixels B]
+
+Without --object there is none in the beam: the CDP of the mask alone. The first L frames are its
+snapshots. Centre, all eight orientations, a rotation of --rotation_range degrees and a scale of
+--scale_range (relative) around --scale are searched; the result, in pixels of the raw frame, with
+the counts a unit, goes to --output, for `reconstruct --calibration`. Its score is the correlation
+of measured and expected amplitudes. If the score is low, or another orientation fits nearly as
+well, the fit is not to be trusted: a warning says so, and the exit code is 1.
+"""
+
+import sys
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+
+from jax_kdpr import cli
+from jax_kdpr.errors import InputError
+from jax_kdpr.frames import bench_flags
+from jax_kdpr.frames.calibration import calibrate, write_calibration
+from jax_kdpr.frames.geometry import default_geometry
+from jax_kdpr.frames.loaded import LoadedRun, blank_image, load_run
+from jax_kdpr.frames.measured import Setup
+from jax_kdpr.frames.reading import iterate_frames, list_frames
+
+flags.adopt_module_key_flags(bench_flags)
+OUTPUT = flags.DEFINE_string("output", None, "Calibration file to write, .json.")
+OBJECT = flags.DEFINE_string("object", "", "Image file of the object; default: none in the beam.")
+SCALE = flags.DEFINE_float("scale", None, "Camera pixels in a model pixel, about.", lower_bound=0.1)
+ROTATION_RANGE = flags.DEFINE_float(
+    "rotation_range", 10.0, "Degrees to search each way.", lower_bound=0.0, upper_bound=45.0
+)
+SCALE_RANGE = flags.DEFINE_float(
+    "scale_range",
+    0.15,
+    "Relative change of scale to search each way.",
+    lower_bound=0.0,
+    upper_bound=0.5,
+)
+
+
+def main(_: list[str]) -> int:
+    """Registers one set of frames."""
+    workdir = Path(bench_flags.require(bench_flags.WORKDIR, "a run folder"))
+    frames = list_frames(bench_flags.require(bench_flags.INPUT, "frames of a known object"))
+    output = Path(bench_flags.require(OUTPUT, "the file to write, such as calibration.json"))
+    correction, window, _spread = bench_flags.read_references(frames)
+    run = load_run(workdir)
+    if len(frames) < run.snapshots:
+        raise InputError(
+            f"--input: expected {run.snapshots} frames, one a snapshot, got {len(frames)}"
+        )
+    guess = default_geometry(window, run.sensor, SCALE.value)
+    setup = Setup(correction, window, guess, bench_flags.SAMPLING.value, None)
+    found = calibrate(
+        frames[: run.snapshots],
+        setup,
+        run,
+        _object_image(run),
+        rotation_range=ROTATION_RANGE.value,
+        scale_range=SCALE_RANGE.value,
+    )
+    write_calibration(output, found)
+    geometry = found.geometry
+    print(
+        f"centre {geometry.centre_y:.2f}, {geometry.centre_x:.2f}; rotation "
+        f"{geometry.rotation:.3f} degrees; scale {geometry.scale:.4f}; flip {geometry.flip}"
+        f"{', transposed' if geometry.transpose else ''}; {found.counts_per_unit:.5g} counts a unit"
+    )
+    print(f"score {found.score:.3f}, best of another orientation {found.runner_up:.3f}")
+    print(f"written: {output}")
+    if not found.trusted:
+        print(
+            "warning: do not trust this calibration; check the object, the mask that is shown, the "
+            "exposure, and --scale",
+            file=sys.stderr,
+        )
+    return 0 if found.trusted else 1
+
+
+def _object_image(run: LoadedRun) -> jnp.ndarray:
+    if not OBJECT.value:
+        return blank_image(run)
+    if run.scene["kind"] == "complex":
+        raise InputError("--object: a complex scene has two images; calibrate without an object")
+    return jnp.asarray(_read_one(Path(OBJECT.value), run.config.data.size))
+
+
+def _read_one(path: Path, size: int) -> np.ndarray:
+    raw = next(iterate_frames(list_frames(str(path))))
+    top = np.iinfo(raw.dtype).max if raw.dtype.kind in "ui" else 1.0
+    if raw.shape != (size, size) or raw.min() < 0 or raw.max() > top:
+        raise InputError(
+            f"--object: expected {size} x {size} pixels in [0, 1] (or of an integer type's range), "
+            f"got {raw.shape[0]} x {raw.shape[1]} in [{raw.min():.4g}, {raw.max():.4g}]"
+        )
+    return (raw / top).astype(np.float32)[..., None]
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,84 @@
+"""A folder of frames from a simulated bench, and the truth beside them."""
+
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from jax_kdpr import run_folder
+from jax_kdpr.frames.geometry import Geometry, Window, default_geometry
+from jax_kdpr.frames.loaded import LoadedRun, blank_image
+from jax_kdpr.frames.simulated_bench import (
+    Bench,
+    camera_light,
+    counts_per_unit,
+    expose,
+    make_sensor,
+    write_references,
+    write_tiff,
+)
+from jax_kdpr.physics import cdp
+from jax_kdpr.physics.scenes import scene_field
+from jax_kdpr.types import Image, Images
+
+
+def make_bench(
+    run: LoadedRun,
+    *,
+    scale: float,
+    rotation: float = 0.0,
+    shift: tuple[float, float] = (0.0, 0.0),
+    flip: str = "none",
+    transpose: bool = False,
+) -> Bench:
+    """Returns a camera that is a third larger than the pattern, with the pattern moved on it."""
+    shape = (round(run.sensor[0] * scale * 4 / 3), round(run.sensor[1] * scale * 4 / 3))
+    centred = default_geometry(Window(0, 0, *shape), run.sensor, scale)
+    geometry = Geometry(
+        centred.centre_y + shift[0], centred.centre_x + shift[1], rotation, scale, flip, transpose
+    )
+    return Bench(geometry, shape)
+
+
+def write_bench(output: Path, run: LoadedRun, images: Images, bench: Bench, *, seed: int) -> None:
+    """Writes the folder of `simulate_bench`: see its help.
+
+    Args:
+        output: The folder.
+        run: The run whose optics the scenes are seen through.
+        images: Scenes [n h w c].
+        bench: The camera.
+        seed: Of sensor and noise.
+    """
+    rng = np.random.default_rng(seed)
+    sensor = make_sensor(bench, rng)
+    for folder in ("frames", "calibration"):
+        (output / folder).mkdir(parents=True, exist_ok=True)
+    light = np.stack([_lights(run, image, bench) for image in images])
+    # One exposure for all, so that a calibration's gain holds for the frames.
+    blank = _lights(run, blank_image(run), bench)
+    gain = counts_per_unit(np.concatenate([blank, light.reshape(-1, *bench.shape)]), bench, sensor)
+    for number, snapshots in enumerate(tqdm(light, desc="frames", unit="object")):
+        for k, one in enumerate(snapshots):
+            path = output / "frames" / f"object_{number:05d}_{k:02d}.tif"
+            write_tiff(path, expose(one, gain, bench, sensor, rng))
+    for k, one in enumerate(blank):
+        path = output / "calibration" / f"blank_{k:02d}.tif"
+        write_tiff(path, expose(one, gain, bench, sensor, rng))
+    write_references(output, bench, sensor, rng)
+    np.save(output / "truth.npy", np.asarray(images))
+    truth = {**bench._asdict(), "geometry": bench.geometry._asdict(), "counts_per_unit": gain}
+    run_folder.write_json(output / "truth.json", truth)
+
+
+def _lights(run: LoadedRun, image: Image, bench: Bench) -> np.ndarray:
+    """Light of each snapshot of one scene [k h w]."""
+    spectra = cdp.cdp_forward(
+        scene_field(image, **run.scene),
+        run.optics.masks,
+        oversample=run.config.masks.oversample,
+        transfer=run.optics.transfer,
+    )
+    return np.stack(
+        [camera_light(one, bench, far_field=run.far_field) for one in np.asarray(spectra)]
+    )

@@ -1,0 +1,107 @@
+"""A calibration: the geometry and the gain of a bench, from frames of a known object."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jax_kdpr import run_folder
+from jax_kdpr.errors import InputError
+from jax_kdpr.frames.correction import check_light, correct
+from jax_kdpr.frames.geometry import Geometry, cut, in_window
+from jax_kdpr.frames.loaded import LoadedRun, simulate
+from jax_kdpr.frames.measured import Setup, on_grid
+from jax_kdpr.frames.reading import Frame, iterate_frames
+from jax_kdpr.frames.registration import Registration, register
+from jax_kdpr.types import Image
+
+
+class Calibration(NamedTuple):
+    """What `reconstruct --calibration` reads."""
+
+    geometry: Geometry  # in pixels of the raw frame
+    counts_per_unit: float  # counts of a model pixel whose CDP is 1
+    score: float
+    runner_up: float
+    trusted: bool
+
+
+def calibrate(
+    frames: list[Frame],
+    setup: Setup,
+    run: LoadedRun,
+    image: Image,
+    *,
+    rotation_range: float,
+    scale_range: float,
+) -> Calibration:
+    """Registers the snapshots of a known object: the geometry of the best fit of them.
+
+    Args:
+        frames: One a snapshot.
+        setup: Its geometry is the guess.
+        run: The run.
+        image: Of the object.
+        rotation_range: See `registration.register`.
+        scale_range: Likewise.
+    """
+    expected = simulate(run, image)
+    lights = []
+    for frame, raw in zip(frames, iterate_frames(frames), strict=True):
+        lights.append(correct(raw, setup.correction))
+        check_light(raw, lights[-1], frame.name)
+    found: list[Registration] = []
+    for light, pattern in zip(lights, expected, strict=True):
+        found.append(
+            register(
+                cut(light, setup.window),
+                np.fft.fftshift(pattern) if run.far_field else pattern,
+                in_window(setup.geometry, setup.window),
+                rotation_range=rotation_range,
+                scale_range=scale_range,
+                sampling=setup.sampling,
+            )
+        )
+    best = max(found, key=lambda one: one.score - one.runner_up)
+    geometry = _in_frame(best.geometry, setup)
+    placed = setup._replace(geometry=geometry)
+    seen = np.stack([on_grid(light, placed, run) for light in lights])
+    return Calibration(
+        geometry,
+        counts_per_unit=float(seen.sum() / expected.sum()),
+        score=best.score,
+        runner_up=best.runner_up,
+        trusted=best.trusted,
+    )
+
+
+def _in_frame(geometry: Geometry, setup: Setup) -> Geometry:
+    """The inverse of `in_window`: raw pixels."""
+    window = setup.window
+    return geometry._replace(
+        centre_y=(geometry.centre_y + 0.5) * window.bin - 0.5 + window.y,
+        centre_x=(geometry.centre_x + 0.5) * window.bin - 0.5 + window.x,
+        scale=geometry.scale * window.bin,
+    )
+
+
+def write_calibration(path: Path, found: Calibration) -> None:
+    """Writes calibration.json, whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    run_folder.write_json(path, {**found._asdict(), "geometry": found.geometry._asdict()})
+
+
+def read_calibration(path: Path) -> Calibration:
+    """Reads what `write_calibration` wrote.
+
+    Raises:
+        InputError: If it is missing, damaged or of another kind.
+    """
+    try:
+        values: dict[str, Any] = run_folder.read_json(path)
+        return Calibration(**{**values, "geometry": Geometry(**values["geometry"])})
+    except (InputError, TypeError, KeyError) as failure:
+        raise InputError(
+            f"--calibration: {str(path)!r} is no calibration that can be read; make it with "
+            "jax_kdpr.calibrate"
+        ) from failure

@@ -1,0 +1,168 @@
+"""What the sensor did to the light, undone: dark level, flat field, bad pixels; and what it lost.
+
+    corrected = (frame - dark) / flat, flat = (flat frame - dark) / its mean; bad pixels mended
+
+Counts stay counts: `frames.geometry` brings them to the model's grid and its unit.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Num
+
+from jax_kdpr.errors import InputError
+
+HOT_SIGMAS = 10.0  # a dark pixel so far above the median is hot
+MAX_BAD = 0.1  # share of bad pixels above which the maps are taken for a mistake
+MIN_FLAT = 0.1  # of the mean: below it a flat holds too little light to divide by
+FULL_SCALE = (8, 10, 12, 14, 16)  # bits of usual converters
+PLATEAU = 1e-3  # share of pixels at one largest value that only saturation explains
+
+
+class Correction(NamedTuple):
+    """How the frames of one camera are corrected; see `make_correction`."""
+
+    dark: Float[np.ndarray, "h w"]  # counts
+    flat: Float[np.ndarray, "h w"]  # mean 1 over the good pixels
+    bad: Bool[np.ndarray, "h w"]
+
+
+class Counts(NamedTuple):
+    """What the counts of a raw frame say about its converter."""
+
+    step: int  # greatest common divisor of all counts; 1 where there is none, or for floats
+    saturation: float  # share of pixels at the largest value, where that is the converter's end
+
+    @property
+    def unused_bits(self) -> int:
+        """Low bits that are always 0: 4 for 12-bit data left-justified in 16 bits, 6 for 10-bit."""
+        return (self.step & -self.step).bit_length() - 1
+
+
+def make_correction(
+    shape: tuple[int, int],
+    *,
+    dark: Num[np.ndarray, "dh dw"] | None = None,
+    flat: Num[np.ndarray, "fh fw"] | None = None,
+    bad: Num[np.ndarray, "bh bw"] | None = None,
+) -> Correction:
+    """Prepares the correction of frames of one size.
+
+    Args:
+        shape: Of a frame, as in its file.
+        dark: Mean frame without light, counts. Pixels more than `HOT_SIGMAS` robust standard
+            deviations above its median are hot, and so bad.
+        flat: Mean frame of even light, counts.
+        bad: Map of the bad pixels: not 0 where bad.
+
+    Raises:
+        InputError: If one is of another size, the flat is dark somewhere, or too much is bad.
+    """
+    for name, given in (("--dark", dark), ("--flat", flat), ("--bad_pixels", bad)):
+        if given is not None and given.shape != shape:
+            raise InputError(
+                f"{name}: expected the size of the frames {shape}, got {given.shape}; take it "
+                "with the same region and binning of the camera"
+            )
+    wrong = np.zeros(shape, bool) if bad is None else bad != 0
+    level = np.zeros(shape) if dark is None else dark.astype(np.float64)
+    if dark is not None:
+        wrong = wrong | hot_pixels(level)
+    if wrong.mean() > MAX_BAD:
+        raise InputError(
+            f"--bad_pixels, --dark: {wrong.mean():.0%} of the pixels are bad or hot; check that "
+            "the map is not 0 only where a pixel is bad, and that the dark was taken without light"
+        )
+    response = np.ones(shape)
+    if flat is not None:
+        light = flat - level
+        mean = float(light[~wrong].mean())
+        if mean <= 0 or np.any(light[~wrong] < MIN_FLAT * mean):
+            raise InputError(
+                f"--flat: has pixels with less than {MIN_FLAT:.0%} of its mean light above the "
+                "dark; take it with even light, or mark those pixels in --bad_pixels"
+            )
+        response = np.where(wrong, 1.0, light / mean)
+    return Correction(level, response, wrong)
+
+
+def hot_pixels(dark: Float[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
+    """Finds the hot pixels of a dark: those beyond `HOT_SIGMAS` of its median.
+
+    The standard deviation is 1.4826 times the median absolute deviation, at least half a count.
+    """
+    above = dark - np.median(dark)
+    return above > HOT_SIGMAS * max(1.4826 * float(np.median(np.abs(above))), 0.5)
+
+
+def correct(frame: Num[np.ndarray, "h w"], correction: Correction) -> Float[np.ndarray, "h w"]:
+    """Returns a frame in counts of light: dark subtracted, flat divided out, bad pixels mended.
+
+    Negative values, of noise around the dark level, stay.
+    """
+    light = (frame.astype(np.float64) - correction.dark) / correction.flat
+    return mend(light, correction.bad)
+
+
+def mend(frame: Float[np.ndarray, "h w"], bad: Bool[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:
+    """Replaces bad pixels by the median of their good neighbours: of 8, or of 24 if none is good.
+
+    A bad pixel without any good one among 24 gets the median of all good pixels.
+    """
+    if not bad.any():
+        return frame
+    good = np.pad(np.where(bad, np.nan, frame), 2, constant_values=np.nan)
+    rows, columns = np.nonzero(bad)
+    fallback = np.median(frame[~bad])
+    mended = frame.copy()
+    for row, column in zip(rows, columns, strict=True):
+        for reach in (1, 2):
+            window = good[
+                row + 2 - reach : row + 3 + reach, column + 2 - reach : column + 3 + reach
+            ]
+            known = window[np.isfinite(window)]
+            if known.size:
+                break
+        mended[row, column] = np.median(known) if known.size else fallback
+    return mended
+
+
+def read_counts(frame: Num[np.ndarray, "h w"]) -> Counts:
+    """Returns what a raw frame's counts say; floats say nothing of steps.
+
+    Saturated is a frame of which more than one pixel holds the largest value, if that value is the
+    end of a converter of 8, 10, 12, 14 or 16 bits (left-justified or not), or if more than
+    `PLATEAU` of the pixels hold it.
+    """
+    top = frame.max()
+    at_top = int(np.count_nonzero(frame == top))
+    step = 1
+    if frame.dtype.kind in "ui":
+        step = int(np.gcd.reduce(np.abs(frame.astype(np.int64)), axis=None)) or 1
+    ends = {(2**bits - 1) * scale for bits in FULL_SCALE for scale in (1, 2 ** (16 - bits))}
+    share = at_top / frame.size
+    is_end = frame.dtype.kind in "ui" and int(top) in ends
+    saturated = at_top > 1 and top > 0 and (is_end or share > PLATEAU)
+    return Counts(step, share if saturated else 0.0)
+
+
+def check_light(frame: Num[np.ndarray, "h w"], light: Float[np.ndarray, "h w"], name: str) -> None:
+    """Refuses a frame that holds no pattern.
+
+    Args:
+        frame: Raw.
+        light: Corrected.
+        name: For the message.
+
+    Raises:
+        InputError: If all pixels are equal (dark or saturated), or there is no light over the dark.
+    """
+    if frame.min() == frame.max():
+        state = "dark" if frame.max() == 0 else f"at {frame.max()}: saturated, or no exposure"
+        raise InputError(f"{name}: all pixels are {state}; set the exposure and take it again")
+    if read_counts(frame).saturation > 0.5:
+        raise InputError(f"{name}: more than half of the pixels are saturated; expose it for less")
+    if light.sum() <= 0:
+        raise InputError(
+            f"{name}: no light is left over the dark; check that --dark belongs to this exposure"
+        )

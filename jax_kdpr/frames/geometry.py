@@ -1,0 +1,208 @@
+"""From the pixels of a camera to the sensor grid of the model.
+
+A point of the pattern has centred coordinates u = (u_y, u_x) in model pixels, zero frequency (or,
+in the near field, sample [sh // 2, sw // 2] of the grid) at (0, 0). The camera sees it at
+
+    (row, column) = centre + scale * R(rotation) * O * u,
+
+with O the axis swaps and mirrors of the orientation: first the transposition, then the flips.
+
+A CDP of the model is a *sample* of the continuous pattern at each u. "points" reads the frame
+there, by cubic splines: a camera of two or more pixels a model pixel holds the whole pattern,
+whose finest period is one model pixel at oversample 1. "area" integrates over the model pixel, as
+a camera with pixels as large as the model's does: less noise, but less contrast than the model
+has. Both give counts per model pixel, and keep the sum of a pattern that fills the grid.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from scipy import ndimage
+
+from jax_kdpr.errors import InputError
+
+FLIPS = ("none", "vertical", "horizontal", "both")
+SAMPLINGS = ("points", "area")
+SPLINE = 3  # order
+
+
+class Geometry(NamedTuple):
+    """How the pattern lies on the camera; lengths in pixels of the raw frame."""
+
+    centre_y: float  # row of the zero frequency
+    centre_x: float
+    rotation: float = 0.0  # degrees, from the row axis towards the column axis
+    scale: float = 1.0  # camera pixels in a model pixel
+    flip: str = "none"
+    transpose: bool = False
+
+
+class Window(NamedTuple):
+    """The part of a raw frame that is used, and how many of its pixels are joined."""
+
+    y: int
+    x: int
+    height: int
+    width: int
+    bin: int = 1
+
+
+def default_geometry(window: Window, sensor: tuple[int, int], scale: float | None) -> Geometry:
+    """Returns the geometry of a pattern that fills the window as the model's grid would.
+
+    Args:
+        window: Of the frame.
+        sensor: (sh, sw) of the model.
+        scale: If known; else the largest that fits.
+    """
+    found = scale or min(window.height / sensor[0], window.width / sensor[1])
+    centres = [
+        first + (length - 1) / 2 + found * (samples // 2 - (samples - 1) / 2)
+        for first, length, samples in zip(
+            (window.y, window.x), (window.height, window.width), sensor, strict=True
+        )
+    ]
+    return Geometry(*centres, scale=found)
+
+
+def make_window(shape: tuple[int, int], crop: tuple[int, int, int, int] | None, bin: int) -> Window:
+    """Returns the window of a crop (y, x, height, width); the frame's remainder of bins is left.
+
+    Raises:
+        InputError: If the crop does not lie in the frame.
+    """
+    y, x, height, width = crop or (0, 0, *shape)
+    if min(y, x) < 0 or min(height, width) < 1 or y + height > shape[0] or x + width > shape[1]:
+        raise InputError(
+            f"--crop: expected Y,X,H,W inside the frame of {shape[0]} x {shape[1]}, got "
+            f"{y},{x},{height},{width}"
+        )
+    if min(height, width) < bin:
+        raise InputError(f"--bin: expected at most {min(height, width)}, got {bin}")
+    return Window(y, x, height - height % bin, width - width % bin, bin)
+
+
+def cut(light: Float[np.ndarray, "h w"], window: Window) -> Float[np.ndarray, "ch cw"]:
+    """Crops a corrected frame and sums its counts over the bins."""
+    y, x, height, width, bin = window
+    part = light[y : y + height, x : x + width]
+    return part.reshape(height // bin, bin, width // bin, bin).sum(axis=(1, 3))
+
+
+def in_window(geometry: Geometry, window: Window) -> Geometry:
+    """Returns the same geometry in the pixels that `cut` leaves."""
+    return geometry._replace(
+        centre_y=(geometry.centre_y - window.y + 0.5) / window.bin - 0.5,
+        centre_x=(geometry.centre_x - window.x + 0.5) / window.bin - 0.5,
+        scale=geometry.scale / window.bin,
+    )
+
+
+def camera_points(geometry: Geometry, u: Float[np.ndarray, "2 *n"]) -> Float[np.ndarray, "2 *n"]:
+    """Returns the rows and columns at which the camera sees centred model coordinates."""
+    matrix = _matrix(geometry)
+    centre = np.array([geometry.centre_y, geometry.centre_x])
+    moved = np.tensordot(matrix, u, axes=1)
+    return moved + centre.reshape(2, *[1] * (u.ndim - 1))
+
+
+def model_points(
+    geometry: Geometry, pixels: Float[np.ndarray, "2 *n"]
+) -> Float[np.ndarray, "2 *n"]:
+    """Returns the centred model coordinates that camera pixels see: inverse of `camera_points`."""
+    centre = np.array([geometry.centre_y, geometry.centre_x])
+    from_centre = pixels - centre.reshape(2, *[1] * (pixels.ndim - 1))
+    return np.tensordot(np.linalg.inv(_matrix(geometry)), from_centre, axes=1)
+
+
+def sensor_points(sensor: tuple[int, int]) -> Float[np.ndarray, "2 sh sw"]:
+    """Returns the centred coordinates of the model's samples, zero at [sh // 2, sw // 2]."""
+    axes = [np.arange(samples, dtype=float) - samples // 2 for samples in sensor]
+    return np.stack(np.meshgrid(*axes, indexing="ij"))
+
+
+def check_geometry(geometry: Geometry, shape: tuple[int, int], sensor: tuple[int, int]) -> None:
+    """Refuses a geometry whose grid reaches past the frame (after `cut`, `in_window`).
+
+    Raises:
+        InputError: In pixels of the window, after binning.
+    """
+    if min(shape) < 1 or shape[0] < sensor[0] or shape[1] < sensor[1]:
+        raise InputError(
+            f"--input: expected frames of at least {sensor[0]} x {sensor[1]} pixels, the model's "
+            f"sensor grid, got {shape[0]} x {shape[1]} after --crop and --bin; use more of the "
+            "frame"
+        )
+    points = camera_points(geometry, sensor_points(sensor)).reshape(2, -1)
+    low, high = points.min(axis=1), points.max(axis=1)
+    if np.any(low < -0.5) or np.any(high > np.array(shape) - 0.5):
+        raise InputError(
+            f"--centre, --rotate, --scale: the sensor grid would reach from row, column "
+            f"{low[0]:.1f}, {low[1]:.1f} to {high[0]:.1f}, {high[1]:.1f} of a frame of {shape[0]} "
+            f"x {shape[1]} (after --crop and --bin); correct them, or use more of the frame"
+        )
+
+
+def to_sensor(
+    light: Float[np.ndarray, "h w"],
+    geometry: Geometry,
+    sensor: tuple[int, int],
+    *,
+    sampling: str,
+    far_field: bool,
+) -> Float[np.ndarray, "sh sw"]:
+    """Resamples one frame to the model's grid.
+
+    Args:
+        light: After `cut`, counts.
+        geometry: After `in_window`.
+        sensor: (sh, sw) of the model.
+        sampling: "points" or "area"; see above.
+        far_field: Whether zero frequency moves to [0, 0], as the model's unshifted DFT has it. In
+            the near field the grid stays as it is.
+
+    Returns:
+        Counts per model pixel.
+    """
+    spline = ndimage.spline_filter(light, order=SPLINE, mode="mirror")
+    sampled = sample_spline(spline, geometry, sensor, sampling=sampling)
+    return np.fft.ifftshift(sampled) if far_field else sampled
+
+
+def sample_spline(
+    spline: Float[np.ndarray, "h w"],
+    geometry: Geometry,
+    sensor: tuple[int, int],
+    *,
+    sampling: str = "points",
+) -> Float[np.ndarray, "sh sw"]:
+    """As `to_sensor`, of spline coefficients, zero frequency left at [sh // 2, sw // 2].
+
+    "area" adds up ceil(scale) points each way in a model pixel: without rotation, and with a whole
+    number of camera pixels in a model pixel, these are the camera's pixels themselves.
+    """
+    parts = int(np.ceil(geometry.scale - 1e-9)) if sampling == "area" else 1
+    offsets = (np.arange(parts) + 0.5) / parts - 0.5
+    u = sensor_points(sensor)
+    total = np.zeros(sensor)
+    for dy in offsets:
+        for dx in offsets:
+            moved = u + np.array([dy, dx]).reshape(2, 1, 1)
+            total += ndimage.map_coordinates(
+                spline, camera_points(geometry, moved), order=SPLINE, mode="mirror", prefilter=False
+            )
+    return total * (geometry.scale / parts) ** 2
+
+
+def _matrix(geometry: Geometry) -> Float[np.ndarray, "2 2"]:
+    angle = np.deg2rad(geometry.rotation)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    mirror = np.diag(
+        [
+            -1.0 if geometry.flip in ("vertical", "both") else 1.0,
+            -1.0 if geometry.flip in ("horizontal", "both") else 1.0,
+        ]
+    )
+    swap = np.array([[0.0, 1.0], [1.0, 0.0]]) if geometry.transpose else np.eye(2)
+    return geometry.scale * turn @ mirror @ swap

@@ -1,0 +1,91 @@
+"""A trained run as measured data need it: its system, its optics, its grid and its energy."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from jax_kdpr import checkpoint, run_folder
+from jax_kdpr import config as config_lib
+from jax_kdpr.camera import Optics
+from jax_kdpr.config import Config
+from jax_kdpr.data import sources
+from jax_kdpr.physics import cdp
+from jax_kdpr.physics.scenes import scene_field
+from jax_kdpr.trained import Trained, load_trained
+from jax_kdpr.types import Image
+
+
+class LoadedRun(NamedTuple):
+    """One run; `optics` are those of its design."""
+
+    config: Config
+    trained: Trained
+    optics: Optics
+    scene: dict[str, Any]
+
+    @property
+    def snapshots(self) -> int:
+        """L, frames of one object."""
+        return self.config.masks.snapshots
+
+    @property
+    def sensor(self) -> tuple[int, int]:
+        """(sh, sw) of a CDP."""
+        side = self.config.masks.oversample * self.config.data.size
+        return side, side
+
+    @property
+    def far_field(self) -> bool:
+        """Whether a CDP has its zero frequency at [0, 0]; a near-field sensor has no such order."""
+        return self.optics.transfer is None
+
+
+def load_run(workdir: Path) -> LoadedRun:
+    """Restores a run for measured data.
+
+    Raises:
+        InputError: If it is no run, or has no checkpoint.
+    """
+    config = run_folder.read_config(workdir)
+    checkpoint.require_checkpoint(workdir)
+    trained = load_trained(workdir, config)
+    optics = trained.system.camera.optics(trained.variables[0]["phases"])
+    return LoadedRun(config, trained, optics, config_lib.scene_arguments(config))
+
+
+def load_data(run: LoadedRun, data_dir: str) -> sources.Dataset:
+    """Returns the run's data, from `data_dir` if they have moved.
+
+    Raises:
+        InputError: If they are not there.
+    """
+    run.config.data.dir = data_dir or run.config.data.dir
+    return sources.load(**config_lib.data_arguments(run.config))
+
+
+def blank_image(run: LoadedRun) -> Image:
+    """Returns the scene without an object: phase 0, amplitude 1."""
+    size = run.config.data.size
+    values = {"phase": [0.0], "amplitude": [1.0], "complex": [0.0, 1.0]}[run.scene["kind"]]
+    return jnp.broadcast_to(jnp.asarray(values, jnp.float32), (size, size, len(values)))
+
+
+def simulate(run: LoadedRun, image: Image) -> Float[np.ndarray, "k sh sw"]:
+    """Returns the noiseless CDPs of a scene through the run's optics."""
+    field = scene_field(image, **run.scene)
+    oversample = run.config.masks.oversample
+    return np.asarray(
+        jax.jit(cdp.measure_intensity, static_argnames="oversample")(
+            field, run.optics.masks, oversample=oversample, transfer=run.optics.transfer
+        ),
+        np.float64,
+    )
+
+
+def snapshot_energy(run: LoadedRun) -> Float[np.ndarray, "k"]:
+    """Returns the sum of each CDP of a scene of modulus 1: h * w with ideal masks."""
+    return simulate(run, blank_image(run)).sum(axis=(1, 2))

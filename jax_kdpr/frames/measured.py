@@ -1,0 +1,129 @@
+"""Frames of one bench, corrected and resampled, group by group: the CDPs that a system takes.
+
+A run of L snapshots takes L frames an object: the first L in the order of their names show the
+first object through masks 1 to L, and so on.
+
+Unit: a CDP of a scene of modulus 1 sums to `snapshot_energy` (h * w with ideal masks). Such scenes
+need no gain: each frame is scaled to that sum ("auto"), whatever lamp or exposure did. The sum over
+a scene with an amplitude is unknown; there counts are divided by the counts a unit, from a
+calibration (of the same lamp and exposure) or given.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from jax_kdpr.errors import InputError
+from jax_kdpr.frames.correction import Correction, check_light, correct, read_counts
+from jax_kdpr.frames.geometry import Geometry, Window, cut, in_window, to_sensor
+from jax_kdpr.frames.loaded import LoadedRun, snapshot_energy
+from jax_kdpr.frames.reading import Frame, iterate_frames
+
+
+class Setup(NamedTuple):
+    """How the frames of a bench become CDPs."""
+
+    correction: Correction
+    window: Window
+    geometry: Geometry  # in pixels of the raw frame
+    sampling: str
+    counts_per_unit: float | None  # None scales each frame to the energy of a scene of modulus 1
+
+
+class Measured(NamedTuple):
+    """One object's CDPs and what its frames said."""
+
+    name: str  # of the first frame
+    files: list[str]
+    intensity: Float[np.ndarray, "k sh sw"]  # model units
+    counts: list[float]  # of light on the model's grid, a frame
+    energy: float  # over that of a scene of modulus 1; 1 by definition with the gain "auto"
+    saturation: float  # largest share of saturated pixels
+    unused_bits: int  # fewest
+
+
+def group_frames(frames: list[Frame], snapshots: int) -> list[tuple[Frame, ...]]:
+    """Returns the frames of each object.
+
+    Raises:
+        InputError: If some are left over.
+    """
+    if len(frames) % snapshots:
+        raise InputError(
+            f"--input: expected a multiple of {snapshots} frames, {snapshots} snapshots of each "
+            f"object in the order of their names, got {len(frames)}; add or leave out frames"
+        )
+    return [tuple(frames[first : first + snapshots]) for first in range(0, len(frames), snapshots)]
+
+
+def measure_frames(
+    groups: list[tuple[Frame, ...]], setup: Setup, run: LoadedRun
+) -> Iterator[Measured]:
+    """Yields each object's CDPs, one after the other: memory holds one object's frames.
+
+    Raises:
+        InputError: If a frame cannot be used.
+    """
+    energies = snapshot_energy(run)
+    pixels = iterate_frames([frame for group in groups for frame in group])
+    for group in groups:
+        parts, said = [], []
+        for frame in group:
+            raw = next(pixels)
+            light = correct(raw, setup.correction)
+            check_light(raw, light, frame.name)
+            parts.append(on_grid(light, setup, run))
+            said.append(read_counts(raw))
+        cdps = np.stack(parts)
+        counts = cdps.sum(axis=(1, 2))
+        if np.any(counts <= 0):
+            raise InputError(
+                f"{group[0].name}: no light falls on the model's grid; check --centre, --crop and "
+                "--dark"
+            )
+        scale = energies / counts if setup.counts_per_unit is None else 1 / setup.counts_per_unit
+        cdps = cdps * np.reshape(scale, (-1, 1, 1))
+        yield Measured(
+            name=group[0].name,
+            files=[str(frame.path) for frame in group],
+            intensity=cdps.astype(np.float32),
+            counts=[float(value) for value in counts],
+            energy=float(cdps.sum() / energies.sum()),
+            saturation=max(one.saturation for one in said),
+            unused_bits=min(one.unused_bits for one in said),
+        )
+
+
+def on_grid(
+    light: Float[np.ndarray, "h w"], setup: Setup, run: LoadedRun
+) -> Float[np.ndarray, "sh sw"]:
+    """Returns a corrected frame on the model's grid, in counts a model pixel."""
+    return to_sensor(
+        cut(light, setup.window),
+        in_window(setup.geometry, setup.window),
+        run.sensor,
+        sampling=setup.sampling,
+        far_field=run.far_field,
+    )
+
+
+def noise_sigma(spread: float | None, setup: Setup, run: LoadedRun, counts: list[float]) -> float:
+    """Returns the read noise in a model pixel, model units, from the spread of the dark's frames.
+
+    "area" adds the noise of scale^2 camera pixels; "points" reads one, times scale^2.
+
+    Args:
+        spread: Standard deviation of a dark pixel from frame to frame, counts; None if unknown.
+        setup: Of the bench.
+        run: The run.
+        counts: Of light on the grid, of typical frames.
+    """
+    if spread is None:
+        return 0.0
+    area = in_window(setup.geometry, setup.window).scale ** 2
+    joined = setup.window.bin  # counts of bin^2 pixels are added: the noise grows with bin
+    pixel = spread * joined * (np.sqrt(area) if setup.sampling == "area" else area)
+    unit = setup.counts_per_unit or float(np.mean(counts) / np.mean(snapshot_energy(run)))
+    return float(pixel / unit)

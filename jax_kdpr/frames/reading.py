@@ -1,0 +1,201 @@
+"""Camera frames from files, one at a time: TIFF (also of many pages), PNG, NPY and HDF5.
+
+Pixels keep their type and their counts: nothing is scaled. `list_frames` reads headers only, and
+`iterate_frames` holds one frame, so that memory does not grow with their number.
+"""
+
+import glob
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import groupby
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import h5py
+import numpy as np
+import tifffile
+from PIL import Image
+
+from jax_kdpr.errors import InputError
+
+TIFF = (".tif", ".tiff")
+HDF5 = (".h5", ".hdf5")
+SUFFIXES = (*TIFF, ".png", ".npy", *HDF5)
+
+
+class Frame(NamedTuple):
+    """Where one frame lies."""
+
+    path: Path
+    page: int
+    dataset: str  # in an HDF5 file; else empty
+    name: str  # of its results: the file's, with the page's number where there are several
+
+
+def list_frames(pattern: str) -> list[Frame]:
+    """Returns the frames of all files that match a pattern, by path and page.
+
+    Args:
+        pattern: Such as "frames/*.tif". For HDF5 the dataset may follow, "scan.h5:/entry/data";
+            without it the only one of two or three axes is taken.
+
+    Raises:
+        InputError: If nothing matches, a file cannot be read, or two frames have one name.
+    """
+    files, dataset = pattern, ""
+    named = re.fullmatch(r"(.+\.(?:h5|hdf5)):(/.+)", pattern)
+    if named:
+        files, dataset = named[1], named[2]
+    paths = [
+        Path(path) for path in sorted(glob.glob(files, recursive=True)) if Path(path).is_file()
+    ]
+    if not paths:
+        raise InputError(f"--input: no file matches {files!r}; quote the pattern, check the folder")
+    frames = []
+    for path in paths:
+        if path.suffix.lower() not in SUFFIXES:
+            raise InputError(f"{path}: expected {', '.join(SUFFIXES)}; convert it or leave it out")
+        with _opened(path, dataset) as pages:
+            count, found = len(pages), pages.dataset
+        if not count:
+            raise InputError(f"{path}: holds no frame; remove it")
+        digits = max(4, len(str(count - 1)))
+        for page in range(count):
+            name = path.stem if count == 1 else f"{path.stem}_{page:0{digits}d}"
+            frames.append(Frame(path, page, found, name))
+    names = [frame.name for frame in frames]
+    doubled = sorted({name for name in names if names.count(name) > 1}) if _repeat(names) else []
+    if doubled:
+        raise InputError(
+            f"--input: several frames would be named {doubled[0]!r}; give the folders apart"
+        )
+    return frames
+
+
+def iterate_frames(frames: list[Frame]) -> Iterator[np.ndarray]:
+    """Yields each frame [h w] in its own type, in order; a file is opened once for all its pages.
+
+    Raises:
+        InputError: If a frame is not grey, is not finite, cannot be read, or is of another size
+            than the first one.
+    """
+    size = None
+    for (path, dataset), members in groupby(frames, key=lambda frame: (frame.path, frame.dataset)):
+        with _opened(path, dataset) as pages:
+            for frame in members:
+                pixels = pages.read(frame.page)
+                _check(pixels, f"{path}" if len(pages) == 1 else f"{path}, page {frame.page}")
+                size = size or pixels.shape
+                if pixels.shape != size:
+                    raise InputError(
+                        f"{path}: expected the size of the first frame {size}, got {pixels.shape}; "
+                        "reconstruct frames of different sizes apart"
+                    )
+                yield pixels
+
+
+def read_mean(pattern: str) -> np.ndarray:
+    """Returns the mean [h w] of all frames of a pattern, float64: a dark, a flat or a mask."""
+    return read_moments(pattern)[0]
+
+
+def read_moments(pattern: str) -> tuple[np.ndarray, float | None]:
+    """Returns the mean frame, and the typical standard deviation of a pixel from frame to frame.
+
+    The latter is the root of the median variance, in counts; None of a single frame.
+    """
+    count, mean, squares = 0, np.zeros(()), np.zeros(())
+    for pixels in iterate_frames(list_frames(pattern)):
+        count += 1
+        step = pixels - mean
+        mean = mean + step / count  # Welford's update: exact for counts on a large offset
+        squares = squares + step * (pixels - mean)
+    spread = None if count < 2 else float(np.sqrt(np.median(squares / (count - 1))))
+    return np.asarray(mean, np.float64), spread
+
+
+class _Pages(NamedTuple):
+    """An open file."""
+
+    count: int
+    read: Callable[[int], np.ndarray]
+    dataset: str = ""
+
+    def __len__(self) -> int:  # type: ignore[override]
+        return self.count
+
+
+@contextmanager
+def _opened(path: Path, dataset: str) -> Iterator[_Pages]:
+    """Opens a file; whatever its decoder says, then or later, becomes an `InputError`."""
+    try:
+        suffix = path.suffix.lower()
+        if suffix in TIFF:
+            with tifffile.TiffFile(path) as file:
+                yield _Pages(len(file.pages), lambda page: file.pages[page].asarray())
+        elif suffix in HDF5:
+            with h5py.File(path, "r") as file:
+                name = dataset or _only_dataset(path, file)
+                yield _stack(file[name], name)
+        elif suffix == ".npy":
+            yield _stack(np.load(path, mmap_mode="r", allow_pickle=False))
+        else:
+            with Image.open(path) as file:
+                yield _Pages(1, lambda _: _grey_png(file))
+    except InputError:
+        raise
+    except Exception as failure:  # decoders of damaged files raise many kinds
+        reason = " ".join(str(failure).split()) or type(failure).__name__
+        raise InputError(f"{path}: cannot be read ({reason}); copy or export it again") from failure
+
+
+def _stack(array: Any, dataset: str = "") -> _Pages:
+    if array.ndim == 2:
+        return _Pages(1, lambda _: np.asarray(array[()]), dataset)
+    if array.ndim == 3 and array.shape[-1] not in (3, 4):
+        return _Pages(array.shape[0], lambda page: np.asarray(array[page]), dataset)
+    raise ValueError(f"expected one frame [h w] or a stack [n h w], got shape {array.shape}")
+
+
+def _only_dataset(path: Path, file: h5py.File) -> str:
+    found: list[str] = []
+
+    def visit(name: str, item: object) -> None:
+        if isinstance(item, h5py.Dataset) and item.ndim in (2, 3):
+            found.append(f"/{name}")
+
+    file.visititems(visit)
+    if len(found) != 1:
+        raise InputError(
+            f"{path}: expected one dataset of 2 or 3 axes, got {found or 'none'}; name it, "
+            f"such as --input '{path}:/entry/data'"
+        )
+    return found[0]
+
+
+def _grey_png(file: Image.Image) -> np.ndarray:
+    """Palettes and colour keep their channels here, and are refused as such."""
+    if file.mode == "1":
+        return np.asarray(file.convert("L"))
+    if file.mode == "P":
+        return np.asarray(file.convert("RGB"))
+    return np.asarray(file).astype(np.uint16) if file.mode.startswith("I") else np.asarray(file)
+
+
+def _check(pixels: np.ndarray, name: str) -> None:
+    if pixels.ndim != 2:
+        raise InputError(
+            f"{name}: expected a grey frame [h w], got shape {pixels.shape}; save the camera's raw "
+            "counts, not colours"
+        )
+    if pixels.dtype.kind not in "uifb":
+        raise InputError(f"{name}: expected real counts, got {pixels.dtype}; convert the file")
+    if pixels.dtype.kind == "f" and not np.all(np.isfinite(pixels)):
+        raise InputError(
+            f"{name}: has pixels that are not finite numbers; mend them, or leave the frame out"
+        )
+
+
+def _repeat(names: list[str]) -> bool:
+    return len(set(names)) < len(names)

@@ -1,0 +1,135 @@
+"""All frames of a bench, batch by batch, to files and to the rows of results.json."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from jax_kdpr import run_folder
+from jax_kdpr.frames import results
+from jax_kdpr.frames.loaded import LoadedRun
+from jax_kdpr.frames.measured import Measured, Setup, measure_frames
+from jax_kdpr.frames.reading import Frame
+from jax_kdpr.frames.recovery import Recover
+from jax_kdpr.frames.trust import frame_warnings, stack_warnings
+
+Row = dict[str, Any]  # of one object in results.json
+
+
+def reconstruct(
+    groups: list[tuple[Frame, ...]],
+    setup: Setup,
+    run: LoadedRun,
+    recover: Recover,
+    output: Path,
+    *,
+    batch_size: int,
+    limit: Callable[[int], float],
+    settings: dict[str, Any],
+    notes: tuple[str, ...] = (),
+    stack: bool = False,
+    rows: tuple[Row, ...] = (),
+) -> dict[str, Any]:
+    """Recovers and writes every object that is not done yet; returns what results.json holds.
+
+    Memory holds one batch. results.json is written after each one (not of a stack, whose files are
+    not there before the end), so that an interrupted call can go on.
+
+    Args:
+        groups: The frames of each object.
+        setup: Of the bench.
+        run: The run.
+        recover: Of `recovery.make_recover`.
+        output: Folder; made if need be.
+        batch_size: Objects at a time. All batches have one size, so that one program does.
+        limit: limit(n) -> what the median misfit of n objects may be (`recovery.misfit_limit`).
+        settings: Recorded in results.json.
+        notes: Warnings that hold before any frame is read.
+        stack: Write stacks in place of files for each object.
+        rows: Of objects that are done (`results.read_results`).
+
+    Raises:
+        InputError: If a frame cannot be used; what was done before it stays.
+    """
+    found = list(rows)
+    done = {row["name"] for row in found}
+    left = [group for group in groups if group[0].name not in done]
+    output.mkdir(parents=True, exist_ok=True)
+
+    def each_batch(write: Callable[[results.Recovery], None]) -> None:
+        batch: list[Measured] = []
+        with tqdm(total=len(left), desc="objects", unit="object") as bar:
+            for number, one in enumerate(measure_frames(left, setup, run), start=1):
+                batch.append(one)
+                if len(batch) == batch_size or number == len(left):
+                    found.extend(_write_batch(batch, recover, run, batch_size, limit(1), write))
+                    bar.update(len(batch))
+                    batch = []
+                    if not stack:
+                        summary = summarise(found, limit, settings=settings, notes=notes)
+                        results.write_results(output, summary)
+
+    if stack:
+        with results.open_stack(output, len(left)) as append:
+            each_batch(append)
+    else:
+        phase_range = run.scene["phase_range"]
+        each_batch(lambda one: results.write_recovery(output, one, phase_range=phase_range))
+    found.sort(key=lambda row: row["name"])
+    summary = summarise(found, limit, settings=settings, notes=notes)
+    results.write_results(output, summary)
+    return summary
+
+
+def summarise(
+    rows: list[Row],
+    limit: Callable[[int], float],
+    *,
+    settings: dict[str, Any],
+    notes: tuple[str, ...],
+) -> dict[str, Any]:
+    """Returns what results.json holds; arguments as of `reconstruct`."""
+    median, median_limit = float(np.median([row["misfit"] for row in rows])), limit(len(rows))
+    return {
+        "settings": settings,
+        "warnings": [*notes, *stack_warnings(rows, median, median_limit)],
+        "misfit_limit": limit(1),
+        "median_misfit": median,
+        "median_misfit_limit": median_limit,
+        "frames": rows,
+        "provenance": run_folder.provenance(),
+    }
+
+
+def _write_batch(
+    batch: list[Measured],
+    recover: Recover,
+    run: LoadedRun,
+    batch_size: int,
+    limit: float,
+    write: Callable[[results.Recovery], None],
+) -> list[Row]:
+    # What fills up the last batch is recovered and dropped.
+    filled = [batch[i % len(batch)].intensity for i in range(batch_size)]
+    found = recover(jnp.asarray(np.stack(filled)))
+    rows = []
+    for i, one in enumerate(batch):
+        parts = results.scene_parts(np.asarray(found.image[i]), run.scene)
+        write(results.Recovery(one.name, parts, np.asarray(found.estimate[i]), one.intensity))
+        row = {
+            "name": one.name,
+            "files": one.files,
+            "misfit": float(found.misfit[i]),
+            "correlation": float(found.correlation[i]),
+            "refined_misfit": float(found.refined_misfit[i]),
+            "counts": one.counts,
+            "energy": one.energy,
+            "saturation": one.saturation,
+            "unused_bits": one.unused_bits,
+        }
+        warning = frame_warnings(row, limit, modulus_one=run.scene["kind"] == "phase")
+        rows.append({**row, "warning": warning})
+    return rows

@@ -1,0 +1,159 @@
+"""From CDPs to recovered objects, and how far to trust them.
+
+A recovery is trusted as far as it explains its measurement: the recovered object is sent through
+the optics again, and the amplitudes of the two patterns are compared,
+
+    misfit = norm(abs(A x) - sqrt(y)) / norm(sqrt(y)).
+
+A pattern that the system was not made for (flipped, transposed, badly scaled, of another mask)
+still gives an object that looks like its training set, but its pattern is another one.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jax_kdpr import evaluation
+from jax_kdpr.camera import Optics
+from jax_kdpr.data.batches import take_batch
+from jax_kdpr.physics import cdp
+from jax_kdpr.physics.scenes import scene_channels, scene_field
+from jax_kdpr.physics.solvers import amplitude_residual
+from jax_kdpr.sharding import data_parallel
+from jax_kdpr.trained import Trained
+from jax_kdpr.types import Fields, Image, Images, Intensities, Intensity, Key, RawImages
+
+PERCENTILE = 99.0  # of the misfits of simulated scenes
+MARGIN = 1.2  # what the misfit of a bench may exceed them by
+RESAMPLES = 500
+
+
+class Recovered(NamedTuple):
+    """What a batch of CDPs gives."""
+
+    image: Images  # refined, if asked for
+    estimate: Fields  # spectral, as the network saw it
+    misfit: Float[Array, "b"]  # of the network's image
+    correlation: Float[Array, "b"]  # of its pattern's amplitudes with the measured ones
+    refined_misfit: Float[Array, "b"]  # of `image`: the same without refinement
+
+
+Recover = Callable[[Intensities], Recovered]
+
+
+def make_recover(
+    trained: Trained,
+    *,
+    scene: dict[str, Any],
+    oversample: int,
+    refine: int = 0,
+    refine_with: str = "error_reduction",
+) -> Recover:
+    """Builds recover(intensity) of a batch of CDPs, in the model's unit.
+
+    Args:
+        trained: The system.
+        scene: Keyword arguments of `scene_field`.
+        oversample: Of the operator.
+        refine: Steps of a solver after the network (`evaluation.make_refine`). They bring almost
+            any pattern's misfit down, so trust is a matter of the image before them.
+        refine_with: That solver.
+    """
+    refined = evaluation.make_refine(
+        trained.system.camera, refine, solver=refine_with, scene=scene, mesh=None
+    )
+    compare = data_parallel(
+        lambda optics, image, y: pattern_misfit(
+            image, y, optics, scene=scene, oversample=oversample
+        ),
+        None,
+    )
+
+    @jax.jit
+    def recover(variables, intensity):
+        output, _ = trained.system.recover(*variables, intensity)
+        optics = trained.system.camera.optics(variables[0]["phases"])
+        misfit, correlation = compare(optics, output.image, intensity)
+        image, after = output.image, misfit
+        if refine:
+            image = refined(variables, output)
+            after, _ = compare(optics, image, intensity)
+        return Recovered(image, output.estimate, misfit, correlation, after)
+
+    return lambda intensity: recover(trained.variables, intensity)
+
+
+def pattern_misfit(
+    image: Image, intensity: Intensity, optics: Optics, *, scene: dict[str, Any], oversample: int
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Compares the CDPs of a recovered image with the measured ones.
+
+    Returns:
+        (misfit, correlation): norm(abs(A x) - sqrt(y)) / norm(sqrt(y)) over all snapshots, and
+        Pearson's correlation of the two amplitudes. Negative counts are taken for 0.
+    """
+    field = scene_field(image, **scene)
+    spectra = cdp.cdp_forward(field, optics.masks, oversample=oversample, transfer=optics.transfer)
+    misfit = amplitude_residual(field, intensity, optics.masks, transfer=optics.transfer)
+    ours = jnp.sqrt(cdp.intensity(spectra))
+    theirs = jnp.sqrt(jnp.maximum(intensity, 0.0))
+    a, b = ours - jnp.mean(ours), theirs - jnp.mean(theirs)
+    return misfit, jnp.sum(a * b) / jnp.sqrt(jnp.sum(a * a) * jnp.sum(b * b))
+
+
+def simulated_misfits(
+    trained: Trained,
+    recover: Recover,
+    images: RawImages,
+    *,
+    size: int,
+    scene: dict[str, Any],
+    noise_sigma: float,
+    batch_size: int,
+    key: Key,
+) -> list[float]:
+    """Returns what misfits the system has on scenes that it was made for: its validation images.
+
+    They are measured in simulation, with the noise that the run was trained with, and with the
+    noise of the bench on top where that is known.
+
+    Args:
+        trained: The system.
+        recover: As `make_recover` builds it.
+        images: Validation images.
+        size: Height and width that the system takes.
+        scene: Keyword arguments of `scene_field`.
+        noise_sigma: Standard deviation of the bench's noise in a model pixel, model units.
+        batch_size: Images at a time.
+        key: For the noise.
+    """
+    channels = scene_channels(scene["kind"])
+    misfits = []
+    for first in range(0, len(images), batch_size):
+        indices = (jnp.arange(batch_size) + first) % len(images)
+        scenes = take_batch(images, indices, size=size, channels=channels)
+        run_key, bench_key = jax.random.split(jax.random.fold_in(key, first))
+        clean = trained.system.measure(trained.variables[0], scenes, run_key)
+        noise = noise_sigma * jax.random.normal(bench_key, clean.shape)
+        misfits.append(np.asarray(recover(clean + noise).misfit))
+    return [float(value) for value in np.concatenate(misfits)[: len(images)]]
+
+
+def misfit_limit(simulated: list[float], count: int = 1) -> float:
+    """Returns what the median misfit of `count` frames may be; of one frame its misfit itself.
+
+    It is `MARGIN` times the `PERCENTILE`th percentile of such medians, drawn with replacement from
+    the simulated misfits. One good frame in a hundred is above the percentile itself; the margin
+    leaves room for what no bench is without. A single pattern of the wrong orientation may still
+    come below the limit of one frame, since bright low frequencies agree by chance; but medians of
+    many frames hardly spread, and those of a wrong geometry all go up together.
+    """
+    rng = np.random.default_rng(0)
+    medians = np.median(rng.choice(simulated, (RESAMPLES, min(count, 1000))), axis=1)
+    if count == 1:
+        medians = np.asarray(simulated)
+    return MARGIN * float(np.percentile(medians, PERCENTILE))

@@ -1,0 +1,157 @@
+"""The files of a reconstruction: written whole or not at all, results.json last.
+
+One object gives NAME.tif and NAME.npy (phase in radians or, of an amplitude scene, amplitude;
+float32), NAME_amplitude.tif and .npy too if the scene is complex, NAME.png (a preview with its
+scale bar) and NAME.npz: `estimate`, the complex spectral estimate that the network saw, and
+`intensity`, the CDPs as the system took them. A stack holds the same of all objects, in order:
+phase.tif, phase.npy (or amplitude), estimate.npy and intensity.npy, without previews.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tifffile
+from jaxtyping import Complex, Float
+
+from jax_kdpr import plots, run_folder
+from jax_kdpr.errors import InputError
+
+RESULTS_FILE = "results.json"
+UNITS = {"phase": "phase (rad)", "amplitude": "amplitude"}
+
+
+class Recovery(NamedTuple):
+    """What is written of one object."""
+
+    name: str
+    parts: dict[str, Float[np.ndarray, "h w"]]  # "phase" in radians, "amplitude", or both
+    estimate: Complex[np.ndarray, "h w"]
+    intensity: Float[np.ndarray, "k sh sw"]
+
+
+def scene_parts(
+    image: Float[np.ndarray, "h w c"], scene: dict[str, Any]
+) -> dict[str, Float[np.ndarray, "h w"]]:
+    """Returns a recovered image in the units of its object, float32: radians, amplitude in [0, 1].
+
+    Args:
+        image: In [0, 1].
+        scene: Keyword arguments of `scene_field`.
+    """
+    if scene["kind"] == "amplitude":
+        return {"amplitude": image[..., 0].astype(np.float32)}
+    parts = {"phase": (scene["phase_range"] * image[..., 0]).astype(np.float32)}
+    if scene["kind"] == "complex":
+        floor = scene["min_amplitude"]
+        parts["amplitude"] = (floor + (1.0 - floor) * image[..., 1]).astype(np.float32)
+    return parts
+
+
+def write_recovery(folder: Path, recovery: Recovery, *, phase_range: float) -> None:
+    """Writes the files of one object."""
+    for part, values in recovery.parts.items():
+        extra = f"_{part}" if len(recovery.parts) > 1 and part == "amplitude" else ""
+        name = f"{recovery.name}{extra}"
+        _write(folder / f"{name}.tif", lambda path, v=values: _write_tiff(path, v))
+        _write(folder / f"{name}.npy", lambda path, v=values: _save(path, v))
+    part, values = next(iter(recovery.parts.items()))
+    top = phase_range if part == "phase" else 1.0
+    _write(
+        folder / f"{recovery.name}.png",
+        lambda path: plots.plot_phase(values, path, title=recovery.name, top=top, unit=UNITS[part]),
+    )
+    _write(folder / f"{recovery.name}.npz", lambda path: _save_arrays(path, recovery))
+
+
+@contextmanager
+def open_stack(folder: Path, count: int) -> Iterator[Callable[[Recovery], None]]:
+    """Gives append(recovery), which adds one of `count` objects to the stacks of a folder.
+
+    The stacks grow under temporary names and get theirs when all objects are in.
+    """
+    arrays: dict[str, np.memmap] = {}
+    pages: dict[str, tifffile.TiffWriter] = {}
+    done = 0
+
+    def append(recovery: Recovery) -> None:
+        nonlocal done
+        values = {**recovery.parts, "estimate": recovery.estimate, "intensity": recovery.intensity}
+        for name, value in values.items():
+            if name not in arrays:
+                arrays[name] = np.lib.format.open_memmap(
+                    _temporary(folder / f"{name}.npy"), "w+", value.dtype, (count, *value.shape)
+                )
+            arrays[name][done] = value
+        for name, value in recovery.parts.items():
+            if name not in pages:
+                pages[name] = tifffile.TiffWriter(_temporary(folder / f"{name}.tif"))
+            pages[name].write(value, photometric="minisblack", contiguous=True)
+        done += 1
+
+    try:
+        yield append
+        for array in arrays.values():
+            array.flush()
+    finally:
+        for writer in pages.values():
+            writer.close()
+        whole = done == count
+        for path in [
+            *(folder / f"{name}.npy" for name in arrays),
+            *(folder / f"{name}.tif" for name in pages),
+        ]:
+            if whole:
+                _temporary(path).replace(path)
+            else:
+                _temporary(path).unlink(missing_ok=True)
+
+
+def read_results(folder: Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
+    """Returns the rows of an earlier reconstruction that was made in the same way.
+
+    Raises:
+        InputError: If its settings were others, or results.json is damaged.
+    """
+    path = folder / RESULTS_FILE
+    if not path.exists():
+        return []
+    found = run_folder.read_json(path)
+    if found.get("settings") != settings:
+        earlier = found.get("settings", {})
+        differing = [name for name in settings if settings[name] != earlier.get(name)]
+        raise InputError(
+            f"--resume: {path} was made with other {', '.join(differing) or 'settings'}; give the "
+            "same flags, or another --output"
+        )
+    return [row for row in found["frames"] if (folder / f"{row['name']}.npz").exists()]
+
+
+def write_results(folder: Path, results: dict[str, Any]) -> None:
+    """Writes results.json, whole."""
+    run_folder.write_json(folder / RESULTS_FILE, results)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(path.name + run_folder.TEMPORARY)
+
+
+def _write(path: Path, write: Callable[[Path], object]) -> None:
+    write(_temporary(path))
+    _temporary(path).replace(path)
+
+
+def _write_tiff(path: Path, values: np.ndarray) -> None:
+    tifffile.imwrite(path, values, photometric="minisblack")
+
+
+def _save(path: Path, values: np.ndarray) -> None:
+    with path.open("wb") as file:  # numpy would add its suffix to a name
+        np.save(file, values)
+
+
+def _save_arrays(path: Path, recovery: Recovery) -> None:
+    with path.open("wb") as file:
+        np.savez_compressed(file, estimate=recovery.estimate, intensity=recovery.intensity)

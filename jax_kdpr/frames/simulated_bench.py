@@ -1,0 +1,155 @@
+"""A bench that is known in every detail: frames as a real camera would write them.
+
+The continuous pattern of each CDP (its band-limited interpolation, exact) is laid on the camera by
+a `Geometry`, integrated over the camera's pixels, and turned into counts: light times flat field,
+shot noise, dark level, hot and dead pixels, read noise, clipping and rounding.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import tifffile
+from jaxtyping import Complex, Float, UInt
+from scipy import ndimage
+
+from jax_kdpr.frames.geometry import Geometry, model_points
+
+FINE = 8  # samples of the pattern in a model pixel, for splines between them
+PIXEL_POINTS = 3  # each way, in a camera pixel
+EDGE = 1.0  # model pixels past the grid that the pattern still reaches
+HEADROOM = 0.9  # of full scale for the brightest pixel, where none shall saturate
+FLAT_LEVEL = 0.6  # of full scale, of the flat frame
+DARK_FRAMES = 8
+FLAT_FRAMES = 4
+
+
+class Bench(NamedTuple):
+    """A camera and how the pattern lies on it."""
+
+    geometry: Geometry
+    shape: tuple[int, int]  # of a frame, pixels
+    bits: int = 12
+    left_justified: bool = False
+    offset: float = 64.0  # counts without light
+    read_noise: float = 1.0  # standard deviation, counts
+    photons: float = 0.0  # of one frame, in expectation; 0 for no shot noise
+    vignetting: float = 0.2  # loss of light in the corners
+    hot: float = 1e-3  # share of pixels
+    dead: float = 1e-3
+    saturated: float = 0.0  # share of pixels that the brightest frame loses
+
+
+class Sensor(NamedTuple):
+    """One sensor, drawn once: what does not change from frame to frame."""
+
+    flat: Float[np.ndarray, "h w"]
+    dark: Float[np.ndarray, "h w"]  # counts
+    dead: Float[np.ndarray, "h w"]  # 0 where dead, else 1
+
+
+def make_sensor(bench: Bench, rng: np.random.Generator) -> Sensor:
+    """Draws the flat field and the bad pixels of a sensor."""
+    height, width = bench.shape
+    y, x = np.linspace(-1, 1, height)[:, None], np.linspace(-1, 1, width)[None, :]
+    flat = (1.0 - bench.vignetting * (y**2 + x**2) / 2) * (
+        1.0 + 0.01 * rng.normal(size=bench.shape)
+    )
+    flat /= flat.mean()  # so that the gain is that of frames divided by their flat
+    hot = rng.random(bench.shape) < bench.hot
+    dark = bench.offset + hot * 0.5 * 2**bench.bits
+    dead = np.where(rng.random(bench.shape) < bench.dead, 0.0, 1.0)
+    return Sensor(flat, dark, dead)
+
+
+def camera_light(
+    spectra: Complex[np.ndarray, "sh sw"], bench: Bench, *, far_field: bool
+) -> Float[np.ndarray, "h w"]:
+    """Returns the light of one snapshot in each camera pixel, in model units.
+
+    Args:
+        spectra: Complex field on the model's grid (`cdp.cdp_forward`).
+        bench: Its geometry and shape are read.
+        far_field: Whether zero frequency is at [0, 0].
+    """
+    samples = np.array(spectra.shape)
+    if far_field:
+        coefficients = np.fft.ifft2(spectra, norm="ortho")
+        first = np.zeros(2)
+    else:
+        coefficients = np.conj(np.fft.fftshift(np.fft.fft2(spectra, norm="ortho")))
+        first = samples // 2
+    fine = np.fft.fft2(coefficients, tuple(FINE * samples)) / np.sqrt(samples.prod())
+    pattern = ndimage.spline_filter(np.abs(fine) ** 2, order=3, mode="grid-wrap")
+    rows, columns = np.meshgrid(*[np.arange(float(n)) for n in bench.shape], indexing="ij")
+    offsets = (np.arange(PIXEL_POINTS) + 0.5) / PIXEL_POINTS - 0.5
+    total = np.zeros(bench.shape)
+    for dy in offsets:
+        for dx in offsets:
+            u = model_points(bench.geometry, np.stack([rows + dy, columns + dx]))
+            place = (u + first.reshape(2, 1, 1)) * FINE
+            seen = ndimage.map_coordinates(
+                pattern, place, order=3, mode="grid-wrap", prefilter=False
+            )
+            inside = np.all(np.abs(u) <= (samples / 2 + EDGE).reshape(2, 1, 1), axis=0)
+            total += np.where(inside, seen, 0.0)
+    return np.maximum(total, 0.0) / (PIXEL_POINTS * bench.geometry.scale) ** 2
+
+
+def counts_per_unit(light: Float[np.ndarray, "n h w"], bench: Bench, sensor: Sensor) -> float:
+    """Returns the exposure: counts of a camera pixel for light 1, for the brightest pixel to fit.
+
+    With `bench.saturated` the brightest frame loses that share of its pixels.
+    """
+    room = 2**bench.bits - 1 - bench.offset
+    seen = light * sensor.flat * sensor.dead
+    brightest = seen[np.argmax(seen.max(axis=(1, 2)))]
+    if bench.saturated:
+        return room / float(np.quantile(brightest, 1.0 - bench.saturated))
+    return HEADROOM * room / float(brightest.max())
+
+
+def expose(
+    light: Float[np.ndarray, "h w"],
+    gain: float,
+    bench: Bench,
+    sensor: Sensor,
+    rng: np.random.Generator,
+) -> UInt[np.ndarray, "h w"]:
+    """Takes one frame: uint8 up to 8 bits, else uint16.
+
+    Args:
+        light: In model units a camera pixel.
+        gain: Counts for light 1.
+        bench: The camera.
+        sensor: Its sensor.
+        rng: For the noise.
+    """
+    signal = gain * light * sensor.flat
+    if bench.photons and light.sum() > 0:
+        per_photon = gain * light.sum() / bench.photons
+        signal = per_photon * rng.poisson(signal / per_photon)
+    counts = sensor.dead * (signal + sensor.dark + bench.read_noise * rng.normal(size=light.shape))
+    counts = np.clip(np.round(counts), 0, 2**bench.bits - 1).astype(np.uint16)
+    if bench.bits <= 8:
+        return counts.astype(np.uint8)
+    return counts << (16 - bench.bits) if bench.left_justified else counts
+
+
+def write_references(folder: Path, bench: Bench, sensor: Sensor, rng: np.random.Generator) -> None:
+    """Writes dark.tif and flat.tif, of several pages each, and bad_pixels.tif (255 where dead)."""
+    quiet = bench._replace(photons=0.0)
+    nothing = np.zeros(bench.shape)
+    even = np.full(bench.shape, FLAT_LEVEL * 2**bench.bits)
+    dark = [expose(nothing, 1.0, quiet, sensor, rng) for _ in range(DARK_FRAMES)]
+    flat = [expose(even, 1.0, quiet, sensor, rng) for _ in range(FLAT_FRAMES)]
+    write_tiff(folder / "dark.tif", np.stack(dark))
+    write_tiff(folder / "flat.tif", np.stack(flat))
+    write_tiff(folder / "bad_pixels.tif", np.where(sensor.dead > 0, 0, 255).astype(np.uint8))
+
+
+def write_tiff(path: Path, pixels: np.ndarray) -> None:
+    """Writes a grey TIFF under a temporary name first, so that it is whole or not there."""
+    temporary = path.with_name(path.name + ".tmp")
+    tifffile.imwrite(temporary, pixels, photometric="minisblack")
+    temporary.replace(path)

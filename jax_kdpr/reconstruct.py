@@ -1,0 +1,204 @@
+"""Recovers objects from frames of a real camera: `python -m jax_kdpr.reconstruct`.
+
+    python -m jax_kdpr.reconstruct --workdir RUN --input 'frames/*.tif' --output DIR \\
+        --dark dark.tif --flat flat.tif --calibration calibration.json
+
+Frames are corrected (dark, flat, bad pixels), resampled to the model's grid and scaled to its unit.
+The geometry comes from `jax_kdpr.calibrate` or from --centre, --rotate, --scale, --flip and
+--transpose, in pixels of the raw frame; without any the pattern fills the frame, upright.
+
+--gain auto scales each frame to the energy that a scene of modulus 1 has (h * w); amplitude and
+complex scenes have no such energy and take the counts a unit of the calibration. A number is counts
+a unit (of a model pixel).
+
+Each object gives phase (radians) as .tif and .npy, a preview .png, and .npz with the spectral
+estimate and the CDPs; --stack writes stacks instead. results.json says how far to trust each one:
+`misfit`, norm(abs(A x) - sqrt(y)) / norm(sqrt(y)), of the recovered object's pattern against the
+measured one. Its limit comes from the run itself: the 99th percentile of the misfits of its
+simulated validation scenes, with the read noise that several dark frames show, times 1.2; the
+median over all frames has a tighter limit, found in the same way. What exceeds them gets a warning,
+here and in results.json. --limit sets the limit by hand, where the run's data are not at hand.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+from absl import flags
+
+from jax_kdpr import cli
+from jax_kdpr.errors import InputError
+from jax_kdpr.frames import bench_flags, results
+from jax_kdpr.frames.calibration import read_calibration
+from jax_kdpr.frames.geometry import FLIPS, Geometry, check_geometry, default_geometry, in_window
+from jax_kdpr.frames.loaded import LoadedRun, load_data, load_run
+from jax_kdpr.frames.measured import Setup, group_frames, measure_frames, noise_sigma
+from jax_kdpr.frames.reading import list_frames
+from jax_kdpr.frames.reconstruction import reconstruct
+from jax_kdpr.frames.recovery import Recover, make_recover, misfit_limit, simulated_misfits
+from jax_kdpr.physics.solvers import SOLVERS
+from jax_kdpr.trained import run_keys
+
+flags.adopt_module_key_flags(bench_flags)
+OUTPUT = flags.DEFINE_string("output", "", "Folder of the results; default: RUN/reconstruction.")
+CALIBRATION = flags.DEFINE_string("calibration", "", "File that jax_kdpr.calibrate wrote.")
+CENTRE = flags.DEFINE_string("centre", "", "Y,X of the zero frequency; default: the middle.")
+ROTATE = flags.DEFINE_float("rotate", None, "Rotation of the pattern on the camera, degrees.")
+SCALE = flags.DEFINE_float("scale", None, "Camera pixels in a model pixel.", lower_bound=0.1)
+FLIP = flags.DEFINE_enum("flip", None, FLIPS, "How the camera mirrors the pattern.")
+TRANSPOSE = flags.DEFINE_bool("transpose", None, "Whether it swaps rows and columns (first).")
+GAIN = flags.DEFINE_string("gain", "auto", "auto, or counts a unit.")
+LIMIT = flags.DEFINE_float("limit", None, "Largest misfit to trust; default: from the run.")
+REFINE = flags.DEFINE_integer(
+    "refine", 0, "Steps of a solver after the network; harm if noisy.", lower_bound=0
+)
+REFINE_WITH = flags.DEFINE_enum(
+    "refine_with", "error_reduction", list(SOLVERS), "The solver of --refine."
+)
+BATCH = flags.DEFINE_integer("batch", 32, "Objects at a time.", lower_bound=1)
+STACK = flags.DEFINE_bool("stack", False, "Write stacks instead of files for each object.")
+RESUME = flags.DEFINE_bool("resume", False, "Go on where an earlier call stopped.")
+DATA_DIR = flags.DEFINE_string("data_dir", "", "Where the run's data lie now, if they have moved.")
+
+
+def main(_: list[str]) -> int:
+    """Reconstructs one set of frames."""
+    workdir = Path(bench_flags.require(bench_flags.WORKDIR, "a run folder"))
+    output = Path(OUTPUT.value) if OUTPUT.value else workdir / "reconstruction"
+    if STACK.value and RESUME.value:
+        raise InputError("--resume: a stack is written in one go; leave out one of the two")
+    if (output / results.RESULTS_FILE).exists() and not RESUME.value:
+        raise InputError(
+            f"--output: {str(output)!r} holds results already; give another folder, or --resume"
+        )
+    frames = list_frames(bench_flags.require(bench_flags.INPUT, "frames such as 'frames/*.tif'"))
+    correction, window, spread = bench_flags.read_references(frames)
+    run = load_run(workdir)
+    groups = group_frames(frames, run.snapshots)
+    guess = default_geometry(window, run.sensor, SCALE.value)
+    geometry, gain, notes = _bench(run, guess)
+    setup = Setup(correction, window, geometry, bench_flags.SAMPLING.value, gain)
+    shape = window.height // window.bin, window.width // window.bin
+    check_geometry(in_window(geometry, window), shape, run.sensor)
+    first = next(measure_frames(groups[:1], setup, run))  # what is wrong with it is said now
+    settings = {
+        "workdir": str(workdir),
+        "checkpoint": run.trained.digest,
+        "geometry": geometry._asdict(),
+        "window": list(window),
+        "sampling": setup.sampling,
+        "gain": gain or "auto",
+        "dark": bench_flags.DARK.value,
+        "flat": bench_flags.FLAT.value,
+        "bad_pixels": bench_flags.BAD_PIXELS.value,
+        "refine": REFINE.value,
+        "refine_with": REFINE_WITH.value,
+    }
+    rows = results.read_results(output, settings) if RESUME.value else []
+    recover = make_recover(
+        run.trained,
+        scene=run.scene,
+        oversample=run.config.masks.oversample,
+        refine=REFINE.value,
+        refine_with=REFINE_WITH.value,
+    )
+    simulated = _simulated(run, recover, noise_sigma(spread, setup, run, first.counts))
+
+    def limit(count: int) -> float:
+        return LIMIT.value if LIMIT.value is not None else misfit_limit(simulated, count)
+
+    found = reconstruct(
+        groups,
+        setup,
+        run,
+        recover,
+        output,
+        batch_size=BATCH.value,
+        limit=limit,
+        settings=settings,
+        notes=tuple(notes),
+        stack=STACK.value,
+        rows=tuple(rows),
+    )
+    print(
+        f"{len(found['frames'])} object(s), median misfit {found['median_misfit']:.3f} (limit "
+        f"{found['median_misfit_limit']:.3f})"
+    )
+    for line in found["warnings"]:
+        print(f"warning: {line}", file=sys.stderr)
+    flagged = [row for row in found["frames"] if row["warning"]]
+    if flagged:
+        print(
+            f"warning: {len(flagged)} of {len(found['frames'])} objects; first "
+            f"{flagged[0]['name']}: {flagged[0]['warning']}",
+            file=sys.stderr,
+        )
+    print(f"written: {output}/{results.RESULTS_FILE} and the objects")
+    return 0
+
+
+def _bench(run: LoadedRun, guess: Geometry) -> tuple[Geometry, float | None, list[str]]:
+    """Geometry, counts a unit and warnings, from the flags or the calibration."""
+    given = [
+        f"--{flag.name}"
+        for flag in (CENTRE, ROTATE, SCALE, FLIP, TRANSPOSE)
+        if flag.value not in (None, "")
+    ]
+    if CALIBRATION.value and given:
+        raise InputError(f"{given[0]}: --calibration holds it already; leave out one of the two")
+    gain, notes = _gain(), []
+    if CALIBRATION.value:
+        calibration = read_calibration(Path(CALIBRATION.value))
+        geometry = calibration.geometry
+        if not calibration.trusted:
+            notes = [f"{CALIBRATION.value} says of itself that it is not to be trusted"]
+        if gain is None and run.scene["kind"] != "phase":
+            gain = calibration.counts_per_unit
+    else:
+        centre = bench_flags.numbers(CENTRE, "Y,X") or (guess.centre_y, guess.centre_x)
+        geometry = Geometry(
+            centre[0],
+            centre[1],
+            ROTATE.value or 0.0,
+            guess.scale,
+            FLIP.value or "none",
+            bool(TRANSPOSE.value),
+        )
+    if gain is None and run.scene["kind"] != "phase":
+        raise InputError(
+            f"--gain: the energy of {run.scene['kind']} scenes is not known; give --calibration or "
+            "the counts a unit"
+        )
+    return geometry, gain, notes
+
+
+def _gain() -> float | None:
+    if GAIN.value == "auto":
+        return None
+    try:
+        gain = float(GAIN.value)
+    except ValueError:
+        gain = 0.0
+    if not 0.0 < gain < np.inf:
+        raise InputError(f"--gain: expected auto or a positive number, got {GAIN.value!r}")
+    return gain
+
+
+def _simulated(run: LoadedRun, recover: Recover, sigma: float) -> list[float]:
+    """Misfits of the run's validation scenes; none if the limit is given."""
+    if LIMIT.value is not None:
+        return []
+    return simulated_misfits(
+        run.trained,
+        recover,
+        load_data(run, DATA_DIR.value).validation[:256],
+        size=run.config.data.size,
+        scene=run.scene,
+        noise_sigma=sigma,
+        batch_size=BATCH.value,
+        key=run_keys(run.config.seed).evaluation,
+    )
+
+
+if __name__ == "__main__":
+    cli.run(main)

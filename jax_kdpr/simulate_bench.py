@@ -1,0 +1,87 @@
+"""Makes frames as a bench would take them, to rehearse the way from camera to object.
+
+    python -m jax_kdpr.simulate_bench --workdir RUN --output DIR --frames 16
+    python -m jax_kdpr.calibrate --workdir RUN --input 'DIR/calibration/*.tif' \\
+        --dark DIR/dark.tif --flat DIR/flat.tif --bad_pixels DIR/bad_pixels.tif \\
+        --scale 3 --output DIR/calibration.json
+    python -m jax_kdpr.reconstruct --workdir RUN --input 'DIR/frames/*.tif' \\
+        --dark DIR/dark.tif --flat DIR/flat.tif --bad_pixels DIR/bad_pixels.tif \\
+        --calibration DIR/calibration.json --output DIR/results
+
+Writes frames/ (L frames of each of the run's first test scenes), calibration/ (L frames without an
+object), dark.tif, flat.tif, bad_pixels.tif, and the truth: truth.json (geometry, counts a unit) and
+truth.npy (the scenes' images).
+"""
+
+from pathlib import Path
+
+import jax.numpy as jnp
+from absl import flags
+
+from jax_kdpr import cli
+from jax_kdpr.data.batches import take_batch
+from jax_kdpr.errors import InputError
+from jax_kdpr.frames.bench_folder import make_bench, write_bench
+from jax_kdpr.frames.geometry import FLIPS
+from jax_kdpr.frames.loaded import load_data, load_run
+from jax_kdpr.physics.scenes import scene_channels
+
+WORKDIR = flags.DEFINE_string("workdir", None, "Run folder of the trained system.")
+OUTPUT = flags.DEFINE_string("output", None, "Folder to write; new or empty.")
+FRAMES = flags.DEFINE_integer("frames", 16, "Objects, the run's first test scenes.", lower_bound=1)
+DATA_DIR = flags.DEFINE_string("data_dir", "", "Where the data lie now, if not where they were.")
+SCALE = flags.DEFINE_float("scale", 3.1, "Camera pixels in a model pixel.", lower_bound=1.0)
+ROTATION = flags.DEFINE_float("rotation", 2.0, "Of the pattern on the camera, degrees.")
+SHIFT_Y = flags.DEFINE_float("shift_y", 2.3, "Of the pattern from the frame's middle, pixels.")
+SHIFT_X = flags.DEFINE_float("shift_x", -1.6, "Likewise.")
+FLIP = flags.DEFINE_enum("flip", "none", FLIPS, "How the camera mirrors the pattern.")
+TRANSPOSE = flags.DEFINE_bool("transpose", False, "Whether it swaps rows and columns.")
+BITS = flags.DEFINE_integer("bits", 12, "Of the converter.", lower_bound=4, upper_bound=16)
+LEFT = flags.DEFINE_bool("left_justified", False, "Write the counts into the high bits of 16.")
+OFFSET = flags.DEFINE_float("offset", 64.0, "Counts without light.", lower_bound=0.0)
+READ_NOISE = flags.DEFINE_float("read_noise", 1.0, "Standard deviation, counts.", lower_bound=0.0)
+PHOTONS = flags.DEFINE_float("photons", 0.0, "Of a frame; 0: no shot noise.", lower_bound=0.0)
+SATURATED = flags.DEFINE_float(
+    "saturated", 0.0, "Share of pixels that the brightest frame loses.", lower_bound=0.0
+)
+SEED = flags.DEFINE_integer("seed", 0, "Of sensor and noise.")
+
+
+def main(_: list[str]) -> int:
+    """Writes one folder."""
+    if not WORKDIR.value or not OUTPUT.value:
+        raise InputError("--workdir, --output: both are needed, a run folder and a new folder")
+    output = Path(OUTPUT.value)
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise InputError(f"--output: {str(output)!r} is not empty; give another folder")
+    run = load_run(Path(WORKDIR.value))
+    test = load_data(run, DATA_DIR.value).test
+    if FRAMES.value > len(test):
+        raise InputError(
+            f"--frames: expected at most {len(test)} (test scenes), got {FRAMES.value}"
+        )
+    channels = scene_channels(run.scene["kind"])
+    size = run.config.data.size
+    images = take_batch(test, jnp.arange(FRAMES.value), size=size, channels=channels)
+    bench = make_bench(
+        run,
+        scale=SCALE.value,
+        rotation=ROTATION.value,
+        shift=(SHIFT_Y.value, SHIFT_X.value),
+        flip=FLIP.value,
+        transpose=TRANSPOSE.value,
+    )._replace(
+        bits=BITS.value,
+        left_justified=LEFT.value,
+        offset=OFFSET.value,
+        read_noise=READ_NOISE.value,
+        photons=PHOTONS.value,
+        saturated=SATURATED.value,
+    )
+    write_bench(output, run, images, bench, seed=SEED.value)
+    print(f"written: {output}/frames, calibration, dark.tif, flat.tif, bad_pixels.tif, truth.*")
+    return 0
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,269 @@
+"""Camera frames on their way to CDPs: files, corrections, geometry, registration."""
+
+import tracemalloc
+
+import h5py
+import numpy as np
+import pytest
+import tifffile
+from helpers import rejection, same
+from oracles import forward, random_complex
+from PIL import Image
+
+from jax_kdpr.frames.calibration import Calibration, read_calibration, write_calibration
+from jax_kdpr.frames.correction import correct, hot_pixels, make_correction, read_counts
+from jax_kdpr.frames.geometry import (
+    FLIPS,
+    Geometry,
+    camera_points,
+    check_geometry,
+    cut,
+    default_geometry,
+    in_window,
+    make_window,
+    model_points,
+    sensor_points,
+    to_sensor,
+)
+from jax_kdpr.frames.reading import iterate_frames, list_frames, read_moments
+from jax_kdpr.frames.registration import register
+from jax_kdpr.frames.simulated_bench import Bench, camera_light
+
+RNG = np.random.default_rng(0)
+STACK = RNG.integers(0, 4096, (3, 6, 8)).astype(np.uint16)
+SIZE = 16
+PHASES = RNG.uniform(0, 2 * np.pi, (1, SIZE, SIZE))
+SPECTRA = forward(np.ones((SIZE, SIZE)), PHASES)[0]
+PATTERN = np.fft.fftshift(np.abs(SPECTRA) ** 2)
+
+
+def write_pages(folder):
+    tifffile.imwrite(folder / "a.tif", STACK, photometric="minisblack")
+
+
+def write_pngs(folder):
+    for page, frame in enumerate(STACK):
+        Image.fromarray(frame).save(folder / f"a{page}.png")
+
+
+def write_npy(folder):
+    np.save(folder / "a.npy", STACK)
+
+
+def write_hdf5(folder):
+    with h5py.File(folder / "a.h5", "w") as file:
+        file["entry/data"] = STACK
+        file["entry/time"] = np.arange(3.0)
+
+
+@pytest.mark.parametrize("write", [write_pages, write_pngs, write_npy, write_hdf5])
+def test_every_format_gives_raw_counts_in_order(tmp_path, write):
+    write(tmp_path)
+    frames = list_frames(str(tmp_path / "*"))
+    read = list(iterate_frames(frames))
+    assert all(frame.dtype == np.uint16 for frame in read)
+    assert same(np.stack(read), STACK)
+    assert len({frame.name for frame in frames}) == 3
+
+
+def test_a_dataset_of_several_is_named(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["one"], file["two"] = STACK, STACK[::-1]
+    assert "/one" in rejection(list_frames, str(tmp_path / "a.h5"))
+    frames = list_frames(str(tmp_path / "a.h5:/two"))
+    assert same(np.stack(list(iterate_frames(frames))), STACK[::-1])
+
+
+def test_frames_stream_with_bounded_memory(tmp_path):
+    stack = np.lib.format.open_memmap(tmp_path / "a.npy", "w+", np.uint16, (200, 128, 128))
+    stack[:] = 7
+    stack.flush()
+    tracemalloc.start()
+    total = sum(int(frame[0, 0]) for frame in iterate_frames(list_frames(str(tmp_path / "a.npy"))))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert total == 200 * 7
+    assert peak < 20 * 128 * 128 * 2  # of 200 frames
+
+
+def test_moments_are_those_of_the_frames(tmp_path):
+    write_pages(tmp_path)
+    mean, spread = read_moments(str(tmp_path / "a.tif"))
+    np.testing.assert_allclose(mean, STACK.mean(axis=0))
+    assert spread == pytest.approx(np.sqrt(np.median(STACK.var(axis=0, ddof=1))))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "word"),
+    [
+        ("a.npy", np.full((4, 4), np.nan), "finite"),
+        ("a.npy", np.zeros((4, 4, 3)), "shape"),
+        ("a.npy", np.ones((4, 4), complex), "complex"),
+        ("a.tif", b"no tiff", "cannot be read"),
+        ("a.png", b"no png", "cannot be read"),
+        ("a.h5", b"no hdf5", "cannot be read"),
+        ("a.jpg", b"any", "expected"),
+    ],
+)
+def test_unusable_files_are_refused(tmp_path, name, content, word):
+    path = tmp_path / name
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        np.save(path, content)
+    message = rejection(lambda: list(iterate_frames(list_frames(str(path)))))
+    assert name in message and word in message
+
+
+def test_colours_and_mixed_sizes_are_refused(tmp_path):
+    Image.fromarray(RNG.integers(0, 255, (4, 4, 3), np.uint8)).save(tmp_path / "a.png")
+    assert "grey" in rejection(lambda: list(iterate_frames(list_frames(str(tmp_path / "*.png")))))
+    np.save(tmp_path / "b.npy", np.zeros((4, 4)))
+    np.save(tmp_path / "c.npy", np.zeros((4, 5)))
+    assert "(4, 5)" in rejection(lambda: list(iterate_frames(list_frames(str(tmp_path / "*.npy")))))
+    assert "no file" in rejection(list_frames, str(tmp_path / "*.bmp"))
+
+
+def test_correction_inverts_the_sensor():
+    light = RNG.uniform(10, 100, (12, 10))
+    response, dark = RNG.uniform(0.8, 1.2, light.shape), RNG.uniform(20, 21, light.shape)
+    bad = np.zeros(light.shape)
+    bad[3, 4] = 1
+    dark[0, 0] = 500  # hot
+    raw = light * response + dark
+    raw[3, 4] = 0
+    correction = make_correction(light.shape, dark=dark, flat=300 * response + dark, bad=bad)
+    seen = correct(raw, correction)
+    wrong = np.zeros(light.shape, bool)
+    wrong[3, 4] = wrong[0, 0] = True
+    assert same(correction.bad, wrong)
+    mean = response[~wrong].mean()  # the flat is divided by its mean, no absolute scale is in it
+    np.testing.assert_allclose(seen[~wrong], mean * light[~wrong])
+    neighbours = mean * np.delete(light[2:5, 3:6].ravel(), 4)
+    assert seen[3, 4] == pytest.approx(np.median(neighbours))
+    assert seen[0, 0] == pytest.approx(mean * np.median([light[0, 1], light[1, 0], light[1, 1]]))
+
+
+def test_a_quiet_dark_has_no_hot_pixels():
+    assert not hot_pixels(RNG.normal(64, 2, (64, 64))).any()
+
+
+def test_references_that_do_not_fit_are_refused():
+    assert "--dark" in rejection(make_correction, (4, 4), dark=np.zeros((4, 5)))
+    assert "--flat" in rejection(make_correction, (4, 4), flat=np.zeros((5, 4)))
+    assert "--flat" in rejection(make_correction, (4, 4), flat=np.eye(4))
+    assert "bad" in rejection(make_correction, (4, 4), bad=np.ones((4, 4)))
+
+
+@pytest.mark.parametrize(
+    ("counts", "unused", "saturation"),
+    [
+        (STACK[0], 0, 0.0),
+        (STACK[0] << 4, 4, 0.0),
+        ((STACK[0] >> 2) << 6, 6, 0.0),
+        (np.where(np.arange(48).reshape(6, 8) < 12, 4095, STACK[0] % 4000), 0, 0.25),
+        (np.where(np.arange(48).reshape(6, 8) < 12, 4095 << 4, (STACK[0] % 4000) << 4), 4, 0.25),
+        (np.where(np.arange(48).reshape(6, 8) < 12, 255, STACK[0] % 250).astype(np.uint8), 0, 0.25),
+    ],
+)
+def test_counts_tell_bit_depth_and_saturation(counts, unused, saturation):
+    found = read_counts(counts)
+    assert found.unused_bits == unused
+    assert found.saturation == saturation
+
+
+@pytest.mark.parametrize("flip", FLIPS)
+@pytest.mark.parametrize("transpose", [False, True])
+def test_orientations_are_those_of_numpy(flip, transpose):
+    upright = np.arange(49.0).reshape(7, 7)
+    seen = upright.T if transpose else upright
+    seen = seen[::-1] if flip in ("vertical", "both") else seen
+    seen = seen[:, ::-1] if flip in ("horizontal", "both") else seen
+    geometry = Geometry(3.0, 3.0, 0.0, 1.0, flip, transpose)
+    back = to_sensor(seen, geometry, (7, 7), sampling="points", far_field=False)
+    np.testing.assert_allclose(back, upright, atol=1e-9)
+    moved = np.fft.ifftshift(upright)
+    back = to_sensor(seen, geometry, (7, 7), sampling="points", far_field=True)
+    np.testing.assert_allclose(back, moved, atol=1e-9)
+
+
+def test_area_adds_up_whole_pixels():
+    frame = RNG.uniform(0, 1, (24, 36))
+    geometry = default_geometry(make_window(frame.shape, None, 1), (8, 12), None)
+    seen = to_sensor(frame, geometry, (8, 12), sampling="area", far_field=False)
+    np.testing.assert_allclose(seen, frame.reshape(8, 3, 12, 3).sum(axis=(1, 3)), atol=1e-9)
+
+
+def test_crop_and_bin_leave_the_geometry_where_it_is():
+    window = make_window((40, 40), (5, 7, 31, 30), 2)
+    frame = RNG.uniform(0, 1, (40, 40))
+    assert cut(frame, window)[2, 3] == pytest.approx(frame[9:11, 13:15].sum())
+    inner = in_window(Geometry(5 + 2 * 2 + 0.5, 7 + 2 * 3 + 0.5, 3.0, 4.0), window)
+    assert inner == Geometry(2.0, 3.0, 3.0, 2.0)
+    assert "--crop" in rejection(make_window, (40, 40), (20, 0, 30, 30), 1)
+
+
+def test_model_points_invert_camera_points():
+    geometry = Geometry(20.3, 17.9, 5.0, 2.7, "horizontal", True)
+    u = sensor_points((4, 6))
+    np.testing.assert_allclose(model_points(geometry, camera_points(geometry, u)), u, atol=1e-12)
+
+
+def test_a_grid_past_the_frame_is_refused():
+    assert "reach" in rejection(check_geometry, Geometry(8.0, 2.0), (16, 16), (16, 16))
+    assert "at least" in rejection(check_geometry, Geometry(8.0, 8.0), (15, 16), (16, 16))
+
+
+@pytest.mark.parametrize("far_field", [True, False])
+def test_points_read_the_model_off_an_oversampling_camera(far_field):
+    smooth = forward(random_complex(RNG, (SIZE, SIZE)), PHASES)[0]
+    if not far_field:  # a field of half the band, as free space leaves of it
+        spectrum = np.zeros((SIZE, SIZE), complex)
+        spectrum[4:12, 4:12] = random_complex(RNG, (8, 8))
+        smooth = np.fft.ifft2(np.fft.ifftshift(spectrum), norm="ortho")
+    geometry = Geometry(46.2, 44.7, 3.0, 4.0, "vertical", True)
+    light = camera_light(smooth, Bench(geometry, (92, 92)), far_field=far_field)
+    seen = to_sensor(light, geometry, smooth.shape, sampling="points", far_field=far_field)
+    ideal = np.abs(smooth) ** 2
+    assert np.linalg.norm(seen - ideal) < 0.08 * np.linalg.norm(ideal)
+    if far_field:
+        assert seen.sum() == pytest.approx(ideal.sum(), rel=0.02)
+    wrong = geometry._replace(centre_y=geometry.centre_y + 2.0)
+    seen = to_sensor(light, wrong, smooth.shape, sampling="points", far_field=far_field)
+    assert np.linalg.norm(seen - ideal) > 0.15 * np.linalg.norm(ideal)
+
+
+@pytest.mark.parametrize(
+    "truth",
+    [
+        Geometry(32.4, 36.9, 0.0, 3.0),
+        Geometry(36.35, 32.45, 6.3, 3.3, "horizontal", True),
+        Geometry(34.0, 33.0, -8.8, 2.75, "vertical", False),
+    ],
+)
+def test_registration_finds_shift_rotation_scale_and_orientation(truth):
+    light = 1000 * camera_light(SPECTRA, Bench(truth, (70, 70)), far_field=True)
+    light += RNG.normal(0, 0.01 * light.max(), light.shape)
+    found = register(light, PATTERN, Geometry(0.0, 0.0, 0.0, 3.0))
+    assert found.trusted
+    assert (found.geometry.flip, found.geometry.transpose) == (truth.flip, truth.transpose)
+    # Camera pixels (a tenth of one, 0.03 of a model pixel), degrees, relative.
+    assert found.geometry.centre_y == pytest.approx(truth.centre_y, abs=0.1)
+    assert found.geometry.centre_x == pytest.approx(truth.centre_x, abs=0.1)
+    assert found.geometry.rotation == pytest.approx(truth.rotation, abs=0.2)
+    assert found.geometry.scale == pytest.approx(truth.scale, rel=0.005)
+
+
+def test_registration_does_not_trust_another_pattern():
+    other = forward(np.ones((SIZE, SIZE)), RNG.uniform(0, 2 * np.pi, PHASES.shape))[0]
+    light = camera_light(other, Bench(Geometry(35.0, 35.0, 0.0, 3.0), (70, 70)), far_field=True)
+    assert not register(light, PATTERN, Geometry(0.0, 0.0, 0.0, 3.0), rotation_range=3.0).trusted
+
+
+def test_a_calibration_is_read_as_it_was_written(tmp_path):
+    wanted = Calibration(Geometry(1.5, 2.5, 0.1, 3.0, "both", True), 40.0, 0.9, 0.3, True)
+    write_calibration(tmp_path / "new" / "c.json", wanted)
+    assert read_calibration(tmp_path / "new" / "c.json") == wanted
+    (tmp_path / "bad.json").write_text('{"geometry": {}}')
+    assert "--calibration" in rejection(read_calibration, tmp_path / "bad.json")
+    assert "--calibration" in rejection(read_calibration, tmp_path / "none.json")

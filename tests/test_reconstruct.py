@@ -1,0 +1,305 @@
+"""The whole way from camera frames to objects, on a bench that is known."""
+
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tifffile
+from helpers import image_config, rejection, same
+from oracles import intensity, psnr
+from PIL import Image
+
+from jax_kdpr.data.batches import take_batch
+from jax_kdpr.data.scenes import draw_scenes
+from jax_kdpr.frames import results
+from jax_kdpr.frames.bench_folder import make_bench, write_bench
+from jax_kdpr.frames.calibration import calibrate
+from jax_kdpr.frames.correction import check_light, make_correction
+from jax_kdpr.frames.geometry import default_geometry, make_window
+from jax_kdpr.frames.loaded import blank_image, load_data, load_run, simulate, snapshot_energy
+from jax_kdpr.frames.measured import Setup, group_frames, measure_frames, noise_sigma
+from jax_kdpr.frames.reading import list_frames, read_mean, read_moments
+from jax_kdpr.frames.reconstruction import reconstruct
+from jax_kdpr.frames.recovery import make_recover, misfit_limit, simulated_misfits
+from jax_kdpr.training import loop
+
+OBJECTS = 12
+BATCH = 8
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    """A single shot through its own mask, trained far enough that its objects explain the CDPs."""
+    folder = tmp_path_factory.mktemp("objects")
+    for number, image in enumerate(np.asarray(draw_scenes(jax.random.key(0), count=240, size=16))):
+        Image.fromarray((255 * image).astype(np.uint8)).save(folder / f"{number:03d}.png")
+    config = image_config(folder, masks__snapshots=1)
+    config.train.epochs = 30
+    run = tmp_path_factory.mktemp("single") / "run"
+    loop.train(config, run)
+    return run
+
+
+@pytest.fixture(scope="module")
+def run(workdir):
+    return load_run(workdir)
+
+
+@pytest.fixture(scope="module")
+def images(run):
+    return take_batch(load_data(run, "").test, jnp.arange(OBJECTS), size=16, channels=1)
+
+
+@pytest.fixture(scope="module")
+def recover(run):
+    return make_recover(run.trained, scene=run.scene, oversample=1)
+
+
+@pytest.fixture(scope="module")
+def simulated(run, recover):
+    return simulated_misfits(
+        run.trained,
+        recover,
+        load_data(run, "").validation,
+        size=16,
+        scene=run.scene,
+        noise_sigma=0.0,
+        batch_size=BATCH,
+        key=jax.random.key(0),
+    )
+
+
+@pytest.fixture(scope="module")
+def bench(run, images, tmp_path_factory):
+    """Turned, moved and magnified, with every fault of a sensor."""
+    folder = tmp_path_factory.mktemp("bench")
+    bench = make_bench(run, scale=3.1, rotation=2.0, shift=(2.3, -1.6))
+    write_bench(folder, run, images, bench._replace(photons=1e6), seed=0)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def setup(run, bench):
+    """Found from the frames of the empty beam, not taken from the truth."""
+    frames = list_frames(str(bench / "calibration" / "*.tif"))
+    correction = make_correction(
+        (66, 66),
+        dark=read_mean(str(bench / "dark.tif")),
+        flat=read_mean(str(bench / "flat.tif")),
+        bad=read_mean(str(bench / "bad_pixels.tif")),
+    )
+    window = make_window((66, 66), None, 1)
+    guess = default_geometry(window, run.sensor, 3.0)
+    setup = Setup(correction, window, guess, "points", None)
+    found = calibrate(frames, setup, run, blank_image(run), rotation_range=5.0, scale_range=0.1)
+    truth = json.loads((bench / "truth.json").read_text())
+    assert found.trusted
+    assert found.counts_per_unit == pytest.approx(truth["counts_per_unit"], rel=0.05)
+    return setup._replace(geometry=found.geometry)
+
+
+@pytest.fixture(scope="module")
+def rebuild(run, recover, simulated):
+    def rebuild(pattern, setup, output, **options):
+        options = {"batch_size": BATCH, "settings": {}, **options}
+        return reconstruct(
+            group_frames(list_frames(str(pattern)), run.snapshots),
+            setup,
+            run,
+            recover,
+            output,
+            limit=lambda count: misfit_limit(simulated, count),
+            **options,
+        )
+
+    return rebuild
+
+
+def test_the_bench_costs_less_than_half_a_decibel(rebuild, run, recover, bench, setup, tmp_path):
+    found = rebuild(bench / "frames" / "*.tif", setup, tmp_path)
+    truth = np.load(bench / "truth.npy")
+    ideal = np.stack([simulate(run, jnp.asarray(image)) for image in truth])
+    phases = np.asarray(run.optics.masks, np.float64)
+    by_matrix = intensity(np.exp(1j * np.pi * truth[0, ..., 0]), phases)
+    np.testing.assert_allclose(ideal[0], by_matrix, atol=1e-3)
+    best = np.asarray(recover(jnp.asarray(ideal, jnp.float32)).image)
+    ours = [np.load(tmp_path / f"{row['name']}.npy") / np.pi for row in found["frames"]]
+    quality = np.mean([psnr(a, b[..., 0]) for a, b in zip(ours, truth, strict=True)])
+    assert quality > np.mean([psnr(a, b) for a, b in zip(best, truth, strict=True)]) - 0.5
+    assert not found["warnings"]
+    assert sum(bool(row["warning"]) for row in found["frames"]) <= 1
+    first = found["frames"][0]
+    assert same(tifffile.imread(tmp_path / f"{first['name']}.tif"), np.float32(np.pi) * ours[0])
+    with Image.open(tmp_path / f"{first['name']}.png") as preview:
+        assert len(np.unique(np.asarray(preview.convert("RGB")).reshape(-1, 3), axis=0)) > 20
+    arrays = np.load(tmp_path / f"{first['name']}.npz")
+    assert arrays["intensity"].sum() == pytest.approx(16 * 16, rel=1e-4)
+    assert np.linalg.norm(arrays["intensity"] - ideal[0]) < 0.15 * np.linalg.norm(ideal[0])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"transpose": True},
+        {"flip": "vertical"},
+        {"flip": "horizontal"},
+        {"scale": 2.4},
+        {"centre_x": 36.0},
+    ],
+)
+def test_a_wrong_geometry_is_noticed(rebuild, bench, setup, tmp_path, wrong):
+    geometry = setup.geometry._replace(**wrong)
+    found = rebuild(bench / "frames" / "*.tif", setup._replace(geometry=geometry), tmp_path)
+    assert any("median misfit" in line for line in found["warnings"])
+    assert sum("misfit" in row["warning"] for row in found["frames"]) > OBJECTS / 2
+
+
+def test_left_justified_frames_are_noticed(rebuild, run, images, setup, tmp_path):
+    camera = make_bench(run, scale=3.1, rotation=2.0, shift=(2.3, -1.6))
+    write_bench(tmp_path, run, images[:2], camera._replace(left_justified=True), seed=0)
+    # Dark and flat of the other bench are right-justified: the black level stays in.
+    found = rebuild(tmp_path / "frames" / "*.tif", setup, tmp_path / "out")
+    assert any("left-justified" in line for line in found["warnings"])
+    given = setup._replace(counts_per_unit=4000.0)
+    found = rebuild(tmp_path / "frames" / "*.tif", given, tmp_path / "given")
+    assert all("bit depth" in row["warning"] for row in found["frames"])
+
+
+def test_saturation_is_noticed(rebuild, run, images, setup, tmp_path):
+    camera = make_bench(run, scale=3.1, rotation=2.0, shift=(2.3, -1.6))
+    write_bench(tmp_path, run, images[:2], camera._replace(saturated=0.1), seed=0)
+    found = rebuild(tmp_path / "frames" / "*.tif", setup, tmp_path / "out")
+    assert any("saturated" in row["warning"] for row in found["frames"])
+
+
+def test_the_limit_of_many_is_between_their_median_and_the_limit_of_one():
+    misfits = list(np.random.default_rng(0).normal(0.2, 0.02, 400))
+    one, many = misfit_limit(misfits), misfit_limit(misfits, 1000)
+    assert one == pytest.approx(1.2 * np.percentile(misfits, 99))
+    assert 1.2 * np.median(misfits) < many < 1.2 * (np.median(misfits) + 0.01)
+
+
+def test_read_noise_is_that_of_the_dark_in_model_units(run, setup, bench):
+    _, spread = read_moments(str(bench / "dark.tif"))
+    assert spread == pytest.approx(np.sqrt(1 + 1 / 12), rel=0.15)  # one count, rounded
+    unit = setup._replace(counts_per_unit=10.0, geometry=setup.geometry._replace(scale=3.0))
+    assert noise_sigma(2.0, unit, run, []) == pytest.approx(2.0 * 9 / 10)
+    assert noise_sigma(2.0, unit._replace(sampling="area"), run, []) == pytest.approx(2.0 * 3 / 10)
+
+
+def test_batch_and_stack_change_nothing(rebuild, bench, setup, tmp_path):
+    frames = bench / "frames" / "object_0000*.tif"
+    one = rebuild(frames, setup, tmp_path / "one", batch_size=3)["frames"]
+    rebuild(frames, setup, tmp_path / "many", stack=True)
+    stack = np.load(tmp_path / "many" / "phase.npy")
+    assert same(tifffile.imread(tmp_path / "many" / "phase.tif"), stack)
+    for row, phase in zip(one, stack, strict=True):
+        single = np.load(tmp_path / "one" / f"{row['name']}.npy")
+        np.testing.assert_allclose(single, phase, atol=1e-4)
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_interrupted_and_resumed_is_the_whole(rebuild, bench, setup, tmp_path, monkeypatch):
+    frames, settings = bench / "frames" / "object_0000*.tif", {"gain": "auto"}
+    whole = rebuild(frames, setup, tmp_path / "whole", settings=settings)
+    written = results.write_recovery
+    calls = []
+
+    def stop(folder, recovery, **options):
+        calls.append(recovery.name)
+        if len(calls) > 4:
+            raise KeyboardInterrupt
+        written(folder, recovery, **options)
+
+    monkeypatch.setattr(results, "write_recovery", stop)
+    with pytest.raises(KeyboardInterrupt):
+        rebuild(frames, setup, tmp_path / "part", settings=settings, batch_size=4)
+    rows = results.read_results(tmp_path / "part", settings)
+    assert len(rows) == 4
+    monkeypatch.setattr(results, "write_recovery", written)
+    resumed = rebuild(frames, setup, tmp_path / "part", settings=settings, rows=tuple(rows))
+    assert [row["name"] for row in resumed["frames"]] == [r["name"] for r in whole["frames"]]
+    assert "gain" in rejection(results.read_results, tmp_path / "part", {"gain": 2.0})
+
+
+def test_frames_of_several_snapshots_come_in_groups(teacher, tmp_path):
+    run = load_run(teacher)
+    scenes = take_batch(load_data(run, "").test, jnp.arange(2), size=16, channels=1)
+    camera = make_bench(run, scale=3.0)._replace(hot=0.0, dead=0.0, offset=0.0)
+    write_bench(tmp_path, run, scenes, camera, seed=0)
+    frames = list_frames(str(tmp_path / "frames" / "*.tif"))
+    assert "multiple of 3" in rejection(group_frames, frames[:5], 3)
+    flat = read_mean(str(tmp_path / "flat.tif"))
+    correction = make_correction(camera.shape, flat=flat)
+    window = make_window(camera.shape, None, 1)
+    setup = Setup(correction, window, camera.geometry, "points", None)
+    for one, image in zip(measure_frames(group_frames(frames, 3), setup, run), scenes, strict=True):
+        ideal = simulate(run, image)
+        assert np.linalg.norm(one.intensity - ideal) < 0.15 * np.linalg.norm(ideal)
+    np.testing.assert_allclose(snapshot_energy(run), 16 * 16, rtol=1e-4)
+
+
+def test_frames_without_a_pattern_are_refused():
+    light = np.ones((4, 4))
+    assert "dark" in rejection(check_light, np.zeros((4, 4), np.uint16), light, "a")
+    assert "saturated" in rejection(check_light, np.full((4, 4), 4095, np.uint16), light, "a")
+    raw = np.arange(16, dtype=np.uint16).reshape(4, 4)
+    assert "--dark" in rejection(check_light, raw, -light, "a")
+
+
+def command(name, *arguments):
+    environment = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
+    return subprocess.run(
+        [sys.executable, "-m", f"jax_kdpr.{name}", *map(str, arguments)],
+        env={**environment, "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+@pytest.mark.slow
+def test_the_three_commands(workdir, tmp_path):
+    made = command("simulate_bench", "--workdir", workdir, "--output", tmp_path / "b", "--frames=3")
+    assert made.returncode == 0, made.stderr
+    folder = tmp_path / "b"
+    references = [f"--{n}={folder / n}.tif" for n in ("dark", "flat", "bad_pixels")]
+    common = ("--workdir", workdir, *references)
+    found = command(
+        *("calibrate", *common, "--input", folder / "calibration" / "*.tif"),
+        *("--scale=3", "--output", folder / "c.json"),
+    )
+    assert found.returncode == 0, found.stderr
+    whole = (*common, "--input", folder / "frames" / "*.tif", "--calibration", folder / "c.json")
+    done = command("reconstruct", *whole, "--output", tmp_path / "out", "--batch=2")
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads((tmp_path / "out" / "results.json").read_text())["frames"]) == 3
+    again = command("reconstruct", *whole, "--output", tmp_path / "out")
+    assert again.returncode == 2 and "--resume" in again.stderr.splitlines()[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (("--input=none/*.tif",), "no file"),
+        (("--input={bench}/frames/*.tif", "--dark={small}"), "--dark"),
+        (("--input={small}",), "at least"),
+        (("--input={bench}/frames/*.tif", "--gain=many"), "--gain"),
+        (("--input={bench}/frames/*.tif", "--centre=1"), "--centre"),
+        (("--input={bench}/frames/*.tif", "--centre=1,1"), "reach"),
+        (("--input={bench}/frames/*.tif", "--workdir={bench}"), "no run folder"),
+    ],
+)
+def test_bad_input_is_one_line_and_nothing_written(workdir, bench, tmp_path, arguments, word):
+    np.save(tmp_path / "small.npy", np.arange(64).reshape(8, 8))
+    filled = [a.format(bench=bench, small=tmp_path / "small.npy") for a in arguments]
+    done = command("reconstruct", "--workdir", workdir, "--output", tmp_path / "out", *filled)
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("WARNING")]
+    assert done.returncode == 2 and len(lines) == 1 and word in lines[0], done.stderr
+    assert not (tmp_path / "out").exists()
