@@ -13,6 +13,7 @@ from jax_kdpr.metrics import mse, psnr_from_mse, ssim
 GREY = {"cmap": "gray", "vmin": 0.0, "vmax": 1.0}
 PHASE = {"cmap": "twilight", "vmin": -np.pi, "vmax": np.pi}
 MASKS_SHOWN = 6
+EXACT = 1e-8  # misfit of a false object that rounding alone makes
 
 
 def plot_run(samples: Samples, path: Path, *, title: str) -> None:
@@ -183,8 +184,8 @@ def plot_ambiguity(designs: dict[str, dict[str, Any]], path: Path) -> None:
     for number, (name, found) in enumerate(designs.items()):
         colour = f"C{number % 10}"
         for kind, judged in found["false_objects"].items():
-            # What fits exactly has a place on a logarithmic axis too.
-            place = max(judged["misfit"], 1e-16), judged["prior_distance"]
+            # What fits but for rounding stands at the axis' left end.
+            place = max(judged["misfit"], EXACT), judged["prior_distance"]
             label = name if kind == "twin" else None
             false.plot(*place, markers[kind], color=colour, label=label, alpha=0.8)
         values = found["jacobian"].get("spectrum")
@@ -196,9 +197,10 @@ def plot_ambiguity(designs: dict[str, dict[str, Any]], path: Path) -> None:
             bounds.plot(photons, psnr, style, marker=".", color=colour, label=name)
             name = None  # one entry of the legend
     false.set_xscale("log")
+    false.set_xlim(EXACT / 2, 2.0)
     false.set_yscale("log")
     false.axhline(1.0, color="0.5", linewidth=0.8)
-    false.set_xlabel("misfit of the false object (o twin, square mirror, triangle shift)")
+    false.set_xlabel(f"misfit, {EXACT:g} or less: exact (o twin, square mirror, triangle shift)")
     false.set_ylabel("distance to the training images (true scenes: 1)")
     spectrum.set_xlabel("number")
     spectrum.set_ylabel("singular value of d sqrt(y) / d image")

@@ -1,0 +1,76 @@
+"""The commands of docs/bench.md, one after the other as a reader runs them, on a small system."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from jax_kdpr import run_folder
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "bench.md"
+SMALL = """
+from jax_kdpr import presets
+from jax_kdpr.config import Regime
+
+def get_config():
+    config = presets.bench(presets.quickstart())
+    config.regime = Regime.E2E
+    config.data.size = 16
+    config.data.train_images, config.data.validation_images = 256, 64
+    config.data.test_images = 32
+    config.net.widths = (8, 16)
+    config.spectral.iterations = 5
+    config.train.epochs = 6
+    return config
+"""
+
+
+def commands() -> list[str]:
+    blocks = re.findall(r"^```sh\n(.*?)^```", PAGE.read_text(), flags=re.DOTALL | re.MULTILINE)
+    return [line for block in blocks for line in block.replace("\\\n", "").splitlines()]
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory):
+    """A folder where the page's config is a small one, and what each command printed there."""
+    folder = tmp_path_factory.mktemp("bench")
+    (folder / "configs" / "bench").mkdir(parents=True)
+    (folder / "configs" / "bench" / "e2e.py").write_text(SMALL)
+    printed = {}
+    for command in commands():
+        ran = subprocess.run(
+            command, shell=True, cwd=folder, capture_output=True, text=True, check=False
+        )
+        assert ran.returncode == 0, f"{command}\n{ran.stdout}\n{ran.stderr}"
+        printed[command.split()[2]] = ran.stdout
+    return folder, printed
+
+
+@pytest.mark.slow
+def test_the_way_to_the_bench_and_back(bench):
+    folder, printed = bench
+    run = folder / "runs" / "bench"
+    assert "fits the chip" in printed["jax_kdpr.geometry"]
+    assert "loss" in printed["jax_kdpr.export_mask"]
+    for made in ("export/slm-0.png", "export/slm-0.json", "tolerance.md", "solve/solve.md"):
+        assert (run / made).stat().st_size > 100, made
+    assert len(list((run / "objects").glob("*.tif"))) == 8
+
+
+@pytest.mark.slow
+def test_the_rehearsal_is_measured_as_the_model_sees_it(bench):
+    folder, _ = bench
+    found = run_folder.read_json(folder / "runs" / "bench" / "calibration.json")
+    truth = run_folder.read_json(folder / "runs" / "bench" / "frames" / "truth.json")
+    for name in ("centre_y", "centre_x"):
+        assert found["geometry"][name] == pytest.approx(truth["geometry"][name], abs=0.1)
+    assert found["geometry"]["rotation"] == pytest.approx(truth["geometry"]["rotation"], abs=0.2)
+
+
+def test_every_module_of_the_page_is_a_command():
+    modules = {command.split()[2] for command in commands()}
+    assert len(modules) >= 9
+    for module in modules:
+        assert (ROOT / module.replace(".", "/")).with_suffix(".py").exists(), module
