@@ -43,8 +43,10 @@ SCALE_RANGE = flags.DEFINE_float(
 )
 
 
-def main(_: list[str]) -> int:
+def main(positional: list[str]) -> int:
     """Registers one set of frames."""
+    if positional:
+        raise InputError(f"unexpected argument {positional[0]!r}; quote the pattern of --input")
     workdir = Path(bench_flags.require(bench_flags.WORKDIR, "a run folder"))
     frames = list_frames(bench_flags.require(bench_flags.INPUT, "frames of a known object"))
     output = Path(bench_flags.require(OUTPUT, "the file to write, such as calibration.json"))
@@ -91,7 +93,7 @@ def _object_image(run: LoadedRun) -> jnp.ndarray:
 
 
 def _read_one(path: Path, size: int) -> np.ndarray:
-    raw = next(iterate_frames(list_frames(str(path))))
+    raw = next(iterate_frames(list_frames(str(path), flag="--object")))
     top = np.iinfo(raw.dtype).max if raw.dtype.kind in "ui" else 1.0
     if raw.shape != (size, size) or raw.min() < 0 or raw.max() > top:
         raise InputError(

@@ -106,7 +106,9 @@ def make_camera(
         # The same device gives a longer wavelength less phase.
         shown = device_masks(phases, gain=(1.0 + by.gain) / (1.0 + by.wavelength), **showing)
         masks = perturbation.defocused_masks(perturbation.displaced_masks(shown, by), by)
-        if is_far:
+        space = free_space(by.wavelength)
+        masks = space.through(masks)
+        if space.transfer is None:  # samples lie at lambda z / (M p): the camera's do not move
             spectra = perturbation.scaled_spectra(
                 encode(image),
                 masks,
@@ -114,9 +116,8 @@ def make_camera(
                 magnification=1.0 + by.wavelength,
             )
         else:
-            space = free_space(by.wavelength)
             spectra = cdp.cdp_forward(
-                encode(image), space.through(masks), oversample=oversample, transfer=space.transfer
+                encode(image), masks, oversample=oversample, transfer=space.transfer
             )
         return add_noise(key, cdp.intensity(spectra), **sensor_noise)
 

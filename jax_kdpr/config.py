@@ -79,8 +79,8 @@ class DeviceConfig:
     """What the device makes of the phases: `physics.device`, in training and export alike."""
 
     levels: int = 0  # equal phase steps; 0: any phase
-    phase_range: float = math.tau  # radians, the largest phase it can show
-    table: tuple[float, ...] = ()  # measured phase of each gray level, in place of both
+    phase_range: float = math.tau  # radians, the largest phase that it can add
+    table: tuple[float, ...] = ()  # phi of each gray level, in place of both: `lookup.device_table`
     superpixel: int = 1  # pixels each way that show one phase
     crosstalk: float = 0.0  # pixels, sigma of the blur between neighbours
     fill_factor: float = 1.0  # share of a pixel's area that is modulated

@@ -1,6 +1,7 @@
 """Shared defaults of the files in `configs/`: one function for each scale of work."""
 
 from jax_kdpr.config import Config, NoiseKind, Regime, Schedule, Source, StudentStart
+from jax_kdpr.physics.perturbation import CAREFUL
 
 CONSISTENCY_STEPS = 10  # of error reduction, in `recipe`
 
@@ -61,7 +62,8 @@ def bench(config: Config) -> Config:
 
     The numbers are those of a common liquid-crystal modulator (256 levels over one turn, 93 % fill
     factor, some crosstalk, 1 % of the light reflected unmodulated), of a scientific CMOS camera,
-    and of careful alignment (`bench_errors.CAREFUL`). Put in what your devices' data sheets say.
+    and of careful alignment (`physics.perturbation.CAREFUL`). Put in what your devices' data
+    sheets say.
     """
     config.device.levels = 256
     config.device.crosstalk = 0.3
@@ -69,10 +71,8 @@ def bench(config: Config) -> Config:
     config.device.zero_order = 0.01
     config.noise.kind = NoiseKind.CAMERA
     config.noise.photons = 1e6
-    config.jitter.shift = config.jitter.rotation = 0.1
-    config.jitter.scale = config.jitter.wavelength = 0.002
-    config.jitter.defocus = 0.05
-    config.jitter.gain = 0.02
+    for name, spread in CAREFUL.items():
+        setattr(config.jitter, name, spread)
     return config
 
 

@@ -61,10 +61,14 @@ RESUME = flags.DEFINE_bool("resume", False, "Go on where an earlier call stopped
 DATA_DIR = flags.DEFINE_string("data_dir", "", "Where the run's data lie now, if they have moved.")
 
 
-def main(_: list[str]) -> int:
+def main(positional: list[str]) -> int:
     """Reconstructs one set of frames."""
+    if positional:
+        raise InputError(f"unexpected argument {positional[0]!r}; quote the pattern of --input")
     workdir = Path(bench_flags.require(bench_flags.WORKDIR, "a run folder"))
     output = Path(OUTPUT.value) if OUTPUT.value else workdir / "reconstruction"
+    if REFINE_WITH.value != REFINE_WITH.default and not REFINE.value:
+        raise InputError("--refine_with: nothing would read it; give --refine N too")
     if STACK.value and RESUME.value:
         raise InputError("--resume: a stack is written in one go; leave out one of the two")
     if (output / results.RESULTS_FILE).exists() and not RESUME.value:
@@ -75,7 +79,14 @@ def main(_: list[str]) -> int:
     correction, window, spread = bench_flags.read_references(frames)
     run = load_run(workdir)
     groups = group_frames(frames, run.snapshots)
-    guess = default_geometry(window, run.sensor, SCALE.value)
+    guess = default_geometry(
+        window,
+        run.sensor,
+        SCALE.value,
+        rotation=ROTATE.value or 0.0,
+        flip=FLIP.value or "none",
+        transpose=bool(TRANSPOSE.value),
+    )
     geometry, gain, notes = _bench(run, guess)
     setup = Setup(correction, window, geometry, bench_flags.SAMPLING.value, gain)
     shape = window.height // window.bin, window.width // window.bin
@@ -83,6 +94,7 @@ def main(_: list[str]) -> int:
     first = next(measure_frames(groups[:1], setup, run))  # what is wrong with it is said now
     settings = {
         "workdir": str(workdir),
+        "input": bench_flags.INPUT.value,
         "checkpoint": run.trained.digest,
         "geometry": geometry._asdict(),
         "window": list(window),
@@ -156,14 +168,7 @@ def _bench(run: LoadedRun, guess: Geometry) -> tuple[Geometry, float | None, lis
             gain = calibration.counts_per_unit
     else:
         centre = bench_flags.numbers(CENTRE, "Y,X") or (guess.centre_y, guess.centre_x)
-        geometry = Geometry(
-            centre[0],
-            centre[1],
-            ROTATE.value or 0.0,
-            guess.scale,
-            FLIP.value or "none",
-            bool(TRANSPOSE.value),
-        )
+        geometry = guess._replace(centre_y=centre[0], centre_x=centre[1])
     if gain is None and run.scene["kind"] != "phase":
         raise InputError(
             f"--gain: the energy of {run.scene['kind']} scenes is not known; give --calibration or "

@@ -42,18 +42,29 @@ OFFSET = flags.DEFINE_float("offset", 64.0, "Counts without light.", lower_bound
 READ_NOISE = flags.DEFINE_float("read_noise", 1.0, "Standard deviation, counts.", lower_bound=0.0)
 PHOTONS = flags.DEFINE_float("photons", 0.0, "Of a frame; 0: no shot noise.", lower_bound=0.0)
 SATURATED = flags.DEFINE_float(
-    "saturated", 0.0, "Share of pixels that the brightest frame loses.", lower_bound=0.0
+    "saturated",
+    0.0,
+    "Share of pixels that the brightest frame loses.",
+    lower_bound=0.0,
+    upper_bound=0.5,
 )
-SEED = flags.DEFINE_integer("seed", 0, "Of sensor and noise.")
+SEED = flags.DEFINE_integer("seed", 0, "Of sensor and noise.", lower_bound=0)
 
 
-def main(_: list[str]) -> int:
+def main(positional: list[str]) -> int:
     """Writes one folder."""
+    if positional:
+        raise InputError(f"unexpected argument {positional[0]!r}; options start with --")
     if not WORKDIR.value or not OUTPUT.value:
         raise InputError("--workdir, --output: both are needed, a run folder and a new folder")
     output = Path(OUTPUT.value)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise InputError(f"--output: {str(output)!r} is not empty; give another folder")
+    if OFFSET.value >= 2**BITS.value / 2:
+        raise InputError(
+            f"--offset: expected below half of the {2**BITS.value} counts of --bits {BITS.value}, "
+            f"got {OFFSET.value:g}; lower it"
+        )
     run = load_run(Path(WORKDIR.value))
     test = load_data(run, DATA_DIR.value).test
     if FRAMES.value > len(test):

@@ -23,10 +23,10 @@ from absl import flags
 
 from jax_kdpr import cli, plots, run_folder
 from jax_kdpr.analysis import bench_errors
-from jax_kdpr.analysis.bench_errors import CAREFUL, GRIDS, UNITS
+from jax_kdpr.analysis.bench_errors import GRIDS, UNITS
 from jax_kdpr.config import camera_arguments, system_arguments
 from jax_kdpr.errors import InputError
-from jax_kdpr.physics.perturbation import SPREADS, Perturbation
+from jax_kdpr.physics.perturbation import CAREFUL, SPREADS, Perturbation
 from jax_kdpr.plots import Line
 from jax_kdpr.scoring import load_subject
 from jax_kdpr.systems import make_system
@@ -54,6 +54,8 @@ def main(positional: list[str]) -> int:
     unknown = sorted(set(ERRORS.value) - set(GRIDS))
     if unknown:
         raise InputError(f"--errors: expected some of {', '.join(GRIDS)}, got {unknown[0]!r}")
+    if not ERRORS.value and not BENCHES.value:
+        raise InputError("--errors: none, and no --benches: nothing is left to measure")
     spreads = read_spreads(SPREAD.value)
     output = Path(OUTPUT.value) if OUTPUT.value else workdirs[0]
     names = [str(folder) for folder in workdirs]
@@ -84,6 +86,14 @@ def main(positional: list[str]) -> int:
     output.mkdir(parents=True, exist_ok=True)
     run_folder.write_text(output / "tolerance.md", text + "\n")
     run_folder.write_json(output / "tolerance.json", record)
+    if ERRORS.value:
+        draw(results, output / "tolerance.png")
+    print(f"written: {output}/tolerance.md, tolerance.json{', .png' if ERRORS.value else ''}")
+    return 0
+
+
+def draw(results: dict[str, Any], path: Path) -> None:
+    """Draws the curves of all runs, a panel an error."""
     plots.plot_panels(
         {
             f"{kind} ({UNITS[kind]})": {
@@ -92,10 +102,8 @@ def main(positional: list[str]) -> int:
             }
             for kind in ERRORS.value
         },
-        output / "tolerance.png",
+        path,
     )
-    print(f"written: {output}/tolerance.md, tolerance.json, tolerance.png")
-    return 0
 
 
 def read_spreads(given: list[str]) -> dict[str, float]:

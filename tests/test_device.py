@@ -46,11 +46,10 @@ def test_just_below_a_whole_turn_is_level_0():
 def test_a_limited_range_takes_the_nearest_phase_that_it_has(reach, levels):
     phases = drawn((1, 40, 40))
     reached = np.asarray(written_phases(phases, levels=levels, phase_range=reach))
-    candidates = np.linspace(0, reach, levels or 20001)
+    candidates = -np.linspace(0, reach, levels or 20001)  # the device adds p = -phi
     nearest = apart(np.asarray(phases)[..., None], candidates).min(-1)
     np.testing.assert_allclose(apart(reached, phases), nearest, atol=3e-4)
-    assert reached.min() >= 0
-    assert reached.max() <= reach + 1e-6
+    assert np.mod(-reached.astype(float) + 1e-6, TURN).max() <= reach + 1e-5
 
 
 def test_a_measured_table_takes_the_nearest_level_on_the_circle():
@@ -95,8 +94,8 @@ def test_superpixels_show_one_phase_and_gather_its_gradient():
 def test_crosstalk_blurs_the_drive_and_not_the_phasor():
     phases = drawn((2, 12, 9))
     blurred = device_masks(phases, crosstalk=0.8)
-    wrapped = np.mod(np.asarray(phases, float), TURN)
-    wanted = gaussian_filter(wrapped, (0, 0.8, 0.8), mode="nearest", radius=(0, 3, 3))
+    added = np.mod(-np.asarray(phases, float), TURN)
+    wanted = -gaussian_filter(added, (0, 0.8, 0.8), mode="nearest", radius=(0, 3, 3))
     np.testing.assert_allclose(blurred, wanted, atol=1e-5)
 
 
@@ -111,7 +110,7 @@ def test_light_that_is_not_modulated_adds_as_a_field():
 def test_gain_acts_on_what_the_device_shows():
     phases = drawn()
     seen = device_masks(phases, gain=jnp.float32(1.1))
-    np.testing.assert_allclose(seen, 1.1 * np.mod(np.asarray(phases, float), TURN), atol=1e-5)
+    np.testing.assert_allclose(seen, -1.1 * np.mod(-np.asarray(phases, float), TURN), atol=1e-5)
 
 
 def test_an_ideal_device_is_no_device():

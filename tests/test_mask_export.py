@@ -20,6 +20,7 @@ from jax_kdpr.export.plan import Request, plan_export
 from jax_kdpr.export.verification import explain, find_mistake, verify_files
 from jax_kdpr.export.writing import export_masks, sentences
 from jax_kdpr.lookup import device_table, read_table
+from jax_kdpr.physics.device import written_phases
 from jax_kdpr.physics.masks import init_phases
 from jax_kdpr.systems import make_system
 from jax_kdpr.trained import Trained, load_trained, run_keys
@@ -106,6 +107,27 @@ def refusal(format="slm", config=None, **options) -> str:
 def test_requests_that_are_refused(request_, says):
     message = refusal(**request_)
     assert [words for words in says if words not in message] == [], message
+
+
+def test_a_device_of_limited_range_is_asked_for_no_more(teacher, trained, tmp_path):
+    reach = 1.5 * math.pi
+    config = tiny(phase_range=reach)
+    assert "(340 if the largest" in refusal(config=config)
+    assert "leave it out" in refusal(config=config, sign="direct", gray_2pi=340)
+    drawn = init_phases(jax.random.key(3), snapshots=1, height=SIZE, width=SIZE)
+    phases = np.asarray(written_phases(drawn, phase_range=reach))
+    (file,) = export_masks(
+        plan_export(Request("slm", gray_2pi=340), config),
+        phases,
+        trained,
+        workdir=teacher,
+        output=tmp_path,
+    )
+    gray = np.asarray(Image.open(file), float)
+    assert gray.max() <= 255
+    # What the panel adds, p = -phi, is the nearest of its levels everywhere.
+    added = np.exp(2j * np.pi * gray / 340)
+    assert np.abs(np.angle(added * np.exp(1j * phases[0]))).max() <= 1.01 * np.pi / 340
 
 
 def test_a_table_leaves_no_place_for_other_levels(tmp_path):

@@ -89,7 +89,8 @@ def test_a_longer_wavelength_magnifies_the_pattern(oversample):
 
     stretched = perturbation.scaled_spectra(field, masks, sensor, magnification=1.1)
     frequency = np.fft.fftfreq(sensor[0]) / 1.1
-    matrix = np.exp(-2j * np.pi * np.outer(frequency, np.arange(SIZE))) / np.sqrt(sensor[0])
+    turns = np.outer(frequency, np.arange(SIZE))
+    matrix = np.exp(-2j * np.pi * turns) / np.sqrt(1.1 * sensor[0])
     behind = np.exp(-1j * np.asarray(masks, float)) * np.asarray(field)
     np.testing.assert_allclose(stretched, matrix @ behind @ matrix.T, atol=1e-4)
 
@@ -120,8 +121,23 @@ def test_the_wavelength_changes_what_the_device_shows():
     seen = camera.measure(phases, scenes, jax.random.key(0), Perturbation(wavelength=0.02))
     redder = lengths() | {"wavelength": 633e-9 * 1.02}
     other = make_camera(size=SIZE, propagation={"kind": "angular_spectrum", **redder})
-    wanted = other.measure(phases / 1.02, scenes, jax.random.key(0))
+    shown = -(jnp.mod(-phases, 2 * np.pi) / 1.02)  # the device adds p = -phi
+    wanted = other.measure(shown, scenes, jax.random.key(0))
     np.testing.assert_allclose(seen, wanted, atol=1e-3 * float(wanted.max()))
+
+
+def test_a_wavelength_error_far_behind_a_fresnel_mask_is_that_of_the_far_field():
+    distant = {"kind": "fresnel", **lengths(), "distance": 1e4}
+    by = Perturbation(wavelength=0.05)
+    seen, far = (
+        make_camera(size=SIZE, propagation=options).measure(
+            drawn_phases(), images(1), jax.random.key(0), by
+        )
+        for options in (distant, {})
+    )
+    np.testing.assert_allclose(seen, far, atol=1e-3 * float(far.max()))
+    design = make_camera(size=SIZE).measure(drawn_phases(), images(1), jax.random.key(0))
+    assert float(jnp.linalg.norm(seen - design) / jnp.linalg.norm(design)) > 0.1
 
 
 def test_errors_have_gradients():

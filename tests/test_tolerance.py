@@ -14,7 +14,7 @@ from scipy import stats
 from jax_kdpr import run_folder, tolerance
 from jax_kdpr.analysis import bench_errors
 from jax_kdpr.config import camera_arguments, system_arguments
-from jax_kdpr.physics.perturbation import Perturbation
+from jax_kdpr.physics.perturbation import CAREFUL, Perturbation
 from jax_kdpr.scoring import load_subject
 from jax_kdpr.systems import make_system
 
@@ -54,11 +54,11 @@ def test_errors_cost_more_the_larger_they_are(measured):
 
 def test_random_benches_are_the_same_for_every_run_and_none_is_the_design(measured):
     *_, measure = measured
-    once = bench_errors.random_benches(measure, KEY, count=3, spreads=bench_errors.CAREFUL)
-    again = bench_errors.random_benches(measure, KEY, count=3, spreads=bench_errors.CAREFUL)
+    once = bench_errors.random_benches(measure, KEY, count=3, spreads=CAREFUL)
+    again = bench_errors.random_benches(measure, KEY, count=3, spreads=CAREFUL)
     np.testing.assert_array_equal(once, again)
     assert len(set(once)) == 3
-    still = dict.fromkeys(bench_errors.CAREFUL, 0.0)
+    still = dict.fromkeys(CAREFUL, 0.0)
     design = float(np.mean(measure(Perturbation(), 0.0, KEY)))
     np.testing.assert_allclose(
         bench_errors.random_benches(measure, KEY, count=2, spreads=still), design, atol=1e-4
@@ -85,7 +85,7 @@ def test_yield_is_the_share_at_or_above_the_threshold():
 
 
 def test_spreads_are_read_and_checked():
-    assert tolerance.read_spreads([]) == bench_errors.CAREFUL
+    assert tolerance.read_spreads([]) == CAREFUL
     assert tolerance.read_spreads(["shift=0.3", "gain=0"]) == {"shift": 0.3, "gain": 0.0}
     for given, wanted in (
         ("shift", "NAME=NUMBER, got 'shift'"),

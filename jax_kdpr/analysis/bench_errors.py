@@ -45,15 +45,6 @@ UNITS = {
     "gain": "relative",
     "photons": "photons a shot",
 }
-# Standard deviations of a careful bench: a translation stage, a rotation mount, a calibrated SLM.
-CAREFUL = {
-    "shift": 0.1,
-    "rotation": 0.1,
-    "scale": 0.002,
-    "defocus": 0.05,
-    "wavelength": 0.002,
-    "gain": 0.02,
-}
 
 
 class Yield(NamedTuple):

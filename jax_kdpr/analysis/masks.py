@@ -203,7 +203,7 @@ def _probed_bounds(measure, images, weights, free, scene, prior) -> dict[str, An
         information.probed_cramer_rao(product, unknowns, free, probes=PROBES)
         for product in products
     ]
-    middle = sorted(each)[len(each) // 2]
+    middle = tuple(np.median(each, axis=0))
     bayesian = information.probed_bayesian_bound(
         mean_product, prior_root, unknowns, free, probes=PROBES
     )

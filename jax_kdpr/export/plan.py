@@ -7,7 +7,7 @@ import numpy as np
 
 from jax_kdpr.config import Config
 from jax_kdpr.errors import InputError
-from jax_kdpr.export.files import BITS, CONJUGATE, HEIGHT, PHASE, SLM, Coding
+from jax_kdpr.export.files import BITS, CONJUGATE, DIRECT, HEIGHT, PHASE, SLM, Coding
 from jax_kdpr.export.layout import Layout, place
 from jax_kdpr.lookup import read_table
 
@@ -190,6 +190,19 @@ def _slm(request: Request, config: Config) -> Coding:
     if request.gray_2pi and request.gray_2pi < 2:
         raise InputError(f"--gray_2pi: expected at least 2, got {request.gray_2pi}")
     measured = bool(request.table or config.device.table)
+    limited = config.device.phase_range < 2 * math.pi
+    if limited and request.sign == DIRECT:
+        raise InputError(
+            "--sign: direct writes phi, but the run was trained for a device with p = -phi in "
+            f"[0, {config.device.phase_range:.4g}]; leave it out"
+        )
+    if limited and not measured and not request.gray_2pi:
+        reaching = 2 * math.pi / config.device.phase_range * (2**request.bits - 1)
+        raise InputError(
+            f"--gray_2pi: the run's device reaches {config.device.phase_range:.4g} rad; say which "
+            f"gray level 2 pi would have ({reaching:.0f} if the largest level reaches that), or "
+            "give --table"
+        )
     for option in ("gray_2pi", "falling"):
         if measured and getattr(request, option):
             raise InputError(

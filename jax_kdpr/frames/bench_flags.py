@@ -69,17 +69,19 @@ def read_references(frames: list[Frame]) -> tuple[Correction, Window, float | No
     """
     shape: tuple[int, int] = first_frame(frames).shape  # type: ignore[assignment]
     crop = numbers(CROP, "Y,X,H,W")
+    if crop is not None and any(value != int(value) for value in crop):
+        raise InputError(f"--crop: expected whole pixels, got {CROP.value!r}")
     window = make_window(
         shape,
         None if crop is None else (int(crop[0]), int(crop[1]), int(crop[2]), int(crop[3])),
         BIN.value,
     )
-    dark, spread = read_moments(DARK.value) if DARK.value else (None, None)
+    dark, spread = read_moments(DARK.value, flag="--dark") if DARK.value else (None, None)
     correction = make_correction(
         shape,
         dark=dark,
-        flat=read_mean(FLAT.value) if FLAT.value else None,
-        bad=read_mean(BAD_PIXELS.value) if BAD_PIXELS.value else None,
+        flat=read_mean(FLAT.value, flag="--flat") if FLAT.value else None,
+        bad=read_mean(BAD_PIXELS.value, flag="--bad_pixels") if BAD_PIXELS.value else None,
     )
     return correction, window, spread
 

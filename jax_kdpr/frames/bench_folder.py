@@ -6,7 +6,7 @@ import numpy as np
 from tqdm import tqdm
 
 from jax_kdpr import run_folder
-from jax_kdpr.frames.geometry import Geometry, Window, default_geometry
+from jax_kdpr.frames.geometry import Window, default_geometry
 from jax_kdpr.frames.loaded import LoadedRun, blank_image
 from jax_kdpr.frames.simulated_bench import (
     Bench,
@@ -33,11 +33,14 @@ def make_bench(
 ) -> Bench:
     """Returns a camera that is a third larger than the pattern, with the pattern moved on it."""
     shape = (round(run.sensor[0] * scale * 4 / 3), round(run.sensor[1] * scale * 4 / 3))
-    centred = default_geometry(Window(0, 0, *shape), run.sensor, scale)
-    geometry = Geometry(
-        centred.centre_y + shift[0], centred.centre_x + shift[1], rotation, scale, flip, transpose
+    window = Window(0, 0, *shape)
+    centred = default_geometry(
+        window, run.sensor, scale, rotation=rotation, flip=flip, transpose=transpose
     )
-    return Bench(geometry, shape)
+    moved = centred._replace(
+        centre_y=centred.centre_y + shift[0], centre_x=centred.centre_x + shift[1]
+    )
+    return Bench(moved, shape)
 
 
 def write_bench(output: Path, run: LoadedRun, images: Images, bench: Bench, *, seed: int) -> None:

@@ -48,22 +48,33 @@ class Window(NamedTuple):
     bin: int = 1
 
 
-def default_geometry(window: Window, sensor: tuple[int, int], scale: float | None) -> Geometry:
-    """Returns the geometry of a pattern that fills the window as the model's grid would.
+def default_geometry(
+    window: Window,
+    sensor: tuple[int, int],
+    scale: float | None,
+    *,
+    rotation: float = 0.0,
+    flip: str = "none",
+    transpose: bool = False,
+) -> Geometry:
+    """Returns the geometry of a pattern whose grid has its middle in the window's.
 
     Args:
         window: Of the frame.
         sensor: (sh, sw) of the model.
         scale: If known; else the largest that fits.
+        rotation: With `flip` and `transpose` as of `Geometry`.
     """
     found = scale or min(window.height / sensor[0], window.width / sensor[1])
-    centres = [
-        first + (length - 1) / 2 + found * (samples // 2 - (samples - 1) / 2)
-        for first, length, samples in zip(
-            (window.y, window.x), (window.height, window.width), sensor, strict=True
-        )
-    ]
-    return Geometry(*centres, scale=found)
+    # Of an even grid the zero frequency is half a model pixel off its middle, to the side that the
+    # orientation has turned to.
+    geometry = Geometry(0.0, 0.0, rotation, found, flip, transpose)
+    middle = np.array([(samples - 1) / 2 - samples // 2 for samples in sensor])
+    offset = camera_points(geometry, middle)
+    return geometry._replace(
+        centre_y=float(window.y + (window.height - 1) / 2 - offset[0]),
+        centre_x=float(window.x + (window.width - 1) / 2 - offset[1]),
+    )
 
 
 def make_window(shape: tuple[int, int], crop: tuple[int, int, int, int] | None, bin: int) -> Window:

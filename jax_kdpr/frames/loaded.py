@@ -11,8 +11,10 @@ from jaxtyping import Float
 from jax_kdpr import checkpoint, run_folder
 from jax_kdpr import config as config_lib
 from jax_kdpr.camera import Optics
+from jax_kdpr.choices import PropagationKind
 from jax_kdpr.config import Config
 from jax_kdpr.data import sources
+from jax_kdpr.errors import InputError
 from jax_kdpr.physics import cdp
 from jax_kdpr.physics.scenes import scene_field
 from jax_kdpr.trained import Trained, load_trained
@@ -51,6 +53,12 @@ def load_run(workdir: Path) -> LoadedRun:
         InputError: If it is no run, or has no checkpoint.
     """
     config = run_folder.read_config(workdir)
+    if (config.propagation.kind, config.masks.oversample) == (PropagationKind.ANGULAR_SPECTRUM, 2):
+        # The object stands in a corner of a periodic window: no camera sees it like that.
+        raise InputError(
+            f"--workdir: {str(workdir)!r} has propagation.kind angular_spectrum with "
+            "masks.oversample 2, whose frames cannot be read yet; train it with masks.oversample 1"
+        )
     checkpoint.require_checkpoint(workdir)
     trained = load_trained(workdir, config)
     optics = trained.system.camera.optics(trained.variables[0]["phases"])

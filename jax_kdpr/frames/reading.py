@@ -33,12 +33,13 @@ class Frame(NamedTuple):
     name: str  # of its results: the file's, with the page's number where there are several
 
 
-def list_frames(pattern: str) -> list[Frame]:
+def list_frames(pattern: str, *, flag: str = "--input") -> list[Frame]:
     """Returns the frames of all files that match a pattern, by path and page.
 
     Args:
         pattern: Such as "frames/*.tif". For HDF5 the dataset may follow, "scan.h5:/entry/data";
             without it the only one of two or three axes is taken.
+        flag: That gave it, for messages.
 
     Raises:
         InputError: If nothing matches, a file cannot be read, or two frames have one name.
@@ -51,7 +52,7 @@ def list_frames(pattern: str) -> list[Frame]:
         Path(path) for path in sorted(glob.glob(files, recursive=True)) if Path(path).is_file()
     ]
     if not paths:
-        raise InputError(f"--input: no file matches {files!r}; quote the pattern, check the folder")
+        raise InputError(f"{flag}: no file matches {files!r}; quote the pattern, check the folder")
     frames = []
     for path in paths:
         if path.suffix.lower() not in SUFFIXES:
@@ -68,7 +69,7 @@ def list_frames(pattern: str) -> list[Frame]:
     doubled = sorted({name for name in names if names.count(name) > 1}) if _repeat(names) else []
     if doubled:
         raise InputError(
-            f"--input: several frames would be named {doubled[0]!r}; give the folders apart"
+            f"{flag}: several frames would be named {doubled[0]!r}; give the folders apart"
         )
     return frames
 
@@ -95,18 +96,18 @@ def iterate_frames(frames: list[Frame]) -> Iterator[np.ndarray]:
                 yield pixels
 
 
-def read_mean(pattern: str) -> np.ndarray:
+def read_mean(pattern: str, *, flag: str = "--input") -> np.ndarray:
     """Returns the mean [h w] of all frames of a pattern, float64: a dark, a flat or a mask."""
-    return read_moments(pattern)[0]
+    return read_moments(pattern, flag=flag)[0]
 
 
-def read_moments(pattern: str) -> tuple[np.ndarray, float | None]:
+def read_moments(pattern: str, *, flag: str = "--input") -> tuple[np.ndarray, float | None]:
     """Returns the mean frame, and the typical standard deviation of a pixel from frame to frame.
 
     The latter is the root of the median variance, in counts; None of a single frame.
     """
     count, mean, squares = 0, np.zeros(()), np.zeros(())
-    for pixels in iterate_frames(list_frames(pattern)):
+    for pixels in iterate_frames(list_frames(pattern, flag=flag)):
         count += 1
         step = pixels - mean
         mean = mean + step / count  # Welford's update: exact for counts on a large offset

@@ -3,6 +3,9 @@
     phases -> super-pixels -> reachable levels           `written_phases`: what the file holds
            -> crosstalk blur -> fill factor, zero order  `device_masks`: what the light sees
 
+A device that adds the phase p multiplies the light by e^{j p}; the operator multiplies it by
+e^{-j phi} (`physics.cdp`). So p = -phi: its range, crosstalk and gain act on p in [0, 2 pi).
+
 The same two functions act in training, evaluation and export. Rounding has no gradient: it passes
 straight through to the phases (Bengio et al., arXiv 1308.3432), which stay continuous parameters.
 """
@@ -36,9 +39,10 @@ def written_phases(
     Args:
         phases: Any real phases, radians.
         levels: Equal steps, over the circle (step 2 pi / levels) or, where `phase_range` is less,
-            from 0 to `phase_range`, both included; 0 for any phase in the range.
-        phase_range: Largest phase of the device, radians, at most 2 pi.
-        table: Measured phase of each gray level, radians; in place of `levels` and `phase_range`.
+            p from 0 to `phase_range`, both included; 0 for any phase in the range.
+        phase_range: Largest p of the device, radians, at most 2 pi.
+        table: phi of each gray level, radians, in place of `levels` and `phase_range`; what is
+            measured of a device is p (`lookup.device_table` reads it).
         superpixel: Pixels each way that show one phase, that of the first of them; the smallest
             feature of the mask.
 
@@ -73,18 +77,19 @@ def device_masks(
     Args:
         phases: From `written_phases`.
         crosstalk: Standard deviation, in pixels, of the Gaussian by which the drive of a pixel
-            leaks to its neighbours. It blurs the phases in [0, 2 pi), not their phasors: between 0
-            and 2 pi there is a ramp.
+            leaks to its neighbours. It blurs p in [0, 2 pi), not its phasor: between 0 and 2 pi
+            there is a ramp.
         fill_factor: Share of a pixel's area that is modulated; the rest passes with phase 0.
         zero_order: Share of the power that is not modulated at all, such as a surface's reflection.
         gain: Factor on all phases: an error of the look-up table, or another wavelength.
     """
-    driven = phases if crosstalk == 0 else _blur(_wrapped(phases), crosstalk)
-    if not (isinstance(gain, float) and gain == 1.0):
-        driven = gain * (driven if crosstalk else _wrapped(phases))
+    shown = phases
+    if crosstalk or not (isinstance(gain, float) and gain == 1.0):
+        drive = _straight_through(-phases, wrap_phases(-phases))
+        shown = -gain * (_blur(drive, crosstalk) if crosstalk else drive)
     if fill_factor == 1.0 and zero_order == 0.0:
-        return driven
-    pixel = fill_factor * mask_transmittance(driven) + (1.0 - fill_factor)
+        return shown
+    pixel = fill_factor * mask_transmittance(shown) + (1.0 - fill_factor)
     return math.sqrt(1.0 - zero_order) * pixel + math.sqrt(zero_order)
 
 
@@ -106,17 +111,16 @@ def _nearest(phases: Phases, table: np.ndarray) -> Phases:
 
 
 def _equal_steps(phases: Phases, levels: int, phase_range: float) -> Phases:
-    wrapped = wrap_phases(phases)
     if phase_range >= TURN:
-        return wrap_phases(jnp.round(wrapped * (levels / TURN)) * (TURN / levels))
+        return wrap_phases(jnp.round(wrap_phases(phases) * (levels / TURN)) * (TURN / levels))
+    added = wrap_phases(-phases)
     # Above the range the nearer end of the gap is taken: the range, or 0 one turn on.
-    beyond = wrapped > phase_range
-    nearer_end = jnp.where(wrapped - phase_range <= TURN - wrapped, phase_range, 0.0)
-    reached = jnp.where(beyond, nearer_end, wrapped)
+    nearer_end = jnp.where(added - phase_range <= TURN - added, phase_range, 0.0)
+    reached = jnp.where(added > phase_range, nearer_end, added)
     if levels:
         step = phase_range / (levels - 1)
         reached = jnp.round(reached / step) * step
-    return reached
+    return wrap_phases(-reached)
 
 
 def _blocks(phases: Phases, side: int) -> Phases:
@@ -129,10 +133,6 @@ def _blocks(phases: Phases, side: int) -> Phases:
         )
     first = phases[:, ::side, ::side]
     return jnp.repeat(jnp.repeat(first, side, axis=1), side, axis=2)
-
-
-def _wrapped(phases: Phases) -> Phases:
-    return _straight_through(phases, wrap_phases(phases))
 
 
 def _straight_through(phases: Phases, reached: Phases) -> Phases:

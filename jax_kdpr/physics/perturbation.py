@@ -39,6 +39,17 @@ SPREADS = {
 }
 
 
+# Standard deviations of a careful bench: a translation stage, a rotation mount, a calibrated SLM.
+CAREFUL = {
+    "shift": 0.1,
+    "rotation": 0.1,
+    "scale": 0.002,
+    "defocus": 0.05,
+    "wavelength": 0.002,
+    "gain": 0.02,
+}
+
+
 def draw(
     key: Key,
     *,
@@ -104,7 +115,8 @@ def scaled_spectra(
     """Returns the far fields on a sensor whose pattern is magnified, as by a longer wavelength.
 
     Sample u of the sensor sees the frequency u / `magnification` (centred frequencies): the DFT as
-    two matrix products, exact for any real magnification. With 1 it equals `cdp.cdp_forward`.
+    two matrix products, exact for any real magnification; the same light on a larger pattern. With
+    1 it equals `cdp.cdp_forward`.
 
     Args:
         field: Object.
@@ -116,7 +128,7 @@ def scaled_spectra(
     def matrix(samples: int, pixels: int) -> Complex[Array, "s n"]:
         frequency = jnp.fft.fftfreq(samples)[:, None] / magnification
         turns = frequency * jnp.arange(pixels)[None, :]
-        return mask_transmittance(-2 * math.pi * turns) / math.sqrt(samples)
+        return mask_transmittance(-2 * math.pi * turns) / jnp.sqrt(samples * magnification)
 
     height, width = field.shape
     behind = jnp.conj(mask_transmittance(masks)) * field[None]
