@@ -16,7 +16,7 @@ from jax_kdpr.choices import (
 )
 from jax_kdpr.config import MEMBER_WEIGHTS, Config, members
 from jax_kdpr.config_fields import flatten
-from jax_kdpr.errors import InputError
+from jax_kdpr.errors import InputError, require_metres
 
 NEAR_FIELD = (PropagationKind.FRESNEL, PropagationKind.ANGULAR_SPECTRUM)
 LENGTHS = ("wavelength", "pitch", "distance")
@@ -107,6 +107,8 @@ def validate(config: Config) -> None:
     if c.propagation.kind in NEAR_FIELD:
         for name in LENGTHS:
             need_positive(f"propagation.{name}")
+        require_metres("propagation.wavelength", c.propagation.wavelength, most=1e-3)
+        require_metres("propagation.pitch", c.propagation.pitch, most=1e-1)
     need_in("noise.photons", 1, 2e9)  # counts are drawn as 32-bit integers
     need_in("noise.read_noise", 0)
     need_in("noise.dark", 0)

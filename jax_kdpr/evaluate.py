@@ -11,6 +11,7 @@ Several runs of the same data and scene give one table, also written, with a fig
 scenes side by side, to --output.
 """
 
+import sys
 from pathlib import Path
 
 from absl import flags
@@ -85,6 +86,13 @@ def main(positional: list[str]) -> int:
     }
     text = comparison_table(runs)
     print(text)
+    for name, run in runs.items():
+        if summarise(run.scores[RECOVERED]).psnr < summarise(run.scores[MEAN_IMAGE]).psnr:
+            print(
+                f"warning: {name} is worse than the mean training image: it needs more steps "
+                "(train.epochs, or a smaller train.batch_size)",
+                file=sys.stderr,
+            )
     if len(workdirs) > 1 or OUTPUT.value:
         output = Path(OUTPUT.value) if OUTPUT.value else workdirs[0].parent
         output.mkdir(parents=True, exist_ok=True)

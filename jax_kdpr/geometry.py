@@ -20,10 +20,11 @@ from absl import flags
 
 from jax_kdpr import cli, run_folder
 from jax_kdpr.choices import PropagationKind
-from jax_kdpr.errors import InputError
+from jax_kdpr.errors import InputError, require_metres
 from jax_kdpr.physics.geometry import Geometry, bench_geometry, geometry_warnings
 from jax_kdpr.physics.propagation import sampling_warnings
 
+LONGEST = {"wavelength": 1e-3, "mask_pitch": 1e-1, "camera_pixel": 1e-2}  # metres
 WAVELENGTH = flags.DEFINE_float("wavelength", None, "Metres.")
 FOCAL_LENGTH = flags.DEFINE_float("focal_length", None, "Of the lens, metres; far field.")
 DISTANCE = flags.DEFINE_float("distance", None, "From mask to sensor, metres; near field.")
@@ -155,12 +156,14 @@ def _bench(known: dict[str, Any]) -> Bench:
     for name in ("wavelength", length, "mask_pitch", "pixels", "camera_pixel"):
         if name not in values:
             raise InputError(
-                f"--{name}: is needed, in metres"
+                f"--{name}: needed, in metres"
                 if name != "pixels"
-                else "--pixels: is needed, of the mask, or --workdir"
+                else "--pixels: needed, of the mask, or --workdir"
             )
         if not 0 < values[name] < float("inf"):
             raise InputError(f"--{name}: expected a number above 0, got {values[name]:g}")
+        if name in LONGEST:
+            require_metres(f"--{name}", values[name], most=LONGEST[name])
     if not 0 < values["fill_factor"] <= 1:
         raise InputError(f"--fill_factor: expected in (0, 1], got {values['fill_factor']:g}")
     return Bench(

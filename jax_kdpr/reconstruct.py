@@ -16,8 +16,10 @@ estimate and the CDPs; --stack writes stacks instead. results.json says how far 
 `misfit`, norm(abs(A x) - sqrt(y)) / norm(sqrt(y)), of the recovered object's pattern against the
 measured one. Its limit comes from the run itself: the 99th percentile of the misfits of its
 simulated validation scenes, with the read noise that several dark frames show, times 1.2; the
-median over all frames has a tighter limit, found in the same way. What exceeds them gets a warning,
-here and in results.json. --limit sets the limit by hand, where the run's data are not at hand.
+median over all frames has a tighter limit, found in the same way. What exceeds them gets a
+warning, here and in results.json; where the median does, the exit code is 1. A network that was
+hardly trained has large misfits of its own, and so a wide limit: look at `evaluate` first.
+--limit sets the limit by hand, where the run's data are not at hand.
 """
 
 import sys
@@ -146,7 +148,7 @@ def main(positional: list[str]) -> int:
             file=sys.stderr,
         )
     print(f"written: {output}/{results.RESULTS_FILE} and the objects")
-    return 0
+    return 1 if found["median_misfit"] > found["median_misfit_limit"] else 0
 
 
 def _bench(run: LoadedRun, guess: Geometry) -> tuple[Geometry, float | None, list[str]]:

@@ -26,7 +26,7 @@ from jax_kdpr.analysis import bench_errors
 from jax_kdpr.analysis.bench_errors import GRIDS, UNITS
 from jax_kdpr.config import camera_arguments, system_arguments
 from jax_kdpr.errors import InputError
-from jax_kdpr.physics.perturbation import CAREFUL, SPREADS, Perturbation
+from jax_kdpr.physics.perturbation import Perturbation
 from jax_kdpr.plots import Line
 from jax_kdpr.scoring import load_subject
 from jax_kdpr.systems import make_system
@@ -56,7 +56,7 @@ def main(positional: list[str]) -> int:
         raise InputError(f"--errors: expected some of {', '.join(GRIDS)}, got {unknown[0]!r}")
     if not ERRORS.value and not BENCHES.value:
         raise InputError("--errors: none, and no --benches: nothing is left to measure")
-    spreads = read_spreads(SPREAD.value)
+    spreads = bench_errors.read_spreads(SPREAD.value)
     output = Path(OUTPUT.value) if OUTPUT.value else workdirs[0]
     names = [str(folder) for folder in workdirs]
     if len(set(names)) < len(names):
@@ -104,24 +104,6 @@ def draw(results: dict[str, Any], path: Path) -> None:
         },
         path,
     )
-
-
-def read_spreads(given: list[str]) -> dict[str, float]:
-    """Returns the standard deviations of --spread; those that it does not name are 0."""
-    if not given:
-        return dict(CAREFUL)
-    spreads = {}
-    for item in given:
-        name, _, value = item.partition("=")
-        try:
-            spreads[name] = float(value)
-        except ValueError:
-            raise InputError(f"--spread: expected NAME=NUMBER, got {item!r}") from None
-        if name not in SPREADS:
-            raise InputError(f"--spread: expected one of {', '.join(SPREADS)}, got {name!r}")
-        if not 0 <= spreads[name] < np.inf:
-            raise InputError(f"--spread: expected {name} of at least 0, got {value}")
-    return spreads
 
 
 def measure_run(measure: bench_errors.Measure, spreads: dict[str, float]) -> dict[str, Any]:

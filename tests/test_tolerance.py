@@ -11,7 +11,7 @@ import pytest
 from helpers import rejection
 from scipy import stats
 
-from jax_kdpr import run_folder, tolerance
+from jax_kdpr import run_folder
 from jax_kdpr.analysis import bench_errors
 from jax_kdpr.config import camera_arguments, system_arguments
 from jax_kdpr.physics.perturbation import CAREFUL, Perturbation
@@ -85,15 +85,15 @@ def test_yield_is_the_share_at_or_above_the_threshold():
 
 
 def test_spreads_are_read_and_checked():
-    assert tolerance.read_spreads([]) == CAREFUL
-    assert tolerance.read_spreads(["shift=0.3", "gain=0"]) == {"shift": 0.3, "gain": 0.0}
+    assert bench_errors.read_spreads([]) == CAREFUL
+    assert bench_errors.read_spreads(["shift=0.3", "gain=0"]) == {"shift": 0.3, "gain": 0.0}
     for given, wanted in (
         ("shift", "NAME=NUMBER, got 'shift'"),
         ("tilt=1", "got 'tilt'"),
         ("shift=-1", "at least 0, got -1"),
         ("shift=nan", "at least 0, got nan"),
     ):
-        assert wanted in rejection(tolerance.read_spreads, [given])
+        assert wanted in rejection(bench_errors.read_spreads, [given])
 
 
 @pytest.mark.slow

@@ -16,9 +16,10 @@ from tqdm import tqdm
 from jax_kdpr import metrics
 from jax_kdpr.camera import make_camera
 from jax_kdpr.data.batches import over_batches, take_batch
+from jax_kdpr.errors import InputError
 from jax_kdpr.physics import perturbation
 from jax_kdpr.physics.noise import add_noise
-from jax_kdpr.physics.perturbation import SPREADS, Perturbation
+from jax_kdpr.physics.perturbation import CAREFUL, SPREADS, Perturbation
 from jax_kdpr.physics.scenes import scene_channels
 from jax_kdpr.trained import Trained
 from jax_kdpr.types import Key, RawImages, Scalar
@@ -55,6 +56,30 @@ class Yield(NamedTuple):
     high: float
     threshold: float  # dB
     benches: int
+
+
+def read_spreads(given: list[str]) -> dict[str, float]:
+    """Returns the standard deviations of --spread, such as ["shift=0.3"]; default `CAREFUL`.
+
+    Those that it does not name are 0.
+
+    Raises:
+        InputError: If a name is unknown, or a value no number of at least 0.
+    """
+    if not given:
+        return dict(CAREFUL)
+    spreads = {}
+    for item in given:
+        name, _, value = item.partition("=")
+        try:
+            spreads[name] = float(value)
+        except ValueError:
+            raise InputError(f"--spread: expected NAME=NUMBER, got {item!r}") from None
+        if name not in SPREADS:
+            raise InputError(f"--spread: expected one of {', '.join(SPREADS)}, got {name!r}")
+        if not 0 <= spreads[name] < np.inf:
+            raise InputError(f"--spread: expected {name} of at least 0, got {value}")
+    return spreads
 
 
 def make_measure(

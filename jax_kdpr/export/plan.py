@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jax_kdpr.config import Config
-from jax_kdpr.errors import InputError
+from jax_kdpr.errors import InputError, require_metres
 from jax_kdpr.export.files import BITS, CONJUGATE, DIRECT, HEIGHT, PHASE, SLM, Coding
 from jax_kdpr.export.layout import Layout, place
 from jax_kdpr.lookup import read_table
@@ -132,6 +132,9 @@ def _check_numbers(request: Request) -> None:
     for name, value in request._asdict().items():
         if isinstance(value, float) and not (math.isfinite(value) and value >= 0):
             raise InputError(f"--{name}: expected a number above 0, got {value:g}")
+    require_metres("--wavelength", request.wavelength, most=1e-3)
+    require_metres("--mask_pitch", request.mask_pitch, most=1e-1)
+    require_metres("--pixel_pitch", request.pixel_pitch, most=1e-1)
 
 
 def _of_run(name: str, given: float, of_run: float) -> float:

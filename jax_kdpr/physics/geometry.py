@@ -137,13 +137,14 @@ def geometry_warnings(found: Geometry, *, oversample: int) -> list[str]:
             else f"a camera pixel of {found.whole_ratio_camera_pixel:.4g} m"
         )
         warnings.append(
-            f"{ratio:.4g} camera pixels per sensor pixel are no whole number: resample the frames, "
-            f"or take {remedy} for {whole}"
+            f"{ratio:.4g} camera pixels per sensor pixel are no whole number: reconstruct "
+            f"resamples; {remedy} gives {whole}"
         )
     if found.fits is False:
         warnings.append(
             f"the pattern's {found.extent_camera_pixels:.0f} camera pixels do not fit the chip: "
-            "its edge, which the model has, is not recorded"
+            "its edge, which the model has, is not recorded; take a larger mask pitch (several "
+            "panel pixels to a mask pixel) or a shorter distance"
         )
     if found.oversample_resolved < oversample:
         warnings.append(
