@@ -58,7 +58,7 @@ def test_the_angular_spectrum_has_the_masks_pitch():
     assert found.whole_ratio == 2 and found.whole_ratio_distance is None
     np.testing.assert_allclose(found.whole_ratio_camera_pixel, 5e-6)
     np.testing.assert_allclose(found.extent, 2e-3)
-    assert "camera pixel of 5e-06 m for 2" in geometry_warnings(found, oversample=2)[0]
+    assert "camera pixel of 5e-06 m gives 2" in geometry_warnings(found, oversample=2)[0]
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_command_line(tmp_path):
     np.testing.assert_allclose(record["sensor_pixel"], 100e-6)
     assert record["fits"] is False and len(record["warnings"]) == 1
     wrong = {
-        "--focal_length: is needed": known,
+        "--focal_length: needed": known,
         "--distance: is not read with propagation far": [*known, "--distance=0.2"],
         "--camera_pixels: expected HEIGHTxWIDTH": [
             *known,

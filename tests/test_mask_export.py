@@ -237,11 +237,15 @@ def test_levels_of_the_run_are_landed_on_exactly(tmp_path, sign):
     levels = np.asarray(Image.open(path))
     assert set(np.unique(levels)) <= set(range(0, 256, 16))
     assert circle_distance(read_mask_file(path).phases, wanted.astype(float)).max() < 1e-5
-    message = rejection(lands, tiny(levels=10), tmp_path / "new", sign=sign)
+    message = rejection(lands, tiny(levels=10), tmp_path / "new", sign=sign, gray_2pi=16)
     assert "device.levels = 10" in message and "--gray_2pi" in message
     assert not (tmp_path / "new").exists()
     path, wanted = lands(tiny(levels=10), tmp_path / "other", sign=sign, gray_2pi=250)
     assert set(np.unique(np.asarray(Image.open(path)))) <= set(range(0, 250, 25))
+    # A panel that reaches 2 pi at gray level 210 is close enough to 256 levels.
+    path, wanted = lands(tiny(levels=256), tmp_path / "close", sign=sign, gray_2pi=210)
+    distance = circle_distance(read_mask_file(path).phases, wanted.astype(float)).max()
+    assert 1e-3 < distance <= 1.01 * math.pi / 210
 
 
 @pytest.mark.parametrize("sign", ["conjugate", "direct"])
