@@ -12,7 +12,6 @@ independent phases for comparison. Writes ambiguity.md, ambiguity.json and ambig
 """
 
 import math
-import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,24 +25,19 @@ from jax_kdpr import cli, config_fields, plots, run_folder
 from jax_kdpr import config as config_lib
 from jax_kdpr.analysis import masks as mask_analysis
 from jax_kdpr.analysis.mask_report import report
-from jax_kdpr.analysis.masks import Design
-from jax_kdpr.camera import make_camera
+from jax_kdpr.camera import Camera, make_camera
 from jax_kdpr.config import Config
 from jax_kdpr.data import sources
 from jax_kdpr.data.batches import take_batch
 from jax_kdpr.data.prior import Prior, fit_prior
 from jax_kdpr.errors import InputError
 from jax_kdpr.physics.masks import init_phases
-from jax_kdpr.physics.scenes import scene_channels
 from jax_kdpr.trained import load_trained, run_keys
-from jax_kdpr.types import Images
+from jax_kdpr.types import Images, Phases
 
 PRIOR_IMAGES = 4000  # training images of the prior, at most
+DEFAULT_OUTPUT = "runs/ambiguity"
 OWN_IMAGES = 256  # test images whose distance to the prior is its unit, at most
-CAMERA_OPTIONS = (
-    *("size", "oversample", "scene", "phase_range", "min_amplitude"),
-    *("device", "propagation"),
-)
 
 CONFIG = cli.define_config()
 WORKDIR = flags.DEFINE_string("workdir", None, "Run folder; more may follow it.")
@@ -65,26 +59,25 @@ OUTPUT = flags.DEFINE_string(
 class Subject(NamedTuple):
     """The designs to compare, and the scenes that they are compared on."""
 
-    designs: dict[str, Design]
+    designs: dict[str, tuple[Camera, Phases]]
     images: Images
     prior: Prior
     unit: float  # median distance of true test scenes to the prior's subspace, image units
-    scene: dict[str, Any]
     digest: str  # of the data
 
 
 def main(positional: list[str]) -> int:
     """Compares the mask sets given."""
     photons = _photons(PHOTONS.value)
-    workdirs = [Path(folder) for folder in (WORKDIR.value, *positional) if folder]
-    files = [Path(file) for file in MASKS.value]
-    output = Path(OUTPUT.value or (workdirs[0].parent if workdirs else "runs/ambiguity"))
-    config, configs = _configs(workdirs, files)
-    phases = {name: _read_masks(file, config) for name, file in _named(files).items()}
+    workdirs = cli.run_folders(WORKDIR.value, positional) if WORKDIR.value or positional else {}
+    files = cli.named_paths("--masks", MASKS.value)
+    output = Path(OUTPUT.value or (Path(WORKDIR.value).parent if WORKDIR.value else DEFAULT_OUTPUT))
+    config, configs = _configs(list(workdirs.values()), bool(files))
+    phases = {name: _read_masks(file, config) for name, file in files.items()}
     subject = _subject(config, configs, workdirs, phases)
     _make_folder(output)
     results = {
-        name: analyse(design, subject, photons=photons, read_noise=READ_NOISE.value, name=name)
+        name: analyse(*design, subject, photons=photons, read_noise=READ_NOISE.value, name=name)
         for name, design in subject.designs.items()
     }
     text = report(results, scenes=len(subject.images))
@@ -105,27 +98,40 @@ def main(positional: list[str]) -> int:
 
 
 def analyse(
-    design: Design, subject: Subject, *, photons: tuple[float, ...], read_noise: float, name: str
+    camera: Camera,
+    phases: Phases,
+    subject: Subject,
+    *,
+    photons: tuple[float, ...],
+    read_noise: float,
+    name: str,
 ) -> dict[str, Any]:
-    """Returns all that the report says of one design (`mask_analysis`)."""
-    scene, prior = subject.scene, subject.prior
+    """Returns all that the report says of masks by design; noise and bench errors are none of it.
+
+    In double precision (`mask_analysis`).
+    """
+    prior = subject.prior
     with (
         jax.enable_x64(True),
         tqdm(total=2 + len(photons), desc=name, unit="part", disable=None) as bar,
     ):
-        design = jax.tree.map(_double, design)
+        design = mask_analysis.make_design(
+            jax.tree.map(_double, camera.optics(_double(phases))),
+            oversample=camera.oversample,
+            scene=camera.scene,
+        )
         images = _double(subject.images)
         found: dict[str, Any] = {"snapshots": int(design.optics.masks.shape[0])}
         found["oversample"] = design.oversample
         found["false_objects"] = mask_analysis.false_objects(
-            design, images, scene=scene, prior=prior, unit=subject.unit
+            design, images, prior=prior, unit=subject.unit
         )
         bar.update()
-        found["jacobian"] = mask_analysis.conditioning(design, images, scene=scene)
+        found["jacobian"] = mask_analysis.conditioning(design, images)
         bar.update()
         found["bounds"] = []
         for bound in mask_analysis.bounds(
-            design, images, scene=scene, prior=prior, photons=photons, read_noise=read_noise
+            design, images, prior=prior, photons=photons, read_noise=read_noise
         ):
             found["bounds"].append(bound)
             bar.update()
@@ -153,7 +159,7 @@ def _photons(values: list[str]) -> tuple[float, ...]:
     return photons
 
 
-def _configs(workdirs: list[Path], files: list[Path]) -> tuple[Config, list[Config]]:
+def _configs(workdirs: list[Path], files: bool) -> tuple[Config, list[Config]]:
     """The config that scenes and files' optics come from, and those of the runs."""
     if not workdirs and not files and not RANDOM.value:
         raise InputError(
@@ -180,15 +186,6 @@ def _configs(workdirs: list[Path], files: list[Path]) -> tuple[Config, list[Conf
     return config, configs
 
 
-def _named(paths: list[Path]) -> dict[str, Path]:
-    """Paths by what sets them apart: their last part, or where two share it, all below the root."""
-    full = [path.resolve() for path in paths]
-    if len({path.name for path in full}) == len(full):
-        return {path.name: path for path in full}
-    root = os.path.commonpath([path.parent for path in full])
-    return {str(path.relative_to(root)): path for path in full}
-
-
 def _read_masks(file: Path, config: Config) -> np.ndarray:
     try:
         phases = np.load(file, allow_pickle=False)
@@ -209,36 +206,35 @@ def _read_masks(file: Path, config: Config) -> np.ndarray:
 
 
 def _subject(
-    config: Config, configs: list[Config], workdirs: list[Path], phases: dict[str, np.ndarray]
+    config: Config, configs: list[Config], workdirs: dict[str, Path], phases: dict[str, np.ndarray]
 ) -> Subject:
     dataset = sources.load(**config_lib.data_arguments(config))
-    for workdir in workdirs[:1]:
+    for workdir in list(workdirs.values())[:1]:
         recorded = run_folder.read_run(workdir)["digests"]["data"]
         if dataset.digest != recorded:
             raise InputError(
                 f"{workdir}: its data are not these (digest {dataset.digest[:12]}, trained on "
                 f"{recorded[:12]}); give --data_dir with the data it was trained on"
             )
-    designs = {}
-    for (name, workdir), own in zip(_named(workdirs).items(), configs, strict=True):
+    camera = make_camera(**config_lib.camera_arguments(config))
+    side = camera.size
+    designs: dict[str, tuple[Camera, Phases]] = {}
+    for (name, workdir), own in zip(workdirs.items(), configs, strict=True):
         trained = load_trained(workdir, own)
-        designs[name] = _design(own, trained.variables[0]["phases"])
+        designs[name] = trained.system.camera, trained.variables[0]["phases"]
     for name, given in phases.items():
-        designs[name] = _design(config, jnp.asarray(given))
+        designs[name] = camera, jnp.asarray(given)
     if RANDOM.value:
-        snapshots = (
-            len(next(iter(designs.values())).optics.masks) if designs else config.masks.snapshots
+        first = next(iter(designs.values()), None)
+        snapshots = len(first[1]) if first else config.masks.snapshots
+        designs["random phases"] = (
+            camera,
+            init_phases(run_keys(config.seed).init, snapshots=snapshots, height=side, width=side),
         )
-        side = config.data.size
-        drawn = init_phases(
-            run_keys(config.seed).init, snapshots=snapshots, height=side, width=side
-        )
-        designs["random phases"] = _design(config, drawn)
 
     def take(images, count: int) -> Images:
         count = min(count, len(images))
-        channels = scene_channels(config.scene.kind)
-        return take_batch(images, jnp.arange(count), size=config.data.size, channels=channels)
+        return take_batch(images, jnp.arange(count), size=side, channels=camera.channels)
 
     prior = fit_prior(np.asarray(take(dataset.train(0), PRIOR_IMAGES))[..., 0])
     return Subject(
@@ -246,16 +242,8 @@ def _subject(
         images=take(dataset.test, SCENES.value),
         prior=prior,
         unit=mask_analysis.own_distance(prior, take(dataset.test, OWN_IMAGES)),
-        scene={**config_lib.scene_arguments(config), "kind": str(config.scene.kind)},
         digest=dataset.digest,
     )
-
-
-def _design(config: Config, phases) -> Design:
-    """The masks by design; noise and errors of the bench are none of it."""
-    arguments = config_lib.system_arguments(config)
-    camera = make_camera(**{name: arguments[name] for name in CAMERA_OPTIONS})
-    return Design(camera.optics(phases), config.masks.oversample)
 
 
 def _json_values(value: Any) -> Any:

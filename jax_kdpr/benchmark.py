@@ -14,6 +14,7 @@ iterations, batch) times inference and the E2E step over a range.
 --only convolution times each kind of convolution in the U-Net, which nothing else does.
 """
 
+import copy
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -140,7 +141,8 @@ def _agreement(config: Config, worker: TorchWorker) -> dict[str, float]:
     """
     # In float32 on both sides, whatever is timed afterwards.
     shape = _shape(config)
-    exact = shape._replace(system=shape.system | {"precision": Precision.FLOAT32})
+    exact = shape._replace(config=copy.deepcopy(config))
+    exact.config.net.precision = Precision.FLOAT32
     size = config.data.size
     images = np.random.default_rng(0).random((config.train.batch_size, size, size, 1), np.float32)
     weights = _weights(config)
@@ -220,8 +222,6 @@ def _build(config: Config) -> list[Case]:
 
 
 def _shape(config: Config) -> Shape:
-    system = config_lib.system_arguments(config)
-    student = system.pop("snapshots")
     devices = runtime.choose_devices(config.train.devices, config.train.batch_size)
     if devices > jax.local_device_count():
         raise InputError(
@@ -229,8 +229,7 @@ def _shape(config: Config) -> Shape:
             f"machine, got {devices}"
         )
     return Shape(
-        system=system,
-        student_snapshots=student,
+        config=config,
         teacher_snapshots=TEACHER.value,
         batch=config.train.batch_size,
         scan_steps=runtime.choose_scan_steps(config.train.scan_steps, 50),
@@ -253,7 +252,7 @@ def _facts(config: Config) -> dict[str, Any]:
     """What every row says beside its own numbers."""
     shape = _shape(config)
     return {
-        "snapshots": shape.student_snapshots,
+        "snapshots": config.masks.snapshots,
         "teacher_snapshots": shape.teacher_snapshots,
         "size": config.data.size,
         "iterations": config.spectral.iterations,

@@ -87,9 +87,9 @@ def main(positional: list[str]) -> int:
 def _object_image(run: LoadedRun) -> jnp.ndarray:
     if not OBJECT.value:
         return blank_image(run)
-    if run.scene["kind"] == "complex":
+    if run.camera.scene["kind"] == "complex":
         raise InputError("--object: a complex scene has two images; calibrate without an object")
-    return jnp.asarray(_read_one(Path(OBJECT.value), run.config.data.size))
+    return jnp.asarray(_read_one(Path(OBJECT.value), run.camera.size))
 
 
 def _read_one(path: Path, size: int) -> np.ndarray:

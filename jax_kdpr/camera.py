@@ -20,12 +20,13 @@ from jax_kdpr.physics.device import device_masks, written_phases
 from jax_kdpr.physics.noise import add_noise
 from jax_kdpr.physics.perturbation import Perturbation
 from jax_kdpr.physics.propagation import make_propagation
-from jax_kdpr.physics.scenes import scene_field
+from jax_kdpr.physics.scenes import scene_channels, scene_field
 from jax_kdpr.sharding import data_parallel
-from jax_kdpr.types import Images, Intensities, Key, Masks, Phases, Scalar, Transfer
+from jax_kdpr.types import Fields, Images, Intensities, Key, Masks, Phases, Scalar, Transfer
 
 Options = Mapping[str, Any]
 DEFAULTS: Options = MappingProxyType({})
+SCENE: Options = MappingProxyType({"kind": "phase", "phase_range": np.pi, "min_amplitude": 0.5})
 WRITING = ("levels", "phase_range", "table", "superpixel")  # options of `written_phases`
 
 
@@ -37,8 +38,12 @@ class Optics(NamedTuple):
 
 
 class Camera(NamedTuple):
-    """Pure functions of one camera; see `make_camera`."""
+    """What one camera takes, and its pure functions; see `make_camera`."""
 
+    size: int  # height and width of scene and masks, pixels
+    oversample: int
+    scene: Options  # all keyword arguments of `physics.scenes.scene_field` and `field_image`
+    mesh: Mesh | None  # devices that a batch is spread over
     written: Callable[[Phases], Phases]
     """written(phases) -> what the device is told to show."""
     optics: Callable[[Phases], Optics]
@@ -47,14 +52,21 @@ class Camera(NamedTuple):
     """measure(phases, images, key, by=None) -> the CDPs of a batch, noise included; `by` is the
     `Perturbation` of the bench for the whole batch, in place of `jitter`."""
 
+    @property
+    def channels(self) -> int:
+        """Of an image of its scenes."""
+        return scene_channels(self.scene["kind"])
+
+    def encode(self, images: Images) -> Fields:
+        """Returns the field of each image."""
+        return jax.vmap(lambda image: scene_field(image, **self.scene))(images)
+
 
 def make_camera(
     *,
     size: int,
     oversample: int = 1,
-    scene: str = "phase",
-    phase_range: float = np.pi,
-    min_amplitude: float = 0.5,
+    scene: Options = DEFAULTS,
     device: Options = DEFAULTS,
     propagation: Options = DEFAULTS,
     jitter: Options = DEFAULTS,
@@ -66,7 +78,7 @@ def make_camera(
     Args:
         size: Height and width of scene and masks, pixels.
         oversample: Zero padding of the operator, 1 or 2 (`physics.cdp`).
-        scene: Encoding, with its `phase_range` and `min_amplitude` (`physics.scenes`).
+        scene: Encoding: options of `physics.scenes.scene_field` that differ from `SCENE`.
         device: What it makes of the phases: options of `physics.device`.
         propagation: To the sensor: options of `physics.propagation.make_propagation`.
         jitter: Random errors of the bench, scene by scene: options of `physics.perturbation.draw`.
@@ -76,6 +88,7 @@ def make_camera(
     writing = {name: value for name, value in device.items() if name in WRITING}
     showing = {name: value for name, value in device.items() if name not in WRITING}
     is_far = propagation.get("kind", "far") == "far"
+    scene = {**SCENE, **scene}
     sensor_noise = {"kind": "none", **noise}
     jitters = any(jitter.values())
 
@@ -93,7 +106,7 @@ def make_camera(
         return Optics(space.through(device_masks(written(phases), **showing)), space.transfer)
 
     def encode(image):
-        return scene_field(image, kind=scene, phase_range=phase_range, min_amplitude=min_amplitude)
+        return scene_field(image, **scene)
 
     def measure_design(optics: Optics, image, key):
         clean = cdp.measure_intensity(
@@ -139,4 +152,12 @@ def make_camera(
             return jittered(written(phases), images, keys)
         return design(optics(phases), images, keys)
 
-    return Camera(written=written, optics=optics, measure=measure)
+    return Camera(
+        size=size,
+        oversample=oversample,
+        scene=scene,
+        mesh=mesh,
+        written=written,
+        optics=optics,
+        measure=measure,
+    )

@@ -1,16 +1,14 @@
 """Classical solvers (`physics.solvers`) on batches of a run's scenes, read as images."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
-from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from jax_kdpr import metrics
 from jax_kdpr.camera import Camera, Optics
 from jax_kdpr.errors import InputError
-from jax_kdpr.physics.scenes import field_image, scene_field
+from jax_kdpr.physics.scenes import field_image
 from jax_kdpr.physics.solvers import BETA, SOLVERS, amplitude_residual, random_start, solve
 from jax_kdpr.sharding import data_parallel
 from jax_kdpr.types import Fields, Images, Intensities, Keys, Params
@@ -42,11 +40,9 @@ def make_solve(
     *,
     solver: str,
     steps: int,
-    scene: dict[str, Any],
     constraint: str = "",
     beta: float = BETA,
     tv: float = 0.0,
-    mesh: Mesh | None = None,
 ) -> Callable[[Params, Fields, Intensities, Fields], Solved]:
     """Builds solve(params, starts, intensities, references) -> `Solved`.
 
@@ -54,13 +50,12 @@ def make_solve(
     field, or the start if that has a phase of its own.
 
     Args:
-        camera: That measured; it gives the optics.
+        camera: That measured; it gives optics, scenes and devices.
         solver: With its `steps`, `beta` and `tv`: see `physics.solvers.solve`.
-        scene: Keyword arguments of `scene_field`.
         constraint: What is known of the object, one of `physics.solvers.CONSTRAINTS`; empty for
             the kind of the scene.
-        mesh: Devices to spread a batch over.
     """
+    scene = camera.scene
     known = {"scene": constraint or scene["kind"], "min_amplitude": scene["min_amplitude"]}
 
     def solve_one(optics: Optics, start, intensity, reference) -> Solved:
@@ -77,32 +72,23 @@ def make_solve(
         )
         return Solved(field_image(metrics.align_global_phase(field, reference), **scene), residual)
 
-    batched = data_parallel(solve_one, mesh)
+    batched = data_parallel(solve_one, camera.mesh)
     return lambda params, *samples: batched(camera.optics(params["phases"]), *samples)
 
 
-def make_read(
-    camera: Camera, *, scene: dict[str, Any], mesh: Mesh | None = None
-) -> Callable[[Params, Fields, Intensities, Fields], Solved]:
+def make_read(camera: Camera) -> Callable[[Params, Fields, Intensities, Fields], Solved]:
     """Builds read(params, fields, intensities, references) -> `Solved` of fields as they are."""
 
     def read_one(optics: Optics, field, intensity, reference) -> Solved:
         aligned = metrics.align_global_phase(field, reference)
         residual = amplitude_residual(field, intensity, optics.masks, transfer=optics.transfer)
-        return Solved(field_image(aligned, **scene), residual)
+        return Solved(field_image(aligned, **camera.scene), residual)
 
-    batched = data_parallel(read_one, mesh)
+    batched = data_parallel(read_one, camera.mesh)
     return lambda params, *samples: batched(camera.optics(params["phases"]), *samples)
 
 
-def make_random_starts(
-    camera: Camera, *, mesh: Mesh | None = None
-) -> Callable[[Params, Keys, Intensities], Fields]:
+def make_random_starts(camera: Camera) -> Callable[[Params, Keys, Intensities], Fields]:
     """Builds draw(params, keys, intensities): a `physics.solvers.random_start` for each CDP."""
-    batched = data_parallel(lambda masks, key, y: random_start(key, y, masks), mesh)
+    batched = data_parallel(lambda masks, key, y: random_start(key, y, masks), camera.mesh)
     return lambda params, *samples: batched(camera.optics(params["phases"]).masks, *samples)
-
-
-def encode(images: Images, scene: dict[str, Any]) -> Fields:
-    """Returns the field of each image."""
-    return jax.vmap(lambda image: scene_field(image, **scene))(images)

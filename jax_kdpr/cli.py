@@ -1,6 +1,7 @@
 """What every command line shares: reading flags and config, and the one line of an input error."""
 
 import difflib
+import os
 import re
 import signal
 import sys
@@ -84,6 +85,35 @@ def read_config(flag: flags.FlagHolder, *, stand_in_teacher: str = "") -> config
         config.distill.teacher = config.distill.teacher or stand_in_teacher
     config_rules.validate(config)
     return config
+
+
+def run_folders(first: str | None, others: Sequence[str]) -> dict[str, Path]:
+    """Returns the run folders of a command, `--workdir FIRST OTHERS`, by `named_paths`.
+
+    Raises:
+        InputError: If there is none, or one stands twice.
+    """
+    if not first:
+        raise InputError("--workdir: at least one run folder is needed, such as runs/e2e")
+    return named_paths("--workdir", [first, *others])
+
+
+def named_paths(flag: str, given: Sequence[str]) -> dict[str, Path]:
+    """Returns paths by what sets them apart: their last part, or where two share it, more of it.
+
+    Raises:
+        InputError: If one of them stands twice.
+    """
+    paths = [Path(path) for path in given]
+    full = [path.resolve() for path in paths]
+    names = [path.name for path in full]
+    if len(set(names)) < len(names):
+        root = os.path.commonpath([path.parent for path in full])
+        names = [str(path.relative_to(root)) for path in full]
+    for path, name in zip(paths, names, strict=True):
+        if names.count(name) > 1:
+            raise InputError(f"{flag}: {str(path)!r} stands twice; give it once")
+    return dict(zip(names, paths, strict=True))
 
 
 def _check_config_flags(argv: Sequence[str], prefix: str, others: tuple[str, ...]) -> None:

@@ -240,9 +240,7 @@ def camera_arguments(config: Config) -> dict[str, Any]:
     return {
         "size": config.data.size,
         "oversample": config.masks.oversample,
-        "scene": config.scene.kind,
-        "phase_range": config.scene.phase_range,
-        "min_amplitude": config.scene.min_amplitude,
+        "scene": shallow(config.scene),
         "device": shallow(config.device),
         "propagation": shallow(config.propagation),
         "jitter": shallow(config.jitter),
@@ -250,10 +248,9 @@ def camera_arguments(config: Config) -> dict[str, Any]:
     }
 
 
-def system_arguments(config: Config) -> dict[str, Any]:
-    """Returns the keyword arguments of `systems.make_system`, the mesh excepted."""
+def recovery_arguments(config: Config) -> dict[str, Any]:
+    """Returns the keyword arguments of `systems.make_system`."""
     return {
-        **camera_arguments(config),
         "snapshots": config.masks.snapshots,
         "inputs": config.net.inputs,
         "widths": config.net.widths,
@@ -268,11 +265,6 @@ def sampling_warnings(config: Config) -> list[str]:
     return propagation.sampling_warnings(
         config.data.size, oversample=config.masks.oversample, **shallow(config.propagation)
     )
-
-
-def scene_arguments(config: Config) -> dict[str, Any]:
-    """Returns the keyword arguments of `physics.scenes.scene_field` and `field_image`."""
-    return shallow(config.scene)
 
 
 def data_arguments(config: Config) -> dict[str, Any]:

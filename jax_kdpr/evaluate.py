@@ -62,9 +62,8 @@ DATA_DIR = flags.DEFINE_string("data_dir", "", "Where the data lie now, if not w
 
 def main(positional: list[str]) -> int:
     """Evaluates every run folder given."""
-    if not WORKDIR.value:
-        raise InputError("--workdir: at least one run folder is needed, such as runs/e2e")
-    workdirs = [Path(folder) for folder in (WORKDIR.value, *positional)]
+    named = cli.run_folders(WORKDIR.value, positional)
+    workdirs = list(named.values())
     solvers = classical.solver_names("--solvers", SOLVING.value)
     if REFINE_WITH.value != REFINE_WITH.default and not REFINE.value:
         raise InputError("--refine_with: nothing would read it; give --refine N too")
@@ -82,7 +81,7 @@ def main(positional: list[str]) -> int:
             solver_steps=SOLVER_STEPS.value,
             data_dir=DATA_DIR.value,
         )
-        for name, workdir in zip(_names(workdirs), workdirs, strict=True)
+        for name, workdir in named.items()
     }
     text = comparison_table(runs)
     print(text)
@@ -189,12 +188,6 @@ def _require_comparable(workdirs: list[Path]) -> None:
                 f"--workdir: one table holds runs of the same data and scene; {workdirs[0]} "
                 f"against {workdir}: {'; '.join(differing)}; evaluate them apart"
             )
-
-
-def _names(workdirs: list[Path]) -> list[str]:
-    """Names runs by their folder, or by their whole path where two folders share a name."""
-    short = [folder.resolve().name for folder in workdirs]
-    return short if len(set(short)) == len(short) else [str(folder) for folder in workdirs]
 
 
 def _cells(scores: ImageScores) -> list[str]:

@@ -2,22 +2,21 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from jax_kdpr import metrics
 from jax_kdpr.camera import Camera
-from jax_kdpr.classical import encode, make_solve
+from jax_kdpr.classical import make_solve
 from jax_kdpr.data.batches import over_batches, take_batch
 from jax_kdpr.data.sources import Dataset
 from jax_kdpr.metrics import ImageScores
 from jax_kdpr.physics.noise import add_noise
-from jax_kdpr.physics.scenes import field_image, scene_channels
+from jax_kdpr.physics.scenes import field_image
 from jax_kdpr.sharding import data_parallel, replicate, shard_batch
 from jax_kdpr.systems import Output
 from jax_kdpr.trained import Trained
@@ -54,53 +53,45 @@ def score_test_images(
     trained: Trained,
     dataset: Dataset,
     *,
-    size: int,
-    scene: dict[str, Any],
     batch_size: int,
     key: Key,
     refine: int = 0,
     refine_with: str = "error_reduction",
     solvers: tuple[str, ...] = (),
     solver_steps: int = 200,
-    mesh: Mesh | None = None,
 ) -> dict[str, ImageScores]:
     """Scores each test image: the recovery, the spectral estimate alone, and two trivial answers.
 
     Args:
         trained: The system.
         dataset: Its data.
-        size: Height and width that the system takes.
-        scene: Keyword arguments of `scene_field`.
         batch_size: Images at a time.
         key: For sensor noise.
         refine: Steps of a solver after the network, which are then scored too.
         refine_with: That solver.
         solvers: Solvers (`physics.solvers`) to score beside, from the spectral estimate.
         solver_steps: Steps of each of them.
-        mesh: Devices to spread a batch over, as the system was built for.
 
     Returns:
         {RECOVERED, SPECTRAL, CONSTANT, MEAN_IMAGE: scores of all test images, in order}, REFINED
         if there are steps, and SOLVED + name for each solver.
     """
     camera = trained.system.camera
-    refine_batch = make_refine(camera, refine, solver=refine_with, scene=scene, mesh=mesh)
-    solve_batch = {
-        name: make_solve(camera, solver=name, steps=solver_steps, scene=scene, mesh=mesh)
-        for name in solvers
-    }
-    channels = scene_channels(scene["kind"])
-    mean_image = mean_train_image(dataset, size=size, channels=channels)
+    mesh = camera.mesh
+    refine_batch = make_refine(camera, refine, solver=refine_with)
+    solve_batch = {name: make_solve(camera, solver=name, steps=solver_steps) for name in solvers}
+    shape = {"size": camera.size, "channels": camera.channels}
+    mean_image = mean_train_image(dataset, **shape)
 
     # What is large is an argument: as a closure it would be compiled into the program.
     @jax.jit
     def score_batch(variables, test, indices, batch_key):
-        images = shard_batch(take_batch(test, indices, size=size, channels=channels), mesh)
+        images = shard_batch(take_batch(test, indices, **shape), mesh)
         output, _ = trained.system.apply(*variables, images, batch_key)
-        fields = encode(images, scene)
+        fields = camera.encode(images)
 
         def read(estimate, field):
-            return field_image(metrics.align_global_phase(estimate, field), **scene)
+            return field_image(metrics.align_global_phase(estimate, field), **camera.scene)
 
         answers = {
             RECOVERED: output.image,
@@ -129,18 +120,16 @@ def make_refine(
     steps: int,
     *,
     solver: str = "error_reduction",
-    scene: dict[str, Any],
-    mesh: Mesh | None,
 ) -> Callable[[tuple[Params, State], Output], Images]:
     """Builds refine((params, state), output): brings recovered images closer to their CDPs.
 
     A solver, started from the field of each image, whose global phase it keeps. Without noise every
     step of error reduction helps; of a noisy measurement the steps fit the noise as well.
     """
-    solve = make_solve(camera, solver=solver, steps=steps, scene=scene, mesh=mesh)
+    solve = make_solve(camera, solver=solver, steps=steps)
 
     def refine(variables: tuple[Params, State], output: Output) -> Images:
-        fields = encode(output.image, scene)
+        fields = camera.encode(output.image)
         return solve(variables[0], fields, output.intensity, fields).image
 
     return refine
@@ -151,12 +140,9 @@ def score_under_noise(
     images: RawImages,
     *,
     levels: dict[str, tuple[float, ...]],
-    size: int,
-    scene: dict[str, Any],
     batch_size: int,
     key: Key,
     refine: int = 0,
-    mesh: Mesh | None = None,
 ) -> dict[str, dict[str, dict[float, ImageScores]]]:
     """Scores recoveries from CDPs with sensor noise; the same draws of it at every level.
 
@@ -165,19 +151,18 @@ def score_under_noise(
         images: Test images.
         levels: For each kind of noise its levels: "gaussian" in dB, "poisson" in photons a shot,
             "none" of any one value.
-        size: Height and width that the system takes.
-        scene: Keyword arguments of `scene_field`.
         batch_size: Images at a time.
         key: For the noise.
         refine: Steps of error reduction after the network, which are then scored too.
-        mesh: Devices to spread a batch over, as the system was built for.
 
     Returns:
         {RECOVERED, and REFINED if there are steps: {kind: {level: scores}}}.
     """
+    camera = trained.system.camera
+    mesh = camera.mesh
     variables, images = replicate((trained.variables, images), mesh)
-    channels = scene_channels(scene["kind"])
-    refine_batch = make_refine(trained.system.camera, refine, scene=scene, mesh=mesh)
+    shape = {"size": camera.size, "channels": camera.channels}
+    refine_batch = make_refine(camera, refine)
 
     def make_step(kind: str):
         # Each device draws its own part: a Poisson draw is a loop of unknown length, which devices
@@ -189,7 +174,7 @@ def score_under_noise(
         @jax.jit
         def step(variables, images, level, indices, key):
             clean_key, noise_key = jax.random.split(key)
-            batch = shard_batch(take_batch(images, indices, size=size, channels=channels), mesh)
+            batch = shard_batch(take_batch(images, indices, **shape), mesh)
             clean = trained.system.measure(variables[0], batch, clean_key)
             noisy = disturb(level, clean, jax.random.split(noise_key, len(indices)))
             output, _ = trained.system.recover(*variables, noisy)
@@ -227,16 +212,14 @@ def mean_train_image(dataset: Dataset, *, size: int, channels: int) -> Image:
     return take_batch(mean[None], jnp.zeros(1, int), size=size, channels=channels)[0]
 
 
-def sample_outputs(
-    trained: Trained, dataset: Dataset, *, size: int, scene: dict[str, Any], count: int, key: Key
-) -> Samples:
+def sample_outputs(trained: Trained, dataset: Dataset, *, count: int, key: Key) -> Samples:
     """Runs the system on the first `count` test scenes; the estimates get the true global phase."""
-    channels = scene_channels(scene["kind"])
-    images = take_batch(dataset.test, jnp.arange(count), size=size, channels=channels)
+    camera = trained.system.camera
+    images = take_batch(dataset.test, jnp.arange(count), size=camera.size, channels=camera.channels)
     output, _ = jax.jit(trained.system.apply)(*trained.variables, images, key)
-    fields = encode(images, scene)
+    fields = camera.encode(images)
     aligned = jax.vmap(metrics.align_global_phase)(output.estimate, fields)
-    phases = trained.system.camera.written(trained.variables[0]["phases"])
+    phases = camera.written(trained.variables[0]["phases"])
     return Samples(images, output._replace(estimate=aligned), phases)
 
 

@@ -109,13 +109,7 @@ def main(positional: list[str]) -> int:
         "refine_with": REFINE_WITH.value,
     }
     rows = results.read_results(output, settings) if RESUME.value else []
-    recover = make_recover(
-        run.trained,
-        scene=run.scene,
-        oversample=run.config.masks.oversample,
-        refine=REFINE.value,
-        refine_with=REFINE_WITH.value,
-    )
+    recover = make_recover(run.trained, refine=REFINE.value, refine_with=REFINE_WITH.value)
     simulated = _simulated(run, recover, noise_sigma(spread, setup, run, first.counts))
 
     def limit(count: int) -> float:
@@ -166,15 +160,15 @@ def _bench(run: LoadedRun, guess: Geometry) -> tuple[Geometry, float | None, lis
         geometry = calibration.geometry
         if not calibration.trusted:
             notes = [f"{CALIBRATION.value} says of itself that it is not to be trusted"]
-        if gain is None and run.scene["kind"] != "phase":
+        if gain is None and run.camera.scene["kind"] != "phase":
             gain = calibration.counts_per_unit
     else:
         centre = bench_flags.numbers(CENTRE, "Y,X") or (guess.centre_y, guess.centre_x)
         geometry = guess._replace(centre_y=centre[0], centre_x=centre[1])
-    if gain is None and run.scene["kind"] != "phase":
+    if gain is None and run.camera.scene["kind"] != "phase":
         raise InputError(
-            f"--gain: the energy of {run.scene['kind']} scenes is not known; give --calibration or "
-            "the counts a unit"
+            f"--gain: the energy of {run.camera.scene['kind']} scenes is not known; give "
+            "--calibration or the counts a unit"
         )
     return geometry, gain, notes
 
@@ -199,8 +193,6 @@ def _simulated(run: LoadedRun, recover: Recover, sigma: float) -> list[float]:
         run.trained,
         recover,
         load_data(run, DATA_DIR.value).validation[:256],
-        size=run.config.data.size,
-        scene=run.scene,
         noise_sigma=sigma,
         batch_size=BATCH.value,
         key=run_keys(run.config.seed).evaluation,

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
 from jax_kdpr import config as config_lib
 from jax_kdpr import evaluation, plots, run_folder, runtime
+from jax_kdpr.assembly import build_system
 from jax_kdpr.choices import NoiseKind
 from jax_kdpr.config import Config
 from jax_kdpr.data import sources
@@ -21,7 +21,7 @@ from jax_kdpr.evaluation import RECOVERED, Samples, summarise
 from jax_kdpr.metrics import ImageScores
 from jax_kdpr.physics.masks import wrap_phases
 from jax_kdpr.sharding import make_mesh
-from jax_kdpr.systems import Output, make_system
+from jax_kdpr.systems import Output
 from jax_kdpr.trained import Trained, load_trained, run_keys
 
 SCORES_FILE = "metrics.json"
@@ -47,7 +47,6 @@ class Subject(NamedTuple):
     dataset: sources.Dataset
     trained: Trained
     batch_size: int
-    mesh: Mesh | None
 
 
 def score_run(
@@ -78,27 +77,22 @@ def score_run(
     Raises:
         InputError: If it is no run, has no readable checkpoint, or its data have changed.
     """
-    config, dataset, trained, batch_size, mesh = load_subject(workdir, data_dir)
+    config, dataset, trained, batch_size = load_subject(workdir, data_dir)
     key = run_keys(config.seed).evaluation
     scores = evaluation.score_test_images(
         trained,
         dataset,
-        size=config.data.size,
-        scene=config_lib.scene_arguments(config),
         batch_size=batch_size,
         key=key,
         refine=refine,
         refine_with=refine_with,
         solvers=solvers,
         solver_steps=solver_steps,
-        mesh=mesh,
     )
     shown = evaluation.sample_outputs(
         # On one device, which takes any number of samples.
-        trained._replace(system=make_system(**config_lib.system_arguments(config))),
+        trained._replace(system=build_system(config)),
         dataset,
-        size=config.data.size,
-        scene=config_lib.scene_arguments(config),
         count=min(samples, len(dataset.test)),
         key=key,
     )
@@ -157,19 +151,16 @@ def score_under_noise(
     Raises:
         InputError: As `score_run`.
     """
-    config, dataset, trained, batch_size, mesh = load_subject(workdir, data_dir)
+    config, dataset, trained, batch_size = load_subject(workdir, data_dir)
     config.noise.kind = NoiseKind.NONE  # what is added here is all there shall be
-    quiet = make_system(**config_lib.system_arguments(config), mesh=mesh)
+    quiet = build_system(config, mesh=trained.system.camera.mesh)
     found = evaluation.score_under_noise(
         trained._replace(system=quiet),
         dataset.test[:images],
         levels={"none": (0.0,), "gaussian": snr_db, "poisson": photons},
-        size=config.data.size,
-        scene=config_lib.scene_arguments(config),
         batch_size=batch_size,
         key=run_keys(config.seed).evaluation,
         refine=refine,
-        mesh=mesh,
     )
     return {
         answer: {
@@ -228,4 +219,4 @@ def load_subject(workdir: Path, data_dir: str = "", *, images: int = 0) -> Subje
     )
     batch_size = min(batch_size, images or batch_size)
     mesh = make_mesh(runtime.choose_devices(0, batch_size))
-    return Subject(config, dataset, load_trained(workdir, config, mesh=mesh), batch_size, mesh)
+    return Subject(config, dataset, load_trained(workdir, config, mesh=mesh), batch_size)

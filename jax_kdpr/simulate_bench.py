@@ -24,7 +24,6 @@ from jax_kdpr.errors import InputError
 from jax_kdpr.frames.bench_folder import make_bench, write_bench
 from jax_kdpr.frames.geometry import FLIPS
 from jax_kdpr.frames.loaded import load_data, load_run
-from jax_kdpr.physics.scenes import scene_channels
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Run folder of the trained system.")
 OUTPUT = flags.DEFINE_string("output", None, "Folder to write; new or empty.")
@@ -71,8 +70,8 @@ def main(positional: list[str]) -> int:
         raise InputError(
             f"--frames: expected at most {len(test)} (test scenes), got {FRAMES.value}"
         )
-    channels = scene_channels(run.scene["kind"])
-    size = run.config.data.size
+    channels = run.camera.channels
+    size = run.camera.size
     images = take_batch(test, jnp.arange(FRAMES.value), size=size, channels=channels)
     bench = make_bench(
         run,

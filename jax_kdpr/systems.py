@@ -17,15 +17,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
-from jax_kdpr.camera import DEFAULTS, Camera, Optics, Options, make_camera
+from jax_kdpr.camera import Camera, Optics
 from jax_kdpr.models.unet import CONVOLVED, UNet, UNetOutput
 from jax_kdpr.physics.error_reduction import error_reduction
 from jax_kdpr.physics.masks import init_phases
 from jax_kdpr.physics.perturbation import Perturbation
-from jax_kdpr.physics.scenes import scene_channels
 from jax_kdpr.physics.spectral import filtered_spectral_init, gaussian_kernel
 from jax_kdpr.sharding import data_parallel
 from jax_kdpr.types import (
@@ -69,17 +67,9 @@ class System(NamedTuple):
 
 
 def make_system(
+    camera: Camera,
     *,
-    size: int,
     snapshots: int = 1,
-    oversample: int = 1,
-    scene: str = "phase",
-    phase_range: float = np.pi,
-    min_amplitude: float = 0.5,
-    device: Options = DEFAULTS,
-    propagation: Options = DEFAULTS,
-    jitter: Options = DEFAULTS,
-    noise: Options = DEFAULTS,
     iterations: int = 25,
     weights: str = "soft",
     fraction: float = 1 / 6,
@@ -93,13 +83,12 @@ def make_system(
     widths: tuple[int, ...] = (32, 64, 128, 256),
     norm: str = "batch",
     precision: str = "tf32",
-    mesh: Mesh | None = None,
 ) -> System:
     """Builds the pure functions of one system. Nothing is allocated until `init` is called.
 
     Args:
-        size, oversample, scene, phase_range, min_amplitude, device, propagation, jitter, noise:
-            Of the camera: see `camera.make_camera`.
+        camera: That measures (`camera.make_camera`). The recovery knows its design, scenes and
+            devices.
         snapshots: L, the number of masks and shots.
         iterations: T of algorithm 1.
         weights: Weights of Gamma, with their `fraction` and `threshold` (`physics.spectral`).
@@ -113,26 +102,13 @@ def make_system(
         widths: Features of the U-Net per resolution.
         norm: Its norm layer: "batch", "group" or "none".
         precision: Arithmetic of its convolutions (`models.unet`).
-        mesh: Devices to spread the batch over; None for one device.
     """
-    channels = scene_channels(scene)
-    camera = make_camera(
-        size=size,
-        oversample=oversample,
-        scene=scene,
-        phase_range=phase_range,
-        min_amplitude=min_amplitude,
-        device=device,
-        propagation=propagation,
-        jitter=jitter,
-        noise=noise,
-        mesh=mesh,
-    )
+    size, scene = camera.size, camera.scene
 
     def build_net(rngs: nnx.Rngs) -> UNet:
         return UNet(
             in_channels=2,
-            out_channels=channels,
+            out_channels=camera.channels,
             widths=widths,
             norm=norm,
             precision=precision,
@@ -176,12 +152,12 @@ def make_system(
             optics.masks,
             transfer=optics.transfer,
             steps=consistency_steps,
-            scene=scene,
-            min_amplitude=min_amplitude,
+            scene=scene["kind"],
+            min_amplitude=scene["min_amplitude"],
         )
         return consistent, residual
 
-    estimate_batch = data_parallel(estimate_one, mesh)
+    estimate_batch = data_parallel(estimate_one, camera.mesh)
 
     def measure(
         params: Params, images: Images, key: Key, by: Perturbation | None = None

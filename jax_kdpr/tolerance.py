@@ -24,12 +24,12 @@ from absl import flags
 from jax_kdpr import cli, plots, run_folder
 from jax_kdpr.analysis import bench_errors
 from jax_kdpr.analysis.bench_errors import GRIDS, UNITS
-from jax_kdpr.config import camera_arguments, system_arguments
+from jax_kdpr.assembly import build_system
+from jax_kdpr.config import camera_arguments
 from jax_kdpr.errors import InputError
 from jax_kdpr.physics.perturbation import Perturbation
 from jax_kdpr.plots import Line
 from jax_kdpr.scoring import load_subject
-from jax_kdpr.systems import make_system
 from jax_kdpr.tables import markdown_table
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Run folder; more may follow it.")
@@ -48,27 +48,22 @@ DATA_DIR = flags.DEFINE_string("data_dir", "", "Where the data lie now, if not w
 
 def main(positional: list[str]) -> int:
     """Measures every run folder given."""
-    if not WORKDIR.value:
-        raise InputError("--workdir: at least one run folder is needed, such as runs/e2e")
-    workdirs = [Path(folder) for folder in (WORKDIR.value, *positional)]
+    workdirs = cli.run_folders(WORKDIR.value, positional)
     unknown = sorted(set(ERRORS.value) - set(GRIDS))
     if unknown:
         raise InputError(f"--errors: expected some of {', '.join(GRIDS)}, got {unknown[0]!r}")
     if not ERRORS.value and not BENCHES.value:
         raise InputError("--errors: none, and no --benches: nothing is left to measure")
     spreads = bench_errors.read_spreads(SPREAD.value)
-    output = Path(OUTPUT.value) if OUTPUT.value else workdirs[0]
-    names = [str(folder) for folder in workdirs]
-    if len(set(names)) < len(names):
-        raise InputError(f"--workdir: a run folder stands twice among {', '.join(names)}")
-    subjects = {str(folder): load_subject(folder, DATA_DIR.value) for folder in workdirs}
+    output = Path(OUTPUT.value) if OUTPUT.value else next(iter(workdirs.values()))
+    subjects = {name: load_subject(folder, DATA_DIR.value) for name, folder in workdirs.items()}
 
     results = {}
     for name, subject in subjects.items():
         print(f"{name}:", flush=True)
         measure = bench_errors.make_measure(
             # On one device, which takes any number of images.
-            subject.trained._replace(system=make_system(**system_arguments(subject.config))),
+            subject.trained._replace(system=build_system(subject.config)),
             subject.dataset.test[: IMAGES.value],
             camera=camera_arguments(subject.config),
             batch_size=min(subject.batch_size, IMAGES.value, len(subject.dataset.test)),

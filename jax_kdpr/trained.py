@@ -6,10 +6,10 @@ from typing import NamedTuple
 import jax
 from jax.sharding import Mesh
 
-from jax_kdpr import config as config_lib
+from jax_kdpr.assembly import build_system
 from jax_kdpr.checkpoint import Checkpoints
 from jax_kdpr.config import Config
-from jax_kdpr.systems import System, make_system
+from jax_kdpr.systems import System
 from jax_kdpr.types import Key, Params, PyTree, State
 
 
@@ -42,7 +42,7 @@ def load_trained(workdir: Path, config: Config, *, mesh: Mesh | None = None) -> 
     Raises:
         InputError: If the folder holds no checkpoint that can be read.
     """
-    system = make_system(**config_lib.system_arguments(config), mesh=mesh)
+    system = build_system(config, mesh=mesh)
     params, state = jax.eval_shape(system.init, run_keys(config.seed).init)
     wanted: PyTree = {"params": params, "state": state}
     if config.optim.average > 0:

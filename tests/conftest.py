@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from pathlib import Path
 
 # Tests train the same tiny systems many times over: each program is compiled once a session.
 # The processes that pytest-xdist starts inherit the folder.
@@ -18,9 +19,12 @@ import pytest
 from helpers import image_config
 from PIL import Image
 
-from jax_kdpr import checkpoint
+from jax_kdpr import checkpoint, run_folder
 from jax_kdpr.config import Regime
 from jax_kdpr.data.scenes import draw_scenes
+from jax_kdpr.export.plan import Request, plan_export
+from jax_kdpr.export.writing import export_masks
+from jax_kdpr.trained import Trained, load_trained
 from jax_kdpr.training import loop
 
 checkpoint.quiet_logs()
@@ -53,3 +57,26 @@ def teacher(image_folder, tmp_path_factory):
     config.regime = Regime.TEACHER
     loop.train(config, workdir)
     return workdir
+
+
+@pytest.fixture(scope="session")
+def trained(teacher) -> Trained:
+    """That teacher, restored."""
+    return load_trained(teacher, run_folder.read_config(teacher))
+
+
+@pytest.fixture(scope="session")
+def phases(trained) -> np.ndarray:
+    """Its masks."""
+    return np.asarray(trained.variables[0]["phases"])
+
+
+@pytest.fixture
+def export(teacher, trained, phases, tmp_path):
+    """export(format, **options) -> files of the teacher's three masks."""
+
+    def write(format="slm", output=tmp_path, **options) -> list[Path]:
+        plan = plan_export(Request(format, **options), run_folder.read_config(teacher))
+        return export_masks(plan, phases, trained, workdir=teacher, output=output)
+
+    return write

@@ -1,103 +1,21 @@
 """Bad input, as a user meets it: one line on stderr, exit code 2, and nothing on disk changed."""
 
-import hashlib
-import json
-import os
 import shutil
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
+from places import Outcome, Place, files, trained_place
 
-from jax_kdpr import run_folder
 from jax_kdpr.data import fashion_mnist
-from jax_kdpr.data.sources import DATA_DIR_VARIABLE
 
 TRAIN_FILE, TEST_FILE = fashion_mnist.FILES
-
-CONFIG = """
-from jax_kdpr.config import Config, Regime, Source
-
-def get_config():
-    config = Config()
-    config.regime = Regime.TEACHER
-    config.data.source = Source.IMAGES
-    config.data.dir = {stack!r}
-    config.data.size = 16
-    config.data.validation_fraction = config.data.test_fraction = 0.25
-    config.spectral.iterations = 2
-    config.net.widths = (8, 16)
-    config.train.epochs = 2
-    config.train.batch_size = config.train.eval_batch_size = 16
-    {line}
-    return config
-"""
-
-
-class Outcome(NamedTuple):
-    code: int
-    output: str
-    errors: list[str]
-
-
-class Place:
-    """A folder to run commands in, with a config file and a stack of 128 images."""
-
-    def __init__(self, folder: Path, cache: Path):
-        self.folder, self.cache = folder, cache
-        folder.mkdir(exist_ok=True)
-        self.stack = folder / "stack.npy"
-        rng = np.random.default_rng(0)
-        np.save(self.stack, rng.integers(0, 256, (128, 16, 16), np.uint8))
-        self.config()
-
-    def config(self, line: str = "pass", name: str = "tiny.py") -> None:
-        (self.folder / name).write_text(CONFIG.format(stack=str(self.stack), line=line))
-
-    def run(self, command: str, *arguments: str) -> Outcome:
-        # The four devices of conftest.py are for tests in this process; compiled programs are kept.
-        environment = {
-            name: value
-            for name, value in os.environ.items()
-            if name not in (DATA_DIR_VARIABLE, "XLA_FLAGS")
-        }
-        environment |= {"JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": str(self.cache)}
-        environment |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-        done = subprocess.run(
-            [sys.executable, "-m", f"jax_kdpr.{command}", *arguments],
-            cwd=self.folder,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        return Outcome(done.returncode, done.stdout, done.stderr.strip().splitlines())
-
-    def train(self, *options: str, workdir: str = "run") -> Outcome:
-        return self.run("train", "--config", "tiny.py", "--workdir", workdir, *options)
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Place:
-    """A place whose folder `run` holds a teacher that was trained for two epochs."""
-    folder = tmp_path_factory.mktemp("trained")
-    place = Place(folder / "place", folder / "cache")
-    outcome = place.train()
-    assert outcome.code == 0, outcome
-    return place
-
-
-def files(folder: Path) -> dict[str, str]:
-    """Returns {path: digest} of everything below a folder."""
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.suffix != ".pyc"
-    }
+    return trained_place(tmp_path_factory.mktemp("trained"))
 
 
 # Each row: what is prepared in a place, the command, and what its one line must say.
@@ -280,10 +198,10 @@ RUN_ROWS = {
 }
 
 
-def run_row(row, folder: Path, cache: Path, run: Path | None) -> tuple[Outcome, bool]:
+def run_row(row, folder: Path, run: Path | None) -> tuple[Outcome, bool]:
     """Runs one row in a place of its own; returns (outcome, nothing on disk was changed)."""
     prepare, command, _ = row
-    place = Place(folder, cache)
+    place = Place(folder)
     if run:
         shutil.copytree(run, folder / "run")
     prepare(place)
@@ -296,7 +214,7 @@ def run_rows(rows, folder: Path, run: Path | None):
     """Runs rows two at a time."""
     with ThreadPoolExecutor(2) as pool:
         futures = {
-            name: pool.submit(run_row, row, folder / str(i), folder / "cache", run)
+            name: pool.submit(run_row, row, folder / str(i), run)
             for i, (name, row) in enumerate(rows.items())
         }
         return {name: future.result() for name, future in futures.items()}
@@ -336,91 +254,3 @@ def test_bad_input(outcomes, name):
 @pytest.mark.parametrize("name", RUN_ROWS)
 def test_bad_input_beside_a_run(run_outcomes, name):
     check_row(*run_outcomes[name], RUN_ROWS[name][2])
-
-
-# Damaged checkpoints. The run has one after each epoch, at steps 4 and 8.
-
-
-@pytest.fixture
-def copied(trained, tmp_path) -> Place:
-    place = Place(tmp_path / "place", trained.cache)
-    shutil.copytree(trained.folder / "run", place.folder / "run")
-    # The same data at the same path, so that the config file is the same one.
-    shutil.copy(trained.folder / "tiny.py", place.folder / "tiny.py")
-    return place
-
-
-def truncate(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def flip(path: Path) -> None:
-    damaged = bytearray(path.read_bytes())
-    damaged[len(damaged) // 2] ^= 0xFF
-    path.write_bytes(damaged)
-
-
-def array_file(run: Path, step: int) -> Path:
-    """Returns the largest file of a checkpoint: its arrays."""
-    paths = (run / "checkpoints" / str(step)).rglob("*")
-    return max(paths, key=lambda path: path.stat().st_size if path.is_file() else 0)
-
-
-def validation_rows(run: Path) -> list[dict]:
-    rows = run_folder.read_metrics(run)
-    return [{k: v for k, v in row.items() if not k.endswith("seconds")} for row in rows]
-
-
-def test_training_falls_back_to_the_checkpoint_before(trained, copied):
-    run = copied.folder / "run"
-    truncate(array_file(run, 8))
-    outcome = copied.train()
-    assert outcome.code == 0, outcome
-    warnings = [line for line in outcome.errors if line.startswith("warning: ")]
-    assert len(warnings) == 1
-    assert "checkpoint 8" in warnings[0] and "falling back" in warnings[0]
-    assert not [line for line in outcome.errors if "error" in line or "Traceback" in line]
-    assert "at step 4 of 8" in outcome.output
-    assert validation_rows(run) == validation_rows(trained.folder / "run")
-    assert {path.name for path in (run / "checkpoints").iterdir()} == {"4", "8"}
-
-
-def test_a_damaged_score_does_not_stop_the_run(trained, copied):
-    run = copied.folder / "run"
-    truncate(run / "checkpoints" / "8" / "metrics" / "metrics")
-    outcome = copied.train()
-    assert outcome.code == 0, outcome
-    assert any(line.startswith("warning: ") and "8" in line for line in outcome.errors)
-    assert validation_rows(run) == validation_rows(trained.folder / "run")
-
-
-def test_no_readable_checkpoint_is_one_line_and_starts_nothing_over(copied):
-    run = copied.folder / "run"
-    for step in (4, 8):
-        truncate(array_file(run, step))
-    before = files(run)
-    outcome = copied.train()
-    assert outcome.code == 2, outcome
-    errors = [line for line in outcome.errors if not line.startswith("warning: ")]
-    assert len(errors) == 1, errors
-    assert errors[0].startswith("error: ") and "checkpoints" in errors[0]
-    # Neither the checkpoints nor the metrics: or the same command would train from scratch.
-    assert {**files(run), "run.json": ""} == {**before, "run.json": ""}
-
-
-@pytest.mark.parametrize("place_of_damage", ["arrays", "score"])
-def test_evaluation_falls_back_from_a_damaged_best(copied, place_of_damage):
-    run = copied.folder / "run"
-    scores = {row["step"]: row["validation_psnr"] for row in run_folder.read_metrics(run)}
-    best = max(scores, key=scores.get)
-    score_file = run / "checkpoints" / str(best) / "metrics" / "metrics"
-    flip(array_file(run, best) if place_of_damage == "arrays" else score_file)
-    before = files(run)
-    outcome = copied.run("evaluate", "--workdir", "run")
-    assert outcome.code == 0, outcome
-    warnings = [line for line in outcome.errors if line.startswith("warning: ")]
-    if place_of_damage == "arrays":
-        assert len(warnings) == 1 and f"checkpoint {best}" in warnings[0]
-        used = json.loads((run / "metrics.json").read_text())["checkpoint_step"]
-        assert used == ({4, 8} - {best}).pop()
-    assert before.items() <= files(run).items()  # an evaluation only adds files

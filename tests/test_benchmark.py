@@ -200,6 +200,7 @@ def test_pytorch_steps_descend_the_same_loss():
     import torch
 
     from jax_kdpr.bench import torch_twin
+    from jax_kdpr.camera import make_camera
     from jax_kdpr.systems import make_system
     from jax_kdpr.training.state import init_train_state, make_optimizer
     from jax_kdpr.training.steps import Epoch, LossWeights, compile_steps, make_train_step
@@ -207,7 +208,8 @@ def test_pytorch_steps_descend_the_same_loss():
 
     size, widths, parts = 16, (8, 16), ("phases", "filter", "net")
     student, teacher = (
-        make_system(size=size, widths=widths, iterations=5, snapshots=k) for k in (1, 2)
+        make_system(make_camera(size=size), widths=widths, iterations=5, snapshots=k)
+        for k in (1, 2)
     )
     variables, guide = (s.init(jax.random.key(i)) for i, s in enumerate((student, teacher)))
     images = np.random.default_rng(0).random((4, size, size, 1), np.float32)

@@ -12,6 +12,7 @@ from helpers import rejection
 
 from jax_kdpr import config as config_lib
 from jax_kdpr import config_rules
+from jax_kdpr.camera import SCENE, make_camera
 from jax_kdpr.config import Config, Inputs, Norm, Regime, Schedule, Source, Weights
 from jax_kdpr.data import sources
 from jax_kdpr.studies import declaration
@@ -267,8 +268,11 @@ def test_from_dict_rejects_an_unknown_field():
 
 
 def test_arguments_are_those_of_the_functions_they_are_for():
-    system = set(inspect.signature(make_system).parameters) - {"mesh"}
-    assert set(config_lib.system_arguments(Config())) == system
+    recovery = set(inspect.signature(make_system).parameters) - {"camera"}
+    assert set(config_lib.recovery_arguments(Config())) == recovery
+    camera = set(inspect.signature(make_camera).parameters) - {"mesh"}
+    assert set(config_lib.camera_arguments(Config())) == camera
+    assert set(config_lib.camera_arguments(Config())["scene"]) == set(SCENE)
     data = set(inspect.signature(sources.load).parameters)
     assert set(config_lib.data_arguments(Config())) == data
 
@@ -277,8 +281,8 @@ def test_arguments_carry_the_values():
     config = changed(
         Config(), data__size=48, masks__snapshots=3, spectral__iterations=7, net__widths=(8, 16)
     )
-    arguments = config_lib.system_arguments(config)
-    assert arguments["size"] == 48
+    assert config_lib.camera_arguments(config)["size"] == 48
+    arguments = config_lib.recovery_arguments(config)
     assert arguments["snapshots"] == 3
     assert arguments["iterations"] == 7
     assert arguments["widths"] == (8, 16)

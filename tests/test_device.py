@@ -7,11 +7,10 @@ import pytest
 from helpers import tiny_config
 from scipy.ndimage import gaussian_filter
 
-from jax_kdpr import config as config_lib
+from jax_kdpr.assembly import build_system
 from jax_kdpr.camera import make_camera
 from jax_kdpr.physics.cdp import mask_transmittance, measure_intensity
 from jax_kdpr.physics.device import device_masks, nearest_level, written_phases
-from jax_kdpr.systems import make_system
 
 TURN = 2 * np.pi
 SLM = (0.1, 0.9, 0.4, 2.0, 3.1, 2.6, 4.4)  # radians: neither monotone nor a whole turn
@@ -134,7 +133,7 @@ def test_camera_measures_through_the_device_and_recovery_knows_it():
 
 def test_training_reaches_phases_behind_a_coarse_device():
     config = tiny_config(device__levels=4, device__superpixel=2, device__crosstalk=0.2)
-    system = make_system(**config_lib.system_arguments(config))
+    system = build_system(config)
     params, state = system.init(jax.random.key(0))
     images = jnp.asarray(np.random.default_rng(3).uniform(size=(2, 16, 16, 1)), jnp.float32)
 

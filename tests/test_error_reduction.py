@@ -6,6 +6,7 @@ import numpy as np
 import oracles
 import pytest
 
+from jax_kdpr.camera import make_camera
 from jax_kdpr.physics.cdp import measure_intensity
 from jax_kdpr.physics.error_reduction import error_reduction, object_constraint
 from jax_kdpr.systems import make_system
@@ -141,7 +142,9 @@ def test_a_system_takes_its_steps_between_estimate_and_network():
     images = jnp.asarray(RNG.uniform(size=(4, 16, 16, 1)), jnp.float32)
     distances = []
     for steps in (0, 10):
-        system = make_system(size=16, widths=(8, 16), iterations=5, consistency_steps=steps)
+        system = make_system(
+            make_camera(size=16), widths=(8, 16), iterations=5, consistency_steps=steps
+        )
         params, state = system.init(jax.random.key(0))
         output, _ = jax.jit(system.apply)(params, state, images, jax.random.key(1))
         again = jax.vmap(lambda z, p=params: measure_intensity(z, p["phases"]))(output.estimate)

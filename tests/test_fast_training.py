@@ -7,6 +7,7 @@ import pytest
 from helpers import rejection, student_config, tiny_config
 
 from jax_kdpr import run_folder, runtime
+from jax_kdpr.camera import make_camera
 from jax_kdpr.checkpoint import Checkpoints
 from jax_kdpr.config import Precision, Regime, TargetMode, TargetType, members
 from jax_kdpr.config_rules import validate
@@ -257,7 +258,7 @@ def test_bfloat16_network_keeps_weights_physics_and_outputs_in_float32(tmp_path)
 
 def test_unknown_precision_is_refused():
     with pytest.raises(ValueError, match="precision: expected float32, tf32 or bfloat16"):
-        make_system(size=16, widths=(8, 16), precision="float16")
+        make_system(make_camera(size=16), widths=(8, 16), precision="float16")
 
 
 # What the machine decides

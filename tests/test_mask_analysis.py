@@ -11,28 +11,35 @@ import pytest
 
 from jax_kdpr.analysis import masks as mask_analysis
 from jax_kdpr.analysis.mask_report import report
-from jax_kdpr.analysis.masks import Design
-from jax_kdpr.camera import Optics
+from jax_kdpr.analysis.masks import Design, make_design
+from jax_kdpr.camera import SCENE, Optics
 from jax_kdpr.data.prior import fit_prior
 from jax_kdpr.physics import information
 
 SIZE = 12
-SCENE = {"kind": "phase", "phase_range": np.pi, "min_amplitude": 0.5}
 RNG = np.random.default_rng(0)
 TRAIN = oracles.smooth_images(RNG, 400, SIZE, SIZE, 2.0)
 IMAGES = oracles.smooth_images(RNG, 3, SIZE, SIZE, 2.0)[..., None]
 PRIOR = fit_prior(TRAIN)
 
 
+def design_of(phases: np.ndarray, oversample: int = 1, kind: str = "phase") -> Design:
+    scene = {**SCENE, "kind": kind}
+    return make_design(Optics(jnp.asarray(phases)), oversample=oversample, scene=scene)
+
+
+def random_phases(k: int) -> np.ndarray:
+    return np.random.default_rng(5).uniform(0, 2 * np.pi, (k, SIZE, SIZE))
+
+
 def random_design(k: int, oversample: int = 1) -> Design:
-    phases = np.random.default_rng(5).uniform(0, 2 * np.pi, (k, SIZE, SIZE))
-    return Design(Optics(jnp.asarray(phases)), oversample)
+    return design_of(random_phases(k), oversample)
 
 
 def judged(design: Design) -> dict:
     images = jnp.asarray(IMAGES)
     unit = mask_analysis.own_distance(PRIOR, images)
-    return mask_analysis.false_objects(design, images, scene=SCENE, prior=PRIOR, unit=unit)
+    return mask_analysis.false_objects(design, images, prior=PRIOR, unit=unit)
 
 
 @pytest.mark.usefixtures("x64")
@@ -48,7 +55,7 @@ def test_one_shot_through_a_random_mask_has_false_objects_far_from_the_training_
 @pytest.mark.usefixtures("x64")
 def test_a_flat_mask_has_shifts_that_look_like_training_images():
     """The images are periodic along both axes but for blur at the edges of one."""
-    flat = Design(Optics(jnp.zeros((1, SIZE, SIZE))), 1)
+    flat = design_of(np.zeros((1, SIZE, SIZE)))
     assert judged(flat)["worst shift"]["prior_distance"] < 2
     assert judged(random_design(1))["worst shift"]["prior_distance"] > 3
 
@@ -65,11 +72,11 @@ def test_more_shots_and_padding_leave_no_shift_that_fits():
 @pytest.mark.usefixtures("x64")
 def test_psnr_and_distance_are_those_of_the_images():
     """The twin behind a flat mask: e^{-j pi img(-r)}, read at the phase nearest to the truth."""
-    flat = Design(Optics(jnp.zeros((1, SIZE, SIZE))), 1)
+    flat = design_of(np.zeros((1, SIZE, SIZE)))
     image = IMAGES[0, ..., 0]
-    found = mask_analysis.false_objects(
-        flat, jnp.asarray(IMAGES[:1]), scene=SCENE, prior=PRIOR, unit=1.0
-    )["twin"]
+    found = mask_analysis.false_objects(flat, jnp.asarray(IMAGES[:1]), prior=PRIOR, unit=1.0)[
+        "twin"
+    ]
     twin = np.exp(-1j * np.pi * np.roll(image[::-1, ::-1], (1, 1), (0, 1)))
 
     def read(field):
@@ -90,7 +97,6 @@ def all_bounds(design: Design, read_noise: float = 0.0) -> list[dict]:
         mask_analysis.bounds(
             design,
             jnp.asarray(IMAGES),
-            scene=SCENE,
             prior=PRIOR,
             photons=(1e3, 1e5),
             read_noise=read_noise,
@@ -121,9 +127,9 @@ def test_bounds_follow_from_the_light():
 @pytest.mark.usefixtures("x64")
 def test_large_scenes_get_the_same_numbers_without_matrices(monkeypatch):
     design, images = random_design(4), jnp.asarray(IMAGES)
-    dense = mask_analysis.conditioning(design, images, scene=SCENE), all_bounds(design)
+    dense = mask_analysis.conditioning(design, images), all_bounds(design)
     monkeypatch.setattr(information, "DENSE", 10)
-    probed = mask_analysis.conditioning(design, images, scene=SCENE), all_bounds(design)
+    probed = mask_analysis.conditioning(design, images), all_bounds(design)
     assert "spectrum" in dense[0] and "spectrum" not in probed[0]
     np.testing.assert_allclose(probed[0]["largest"], dense[0]["largest"], rtol=1e-3)
     np.testing.assert_allclose(probed[0]["smallest"], dense[0]["smallest"], rtol=2e-2)
@@ -138,19 +144,15 @@ def test_large_scenes_get_the_same_numbers_without_matrices(monkeypatch):
 @pytest.mark.usefixtures("x64")
 def test_a_report_says_what_one_shot_of_a_complex_object_cannot_hold():
     """144 equations for 288 unknowns, the global phase among them."""
-    design, scene = random_design(1), {**SCENE, "kind": "complex"}
+    design = design_of(random_phases(1), kind="complex")
     images = jnp.asarray(np.concatenate([IMAGES, IMAGES[::-1]], axis=-1))
-    jacobian = mask_analysis.conditioning(design, images, scene=scene)
+    jacobian = mask_analysis.conditioning(design, images)
     assert jacobian["null"] == 143 and jacobian["condition"] == np.inf
-    bounds = mask_analysis.bounds(
-        design, images, scene=scene, prior=PRIOR, photons=(1e4,), read_noise=0.0
-    )
+    bounds = mask_analysis.bounds(design, images, prior=PRIOR, photons=(1e4,), read_noise=0.0)
     found = {
         "snapshots": 1,
         "oversample": 1,
-        "false_objects": mask_analysis.false_objects(
-            design, images, scene=scene, prior=PRIOR, unit=1.0
-        ),
+        "false_objects": mask_analysis.false_objects(design, images, prior=PRIOR, unit=1.0),
         "jacobian": jacobian,
         "bounds": list(bounds),
     }

@@ -1,62 +1,22 @@
-"""Masks of a trained run as files, and what their verification finds in files that are wrong."""
+"""Masks of a trained run as files: what may be asked for, what they hold, what is said of them."""
 
 import json
 import math
-import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from helpers import image_config, rejection
+from helpers import rejection
+from mask_exports import PANEL, SIZE, lands, tiny
 from PIL import Image
 
-from jax_kdpr import evaluation, run_folder, scoring
-from jax_kdpr.config import Config, PropagationKind, Regime, scene_arguments, system_arguments
+from jax_kdpr.config import PropagationKind
 from jax_kdpr.export.files import circle_distance, read_mask_file
 from jax_kdpr.export.plan import Request, plan_export
-from jax_kdpr.export.verification import explain, find_mistake, verify_files
 from jax_kdpr.export.writing import export_masks, sentences
 from jax_kdpr.lookup import device_table, read_table
 from jax_kdpr.physics.device import written_phases
 from jax_kdpr.physics.masks import init_phases
-from jax_kdpr.systems import make_system
-from jax_kdpr.trained import Trained, load_trained, run_keys
-from jax_kdpr.training import loop
-
-SIZE = 16
-PANEL = (40, 60)
-
-
-@pytest.fixture(scope="module")
-def trained(teacher) -> Trained:
-    return load_trained(teacher, run_folder.read_config(teacher))
-
-
-@pytest.fixture(scope="module")
-def phases(trained) -> np.ndarray:
-    return np.asarray(trained.variables[0]["phases"])
-
-
-@pytest.fixture
-def export(teacher, trained, phases, tmp_path):
-    """export(format, **options) -> files of the teacher's three masks."""
-
-    def write(format="slm", output=tmp_path, **options) -> list[Path]:
-        plan = plan_export(Request(format, **options), run_folder.read_config(teacher))
-        return export_masks(plan, phases, trained, workdir=teacher, output=output)
-
-    return write
-
-
-def tiny(**device) -> Config:
-    config = Config()
-    config.data.size = SIZE
-    for name, value in device.items():
-        setattr(config.device, name, value)
-    return config
 
 
 def refusal(format="slm", config=None, **options) -> str:
@@ -215,22 +175,6 @@ def test_a_relief_reports_feature_and_step(export):
     assert relief["smallest_feature_m"] == relief["smallest_feature_pixels"] * 10e-6
 
 
-def shown_by(config: Config) -> tuple[Trained, np.ndarray]:
-    """A system that was not trained at all, and what its device shows."""
-    system = make_system(**system_arguments(config))
-    start = init_phases(
-        jax.random.key(0), snapshots=1, height=config.data.size, width=config.data.size
-    )
-    return Trained(system, ({}, {}), "digest", 0), np.asarray(system.camera.written(start))
-
-
-def lands(config: Config, output: Path, **options) -> tuple[Path, np.ndarray]:
-    trained, wanted = shown_by(config)
-    plan = plan_export(Request(**{"format": "slm", **options}), config)
-    (path,) = export_masks(plan, wanted, trained, workdir=output / "run", output=output)
-    return path, wanted
-
-
 @pytest.mark.parametrize("sign", ["conjugate", "direct"])
 def test_levels_of_the_run_are_landed_on_exactly(tmp_path, sign):
     path, wanted = lands(tiny(levels=16), tmp_path, sign=sign)
@@ -291,194 +235,3 @@ def test_files_of_others_stay(export, trained, phases, tmp_path):
     arguments["output"] = path / "below"
     assert "no folder" in rejection(export_masks, plan, phases, other, **arguments)
     assert [file.name for file in tmp_path.iterdir()] == ["phases.npy"]
-
-
-# Verification.
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"format": "slm", "panel": PANEL, "magnify": 2, "rotate": 270, "flip_horizontal": True},
-        {"format": "slm", "panel": PANEL, "tile": True, "sign": "direct", "falling": True},
-        {"format": "height", "wavelength": 6e-7, "index": 1.5},
-        {"format": "csv"},
-    ],
-)
-def test_a_good_file_loses_next_to_nothing(export, teacher, options):
-    verdict = verify_files(teacher, export(**options))
-    assert abs(verdict.loss) < 0.05
-    assert verdict.found == pytest.approx(verdict.trained - verdict.loss, abs=1e-4)
-    assert verdict.mistake == "" and verdict.notes == []
-
-
-def test_psnr_of_the_trained_masks_is_that_of_the_evaluation(export, teacher, trained):
-    config, dataset, subject, batch_size, mesh = scoring.load_subject(teacher)
-    scores = evaluation.score_test_images(
-        subject,
-        dataset,
-        size=SIZE,
-        scene=scene_arguments(config),
-        batch_size=batch_size,
-        key=run_keys(config.seed).evaluation,
-        mesh=mesh,
-    )
-    verdict = verify_files(teacher, export("npy", stack=True))
-    wanted = evaluation.summarise(scores[evaluation.RECOVERED])
-    assert verdict.images == wanted.images == len(dataset.test)
-    assert verdict.trained == pytest.approx(wanted.psnr, abs=1e-3)
-
-
-def edited(path: Path, change) -> Path:
-    """Applies change(levels) -> levels to a panel file; its sidecar stays."""
-    with Image.open(path) as opened:
-        levels = np.asarray(opened).copy()
-    Image.fromarray(change(levels).astype(np.uint8)).save(path)
-    return path
-
-
-MISTAKES = {
-    "of the wrong sign": lambda levels: -levels.astype(int) % 256,
-    "flipped vertically": lambda levels: levels[::-1],
-    "flipped horizontally": lambda levels: levels[:, ::-1],
-    "transposed": lambda levels: levels.T,
-    "turned by 180 degrees": lambda levels: levels[::-1, ::-1],
-    "turned by 90 degrees counter-clockwise": np.rot90,
-    "of the wrong sign and flipped vertically": lambda levels: (-levels.astype(int) % 256)[::-1],
-    "moved by 2 rows and -1 columns": lambda levels: np.roll(levels, (2, -1), axis=(0, 1)),
-    # Written for a panel that has 2 pi at level 200.
-    "0.78 times what they should be (gray level at 2 pi": lambda levels: (
-        levels.astype(int) * 200 / 256
-    ),
-}
-
-
-@pytest.mark.parametrize("mistake", MISTAKES)
-def test_mistakes_are_found_and_named(export, teacher, mistake):
-    paths = [edited(path, MISTAKES[mistake]) for path in export()]
-    # A run as short as this one may lose little: it looks for the mistake all the same.
-    verdict = verify_files(teacher, paths, max_loss=-math.inf)
-    assert verdict.found != verdict.trained
-    assert verdict.mistake.startswith(mistake), verdict
-    assert abs(verdict.mended - verdict.trained) < 0.1
-    assert all("changed after its export" in note for note in verdict.notes)
-    assert f"{verdict.mended:.2f} dB" in explain(verdict)
-
-
-def test_one_file_of_three_is_judged_alone(export, teacher):
-    path = edited(export()[1], lambda levels: levels[::-1])
-    verdict = verify_files(teacher, [path], max_loss=-math.inf)
-    assert verdict.mistake == "flipped vertically"
-    assert abs(verdict.mended - verdict.trained) < 0.05
-
-
-def test_another_mask_is_no_mistake_of_this_one(phases):
-    other = np.random.default_rng(5).uniform(0, 2 * np.pi, phases.shape)
-    mistake, left = find_mistake(other, phases.astype(float))
-    assert mistake == ""
-    np.testing.assert_array_equal(left, other)
-
-
-def test_files_that_do_not_belong_to_the_run_are_refused(export, teacher, tmp_path):
-    config = tiny()
-    config.data.size = 32
-    path, _ = lands(config, tmp_path / "larger")
-    assert "16x16" in rejection(verify_files, teacher, [path])
-    first, second, _ = export()
-    assert "mask 0" in rejection(verify_files, teacher, [first, first])
-    sidecar = json.loads(second.with_suffix(".json").read_text())
-    second.with_suffix(".json").write_text(json.dumps(sidecar | {"masks_in_file": [3]}))
-    assert "holds mask 3" in rejection(verify_files, teacher, [second])
-    Image.fromarray(np.zeros((15, 16), np.uint8)).save(first)
-    message = rejection(verify_files, teacher, [first])
-    assert "16x16 pixels" in message and "15x16" in message
-
-
-def test_what_is_right_has_no_mistake(phases):
-    exact = phases.astype(float)
-    assert find_mistake(exact + 1.0, exact)[0] == ""  # a constant phase is in no intensity
-
-
-def test_a_file_of_another_checkpoint_is_noted(export, teacher):
-    (path,) = export("npy", stack=True)
-    sidecar = json.loads(path.with_suffix(".json").read_text())
-    sidecar["run"]["checkpoint_digest"] = "another"
-    path.with_suffix(".json").write_text(json.dumps(sidecar))
-    (note,) = verify_files(teacher, [path]).notes
-    assert "another checkpoint" in note
-
-
-def test_too_few_levels_are_said_to_be_the_cause(export, teacher):
-    paths = export("height", wavelength=6e-7, index=1.5, levels=4)
-    verdict = verify_files(teacher, paths, max_loss=-math.inf)
-    assert verdict.mistake == ""
-    assert math.pi / 4 - 0.02 < verdict.rounding <= math.pi / 4 + 1e-5
-    assert "up to 0.79 rad off" in explain(verdict) or "up to 0.78 rad off" in explain(verdict)
-    assert "another look-up table" in explain(verdict._replace(rounding=0.01))
-
-
-@pytest.mark.slow
-def test_crosstalk_of_the_run_acts_on_what_the_file_holds(image_folder, tmp_path):
-    config = image_config(
-        image_folder, device__levels=8, device__superpixel=2, device__crosstalk=0.5
-    )
-    config.regime, config.train.epochs = Regime.E2E, 1
-    loop.train(config, tmp_path / "run")
-    trained = load_trained(tmp_path / "run", config)
-    wanted = np.asarray(trained.system.camera.written(trained.variables[0]["phases"]))
-    plan = plan_export(Request("slm", magnify=2), config)
-    paths = export_masks(plan, wanted, trained, workdir=tmp_path / "run", output=tmp_path / "out")
-    assert abs(verify_files(tmp_path / "run", paths).loss) < 1e-3
-
-
-# The command.
-
-
-def command(*arguments: str):
-    return subprocess.run(
-        [sys.executable, "-m", "jax_kdpr.export_mask", *arguments], capture_output=True, text=True
-    )
-
-
-@pytest.mark.slow
-def test_export_and_verification_as_a_user_runs_them(teacher, tmp_path):
-    run = tmp_path / "run"
-    shutil.copytree(teacher, run)
-    slm = ("--workdir", str(run), "--format", "slm", "--panel", "40x60", "--verify")
-    done = command(*slm)
-    assert done.returncode == 0, done.stderr
-    assert "loss" in done.stdout and "No correction included" in done.stdout
-    files = sorted((run / "export").iterdir())
-    assert [file.name for file in files] == [
-        f"slm-{k}.{suffix}" for k in range(3) for suffix in ("json", "png")
-    ]
-    for path in files[1::2]:
-        edited(path, lambda levels: levels[::-1])
-    verify = ("--workdir", str(run), "--verify_file", *map(str, files[1::2]))
-    done = command(*verify)
-    assert done.returncode == 1, done.stdout
-    last = done.stderr.strip().splitlines()[-1]
-    assert "flipped vertically" in last and "verification failed" in last
-    assert command(*verify, "--max_loss", "100").returncode == 0
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        (("--format", "gds"), "--format"),
-        ((), "--format"),
-        (("--format", "slm", "--panel", "1080"), "HEIGHTxWIDTH"),
-        (("--format", "slm", "--images", "5"), "--verify"),
-        (("--format", "height", "--index", "1.5"), "--wavelength"),
-        (("--verify_file", "none.png", "--sign", "direct"), "--sign"),
-        (("--verify_file", "none.png"), "none.json"),
-    ],
-)
-def test_bad_command_lines_are_one_line(teacher, arguments, says):
-    before = sorted(teacher.rglob("*"))
-    done = command("--workdir", str(teacher), *arguments)
-    assert done.returncode == 2
-    (line,) = done.stderr.strip().splitlines()
-    assert line.startswith("error: ") and says in line
-    assert sorted(teacher.rglob("*")) == before

@@ -57,7 +57,7 @@ def images(run):
 
 @pytest.fixture(scope="module")
 def recover(run):
-    return make_recover(run.trained, scene=run.scene, oversample=1)
+    return make_recover(run.trained)
 
 
 @pytest.fixture(scope="module")
@@ -66,8 +66,6 @@ def simulated(run, recover):
         run.trained,
         recover,
         load_data(run, "").validation,
-        size=16,
-        scene=run.scene,
         noise_sigma=0.0,
         batch_size=BATCH,
         key=jax.random.key(0),

@@ -108,9 +108,7 @@ def test_from_the_network_its_global_phase_stays(subject, truth):
     plan = Plan(("error_reduction",), count=IMAGES, steps=2, start="network", constraint="phase")
     report = solving.solve_images(subject, plan, samples=1)
     assert list(report.answers) == ["error_reduction", "network"]
-    refine = evaluation.make_refine(
-        subject.trained.system.camera, 2, scene={"kind": "phase", "min_amplitude": 0.5}, mesh=None
-    )
+    refine = evaluation.make_refine(subject.trained.system.camera, 2)
     expected = refine(subject.trained.variables, truth[1])
     np.testing.assert_allclose(report.answers["error_reduction"].solved.image, expected, atol=1e-3)
 

@@ -13,10 +13,10 @@ from scipy import stats
 
 from jax_kdpr import run_folder
 from jax_kdpr.analysis import bench_errors
-from jax_kdpr.config import camera_arguments, system_arguments
+from jax_kdpr.assembly import build_system
+from jax_kdpr.config import camera_arguments
 from jax_kdpr.physics.perturbation import CAREFUL, Perturbation
 from jax_kdpr.scoring import load_subject
-from jax_kdpr.systems import make_system
 
 KEY = jax.random.key(0)
 
@@ -25,7 +25,7 @@ KEY = jax.random.key(0)
 def measured(teacher):
     """A trained run, its test images, and measure(by, photons, key) of them."""
     subject = load_subject(teacher)
-    system = make_system(**system_arguments(subject.config))
+    system = build_system(subject.config)
     trained = subject.trained._replace(system=system)
     images = subject.dataset.test[:6]
     camera = camera_arguments(subject.config)

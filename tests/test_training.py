@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from helpers import assert_equal_trees
 
+from jax_kdpr.camera import make_camera
 from jax_kdpr.config import Regime
 from jax_kdpr.data.batches import over_batches
 from jax_kdpr.data.scenes import draw_scenes
@@ -15,7 +16,7 @@ from jax_kdpr.training.state import init_train_state, make_optimizer
 from jax_kdpr.training.steps import Epoch, LossWeights, compile_steps, make_train_step
 from jax_kdpr.training.targets import make_teach, make_views
 
-SYSTEM = {"size": 16, "widths": (8, 16), "iterations": 5}
+SYSTEM = {"widths": (8, 16), "iterations": 5}
 ALL_PARTS = ("phases", "filter", "net")
 
 
@@ -25,7 +26,7 @@ def arrays(tree):
 
 def trainer(regime=Regime.E2E, *, teacher=None, weights=None, mesh=None, snapshots=1, average=0.0):
     """Returns (step(train_state) on a fixed set of images, initial train state)."""
-    system = make_system(**SYSTEM, snapshots=snapshots, mesh=mesh)
+    system = make_system(make_camera(size=16, mesh=mesh), **SYSTEM, snapshots=snapshots)
     optimizer = make_optimizer(
         mask_lr=2e-2, filter_lr=1e-3, net_lr=2e-3, schedule="constant", total_steps=100
     )
@@ -142,7 +143,7 @@ def test_first_mask_step_is_the_mask_learning_rate():
 
 
 def test_teacher_is_bit_identical_after_training_and_guides():
-    teacher_system = make_system(**SYSTEM, snapshots=3)
+    teacher_system = make_system(make_camera(size=16), **SYSTEM, snapshots=3)
     variables = teacher_system.init(jax.random.key(9))
     before = jax.tree.map(np.array, variables)
     weights = LossWeights(alpha=0.5, rho=0.0, beta=0.3, sigma=0.2)
@@ -158,7 +159,7 @@ def test_teacher_is_bit_identical_after_training_and_guides():
 
 def test_distillation_losses_vanish_when_the_student_is_the_teacher():
     """Same masks, same network, running statistics on both sides: nothing is left to learn from."""
-    system = make_system(**SYSTEM, norm="none")
+    system = make_system(make_camera(size=16), **SYSTEM, norm="none")
     params, state = system.init(jax.random.key(3))
     optimizer = make_optimizer(
         mask_lr=1e-3, filter_lr=1e-3, net_lr=1e-3, schedule="constant", total_steps=1

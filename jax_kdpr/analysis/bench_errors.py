@@ -20,7 +20,6 @@ from jax_kdpr.errors import InputError
 from jax_kdpr.physics import perturbation
 from jax_kdpr.physics.noise import add_noise
 from jax_kdpr.physics.perturbation import CAREFUL, SPREADS, Perturbation
-from jax_kdpr.physics.scenes import scene_channels
 from jax_kdpr.trained import Trained
 from jax_kdpr.types import Key, RawImages, Scalar
 
@@ -102,12 +101,11 @@ def make_measure(
     own = {"kind": "none", **camera["noise"]}
     counted = own | {"kind": own["kind"] if own["kind"] == "camera" else "poisson"}
     quiet = make_camera(**{**camera, "noise": {}, "jitter": {}})
-    size, channels = camera["size"], scene_channels(camera["scene"])
 
     def make_step(noise: Mapping[str, Any]):
         @jax.jit
         def step(variables, images, by: Perturbation, photons: Scalar, indices, key: Key):
-            batch = take_batch(images, indices, size=size, channels=channels)
+            batch = take_batch(images, indices, size=quiet.size, channels=quiet.channels)
             clean = quiet.measure(variables[0]["phases"], batch, key, by)
             keys = jax.random.split(key, len(indices))
             options = noise if noise is own else {**noise, "photons": photons}

@@ -16,7 +16,7 @@ from jax import lax
 from jaxtyping import Array, Complex, Float
 
 from jax_kdpr import metrics
-from jax_kdpr.camera import Optics
+from jax_kdpr.camera import Optics, Options
 from jax_kdpr.data import prior as priors
 from jax_kdpr.data.prior import Prior
 from jax_kdpr.physics import ambiguity, information
@@ -30,14 +30,32 @@ TURNS = 16  # global phases tried, where the nearest to the training images is m
 NULL, WEAK = 1e-6, 1e-2  # singular values below so much of the largest
 PROBES = 16  # random vectors, where there are too many unknowns for matrices
 
-Scene = dict[str, Any]  # keyword arguments of `scene_field`
-
 
 class Design(NamedTuple):
-    """Masks, and what lies between them and the sensor."""
+    """Masks, what lies between them and the sensor, and the scenes; see `make_design`."""
 
     optics: Optics
     oversample: int
+    scene: Options  # keyword arguments of `scene_field`
+    measure: information.Measure  # its noiseless CDPs
+
+
+def make_design(optics: Optics, *, oversample: int, scene: Options) -> Design:
+    """Builds a design. Its programs are compiled for its `measure`: make it once.
+
+    Args:
+        optics: In the precision that everything is computed in.
+        oversample: Of the operator.
+        scene: All keyword arguments of `scene_field`.
+    """
+
+    def measure(image: Image):
+        field = scene_field(image, **scene)
+        return measure_intensity(
+            field, optics.masks, oversample=oversample, transfer=optics.transfer
+        )
+
+    return Design(optics, oversample, scene, measure)
 
 
 class Judged(NamedTuple):
@@ -50,7 +68,7 @@ class Judged(NamedTuple):
 
 
 def false_objects(
-    design: Design, images: Images, *, scene: Scene, prior: Prior, unit: float
+    design: Design, images: Images, *, prior: Prior, unit: float
 ) -> dict[str, dict[str, Any]]:
     """Judges twin, mirror and shifts of each scene; medians over the scenes.
 
@@ -60,7 +78,6 @@ def false_objects(
     Args:
         design: What they are false for.
         images: Scenes.
-        scene: Their encoding.
         prior: Of the training images.
         unit: Distance that counts as 1: the true scenes' own (`own_distance`).
     """
@@ -69,12 +86,12 @@ def false_objects(
     chosen: dict[str, list[Judged]] = {"twin": [], "mirror": [], "worst shift": []}
     fitting, worst = [], []
     for image in images:
-        field = scene_field(image, **scene)
+        field = scene_field(image, **design.scene)
         turned = [ambiguity.twin(field, masks), ambiguity.mirror(field, masks)]
         moved = jax.vmap(lambda s, x=field: ambiguity.shifted(x, masks, (s[0], s[1])))(
             jnp.asarray(shifts)
         )
-        judged = _judge(design, image, jnp.concatenate([jnp.stack(turned), moved]), scene, prior)
+        judged = _judge(design, image, jnp.concatenate([jnp.stack(turned), moved]), prior)
         judged = judged._replace(prior_distance=judged.prior_distance / unit)
         fits = judged.misfit[2:] < FITS
         rank = (
@@ -102,15 +119,15 @@ def own_distance(prior: Prior, images: Images) -> float:
     return float(np.median(priors.subspace_distance(mean, subspace, images)))
 
 
-def conditioning(design: Design, images: Images, *, scene: Scene) -> dict[str, Any]:
+def conditioning(design: Design, images: Images) -> dict[str, Any]:
     """Returns the singular values of the Jacobian of sqrt(y), global phase excluded.
 
     Up to `information.DENSE` unknowns "spectrum" has them all (medians over scenes, largest first),
     and "null" and "weak" say how many are below 1e-6 and 1e-2 of the largest; else there are only
     the largest and the smallest. "condition", their ratio, is infinite where one is null.
     """
-    measure = _measure(design, scene)
-    free = information.global_phase_direction(images.shape[1:], scene["kind"])
+    measure = design.measure
+    free = information.global_phase_direction(images.shape[1:], design.scene["kind"])
     spectra, extremes = [], []
     for image in images:
         weights = information.root_weights(measure(image))
@@ -143,7 +160,6 @@ def bounds(
     design: Design,
     images: Images,
     *,
-    scene: Scene,
     prior: Prior,
     photons: tuple[float, ...],
     read_noise: float,
@@ -156,8 +172,8 @@ def bounds(
     as rms in radians. "probe_error" is there where the traces were estimated from random vectors:
     the relative standard error of the mean squares.
     """
-    measure = _measure(design, scene)
-    free = information.global_phase_direction(images.shape[1:], scene["kind"])
+    measure = design.measure
+    free = information.global_phase_direction(images.shape[1:], design.scene["kind"])
     shape = images.shape[1:]
     dense = images[0].size <= information.DENSE
     intensities = [measure(image) for image in images]
@@ -178,19 +194,20 @@ def bounds(
             mean = np.mean(informations, axis=0)
             bayesian = information.bayesian_bound(mean, precision, free).reshape(shape)
             found: dict[str, Any] = {
-                "cramer_rao": _as_error(np.median(_per_channel(errors), axis=0), scene),
-                "bayesian": _as_error(_per_channel([bayesian])[0], scene),
+                "cramer_rao": _as_error(np.median(_per_channel(errors), axis=0), design.scene),
+                "bayesian": _as_error(_per_channel([bayesian])[0], design.scene),
             }
         else:
-            found = _probed_bounds(measure, images, weights, free, scene, prior)
+            found = _probed_bounds(design, images, weights, free, prior)
         yield {"photons": level, **found}
 
 
-def _probed_bounds(measure, images, weights, free, scene, prior) -> dict[str, Any]:
+def _probed_bounds(design: Design, images, weights, free, prior) -> dict[str, Any]:
     """The bounds without matrices; one number for all channels."""
     unknowns, shape = images[0].size, images.shape[1:]
     products = [
-        _product(measure, image, weight) for image, weight in zip(images, weights, strict=True)
+        _product(design.measure, image, weight)
+        for image, weight in zip(images, weights, strict=True)
     ]
 
     def prior_root(vector: np.ndarray) -> np.ndarray:
@@ -208,7 +225,7 @@ def _probed_bounds(measure, images, weights, free, scene, prior) -> dict[str, An
         mean_product, prior_root, unknowns, free, probes=PROBES
     )
     return {
-        name: {**_as_error(np.full(shape[2], mean), scene), "probe_error": error / mean}
+        name: {**_as_error(np.full(shape[2], mean), design.scene), "probe_error": error / mean}
         for name, (mean, error) in (("cramer_rao", middle), ("bayesian", bayesian))
     }
 
@@ -218,7 +235,7 @@ def _per_channel(errors: list[np.ndarray]) -> np.ndarray:
     return np.array([np.mean(error, axis=(0, 1)) for error in errors])
 
 
-def _as_error(squares: np.ndarray, scene: Scene) -> dict[str, float]:
+def _as_error(squares: np.ndarray, scene: Options) -> dict[str, float]:
     """Mean squared errors of the image's channels as rms, PSNR and radians."""
     mean = float(np.mean(squares))
     found = {"rms": float(np.sqrt(mean)), "psnr": float(-10 * np.log10(mean))}
@@ -227,11 +244,11 @@ def _as_error(squares: np.ndarray, scene: Scene) -> dict[str, float]:
     return found
 
 
-def _judge(
-    design: Design, image: Image, others: Complex[Array, "f h w"], scene: Scene, prior: Prior
-) -> Judged:
+def _judge(design: Design, image: Image, others: Complex[Array, "f h w"], prior: Prior) -> Judged:
     mean, subspace = (jnp.asarray(values, jnp.float32) for values in (prior.mean, prior.subspace))
-    judged = _judge_all(design.optics, image, others, mean, subspace, design.oversample, **scene)
+    judged = _judge_all(
+        design.optics, image, others, mean, subspace, design.oversample, **design.scene
+    )
     return Judged(*[np.asarray(values, np.float64) for values in judged])
 
 
@@ -253,18 +270,6 @@ def _judge_all(optics, image, others, mean, subspace, oversample, **scene):
         return misfit, constraint, psnr, jnp.min(distances)
 
     return lax.map(judge, others, batch_size=32)
-
-
-def _measure(design: Design, scene: Scene) -> information.Measure:
-    def measure(image: Image):
-        return measure_intensity(
-            scene_field(image, **scene),
-            design.optics.masks,
-            oversample=design.oversample,
-            transfer=design.optics.transfer,
-        )
-
-    return measure
 
 
 def _product(measure, image, weights) -> information.Product:

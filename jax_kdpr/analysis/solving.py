@@ -9,12 +9,10 @@ import numpy as np
 from tqdm import tqdm
 
 from jax_kdpr import classical, evaluation, metrics
-from jax_kdpr import config as config_lib
 from jax_kdpr.classical import Solved
 from jax_kdpr.data.batches import take_batch
 from jax_kdpr.errors import InputError
 from jax_kdpr.evaluation import Samples
-from jax_kdpr.physics.scenes import scene_channels
 from jax_kdpr.physics.solvers import BETA, SOLVERS
 from jax_kdpr.scoring import Subject
 from jax_kdpr.sharding import shard_batch
@@ -96,8 +94,7 @@ def solve_images(subject: Subject, plan: Plan, *, samples: int) -> Report:
         plan: How to solve.
         samples: Scenes to keep for a figure, at most those of one batch.
     """
-    config, dataset, trained, batch_size, mesh = subject
-    scene = config_lib.scene_arguments(config)
+    config, dataset, trained, batch_size = subject
     camera, params = trained.system.camera, trained.variables[0]
     places = [
         (np.arange(batch_size) + first) % len(dataset.test)
@@ -108,7 +105,7 @@ def solve_images(subject: Subject, plan: Plan, *, samples: int) -> Report:
     )
     batches, network_seconds = _measure(subject, places, bar)
     truths = [batch.fields for batch in batches]
-    recovered = [classical.encode(batch.output.image, scene) for batch in batches]
+    recovered = [camera.encode(batch.output.image) for batch in batches]
     intensities = [batch.output.intensity for batch in batches]
 
     def each(program, *columns) -> list:
@@ -118,7 +115,7 @@ def solve_images(subject: Subject, plan: Plan, *, samples: int) -> Report:
         jax.block_until_ready(parts)
         return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[: plan.count], *parts)
 
-    read = jax.jit(classical.make_read(camera, scene=scene, mesh=mesh))
+    read = jax.jit(classical.make_read(camera))
     answers = {}
     match plan.start:
         case "spectral":
@@ -128,7 +125,7 @@ def solve_images(subject: Subject, plan: Plan, *, samples: int) -> Report:
         case "network":
             starts = [recovered]
         case _:
-            draw = jax.jit(classical.make_random_starts(camera, mesh=mesh))
+            draw = jax.jit(classical.make_random_starts(camera))
             starts = []
             for attempt in range(plan.restarts):
                 # A key for each image: the batch size changes nothing.
@@ -142,11 +139,9 @@ def solve_images(subject: Subject, plan: Plan, *, samples: int) -> Report:
             camera,
             solver=name,
             steps=plan.steps,
-            scene=scene,
             constraint=plan.constraint,
             beta=plan.beta,
             tv=plan.tv,
-            mesh=mesh,
         )
         program = jax.jit(solve).lower(params, starts[0][0], intensities[0], references[0])
         program = program.compile()
@@ -189,16 +184,15 @@ def summarise(report: Report) -> dict[str, dict[str, Any]]:
 
 def _measure(subject: Subject, places: list[np.ndarray], bar: tqdm) -> tuple[list[Measured], float]:
     """Measures all batches and recovers them with the network; its seconds an image come too."""
-    config, dataset, trained, batch_size, mesh = subject
-    scene = config_lib.scene_arguments(config)
+    config, dataset, trained, batch_size = subject
+    camera = trained.system.camera
     key = run_keys(config.seed).evaluation
 
     @jax.jit
     def measure(params, test, indices, key):
-        channels = scene_channels(scene["kind"])
-        images = take_batch(test, indices, size=config.data.size, channels=channels)
-        images = shard_batch(images, mesh)
-        return images, classical.encode(images, scene), trained.system.measure(params, images, key)
+        images = take_batch(test, indices, size=camera.size, channels=camera.channels)
+        images = shard_batch(images, camera.mesh)
+        return images, camera.encode(images), trained.system.measure(params, images, key)
 
     made = [
         measure(trained.variables[0], dataset.test, at, jax.random.fold_in(key, int(at[0])))

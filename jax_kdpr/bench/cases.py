@@ -4,6 +4,7 @@ The values of the inputs do not change how long anything takes: images are noise
 size and type, and systems stand at their random start.
 """
 
+import copy
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from jax_kdpr.assembly import build_system
 from jax_kdpr.bench.counts import (
     Work,
     convolution_work,
@@ -22,8 +24,10 @@ from jax_kdpr.bench.counts import (
     unet_layers,
     unet_work,
 )
+from jax_kdpr.config import Config
+from jax_kdpr.physics.scenes import scene_channels
 from jax_kdpr.sharding import AXIS, replicate
-from jax_kdpr.systems import System, make_system
+from jax_kdpr.systems import System
 from jax_kdpr.training.state import init_train_state, make_optimizer
 from jax_kdpr.training.steps import Epoch, LossWeights, compile_steps, make_train_step
 from jax_kdpr.training.targets import make_teach, make_views
@@ -61,8 +65,7 @@ class Plan(NamedTuple):
 class Shape(NamedTuple):
     """What the cases are of."""
 
-    system: dict[str, Any]  # keyword arguments of make_system, snapshots excepted
-    student_snapshots: int
+    config: Config  # of the student
     teacher_snapshots: int
     batch: int
     scan_steps: int
@@ -71,7 +74,9 @@ class Shape(NamedTuple):
 
     def make(self, snapshots: int) -> System:
         """Builds the system of so many snapshots."""
-        return make_system(**self.system, snapshots=snapshots, mesh=self.mesh)
+        config = copy.deepcopy(self.config)
+        config.masks.snapshots = snapshots
+        return build_system(config, mesh=self.mesh)
 
     def variables(self, snapshots: int) -> tuple[Params, State]:
         """Returns (params, state) of that system at its random start, a copy on each device."""
@@ -83,7 +88,7 @@ class Shape(NamedTuple):
     @property
     def roles(self) -> dict[str, int]:
         """Snapshots of student and teacher."""
-        return {"student": self.student_snapshots, "teacher": self.teacher_snapshots}
+        return {"student": self.config.masks.snapshots, "teacher": self.teacher_snapshots}
 
 
 def inference_cases(shape: Shape) -> Iterator[Plan]:
@@ -127,12 +132,12 @@ def inference_cases(shape: Shape) -> Iterator[Plan]:
 
 def network_cases(shape: Shape) -> Iterator[Plan]:
     """The U-Net alone: forward, and with the gradient by its weights and its input."""
-    system = shape.make(shape.student_snapshots)
-    work = _work(shape, shape.student_snapshots, "network")
+    system = shape.make(shape.roles["student"])
+    work = _work(shape, shape.roles["student"], "network")
 
     def arguments():
-        params, state = shape.variables(shape.student_snapshots)
-        size = shape.system["size"]
+        params, state = shape.variables(shape.roles["student"])
+        size = shape.config.data.size
         inputs = jax.random.normal(jax.random.key(3), (shape.batch, size, size, 2))
         return params["net"], _on_devices(inputs, shape.mesh), state
 
@@ -153,7 +158,7 @@ def convolution_cases(shape: Shape) -> Iterator[Plan]:
 
     In the network's layout, at JAX's default precision; a kind that occurs twice is timed once.
     """
-    layers = unet_layers(size=shape.system["size"], widths=shape.system["widths"])
+    layers = unet_layers(size=shape.config.data.size, widths=shape.config.net.widths)
     for side, inputs, outputs in dict.fromkeys(layers):
 
         def convolve(x, kernel):
@@ -186,7 +191,7 @@ def convolution_cases(shape: Shape) -> Iterator[Plan]:
 def step_cases(shape: Shape, *, weights: LossWeights) -> Iterator[Plan]:
     """A training step of each regime; the student's with a live teacher and with cached targets."""
     everything = ("phases", "filter", "net")
-    student, teacher = shape.student_snapshots, shape.teacher_snapshots
+    student, teacher = shape.roles["student"], shape.teacher_snapshots
     alone = LossWeights(alpha=1.0, rho=weights.rho)
     yield _step_plan("step, random", shape, student, ("net",), alone)
     yield _step_plan("step, e2e", shape, student, everything, alone)
@@ -219,7 +224,7 @@ def _step_case(
     optimizer = make_optimizer(
         mask_lr=5e-4, filter_lr=5e-4, net_lr=5e-4, schedule="constant", total_steps=1000
     )
-    size, channels = shape.system["size"], _image_shape(shape)[-1]
+    size, channels = shape.config.data.size, _image_shape(shape)[-1]
     count = BATCHES * shape.batch
     raw = jax.random.randint(jax.random.key(4), (count, NATIVE_SIZE, NATIVE_SIZE), 0, 256, "uint8")
     teach, guide = None, None
@@ -274,7 +279,7 @@ def _step_case(
 
 def _work(shape: Shape, snapshots: int, part: str) -> Work:
     """Of one batch."""
-    size, oversample = shape.system["size"], shape.system["oversample"]
+    size, oversample = shape.config.data.size, shape.config.masks.oversample
     match part:
         case "camera":
             one = measure_work(size=size, snapshots=snapshots, oversample=oversample)
@@ -283,17 +288,17 @@ def _work(shape: Shape, snapshots: int, part: str) -> Work:
                 size=size,
                 snapshots=snapshots,
                 oversample=oversample,
-                iterations=shape.system["iterations"],
+                iterations=shape.config.spectral.iterations,
             )
         case _:
             channels = _image_shape(shape)[-1]
-            one = unet_work(size=size, widths=shape.system["widths"], channels=channels)
+            one = unet_work(size=size, widths=shape.config.net.widths, channels=channels)
     return one.times(shape.batch)
 
 
 def _image_shape(shape: Shape) -> tuple[int, int, int]:
-    size = shape.system["size"]
-    return size, size, 2 if shape.system["scene"] == "complex" else 1
+    size = shape.config.data.size
+    return size, size, scene_channels(shape.config.scene.kind)
 
 
 def _case(name: str, fn: Callable, arguments: tuple, work: Work) -> Case:

@@ -22,7 +22,6 @@ from jax_kdpr.evaluation import paired_gain, summarise
 from jax_kdpr.export.files import MaskFile, read_mask_file
 from jax_kdpr.metrics import ImageScores
 from jax_kdpr.physics.device import TURN
-from jax_kdpr.physics.scenes import scene_channels
 from jax_kdpr.scoring import load_subject
 from jax_kdpr.sharding import replicate, shard_batch
 from jax_kdpr.trained import run_keys
@@ -75,19 +74,19 @@ def verify_files(
     config = run_folder.read_config(workdir)
     files = [(path, read_mask_file(path)) for path in paths]
     _require_fitting(files, snapshots=config.masks.snapshots, size=config.data.size)
-    config, dataset, trained, batch_size, mesh = load_subject(workdir, data_dir)
+    config, dataset, trained, batch_size = load_subject(workdir, data_dir)
+    mesh = trained.system.camera.mesh
     arguments = config_lib.camera_arguments(config)
     # What a file holds has been through levels and super-pixels already.
     showing = {name: value for name, value in arguments["device"].items() if name not in WRITING}
     bench = make_camera(**{**arguments, "device": showing}, mesh=mesh)
     test = dataset.test[: images or None]
-    channels = scene_channels(config.scene.kind)
     variables, test = replicate((trained.variables, test), mesh)
 
     @jax.jit
     def score_batch(variables, phases, test, indices, key):
         scenes = shard_batch(
-            take_batch(test, indices, size=config.data.size, channels=channels), mesh
+            take_batch(test, indices, size=bench.size, channels=bench.channels), mesh
         )
         intensity = bench.measure(phases, scenes, key)
         output, _ = trained.system.recover(*variables, intensity)

@@ -77,9 +77,9 @@ def write_bench(output: Path, run: LoadedRun, images: Images, bench: Bench, *, s
 def _lights(run: LoadedRun, image: Image, bench: Bench) -> np.ndarray:
     """Light of each snapshot of one scene [k h w]."""
     spectra = cdp.cdp_forward(
-        scene_field(image, **run.scene),
+        scene_field(image, **run.camera.scene),
         run.optics.masks,
-        oversample=run.config.masks.oversample,
+        oversample=run.camera.oversample,
         transfer=run.optics.transfer,
     )
     return np.stack(

@@ -1,7 +1,7 @@
 """A trained run as measured data need it: its system, its optics, its grid and its energy."""
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from jax_kdpr import checkpoint, run_folder
 from jax_kdpr import config as config_lib
-from jax_kdpr.camera import Optics
+from jax_kdpr.camera import Camera, Optics
 from jax_kdpr.choices import PropagationKind
 from jax_kdpr.config import Config
 from jax_kdpr.data import sources
@@ -27,7 +27,11 @@ class LoadedRun(NamedTuple):
     config: Config
     trained: Trained
     optics: Optics
-    scene: dict[str, Any]
+
+    @property
+    def camera(self) -> Camera:
+        """That its system was trained with."""
+        return self.trained.system.camera
 
     @property
     def snapshots(self) -> int:
@@ -37,7 +41,7 @@ class LoadedRun(NamedTuple):
     @property
     def sensor(self) -> tuple[int, int]:
         """(sh, sw) of a CDP."""
-        side = self.config.masks.oversample * self.config.data.size
+        side = self.camera.oversample * self.camera.size
         return side, side
 
     @property
@@ -62,7 +66,7 @@ def load_run(workdir: Path) -> LoadedRun:
     checkpoint.require_checkpoint(workdir)
     trained = load_trained(workdir, config)
     optics = trained.system.camera.optics(trained.variables[0]["phases"])
-    return LoadedRun(config, trained, optics, config_lib.scene_arguments(config))
+    return LoadedRun(config, trained, optics)
 
 
 def load_data(run: LoadedRun, data_dir: str) -> sources.Dataset:
@@ -77,15 +81,15 @@ def load_data(run: LoadedRun, data_dir: str) -> sources.Dataset:
 
 def blank_image(run: LoadedRun) -> Image:
     """Returns the scene without an object: phase 0, amplitude 1."""
-    size = run.config.data.size
-    values = {"phase": [0.0], "amplitude": [1.0], "complex": [0.0, 1.0]}[run.scene["kind"]]
+    size = run.camera.size
+    values = {"phase": [0.0], "amplitude": [1.0], "complex": [0.0, 1.0]}[run.camera.scene["kind"]]
     return jnp.broadcast_to(jnp.asarray(values, jnp.float32), (size, size, len(values)))
 
 
 def simulate(run: LoadedRun, image: Image) -> Float[np.ndarray, "k sh sw"]:
     """Returns the noiseless CDPs of a scene through the run's optics."""
-    field = scene_field(image, **run.scene)
-    oversample = run.config.masks.oversample
+    field = scene_field(image, **run.camera.scene)
+    oversample = run.camera.oversample
     return np.asarray(
         jax.jit(cdp.measure_intensity, static_argnames="oversample")(
             field, run.optics.masks, oversample=oversample, transfer=run.optics.transfer

@@ -76,7 +76,7 @@ def reconstruct(
         with results.open_stack(output, len(left)) as append:
             each_batch(append)
     else:
-        phase_range = run.scene["phase_range"]
+        phase_range = run.camera.scene["phase_range"]
         each_batch(lambda one: results.write_recovery(output, one, phase_range=phase_range))
     found.sort(key=lambda row: row["name"])
     summary = summarise(found, limit, settings=settings, notes=notes)
@@ -117,7 +117,7 @@ def _write_batch(
     found = recover(jnp.asarray(np.stack(filled)))
     rows = []
     for i, one in enumerate(batch):
-        parts = results.scene_parts(np.asarray(found.image[i]), run.scene)
+        parts = results.scene_parts(np.asarray(found.image[i]), run.camera.scene)
         write(results.Recovery(one.name, parts, np.asarray(found.estimate[i]), one.intensity))
         row = {
             "name": one.name,
@@ -130,6 +130,6 @@ def _write_batch(
             "saturation": one.saturation,
             "unused_bits": one.unused_bits,
         }
-        warning = frame_warnings(row, limit, modulus_one=run.scene["kind"] == "phase")
+        warning = frame_warnings(row, limit, modulus_one=run.camera.scene["kind"] == "phase")
         rows.append({**row, "warning": warning})
     return rows

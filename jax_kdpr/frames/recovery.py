@@ -10,7 +10,7 @@ still gives an object that looks like its training set, but its pattern is anoth
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,10 +18,10 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jax_kdpr import evaluation
-from jax_kdpr.camera import Optics
+from jax_kdpr.camera import Optics, Options
 from jax_kdpr.data.batches import take_batch
 from jax_kdpr.physics import cdp
-from jax_kdpr.physics.scenes import scene_channels, scene_field
+from jax_kdpr.physics.scenes import scene_field
 from jax_kdpr.physics.solvers import amplitude_residual
 from jax_kdpr.sharding import data_parallel
 from jax_kdpr.trained import Trained
@@ -48,8 +48,6 @@ Recover = Callable[[Intensities], Recovered]
 def make_recover(
     trained: Trained,
     *,
-    scene: dict[str, Any],
-    oversample: int,
     refine: int = 0,
     refine_with: str = "error_reduction",
 ) -> Recover:
@@ -57,26 +55,23 @@ def make_recover(
 
     Args:
         trained: The system.
-        scene: Keyword arguments of `scene_field`.
-        oversample: Of the operator.
         refine: Steps of a solver after the network (`evaluation.make_refine`). They bring almost
             any pattern's misfit down, so trust is a matter of the image before them.
         refine_with: That solver.
     """
-    refined = evaluation.make_refine(
-        trained.system.camera, refine, solver=refine_with, scene=scene, mesh=None
-    )
+    camera = trained.system.camera
+    refined = evaluation.make_refine(camera, refine, solver=refine_with)
     compare = data_parallel(
         lambda optics, image, y: pattern_misfit(
-            image, y, optics, scene=scene, oversample=oversample
+            image, y, optics, scene=camera.scene, oversample=camera.oversample
         ),
-        None,
+        camera.mesh,
     )
 
     @jax.jit
     def recover(variables, intensity):
         output, _ = trained.system.recover(*variables, intensity)
-        optics = trained.system.camera.optics(variables[0]["phases"])
+        optics = camera.optics(variables[0]["phases"])
         misfit, correlation = compare(optics, output.image, intensity)
         image, after = output.image, misfit
         if refine:
@@ -88,7 +83,7 @@ def make_recover(
 
 
 def pattern_misfit(
-    image: Image, intensity: Intensity, optics: Optics, *, scene: dict[str, Any], oversample: int
+    image: Image, intensity: Intensity, optics: Optics, *, scene: Options, oversample: int
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Compares the CDPs of a recovered image with the measured ones.
 
@@ -110,8 +105,6 @@ def simulated_misfits(
     recover: Recover,
     images: RawImages,
     *,
-    size: int,
-    scene: dict[str, Any],
     noise_sigma: float,
     batch_size: int,
     key: Key,
@@ -125,17 +118,15 @@ def simulated_misfits(
         trained: The system.
         recover: As `make_recover` builds it.
         images: Validation images.
-        size: Height and width that the system takes.
-        scene: Keyword arguments of `scene_field`.
         noise_sigma: Standard deviation of the bench's noise in a model pixel, model units.
         batch_size: Images at a time.
         key: For the noise.
     """
-    channels = scene_channels(scene["kind"])
+    camera = trained.system.camera
     misfits = []
     for first in range(0, len(images), batch_size):
         indices = (jnp.arange(batch_size) + first) % len(images)
-        scenes = take_batch(images, indices, size=size, channels=channels)
+        scenes = take_batch(images, indices, size=camera.size, channels=camera.channels)
         run_key, bench_key = jax.random.split(jax.random.fold_in(key, first))
         clean = trained.system.measure(trained.variables[0], scenes, run_key)
         noise = noise_sigma * jax.random.normal(bench_key, clean.shape)

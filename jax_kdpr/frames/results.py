@@ -17,6 +17,7 @@ import tifffile
 from jaxtyping import Complex, Float
 
 from jax_kdpr import plots, run_folder
+from jax_kdpr.camera import Options
 from jax_kdpr.errors import InputError
 
 RESULTS_FILE = "results.json"
@@ -33,7 +34,7 @@ class Recovery(NamedTuple):
 
 
 def scene_parts(
-    image: Float[np.ndarray, "h w c"], scene: dict[str, Any]
+    image: Float[np.ndarray, "h w c"], scene: Options
 ) -> dict[str, Float[np.ndarray, "h w"]]:
     """Returns a recovered image in the units of its object, float32: radians, amplitude in [0, 1].
 

@@ -17,9 +17,9 @@ exact, but the false object is no pure phase either: `constraint_distance`.
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Int
 
-from jax_kdpr.physics.cdp import mask_transmittance, measure_intensity
+from jax_kdpr.physics.cdp import intensity, mask_transmittance, measure_intensity
 from jax_kdpr.physics.error_reduction import object_constraint
 from jax_kdpr.physics.solvers import amplitude_residual
 from jax_kdpr.physics.spectral import fix_global_phase
@@ -108,12 +108,8 @@ def _behind(field: Field, masks: Masks) -> Field:
 def _before(behind: Field, masks: Masks) -> Field:
     """The field that the first mask turns into `behind`."""
     transmittance = mask_transmittance(masks)[0]
-    return transmittance * behind / jnp.maximum(_power(transmittance), DARK)
+    return transmittance * behind / jnp.maximum(intensity(transmittance), DARK)
 
 
 def _norm(field: Field) -> Scalar:
-    return jnp.sqrt(jnp.sum(_power(field)))
-
-
-def _power(field: Field) -> Float[Array, "h w"]:
-    return jnp.square(field.real) + jnp.square(field.imag)
+    return jnp.sqrt(jnp.sum(intensity(field)))

@@ -121,8 +121,7 @@ def mask_power(transmittance: Complex[Array, "k h w"]) -> Float[Array, "h w"]:
     Dividing `back_propagate` by it gives the pseudo-inverse. Where no mask lets light through it is
     raised to 1e-6.
     """
-    power = jnp.square(transmittance.real) + jnp.square(transmittance.imag)
-    return jnp.maximum(jnp.sum(power, axis=0), 1e-6)
+    return jnp.maximum(jnp.sum(intensity(transmittance), axis=0), 1e-6)
 
 
 def measure_intensity(
@@ -135,9 +134,9 @@ def measure_intensity(
     return intensity(cdp_forward(field, masks, oversample=oversample, transfer=transfer))
 
 
-def intensity(spectra: Spectra) -> Intensity:
-    """Returns abs(spectra)^2."""
-    return jnp.square(spectra.real) + jnp.square(spectra.imag)
+def intensity(field: Complex[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Returns abs(field)^2."""
+    return jnp.square(field.real) + jnp.square(field.imag)
 
 
 def sensor_oversample(sensor_shape: tuple[int, ...], masks_shape: tuple[int, ...]) -> int:

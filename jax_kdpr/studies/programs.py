@@ -9,15 +9,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jax_kdpr import config as config_lib
 from jax_kdpr import runtime
+from jax_kdpr.assembly import build_system
 from jax_kdpr.bench.cases import NATIVE_SIZE
 from jax_kdpr.bench.timing import Timing, clock, time_alternating
 from jax_kdpr.choices import Source, TargetMode
 from jax_kdpr.config import Config
 from jax_kdpr.physics.scenes import scene_channels
 from jax_kdpr.sharding import make_mesh, replicate
-from jax_kdpr.systems import make_system
 from jax_kdpr.training.preparation import build_step, loss_weights, trained_parts
 from jax_kdpr.training.state import init_train_state
 from jax_kdpr.training.steps import Epoch, compile_steps
@@ -55,7 +54,7 @@ def trace_step(config: Config, teacher: Config | None) -> Program:
     side = NATIVE_SIZE if config.data.source == Source.FASHION_MNIST else size
     guide, teach = None, None
     if teacher is not None and loss_weights(config).guides:
-        system = make_system(**config_lib.system_arguments(teacher), mesh=mesh)
+        system = build_system(teacher, mesh=mesh)
         teach, guide = make_teach(system, views), jax.jit(system.init)(jax.random.key(0))
         live = config.distill.targets == TargetMode.LIVE or changing_targets(config, teacher)
         if not live:
@@ -90,7 +89,7 @@ def trace_step(config: Config, teacher: Config | None) -> Program:
 def time_inference(config: Config) -> Timing:
     """Times the recovery of one training batch from its CDPs, compiled and synchronised."""
     mesh = make_mesh(runtime.choose_devices(config.train.devices, config.train.batch_size))
-    system = make_system(**config_lib.system_arguments(config), mesh=mesh)
+    system = build_system(config, mesh=mesh)
     variables = jax.jit(system.init)(jax.random.key(0))
     shape = (config.train.batch_size, config.data.size, config.data.size)
     images = jax.random.uniform(jax.random.key(1), (*shape, _channels(config)))

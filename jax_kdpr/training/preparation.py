@@ -15,13 +15,14 @@ from jax.sharding import Mesh
 
 from jax_kdpr import config as config_lib
 from jax_kdpr import config_rules, losses, run_folder, runtime
+from jax_kdpr.assembly import build_system
 from jax_kdpr.config import Config, Regime
 from jax_kdpr.data import sources
 from jax_kdpr.errors import InputError
 from jax_kdpr.metrics import ImageScores
 from jax_kdpr.physics.scenes import scene_channels
 from jax_kdpr.sharding import make_mesh, replicate
-from jax_kdpr.systems import System, make_system
+from jax_kdpr.systems import System
 from jax_kdpr.trained import RunKeys, Trained, run_keys
 from jax_kdpr.training.metric_log import require_tensorboard
 from jax_kdpr.training.state import TrainState, init_train_state, make_optimizer
@@ -184,7 +185,7 @@ def build_step(
         teach: A live teacher's; None without one, or where its targets are cached.
         mesh: Devices to spread a batch over.
     """
-    system = make_system(**config_lib.system_arguments(config), mesh=mesh)
+    system = build_system(config, mesh=mesh)
     optimizer = make_optimizer(
         mask_lr=config.optim.mask_lr,
         filter_lr=config.optim.filter_lr,

@@ -1,0 +1,40 @@
+"""Masks of a run or of nothing as files, for the tests of export and verification."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from jax_kdpr.assembly import build_system
+from jax_kdpr.config import Config
+from jax_kdpr.export.plan import Request, plan_export
+from jax_kdpr.export.writing import export_masks
+from jax_kdpr.physics.masks import init_phases
+from jax_kdpr.trained import Trained
+
+SIZE = 16
+PANEL = (40, 60)
+
+
+def tiny(**device) -> Config:
+    config = Config()
+    config.data.size = SIZE
+    for name, value in device.items():
+        setattr(config.device, name, value)
+    return config
+
+
+def shown_by(config: Config) -> tuple[Trained, np.ndarray]:
+    """A system that was not trained at all, and what its device shows."""
+    system = build_system(config)
+    start = init_phases(
+        jax.random.key(0), snapshots=1, height=config.data.size, width=config.data.size
+    )
+    return Trained(system, ({}, {}), "digest", 0), np.asarray(system.camera.written(start))
+
+
+def lands(config: Config, output: Path, **options) -> tuple[Path, np.ndarray]:
+    trained, wanted = shown_by(config)
+    plan = plan_export(Request(**{"format": "slm", **options}), config)
+    (path,) = export_masks(plan, wanted, trained, workdir=output / "run", output=output)
+    return path, wanted

@@ -1,0 +1,89 @@
+"""A folder to run commands in, as a user does: each in a process of its own."""
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from jax_kdpr.data.sources import DATA_DIR_VARIABLE
+
+CONFIG = """
+from jax_kdpr.config import Config, Regime, Source
+
+def get_config():
+    config = Config()
+    config.regime = Regime.TEACHER
+    config.data.source = Source.IMAGES
+    config.data.dir = {stack!r}
+    config.data.size = 16
+    config.data.validation_fraction = config.data.test_fraction = 0.25
+    config.spectral.iterations = 2
+    config.net.widths = (8, 16)
+    config.train.epochs = 2
+    config.train.batch_size = config.train.eval_batch_size = 16
+    {line}
+    return config
+"""
+
+
+class Outcome(NamedTuple):
+    code: int
+    output: str
+    errors: list[str]
+
+
+class Place:
+    """A folder to run commands in, with a config file and a stack of 128 images."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        folder.mkdir(exist_ok=True)
+        self.stack = folder / "stack.npy"
+        rng = np.random.default_rng(0)
+        np.save(self.stack, rng.integers(0, 256, (128, 16, 16), np.uint8))
+        self.config()
+
+    def config(self, line: str = "pass", name: str = "tiny.py") -> None:
+        (self.folder / name).write_text(CONFIG.format(stack=str(self.stack), line=line))
+
+    def run(self, command: str, *arguments: str) -> Outcome:
+        # The four devices of conftest.py are for tests in its process.
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            if name not in (DATA_DIR_VARIABLE, "XLA_FLAGS")
+        }
+        environment |= {"JAX_PLATFORMS": "cpu"}
+        done = subprocess.run(
+            [sys.executable, "-m", f"jax_kdpr.{command}", *arguments],
+            cwd=self.folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        return Outcome(done.returncode, done.stdout, done.stderr.strip().splitlines())
+
+    def train(self, *options: str, workdir: str = "run") -> Outcome:
+        return self.run("train", "--config", "tiny.py", "--workdir", workdir, *options)
+
+
+def trained_place(folder: Path) -> Place:
+    """A place whose folder `run` holds a teacher that was trained for two epochs."""
+    place = Place(folder)
+    outcome = place.train()
+    assert outcome.code == 0, outcome
+    return place
+
+
+def files(folder: Path) -> dict[str, str]:
+    """Returns {path: digest} of everything below a folder."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.suffix != ".pyc"
+    }
