@@ -3,7 +3,9 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from jaxtyping import Array, Float
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
 
 from jax_kdpr import metrics
 from jax_kdpr.camera import Camera, Optics
@@ -41,6 +43,7 @@ def make_solve(
     solver: str,
     steps: int,
     constraint: str = "",
+    support: Bool[np.ndarray, "h w"] | None = None,
     beta: float = BETA,
     tv: float = 0.0,
 ) -> Callable[[Params, Fields, Intensities, Fields], Solved]:
@@ -54,6 +57,7 @@ def make_solve(
         solver: With its `steps`, `beta` and `tv`: see `physics.solvers.solve`.
         constraint: What is known of the object, one of `physics.solvers.CONSTRAINTS`; empty for
             the kind of the scene.
+        support: Where an object may be other than zero; None for everywhere.
     """
     scene = camera.scene
     known = {"scene": constraint or scene["kind"], "min_amplitude": scene["min_amplitude"]}
@@ -68,6 +72,7 @@ def make_solve(
             steps=steps,
             beta=beta,
             tv=tv,
+            support=None if support is None else jnp.asarray(support),
             **known,
         )
         return Solved(field_image(metrics.align_global_phase(field, reference), **scene), residual)

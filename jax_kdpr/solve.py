@@ -15,12 +15,15 @@ several objects give the same CDP: a residual near zero then does not mean that 
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from absl import flags
 
 from jax_kdpr import classical, cli, plots, run_folder, scoring
 from jax_kdpr.analysis import solving
 from jax_kdpr.analysis.solving import GAUGES, NETWORK, START, Plan
+from jax_kdpr.camera import Camera
 from jax_kdpr.errors import InputError
+from jax_kdpr.frames.reading import read_mean
 from jax_kdpr.physics.solvers import BETA as DEFAULT_BETA
 from jax_kdpr.physics.solvers import CONSTRAINTS, SOLVERS
 from jax_kdpr.tables import markdown_table
@@ -36,6 +39,9 @@ RESTARTS = flags.DEFINE_integer(
 )
 CONSTRAINT = flags.DEFINE_enum(
     "scene_constraint", None, list(CONSTRAINTS), "Known of the object; default: the scene's kind."
+)
+SUPPORT = flags.DEFINE_string(
+    "support", None, "Image of where an amplitude object may be bright: pixels above 0."
 )
 BETA = flags.DEFINE_float(
     "beta",
@@ -79,9 +85,10 @@ def main(positional: list[str]) -> int:
         count=min(plan.count or available, available),
         constraint=plan.constraint or str(subject.config.scene.kind),
     )
-    report = solving.solve_images(subject, plan, samples=SAMPLES.value)
+    support = _read_support(subject.trained.system.camera)
+    report = solving.solve_images(subject, plan, support=support, samples=SAMPLES.value)
     results = solving.summarise(report)
-    text = solve_table(results, subject, plan)
+    text = solve_table(results, subject, plan, support=support)
     print(text)
     output.mkdir(parents=True, exist_ok=True)
     plots.plot_comparison(report.samples, output / "solve.png")
@@ -91,6 +98,7 @@ def main(positional: list[str]) -> int:
         "checkpoint_digest": subject.trained.digest,
         "batch_size": subject.batch_size,
         **plan._asdict(),
+        "support": SUPPORT.value,
         "results": results,
         "provenance": run_folder.provenance(),
     }
@@ -99,7 +107,32 @@ def main(positional: list[str]) -> int:
     return 0
 
 
-def solve_table(results: dict[str, dict[str, Any]], subject: scoring.Subject, plan: Plan) -> str:
+def _read_support(camera: Camera) -> np.ndarray | None:
+    if SUPPORT.value is None:
+        return None
+    if camera.scene["kind"] != "amplitude":
+        raise InputError(
+            f"--support: only amplitude objects are dark somewhere; the run has "
+            f"{camera.scene['kind']} objects"
+        )
+    inside = read_mean(SUPPORT.value, flag="--support") > 0
+    if inside.shape != (camera.size, camera.size):
+        raise InputError(
+            f"--support: expected an image of {camera.size}x{camera.size} pixels, as the run's "
+            f"scenes, got {inside.shape[0]}x{inside.shape[1]}"
+        )
+    if not inside.any():
+        raise InputError(f"--support: {SUPPORT.value} has no pixel above 0")
+    return inside
+
+
+def solve_table(
+    results: dict[str, dict[str, Any]],
+    subject: scoring.Subject,
+    plan: Plan,
+    *,
+    support: np.ndarray | None,
+) -> str:
     """Lays out the results, with a note on how they were made."""
     header = ["solver", "PSNR (dB)", "pooled", "SSIM", "residual", "ms / image", "global phase"]
     labels = {START: "none: the spectral estimate", NETWORK: "none: the network"}
@@ -117,11 +150,12 @@ def solve_table(results: dict[str, dict[str, Any]], subject: scoring.Subject, pl
     ]
     best_of = f", best residual of {plan.restarts}" if plan.restarts > 1 else ""
     prior = f", total variation {plan.tv:g}" if plan.tv else ""
+    known = "" if support is None else f", dark in {np.mean(~support):.0%} of the pixels"
     note = (
         f"{plan.steps} steps, {plan.start} start{best_of}; known of the object: {plan.constraint}"
-        f"{prior}; {subject.config.masks.snapshots} shot(s), noise {subject.config.noise.kind}. "
-        f"Mean ± standard error over {plan.count:,} test images; 100 dB stands for an error of "
-        "zero. Residual: mean of "
+        f"{known}{prior}; {subject.config.masks.snapshots} shot(s), "
+        f"noise {subject.config.noise.kind}. Mean ± standard error over {plan.count:,} test "
+        "images; 100 dB stands for an error of zero. Residual: mean of "
         "norm(abs(A x) - sqrt(y)) / norm(sqrt(y)), of the network that of its image's field. "
         f"Time: of batches of {subject.batch_size}, compiled before; of a solver without its "
         "start, of the network with its spectral estimate. No intensity holds the global phase: "

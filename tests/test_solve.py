@@ -16,7 +16,9 @@ from PIL import Image
 from jax_kdpr import classical, evaluate, evaluation, run_folder, scoring
 from jax_kdpr.analysis import solving
 from jax_kdpr.analysis.solving import Plan
+from jax_kdpr.camera import make_camera
 from jax_kdpr.data.batches import take_batch
+from jax_kdpr.physics.masks import init_phases
 from jax_kdpr.physics.scenes import scene_field
 from jax_kdpr.physics.solvers import amplitude_residual
 from jax_kdpr.trained import load_trained
@@ -133,6 +135,25 @@ def test_random_starts_do_not_depend_on_the_batch(teacher):
     np.testing.assert_allclose(one, other, atol=1e-3)
 
 
+def test_a_support_is_dark_outside_and_helps_inside():
+    """Amplitude objects in a quarter of the window, from one shot."""
+    inside = np.zeros((16, 16), bool)
+    inside[4:12, 4:12] = True
+    camera = make_camera(size=16, scene={"kind": "amplitude"})
+    images = jnp.asarray(np.random.default_rng(0).uniform(size=(2, 16, 16, 1)) * inside[..., None])
+    params = {"phases": init_phases(jax.random.key(0), snapshots=1, height=16, width=16)}
+    y = camera.measure(params["phases"], images, jax.random.key(1))
+    fields = camera.encode(images)
+    starts = jnp.ones_like(fields)
+    error = {}
+    for name, support in (("with", inside), ("without", None)):
+        solve = classical.make_solve(camera, solver="raar", steps=100, support=support)
+        solved = solve(params, starts, y, fields)
+        error[name] = float(jnp.mean(jnp.square(solved.image - images)))
+        assert np.all(np.asarray(solved.image)[:, ~inside] == 0) == (name == "with")
+    assert error["with"] < 0.5 * error["without"]
+
+
 @pytest.mark.slow
 def test_the_command_writes_table_numbers_and_figure(teacher, tmp_path):
     output = tmp_path / "out"
@@ -175,7 +196,7 @@ def test_plans_that_make_no_sense_are_refused(changes, message):
 def test_the_command_refuses_bad_flags_before_anything_is_written(teacher, tmp_path):
     output = tmp_path / "out"
     command = [sys.executable, "-m", "jax_kdpr.solve", f"--workdir={teacher}", f"--output={output}"]
-    for option in ("--solver=raar,newton", "--steps=0", "--restarts=3"):
+    for option in ("--solver=raar,newton", "--steps=0", "--restarts=3", "--support=x.png"):
         done = subprocess.run([*command, option], capture_output=True, text=True)
         assert done.returncode == 2 and not output.exists()
         assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1

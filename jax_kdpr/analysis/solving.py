@@ -83,7 +83,9 @@ class Report(NamedTuple):
     samples: dict[str, Samples]
 
 
-def solve_images(subject: Subject, plan: Plan, *, samples: int) -> Report:
+def solve_images(
+    subject: Subject, plan: Plan, *, support: np.ndarray | None = None, samples: int
+) -> Report:
     """Recovers the first test images with each solver, from the CDPs that the network gets too.
 
     The noise of a scene is that of `evaluate` with batches of the same size. The answers are the
@@ -92,6 +94,7 @@ def solve_images(subject: Subject, plan: Plan, *, samples: int) -> Report:
     Args:
         subject: The run.
         plan: How to solve.
+        support: Where an object may be other than zero [h w]; None for everywhere.
         samples: Scenes to keep for a figure, at most those of one batch.
     """
     config, dataset, trained, batch_size = subject
@@ -140,6 +143,7 @@ def solve_images(subject: Subject, plan: Plan, *, samples: int) -> Report:
             solver=name,
             steps=plan.steps,
             constraint=plan.constraint,
+            support=support,
             beta=plan.beta,
             tv=plan.tv,
         )
