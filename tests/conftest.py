@@ -4,14 +4,14 @@ import os
 import tempfile
 from pathlib import Path
 
+from commands import QUICKLY_COMPILED
+
 # Tests train the same tiny systems many times over: each program is compiled once a session.
 # The processes that pytest-xdist starts inherit the folder.
 if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="jax_kdpr_tests_")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
-)
+os.environ["XLA_FLAGS"] = f"{QUICKLY_COMPILED} --xla_force_host_platform_device_count=4"
 
 import jax
 import numpy as np

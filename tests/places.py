@@ -1,15 +1,11 @@
 """A folder to run commands in, as a user does: each in a process of its own."""
 
 import hashlib
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import commands
 import numpy as np
-
-from jax_kdpr.data.sources import DATA_DIR_VARIABLE
 
 CONFIG = """
 from jax_kdpr.config import Config, Regime, Source
@@ -51,21 +47,7 @@ class Place:
         (self.folder / name).write_text(CONFIG.format(stack=str(self.stack), line=line))
 
     def run(self, command: str, *arguments: str) -> Outcome:
-        # The four devices of conftest.py are for tests in its process.
-        environment = {
-            name: value
-            for name, value in os.environ.items()
-            if name not in (DATA_DIR_VARIABLE, "XLA_FLAGS")
-        }
-        environment |= {"JAX_PLATFORMS": "cpu"}
-        done = subprocess.run(
-            [sys.executable, "-m", f"jax_kdpr.{command}", *arguments],
-            cwd=self.folder,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
+        done = commands.run(command, *arguments, cwd=self.folder)
         return Outcome(done.returncode, done.stdout, done.stderr.strip().splitlines())
 
     def train(self, *options: str, workdir: str = "run") -> Outcome:

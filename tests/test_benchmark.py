@@ -3,9 +3,9 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
+import commands
 import numpy as np
 import pytest
 from helpers import rejection
@@ -29,14 +29,7 @@ TINY = [
 
 
 def run(*arguments, check=True) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "jax_kdpr.benchmark", *TINY, *map(str, arguments)],
-        cwd=ROOT,
-        env=os.environ | {"XLA_FLAGS": ""},
-        capture_output=True,
-        text=True,
-        check=check,
-    )
+    return commands.run("benchmark", *TINY, *arguments, cwd=ROOT, check=check)
 
 
 def rows_of(path: Path) -> list[dict]:

@@ -2,10 +2,10 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from commands import run
 
 from jax_kdpr import run_folder
 
@@ -21,17 +21,10 @@ ONE_STEP = [
 
 
 def train(config: str, workdir: Path, *overrides: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "jax_kdpr.train", "--config", config, "--workdir", workdir]
     # Procedural scenes stand in for Fashion-MNIST where its files are not at hand.
     stand_in = [] if os.environ.get("KDPR_DATA_DIR") else ["--config.data.source=scenes"]
-    return subprocess.run(
-        [*map(str, command), *ONE_STEP, *stand_in, *overrides],
-        cwd=ROOT,
-        env=os.environ | {"XLA_FLAGS": ""},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    given = ("--config", config, "--workdir", workdir, *ONE_STEP, *stand_in, *overrides)
+    return run("train", *given, cwd=ROOT, check=True)
 
 
 @pytest.mark.slow
@@ -64,8 +57,6 @@ def test_tensorboard_gets_the_same_numbers(tmp_path):
 
 
 def test_help_lists_flags_and_every_option():
-    shown = subprocess.run(
-        [sys.executable, "-m", "jax_kdpr.train", "--help"], capture_output=True, text=True
-    )
+    shown = run("train", "--help")
     assert shown.returncode == 0
     assert "--workdir" in shown.stdout and "optim.mask_lr = 0.0005" in shown.stdout

@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from commands import user_environment
 
 from jax_kdpr import run_folder
 
@@ -41,7 +42,13 @@ def bench(tmp_path_factory):
     printed = {}
     for command in commands():
         ran = subprocess.run(
-            command, shell=True, cwd=folder, capture_output=True, text=True, check=False
+            command,
+            shell=True,
+            cwd=folder,
+            env=user_environment(),
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert ran.returncode == 0, f"{command}\n{ran.stdout}\n{ran.stderr}"
         printed[command.split()[2]] = ran.stdout

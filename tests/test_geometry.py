@@ -1,11 +1,10 @@
 """Bench geometry: numbers worked out by hand, and the command line as a process."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
+from commands import run
 
 from jax_kdpr.physics.geometry import bench_geometry, geometry_warnings
 
@@ -98,16 +97,13 @@ def test_wrong_values_raise():
         bench_geometry(**BENCH, kind="near")
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "jax_kdpr.geometry", *arguments]
-    return subprocess.run(command, capture_output=True, text=True)
-
-
 @pytest.mark.slow
 def test_command_line(tmp_path):
     known = ["--wavelength=500e-9", "--mask_pitch=10e-6", "--pixels=100", "--camera_pixel=4e-6"]
     output = tmp_path / "new" / "bench.json"
-    done = run(*known, "--focal_length=0.2", "--camera_pixels=2000x3000", f"--output={output}")
+    done = run(
+        "geometry", *known, "--focal_length=0.2", "--camera_pixels=2000x3000", f"--output={output}"
+    )
     assert done.returncode == 0, done.stderr
     assert "100 um" in done.stdout and "does not fit the chip" in done.stdout
     assert "warning: the pattern's 2500 camera pixels" in done.stdout
@@ -124,7 +120,7 @@ def test_command_line(tmp_path):
         ],
     }
     for message, arguments in wrong.items():
-        refused = run(*arguments)
+        refused = run("geometry", *arguments)
         assert refused.returncode == 2
         assert refused.stderr.startswith(f"error: {message}") and refused.stderr.count("\n") == 1
 
@@ -132,8 +128,8 @@ def test_command_line(tmp_path):
 @pytest.mark.slow
 def test_command_line_takes_the_rest_from_a_run(teacher):
     own = ["--wavelength=500e-9", "--mask_pitch=10e-6", "--camera_pixel=4e-6"]
-    done = run(f"--workdir={teacher}", *own, "--focal_length=0.2")
+    done = run("geometry", f"--workdir={teacher}", *own, "--focal_length=0.2")
     assert done.returncode == 0, done.stderr
     assert "625 um" in done.stdout  # 16 pixels
-    twice = run(f"--workdir={teacher}", *own, "--focal_length=0.2", "--pixels=16")
+    twice = run("geometry", f"--workdir={teacher}", *own, "--focal_length=0.2", "--pixels=16")
     assert twice.returncode == 2 and "--pixels: the run of --workdir says it" in twice.stderr

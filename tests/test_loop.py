@@ -1,7 +1,6 @@
 """The loop: a resumed run is the same run, and nothing spoilt is ever saved."""
 
 import itertools
-import os
 import signal
 import subprocess
 import sys
@@ -12,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from commands import user_environment
 from helpers import assert_equal_trees, tiny_config
 
 from jax_kdpr import run_folder
@@ -263,7 +263,7 @@ def final_rows(workdir: Path) -> list[dict]:
 
 @pytest.mark.slow
 def test_sigkill_in_an_epoch_and_in_a_save_lose_nothing(tmp_path, config_file):
-    environment = os.environ | {"XLA_FLAGS": ""}  # one device, as a user has it
+    environment = user_environment()
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     subprocess.run(command_line(whole, config_file), env=environment, check=True)
 
@@ -292,7 +292,7 @@ def test_sigkill_in_an_epoch_and_in_a_save_lose_nothing(tmp_path, config_file):
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_leaves(tmp_path, config_file, number):
-    environment = os.environ | {"XLA_FLAGS": ""}
+    environment = user_environment()
     command = [*command_line(tmp_path / "run", config_file), "--config.train.epochs=200"]
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     while not final_rows(tmp_path / "run"):

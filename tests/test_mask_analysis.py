@@ -1,13 +1,12 @@
 """What is said of a design, where theory says what it must be; the command line as a process."""
 
 import json
-import subprocess
-import sys
 
 import jax.numpy as jnp
 import numpy as np
 import oracles
 import pytest
+from commands import run
 
 from jax_kdpr.analysis import masks as mask_analysis
 from jax_kdpr.analysis.mask_report import report
@@ -175,12 +174,8 @@ def test_command_line(teacher, tmp_path):
     np.save(tmp_path / "mine.npy", phases)
     np.save(tmp_path / "wrong.npy", phases[:8])
 
-    def run(*arguments: str) -> subprocess.CompletedProcess:
-        command = [sys.executable, "-m", "jax_kdpr.ambiguity", *arguments]
-        return subprocess.run(command, capture_output=True, text=True)
-
     options = ["--scenes=2", "--photons=1e3,1e4", f"--output={tmp_path / 'out'}", "--random"]
-    done = run(f"--workdir={teacher}", f"--masks={tmp_path / 'mine.npy'}", *options)
+    done = run("ambiguity", f"--workdir={teacher}", f"--masks={tmp_path / 'mine.npy'}", *options)
     assert done.returncode == 0, done.stderr
     text = (tmp_path / "out" / "ambiguity.md").read_text()
     assert text.strip() in done.stdout
@@ -198,7 +193,7 @@ def test_command_line(teacher, tmp_path):
         "--config: a config file is needed": [f"--masks={tmp_path / 'mine.npy'}"],
     }
     for message, arguments in wrong.items():
-        refused = run(*arguments, f"--output={tmp_path / 'none'}")
+        refused = run("ambiguity", *arguments, f"--output={tmp_path / 'none'}")
         assert refused.returncode == 2
         assert refused.stderr.startswith(f"error: {message}") and refused.stderr.count("\n") == 1
     assert not (tmp_path / "none").exists()

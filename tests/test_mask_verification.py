@@ -3,12 +3,11 @@
 import json
 import math
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import run
 from helpers import image_config, rejection
 from mask_exports import PANEL, lands, tiny
 from PIL import Image
@@ -151,32 +150,26 @@ def test_crosstalk_of_the_run_acts_on_what_the_file_holds(image_folder, tmp_path
     assert abs(verify_files(tmp_path / "run", paths).loss) < 1e-3
 
 
-def command(*arguments: str):
-    return subprocess.run(
-        [sys.executable, "-m", "jax_kdpr.export_mask", *arguments], capture_output=True, text=True
-    )
-
-
 @pytest.mark.slow
 def test_export_and_verification_as_a_user_runs_them(teacher, tmp_path):
-    run = tmp_path / "run"
-    shutil.copytree(teacher, run)
-    slm = ("--workdir", str(run), "--format", "slm", "--panel", "40x60", "--verify")
-    done = command(*slm)
+    workdir = tmp_path / "run"
+    shutil.copytree(teacher, workdir)
+    slm = ("--workdir", str(workdir), "--format", "slm", "--panel", "40x60", "--verify")
+    done = run("export_mask", *slm)
     assert done.returncode == 0, done.stderr
     assert "loss" in done.stdout and "No correction included" in done.stdout
-    files = sorted((run / "export").iterdir())
+    files = sorted((workdir / "export").iterdir())
     assert [file.name for file in files] == [
         f"slm-{k}.{suffix}" for k in range(3) for suffix in ("json", "png")
     ]
     for path in files[1::2]:
         edited(path, lambda levels: levels[::-1])
-    verify = ("--workdir", str(run), "--verify_file", *map(str, files[1::2]))
-    done = command(*verify)
+    verify = ("--workdir", str(workdir), "--verify_file", *map(str, files[1::2]))
+    done = run("export_mask", *verify)
     assert done.returncode == 1, done.stdout
     last = done.stderr.strip().splitlines()[-1]
     assert "flipped vertically" in last and "verification failed" in last
-    assert command(*verify, "--max_loss", "100").returncode == 0
+    assert run("export_mask", *verify, "--max_loss", "100").returncode == 0
 
 
 @pytest.mark.slow
@@ -194,7 +187,7 @@ def test_export_and_verification_as_a_user_runs_them(teacher, tmp_path):
 )
 def test_bad_command_lines_are_one_line(teacher, arguments, says):
     before = sorted(teacher.rglob("*"))
-    done = command("--workdir", str(teacher), *arguments)
+    done = run("export_mask", "--workdir", str(teacher), *arguments)
     assert done.returncode == 2
     (line,) = done.stderr.strip().splitlines()
     assert line.startswith("error: ") and says in line

@@ -16,7 +16,6 @@ from jax_kdpr.systems import count_parameters, make_system, network_input
 
 SMALL = {"snapshots": 2, "iterations": 3, "widths": (4, 8)}
 KEY = jax.random.key(0)
-QUICKLY = {"xla_backend_optimization_level": 0}  # where compiling takes longest
 IMAGES = jnp.asarray(np.random.default_rng(0).uniform(size=(4, 16, 16, 1)), jnp.float32)
 NON_SQUARE = jnp.asarray(np.random.default_rng(1).normal(size=(2, 8, 12, 2)), jnp.float32)
 
@@ -47,7 +46,7 @@ def build_unet(widths=(8, 16), norm="batch", out_channels=1) -> UNet:
 def small():
     """A small system with its start and its two jitted passes, compiled once for this file."""
     system = make_system(small_camera(), **SMALL)
-    params, state = jax.jit(system.init, compiler_options=QUICKLY)(KEY)
+    params, state = jax.jit(system.init)(KEY)
     evaluate = jax.jit(system.apply)
     train = jax.jit(lambda *args: system.apply(*args, train=True))
     return system, params, state, evaluate, train
@@ -222,7 +221,7 @@ def test_every_sample_has_its_own_noise_from_the_key():
     system = make_system(small_camera(noise={"kind": "gaussian", "snr_db": 10.0}), **SMALL)
     phases = jax.random.uniform(KEY, (2, 16, 16))
     same = jnp.broadcast_to(IMAGES[:1], IMAGES.shape)
-    measure = jax.jit(system.measure, compiler_options=QUICKLY)
+    measure = jax.jit(system.measure)
     y = measure({"phases": phases}, same, KEY)
     assert not np.allclose(y[0], y[1])
     np.testing.assert_array_equal(measure({"phases": phases}, same, KEY), y)
@@ -241,7 +240,7 @@ def test_complex_scenes_and_padding_have_their_shapes():
 
 def test_init_depends_on_the_key_alone(small):
     system, params, state, *_ = small
-    init = jax.jit(system.init, compiler_options=QUICKLY)
+    init = jax.jit(system.init)
     jax.tree.map(np.testing.assert_array_equal, init(KEY), (params, state))
     other, other_state = init(jax.random.key(1))
     assert not np.allclose(other["phases"], params["phases"])
@@ -296,7 +295,7 @@ def test_four_devices_give_the_result_and_gradient_of_one(small, mesh):
             error = jnp.mean((output.image - images) ** 2) + jnp.mean(output.intensity**2)
             return error, (output, after)
 
-        return jax.jit(jax.value_and_grad(loss, has_aux=True), compiler_options=QUICKLY)
+        return jax.jit(jax.value_and_grad(loss, has_aux=True))
 
     one = loss_and_output(make_system(small_camera(), **SMALL))(params, IMAGES)
     four = loss_and_output(make_system(small_camera(mesh=mesh), **SMALL))(

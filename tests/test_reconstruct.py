@@ -1,10 +1,8 @@
 """The whole way from camera frames to objects, on a bench that is known."""
 
 import json
-import os
-import subprocess
-import sys
 
+import commands
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -250,34 +248,25 @@ def test_frames_without_a_pattern_are_refused():
     assert "--dark" in rejection(check_light, raw, -light, "a")
 
 
-def command(name, *arguments):
-    environment = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
-    return subprocess.run(
-        [sys.executable, "-m", f"jax_kdpr.{name}", *map(str, arguments)],
-        env={**environment, "JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-
-
 @pytest.mark.slow
 def test_the_three_commands(workdir, tmp_path):
-    made = command("simulate_bench", "--workdir", workdir, "--output", tmp_path / "b", "--frames=3")
+    made = commands.run(
+        "simulate_bench", "--workdir", workdir, "--output", tmp_path / "b", "--frames=3"
+    )
     assert made.returncode == 0, made.stderr
     folder = tmp_path / "b"
     references = [f"--{n}={folder / n}.tif" for n in ("dark", "flat", "bad_pixels")]
     common = ("--workdir", workdir, *references)
-    found = command(
+    found = commands.run(
         *("calibrate", *common, "--input", folder / "calibration" / "*.tif"),
         *("--scale=3", "--output", folder / "c.json"),
     )
     assert found.returncode == 0, found.stderr
     whole = (*common, "--input", folder / "frames" / "*.tif", "--calibration", folder / "c.json")
-    done = command("reconstruct", *whole, "--output", tmp_path / "out", "--batch=2")
+    done = commands.run("reconstruct", *whole, "--output", tmp_path / "out", "--batch=2")
     assert done.returncode == 0, done.stderr
     assert len(json.loads((tmp_path / "out" / "results.json").read_text())["frames"]) == 3
-    again = command("reconstruct", *whole, "--output", tmp_path / "out")
+    again = commands.run("reconstruct", *whole, "--output", tmp_path / "out")
     assert again.returncode == 2 and "--resume" in again.stderr.splitlines()[-1]
 
 
@@ -297,7 +286,7 @@ def test_the_three_commands(workdir, tmp_path):
 def test_bad_input_is_one_line_and_nothing_written(workdir, bench, tmp_path, arguments, word):
     np.save(tmp_path / "small.npy", np.arange(64).reshape(8, 8))
     filled = [a.format(bench=bench, small=tmp_path / "small.npy") for a in arguments]
-    done = command("reconstruct", "--workdir", workdir, "--output", tmp_path / "out", *filled)
+    done = commands.run("reconstruct", "--workdir", workdir, "--output", tmp_path / "out", *filled)
     lines = [line for line in done.stderr.splitlines() if not line.startswith("WARNING")]
     assert done.returncode == 2 and len(lines) == 1 and word in lines[0], done.stderr
     assert not (tmp_path / "out").exists()

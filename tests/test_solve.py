@@ -2,14 +2,13 @@
 
 import json
 import shutil
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import oracles
 import pytest
+from commands import run
 from helpers import rejection
 from PIL import Image
 
@@ -157,9 +156,8 @@ def test_a_support_is_dark_outside_and_helps_inside():
 @pytest.mark.slow
 def test_the_command_writes_table_numbers_and_figure(teacher, tmp_path):
     output = tmp_path / "out"
-    command = [sys.executable, "-m", "jax_kdpr.solve", f"--workdir={teacher}", "--images=4"]
     options = ["--solver=raar,accelerated", "--steps=20", "--tv=0.01", f"--output={output}"]
-    done = subprocess.run([*command, *options], capture_output=True, text=True)
+    done = run("solve", f"--workdir={teacher}", "--images=4", *options)
     assert done.returncode == 0, done.stderr
     table = (output / "solve.md").read_text()
     assert table.strip() in done.stdout
@@ -195,9 +193,8 @@ def test_plans_that_make_no_sense_are_refused(changes, message):
 @pytest.mark.slow
 def test_the_command_refuses_bad_flags_before_anything_is_written(teacher, tmp_path):
     output = tmp_path / "out"
-    command = [sys.executable, "-m", "jax_kdpr.solve", f"--workdir={teacher}", f"--output={output}"]
     for option in ("--solver=raar,newton", "--steps=0", "--restarts=3", "--support=x.png"):
-        done = subprocess.run([*command, option], capture_output=True, text=True)
+        done = run("solve", f"--workdir={teacher}", f"--output={output}", option)
         assert done.returncode == 2 and not output.exists()
         assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
 

@@ -1,7 +1,6 @@
 """`python -m jax_kdpr.study` as a process: what it prints, writes and returns."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import user_environment
 
 from jax_kdpr import run_folder
 from jax_kdpr.run_folder import METRICS_FILE
@@ -68,7 +68,7 @@ class Place:
         return subprocess.Popen(
             [*command, *([f"--workdir={workdir}"] if workdir else []), *options],
             cwd=self.folder,
-            env=os.environ | {"XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"},
+            env=user_environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -1,13 +1,12 @@
 """Errors of the bench: curves and yield of a trained run, and the command that reports them."""
 
 import shutil
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from commands import run
 from helpers import rejection
 from scipy import stats
 
@@ -100,9 +99,8 @@ def test_spreads_are_read_and_checked():
 def test_command_reports_two_runs_on_the_same_benches(teacher, tmp_path):
     other = tmp_path / "copy"
     shutil.copytree(teacher, other)
-    command = [sys.executable, "-m", "jax_kdpr.tolerance", "--workdir", str(teacher), str(other)]
-    command += ["--errors=gain,photons", "--benches=4", "--images=4", f"--output={tmp_path}/out"]
-    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    options = ["--errors=gain,photons", "--benches=4", "--images=4", f"--output={tmp_path}/out"]
+    ran = run("tolerance", "--workdir", teacher, other, *options, check=True)
     assert "yield" in ran.stdout
     record = run_folder.read_json(tmp_path / "out" / "tolerance.json")
     one, two = record["runs"].values()
