@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
+from jaxtyping import Float
 
 from jax_kdpr.physics import cdp, perturbation
 from jax_kdpr.physics.device import device_masks, written_phases
@@ -42,6 +43,7 @@ class Camera(NamedTuple):
 
     size: int  # height and width of scene and masks, pixels
     oversample: int
+    axis: tuple[int, int]  # index of a CDP, [row, column], where the optical axis meets the sensor
     scene: Options  # all keyword arguments of `physics.scenes.scene_field` and `field_image`
     mesh: Mesh | None  # devices that a batch is spread over
     written: Callable[[Phases], Phases]
@@ -60,6 +62,14 @@ class Camera(NamedTuple):
     def encode(self, images: Images) -> Fields:
         """Returns the field of each image."""
         return jax.vmap(lambda image: scene_field(image, **self.scene))(images)
+
+
+def centred(
+    pattern: Float[np.ndarray, "sh sw"], axis: tuple[int, int]
+) -> Float[np.ndarray, "sh sw"]:
+    """Returns a CDP as a camera has it: `Camera.axis` in the middle, at [sh // 2, sw // 2]."""
+    middle = [n // 2 - place for place, n in zip(axis, pattern.shape, strict=True)]
+    return np.roll(pattern, middle, axis=(0, 1))
 
 
 def make_camera(
@@ -155,6 +165,7 @@ def make_camera(
     return Camera(
         size=size,
         oversample=oversample,
+        axis=(size // 2, size // 2) if propagation.get("kind") == "angular_spectrum" else (0, 0),
         scene=scene,
         mesh=mesh,
         written=written,

@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from jax_kdpr.camera import centred
 from jax_kdpr.evaluation import Samples
 from jax_kdpr.metrics import mse, psnr_from_mse, ssim
 
@@ -16,10 +17,11 @@ MASKS_SHOWN = 6
 EXACT = 1e-8  # misfit of a false object that rounding alone makes
 
 
-def plot_run(samples: Samples, path: Path, *, title: str) -> None:
+def plot_run(samples: Samples, path: Path, *, axis: tuple[int, int], title: str) -> None:
     """Draws one row per scene, from the measurement to the error, and below them the masks.
 
-    Phases run from -pi to pi, images from 0 to 1, errors from -0.5 (red) to 0.5 (blue).
+    Phases run from -pi to pi, images from 0 to 1, errors from -0.5 (red) to 0.5 (blue). `axis` is
+    that of the camera.
     """
     count = samples.images.shape[0]
     parts = ("",) if samples.images.shape[-1] == 1 else (" phase", " amplitude")
@@ -33,8 +35,8 @@ def plot_run(samples: Samples, path: Path, *, title: str) -> None:
     quality = _captions(samples)
     for row in range(count):
         estimate = np.asarray(samples.output.estimate[row])
-        # Zero frequency to the middle, as a camera sees it.
-        pattern = np.fft.fftshift(np.asarray(samples.output.intensity[row, 0]))
+        # The optical axis to the middle, as a camera sees it.
+        pattern = centred(np.asarray(samples.output.intensity[row, 0]), axis)
         floor = max(pattern.max() * 1e-5, 1e-12)
         _show(axes[row, 0], np.log10(np.maximum(pattern, floor)), cmap="inferno")
         _show(axes[row, 1], np.abs(estimate), cmap="gray", vmin=0.0)
@@ -46,8 +48,8 @@ def plot_run(samples: Samples, path: Path, *, title: str) -> None:
             _show(axes[row, first], scene, **GREY)
             _show(axes[row, first + 1], recovered, **GREY, below=quality[row])
             _show(axes[row, first + 2], recovered - scene, cmap="RdBu", vmin=-0.5, vmax=0.5)
-    for axis, name in zip(axes[0], columns, strict=True):
-        axis.set_title(name, fontsize=9)
+    for panel, name in zip(axes[0], columns, strict=True):
+        panel.set_title(name, fontsize=9)
     _draw_masks(halves[1], np.asarray(samples.phases))
     figure.savefig(path, dpi=110)
 

@@ -119,7 +119,7 @@ def score_run(
     _save_samples(workdir / SAMPLES_FILE, shown)
     psnr = summarise(scores[RECOVERED]).psnr
     title = f"{config.regime}, {config.masks.snapshots} snapshot(s): {psnr:.2f} dB"
-    plots.plot_run(shown, workdir / "figure.png", title=title)
+    plots.plot_run(shown, workdir / "figure.png", axis=trained.system.camera.axis, title=title)
     # Last: whoever finds it finds the others too.
     run_folder.write_json(workdir / SCORES_FILE, result)
     return Evaluated(config, epochs, scores, shown, result)

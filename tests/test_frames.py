@@ -180,17 +180,17 @@ def test_orientations_are_those_of_numpy(flip, transpose):
     seen = seen[::-1] if flip in ("vertical", "both") else seen
     seen = seen[:, ::-1] if flip in ("horizontal", "both") else seen
     geometry = Geometry(3.0, 3.0, 0.0, 1.0, flip, transpose)
-    back = to_sensor(seen, geometry, (7, 7), sampling="points", far_field=False)
+    back = to_sensor(seen, geometry, (7, 7), sampling="points", axis=(3, 3))
     np.testing.assert_allclose(back, upright, atol=1e-9)
     moved = np.fft.ifftshift(upright)
-    back = to_sensor(seen, geometry, (7, 7), sampling="points", far_field=True)
+    back = to_sensor(seen, geometry, (7, 7), sampling="points", axis=(0, 0))
     np.testing.assert_allclose(back, moved, atol=1e-9)
 
 
 def test_area_adds_up_whole_pixels():
     frame = RNG.uniform(0, 1, (24, 36))
     geometry = default_geometry(make_window(frame.shape, None, 1), (8, 12), None)
-    seen = to_sensor(frame, geometry, (8, 12), sampling="area", far_field=False)
+    seen = to_sensor(frame, geometry, (8, 12), sampling="area", axis=(4, 6))
     np.testing.assert_allclose(seen, frame.reshape(8, 3, 12, 3).sum(axis=(1, 3)), atol=1e-9)
 
 
@@ -214,22 +214,22 @@ def test_a_grid_past_the_frame_is_refused():
     assert "at least" in rejection(check_geometry, Geometry(8.0, 8.0), (15, 16), (16, 16))
 
 
-@pytest.mark.parametrize("far_field", [True, False])
-def test_points_read_the_model_off_an_oversampling_camera(far_field):
+@pytest.mark.parametrize("axis", [(0, 0), (8, 8), (4, 4)])  # far, near, near and zero-padded
+def test_points_read_the_model_off_an_oversampling_camera(axis):
     smooth = forward(random_complex(RNG, (SIZE, SIZE)), PHASES)[0]
-    if not far_field:  # a field of half the band, as free space leaves of it
+    if axis != (0, 0):  # a field of half the band, as free space leaves of it
         spectrum = np.zeros((SIZE, SIZE), complex)
         spectrum[4:12, 4:12] = random_complex(RNG, (8, 8))
         smooth = np.fft.ifft2(np.fft.ifftshift(spectrum), norm="ortho")
     geometry = Geometry(46.2, 44.7, 3.0, 4.0, "vertical", True)
-    light = camera_light(smooth, Bench(geometry, (92, 92)), far_field=far_field)
-    seen = to_sensor(light, geometry, smooth.shape, sampling="points", far_field=far_field)
+    light = camera_light(smooth, Bench(geometry, (92, 92)), axis=axis)
+    seen = to_sensor(light, geometry, smooth.shape, sampling="points", axis=axis)
     ideal = np.abs(smooth) ** 2
     assert np.linalg.norm(seen - ideal) < 0.08 * np.linalg.norm(ideal)
-    if far_field:
+    if axis == (0, 0):
         assert seen.sum() == pytest.approx(ideal.sum(), rel=0.02)
     wrong = geometry._replace(centre_y=geometry.centre_y + 2.0)
-    seen = to_sensor(light, wrong, smooth.shape, sampling="points", far_field=far_field)
+    seen = to_sensor(light, wrong, smooth.shape, sampling="points", axis=axis)
     assert np.linalg.norm(seen - ideal) > 0.15 * np.linalg.norm(ideal)
 
 
@@ -242,7 +242,7 @@ def test_points_read_the_model_off_an_oversampling_camera(far_field):
     ],
 )
 def test_registration_finds_shift_rotation_scale_and_orientation(truth):
-    light = 1000 * camera_light(SPECTRA, Bench(truth, (70, 70)), far_field=True)
+    light = 1000 * camera_light(SPECTRA, Bench(truth, (70, 70)), axis=(0, 0))
     light += RNG.normal(0, 0.01 * light.max(), light.shape)
     found = register(light, PATTERN, Geometry(0.0, 0.0, 0.0, 3.0))
     assert found.trusted
@@ -256,7 +256,7 @@ def test_registration_finds_shift_rotation_scale_and_orientation(truth):
 
 def test_registration_does_not_trust_another_pattern():
     other = forward(np.ones((SIZE, SIZE)), RNG.uniform(0, 2 * np.pi, PHASES.shape))[0]
-    light = camera_light(other, Bench(Geometry(35.0, 35.0, 0.0, 3.0), (70, 70)), far_field=True)
+    light = camera_light(other, Bench(Geometry(35.0, 35.0, 0.0, 3.0), (70, 70)), axis=(0, 0))
     assert not register(light, PATTERN, Geometry(0.0, 0.0, 0.0, 3.0), rotation_range=3.0).trusted
 
 

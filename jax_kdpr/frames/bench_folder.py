@@ -82,6 +82,4 @@ def _lights(run: LoadedRun, image: Image, bench: Bench) -> np.ndarray:
         oversample=run.camera.oversample,
         transfer=run.optics.transfer,
     )
-    return np.stack(
-        [camera_light(one, bench, far_field=run.far_field) for one in np.asarray(spectra)]
-    )
+    return np.stack([camera_light(one, bench, axis=run.camera.axis) for one in np.asarray(spectra)])

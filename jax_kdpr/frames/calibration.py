@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jax_kdpr import run_folder
+from jax_kdpr.camera import centred
 from jax_kdpr.errors import InputError
 from jax_kdpr.frames.correction import check_light, correct
 from jax_kdpr.frames.geometry import Geometry, cut, in_window
@@ -55,7 +56,7 @@ def calibrate(
         found.append(
             register(
                 cut(light, setup.window),
-                np.fft.fftshift(pattern) if run.far_field else pattern,
+                centred(pattern, run.camera.axis),
                 in_window(setup.geometry, setup.window),
                 rotation_range=rotation_range,
                 scale_range=scale_range,

@@ -161,7 +161,7 @@ def to_sensor(
     sensor: tuple[int, int],
     *,
     sampling: str,
-    far_field: bool,
+    axis: tuple[int, int],
 ) -> Float[np.ndarray, "sh sw"]:
     """Resamples one frame to the model's grid.
 
@@ -170,15 +170,14 @@ def to_sensor(
         geometry: After `in_window`.
         sensor: (sh, sw) of the model.
         sampling: "points" or "area"; see above.
-        far_field: Whether zero frequency moves to [0, 0], as the model's unshifted DFT has it. In
-            the near field the grid stays as it is.
+        axis: Of the model (`camera.Camera.axis`).
 
     Returns:
         Counts per model pixel.
     """
     spline = ndimage.spline_filter(light, order=SPLINE, mode="mirror")
     sampled = sample_spline(spline, geometry, sensor, sampling=sampling)
-    return np.fft.ifftshift(sampled) if far_field else sampled
+    return np.roll(sampled, [a - n // 2 for a, n in zip(axis, sensor, strict=True)], axis=(0, 1))
 
 
 def sample_spline(

@@ -11,10 +11,8 @@ from jaxtyping import Float
 from jax_kdpr import checkpoint, run_folder
 from jax_kdpr import config as config_lib
 from jax_kdpr.camera import Camera, Optics
-from jax_kdpr.choices import PropagationKind
 from jax_kdpr.config import Config
 from jax_kdpr.data import sources
-from jax_kdpr.errors import InputError
 from jax_kdpr.physics import cdp
 from jax_kdpr.physics.scenes import scene_field
 from jax_kdpr.trained import Trained, load_trained
@@ -44,11 +42,6 @@ class LoadedRun(NamedTuple):
         side = self.camera.oversample * self.camera.size
         return side, side
 
-    @property
-    def far_field(self) -> bool:
-        """Whether a CDP has its zero frequency at [0, 0]; a near-field sensor has no such order."""
-        return self.optics.transfer is None
-
 
 def load_run(workdir: Path) -> LoadedRun:
     """Restores a run for measured data.
@@ -57,12 +50,6 @@ def load_run(workdir: Path) -> LoadedRun:
         InputError: If it is no run, or has no checkpoint.
     """
     config = run_folder.read_config(workdir)
-    if (config.propagation.kind, config.masks.oversample) == (PropagationKind.ANGULAR_SPECTRUM, 2):
-        # The object stands in a corner of a periodic window: no camera sees it like that.
-        raise InputError(
-            f"--workdir: {str(workdir)!r} has propagation.kind angular_spectrum with "
-            "masks.oversample 2, whose frames cannot be read yet; train it with masks.oversample 1"
-        )
     checkpoint.require_checkpoint(workdir)
     trained = load_trained(workdir, config)
     optics = trained.system.camera.optics(trained.variables[0]["phases"])

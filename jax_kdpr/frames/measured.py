@@ -105,7 +105,7 @@ def on_grid(
         in_window(setup.geometry, setup.window),
         run.sensor,
         sampling=setup.sampling,
-        far_field=run.far_field,
+        axis=run.camera.axis,
     )
 
 

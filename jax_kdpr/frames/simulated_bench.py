@@ -63,22 +63,21 @@ def make_sensor(bench: Bench, rng: np.random.Generator) -> Sensor:
 
 
 def camera_light(
-    spectra: Complex[np.ndarray, "sh sw"], bench: Bench, *, far_field: bool
+    spectra: Complex[np.ndarray, "sh sw"], bench: Bench, *, axis: tuple[int, int]
 ) -> Float[np.ndarray, "h w"]:
     """Returns the light of one snapshot in each camera pixel, in model units.
 
     Args:
         spectra: Complex field on the model's grid (`cdp.cdp_forward`).
         bench: Its geometry and shape are read.
-        far_field: Whether zero frequency is at [0, 0].
+        axis: Of the model (`camera.Camera.axis`). At [0, 0] the field is the spectrum of what
+            lies in the window of the object; else it is a picture, and its own spectrum ends.
     """
     samples = np.array(spectra.shape)
-    if far_field:
+    if axis == (0, 0):
         coefficients = np.fft.ifft2(spectra, norm="ortho")
-        first = np.zeros(2)
     else:
         coefficients = np.conj(np.fft.fftshift(np.fft.fft2(spectra, norm="ortho")))
-        first = samples // 2
     fine = np.fft.fft2(coefficients, tuple(FINE * samples)) / np.sqrt(samples.prod())
     pattern = ndimage.spline_filter(np.abs(fine) ** 2, order=3, mode="grid-wrap")
     rows, columns = np.meshgrid(*[np.arange(float(n)) for n in bench.shape], indexing="ij")
@@ -87,7 +86,7 @@ def camera_light(
     for dy in offsets:
         for dx in offsets:
             u = model_points(bench.geometry, np.stack([rows + dy, columns + dx]))
-            place = (u + first.reshape(2, 1, 1)) * FINE
+            place = (u + np.reshape(axis, (2, 1, 1))) * FINE
             seen = ndimage.map_coordinates(
                 pattern, place, order=3, mode="grid-wrap", prefilter=False
             )
