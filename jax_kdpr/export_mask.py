@@ -9,8 +9,9 @@ tiff (radians). The .json beside each file states every convention: sign, orient
 place on the panel, checkpoint. No correction is included.
 A device that adds the phase p multiplies the light by e^{j p}, the trained operator by e^{-j phi}:
 --sign conjugate, the default, writes p = -phi, and --sign direct p = phi.
---verify reads the files back from disk, measures the run's test images through them, and ends with
-exit code 1 if that costs more than --max_loss dB; it then says which mistake would explain it.
+--verify reads the files back from disk, measures the run's test images through them as the .json
+says they are meant, and ends with exit code 1 if that costs more than --max_loss dB; it then says
+which mistake would explain it. What your panel really does with a gray level it cannot know.
 --verify_file does the same for files that are there already, such as one that a tool of yours
 has changed; their .json must lie beside them.
 """
@@ -25,7 +26,7 @@ from absl import flags
 
 from jax_kdpr import checkpoint, cli, run_folder
 from jax_kdpr.errors import InputError
-from jax_kdpr.export.files import CONJUGATE, DIRECT, sidecar_path
+from jax_kdpr.export.files import CONJUGATE, DIRECT, SLM, sidecar_path
 from jax_kdpr.export.plan import SUFFIXES, Request, plan_export
 from jax_kdpr.export.verification import explain, verify_files
 from jax_kdpr.export.writing import export_masks, sentences
@@ -51,7 +52,7 @@ flags.DEFINE_integer("magnify", 0, "slm: panel pixels each way that show one mas
 flags.DEFINE_bool("tile", False, "slm: repeat the mask over the panel instead of centring it.")
 flags.DEFINE_integer("background", 0, "slm: gray level around a centred mask.")
 flags.DEFINE_integer("bits", 8, "slm: 8, 10 (right-justified in 16) or 16.")
-flags.DEFINE_integer(
+GRAY_2PI = flags.DEFINE_integer(
     "gray_2pi", 0, "slm: gray level of a phase of 2 pi, which is level 0 again; default: 2^bits."
 )
 flags.DEFINE_string("table", "", "slm: measured phase of each gray level, CSV or NPY (radians).")
@@ -86,6 +87,12 @@ def main(positional: list[str]) -> int:
     output = Path(OUTPUT.value) if OUTPUT.value else workdir / "export"
     paths = export_masks(plan, phases, trained, workdir=workdir, output=output)
     print(sentences(plan, phases.shape[1:]))
+    coding = plan.coding
+    if coding.kind == SLM and not (coding.table or GRAY_2PI.present):
+        print(
+            f"note: a phase of 2 pi is taken to be gray level {coding.gray_2pi}; if your panel "
+            "reaches it elsewhere, give --gray_2pi or --table: no verification can know"
+        )
     for path in paths:
         print(_summary(path))
     return _verify(workdir, paths) if VERIFY.value else 0

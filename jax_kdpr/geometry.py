@@ -107,7 +107,10 @@ def table(bench: Bench, found: Geometry) -> str:
         "oversample that the camera resolves": (
             str(found.oversample_resolved) if found.oversample_resolved else "none: too coarse"
         ),
-        "mask pixel: intensity left at the edge": f"{found.mask_pixel_factor:.3f}",
+    }
+    if found.mask_pixel_factor is not None:
+        lines["mask pixel: intensity left at the edge"] = f"{found.mask_pixel_factor:.3f}"
+    lines |= {
         "camera pixel: contrast left of the finest fringe": f"{found.camera_pixel_factor:.3f}",
         "Fresnel number": f"{found.fresnel_number:.4g}",
     }

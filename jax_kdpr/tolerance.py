@@ -54,6 +54,11 @@ def main(positional: list[str]) -> int:
         raise InputError(f"--errors: expected some of {', '.join(GRIDS)}, got {unknown[0]!r}")
     if not ERRORS.value and not BENCHES.value:
         raise InputError("--errors: none, and no --benches: nothing is left to measure")
+    if LOSS.present and TARGET.present:
+        raise InputError("--target: takes the place of --loss; leave out one of the two")
+    for flag in (SPREAD, LOSS, TARGET):
+        if flag.present and not BENCHES.value:
+            raise InputError(f"--{flag.name}: is read only with --benches above 0; leave it out")
     spreads = bench_errors.read_spreads(SPREAD.value)
     output = Path(OUTPUT.value) if OUTPUT.value else next(iter(workdirs.values()))
     subjects = {name: load_subject(folder, DATA_DIR.value) for name, folder in workdirs.items()}
@@ -70,7 +75,9 @@ def main(positional: list[str]) -> int:
         )
         results[name] = measure_run(measure, spreads)
     record = {
-        "images": IMAGES.value,
+        "images": {
+            name: len(subject.dataset.test[: IMAGES.value]) for name, subject in subjects.items()
+        },
         "spreads": spreads,
         "seed": SEED.value,
         "runs": results,
@@ -118,7 +125,8 @@ def measure_run(measure: bench_errors.Measure, spreads: dict[str, float]) -> dic
 def report(record: dict[str, Any]) -> str:
     """Lays out the curves, one table an error, and the yields."""
     runs = record["runs"]
-    lines = [f"Mean PSNR (dB) over {record['images']} test images.", ""]
+    counts = sorted(set(record["images"].values()))
+    lines = [f"Mean PSNR (dB) over {' or '.join(map(str, counts))} test images.", ""]
     for kind in ERRORS.value:
         values = list(next(iter(runs.values()))["curves"][kind])
         rows = [

@@ -192,6 +192,13 @@ def test_levels_of_the_run_are_landed_on_exactly(tmp_path, sign):
     assert 1e-3 < distance <= 1.01 * math.pi / 210
 
 
+def test_the_panels_turn_is_asked_for_where_the_levels_of_the_run_are_no_divisor():
+    message = refusal(config=tiny(levels=210))
+    assert "--gray_2pi" in message and "such as 210" in message
+    assert plan_export(Request("slm", gray_2pi=210), tiny(levels=210)).coding.gray_2pi == 210
+    assert plan_export(Request("slm"), tiny(levels=16)).coding.gray_2pi == 256
+
+
 @pytest.mark.parametrize("sign", ["conjugate", "direct"])
 def test_the_table_of_the_run_gives_its_own_gray_levels(tmp_path, sign):
     table = tuple(np.random.default_rng(0).uniform(0, 5.5, 40).tolist())

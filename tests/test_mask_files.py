@@ -11,6 +11,7 @@ from helpers import rejection
 from PIL import Image
 
 from jax_kdpr.export.files import (
+    CONJUGATE,
     Coding,
     circle_distance,
     decode,
@@ -110,7 +111,7 @@ def test_height_of_a_turn():
     mirror = Coding("height", "direct", wavelength=635e-9)
     h_glass, h_mirror = encode(phases, glass), encode(phases, mirror)
     np.testing.assert_allclose(h_glass, phases * 635e-9 / (TURN * 0.46), rtol=1e-6)
-    np.testing.assert_allclose(h_mirror, phases * 635e-9 / (2 * TURN), rtol=1e-6)
+    np.testing.assert_allclose(h_mirror, (TURN - phases) % TURN * 635e-9 / (2 * TURN), rtol=1e-6)
 
 
 def test_thicker_is_more_phase_added():
@@ -128,6 +129,20 @@ def test_etch_levels_are_distinct_heights_on_the_circle():
     np.testing.assert_allclose(
         encode(phases, coding), np.array([[0, 1, 1, 2, 3, 0]]) * 2e-6 / 4, rtol=1e-6
     )
+
+
+@pytest.mark.parametrize("index", [1.46, None])
+def test_light_behind_a_relief_is_what_the_operator_makes_of_it(index):
+    """By the length of its path, e^{j k z}: through the material, or up to the surface and back."""
+    wavelength, phases = 6e-7, np.random.default_rng(0).uniform(0, 2 * np.pi, (4, 5))
+    coding = Coding("height", CONJUGATE, wavelength=wavelength, index=index)
+    relief = encode(phases, coding).astype(float)
+    assert relief.min() >= 0 and relief.max() < turn_height(wavelength=wavelength, index=index)
+    top, k = 1e-5, 2 * np.pi / wavelength
+    path = 2 * (top - relief) if index is None else index * relief + (top - relief)
+    light = np.exp(1j * k * path) / np.exp(-1j * phases)
+    np.testing.assert_allclose(light, light[0, 0], atol=1e-4)  # up to a constant phase
+    np.testing.assert_allclose(circle_distance(decode(relief, coding), phases), 0.0, atol=1e-5)
 
 
 def test_features_and_steps_of_a_relief():

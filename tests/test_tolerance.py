@@ -96,6 +96,21 @@ def test_spreads_are_read_and_checked():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--loss=2", "--target=20"], "--target"),
+        (["--benches=0", "--spread=shift=0.1"], "--spread"),
+        (["--errors=tilt"], "--errors"),
+    ],
+)
+def test_options_that_nothing_would_read_are_refused(teacher, tmp_path, options, says):
+    refused = run("tolerance", "--workdir", teacher, *options, f"--output={tmp_path / 'new'}")
+    assert refused.returncode == 2 and not (tmp_path / "new").exists()
+    assert refused.stderr.startswith(f"error: {says}") and refused.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
 def test_command_reports_two_runs_on_the_same_benches(teacher, tmp_path):
     other = tmp_path / "copy"
     shutil.copytree(teacher, other)

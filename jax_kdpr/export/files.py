@@ -23,7 +23,7 @@ from PIL import Image
 from jax_kdpr.errors import InputError
 from jax_kdpr.export.layout import Layout, pick
 from jax_kdpr.physics.device import TURN, nearest_level, written_phases
-from jax_kdpr.physics.relief import turn_height
+from jax_kdpr.physics.relief import added_phases, heights, turn_height
 
 SLM, HEIGHT, PHASE = "slm", "height", "phase"  # what the numbers of a file are
 CONJUGATE, DIRECT = "conjugate", "direct"
@@ -83,8 +83,8 @@ def encode(phases: Plane, coding: Coding) -> Values:
         if coding.levels:
             wanted = jnp.asarray(shown, jnp.float32)[None]
             shown = np.asarray(written_phases(wanted, levels=coding.levels)[0], float)
-        turn = turn_height(wavelength=coding.wavelength, index=coding.index)
-        return _below(shown * (turn / TURN), turn)
+        material = {"wavelength": coding.wavelength, "index": coding.index}
+        return _below(heights(shown, **material), turn_height(**material))
     return _below(shown, TURN)
 
 
@@ -110,7 +110,7 @@ def decode(values: Values, coding: Coding) -> Plane:
     else:
         shown = values.astype(float)
         if coding.kind == HEIGHT:
-            shown *= TURN / turn_height(wavelength=coding.wavelength, index=coding.index)
+            shown = added_phases(shown, wavelength=coding.wavelength, index=coding.index)
     return np.mod(-shown if coding.sign == CONJUGATE else shown, TURN)
 
 

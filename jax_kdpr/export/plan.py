@@ -206,6 +206,13 @@ def _slm(request: Request, config: Config) -> Coding:
             f"gray level 2 pi would have ({reaching:.0f} if the largest level reaches that), or "
             "give --table"
         )
+    levels = config.device.levels
+    if levels and not (measured or limited or request.gray_2pi) and 2**request.bits % levels:
+        raise InputError(
+            f"--gray_2pi: the run was trained for {levels} levels a turn, which are not among "
+            f"those of {2**request.bits}; give the gray level at which the panel reaches 2 pi, "
+            f"such as {levels}, or --table"
+        )
     for option in ("gray_2pi", "falling"):
         if measured and getattr(request, option):
             raise InputError(

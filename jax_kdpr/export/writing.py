@@ -131,15 +131,13 @@ def _meaning(coding: Coding) -> str:
     if coding.kind == HEIGHT:
         turn = turn_height(wavelength=coding.wavelength, index=coding.index)
         how = (
-            "h = p lambda / (4 pi), in reflection"
+            "h = -p lambda / (4 pi), in reflection: a higher surface is less phase p"
             if coding.index is None
-            else f"h = p lambda / (2 pi (n - 1)), n = {coding.index:g}, in transmission"
+            else f"h = p lambda / (2 pi (n - 1)), n = {coding.index:g}, in transmission: thicker "
+            "is more phase p"
         )
         steps = f", etched in {coding.levels} levels" if coding.levels else ""
-        return (
-            f"Heights in metres, {how}: thicker is more phase p, wrapped to [0, 2 pi), which is "
-            f"[0, {turn:.4g}) m{steps}."
-        )
+        return f"Heights in metres, {how}; wrapped to one turn, which is [0, {turn:.4g}) m{steps}."
     if coding.kind == PHASE:
         return "Phases p in radians, wrapped to [0, 2 pi)."
     container = "" if coding.bits == 8 else ", right-justified in 16-bit pixels"

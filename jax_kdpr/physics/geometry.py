@@ -26,7 +26,7 @@ class Geometry(NamedTuple):
     whole_ratio_camera_pixel: float
     finest_fringe: float
     oversample_resolved: int
-    mask_pixel_factor: float
+    mask_pixel_factor: float | None
     camera_pixel_factor: float
     fresnel_number: float
 
@@ -66,14 +66,15 @@ def bench_geometry(
             spectrum, whose sensor pixel is the pitch at any distance.
         whole_ratio_camera_pixel: Camera pixel that would give it at this distance.
         finest_fringe: Shortest period in the intensity: lambda f / (N p), from the two edges of the
-            object; 2 p cycles a metre are the most a field of pitch p holds, so p for the angular
-            spectrum.
+            object; a field of pitch p holds at most 1 / (2 p) cycles a metre and its intensity
+            1 / p, so p for the angular spectrum.
         oversample_resolved: Largest `oversample` (0, 1 or 2) whose samples are not finer than the
             camera's: 2 is what it takes to sample every fringe twice (Nyquist), 0 a camera that
             is too coarse even for 1.
         mask_pixel_factor: Intensity at the middle of the pattern's edge, over that at its centre,
             of a square mask pixel in place of a point: sinc^2 of half the pixel's side over the
-            pitch. The corner has its square. The model's is 1 everywhere.
+            pitch. The corner has its square. The model's is 1 everywhere. None for the angular
+            spectrum.
         camera_pixel_factor: Contrast that integration over a camera pixel (fully sensitive) leaves
             of the finest fringe: sinc(pixel / period), 0 beyond its first zero.
         fresnel_number: (N p / 2)^2 / (lambda distance).
@@ -117,7 +118,7 @@ def bench_geometry(
         whole_ratio_camera_pixel=sensor / whole,
         finest_fringe=period,
         oversample_resolved=min(2, math.floor(period / camera_pixel * (1 + 1e-9))),
-        mask_pixel_factor=_sinc(side / (2 * pitch)) ** 2,
+        mask_pixel_factor=None if is_near else _sinc(side / (2 * pitch)) ** 2,
         camera_pixel_factor=max(_sinc(camera_pixel / period), 0.0)
         if camera_pixel < period
         else 0.0,
