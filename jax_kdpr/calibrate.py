@@ -57,7 +57,9 @@ def main(positional: list[str]) -> int:
             f"--input: expected {run.snapshots} frames, one a snapshot, got {len(frames)}"
         )
     guess = default_geometry(window, run.sensor, SCALE.value)
-    setup = Setup(correction, window, guess, bench_flags.SAMPLING.value, None)
+    setup = Setup(
+        correction, window, guess, bench_flags.SAMPLING.value, bench_flags.pixel_side(run), None
+    )
     found = calibrate(
         frames[: run.snapshots],
         setup,

@@ -7,7 +7,8 @@ Frames are corrected (dark, flat, bad pixels), resampled to the model's grid and
 The geometry comes from `jax_kdpr.calibrate` or from --centre, --rotate, --scale, --flip and
 --transpose, in pixels of the raw frame; without any the pattern fills the frame, upright.
 
---gain auto scales each frame to the energy that a scene of modulus 1 has (h * w); amplitude and
+--gain auto scales each frame to the energy that a scene of modulus 1 has (h * w for ideal masks);
+amplitude and
 complex scenes have no such energy and take the counts a unit of the calibration. A number is counts
 a unit (of a model pixel).
 
@@ -17,7 +18,8 @@ estimate and the CDPs; --stack writes stacks instead. results.json says how far 
 measured one. Its limit comes from the run itself: the 99th percentile of the misfits of its
 simulated validation scenes, with the read noise that several dark frames show, times 1.2; the
 median over all frames has a tighter limit, found in the same way. What exceeds them gets a
-warning, here and in results.json; where the median does, the exit code is 1. A network that was
+warning, here and in results.json; where the median does, the exit code is 1, as where the first
+frames fit far better flipped, turned or transposed. A network that was
 hardly trained has large misfits of its own, and so a wide limit: look at `evaluate` first.
 --limit sets the limit by hand, where the run's data are not at hand.
 """
@@ -36,7 +38,7 @@ from jax_kdpr.frames.geometry import FLIPS, Geometry, check_geometry, default_ge
 from jax_kdpr.frames.loaded import LoadedRun, load_data, load_run
 from jax_kdpr.frames.measured import Setup, group_frames, measure_frames, noise_sigma
 from jax_kdpr.frames.reading import list_frames
-from jax_kdpr.frames.reconstruction import reconstruct
+from jax_kdpr.frames.reconstruction import check_orientation, reconstruct
 from jax_kdpr.frames.recovery import Recover, make_recover, misfit_limit, simulated_misfits
 from jax_kdpr.physics.solvers import SOLVERS
 from jax_kdpr.trained import run_keys
@@ -90,7 +92,9 @@ def main(positional: list[str]) -> int:
         transpose=bool(TRANSPOSE.value),
     )
     geometry, gain, notes = _bench(run, guess)
-    setup = Setup(correction, window, geometry, bench_flags.SAMPLING.value, gain)
+    setup = Setup(
+        correction, window, geometry, bench_flags.SAMPLING.value, bench_flags.pixel_side(run), gain
+    )
     shape = window.height // window.bin, window.width // window.bin
     check_geometry(in_window(geometry, window), shape, run.sensor)
     first = next(measure_frames(groups[:1], setup, run))  # what is wrong with it is said now
@@ -101,6 +105,7 @@ def main(positional: list[str]) -> int:
         "geometry": geometry._asdict(),
         "window": list(window),
         "sampling": setup.sampling,
+        "pixel_side": setup.pixel_side,
         "gain": gain or "auto",
         "dark": bench_flags.DARK.value,
         "flat": bench_flags.FLAT.value,
@@ -110,6 +115,7 @@ def main(positional: list[str]) -> int:
     }
     rows = results.read_results(output, settings) if RESUME.value else []
     recover = make_recover(run.trained, refine=REFINE.value, refine_with=REFINE_WITH.value)
+    turned = check_orientation(groups, setup, run, recover, batch_size=BATCH.value)
     simulated = _simulated(run, recover, noise_sigma(spread, setup, run, first.counts))
 
     def limit(count: int) -> float:
@@ -124,7 +130,7 @@ def main(positional: list[str]) -> int:
         batch_size=BATCH.value,
         limit=limit,
         settings=settings,
-        notes=tuple(notes),
+        notes=(*notes, turned) if turned else tuple(notes),
         stack=STACK.value,
         rows=tuple(rows),
     )
@@ -142,7 +148,7 @@ def main(positional: list[str]) -> int:
             file=sys.stderr,
         )
     print(f"written: {output}/{results.RESULTS_FILE} and the objects")
-    return 1 if found["median_misfit"] > found["median_misfit_limit"] else 0
+    return 1 if turned or found["median_misfit"] > found["median_misfit_limit"] else 0
 
 
 def _bench(run: LoadedRun, guess: Geometry) -> tuple[Geometry, float | None, list[str]]:
@@ -185,7 +191,7 @@ def _gain() -> float | None:
     return gain
 
 
-def _simulated(run: LoadedRun, recover: Recover, sigma: float) -> list[float]:
+def _simulated(run: LoadedRun, recover: Recover, sigma: np.ndarray) -> list[float]:
     """Misfits of the run's validation scenes; none if the limit is given."""
     if LIMIT.value is not None:
         return []

@@ -18,12 +18,19 @@ from jax_kdpr.frames import results
 from jax_kdpr.frames.bench_folder import make_bench, write_bench
 from jax_kdpr.frames.calibration import calibrate
 from jax_kdpr.frames.correction import check_light, make_correction
-from jax_kdpr.frames.geometry import default_geometry, make_window
+from jax_kdpr.frames.geometry import default_geometry, make_window, pixel_envelope, sensor_points
 from jax_kdpr.frames.loaded import blank_image, load_data, load_run, simulate, snapshot_energy
 from jax_kdpr.frames.measured import Setup, group_frames, measure_frames, noise_sigma
 from jax_kdpr.frames.reading import list_frames, read_mean, read_moments
 from jax_kdpr.frames.reconstruction import reconstruct
-from jax_kdpr.frames.recovery import make_recover, misfit_limit, simulated_misfits
+from jax_kdpr.frames.recovery import (
+    TURNS,
+    better_orientation,
+    make_recover,
+    misfit_limit,
+    simulated_misfits,
+    turned,
+)
 from jax_kdpr.training import loop
 
 OBJECTS = 12
@@ -64,7 +71,7 @@ def simulated(run, recover):
         run.trained,
         recover,
         load_data(run, "").validation,
-        noise_sigma=0.0,
+        noise_sigma=np.zeros(run.sensor),
         batch_size=BATCH,
         key=jax.random.key(0),
     )
@@ -91,7 +98,7 @@ def setup(run, bench):
     )
     window = make_window((66, 66), None, 1)
     guess = default_geometry(window, run.sensor, 3.0)
-    setup = Setup(correction, window, guess, "points", None)
+    setup = Setup(correction, window, guess, "points", run.pixel_side, None)
     found = calibrate(frames, setup, run, blank_image(run), rotation_range=5.0, scale_range=0.1)
     truth = json.loads((bench / "truth.json").read_text())
     assert found.trusted
@@ -184,8 +191,47 @@ def test_read_noise_is_that_of_the_dark_in_model_units(run, setup, bench):
     _, spread = read_moments(str(bench / "dark.tif"))
     assert spread == pytest.approx(np.sqrt(1 + 1 / 12), rel=0.15)  # one count, rounded
     unit = setup._replace(counts_per_unit=10.0, geometry=setup.geometry._replace(scale=3.0))
-    assert noise_sigma(2.0, unit, run, []) == pytest.approx(2.0 * 9 / 10)
-    assert noise_sigma(2.0, unit._replace(sampling="area"), run, []) == pytest.approx(2.0 * 3 / 10)
+    sigma = noise_sigma(2.0, unit, run, [])
+    edge = np.sinc(0.5) ** 2  # of square pixels, as of `pixel_side` 1
+    np.testing.assert_allclose([sigma[0, 0], sigma[8, 0], sigma[8, 8]], 1.8 / edge ** np.arange(3))
+    area = noise_sigma(2.0, unit._replace(sampling="area"), run, [])
+    np.testing.assert_allclose(area, sigma / 3)
+
+
+def test_turned_patterns_are_those_of_turned_fields():
+    x = np.random.default_rng(0).normal(size=(6, 6)) + 1j
+    y, conjugate = (np.abs(np.fft.fft2(field)) ** 2 for field in (x, np.conj(x)))
+
+    def turn(pattern, axis, name):
+        return np.asarray(turned(jnp.asarray(pattern)[None, None], axis, *TURNS[name])[0, 0])
+
+    np.testing.assert_allclose(turn(y, (0, 0), "turned by 180 degrees"), conjugate, rtol=1e-4)
+    for name in TURNS:  # about the middle where the axis is there
+        expected = np.fft.fftshift(turn(y, (0, 0), name))
+        np.testing.assert_allclose(turn(np.fft.fftshift(y), (3, 3), name), expected)
+
+
+@pytest.mark.parametrize("wrong", TURNS)
+def test_patterns_that_lie_wrongly_are_told_how(run, recover, images, wrong):
+    right = jnp.asarray(np.stack([simulate(run, image) for image in images[:BATCH]]), jnp.float32)
+    assert better_orientation(recover, right, (0, 0), count=BATCH) == ""
+    lying = turned(right, (0, 0), *TURNS[wrong])
+    back = {"turned by 90 degrees": "turned by 270 degrees"}
+    back |= {other: one for one, other in back.items()}
+    said = better_orientation(recover, lying, (0, 0), count=BATCH)
+    assert f"better {back.get(wrong, wrong)}:" in said
+
+
+def test_the_envelope_of_square_mask_pixels_is_that_of_their_transform():
+    """Each mask pixel drawn with many points: the far field ends where the model's repeats."""
+    fine, x = 16, np.exp(2j * np.pi * np.random.default_rng(0).uniform(size=(8, 8)))
+    drawn = np.kron(x, np.ones((fine, fine))) / fine**2
+    pattern = np.fft.fftshift(np.abs(np.fft.fft2(drawn, norm="ortho")) ** 2) * fine**2
+    middle = pattern[60:68, 60:68]
+    points = np.fft.fftshift(np.abs(np.fft.fft2(x, norm="ortho")) ** 2)
+    envelope = pixel_envelope(sensor_points((8, 8)), (8, 8), 1.0)
+    np.testing.assert_allclose(middle, points * envelope, rtol=0.01)
+    np.testing.assert_allclose(pixel_envelope(sensor_points((8, 8)), (8, 8), 0.0), 1.0)
 
 
 def test_batch_and_stack_change_nothing(rebuild, bench, setup, tmp_path):
@@ -233,7 +279,7 @@ def test_frames_of_several_snapshots_come_in_groups(teacher, tmp_path):
     flat = read_mean(str(tmp_path / "flat.tif"))
     correction = make_correction(camera.shape, flat=flat)
     window = make_window(camera.shape, None, 1)
-    setup = Setup(correction, window, camera.geometry, "points", None)
+    setup = Setup(correction, window, camera.geometry, "points", run.pixel_side, None)
     for one, image in zip(measure_frames(group_frames(frames, 3), setup, run), scenes, strict=True):
         ideal = simulate(run, image)
         assert np.linalg.norm(one.intensity - ideal) < 0.15 * np.linalg.norm(ideal)

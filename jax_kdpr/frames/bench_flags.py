@@ -7,6 +7,7 @@ from jaxtyping import Num
 from jax_kdpr.errors import InputError
 from jax_kdpr.frames.correction import Correction, make_correction
 from jax_kdpr.frames.geometry import SAMPLINGS, Window, make_window
+from jax_kdpr.frames.loaded import LoadedRun
 from jax_kdpr.frames.reading import Frame, iterate_frames, read_mean, read_moments
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Run folder of the trained system.")
@@ -27,6 +28,14 @@ SAMPLING = flags.DEFINE_enum(
     SAMPLINGS,
     "points: read the pattern at the model's samples, as the model does; area: add up the light "
     "over a model pixel, for noisy frames or a system trained for it.",
+)
+
+MASK_PIXELS = flags.DEFINE_enum(
+    "mask_pixels",
+    "square",
+    ["square", "point"],
+    "square: divide out what square mask pixels take from the pattern's edge, in the far field; "
+    "point: nothing, for a mask that is finer than the model's.",
 )
 
 
@@ -84,6 +93,11 @@ def read_references(frames: list[Frame]) -> tuple[Correction, Window, float | No
         bad=read_mean(BAD_PIXELS.value, flag="--bad_pixels") if BAD_PIXELS.value else None,
     )
     return correction, window, spread
+
+
+def pixel_side(run: LoadedRun) -> float:
+    """Returns the side of the mask's pixels that --mask_pixels stands for."""
+    return run.pixel_side if MASK_PIXELS.value == "square" else 0.0
 
 
 def first_frame(frames: list[Frame]) -> Num[np.ndarray, "h w"]:

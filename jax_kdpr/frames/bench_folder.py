@@ -40,7 +40,7 @@ def make_bench(
     moved = centred._replace(
         centre_y=centred.centre_y + shift[0], centre_x=centred.centre_x + shift[1]
     )
-    return Bench(moved, shape)
+    return Bench(moved, shape, run.pixel_side)
 
 
 def write_bench(output: Path, run: LoadedRun, images: Images, bench: Bench, *, seed: int) -> None:

@@ -9,7 +9,7 @@ from jax_kdpr import run_folder
 from jax_kdpr.camera import centred
 from jax_kdpr.errors import InputError
 from jax_kdpr.frames.correction import check_light, correct
-from jax_kdpr.frames.geometry import Geometry, cut, in_window
+from jax_kdpr.frames.geometry import Geometry, cut, in_window, pixel_envelope, sensor_points
 from jax_kdpr.frames.loaded import LoadedRun, simulate
 from jax_kdpr.frames.measured import Setup, on_grid
 from jax_kdpr.frames.reading import Frame, iterate_frames
@@ -51,12 +51,13 @@ def calibrate(
     for frame, raw in zip(frames, iterate_frames(frames), strict=True):
         lights.append(correct(raw, setup.correction))
         check_light(raw, lights[-1], frame.name)
+    seen_as = pixel_envelope(sensor_points(run.sensor), run.sensor, setup.pixel_side)
     found: list[Registration] = []
     for light, pattern in zip(lights, expected, strict=True):
         found.append(
             register(
                 cut(light, setup.window),
-                centred(pattern, run.camera.axis),
+                centred(pattern, run.camera.axis) * seen_as,
                 in_window(setup.geometry, setup.window),
                 rotation_range=rotation_range,
                 scale_range=scale_range,

@@ -133,6 +133,24 @@ def sensor_points(sensor: tuple[int, int]) -> Float[np.ndarray, "2 sh sw"]:
     return np.stack(np.meshgrid(*axes, indexing="ij"))
 
 
+def pixel_envelope(
+    u: Float[np.ndarray, "2 *n"], sensor: tuple[int, int], pixel_side: float
+) -> Float[np.ndarray, "*n"]:
+    """Returns what square mask pixels leave of the far field's intensity: sinc^2 along each axis.
+
+    The model's mask pixels are points, whose pattern repeats without end. A square of side s (in
+    mask pitches) multiplies the intensity by sinc^2(s nu), nu in cycles a pitch: 0.41 at the middle
+    of the pattern's edge and 0.16 in its corner for s = 1.
+
+    Args:
+        u: Points, in model samples from the optical axis.
+        sensor: (sh, sw) of the model: its samples are 1 / sh and 1 / sw cycles a pitch apart.
+        pixel_side: s; 0 for points, and in the near field.
+    """
+    size = np.reshape(sensor, (2,) + (1,) * (u.ndim - 1))
+    return np.prod(np.sinc(pixel_side * u / size) ** 2, axis=0)
+
+
 def check_geometry(geometry: Geometry, shape: tuple[int, int], sensor: tuple[int, int]) -> None:
     """Refuses a geometry whose grid reaches past the frame (after `cut`, `in_window`).
 
@@ -162,6 +180,7 @@ def to_sensor(
     *,
     sampling: str,
     axis: tuple[int, int],
+    pixel_side: float = 0.0,
 ) -> Float[np.ndarray, "sh sw"]:
     """Resamples one frame to the model's grid.
 
@@ -171,12 +190,14 @@ def to_sensor(
         sensor: (sh, sw) of the model.
         sampling: "points" or "area"; see above.
         axis: Of the model (`camera.Camera.axis`).
+        pixel_side: Of the mask's pixels (`pixel_envelope`), whose envelope is divided out.
 
     Returns:
         Counts per model pixel.
     """
     spline = ndimage.spline_filter(light, order=SPLINE, mode="mirror")
     sampled = sample_spline(spline, geometry, sensor, sampling=sampling)
+    sampled = sampled / pixel_envelope(sensor_points(sensor), sensor, pixel_side)
     return np.roll(sampled, [a - n // 2 for a, n in zip(axis, sensor, strict=True)], axis=(0, 1))
 
 

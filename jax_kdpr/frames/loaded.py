@@ -37,6 +37,12 @@ class LoadedRun(NamedTuple):
         return self.config.masks.snapshots
 
     @property
+    def pixel_side(self) -> float:
+        """Side of a square mask pixel in mask pitches (`geometry.pixel_envelope`); 0 where near."""
+        far = self.optics.transfer is None
+        return float(np.sqrt(self.config.device.fill_factor)) if far else 0.0
+
+    @property
     def sensor(self) -> tuple[int, int]:
         """(sh, sw) of a CDP."""
         side = self.camera.oversample * self.camera.size

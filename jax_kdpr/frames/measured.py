@@ -17,7 +17,15 @@ from jaxtyping import Float
 
 from jax_kdpr.errors import InputError
 from jax_kdpr.frames.correction import Correction, check_light, correct, read_counts
-from jax_kdpr.frames.geometry import Geometry, Window, cut, in_window, to_sensor
+from jax_kdpr.frames.geometry import (
+    Geometry,
+    Window,
+    cut,
+    in_window,
+    pixel_envelope,
+    sensor_points,
+    to_sensor,
+)
 from jax_kdpr.frames.loaded import LoadedRun, snapshot_energy
 from jax_kdpr.frames.reading import Frame, iterate_frames
 
@@ -29,6 +37,7 @@ class Setup(NamedTuple):
     window: Window
     geometry: Geometry  # in pixels of the raw frame
     sampling: str
+    pixel_side: float  # of the mask (`geometry.pixel_envelope`)
     counts_per_unit: float | None  # None scales each frame to the energy of a scene of modulus 1
 
 
@@ -106,13 +115,17 @@ def on_grid(
         run.sensor,
         sampling=setup.sampling,
         axis=run.camera.axis,
+        pixel_side=setup.pixel_side,
     )
 
 
-def noise_sigma(spread: float | None, setup: Setup, run: LoadedRun, counts: list[float]) -> float:
-    """Returns the read noise in a model pixel, model units, from the spread of the dark's frames.
+def noise_sigma(
+    spread: float | None, setup: Setup, run: LoadedRun, counts: list[float]
+) -> Float[np.ndarray, "sh sw"]:
+    """Returns the read noise in each model pixel, model units, from the spread of dark frames.
 
-    "area" adds the noise of scale^2 camera pixels; "points" reads one, times scale^2.
+    "area" adds the noise of scale^2 camera pixels; "points" reads one, times scale^2. It grows
+    where the envelope of the mask's pixels is divided out.
 
     Args:
         spread: Standard deviation of a dark pixel from frame to frame, counts; None if unknown.
@@ -121,9 +134,11 @@ def noise_sigma(spread: float | None, setup: Setup, run: LoadedRun, counts: list
         counts: Of light on the grid, of typical frames.
     """
     if spread is None:
-        return 0.0
+        return np.zeros(run.sensor)
     area = in_window(setup.geometry, setup.window).scale ** 2
     joined = setup.window.bin  # counts of bin^2 pixels are added: the noise grows with bin
     pixel = spread * joined * (np.sqrt(area) if setup.sampling == "area" else area)
     unit = setup.counts_per_unit or float(np.mean(counts) / np.mean(snapshot_energy(run)))
-    return float(pixel / unit)
+    envelope = pixel_envelope(sensor_points(run.sensor), run.sensor, setup.pixel_side)
+    middle = [place - n // 2 for place, n in zip(run.camera.axis, run.sensor, strict=True)]
+    return np.roll(pixel / unit / envelope, middle, axis=(0, 1))

@@ -27,6 +27,16 @@ from jax_kdpr.sharding import data_parallel
 from jax_kdpr.trained import Trained
 from jax_kdpr.types import Fields, Image, Images, Intensities, Intensity, Key, RawImages
 
+TURNS = {  # how a pattern may lie wrongly: (transposed, rows reversed, columns reversed)
+    "turned by 180 degrees": (False, True, True),
+    "flipped vertically": (False, True, False),
+    "flipped horizontally": (False, False, True),
+    "transposed": (True, False, False),
+    "turned by 90 degrees": (True, True, False),
+    "turned by 270 degrees": (True, False, True),
+    "transposed and turned by 180 degrees": (True, True, True),
+}
+BETTER = 0.8  # times the misfit: another orientation that comes below is the likelier one
 PERCENTILE = 99.0  # of the misfits of simulated scenes
 MARGIN = 1.2  # what the misfit of a bench may exceed them by
 RESAMPLES = 500
@@ -100,12 +110,59 @@ def pattern_misfit(
     return misfit, jnp.sum(a * b) / jnp.sqrt(jnp.sum(a * a) * jnp.sum(b * b))
 
 
+def better_orientation(
+    recover: Recover, intensity: Intensities, axis: tuple[int, int], *, count: int
+) -> str:
+    """Says which other orientation explains patterns far better than their own; "" if none does.
+
+    Runs that were trained with errors of the bench stand large misfits, and so does their limit: a
+    pattern that lies wrongly may stay below it. Against the right one it loses clearly.
+
+    Args:
+        recover: As `make_recover` builds it.
+        intensity: A batch of CDPs of square sensors.
+        axis: Of the model (`camera.Camera.axis`).
+        count: How many of them count; the others fill up the batch.
+    """
+
+    def misfit(cdps: Intensities) -> float:
+        return float(np.median(np.asarray(recover(cdps).misfit)[:count]))
+
+    own = misfit(intensity)
+    others = {name: misfit(turned(intensity, axis, *turn)) for name, turn in TURNS.items()}
+    best = min(others, key=lambda name: others[name])
+    if others[best] > BETTER * own:
+        return ""
+    return (
+        f"the patterns fit far better {best}: median misfit {others[best]:.3f} against {own:.3f}; "
+        "check --flip, --transpose, --rotate or the calibration, and how the mask was shown"
+    )
+
+
+def turned(
+    intensity: Intensities,
+    axis: tuple[int, int],
+    transpose: bool,
+    reverse_rows: bool,
+    reverse_columns: bool,
+) -> Intensities:
+    """Returns CDPs transposed, then reversed, about the optical axis."""
+    if transpose:
+        intensity = jnp.swapaxes(intensity, -1, -2)
+    for dimension, place, reverse in ((-2, axis[0], reverse_rows), (-1, axis[1], reverse_columns)):
+        if reverse:
+            size = intensity.shape[dimension]
+            mirrored = (2 * place - jnp.arange(size)) % size
+            intensity = jnp.take(intensity, mirrored, axis=dimension)
+    return intensity
+
+
 def simulated_misfits(
     trained: Trained,
     recover: Recover,
     images: RawImages,
     *,
-    noise_sigma: float,
+    noise_sigma: Float[np.ndarray, "sh sw"],
     batch_size: int,
     key: Key,
 ) -> list[float]:
@@ -118,7 +175,7 @@ def simulated_misfits(
         trained: The system.
         recover: As `make_recover` builds it.
         images: Validation images.
-        noise_sigma: Standard deviation of the bench's noise in a model pixel, model units.
+        noise_sigma: Standard deviation of the bench's noise in each model pixel, model units.
         batch_size: Images at a time.
         key: For the noise.
     """
@@ -129,7 +186,7 @@ def simulated_misfits(
         scenes = take_batch(images, indices, size=camera.size, channels=camera.channels)
         run_key, bench_key = jax.random.split(jax.random.fold_in(key, first))
         clean = trained.system.measure(trained.variables[0], scenes, run_key)
-        noise = noise_sigma * jax.random.normal(bench_key, clean.shape)
+        noise = jnp.asarray(noise_sigma)[None, None] * jax.random.normal(bench_key, clean.shape)
         misfits.append(np.asarray(recover(clean + noise).misfit))
     return [float(value) for value in np.concatenate(misfits)[: len(images)]]
 

@@ -13,7 +13,7 @@ import tifffile
 from jaxtyping import Complex, Float, UInt
 from scipy import ndimage
 
-from jax_kdpr.frames.geometry import Geometry, model_points
+from jax_kdpr.frames.geometry import Geometry, model_points, pixel_envelope
 
 FINE = 8  # samples of the pattern in a model pixel, for splines between them
 PIXEL_POINTS = 3  # each way, in a camera pixel
@@ -29,6 +29,7 @@ class Bench(NamedTuple):
 
     geometry: Geometry
     shape: tuple[int, int]  # of a frame, pixels
+    pixel_side: float = 0.0  # of the mask's pixels (`geometry.pixel_envelope`)
     bits: int = 12
     left_justified: bool = False
     offset: float = 64.0  # counts without light
@@ -69,7 +70,7 @@ def camera_light(
 
     Args:
         spectra: Complex field on the model's grid (`cdp.cdp_forward`).
-        bench: Its geometry and shape are read.
+        bench: Its geometry, shape and mask pixels are read.
         axis: Of the model (`camera.Camera.axis`). At [0, 0] the field is the spectrum of what
             lies in the window of the object; else it is a picture, and its own spectrum ends.
     """
@@ -91,7 +92,8 @@ def camera_light(
                 pattern, place, order=3, mode="grid-wrap", prefilter=False
             )
             inside = np.all(np.abs(u) <= (samples / 2 + EDGE).reshape(2, 1, 1), axis=0)
-            total += np.where(inside, seen, 0.0)
+            envelope = pixel_envelope(u, spectra.shape, bench.pixel_side)
+            total += np.where(inside, seen * envelope, 0.0)
     return np.maximum(total, 0.0) / (PIXEL_POINTS * bench.geometry.scale) ** 2
 
 
