@@ -66,6 +66,16 @@ def test_every_format_gives_raw_counts_in_order(tmp_path, write):
     assert len({frame.name for frame in frames}) == 3
 
 
+def test_numbers_in_names_count_as_numbers(tmp_path):
+    paths = [f"run_{run}/shot_{n}.npy" for run in (2, 10) for n in (1, 2, 9, 10, 11, 100)]
+    for number, path in enumerate(reversed(paths)):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        name = path.replace("/shot_", f"/{path.split('/')[0]}_shot_")
+        np.save(tmp_path / name, np.full((2, 2), len(paths) - 1 - number))
+    read = list(iterate_frames(list_frames(str(tmp_path / "*" / "*.npy"))))
+    assert [int(frame[0, 0]) for frame in read] == list(range(len(paths)))
+
+
 def test_a_dataset_of_several_is_named(tmp_path):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["one"], file["two"] = STACK, STACK[::-1]

@@ -1,7 +1,7 @@
 """Frames of one bench, corrected and resampled, group by group: the CDPs that a system takes.
 
-A run of L snapshots takes L frames an object: the first L in the order of their names show the
-first object through masks 1 to L, and so on.
+A run of L snapshots takes L frames an object: the first L by name (2 before 10) show the first
+object through masks 1 to L, and so on.
 
 Unit: a CDP of a scene of modulus 1 sums to `snapshot_energy` (h * w with ideal masks). Such scenes
 need no gain: each frame is scaled to that sum ("auto"), whatever lamp or exposure did. The sum over

@@ -36,6 +36,8 @@ class Frame(NamedTuple):
 def list_frames(pattern: str, *, flag: str = "--input") -> list[Frame]:
     """Returns the frames of all files that match a pattern, by path and page.
 
+    Numbers in a path count as numbers: shot_2.tif comes before shot_10.tif.
+
     Args:
         pattern: Such as "frames/*.tif". For HDF5 the dataset may follow, "scan.h5:/entry/data";
             without it the only one of two or three axes is taken.
@@ -48,13 +50,11 @@ def list_frames(pattern: str, *, flag: str = "--input") -> list[Frame]:
     named = re.fullmatch(r"(.+\.(?:h5|hdf5)):(/.+)", pattern)
     if named:
         files, dataset = named[1], named[2]
-    paths = [
-        Path(path) for path in sorted(glob.glob(files, recursive=True)) if Path(path).is_file()
-    ]
+    paths = [Path(path) for path in glob.glob(files, recursive=True) if Path(path).is_file()]
     if not paths:
         raise InputError(f"{flag}: no file matches {files!r}; quote the pattern, check the folder")
     frames = []
-    for path in paths:
+    for path in sorted(paths, key=_natural):
         if path.suffix.lower() not in SUFFIXES:
             raise InputError(f"{path}: expected {', '.join(SUFFIXES)}; convert it or leave it out")
         with _opened(path, dataset) as pages:
@@ -114,6 +114,15 @@ def read_moments(pattern: str, *, flag: str = "--input") -> tuple[np.ndarray, fl
         squares = squares + step * (pixels - mean)
     spread = None if count < 2 else float(np.sqrt(np.median(squares / (count - 1))))
     return np.asarray(mean, np.float64), spread
+
+
+def _natural(path: Path) -> tuple[list[list[str | int]], str]:
+    """Sorts folder by folder, digits as numbers; the text itself decides between 1 and 01."""
+
+    def pieces(part: str) -> list[str | int]:  # text and numbers by turns, so that types agree
+        return [int(s) if i % 2 else s for i, s in enumerate(re.split("([0-9]+)", part))]
+
+    return [pieces(part) for part in path.parts], str(path)
 
 
 class _Pages(NamedTuple):
