@@ -1,6 +1,7 @@
 """The whole way from camera frames to objects, on a bench that is known."""
 
 import json
+import shutil
 
 import commands
 import jax
@@ -198,6 +199,21 @@ def test_batch_and_stack_change_nothing(rebuild, bench, setup, tmp_path):
         single = np.load(tmp_path / "one" / f"{row['name']}.npy")
         np.testing.assert_allclose(single, phase, atol=1e-4)
     assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_rows_stand_in_the_order_of_the_stack(rebuild, bench, setup, tmp_path):
+    sources = sorted((bench / "frames").glob("*.tif"))
+    for name, source in zip(("img", "img-1", "img (2)"), sources, strict=False):
+        shutil.copy(source, tmp_path / f"{name}.tif")
+    found = rebuild(tmp_path / "*.tif", setup, tmp_path / "many", stack=True)["frames"]
+    stack = np.load(tmp_path / "many" / "phase.npy")
+    rebuild(tmp_path / "*.tif", setup, tmp_path / "one")
+    for row, phase in zip(found, stack, strict=True):
+        single = np.load(tmp_path / "one" / f"{row['name']}.npy")
+        np.testing.assert_allclose(single, phase, atol=1e-4)
+    rows = tuple(row for row in found if row["name"] == found[1]["name"])
+    resumed = rebuild(tmp_path / "*.tif", setup, tmp_path / "one", rows=rows)
+    assert [row["name"] for row in resumed["frames"]] == [row["name"] for row in found]
 
 
 def test_interrupted_and_resumed_is_the_whole(rebuild, bench, setup, tmp_path, monkeypatch):
