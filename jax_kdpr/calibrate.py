@@ -50,7 +50,9 @@ def main(positional: list[str]) -> int:
     workdir = Path(bench_flags.require(bench_flags.WORKDIR, "a run folder"))
     frames = list_frames(bench_flags.require(bench_flags.INPUT, "frames of a known object"))
     output = Path(bench_flags.require(OUTPUT, "the file to write, such as calibration.json"))
-    correction, window, _spread = bench_flags.read_references(frames)
+    size = bench_flags.frame_size(frames)
+    window = bench_flags.read_window(size)
+    correction, _spread = bench_flags.read_correction(size, window)
     run = load_run(workdir)
     if len(frames) < run.snapshots:
         raise InputError(

@@ -32,7 +32,14 @@ from jax_kdpr import cli
 from jax_kdpr.errors import InputError
 from jax_kdpr.frames import bench_flags, results
 from jax_kdpr.frames.calibration import read_calibration
-from jax_kdpr.frames.geometry import FLIPS, Geometry, check_geometry, default_geometry, in_window
+from jax_kdpr.frames.geometry import (
+    FLIPS,
+    Geometry,
+    check_geometry,
+    default_geometry,
+    grid_window,
+    in_window,
+)
 from jax_kdpr.frames.loaded import LoadedRun, load_data, load_run
 from jax_kdpr.frames.measured import Setup, group_frames, measure_frames, noise_sigma
 from jax_kdpr.frames.reading import list_frames
@@ -78,7 +85,8 @@ def main(positional: list[str]) -> int:
             f"--output: {str(output)!r} holds results already; give another folder, or --resume"
         )
     frames = list_frames(bench_flags.require(bench_flags.INPUT, "frames such as 'frames/*.tif'"))
-    correction, window, spread = bench_flags.read_references(frames)
+    size = bench_flags.frame_size(frames)
+    window = bench_flags.read_window(size)
     run = load_run(workdir)
     groups = group_frames(frames, run.snapshots)
     guess = default_geometry(
@@ -90,9 +98,11 @@ def main(positional: list[str]) -> int:
         transpose=bool(TRANSPOSE.value),
     )
     geometry, gain, notes = _bench(run, guess)
-    setup = Setup(correction, window, geometry, bench_flags.SAMPLING.value, gain)
     shape = window.height // window.bin, window.width // window.bin
     check_geometry(in_window(geometry, window), shape, run.sensor)
+    window = grid_window(window, geometry, run.sensor)
+    correction, spread = bench_flags.read_correction(size, window)
+    setup = Setup(correction, window, geometry, bench_flags.SAMPLING.value, gain)
     first = next(measure_frames(groups[:1], setup, run))  # what is wrong with it is said now
     settings = {
         "workdir": str(workdir),

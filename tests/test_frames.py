@@ -14,12 +14,15 @@ from jax_kdpr.frames.calibration import Calibration, read_calibration, write_cal
 from jax_kdpr.frames.correction import correct, hot_pixels, make_correction, read_counts
 from jax_kdpr.frames.geometry import (
     FLIPS,
+    SAMPLINGS,
     Geometry,
     camera_points,
     check_geometry,
-    cut,
+    crop,
     default_geometry,
+    grid_window,
     in_window,
+    join,
     make_window,
     model_points,
     sensor_points,
@@ -98,9 +101,12 @@ def test_frames_stream_with_bounded_memory(tmp_path):
 
 def test_moments_are_those_of_the_frames(tmp_path):
     write_pages(tmp_path)
-    mean, spread = read_moments(str(tmp_path / "a.tif"))
+    mean, spread, step = read_moments(str(tmp_path / "a.tif"))
     np.testing.assert_allclose(mean, STACK.mean(axis=0))
     assert spread == pytest.approx(np.sqrt(np.median(STACK.var(axis=0, ddof=1))))
+    assert step == 1
+    tifffile.imwrite(tmp_path / "b.tif", STACK << 4, photometric="minisblack")
+    assert read_moments(str(tmp_path / "b.tif")).step == 16
 
 
 @pytest.mark.parametrize(
@@ -158,6 +164,54 @@ def test_a_quiet_dark_has_no_hot_pixels():
     assert not hot_pixels(RNG.normal(64, 2, (64, 64))).any()
 
 
+@pytest.mark.parametrize("frames", [1, 8])
+@pytest.mark.parametrize("noise", [0.3, 0.5, 1.0])  # of a step
+def test_a_left_justified_dark_is_as_quiet(frames, noise):
+    raw = 16 * np.round(RNG.normal(64, noise, (frames, 64, 64)))
+    raw[:, 5, 6] += 16 * 40
+    found = hot_pixels(raw.mean(axis=0), 16)
+    assert found[5, 6] and found.sum() == 1
+
+
+def test_only_the_window_is_corrected_and_judged():
+    window = make_window((30, 40), (5, 10, 12, 14), 2)
+    light = RNG.uniform(10, 100, (30, 40))
+    response = RNG.uniform(0.8, 1.2, light.shape)
+    response[0, 0] = 0.0  # dead, and in no map
+    bad = np.zeros(light.shape)
+    bad[:, 30:] = 1  # a quarter
+    references = {"dark": np.full(light.shape, 7.0), "flat": 300 * response + 7, "bad": bad}
+    assert "bad" in rejection(make_correction, light.shape, **references)
+    correction = make_correction(light.shape, **references, window=window)
+    seen = correct(crop(light * response + 7, window), correction)
+    # The mean of the whole frame's flat, whatever the window: one gain holds for all windows.
+    np.testing.assert_allclose(seen, crop(light, window) * response[:, :30].mean())
+    assert "--flat" in rejection(
+        make_correction, light.shape, flat=references["flat"], window=make_window((30, 40), None, 1)
+    )
+
+
+@pytest.mark.parametrize("bin", [1, 2])
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_the_window_of_the_grid_holds_all_that_it_reads(bin, sampling):
+    geometry = Geometry(101.3, 122.8, 7.0, 4.3, "vertical", True)
+    frame = RNG.uniform(0, 1, (240, 260))
+    whole = make_window(frame.shape, (3, 5, 230, 251), bin)
+    window = grid_window(whole, geometry, (16, 16))
+    assert window.height < 160 and window.width < 160 and (window.y - 3) % bin == 0
+    seen = [
+        to_sensor(
+            join(crop(frame, one), one),
+            in_window(geometry, one),
+            (16, 16),
+            sampling=sampling,
+            axis=(0, 0),
+        )
+        for one in (whole, window)
+    ]
+    np.testing.assert_allclose(*seen, rtol=1e-6)
+
+
 def test_references_that_do_not_fit_are_refused():
     assert "--dark" in rejection(make_correction, (4, 4), dark=np.zeros((4, 5)))
     assert "--flat" in rejection(make_correction, (4, 4), flat=np.zeros((5, 4)))
@@ -207,7 +261,7 @@ def test_area_adds_up_whole_pixels():
 def test_crop_and_bin_leave_the_geometry_where_it_is():
     window = make_window((40, 40), (5, 7, 31, 30), 2)
     frame = RNG.uniform(0, 1, (40, 40))
-    assert cut(frame, window)[2, 3] == pytest.approx(frame[9:11, 13:15].sum())
+    assert join(crop(frame, window), window)[2, 3] == pytest.approx(frame[9:11, 13:15].sum())
     inner = in_window(Geometry(5 + 2 * 2 + 0.5, 7 + 2 * 3 + 0.5, 3.0, 4.0), window)
     assert inner == Geometry(2.0, 3.0, 3.0, 2.0)
     assert "--crop" in rejection(make_window, (40, 40), (20, 0, 30, 30), 1)

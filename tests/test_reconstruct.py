@@ -18,8 +18,8 @@ from jax_kdpr.data.scenes import draw_scenes
 from jax_kdpr.frames import results
 from jax_kdpr.frames.bench_folder import make_bench, write_bench
 from jax_kdpr.frames.calibration import calibrate
-from jax_kdpr.frames.correction import check_light, make_correction
-from jax_kdpr.frames.geometry import default_geometry, make_window
+from jax_kdpr.frames.correction import check_exposure, check_light, make_correction
+from jax_kdpr.frames.geometry import default_geometry, grid_window, make_window
 from jax_kdpr.frames.loaded import blank_image, load_data, load_run, simulate, snapshot_energy
 from jax_kdpr.frames.measured import Setup, group_frames, measure_frames, noise_sigma
 from jax_kdpr.frames.reading import list_frames, read_mean, read_moments
@@ -182,7 +182,7 @@ def test_the_limit_of_many_is_between_their_median_and_the_limit_of_one():
 
 
 def test_read_noise_is_that_of_the_dark_in_model_units(run, setup, bench):
-    _, spread = read_moments(str(bench / "dark.tif"))
+    spread = read_moments(str(bench / "dark.tif")).spread
     assert spread == pytest.approx(np.sqrt(1 + 1 / 12), rel=0.15)  # one count, rounded
     unit = setup._replace(counts_per_unit=10.0, geometry=setup.geometry._replace(scale=3.0))
     assert noise_sigma(2.0, unit, run, []) == pytest.approx(2.0 * 9 / 10)
@@ -258,10 +258,36 @@ def test_frames_of_several_snapshots_come_in_groups(teacher, tmp_path):
 
 def test_frames_without_a_pattern_are_refused():
     light = np.ones((4, 4))
-    assert "dark" in rejection(check_light, np.zeros((4, 4), np.uint16), light, "a")
-    assert "saturated" in rejection(check_light, np.full((4, 4), 4095, np.uint16), light, "a")
-    raw = np.arange(16, dtype=np.uint16).reshape(4, 4)
-    assert "--dark" in rejection(check_light, raw, -light, "a")
+    assert "dark" in rejection(check_exposure, np.zeros((4, 4), np.uint16), "a")
+    assert "saturated" in rejection(check_exposure, np.full((4, 4), 4095, np.uint16), "a")
+    assert "--dark" in rejection(check_light, -light, "a")
+
+
+def on_a_large_chip(frame):
+    """The same frame in the middle of a chip whose pedestal has drifted below the dark's."""
+    chip = np.full((400, 500), 63, np.uint16)
+    chip[100:166, 200:266] = frame
+    return chip
+
+
+def test_a_small_pattern_on_a_large_chip_is_judged_alone(run, setup, images, tmp_path):
+    camera = make_bench(run, scale=3.1, rotation=2.0, shift=(2.3, -1.6))
+    write_bench(tmp_path, run, images[:1], camera._replace(saturated=0.1, hot=0.0), seed=0)
+    raw = on_a_large_chip(tifffile.imread(tmp_path / "frames" / "object_00000_00.tif"))
+    tifffile.imwrite(tmp_path / "chip.tif", raw)
+    geometry = setup.geometry._replace(
+        centre_y=setup.geometry.centre_y + 100, centre_x=setup.geometry.centre_x + 200
+    )
+    whole = make_window(raw.shape, None, 1)
+    window = grid_window(whole, geometry, run.sensor)
+    correction = make_correction(raw.shape, dark=np.full(raw.shape, 64.0), window=window)
+    groups = group_frames(list_frames(str(tmp_path / "chip.tif")), 1)
+    one = next(measure_frames(groups, Setup(correction, window, geometry, "points", None), run))
+    assert one.saturation > 0.02
+    everything = make_correction(raw.shape, dark=np.full(raw.shape, 64.0))
+    blind = next(measure_frames(groups, Setup(everything, whole, geometry, "points", None), run))
+    assert blind.saturation < 0.005
+    np.testing.assert_allclose(one.intensity, blind.intensity, atol=1e-4)
 
 
 @pytest.mark.slow

@@ -8,8 +8,8 @@ import numpy as np
 from jax_kdpr import run_folder
 from jax_kdpr.camera import centred
 from jax_kdpr.errors import InputError
-from jax_kdpr.frames.correction import check_light, correct
-from jax_kdpr.frames.geometry import Geometry, cut, in_window
+from jax_kdpr.frames.correction import check_exposure, check_light, correct
+from jax_kdpr.frames.geometry import Geometry, crop, in_window, join
 from jax_kdpr.frames.loaded import LoadedRun, simulate
 from jax_kdpr.frames.measured import Setup, on_grid
 from jax_kdpr.frames.reading import Frame, iterate_frames
@@ -45,17 +45,21 @@ def calibrate(
         image: Of the object.
         rotation_range: See `registration.register`.
         scale_range: Likewise.
+
+    Raises:
+        InputError: If a frame cannot be used.
     """
     expected = simulate(run, image)
     lights = []
-    for frame, raw in zip(frames, iterate_frames(frames), strict=True):
+    for frame, whole in zip(frames, iterate_frames(frames), strict=True):
+        raw = crop(whole, setup.window)
+        check_exposure(raw, frame.name)
         lights.append(correct(raw, setup.correction))
-        check_light(raw, lights[-1], frame.name)
     found: list[Registration] = []
     for light, pattern in zip(lights, expected, strict=True):
         found.append(
             register(
-                cut(light, setup.window),
+                join(light, setup.window),
                 centred(pattern, run.camera.axis),
                 in_window(setup.geometry, setup.window),
                 rotation_range=rotation_range,
@@ -67,6 +71,8 @@ def calibrate(
     geometry = _in_frame(best.geometry, setup)
     placed = setup._replace(geometry=geometry)
     seen = np.stack([on_grid(light, placed, run) for light in lights])
+    # Not earlier: far from the pattern a whole chip's offset can outweigh all the light.
+    check_light(seen, frames[0].name)
     return Calibration(
         geometry,
         counts_per_unit=float(seen.sum() / expected.sum()),

@@ -18,6 +18,7 @@ import tifffile
 from PIL import Image
 
 from jax_kdpr.errors import InputError
+from jax_kdpr.frames.correction import read_counts
 
 TIFF = (".tif", ".tiff")
 HDF5 = (".h5", ".hdf5")
@@ -31,6 +32,14 @@ class Frame(NamedTuple):
     page: int
     dataset: str  # in an HDF5 file; else empty
     name: str  # of its results: the file's, with the page's number where there are several
+
+
+class Moments(NamedTuple):
+    """Of frames that show the same."""
+
+    mean: np.ndarray  # frame [h w], float64
+    spread: float | None  # root of the median variance of a pixel, counts; None of a single frame
+    step: int  # counts between neighbouring levels: 16 of 12 bits left-justified in 16
 
 
 def list_frames(pattern: str, *, flag: str = "--input") -> list[Frame]:
@@ -98,22 +107,20 @@ def iterate_frames(frames: list[Frame]) -> Iterator[np.ndarray]:
 
 def read_mean(pattern: str, *, flag: str = "--input") -> np.ndarray:
     """Returns the mean [h w] of all frames of a pattern, float64: a dark, a flat or a mask."""
-    return read_moments(pattern, flag=flag)[0]
+    return read_moments(pattern, flag=flag).mean
 
 
-def read_moments(pattern: str, *, flag: str = "--input") -> tuple[np.ndarray, float | None]:
-    """Returns the mean frame, and the typical standard deviation of a pixel from frame to frame.
-
-    The latter is the root of the median variance, in counts; None of a single frame.
-    """
-    count, mean, squares = 0, np.zeros(()), np.zeros(())
+def read_moments(pattern: str, *, flag: str = "--input") -> Moments:
+    """Returns what all frames of a pattern together say of a sensor."""
+    count, mean, squares, bits = 0, np.zeros(()), np.zeros(()), 16
     for pixels in iterate_frames(list_frames(pattern, flag=flag)):
         count += 1
         step = pixels - mean
         mean = mean + step / count  # Welford's update: exact for counts on a large offset
         squares = squares + step * (pixels - mean)
+        bits = min(bits, read_counts(pixels).unused_bits)
     spread = None if count < 2 else float(np.sqrt(np.median(squares / (count - 1))))
-    return np.asarray(mean, np.float64), spread
+    return Moments(np.asarray(mean, np.float64), spread, 2**bits)
 
 
 def _natural(path: Path) -> tuple[list[list[str | int]], str]:
