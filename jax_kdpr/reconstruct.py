@@ -31,7 +31,7 @@ from absl import flags
 from jax_kdpr import cli
 from jax_kdpr.errors import InputError
 from jax_kdpr.frames import bench_flags, results
-from jax_kdpr.frames.calibration import read_calibration
+from jax_kdpr.frames.calibration import Calibration, read_calibration
 from jax_kdpr.frames.geometry import (
     FLIPS,
     Geometry,
@@ -167,9 +167,7 @@ def _bench(run: LoadedRun, guess: Geometry) -> tuple[Geometry, float | None, lis
     gain, notes = _gain(), []
     if CALIBRATION.value:
         calibration = read_calibration(Path(CALIBRATION.value))
-        geometry = calibration.geometry
-        if not calibration.trusted:
-            notes = [f"{CALIBRATION.value} says of itself that it is not to be trusted"]
+        geometry, notes = calibration.geometry, _calibration_notes(calibration, run)
         if gain is None and run.camera.scene["kind"] != "phase":
             gain = calibration.counts_per_unit
     else:
@@ -181,6 +179,24 @@ def _bench(run: LoadedRun, guess: Geometry) -> tuple[Geometry, float | None, lis
             "--calibration or the counts a unit"
         )
     return geometry, gain, notes
+
+
+def _calibration_notes(calibration: Calibration, run: LoadedRun) -> list[str]:
+    """Warnings; a calibration for another sensor grid is refused."""
+    if calibration.sensor != run.sensor:
+        raise InputError(
+            f"--calibration: expected a sensor grid of {run.sensor[0]} x {run.sensor[1]}, got "
+            f"{calibration.sensor[0]} x {calibration.sensor[1]}; calibrate with this run"
+        )
+    notes = []
+    if not calibration.trusted:
+        notes.append(f"{CALIBRATION.value} says of itself that it is not to be trusted")
+    if calibration.checkpoint != run.trained.digest:
+        notes.append(
+            f"{CALIBRATION.value} is of another checkpoint ({calibration.checkpoint[:12]}, the "
+            f"run's is {run.trained.digest[:12]}): where its masks were others, calibrate again"
+        )
+    return notes
 
 
 def _gain() -> float | None:

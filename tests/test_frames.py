@@ -325,7 +325,9 @@ def test_registration_does_not_trust_another_pattern():
 
 
 def test_a_calibration_is_read_as_it_was_written(tmp_path):
-    wanted = Calibration(Geometry(1.5, 2.5, 0.1, 3.0, "both", True), 40.0, 0.9, 0.3, True)
+    wanted = Calibration(
+        Geometry(1.5, 2.5, 0.1, 3.0, "both", True), 40.0, 0.9, 0.3, True, "c0ffee", (16, 16)
+    )
     write_calibration(tmp_path / "new" / "c.json", wanted)
     assert read_calibration(tmp_path / "new" / "c.json") == wanted
     (tmp_path / "bad.json").write_text('{"geometry": {}}')

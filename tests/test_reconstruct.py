@@ -100,6 +100,23 @@ def setup(run, bench):
     return setup._replace(geometry=found.geometry)
 
 
+def test_a_pattern_that_is_cut_off_is_refused(run, bench, setup):
+    """Well recognised by what is left of it, but `reconstruct` could not use it."""
+    window = make_window((66, 66), (0, 0, 54, 66), 1)
+    correction = make_correction((66, 66), dark=np.full((66, 66), 64.0), window=window)
+    frames = list_frames(str(bench / "calibration" / "*.tif"))
+    message = rejection(
+        calibrate,
+        frames,
+        Setup(correction, window, setup.geometry, "points", None),
+        run,
+        blank_image(run),
+        rotation_range=1.0,
+        scale_range=0.02,
+    )
+    assert "reach" in message and "--crop" in message
+
+
 @pytest.fixture(scope="module")
 def rebuild(run, recover, simulated):
     def rebuild(pattern, setup, output, **options):
@@ -308,6 +325,16 @@ def test_the_three_commands(workdir, tmp_path):
     done = commands.run("reconstruct", *whole, "--output", tmp_path / "out", "--batch=2")
     assert done.returncode == 0, done.stderr
     assert len(json.loads((tmp_path / "out" / "results.json").read_text())["frames"]) == 3
+    calibration = json.loads((folder / "c.json").read_text())
+    (folder / "c.json").write_text(json.dumps(calibration | {"checkpoint": "another"}))
+    stack = ("--limit=9", "--stack")  # the quickest
+    other = commands.run("reconstruct", *whole, *stack, "--output", tmp_path / "other")
+    assert other.returncode == 0, other.stderr
+    warnings = [line for line in other.stderr.splitlines() if line.startswith("warning: ")]
+    assert "another checkpoint" in warnings[0]
+    (folder / "c.json").write_text(json.dumps(calibration | {"sensor": [32, 32]}))
+    larger = commands.run("reconstruct", *whole, "--output", tmp_path / "larger")
+    assert larger.returncode == 2 and "16 x 16, got 32 x 32" in larger.stderr.splitlines()[-1]
     again = commands.run("reconstruct", *whole, "--output", tmp_path / "out")
     assert again.returncode == 2 and "--resume" in again.stderr.splitlines()[-1]
 

@@ -9,7 +9,7 @@ from jax_kdpr import run_folder
 from jax_kdpr.camera import centred
 from jax_kdpr.errors import InputError
 from jax_kdpr.frames.correction import check_exposure, check_light, correct
-from jax_kdpr.frames.geometry import Geometry, crop, in_window, join
+from jax_kdpr.frames.geometry import Geometry, check_geometry, crop, in_window, join
 from jax_kdpr.frames.loaded import LoadedRun, simulate
 from jax_kdpr.frames.measured import Setup, on_grid
 from jax_kdpr.frames.reading import Frame, iterate_frames
@@ -25,6 +25,8 @@ class Calibration(NamedTuple):
     score: float
     runner_up: float
     trusted: bool
+    checkpoint: str  # digest of the run's: another one has other masks
+    sensor: tuple[int, int]  # (sh, sw) of the run
 
 
 def calibrate(
@@ -47,7 +49,7 @@ def calibrate(
         scale_range: Likewise.
 
     Raises:
-        InputError: If a frame cannot be used.
+        InputError: If a frame cannot be used, or the pattern that was found is cut off.
     """
     expected = simulate(run, image)
     lights = []
@@ -68,6 +70,14 @@ def calibrate(
             )
         )
     best = max(found, key=lambda one: one.score - one.runner_up)
+    if best.trusted:  # else it is not known where the pattern lies
+        check_geometry(
+            best.geometry,
+            (setup.window.height // setup.window.bin, setup.window.width // setup.window.bin),
+            run.sensor,
+            flags="--input",
+            remedy="give a larger --crop, or move the camera so that it sees the whole pattern",
+        )
     geometry = _in_frame(best.geometry, setup)
     placed = setup._replace(geometry=geometry)
     seen = np.stack([on_grid(light, placed, run) for light in lights])
@@ -79,6 +89,8 @@ def calibrate(
         score=best.score,
         runner_up=best.runner_up,
         trusted=best.trusted,
+        checkpoint=run.trained.digest,
+        sensor=run.sensor,
     )
 
 
@@ -106,8 +118,10 @@ def read_calibration(path: Path) -> Calibration:
     """
     try:
         values: dict[str, Any] = run_folder.read_json(path)
-        return Calibration(**{**values, "geometry": Geometry(**values["geometry"])})
-    except (InputError, TypeError, KeyError) as failure:
+        rows, columns = values["sensor"]
+        geometry = Geometry(**values["geometry"])
+        return Calibration(**{**values, "geometry": geometry, "sensor": (rows, columns)})
+    except (InputError, TypeError, KeyError, ValueError) as failure:
         raise InputError(
             f"--calibration: {str(path)!r} is no calibration that can be read; make it with "
             "jax_kdpr.calibrate"

@@ -166,8 +166,22 @@ def sensor_points(sensor: tuple[int, int]) -> Float[np.ndarray, "2 sh sw"]:
     return np.stack(np.meshgrid(*axes, indexing="ij"))
 
 
-def check_geometry(geometry: Geometry, shape: tuple[int, int], sensor: tuple[int, int]) -> None:
+def check_geometry(
+    geometry: Geometry,
+    shape: tuple[int, int],
+    sensor: tuple[int, int],
+    *,
+    flags: str = "--centre, --rotate, --scale",
+    remedy: str = "correct them, or use more of the frame",
+) -> None:
     """Refuses a geometry whose grid reaches past the frame (after `join`, `in_window`).
+
+    Args:
+        geometry: Of the grid.
+        shape: Of the frame.
+        sensor: (sh, sw) of the model.
+        flags: That gave the geometry, for the message.
+        remedy: What to do, likewise.
 
     Raises:
         InputError: In pixels of the window, after binning.
@@ -182,9 +196,9 @@ def check_geometry(geometry: Geometry, shape: tuple[int, int], sensor: tuple[int
     low, high = points.min(axis=1), points.max(axis=1)
     if np.any(low < -0.5) or np.any(high > np.array(shape) - 0.5):
         raise InputError(
-            f"--centre, --rotate, --scale: the sensor grid would reach from row, column "
-            f"{low[0]:.1f}, {low[1]:.1f} to {high[0]:.1f}, {high[1]:.1f} of a frame of {shape[0]} "
-            f"x {shape[1]} (after --crop and --bin); correct them, or use more of the frame"
+            f"{flags}: the sensor grid would reach from row, column {low[0]:.1f}, {low[1]:.1f} to "
+            f"{high[0]:.1f}, {high[1]:.1f} of a frame of {shape[0]} x {shape[1]} (after cropping "
+            f"and binning); {remedy}"
         )
 
 
