@@ -10,7 +10,12 @@ from helpers import rejection, same
 from oracles import forward, random_complex
 from PIL import Image
 
-from jax_kdpr.frames.calibration import Calibration, read_calibration, write_calibration
+from jax_kdpr.frames.calibration import (
+    Calibration,
+    check_orientation,
+    read_calibration,
+    write_calibration,
+)
 from jax_kdpr.frames.correction import correct, hot_pixels, make_correction, read_counts
 from jax_kdpr.frames.geometry import (
     FLIPS,
@@ -322,6 +327,17 @@ def test_registration_does_not_trust_another_pattern():
     other = forward(np.ones((SIZE, SIZE)), RNG.uniform(0, 2 * np.pi, PHASES.shape))[0]
     light = camera_light(other, Bench(Geometry(35.0, 35.0, 0.0, 3.0), (70, 70)), axis=(0, 0))
     assert not register(light, PATTERN, Geometry(0.0, 0.0, 0.0, 3.0), rotation_range=3.0).trusted
+
+
+@pytest.mark.parametrize("size", [15, 16])
+def test_a_pattern_without_orientation_is_refused(size):
+    binary = np.pi * RNG.integers(0, 2, (1, size, size))
+    symmetric = np.fft.fftshift(np.abs(forward(np.ones((size, size)), binary)) ** 2, axes=(1, 2))
+    assert "--object" in rejection(check_orientation, symmetric)
+    known = np.exp(1j * RNG.uniform(0, np.pi, (size, size)))
+    other = np.fft.fftshift(np.abs(forward(known, binary)) ** 2, axes=(1, 2))
+    check_orientation(other)
+    check_orientation(np.concatenate([symmetric, other]))  # one snapshot is enough
 
 
 def test_a_calibration_is_read_as_it_was_written(tmp_path):

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
 from jax_kdpr import run_folder
 from jax_kdpr.camera import centred
@@ -15,6 +16,8 @@ from jax_kdpr.frames.measured import Setup, on_grid
 from jax_kdpr.frames.reading import Frame, iterate_frames
 from jax_kdpr.frames.registration import Registration, register
 from jax_kdpr.types import Image
+
+HALF_TURN = 0.01  # relative difference of amplitudes below which a pattern is its own half turn
 
 
 class Calibration(NamedTuple):
@@ -49,9 +52,11 @@ def calibrate(
         scale_range: Likewise.
 
     Raises:
-        InputError: If a frame cannot be used, or the pattern that was found is cut off.
+        InputError: If the object does not tell the orientations apart, a frame cannot be used, or
+            the pattern that was found is cut off.
     """
     expected = simulate(run, image)
+    check_orientation(np.stack([centred(pattern, run.camera.axis) for pattern in expected]))
     lights = []
     for frame, whole in zip(frames, iterate_frames(frames), strict=True):
         raw = crop(whole, setup.window)
@@ -92,6 +97,33 @@ def calibrate(
         checkpoint=run.trained.digest,
         sensor=run.sensor,
     )
+
+
+def check_orientation(patterns: Float[np.ndarray, "k sh sw"]) -> None:
+    """Refuses an object whose patterns are all their own half turn: no fit could be trusted.
+
+    So is the pattern of every real field: of a mask of phases 0 and pi without an object.
+
+    Args:
+        patterns: Expected, zero frequency at [sh // 2, sw // 2].
+
+    Raises:
+        InputError: If no amplitude differs by more than `HALF_TURN` from its half turn.
+    """
+    if all(_half_turn_error(pattern) <= HALF_TURN for pattern in patterns):
+        raise InputError(
+            "--object: the expected pattern looks the same turned by 180 degrees, so that its "
+            "orientation cannot be found; put a known object without symmetry into the beam, and "
+            "give its image"
+        )
+
+
+def _half_turn_error(pattern: Float[np.ndarray, "sh sw"]) -> float:
+    """Relative difference of the amplitudes; a first row of even sizes has no counterpart."""
+    first = [1 - samples % 2 for samples in pattern.shape]
+    amplitude = np.sqrt(np.maximum(pattern[first[0] :, first[1] :], 0.0))
+    difference = np.linalg.norm(amplitude - amplitude[::-1, ::-1])
+    return float(difference / max(np.linalg.norm(amplitude), 1e-30))
 
 
 def _in_frame(geometry: Geometry, setup: Setup) -> Geometry:
