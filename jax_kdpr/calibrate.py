@@ -4,11 +4,12 @@
         [--object IMAGE] [--scale 3] [--dark D] [--flat F] [--bad_pixels B]
 
 Without --object there is none in the beam: the CDP of the mask alone (one of phases 0 and pi needs
-an object, since its CDP is its own half turn). The first L frames are its snapshots. Centre, all eight orientations, a rotation of --rotation_range degrees and a scale of
---scale_range (relative) around --scale are searched; the result, in pixels of the raw frame, with
-the counts a unit, goes to --output, for `reconstruct --calibration`. Its score is the correlation
-of measured and expected amplitudes. If the score is low, or another orientation fits nearly as
-well, the fit is not to be trusted: a warning says so, and the exit code is 1.
+an object, since its CDP is its own half turn). The first L frames are its snapshots. Centre, all
+eight orientations, a rotation of --rotation_range degrees and a scale of --scale_range (relative)
+around --scale are searched; the result, in pixels of the raw frame, with the counts a unit, goes to
+--output, for `reconstruct --calibration`. Its score is the correlation of measured and expected
+amplitudes. If the score is low, or another orientation fits nearly as well, the fit is not to be
+trusted: a warning says so, and the exit code is 1.
 """
 
 import sys

@@ -104,6 +104,58 @@ def test_frames_stream_with_bounded_memory(tmp_path):
     assert peak < 20 * 128 * 128 * 2  # of 200 frames
 
 
+def write_one_directory(path):
+    tifffile.imwrite(path, STACK, photometric="minisblack", truncate=True)
+
+
+def write_imagej(path):
+    tifffile.imwrite(path, STACK, imagej=True, truncate=True)
+
+
+def write_lzw_pages(path):
+    first, *others = [Image.fromarray(frame) for frame in STACK]
+    first.save(path, compression="tiff_lzw", save_all=True, append_images=others)
+
+
+def write_white_is_zero(path):
+    tifffile.imwrite(path, 65535 - STACK, photometric="miniswhite")
+
+
+def write_one_white_directory(path):
+    tifffile.imwrite(path, 65535 - STACK, photometric="miniswhite", truncate=True)
+
+
+def write_white_lzw(path):
+    for number, frame in enumerate(STACK):
+        image = Image.fromarray(65535 - frame)
+        image.save(path.with_stem(f"w{number}"), compression="tiff_lzw", tiffinfo={262: 0})
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        write_one_directory,
+        write_imagej,
+        write_lzw_pages,
+        write_white_is_zero,
+        write_one_white_directory,
+        write_white_lzw,
+    ],
+)
+def test_tiff_of_every_kind_gives_all_frames_with_black_zero(tmp_path, write):
+    write(tmp_path / "a.tif")
+    read = list(iterate_frames(list_frames(str(tmp_path / "*.tif"))))
+    assert all(frame.dtype == np.uint16 and frame.dtype.isnative for frame in read)
+    assert same(np.stack(read), STACK)
+
+
+def test_tiff_that_cannot_be_read_as_counts_is_refused(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", STACK[0].astype(np.float32), photometric="miniswhite")
+    assert "white" in rejection(lambda: list(iterate_frames(list_frames(f"{tmp_path}/a.tif"))))
+    Image.fromarray(STACK[0].astype(np.uint8)).convert("P").save(tmp_path / "b.tif")
+    assert "colours" in rejection(lambda: list(iterate_frames(list_frames(f"{tmp_path}/b.tif"))))
+
+
 def test_moments_are_those_of_the_frames(tmp_path):
     write_pages(tmp_path)
     mean, spread, step = read_moments(str(tmp_path / "a.tif"))

@@ -14,13 +14,12 @@ from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
-import tifffile
 from PIL import Image
 
+from jax_kdpr.data.tiff_files import TIFF, open_tiff
 from jax_kdpr.errors import InputError
 from jax_kdpr.frames.correction import read_counts
 
-TIFF = (".tif", ".tiff")
 HDF5 = (".h5", ".hdf5")
 SUFFIXES = (*TIFF, ".png", ".npy", *HDF5)
 
@@ -149,8 +148,8 @@ def _opened(path: Path, dataset: str) -> Iterator[_Pages]:
     try:
         suffix = path.suffix.lower()
         if suffix in TIFF:
-            with tifffile.TiffFile(path) as file:
-                yield _Pages(len(file.pages), lambda page: file.pages[page].asarray())
+            with open_tiff(path) as pages:
+                yield _Pages(pages.count, pages.read)
         elif suffix in HDF5:
             with h5py.File(path, "r") as file:
                 name = dataset or _only_dataset(path, file)
