@@ -116,6 +116,26 @@ def named_paths(flag: str, given: Sequence[str]) -> dict[str, Path]:
     return dict(zip(names, paths, strict=True))
 
 
+def make_folder(flag: str, folder: Path) -> None:
+    """Makes a folder for results, before the long part that they come from.
+
+    Args:
+        flag: That gave it, for the message.
+        folder: With its parents; it may be there already.
+
+    Raises:
+        InputError: If it cannot be made, or nothing can be written into it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as failure:
+        raise InputError(
+            f"{flag}: {str(folder)!r} cannot be made ({failure}); give another folder"
+        ) from failure
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"{flag}: {str(folder)!r} cannot be written to; give another folder")
+
+
 def _check_config_flags(argv: Sequence[str], prefix: str, others: tuple[str, ...]) -> None:
     """Says what the flags library would say in fifty lines, or not at all, in one."""
     known = [*others, *(prefix + path for path in config_lib.field_paths())]

@@ -40,13 +40,13 @@ from jax_kdpr.frames.geometry import (
     grid_window,
     in_window,
 )
-from jax_kdpr.frames.loaded import LoadedRun, load_data, load_run
+from jax_kdpr.frames.loaded import LoadedRun, load_run
 from jax_kdpr.frames.measured import Setup, group_frames, measure_frames, noise_sigma
 from jax_kdpr.frames.reading import list_frames
 from jax_kdpr.frames.reconstruction import reconstruct
 from jax_kdpr.frames.recovery import Recover, make_recover, misfit_limit, simulated_misfits
 from jax_kdpr.physics.solvers import SOLVERS
-from jax_kdpr.trained import run_keys
+from jax_kdpr.trained import load_data, run_keys
 
 flags.adopt_module_key_flags(bench_flags)
 OUTPUT = flags.DEFINE_string("output", "", "Folder of the results; default: RUN/reconstruction.")
@@ -218,7 +218,7 @@ def _simulated(run: LoadedRun, recover: Recover, sigma: float) -> list[float]:
     return simulated_misfits(
         run.trained,
         recover,
-        load_data(run, DATA_DIR.value).validation[:256],
+        load_data(run.workdir, run.config, data_dir=DATA_DIR.value).validation[:256],
         noise_sigma=sigma,
         batch_size=BATCH.value,
         key=run_keys(run.config.seed).evaluation,

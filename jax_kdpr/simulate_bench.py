@@ -23,7 +23,8 @@ from jax_kdpr.data.batches import take_batch
 from jax_kdpr.errors import InputError
 from jax_kdpr.frames.bench_folder import make_bench, write_bench
 from jax_kdpr.frames.geometry import FLIPS
-from jax_kdpr.frames.loaded import load_data, load_run
+from jax_kdpr.frames.loaded import load_run
+from jax_kdpr.trained import load_data
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Run folder of the trained system.")
 OUTPUT = flags.DEFINE_string("output", None, "Folder to write; new or empty.")
@@ -65,7 +66,7 @@ def main(positional: list[str]) -> int:
             f"got {OFFSET.value:g}; lower it"
         )
     run = load_run(Path(WORKDIR.value))
-    test = load_data(run, DATA_DIR.value).test
+    test = load_data(run.workdir, run.config, data_dir=DATA_DIR.value).test
     if FRAMES.value > len(test):
         raise InputError(
             f"--frames: expected at most {len(test)} (test scenes), got {FRAMES.value}"

@@ -20,11 +20,12 @@ from jax_kdpr.frames.bench_folder import make_bench, write_bench
 from jax_kdpr.frames.calibration import calibrate
 from jax_kdpr.frames.correction import check_exposure, check_light, make_correction
 from jax_kdpr.frames.geometry import default_geometry, grid_window, make_window
-from jax_kdpr.frames.loaded import blank_image, load_data, load_run, simulate, snapshot_energy
+from jax_kdpr.frames.loaded import blank_image, load_run, simulate, snapshot_energy
 from jax_kdpr.frames.measured import Setup, group_frames, measure_frames, noise_sigma
 from jax_kdpr.frames.reading import list_frames, read_mean, read_moments
 from jax_kdpr.frames.reconstruction import reconstruct
 from jax_kdpr.frames.recovery import make_recover, misfit_limit, simulated_misfits
+from jax_kdpr.trained import load_data
 from jax_kdpr.training import loop
 
 OBJECTS = 12
@@ -51,7 +52,9 @@ def run(workdir):
 
 @pytest.fixture(scope="module")
 def images(run):
-    return take_batch(load_data(run, "").test, jnp.arange(OBJECTS), size=16, channels=1)
+    return take_batch(
+        load_data(run.workdir, run.config).test, jnp.arange(OBJECTS), size=16, channels=1
+    )
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +67,7 @@ def simulated(run, recover):
     return simulated_misfits(
         run.trained,
         recover,
-        load_data(run, "").validation,
+        load_data(run.workdir, run.config).validation,
         noise_sigma=0.0,
         batch_size=BATCH,
         key=jax.random.key(0),
@@ -258,7 +261,7 @@ def test_interrupted_and_resumed_is_the_whole(rebuild, bench, setup, tmp_path, m
 
 def test_frames_of_several_snapshots_come_in_groups(teacher, tmp_path):
     run = load_run(teacher)
-    scenes = take_batch(load_data(run, "").test, jnp.arange(2), size=16, channels=1)
+    scenes = take_batch(load_data(run.workdir, run.config).test, jnp.arange(2), size=16, channels=1)
     camera = make_bench(run, scale=3.0)._replace(hot=0.0, dead=0.0, offset=0.0)
     write_bench(tmp_path, run, scenes, camera, seed=0)
     frames = list_frames(str(tmp_path / "frames" / "*.tif"))
