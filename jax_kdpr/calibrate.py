@@ -49,8 +49,11 @@ def main(positional: list[str]) -> int:
     if positional:
         raise InputError(f"unexpected argument {positional[0]!r}; quote the pattern of --input")
     workdir = Path(bench_flags.require(bench_flags.WORKDIR, "a run folder"))
+    cli.require_finite(SCALE, ROTATION_RANGE, SCALE_RANGE)
     frames = list_frames(bench_flags.require(bench_flags.INPUT, "frames of a known object"))
     output = Path(bench_flags.require(OUTPUT, "the file to write, such as calibration.json"))
+    if output.is_dir():
+        raise InputError(f"--output: {str(output)!r} is a folder; name a file in it, .json")
     size = bench_flags.frame_size(frames)
     window = bench_flags.read_window(size)
     correction, _spread = bench_flags.read_correction(size, window)
@@ -61,11 +64,13 @@ def main(positional: list[str]) -> int:
         )
     guess = default_geometry(window, run.sensor, SCALE.value)
     setup = Setup(correction, window, guess, bench_flags.SAMPLING.value, None)
+    image = _object_image(run)
+    cli.make_folder("--output", output.parent)
     found = calibrate(
         frames[: run.snapshots],
         setup,
         run,
-        _object_image(run),
+        image,
         rotation_range=ROTATION_RANGE.value,
         scale_range=SCALE_RANGE.value,
     )

@@ -47,6 +47,9 @@ from jax_kdpr.frames.reconstruction import reconstruct
 from jax_kdpr.frames.recovery import Recover, make_recover, misfit_limit, simulated_misfits
 from jax_kdpr.physics.solvers import SOLVERS
 from jax_kdpr.trained import load_data, run_keys
+from jax_kdpr.types import RawImages
+
+LIMIT_IMAGES = 256  # validation images that the limit comes from, at most
 
 flags.adopt_module_key_flags(bench_flags)
 OUTPUT = flags.DEFINE_string("output", "", "Folder of the results; default: RUN/reconstruction.")
@@ -57,7 +60,9 @@ SCALE = flags.DEFINE_float("scale", None, "Camera pixels in a model pixel.", low
 FLIP = flags.DEFINE_enum("flip", None, FLIPS, "How the camera mirrors the pattern.")
 TRANSPOSE = flags.DEFINE_bool("transpose", None, "Whether it swaps rows and columns (first).")
 GAIN = flags.DEFINE_string("gain", "auto", "auto, or counts a unit.")
-LIMIT = flags.DEFINE_float("limit", None, "Largest misfit to trust; default: from the run.")
+LIMIT = flags.DEFINE_float(
+    "limit", None, "Largest misfit to trust; default: from the run.", lower_bound=0.0
+)
 REFINE = flags.DEFINE_integer(
     "refine", 0, "Steps of a solver after the network; harm if noisy.", lower_bound=0
 )
@@ -78,6 +83,9 @@ def main(positional: list[str]) -> int:
     output = Path(OUTPUT.value) if OUTPUT.value else workdir / "reconstruction"
     if REFINE_WITH.value != REFINE_WITH.default and not REFINE.value:
         raise InputError("--refine_with: nothing would read it; give --refine N too")
+    if LIMIT.value is not None and DATA_DIR.value:
+        raise InputError("--data_dir: nothing would read it beside --limit; leave out one of them")
+    cli.require_finite(LIMIT, ROTATE, SCALE)
     if STACK.value and RESUME.value:
         raise InputError("--resume: a stack is written in one go; leave out one of the two")
     if (output / results.RESULTS_FILE).exists() and not RESUME.value:
@@ -117,10 +125,14 @@ def main(positional: list[str]) -> int:
         "bad_pixels": bench_flags.BAD_PIXELS.value,
         "refine": REFINE.value,
         "refine_with": REFINE_WITH.value,
+        "limit": LIMIT.value,
     }
     rows = results.read_results(output, settings) if RESUME.value else []
     recover = make_recover(run.trained, refine=REFINE.value, refine_with=REFINE_WITH.value)
-    simulated = _simulated(run, recover, noise_sigma(spread, setup, run, first.counts))
+    images = _validation_images(run)
+    cli.make_folder("--output", output)
+    sigma = noise_sigma(spread, setup, run, first.counts)
+    simulated = _simulated(run, recover, images, sigma)
 
     def limit(count: int) -> float:
         return LIMIT.value if LIMIT.value is not None else misfit_limit(simulated, count)
@@ -211,14 +223,24 @@ def _gain() -> float | None:
     return gain
 
 
-def _simulated(run: LoadedRun, recover: Recover, sigma: float) -> list[float]:
-    """Misfits of the run's validation scenes; none if the limit is given."""
+def _validation_images(run: LoadedRun) -> RawImages | None:
+    """What the limit comes from; none if it is given."""
     if LIMIT.value is not None:
+        return None
+    data = load_data(run.workdir, run.config, data_dir=DATA_DIR.value)
+    return data.validation[:LIMIT_IMAGES]
+
+
+def _simulated(
+    run: LoadedRun, recover: Recover, images: RawImages | None, sigma: float
+) -> list[float]:
+    """Misfits of the run's own scenes; none without any."""
+    if images is None:
         return []
     return simulated_misfits(
         run.trained,
         recover,
-        load_data(run.workdir, run.config, data_dir=DATA_DIR.value).validation[:256],
+        images,
         noise_sigma=sigma,
         batch_size=BATCH.value,
         key=run_keys(run.config.seed).evaluation,

@@ -340,6 +340,10 @@ def test_the_three_commands(workdir, tmp_path):
     assert larger.returncode == 2 and "16 x 16, got 32 x 32" in larger.stderr.splitlines()[-1]
     again = commands.run("reconstruct", *whole, "--output", tmp_path / "out")
     assert again.returncode == 2 and "--resume" in again.stderr.splitlines()[-1]
+    (folder / "c.json").write_text(json.dumps(calibration))
+    resumed = ("--resume", "--limit=9", "--output", tmp_path / "out")
+    limited = commands.run("reconstruct", *whole, *resumed)
+    assert limited.returncode == 2 and "other limit" in limited.stderr.splitlines()[-1]
 
 
 @pytest.mark.slow
@@ -353,12 +357,41 @@ def test_the_three_commands(workdir, tmp_path):
         (("--input={bench}/frames/*.tif", "--centre=1"), "--centre"),
         (("--input={bench}/frames/*.tif", "--centre=1,1"), "reach"),
         (("--input={bench}/frames/*.tif", "--workdir={bench}"), "no run folder"),
+        (("--input={bench}/frames/*.tif", "--output={small}/out", "--scale=3"), "--output"),
+        (("--input={bench}/frames/*.tif", "--limit=nan"), "--limit"),
+        (("--input={bench}/frames/*.tif", "--limit=1", "--data_dir=elsewhere"), "--data_dir"),
     ],
 )
 def test_bad_input_is_one_line_and_nothing_written(workdir, bench, tmp_path, arguments, word):
     np.save(tmp_path / "small.npy", np.arange(64).reshape(8, 8))
     filled = [a.format(bench=bench, small=tmp_path / "small.npy") for a in arguments]
     done = commands.run("reconstruct", "--workdir", workdir, "--output", tmp_path / "out", *filled)
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("WARNING")]
+    assert done.returncode == 2 and len(lines) == 1 and word in lines[0], done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("command", "arguments", "word"),
+    [
+        ("simulate_bench", ("--output={file}",), "--output"),
+        ("simulate_bench", ("--output={file}/new",), "--output"),
+        ("simulate_bench", ("--output={out}", "--shift_y=1000"), "--shift_y"),
+        ("simulate_bench", ("--output={out}", "--rotation=nan"), "--rotation"),
+        ("calibrate", ("--output={file}/c.json",), "--output"),
+        ("calibrate", ("--output={bench}",), "--output"),
+    ],
+)
+def test_a_rehearsal_that_cannot_work_is_refused(
+    workdir, bench, tmp_path, command, arguments, word
+):
+    (tmp_path / "file").write_text("in the way")
+    places = {"file": tmp_path / "file", "out": tmp_path / "out", "bench": bench}
+    filled = [argument.format(**places) for argument in arguments]
+    if command == "calibrate":
+        filled += [f"--input={bench}/calibration/*.tif", "--scale=3"]
+    done = commands.run(command, "--workdir", workdir, *filled)
     lines = [line for line in done.stderr.splitlines() if not line.startswith("WARNING")]
     assert done.returncode == 2 and len(lines) == 1 and word in lines[0], done.stderr
     assert not (tmp_path / "out").exists()

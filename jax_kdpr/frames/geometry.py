@@ -194,7 +194,7 @@ def check_geometry(
         )
     points = camera_points(geometry, sensor_points(sensor)).reshape(2, -1)
     low, high = points.min(axis=1), points.max(axis=1)
-    if np.any(low < -0.5) or np.any(high > np.array(shape) - 0.5):
+    if not (np.all(low >= -0.5) and np.all(high <= np.array(shape) - 0.5)):  # nor nan
         raise InputError(
             f"{flags}: the sensor grid would reach from row, column {low[0]:.1f}, {low[1]:.1f} to "
             f"{high[0]:.1f}, {high[1]:.1f} of a frame of {shape[0]} x {shape[1]} (after cropping "
