@@ -32,7 +32,7 @@ from jax_kdpr.data.batches import take_batch
 from jax_kdpr.data.prior import Prior, fit_prior
 from jax_kdpr.errors import InputError
 from jax_kdpr.physics.masks import init_phases
-from jax_kdpr.trained import load_trained, run_keys
+from jax_kdpr.trained import load_data, load_trained, run_keys
 from jax_kdpr.types import Images, Phases
 
 PRIOR_IMAGES = 4000  # training images of the prior, at most
@@ -75,7 +75,7 @@ def main(positional: list[str]) -> int:
     config, configs = _configs(list(workdirs.values()), bool(files))
     phases = {name: _read_masks(file, config) for name, file in files.items()}
     subject = _subject(config, configs, workdirs, phases)
-    _make_folder(output)
+    cli.make_folder("--output", output)
     results = {
         name: analyse(*design, subject, photons=photons, read_noise=READ_NOISE.value, name=name)
         for name, design in subject.designs.items()
@@ -136,14 +136,6 @@ def analyse(
             found["bounds"].append(bound)
             bar.update()
     return found
-
-
-def _make_folder(output: Path) -> None:
-    """Before the long part, which must not be lost to a folder that cannot be written."""
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as failure:
-        raise InputError(f"--output: {str(output)!r} cannot be made ({failure})") from failure
 
 
 def _photons(values: list[str]) -> tuple[float, ...]:
@@ -208,14 +200,12 @@ def _read_masks(file: Path, config: Config) -> np.ndarray:
 def _subject(
     config: Config, configs: list[Config], workdirs: dict[str, Path], phases: dict[str, np.ndarray]
 ) -> Subject:
-    dataset = sources.load(**config_lib.data_arguments(config))
-    for workdir in list(workdirs.values())[:1]:
-        recorded = run_folder.read_run(workdir)["digests"]["data"]
-        if dataset.digest != recorded:
-            raise InputError(
-                f"{workdir}: its data are not these (digest {dataset.digest[:12]}, trained on "
-                f"{recorded[:12]}); give --data_dir with the data it was trained on"
-            )
+    first_run = next(iter(workdirs.values()), None)
+    dataset = (
+        load_data(first_run, config)
+        if first_run
+        else sources.load(**config_lib.data_arguments(config))
+    )
     camera = make_camera(**config_lib.camera_arguments(config))
     side = camera.size
     designs: dict[str, tuple[Camera, Phases]] = {}

@@ -3,12 +3,13 @@
     python -m jax_kdpr.calibrate --workdir RUN --input 'blank/*.tif' --output calibration.json \\
         [--object IMAGE] [--scale 3] [--dark D] [--flat F] [--bad_pixels B]
 
-Without --object there is none in the beam: the CDP of the mask alone. The first L frames are its
-snapshots. Centre, all eight orientations, a rotation of --rotation_range degrees and a scale of
---scale_range (relative) around --scale are searched; the result, in pixels of the raw frame, with
-the counts a unit, goes to --output, for `reconstruct --calibration`. Its score is the correlation
-of measured and expected amplitudes. If the score is low, or another orientation fits nearly as
-well, the fit is not to be trusted: a warning says so, and the exit code is 1.
+Without --object there is none in the beam: the CDP of the mask alone (one of phases 0 and pi needs
+an object, since its CDP is its own half turn). The first L frames are its snapshots. Centre, all
+eight orientations, a rotation of --rotation_range degrees and a scale of --scale_range (relative)
+around --scale are searched; the result, in pixels of the raw frame, with the counts a unit, goes to
+--output, for `reconstruct --calibration`. Its score is the correlation of measured and expected
+amplitudes. If the score is low, or another orientation fits nearly as well, the fit is not to be
+trusted: a warning says so, and the exit code is 1.
 """
 
 import sys
@@ -48,9 +49,14 @@ def main(positional: list[str]) -> int:
     if positional:
         raise InputError(f"unexpected argument {positional[0]!r}; quote the pattern of --input")
     workdir = Path(bench_flags.require(bench_flags.WORKDIR, "a run folder"))
+    cli.require_finite(SCALE, ROTATION_RANGE, SCALE_RANGE)
     frames = list_frames(bench_flags.require(bench_flags.INPUT, "frames of a known object"))
     output = Path(bench_flags.require(OUTPUT, "the file to write, such as calibration.json"))
-    correction, window, _spread = bench_flags.read_references(frames)
+    if output.is_dir():
+        raise InputError(f"--output: {str(output)!r} is a folder; name a file in it, .json")
+    size = bench_flags.frame_size(frames)
+    window = bench_flags.read_window(size)
+    correction, _spread = bench_flags.read_correction(size, window)
     run = load_run(workdir)
     if len(frames) < run.snapshots:
         raise InputError(
@@ -60,11 +66,13 @@ def main(positional: list[str]) -> int:
     setup = Setup(
         correction, window, guess, bench_flags.SAMPLING.value, bench_flags.pixel_side(run), None
     )
+    image = _object_image(run)
+    cli.make_folder("--output", output.parent)
     found = calibrate(
         frames[: run.snapshots],
         setup,
         run,
-        _object_image(run),
+        image,
         rotation_range=ROTATION_RANGE.value,
         scale_range=SCALE_RANGE.value,
     )

@@ -1,6 +1,7 @@
 """What every command line shares: reading flags and config, and the one line of an input error."""
 
 import difflib
+import math
 import os
 import re
 import signal
@@ -114,6 +115,37 @@ def named_paths(flag: str, given: Sequence[str]) -> dict[str, Path]:
         if names.count(name) > 1:
             raise InputError(f"{flag}: {str(path)!r} stands twice; give it once")
     return dict(zip(names, paths, strict=True))
+
+
+def require_finite(*given: flags.FlagHolder) -> None:
+    """Refuses flags of numbers that are nan or infinite: nan passes every bound.
+
+    Raises:
+        InputError: For the first such flag.
+    """
+    for flag in given:
+        if flag.value is not None and not math.isfinite(flag.value):
+            raise InputError(f"--{flag.name}: expected a finite number, got {flag.value}")
+
+
+def make_folder(flag: str, folder: Path) -> None:
+    """Makes a folder for results, before the long part that they come from.
+
+    Args:
+        flag: That gave it, for the message.
+        folder: With its parents; it may be there already.
+
+    Raises:
+        InputError: If it cannot be made, or nothing can be written into it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as failure:
+        raise InputError(
+            f"{flag}: {str(folder)!r} cannot be made ({failure}); give another folder"
+        ) from failure
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"{flag}: {str(folder)!r} cannot be written to; give another folder")
 
 
 def _check_config_flags(argv: Sequence[str], prefix: str, others: tuple[str, ...]) -> None:

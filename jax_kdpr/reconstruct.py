@@ -33,15 +33,25 @@ from absl import flags
 from jax_kdpr import cli
 from jax_kdpr.errors import InputError
 from jax_kdpr.frames import bench_flags, results
-from jax_kdpr.frames.calibration import read_calibration
-from jax_kdpr.frames.geometry import FLIPS, Geometry, check_geometry, default_geometry, in_window
-from jax_kdpr.frames.loaded import LoadedRun, load_data, load_run
+from jax_kdpr.frames.calibration import Calibration, read_calibration
+from jax_kdpr.frames.geometry import (
+    FLIPS,
+    Geometry,
+    check_geometry,
+    default_geometry,
+    grid_window,
+    in_window,
+)
+from jax_kdpr.frames.loaded import LoadedRun, load_run
 from jax_kdpr.frames.measured import Setup, group_frames, measure_frames, noise_sigma
 from jax_kdpr.frames.reading import list_frames
-from jax_kdpr.frames.reconstruction import check_orientation, reconstruct
+from jax_kdpr.frames.reconstruction import orientation_warning, reconstruct
 from jax_kdpr.frames.recovery import Recover, make_recover, misfit_limit, simulated_misfits
 from jax_kdpr.physics.solvers import SOLVERS
-from jax_kdpr.trained import run_keys
+from jax_kdpr.trained import load_data, run_keys
+from jax_kdpr.types import RawImages
+
+LIMIT_IMAGES = 256  # validation images that the limit comes from, at most
 
 flags.adopt_module_key_flags(bench_flags)
 OUTPUT = flags.DEFINE_string("output", "", "Folder of the results; default: RUN/reconstruction.")
@@ -52,7 +62,9 @@ SCALE = flags.DEFINE_float("scale", None, "Camera pixels in a model pixel.", low
 FLIP = flags.DEFINE_enum("flip", None, FLIPS, "How the camera mirrors the pattern.")
 TRANSPOSE = flags.DEFINE_bool("transpose", None, "Whether it swaps rows and columns (first).")
 GAIN = flags.DEFINE_string("gain", "auto", "auto, or counts a unit.")
-LIMIT = flags.DEFINE_float("limit", None, "Largest misfit to trust; default: from the run.")
+LIMIT = flags.DEFINE_float(
+    "limit", None, "Largest misfit to trust; default: from the run.", lower_bound=0.0
+)
 REFINE = flags.DEFINE_integer(
     "refine", 0, "Steps of a solver after the network; harm if noisy.", lower_bound=0
 )
@@ -73,6 +85,9 @@ def main(positional: list[str]) -> int:
     output = Path(OUTPUT.value) if OUTPUT.value else workdir / "reconstruction"
     if REFINE_WITH.value != REFINE_WITH.default and not REFINE.value:
         raise InputError("--refine_with: nothing would read it; give --refine N too")
+    if LIMIT.value is not None and DATA_DIR.value:
+        raise InputError("--data_dir: nothing would read it beside --limit; leave out one of them")
+    cli.require_finite(LIMIT, ROTATE, SCALE)
     if STACK.value and RESUME.value:
         raise InputError("--resume: a stack is written in one go; leave out one of the two")
     if (output / results.RESULTS_FILE).exists() and not RESUME.value:
@@ -80,7 +95,8 @@ def main(positional: list[str]) -> int:
             f"--output: {str(output)!r} holds results already; give another folder, or --resume"
         )
     frames = list_frames(bench_flags.require(bench_flags.INPUT, "frames such as 'frames/*.tif'"))
-    correction, window, spread = bench_flags.read_references(frames)
+    size = bench_flags.frame_size(frames)
+    window = bench_flags.read_window(size)
     run = load_run(workdir)
     groups = group_frames(frames, run.snapshots)
     guess = default_geometry(
@@ -92,11 +108,13 @@ def main(positional: list[str]) -> int:
         transpose=bool(TRANSPOSE.value),
     )
     geometry, gain, notes = _bench(run, guess)
+    shape = window.height // window.bin, window.width // window.bin
+    check_geometry(in_window(geometry, window), shape, run.sensor)
+    window = grid_window(window, geometry, run.sensor)
+    correction, spread = bench_flags.read_correction(size, window)
     setup = Setup(
         correction, window, geometry, bench_flags.SAMPLING.value, bench_flags.pixel_side(run), gain
     )
-    shape = window.height // window.bin, window.width // window.bin
-    check_geometry(in_window(geometry, window), shape, run.sensor)
     first = next(measure_frames(groups[:1], setup, run))  # what is wrong with it is said now
     settings = {
         "workdir": str(workdir),
@@ -112,11 +130,15 @@ def main(positional: list[str]) -> int:
         "bad_pixels": bench_flags.BAD_PIXELS.value,
         "refine": REFINE.value,
         "refine_with": REFINE_WITH.value,
+        "limit": LIMIT.value,
     }
     rows = results.read_results(output, settings) if RESUME.value else []
     recover = make_recover(run.trained, refine=REFINE.value, refine_with=REFINE_WITH.value)
-    turned = check_orientation(groups, setup, run, recover, batch_size=BATCH.value)
-    simulated = _simulated(run, recover, noise_sigma(spread, setup, run, first.counts))
+    images = _validation_images(run)
+    cli.make_folder("--output", output)
+    turned = orientation_warning(groups, setup, run, recover, batch_size=BATCH.value)
+    sigma = noise_sigma(spread, setup, run, first.counts)
+    simulated = _simulated(run, recover, images, sigma)
 
     def limit(count: int) -> float:
         return LIMIT.value if LIMIT.value is not None else misfit_limit(simulated, count)
@@ -163,9 +185,7 @@ def _bench(run: LoadedRun, guess: Geometry) -> tuple[Geometry, float | None, lis
     gain, notes = _gain(), []
     if CALIBRATION.value:
         calibration = read_calibration(Path(CALIBRATION.value))
-        geometry = calibration.geometry
-        if not calibration.trusted:
-            notes = [f"{CALIBRATION.value} says of itself that it is not to be trusted"]
+        geometry, notes = calibration.geometry, _calibration_notes(calibration, run)
         if gain is None and run.camera.scene["kind"] != "phase":
             gain = calibration.counts_per_unit
     else:
@@ -177,6 +197,24 @@ def _bench(run: LoadedRun, guess: Geometry) -> tuple[Geometry, float | None, lis
             "--calibration or the counts a unit"
         )
     return geometry, gain, notes
+
+
+def _calibration_notes(calibration: Calibration, run: LoadedRun) -> list[str]:
+    """Warnings; a calibration for another sensor grid is refused."""
+    if calibration.sensor != run.sensor:
+        raise InputError(
+            f"--calibration: expected a sensor grid of {run.sensor[0]} x {run.sensor[1]}, got "
+            f"{calibration.sensor[0]} x {calibration.sensor[1]}; calibrate with this run"
+        )
+    notes = []
+    if not calibration.trusted:
+        notes.append(f"{CALIBRATION.value} says of itself that it is not to be trusted")
+    if calibration.checkpoint != run.trained.digest:
+        notes.append(
+            f"{CALIBRATION.value} is of another checkpoint ({calibration.checkpoint[:12]}, the "
+            f"run's is {run.trained.digest[:12]}): where its masks were others, calibrate again"
+        )
+    return notes
 
 
 def _gain() -> float | None:
@@ -191,14 +229,24 @@ def _gain() -> float | None:
     return gain
 
 
-def _simulated(run: LoadedRun, recover: Recover, sigma: np.ndarray) -> list[float]:
-    """Misfits of the run's validation scenes; none if the limit is given."""
+def _validation_images(run: LoadedRun) -> RawImages | None:
+    """What the limit comes from; none if it is given."""
     if LIMIT.value is not None:
+        return None
+    data = load_data(run.workdir, run.config, data_dir=DATA_DIR.value)
+    return data.validation[:LIMIT_IMAGES]
+
+
+def _simulated(
+    run: LoadedRun, recover: Recover, images: RawImages | None, sigma: np.ndarray
+) -> list[float]:
+    """Misfits of the run's own scenes; none without any."""
+    if images is None:
         return []
     return simulated_misfits(
         run.trained,
         recover,
-        load_data(run, DATA_DIR.value).validation[:256],
+        images,
         noise_sigma=sigma,
         batch_size=BATCH.value,
         key=run_keys(run.config.seed).evaluation,

@@ -10,19 +10,17 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from jax_kdpr import config as config_lib
 from jax_kdpr import evaluation, plots, run_folder, runtime
 from jax_kdpr.assembly import build_system
 from jax_kdpr.choices import NoiseKind
 from jax_kdpr.config import Config
 from jax_kdpr.data import sources
-from jax_kdpr.errors import InputError
 from jax_kdpr.evaluation import RECOVERED, Samples, summarise
 from jax_kdpr.metrics import ImageScores
 from jax_kdpr.physics.masks import wrap_phases
 from jax_kdpr.sharding import make_mesh
 from jax_kdpr.systems import Output
-from jax_kdpr.trained import Trained, load_trained, run_keys
+from jax_kdpr.trained import Trained, load_data, load_trained, run_keys
 
 SCORES_FILE = "metrics.json"
 IMAGE_SCORES_FILE = "scores.npz"
@@ -204,16 +202,8 @@ def load_subject(workdir: Path, data_dir: str = "", *, images: int = 0) -> Subje
     Raises:
         InputError: If it is no run, has no readable checkpoint, or its data have changed.
     """
-    record = run_folder.read_run(workdir)
-    config = config_lib.from_dict(record["config"])
-    config.data.dir = data_dir or config.data.dir
-    dataset = sources.load(**config_lib.data_arguments(config))
-    recorded = record["digests"]["data"]
-    if dataset.digest != recorded:
-        raise InputError(
-            f"{workdir}: its data have changed (digest {dataset.digest[:12]}, trained on "
-            f"{recorded[:12]}); give --data_dir with the data it was trained on"
-        )
+    config = run_folder.read_config(workdir)
+    dataset = load_data(workdir, config, data_dir=data_dir)
     batch_size = runtime.choose_eval_batch(
         config.train.eval_batch_size, size=config.data.size, features=config.net.widths[0]
     )

@@ -22,8 +22,10 @@ from jax_kdpr import cli
 from jax_kdpr.data.batches import take_batch
 from jax_kdpr.errors import InputError
 from jax_kdpr.frames.bench_folder import make_bench, write_bench
-from jax_kdpr.frames.geometry import FLIPS
-from jax_kdpr.frames.loaded import load_data, load_run
+from jax_kdpr.frames.geometry import FLIPS, check_geometry
+from jax_kdpr.frames.loaded import LoadedRun, load_run
+from jax_kdpr.frames.simulated_bench import Bench
+from jax_kdpr.trained import load_data
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Run folder of the trained system.")
 OUTPUT = flags.DEFINE_string("output", None, "Folder to write; new or empty.")
@@ -56,6 +58,7 @@ def main(positional: list[str]) -> int:
         raise InputError(f"unexpected argument {positional[0]!r}; options start with --")
     if not WORKDIR.value or not OUTPUT.value:
         raise InputError("--workdir, --output: both are needed, a run folder and a new folder")
+    cli.require_finite(SCALE, ROTATION, SHIFT_Y, SHIFT_X, OFFSET, READ_NOISE, PHOTONS, SATURATED)
     output = Path(OUTPUT.value)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise InputError(f"--output: {str(output)!r} is not empty; give another folder")
@@ -65,7 +68,8 @@ def main(positional: list[str]) -> int:
             f"got {OFFSET.value:g}; lower it"
         )
     run = load_run(Path(WORKDIR.value))
-    test = load_data(run, DATA_DIR.value).test
+    bench = _bench(run)
+    test = load_data(run.workdir, run.config, data_dir=DATA_DIR.value).test
     if FRAMES.value > len(test):
         raise InputError(
             f"--frames: expected at most {len(test)} (test scenes), got {FRAMES.value}"
@@ -73,6 +77,14 @@ def main(positional: list[str]) -> int:
     channels = run.camera.channels
     size = run.camera.size
     images = take_batch(test, jnp.arange(FRAMES.value), size=size, channels=channels)
+    cli.make_folder("--output", output)
+    write_bench(output, run, images, bench, seed=SEED.value)
+    print(f"written: {output}/frames, calibration, dark.tif, flat.tif, bad_pixels.tif, truth.*")
+    return 0
+
+
+def _bench(run: LoadedRun) -> Bench:
+    """The camera that the flags describe; it must see the whole pattern."""
     bench = make_bench(
         run,
         scale=SCALE.value,
@@ -80,7 +92,15 @@ def main(positional: list[str]) -> int:
         shift=(SHIFT_Y.value, SHIFT_X.value),
         flip=FLIP.value,
         transpose=TRANSPOSE.value,
-    )._replace(
+    )
+    check_geometry(
+        bench.geometry,
+        bench.shape,
+        run.sensor,
+        flags="--shift_y, --shift_x, --rotation",
+        remedy="lower them",
+    )
+    return bench._replace(
         bits=BITS.value,
         left_justified=LEFT.value,
         offset=OFFSET.value,
@@ -88,9 +108,6 @@ def main(positional: list[str]) -> int:
         photons=PHOTONS.value,
         saturated=SATURATED.value,
     )
-    write_bench(output, run, images, bench, seed=SEED.value)
-    print(f"written: {output}/frames, calibration, dark.tif, flat.tif, bad_pixels.tif, truth.*")
-    return 0
 
 
 if __name__ == "__main__":

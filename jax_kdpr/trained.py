@@ -1,4 +1,4 @@
-"""A trained system, restored from its run folder, and the random streams that made it."""
+"""A trained system, restored from its run folder, its data, and the random streams that made it."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -6,9 +6,13 @@ from typing import NamedTuple
 import jax
 from jax.sharding import Mesh
 
+from jax_kdpr import config as config_lib
+from jax_kdpr import run_folder
 from jax_kdpr.assembly import build_system
 from jax_kdpr.checkpoint import Checkpoints
 from jax_kdpr.config import Config
+from jax_kdpr.data import sources
+from jax_kdpr.errors import InputError
 from jax_kdpr.systems import System
 from jax_kdpr.types import Key, Params, PyTree, State
 
@@ -51,3 +55,26 @@ def load_trained(workdir: Path, config: Config, *, mesh: Mesh | None = None) -> 
         best = checkpoints.restore_best(wanted)
     variables = best.tree.get("average") or (best.tree["params"], best.tree["state"])
     return Trained(system, variables, best.digest, best.step)
+
+
+def load_data(workdir: Path, config: Config, *, data_dir: str = "") -> sources.Dataset:
+    """Loads the data that the run in `workdir` was trained on.
+
+    Args:
+        workdir: Its run folder.
+        config: That says where and which they are.
+        data_dir: Where they lie now, if they have moved.
+
+    Raises:
+        InputError: If they are not there, or not those.
+    """
+    arguments = config_lib.data_arguments(config)
+    arguments["dir"] = data_dir or config.data.dir
+    dataset = sources.load(**arguments)
+    recorded = run_folder.read_run(workdir)["digests"]["data"]
+    if dataset.digest != recorded:
+        raise InputError(
+            f"{workdir}: its data have changed (digest {dataset.digest[:12]}, trained on "
+            f"{recorded[:12]}); give --data_dir with the data it was trained on"
+        )
+    return dataset

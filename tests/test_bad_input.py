@@ -185,6 +185,11 @@ RUN_ROWS = {
         ("evaluate", "--workdir", "run", "--data_dir", "other.npy"),
         ["run: its data have changed", "--data_dir"],
     ),
+    "rehearse with changed data": (
+        changed_data,
+        ("simulate_bench", "--workdir", "run", "--output", "new", "--data_dir", "other.npy"),
+        ["run: its data have changed", "--data_dir"],
+    ),
     "evaluate runs of different data": (
         run_of_other_data,
         ("evaluate", "--workdir", "run", "other"),

@@ -10,16 +10,24 @@ from helpers import rejection, same
 from oracles import forward, random_complex
 from PIL import Image
 
-from jax_kdpr.frames.calibration import Calibration, read_calibration, write_calibration
+from jax_kdpr.frames.calibration import (
+    Calibration,
+    check_orientation,
+    read_calibration,
+    write_calibration,
+)
 from jax_kdpr.frames.correction import correct, hot_pixels, make_correction, read_counts
 from jax_kdpr.frames.geometry import (
     FLIPS,
+    SAMPLINGS,
     Geometry,
     camera_points,
     check_geometry,
-    cut,
+    crop,
     default_geometry,
+    grid_window,
     in_window,
+    join,
     make_window,
     model_points,
     sensor_points,
@@ -66,6 +74,16 @@ def test_every_format_gives_raw_counts_in_order(tmp_path, write):
     assert len({frame.name for frame in frames}) == 3
 
 
+def test_numbers_in_names_count_as_numbers(tmp_path):
+    paths = [f"run_{run}/shot_{n}.npy" for run in (2, 10) for n in (1, 2, 9, 10, 11, 100)]
+    for number, path in enumerate(reversed(paths)):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        name = path.replace("/shot_", f"/{path.split('/')[0]}_shot_")
+        np.save(tmp_path / name, np.full((2, 2), len(paths) - 1 - number))
+    read = list(iterate_frames(list_frames(str(tmp_path / "*" / "*.npy"))))
+    assert [int(frame[0, 0]) for frame in read] == list(range(len(paths)))
+
+
 def test_a_dataset_of_several_is_named(tmp_path):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["one"], file["two"] = STACK, STACK[::-1]
@@ -86,11 +104,66 @@ def test_frames_stream_with_bounded_memory(tmp_path):
     assert peak < 20 * 128 * 128 * 2  # of 200 frames
 
 
+def write_one_directory(path):
+    tifffile.imwrite(path, STACK, photometric="minisblack", truncate=True)
+
+
+def write_imagej(path):
+    tifffile.imwrite(path, STACK, imagej=True, truncate=True)
+
+
+def write_lzw_pages(path):
+    first, *others = [Image.fromarray(frame) for frame in STACK]
+    first.save(path, compression="tiff_lzw", save_all=True, append_images=others)
+
+
+def write_white_is_zero(path):
+    tifffile.imwrite(path, 65535 - STACK, photometric="miniswhite")
+
+
+def write_one_white_directory(path):
+    tifffile.imwrite(path, 65535 - STACK, photometric="miniswhite", truncate=True)
+
+
+def write_white_lzw(path):
+    for number, frame in enumerate(STACK):
+        image = Image.fromarray(65535 - frame)
+        image.save(path.with_stem(f"w{number}"), compression="tiff_lzw", tiffinfo={262: 0})
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        write_one_directory,
+        write_imagej,
+        write_lzw_pages,
+        write_white_is_zero,
+        write_one_white_directory,
+        write_white_lzw,
+    ],
+)
+def test_tiff_of_every_kind_gives_all_frames_with_black_zero(tmp_path, write):
+    write(tmp_path / "a.tif")
+    read = list(iterate_frames(list_frames(str(tmp_path / "*.tif"))))
+    assert all(frame.dtype == np.uint16 and frame.dtype.isnative for frame in read)
+    assert same(np.stack(read), STACK)
+
+
+def test_tiff_that_cannot_be_read_as_counts_is_refused(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", STACK[0].astype(np.float32), photometric="miniswhite")
+    assert "white" in rejection(lambda: list(iterate_frames(list_frames(f"{tmp_path}/a.tif"))))
+    Image.fromarray(STACK[0].astype(np.uint8)).convert("P").save(tmp_path / "b.tif")
+    assert "colours" in rejection(lambda: list(iterate_frames(list_frames(f"{tmp_path}/b.tif"))))
+
+
 def test_moments_are_those_of_the_frames(tmp_path):
     write_pages(tmp_path)
-    mean, spread = read_moments(str(tmp_path / "a.tif"))
+    mean, spread, step = read_moments(str(tmp_path / "a.tif"))
     np.testing.assert_allclose(mean, STACK.mean(axis=0))
     assert spread == pytest.approx(np.sqrt(np.median(STACK.var(axis=0, ddof=1))))
+    assert step == 1
+    tifffile.imwrite(tmp_path / "b.tif", STACK << 4, photometric="minisblack")
+    assert read_moments(str(tmp_path / "b.tif")).step == 16
 
 
 @pytest.mark.parametrize(
@@ -148,6 +221,54 @@ def test_a_quiet_dark_has_no_hot_pixels():
     assert not hot_pixels(RNG.normal(64, 2, (64, 64))).any()
 
 
+@pytest.mark.parametrize("frames", [1, 8])
+@pytest.mark.parametrize("noise", [0.3, 0.5, 1.0])  # of a step
+def test_a_left_justified_dark_is_as_quiet(frames, noise):
+    raw = 16 * np.round(RNG.normal(64, noise, (frames, 64, 64)))
+    raw[:, 5, 6] += 16 * 40
+    found = hot_pixels(raw.mean(axis=0), 16)
+    assert found[5, 6] and found.sum() == 1
+
+
+def test_only_the_window_is_corrected_and_judged():
+    window = make_window((30, 40), (5, 10, 12, 14), 2)
+    light = RNG.uniform(10, 100, (30, 40))
+    response = RNG.uniform(0.8, 1.2, light.shape)
+    response[0, 0] = 0.0  # dead, and in no map
+    bad = np.zeros(light.shape)
+    bad[:, 30:] = 1  # a quarter
+    references = {"dark": np.full(light.shape, 7.0), "flat": 300 * response + 7, "bad": bad}
+    assert "bad" in rejection(make_correction, light.shape, **references)
+    correction = make_correction(light.shape, **references, window=window)
+    seen = correct(crop(light * response + 7, window), correction)
+    # The mean of the whole frame's flat, whatever the window: one gain holds for all windows.
+    np.testing.assert_allclose(seen, crop(light, window) * response[:, :30].mean())
+    assert "--flat" in rejection(
+        make_correction, light.shape, flat=references["flat"], window=make_window((30, 40), None, 1)
+    )
+
+
+@pytest.mark.parametrize("bin", [1, 2])
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_the_window_of_the_grid_holds_all_that_it_reads(bin, sampling):
+    geometry = Geometry(101.3, 122.8, 7.0, 4.3, "vertical", True)
+    frame = RNG.uniform(0, 1, (240, 260))
+    whole = make_window(frame.shape, (3, 5, 230, 251), bin)
+    window = grid_window(whole, geometry, (16, 16))
+    assert window.height < 160 and window.width < 160 and (window.y - 3) % bin == 0
+    seen = [
+        to_sensor(
+            join(crop(frame, one), one),
+            in_window(geometry, one),
+            (16, 16),
+            sampling=sampling,
+            axis=(0, 0),
+        )
+        for one in (whole, window)
+    ]
+    np.testing.assert_allclose(*seen, rtol=1e-6)
+
+
 def test_references_that_do_not_fit_are_refused():
     assert "--dark" in rejection(make_correction, (4, 4), dark=np.zeros((4, 5)))
     assert "--flat" in rejection(make_correction, (4, 4), flat=np.zeros((5, 4)))
@@ -197,7 +318,7 @@ def test_area_adds_up_whole_pixels():
 def test_crop_and_bin_leave_the_geometry_where_it_is():
     window = make_window((40, 40), (5, 7, 31, 30), 2)
     frame = RNG.uniform(0, 1, (40, 40))
-    assert cut(frame, window)[2, 3] == pytest.approx(frame[9:11, 13:15].sum())
+    assert join(crop(frame, window), window)[2, 3] == pytest.approx(frame[9:11, 13:15].sum())
     inner = in_window(Geometry(5 + 2 * 2 + 0.5, 7 + 2 * 3 + 0.5, 3.0, 4.0), window)
     assert inner == Geometry(2.0, 3.0, 3.0, 2.0)
     assert "--crop" in rejection(make_window, (40, 40), (20, 0, 30, 30), 1)
@@ -260,8 +381,21 @@ def test_registration_does_not_trust_another_pattern():
     assert not register(light, PATTERN, Geometry(0.0, 0.0, 0.0, 3.0), rotation_range=3.0).trusted
 
 
+@pytest.mark.parametrize("size", [15, 16])
+def test_a_pattern_without_orientation_is_refused(size):
+    binary = np.pi * RNG.integers(0, 2, (1, size, size))
+    symmetric = np.fft.fftshift(np.abs(forward(np.ones((size, size)), binary)) ** 2, axes=(1, 2))
+    assert "--object" in rejection(check_orientation, symmetric)
+    known = np.exp(1j * RNG.uniform(0, np.pi, (size, size)))
+    other = np.fft.fftshift(np.abs(forward(known, binary)) ** 2, axes=(1, 2))
+    check_orientation(other)
+    check_orientation(np.concatenate([symmetric, other]))  # one snapshot is enough
+
+
 def test_a_calibration_is_read_as_it_was_written(tmp_path):
-    wanted = Calibration(Geometry(1.5, 2.5, 0.1, 3.0, "both", True), 40.0, 0.9, 0.3, True)
+    wanted = Calibration(
+        Geometry(1.5, 2.5, 0.1, 3.0, "both", True), 40.0, 0.9, 0.3, True, "c0ffee", (16, 16)
+    )
     write_calibration(tmp_path / "new" / "c.json", wanted)
     assert read_calibration(tmp_path / "new" / "c.json") == wanted
     (tmp_path / "bad.json").write_text('{"geometry": {}}')

@@ -252,6 +252,11 @@ def write_lzw(path):
     Image.fromarray(np.round(RAMP * 255).astype(np.uint8)).save(path, compression="tiff_lzw")
 
 
+def write_white_is_zero(path):
+    levels = 65535 - np.round(RAMP * 65535).astype(np.uint16)
+    tifffile.imwrite(path, levels, photometric="miniswhite")
+
+
 def write_inverted_palette(path):
     image = Image.fromarray(np.round((1 - RAMP) * 255).astype(np.uint8), mode="L").convert("P")
     image.putpalette([255 - level for level in range(256) for _ in range(3)])
@@ -262,6 +267,7 @@ def write_inverted_palette(path):
     ("name", "write"),
     [
         ("lzw.tif", write_lzw),
+        ("white.tif", write_white_is_zero),
         ("palette.tif", write_inverted_palette),
         ("palette.png", write_inverted_palette),
         ("plain.bmp", write_plain),
@@ -276,6 +282,11 @@ def test_common_variants_of_formats_keep_their_grey_levels(tmp_path, name, write
 def test_a_tiff_stack_is_many_images(tmp_path):
     stack = np.random.default_rng(0).random((5, 12, 12)).astype(np.float32)
     tifffile.imwrite(tmp_path / "stack.tif", stack)
+    np.testing.assert_array_equal(
+        read_images(tmp_path / "stack.tif", size=12, rescale=False), stack
+    )
+    first, *others = [Image.fromarray(image) for image in stack]
+    first.save(tmp_path / "stack.tif", compression="tiff_lzw", save_all=True, append_images=others)
     np.testing.assert_array_equal(
         read_images(tmp_path / "stack.tif", size=12, rescale=False), stack
     )

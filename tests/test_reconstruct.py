@@ -1,6 +1,7 @@
 """The whole way from camera frames to objects, on a bench that is known."""
 
 import json
+import shutil
 
 import commands
 import jax
@@ -17,9 +18,15 @@ from jax_kdpr.data.scenes import draw_scenes
 from jax_kdpr.frames import results
 from jax_kdpr.frames.bench_folder import make_bench, write_bench
 from jax_kdpr.frames.calibration import calibrate
-from jax_kdpr.frames.correction import check_light, make_correction
-from jax_kdpr.frames.geometry import default_geometry, make_window, pixel_envelope, sensor_points
-from jax_kdpr.frames.loaded import blank_image, load_data, load_run, simulate, snapshot_energy
+from jax_kdpr.frames.correction import check_exposure, check_light, make_correction
+from jax_kdpr.frames.geometry import (
+    default_geometry,
+    grid_window,
+    make_window,
+    pixel_envelope,
+    sensor_points,
+)
+from jax_kdpr.frames.loaded import blank_image, load_run, simulate, snapshot_energy
 from jax_kdpr.frames.measured import Setup, group_frames, measure_frames, noise_sigma
 from jax_kdpr.frames.reading import list_frames, read_mean, read_moments
 from jax_kdpr.frames.reconstruction import reconstruct
@@ -31,6 +38,7 @@ from jax_kdpr.frames.recovery import (
     simulated_misfits,
     turned,
 )
+from jax_kdpr.trained import load_data
 from jax_kdpr.training import loop
 
 OBJECTS = 12
@@ -57,7 +65,9 @@ def run(workdir):
 
 @pytest.fixture(scope="module")
 def images(run):
-    return take_batch(load_data(run, "").test, jnp.arange(OBJECTS), size=16, channels=1)
+    return take_batch(
+        load_data(run.workdir, run.config).test, jnp.arange(OBJECTS), size=16, channels=1
+    )
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +80,7 @@ def simulated(run, recover):
     return simulated_misfits(
         run.trained,
         recover,
-        load_data(run, "").validation,
+        load_data(run.workdir, run.config).validation,
         noise_sigma=np.zeros(run.sensor),
         batch_size=BATCH,
         key=jax.random.key(0),
@@ -104,6 +114,23 @@ def setup(run, bench):
     assert found.trusted
     assert found.counts_per_unit == pytest.approx(truth["counts_per_unit"], rel=0.05)
     return setup._replace(geometry=found.geometry)
+
+
+def test_a_pattern_that_is_cut_off_is_refused(run, bench, setup):
+    """Well recognised by what is left of it, but `reconstruct` could not use it."""
+    window = make_window((66, 66), (0, 0, 54, 66), 1)
+    correction = make_correction((66, 66), dark=np.full((66, 66), 64.0), window=window)
+    frames = list_frames(str(bench / "calibration" / "*.tif"))
+    message = rejection(
+        calibrate,
+        frames,
+        Setup(correction, window, setup.geometry, "points", run.pixel_side, None),
+        run,
+        blank_image(run),
+        rotation_range=1.0,
+        scale_range=0.02,
+    )
+    assert "reach" in message and "--crop" in message
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +215,7 @@ def test_the_limit_of_many_is_between_their_median_and_the_limit_of_one():
 
 
 def test_read_noise_is_that_of_the_dark_in_model_units(run, setup, bench):
-    _, spread = read_moments(str(bench / "dark.tif"))
+    spread = read_moments(str(bench / "dark.tif")).spread
     assert spread == pytest.approx(np.sqrt(1 + 1 / 12), rel=0.15)  # one count, rounded
     unit = setup._replace(counts_per_unit=10.0, geometry=setup.geometry._replace(scale=3.0))
     sigma = noise_sigma(2.0, unit, run, [])
@@ -246,6 +273,21 @@ def test_batch_and_stack_change_nothing(rebuild, bench, setup, tmp_path):
     assert not list(tmp_path.rglob("*.tmp"))
 
 
+def test_rows_stand_in_the_order_of_the_stack(rebuild, bench, setup, tmp_path):
+    sources = sorted((bench / "frames").glob("*.tif"))
+    for name, source in zip(("img", "img-1", "img (2)"), sources, strict=False):
+        shutil.copy(source, tmp_path / f"{name}.tif")
+    found = rebuild(tmp_path / "*.tif", setup, tmp_path / "many", stack=True)["frames"]
+    stack = np.load(tmp_path / "many" / "phase.npy")
+    rebuild(tmp_path / "*.tif", setup, tmp_path / "one")
+    for row, phase in zip(found, stack, strict=True):
+        single = np.load(tmp_path / "one" / f"{row['name']}.npy")
+        np.testing.assert_allclose(single, phase, atol=1e-4)
+    rows = tuple(row for row in found if row["name"] == found[1]["name"])
+    resumed = rebuild(tmp_path / "*.tif", setup, tmp_path / "one", rows=rows)
+    assert [row["name"] for row in resumed["frames"]] == [row["name"] for row in found]
+
+
 def test_interrupted_and_resumed_is_the_whole(rebuild, bench, setup, tmp_path, monkeypatch):
     frames, settings = bench / "frames" / "object_0000*.tif", {"gain": "auto"}
     whole = rebuild(frames, setup, tmp_path / "whole", settings=settings)
@@ -271,7 +313,7 @@ def test_interrupted_and_resumed_is_the_whole(rebuild, bench, setup, tmp_path, m
 
 def test_frames_of_several_snapshots_come_in_groups(teacher, tmp_path):
     run = load_run(teacher)
-    scenes = take_batch(load_data(run, "").test, jnp.arange(2), size=16, channels=1)
+    scenes = take_batch(load_data(run.workdir, run.config).test, jnp.arange(2), size=16, channels=1)
     camera = make_bench(run, scale=3.0)._replace(hot=0.0, dead=0.0, offset=0.0)
     write_bench(tmp_path, run, scenes, camera, seed=0)
     frames = list_frames(str(tmp_path / "frames" / "*.tif"))
@@ -288,10 +330,44 @@ def test_frames_of_several_snapshots_come_in_groups(teacher, tmp_path):
 
 def test_frames_without_a_pattern_are_refused():
     light = np.ones((4, 4))
-    assert "dark" in rejection(check_light, np.zeros((4, 4), np.uint16), light, "a")
-    assert "saturated" in rejection(check_light, np.full((4, 4), 4095, np.uint16), light, "a")
-    raw = np.arange(16, dtype=np.uint16).reshape(4, 4)
-    assert "--dark" in rejection(check_light, raw, -light, "a")
+    assert "dark" in rejection(check_exposure, np.zeros((4, 4), np.uint16), "a")
+    assert "saturated" in rejection(check_exposure, np.full((4, 4), 4095, np.uint16), "a")
+    assert "--dark" in rejection(check_light, -light, "a")
+
+
+def on_a_large_chip(frame):
+    """The same frame in the middle of a chip whose pedestal has drifted below the dark's."""
+    chip = np.full((400, 500), 63, np.uint16)
+    chip[100:166, 200:266] = frame
+    return chip
+
+
+def test_a_small_pattern_on_a_large_chip_is_judged_alone(run, setup, images, tmp_path):
+    camera = make_bench(run, scale=3.1, rotation=2.0, shift=(2.3, -1.6))
+    write_bench(tmp_path, run, images[:1], camera._replace(saturated=0.1, hot=0.0), seed=0)
+    raw = on_a_large_chip(tifffile.imread(tmp_path / "frames" / "object_00000_00.tif"))
+    tifffile.imwrite(tmp_path / "chip.tif", raw)
+    geometry = setup.geometry._replace(
+        centre_y=setup.geometry.centre_y + 100, centre_x=setup.geometry.centre_x + 200
+    )
+    whole = make_window(raw.shape, None, 1)
+    window = grid_window(whole, geometry, run.sensor)
+    correction = make_correction(raw.shape, dark=np.full(raw.shape, 64.0), window=window)
+    groups = group_frames(list_frames(str(tmp_path / "chip.tif")), 1)
+    one = next(
+        measure_frames(
+            groups, Setup(correction, window, geometry, "points", run.pixel_side, None), run
+        )
+    )
+    assert one.saturation > 0.02
+    everything = make_correction(raw.shape, dark=np.full(raw.shape, 64.0))
+    blind = next(
+        measure_frames(
+            groups, Setup(everything, whole, geometry, "points", run.pixel_side, None), run
+        )
+    )
+    assert blind.saturation < 0.005
+    np.testing.assert_allclose(one.intensity, blind.intensity, atol=1e-4)
 
 
 @pytest.mark.slow
@@ -312,8 +388,22 @@ def test_the_three_commands(workdir, tmp_path):
     done = commands.run("reconstruct", *whole, "--output", tmp_path / "out", "--batch=2")
     assert done.returncode == 0, done.stderr
     assert len(json.loads((tmp_path / "out" / "results.json").read_text())["frames"]) == 3
+    calibration = json.loads((folder / "c.json").read_text())
+    (folder / "c.json").write_text(json.dumps(calibration | {"checkpoint": "another"}))
+    stack = ("--limit=9", "--stack")  # the quickest
+    other = commands.run("reconstruct", *whole, *stack, "--output", tmp_path / "other")
+    assert other.returncode == 0, other.stderr
+    warnings = [line for line in other.stderr.splitlines() if line.startswith("warning: ")]
+    assert "another checkpoint" in warnings[0]
+    (folder / "c.json").write_text(json.dumps(calibration | {"sensor": [32, 32]}))
+    larger = commands.run("reconstruct", *whole, "--output", tmp_path / "larger")
+    assert larger.returncode == 2 and "16 x 16, got 32 x 32" in larger.stderr.splitlines()[-1]
     again = commands.run("reconstruct", *whole, "--output", tmp_path / "out")
     assert again.returncode == 2 and "--resume" in again.stderr.splitlines()[-1]
+    (folder / "c.json").write_text(json.dumps(calibration))
+    resumed = ("--resume", "--limit=9", "--output", tmp_path / "out")
+    limited = commands.run("reconstruct", *whole, *resumed)
+    assert limited.returncode == 2 and "other limit" in limited.stderr.splitlines()[-1]
 
 
 @pytest.mark.slow
@@ -327,12 +417,41 @@ def test_the_three_commands(workdir, tmp_path):
         (("--input={bench}/frames/*.tif", "--centre=1"), "--centre"),
         (("--input={bench}/frames/*.tif", "--centre=1,1"), "reach"),
         (("--input={bench}/frames/*.tif", "--workdir={bench}"), "no run folder"),
+        (("--input={bench}/frames/*.tif", "--output={small}/out", "--scale=3"), "--output"),
+        (("--input={bench}/frames/*.tif", "--limit=nan"), "--limit"),
+        (("--input={bench}/frames/*.tif", "--limit=1", "--data_dir=elsewhere"), "--data_dir"),
     ],
 )
 def test_bad_input_is_one_line_and_nothing_written(workdir, bench, tmp_path, arguments, word):
     np.save(tmp_path / "small.npy", np.arange(64).reshape(8, 8))
     filled = [a.format(bench=bench, small=tmp_path / "small.npy") for a in arguments]
     done = commands.run("reconstruct", "--workdir", workdir, "--output", tmp_path / "out", *filled)
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("WARNING")]
+    assert done.returncode == 2 and len(lines) == 1 and word in lines[0], done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("command", "arguments", "word"),
+    [
+        ("simulate_bench", ("--output={file}",), "--output"),
+        ("simulate_bench", ("--output={file}/new",), "--output"),
+        ("simulate_bench", ("--output={out}", "--shift_y=1000"), "--shift_y"),
+        ("simulate_bench", ("--output={out}", "--rotation=nan"), "--rotation"),
+        ("calibrate", ("--output={file}/c.json",), "--output"),
+        ("calibrate", ("--output={bench}",), "--output"),
+    ],
+)
+def test_a_rehearsal_that_cannot_work_is_refused(
+    workdir, bench, tmp_path, command, arguments, word
+):
+    (tmp_path / "file").write_text("in the way")
+    places = {"file": tmp_path / "file", "out": tmp_path / "out", "bench": bench}
+    filled = [argument.format(**places) for argument in arguments]
+    if command == "calibrate":
+        filled += [f"--input={bench}/calibration/*.tif", "--scale=3"]
+    done = commands.run(command, "--workdir", workdir, *filled)
     lines = [line for line in done.stderr.splitlines() if not line.startswith("WARNING")]
     assert done.returncode == 2 and len(lines) == 1 and word in lines[0], done.stderr
     assert not (tmp_path / "out").exists()

@@ -1,27 +1,16 @@
 """The user's own images: a folder of PNG, TIFF, JPEG, BMP or NPY files, or one stack of them."""
 
-import logging
 import sys
 from pathlib import Path
 
 import numpy as np
-import tifffile
 from PIL import Image
 
+from jax_kdpr.data.tiff_files import TIFF, open_tiff
 from jax_kdpr.errors import InputError
 
-logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it finds is raised as well
-
 ARRAYS = (".npy", ".npz")
-TIFF = (".tif", ".tiff")
 SUFFIXES = (".npy", ".png", ".jpg", ".jpeg", ".bmp", *TIFF)
-PLAIN_COLOURS = (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.RGB)
-PLAIN_CODECS = (
-    tifffile.COMPRESSION.NONE,
-    tifffile.COMPRESSION.DEFLATE,
-    tifffile.COMPRESSION.ADOBE_DEFLATE,
-    tifffile.COMPRESSION.PACKBITS,
-)
 DARK = 0.1  # an image that never gets brighter was likely written with fewer bits than its type has
 
 
@@ -104,8 +93,8 @@ def _read_file(path: Path) -> np.ndarray:
     if path.suffix.lower() == ".npy":
         return _read_array(path)
     try:
-        if path.suffix.lower() in TIFF and _is_plain_tiff(path):
-            return tifffile.imread(path).squeeze()
+        if path.suffix.lower() in TIFF:
+            return _read_tiff(path)
         with Image.open(path) as opened:
             # Palettes and RGB become 8-bit luminance; 16-bit grey keeps its depth.
             grey = opened if opened.mode.startswith("I") else opened.convert("L")
@@ -114,14 +103,12 @@ def _read_file(path: Path) -> np.ndarray:
         raise InputError(f"{path}: cannot be read as an image ({failure})") from failure
 
 
-def _is_plain_tiff(path: Path) -> bool:
-    """Whether tifffile's pixels are the grey levels and no codec is missing; else Pillow reads it.
-
-    Pillow knows LZW and JPEG, palettes and inverted scales, tifffile every pixel type and stacks.
-    """
-    with tifffile.TiffFile(path) as file:
-        page = file.pages.first
-        return page.photometric in PLAIN_COLOURS and page.compression in PLAIN_CODECS
+def _read_tiff(path: Path) -> np.ndarray:
+    """One image or a stack; pages of another size than the first are thumbnails."""
+    with open_tiff(path) as pages:
+        images = [pages.read(page) for page in range(pages.count)]
+    alike = [image for image in images if image.shape == images[0].shape]
+    return alike[0] if len(alike) == 1 else np.stack(alike)
 
 
 def _prepared(image: np.ndarray, name: str, *, size: int, rescale: bool) -> np.ndarray:

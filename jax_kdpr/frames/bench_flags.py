@@ -2,7 +2,6 @@
 
 import numpy as np
 from absl import flags
-from jaxtyping import Num
 
 from jax_kdpr.errors import InputError
 from jax_kdpr.frames.correction import Correction, make_correction
@@ -15,7 +14,8 @@ INPUT = flags.DEFINE_string(
     "input",
     None,
     "Frames, such as 'frames/*.tif': grey TIFF (also of many pages), PNG, NPY or HDF5 "
-    "('scan.h5:/entry/data'), raw counts; L snapshots of each object follow each other by name.",
+    "('scan.h5:/entry/data'), raw counts; L snapshots of each object follow each other by name, "
+    "2 before 10.",
 )
 DARK = flags.DEFINE_string("dark", "", "Frame or frames without light; their mean is subtracted.")
 FLAT = flags.DEFINE_string("flat", "", "Frame or frames of even light; their mean divides.")
@@ -67,32 +67,41 @@ def numbers(flag: flags.FlagHolder, names: str) -> list[float] | None:
     return values
 
 
-def read_references(frames: list[Frame]) -> tuple[Correction, Window, float | None]:
-    """Reads what the flags name, for frames of the first one's size.
-
-    Returns:
-        The correction, the window, and the spread of the dark's frames (`reading.read_moments`).
+def read_window(shape: tuple[int, int]) -> Window:
+    """Returns the window of --crop and --bin, of frames of a size.
 
     Raises:
-        InputError: If something of it cannot be used.
+        InputError: If it does not lie in them.
     """
-    shape: tuple[int, int] = first_frame(frames).shape  # type: ignore[assignment]
     crop = numbers(CROP, "Y,X,H,W")
     if crop is not None and any(value != int(value) for value in crop):
         raise InputError(f"--crop: expected whole pixels, got {CROP.value!r}")
-    window = make_window(
+    return make_window(
         shape,
         None if crop is None else (int(crop[0]), int(crop[1]), int(crop[2]), int(crop[3])),
         BIN.value,
     )
-    dark, spread = read_moments(DARK.value, flag="--dark") if DARK.value else (None, None)
+
+
+def read_correction(shape: tuple[int, int], window: Window) -> tuple[Correction, float | None]:
+    """Reads what --dark, --flat and --bad_pixels name, for a window of frames of a size.
+
+    Returns:
+        The correction, and the spread of the dark's frames (`reading.Moments`).
+
+    Raises:
+        InputError: If something of it cannot be used.
+    """
+    dark = read_moments(DARK.value, flag="--dark") if DARK.value else None
     correction = make_correction(
         shape,
-        dark=dark,
+        dark=dark.mean if dark else None,
         flat=read_mean(FLAT.value, flag="--flat") if FLAT.value else None,
         bad=read_mean(BAD_PIXELS.value, flag="--bad_pixels") if BAD_PIXELS.value else None,
+        dark_step=dark.step if dark else 1,
+        window=window,
     )
-    return correction, window, spread
+    return correction, dark.spread if dark else None
 
 
 def pixel_side(run: LoadedRun) -> float:
@@ -100,6 +109,7 @@ def pixel_side(run: LoadedRun) -> float:
     return run.pixel_side if MASK_PIXELS.value == "square" else 0.0
 
 
-def first_frame(frames: list[Frame]) -> Num[np.ndarray, "h w"]:
-    """Reads the first frame, raw."""
-    return next(iterate_frames(frames[:1]))
+def frame_size(frames: list[Frame]) -> tuple[int, int]:
+    """Reads the first frame for the size of all."""
+    height, width = next(iterate_frames(frames[:1])).shape
+    return height, width

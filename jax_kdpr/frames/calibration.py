@@ -4,17 +4,28 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
 from jax_kdpr import run_folder
 from jax_kdpr.camera import centred
 from jax_kdpr.errors import InputError
-from jax_kdpr.frames.correction import check_light, correct
-from jax_kdpr.frames.geometry import Geometry, cut, in_window, pixel_envelope, sensor_points
+from jax_kdpr.frames.correction import check_exposure, check_light, correct
+from jax_kdpr.frames.geometry import (
+    Geometry,
+    check_geometry,
+    crop,
+    in_window,
+    join,
+    pixel_envelope,
+    sensor_points,
+)
 from jax_kdpr.frames.loaded import LoadedRun, simulate
 from jax_kdpr.frames.measured import Setup, on_grid
 from jax_kdpr.frames.reading import Frame, iterate_frames
 from jax_kdpr.frames.registration import Registration, register
 from jax_kdpr.types import Image
+
+HALF_TURN = 0.01  # relative difference of amplitudes below which a pattern is its own half turn
 
 
 class Calibration(NamedTuple):
@@ -25,6 +36,8 @@ class Calibration(NamedTuple):
     score: float
     runner_up: float
     trusted: bool
+    checkpoint: str  # digest of the run's: another one has other masks
+    sensor: tuple[int, int]  # (sh, sw) of the run
 
 
 def calibrate(
@@ -45,18 +58,24 @@ def calibrate(
         image: Of the object.
         rotation_range: See `registration.register`.
         scale_range: Likewise.
+
+    Raises:
+        InputError: If the object does not tell the orientations apart, a frame cannot be used, or
+            the pattern that was found is cut off.
     """
     expected = simulate(run, image)
+    check_orientation(np.stack([centred(pattern, run.camera.axis) for pattern in expected]))
     lights = []
-    for frame, raw in zip(frames, iterate_frames(frames), strict=True):
+    for frame, whole in zip(frames, iterate_frames(frames), strict=True):
+        raw = crop(whole, setup.window)
+        check_exposure(raw, frame.name)
         lights.append(correct(raw, setup.correction))
-        check_light(raw, lights[-1], frame.name)
     seen_as = pixel_envelope(sensor_points(run.sensor), run.sensor, setup.pixel_side)
     found: list[Registration] = []
     for light, pattern in zip(lights, expected, strict=True):
         found.append(
             register(
-                cut(light, setup.window),
+                join(light, setup.window),
                 centred(pattern, run.camera.axis) * seen_as,
                 in_window(setup.geometry, setup.window),
                 rotation_range=rotation_range,
@@ -65,16 +84,55 @@ def calibrate(
             )
         )
     best = max(found, key=lambda one: one.score - one.runner_up)
+    if best.trusted:  # else it is not known where the pattern lies
+        check_geometry(
+            best.geometry,
+            (setup.window.height // setup.window.bin, setup.window.width // setup.window.bin),
+            run.sensor,
+            flags="--input",
+            remedy="give a larger --crop, or move the camera so that it sees the whole pattern",
+        )
     geometry = _in_frame(best.geometry, setup)
     placed = setup._replace(geometry=geometry)
     seen = np.stack([on_grid(light, placed, run) for light in lights])
+    # Not earlier: far from the pattern a whole chip's offset can outweigh all the light.
+    check_light(seen, frames[0].name)
     return Calibration(
         geometry,
         counts_per_unit=float(seen.sum() / expected.sum()),
         score=best.score,
         runner_up=best.runner_up,
         trusted=best.trusted,
+        checkpoint=run.trained.digest,
+        sensor=run.sensor,
     )
+
+
+def check_orientation(patterns: Float[np.ndarray, "k sh sw"]) -> None:
+    """Refuses an object whose patterns are all their own half turn: no fit could be trusted.
+
+    So is the pattern of every real field: of a mask of phases 0 and pi without an object.
+
+    Args:
+        patterns: Expected, zero frequency at [sh // 2, sw // 2].
+
+    Raises:
+        InputError: If no amplitude differs by more than `HALF_TURN` from its half turn.
+    """
+    if all(_half_turn_error(pattern) <= HALF_TURN for pattern in patterns):
+        raise InputError(
+            "--object: the expected pattern looks the same turned by 180 degrees, so that its "
+            "orientation cannot be found; put a known object without symmetry into the beam, and "
+            "give its image"
+        )
+
+
+def _half_turn_error(pattern: Float[np.ndarray, "sh sw"]) -> float:
+    """Relative difference of the amplitudes; a first row of even sizes has no counterpart."""
+    first = [1 - samples % 2 for samples in pattern.shape]
+    amplitude = np.sqrt(np.maximum(pattern[first[0] :, first[1] :], 0.0))
+    difference = np.linalg.norm(amplitude - amplitude[::-1, ::-1])
+    return float(difference / max(np.linalg.norm(amplitude), 1e-30))
 
 
 def _in_frame(geometry: Geometry, setup: Setup) -> Geometry:
@@ -101,8 +159,10 @@ def read_calibration(path: Path) -> Calibration:
     """
     try:
         values: dict[str, Any] = run_folder.read_json(path)
-        return Calibration(**{**values, "geometry": Geometry(**values["geometry"])})
-    except (InputError, TypeError, KeyError) as failure:
+        rows, columns = values["sensor"]
+        geometry = Geometry(**values["geometry"])
+        return Calibration(**{**values, "geometry": geometry, "sensor": (rows, columns)})
+    except (InputError, TypeError, KeyError, ValueError) as failure:
         raise InputError(
             f"--calibration: {str(path)!r} is no calibration that can be read; make it with "
             "jax_kdpr.calibrate"

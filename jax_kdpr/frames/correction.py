@@ -2,6 +2,7 @@
 
     corrected = (frame - dark) / flat, flat = (flat frame - dark) / its mean; bad pixels mended
 
+Frames come cropped to the window that is used, and what lies outside it is not judged either.
 Counts stay counts: `frames.geometry` brings them to the model's grid and its unit.
 """
 
@@ -11,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Num
 
 from jax_kdpr.errors import InputError
+from jax_kdpr.frames.geometry import Window, crop
 
 HOT_SIGMAS = 10.0  # a dark pixel so far above the median is hot
 MAX_BAD = 0.1  # share of bad pixels above which the maps are taken for a mistake
@@ -20,10 +22,10 @@ PLATEAU = 1e-3  # share of pixels at one largest value that only saturation expl
 
 
 class Correction(NamedTuple):
-    """How the frames of one camera are corrected; see `make_correction`."""
+    """How the frames of one camera are corrected in one window; see `make_correction`."""
 
     dark: Float[np.ndarray, "h w"]  # counts
-    flat: Float[np.ndarray, "h w"]  # mean 1 over the good pixels
+    flat: Float[np.ndarray, "h w"]  # mean 1 over the good pixels of the whole frame
     bad: Bool[np.ndarray, "h w"]
 
 
@@ -45,8 +47,10 @@ def make_correction(
     dark: Num[np.ndarray, "dh dw"] | None = None,
     flat: Num[np.ndarray, "fh fw"] | None = None,
     bad: Num[np.ndarray, "bh bw"] | None = None,
+    dark_step: int = 1,
+    window: Window | None = None,
 ) -> Correction:
-    """Prepares the correction of frames of one size.
+    """Prepares the correction of frames of one size, in one window of them.
 
     Args:
         shape: Of a frame, as in its file.
@@ -54,10 +58,14 @@ def make_correction(
             deviations above its median are hot, and so bad.
         flat: Mean frame of even light, counts.
         bad: Map of the bad pixels: not 0 where bad.
+        dark_step: Counts between neighbouring levels of a raw dark frame.
+        window: That is used of the frames; None for the whole.
 
     Raises:
-        InputError: If one is of another size, the flat is dark somewhere, or too much is bad.
+        InputError: If one is of another size, or if in the window the flat is dark somewhere or
+            too much is bad.
     """
+    part = window or Window(0, 0, *shape)
     for name, given in (("--dark", dark), ("--flat", flat), ("--bad_pixels", bad)):
         if given is not None and given.shape != shape:
             raise InputError(
@@ -67,36 +75,39 @@ def make_correction(
     wrong = np.zeros(shape, bool) if bad is None else bad != 0
     level = np.zeros(shape) if dark is None else dark.astype(np.float64)
     if dark is not None:
-        wrong = wrong | hot_pixels(level)
-    if wrong.mean() > MAX_BAD:
+        wrong = wrong | hot_pixels(level, dark_step)
+    used = crop(wrong, part)
+    if used.mean() > MAX_BAD:
         raise InputError(
-            f"--bad_pixels, --dark: {wrong.mean():.0%} of the pixels are bad or hot; check that "
+            f"--bad_pixels, --dark: {used.mean():.0%} of the pixels are bad or hot; check that "
             "the map is not 0 only where a pixel is bad, and that the dark was taken without light"
         )
-    response = np.ones(shape)
+    response = np.ones(used.shape)
     if flat is not None:
-        light = flat - level
-        mean = float(light[~wrong].mean())
-        if mean <= 0 or np.any(light[~wrong] < MIN_FLAT * mean):
+        response = np.where(used, 1.0, crop(_response(flat - level, wrong), part))
+        if not np.all(response >= MIN_FLAT):
             raise InputError(
                 f"--flat: has pixels with less than {MIN_FLAT:.0%} of its mean light above the "
                 "dark; take it with even light, or mark those pixels in --bad_pixels"
             )
-        response = np.where(wrong, 1.0, light / mean)
-    return Correction(level, response, wrong)
+    return Correction(crop(level, part), response, used)
 
 
-def hot_pixels(dark: Float[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
+def hot_pixels(dark: Float[np.ndarray, "h w"], step: int = 1) -> Bool[np.ndarray, "h w"]:
     """Finds the hot pixels of a dark: those beyond `HOT_SIGMAS` of its median.
 
-    The standard deviation is 1.4826 times the median absolute deviation, at least half a count.
+    The standard deviation is 1.4826 times the median absolute deviation, at least half a step.
+
+    Args:
+        dark: Mean of one or more frames, counts.
+        step: Counts between neighbouring levels of a raw frame: 16 of 12 bits left-justified.
     """
     above = dark - np.median(dark)
-    return above > HOT_SIGMAS * max(1.4826 * float(np.median(np.abs(above))), 0.5)
+    return above > HOT_SIGMAS * max(1.4826 * float(np.median(np.abs(above))), step / 2)
 
 
 def correct(frame: Num[np.ndarray, "h w"], correction: Correction) -> Float[np.ndarray, "h w"]:
-    """Returns a frame in counts of light: dark subtracted, flat divided out, bad pixels mended.
+    """Returns a cropped frame in counts of light: dark subtracted, flat divided out, mended.
 
     Negative values, of noise around the dark level, stay.
     """
@@ -146,23 +157,46 @@ def read_counts(frame: Num[np.ndarray, "h w"]) -> Counts:
     return Counts(step, share if saturated else 0.0)
 
 
-def check_light(frame: Num[np.ndarray, "h w"], light: Float[np.ndarray, "h w"], name: str) -> None:
-    """Refuses a frame that holds no pattern.
+def check_exposure(frame: Num[np.ndarray, "h w"], name: str) -> None:
+    """Refuses a raw frame that holds no pattern.
 
     Args:
-        frame: Raw.
-        light: Corrected.
+        frame: Cropped.
         name: For the message.
 
     Raises:
-        InputError: If all pixels are equal (dark or saturated), or there is no light over the dark.
+        InputError: If all pixels are equal (dark or saturated), or most are saturated.
     """
     if frame.min() == frame.max():
         state = "dark" if frame.max() == 0 else f"at {frame.max()}: saturated, or no exposure"
         raise InputError(f"{name}: all pixels are {state}; set the exposure and take it again")
     if read_counts(frame).saturation > 0.5:
         raise InputError(f"{name}: more than half of the pixels are saturated; expose it for less")
+
+
+def check_light(light: Float[np.ndarray, "*n"], name: str) -> None:
+    """Refuses a corrected frame, or what it gives on the model's grid, without light.
+
+    Args:
+        light: Counts.
+        name: For the message.
+
+    Raises:
+        InputError: If they do not add up to more than 0.
+    """
     if light.sum() <= 0:
         raise InputError(
             f"{name}: no light is left over the dark; check that --dark belongs to this exposure"
         )
+
+
+def _response(
+    light: Float[np.ndarray, "h w"], wrong: Bool[np.ndarray, "h w"]
+) -> Float[np.ndarray, "h w"]:
+    """Light over its mean, 0 if there is none.
+
+    The mean is that of the whole frame whatever window is used of it: a calibration's counts a
+    unit hold for reconstructions in another window.
+    """
+    mean = float(light[~wrong].mean()) if not wrong.all() else 0.0
+    return light / mean if mean > 0 else np.zeros_like(light)

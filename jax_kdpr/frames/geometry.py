@@ -17,7 +17,7 @@ has. Both give counts per model pixel, and keep the sum of a pattern that fills 
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from scipy import ndimage
 
 from jax_kdpr.errors import InputError
@@ -25,6 +25,7 @@ from jax_kdpr.errors import InputError
 FLIPS = ("none", "vertical", "horizontal", "both")
 SAMPLINGS = ("points", "area")
 SPLINE = 3  # order
+SPLINE_REACH = 16  # pixels after which a cubic spline has forgotten a frame's edge (1e-9)
 
 
 class Geometry(NamedTuple):
@@ -94,15 +95,47 @@ def make_window(shape: tuple[int, int], crop: tuple[int, int, int, int] | None, 
     return Window(y, x, height - height % bin, width - width % bin, bin)
 
 
-def cut(light: Float[np.ndarray, "h w"], window: Window) -> Float[np.ndarray, "ch cw"]:
-    """Crops a corrected frame and sums its counts over the bins."""
-    y, x, height, width, bin = window
-    part = light[y : y + height, x : x + width]
-    return part.reshape(height // bin, bin, width // bin, bin).sum(axis=(1, 3))
+def grid_window(window: Window, geometry: Geometry, sensor: tuple[int, int]) -> Window:
+    """Returns the part of a window that the model's grid needs: its box, and a margin.
+
+    What lies further away says nothing of the pattern: neither how much of it is saturated nor
+    how much light it holds. The bins stay where they are.
+
+    Args:
+        window: Of the frame; the grid lies in it (`check_geometry`).
+        geometry: In pixels of the raw frame.
+        sensor: (sh, sw) of the model.
+    """
+    points = camera_points(in_window(geometry, window), sensor_points(sensor)).reshape(2, -1)
+    # Half a model pixel, turned, is what "area" reads beyond the samples.
+    margin = SPLINE_REACH + geometry.scale / window.bin
+    limits = window.height // window.bin, window.width // window.bin
+    low = np.maximum(np.floor(points.min(axis=1) - margin), 0).astype(int)
+    high = np.minimum(np.ceil(points.max(axis=1) + margin).astype(int) + 1, limits)
+    height, width = window.bin * (high - low)
+    return Window(
+        window.y + window.bin * int(low[0]),
+        window.x + window.bin * int(low[1]),
+        int(height),
+        int(width),
+        window.bin,
+    )
+
+
+def crop(frame: Shaped[np.ndarray, "h w"], window: Window) -> Shaped[np.ndarray, "wh ww"]:
+    """Returns the part of a raw frame that lies in a window, every pixel of it."""
+    y, x, height, width, _ = window
+    return frame[y : y + height, x : x + width]
+
+
+def join(light: Float[np.ndarray, "wh ww"], window: Window) -> Float[np.ndarray, "ch cw"]:
+    """Sums the counts of a corrected frame, after `crop`, over the window's bins."""
+    height, width, bin = window.height, window.width, window.bin
+    return light.reshape(height // bin, bin, width // bin, bin).sum(axis=(1, 3))
 
 
 def in_window(geometry: Geometry, window: Window) -> Geometry:
-    """Returns the same geometry in the pixels that `cut` leaves."""
+    """Returns the same geometry in the pixels that `crop` and `join` leave."""
     return geometry._replace(
         centre_y=(geometry.centre_y - window.y + 0.5) / window.bin - 0.5,
         centre_x=(geometry.centre_x - window.x + 0.5) / window.bin - 0.5,
@@ -151,8 +184,22 @@ def pixel_envelope(
     return np.prod(np.sinc(pixel_side * u / size) ** 2, axis=0)
 
 
-def check_geometry(geometry: Geometry, shape: tuple[int, int], sensor: tuple[int, int]) -> None:
-    """Refuses a geometry whose grid reaches past the frame (after `cut`, `in_window`).
+def check_geometry(
+    geometry: Geometry,
+    shape: tuple[int, int],
+    sensor: tuple[int, int],
+    *,
+    flags: str = "--centre, --rotate, --scale",
+    remedy: str = "correct them, or use more of the frame",
+) -> None:
+    """Refuses a geometry whose grid reaches past the frame (after `join`, `in_window`).
+
+    Args:
+        geometry: Of the grid.
+        shape: Of the frame.
+        sensor: (sh, sw) of the model.
+        flags: That gave the geometry, for the message.
+        remedy: What to do, likewise.
 
     Raises:
         InputError: In pixels of the window, after binning.
@@ -165,11 +212,11 @@ def check_geometry(geometry: Geometry, shape: tuple[int, int], sensor: tuple[int
         )
     points = camera_points(geometry, sensor_points(sensor)).reshape(2, -1)
     low, high = points.min(axis=1), points.max(axis=1)
-    if np.any(low < -0.5) or np.any(high > np.array(shape) - 0.5):
+    if not (np.all(low >= -0.5) and np.all(high <= np.array(shape) - 0.5)):  # nor nan
         raise InputError(
-            f"--centre, --rotate, --scale: the sensor grid would reach from row, column "
-            f"{low[0]:.1f}, {low[1]:.1f} to {high[0]:.1f}, {high[1]:.1f} of a frame of {shape[0]} "
-            f"x {shape[1]} (after --crop and --bin); correct them, or use more of the frame"
+            f"{flags}: the sensor grid would reach from row, column {low[0]:.1f}, {low[1]:.1f} to "
+            f"{high[0]:.1f}, {high[1]:.1f} of a frame of {shape[0]} x {shape[1]} (after cropping "
+            f"and binning); {remedy}"
         )
 
 
@@ -185,7 +232,7 @@ def to_sensor(
     """Resamples one frame to the model's grid.
 
     Args:
-        light: After `cut`, counts.
+        light: After `crop` and `join`, counts.
         geometry: After `in_window`.
         sensor: (sh, sw) of the model.
         sampling: "points" or "area"; see above.

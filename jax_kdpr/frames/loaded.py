@@ -9,10 +9,8 @@ import numpy as np
 from jaxtyping import Float
 
 from jax_kdpr import checkpoint, run_folder
-from jax_kdpr import config as config_lib
 from jax_kdpr.camera import Camera, Optics
 from jax_kdpr.config import Config
-from jax_kdpr.data import sources
 from jax_kdpr.physics import cdp
 from jax_kdpr.physics.scenes import scene_field
 from jax_kdpr.trained import Trained, load_trained
@@ -22,6 +20,7 @@ from jax_kdpr.types import Image
 class LoadedRun(NamedTuple):
     """One run; `optics` are those of its design."""
 
+    workdir: Path
     config: Config
     trained: Trained
     optics: Optics
@@ -59,17 +58,7 @@ def load_run(workdir: Path) -> LoadedRun:
     checkpoint.require_checkpoint(workdir)
     trained = load_trained(workdir, config)
     optics = trained.system.camera.optics(trained.variables[0]["phases"])
-    return LoadedRun(config, trained, optics)
-
-
-def load_data(run: LoadedRun, data_dir: str) -> sources.Dataset:
-    """Returns the run's data, from `data_dir` if they have moved.
-
-    Raises:
-        InputError: If they are not there.
-    """
-    run.config.data.dir = data_dir or run.config.data.dir
-    return sources.load(**config_lib.data_arguments(run.config))
+    return LoadedRun(workdir, config, trained, optics)
 
 
 def blank_image(run: LoadedRun) -> Image:

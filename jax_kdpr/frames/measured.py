@@ -1,7 +1,7 @@
 """Frames of one bench, corrected and resampled, group by group: the CDPs that a system takes.
 
-A run of L snapshots takes L frames an object: the first L in the order of their names show the
-first object through masks 1 to L, and so on.
+A run of L snapshots takes L frames an object: the first L by name (2 before 10) show the first
+object through masks 1 to L, and so on.
 
 Unit: a CDP of a scene of modulus 1 sums to `snapshot_energy` (h * w with ideal masks). Such scenes
 need no gain: each frame is scaled to that sum ("auto"), whatever lamp or exposure did. The sum over
@@ -16,12 +16,19 @@ import numpy as np
 from jaxtyping import Float
 
 from jax_kdpr.errors import InputError
-from jax_kdpr.frames.correction import Correction, check_light, correct, read_counts
+from jax_kdpr.frames.correction import (
+    Correction,
+    check_exposure,
+    check_light,
+    correct,
+    read_counts,
+)
 from jax_kdpr.frames.geometry import (
     Geometry,
     Window,
-    cut,
+    crop,
     in_window,
+    join,
     pixel_envelope,
     sensor_points,
     to_sensor,
@@ -33,7 +40,7 @@ from jax_kdpr.frames.reading import Frame, iterate_frames
 class Setup(NamedTuple):
     """How the frames of a bench become CDPs."""
 
-    correction: Correction
+    correction: Correction  # of the window alone
     window: Window
     geometry: Geometry  # in pixels of the raw frame
     sampling: str
@@ -49,7 +56,7 @@ class Measured(NamedTuple):
     intensity: Float[np.ndarray, "k sh sw"]  # model units
     counts: list[float]  # of light on the model's grid, a frame
     energy: float  # over that of a scene of modulus 1; 1 by definition with the gain "auto"
-    saturation: float  # largest share of saturated pixels
+    saturation: float  # largest share of saturated pixels of the window
     unused_bits: int  # fewest
 
 
@@ -80,9 +87,10 @@ def measure_frames(
     for group in groups:
         parts, said = [], []
         for frame in group:
-            raw = next(pixels)
+            raw = crop(next(pixels), setup.window)
             light = correct(raw, setup.correction)
-            check_light(raw, light, frame.name)
+            check_exposure(raw, frame.name)
+            check_light(light, frame.name)
             parts.append(on_grid(light, setup, run))
             said.append(read_counts(raw))
         cdps = np.stack(parts)
@@ -110,7 +118,7 @@ def on_grid(
 ) -> Float[np.ndarray, "sh sw"]:
     """Returns a corrected frame on the model's grid, in counts a model pixel."""
     return to_sensor(
-        cut(light, setup.window),
+        join(light, setup.window),
         in_window(setup.geometry, setup.window),
         run.sensor,
         sampling=setup.sampling,

@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
-import tifffile
 from PIL import Image
 
+from jax_kdpr.data.tiff_files import TIFF, open_tiff
 from jax_kdpr.errors import InputError
+from jax_kdpr.frames.correction import read_counts
 
-TIFF = (".tif", ".tiff")
 HDF5 = (".h5", ".hdf5")
 SUFFIXES = (*TIFF, ".png", ".npy", *HDF5)
 
@@ -33,8 +33,18 @@ class Frame(NamedTuple):
     name: str  # of its results: the file's, with the page's number where there are several
 
 
+class Moments(NamedTuple):
+    """Of frames that show the same."""
+
+    mean: np.ndarray  # frame [h w], float64
+    spread: float | None  # root of the median variance of a pixel, counts; None of a single frame
+    step: int  # counts between neighbouring levels: 16 of 12 bits left-justified in 16
+
+
 def list_frames(pattern: str, *, flag: str = "--input") -> list[Frame]:
     """Returns the frames of all files that match a pattern, by path and page.
+
+    Numbers in a path count as numbers: shot_2.tif comes before shot_10.tif.
 
     Args:
         pattern: Such as "frames/*.tif". For HDF5 the dataset may follow, "scan.h5:/entry/data";
@@ -48,13 +58,11 @@ def list_frames(pattern: str, *, flag: str = "--input") -> list[Frame]:
     named = re.fullmatch(r"(.+\.(?:h5|hdf5)):(/.+)", pattern)
     if named:
         files, dataset = named[1], named[2]
-    paths = [
-        Path(path) for path in sorted(glob.glob(files, recursive=True)) if Path(path).is_file()
-    ]
+    paths = [Path(path) for path in glob.glob(files, recursive=True) if Path(path).is_file()]
     if not paths:
         raise InputError(f"{flag}: no file matches {files!r}; quote the pattern, check the folder")
     frames = []
-    for path in paths:
+    for path in sorted(paths, key=_natural):
         if path.suffix.lower() not in SUFFIXES:
             raise InputError(f"{path}: expected {', '.join(SUFFIXES)}; convert it or leave it out")
         with _opened(path, dataset) as pages:
@@ -98,22 +106,29 @@ def iterate_frames(frames: list[Frame]) -> Iterator[np.ndarray]:
 
 def read_mean(pattern: str, *, flag: str = "--input") -> np.ndarray:
     """Returns the mean [h w] of all frames of a pattern, float64: a dark, a flat or a mask."""
-    return read_moments(pattern, flag=flag)[0]
+    return read_moments(pattern, flag=flag).mean
 
 
-def read_moments(pattern: str, *, flag: str = "--input") -> tuple[np.ndarray, float | None]:
-    """Returns the mean frame, and the typical standard deviation of a pixel from frame to frame.
-
-    The latter is the root of the median variance, in counts; None of a single frame.
-    """
-    count, mean, squares = 0, np.zeros(()), np.zeros(())
+def read_moments(pattern: str, *, flag: str = "--input") -> Moments:
+    """Returns what all frames of a pattern together say of a sensor."""
+    count, mean, squares, bits = 0, np.zeros(()), np.zeros(()), 16
     for pixels in iterate_frames(list_frames(pattern, flag=flag)):
         count += 1
         step = pixels - mean
         mean = mean + step / count  # Welford's update: exact for counts on a large offset
         squares = squares + step * (pixels - mean)
+        bits = min(bits, read_counts(pixels).unused_bits)
     spread = None if count < 2 else float(np.sqrt(np.median(squares / (count - 1))))
-    return np.asarray(mean, np.float64), spread
+    return Moments(np.asarray(mean, np.float64), spread, 2**bits)
+
+
+def _natural(path: Path) -> tuple[list[list[str | int]], str]:
+    """Sorts folder by folder, digits as numbers; the text itself decides between 1 and 01."""
+
+    def pieces(part: str) -> list[str | int]:  # text and numbers by turns, so that types agree
+        return [int(s) if i % 2 else s for i, s in enumerate(re.split("([0-9]+)", part))]
+
+    return [pieces(part) for part in path.parts], str(path)
 
 
 class _Pages(NamedTuple):
@@ -133,8 +148,8 @@ def _opened(path: Path, dataset: str) -> Iterator[_Pages]:
     try:
         suffix = path.suffix.lower()
         if suffix in TIFF:
-            with tifffile.TiffFile(path) as file:
-                yield _Pages(len(file.pages), lambda page: file.pages[page].asarray())
+            with open_tiff(path) as pages:
+                yield _Pages(pages.count, pages.read)
         elif suffix in HDF5:
             with h5py.File(path, "r") as file:
                 name = dataset or _only_dataset(path, file)

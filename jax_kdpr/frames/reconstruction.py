@@ -35,6 +35,8 @@ def reconstruct(
 ) -> dict[str, Any]:
     """Recovers and writes every object that is not done yet; returns what results.json holds.
 
+    Its rows stand in the order of `groups`, as the objects of a stack do.
+
     Memory holds one batch. results.json is written after each one (not of a stack, whose files are
     not there before the end), so that an interrupted call can go on.
 
@@ -56,6 +58,7 @@ def reconstruct(
     """
     found = list(rows)
     done = {row["name"] for row in found}
+    place = {group[0].name: number for number, group in enumerate(groups)}
     left = [group for group in groups if group[0].name not in done]
     output.mkdir(parents=True, exist_ok=True)
 
@@ -78,13 +81,14 @@ def reconstruct(
     else:
         phase_range = run.camera.scene["phase_range"]
         each_batch(lambda one: results.write_recovery(output, one, phase_range=phase_range))
-    found.sort(key=lambda row: row["name"])
+    # The order of the stack; objects whose frames are gone by now come last.
+    found.sort(key=lambda row: place.get(row["name"], len(groups)))
     summary = summarise(found, limit, settings=settings, notes=notes)
     results.write_results(output, summary)
     return summary
 
 
-def check_orientation(
+def orientation_warning(
     groups: list[tuple[Frame, ...]],
     setup: Setup,
     run: LoadedRun,

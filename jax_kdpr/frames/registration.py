@@ -56,7 +56,7 @@ def register(
     """Finds the geometry in which a frame shows a known pattern.
 
     Args:
-        light: Corrected frame, after `geometry.cut`.
+        light: Corrected frame, after `geometry.join`.
         pattern: Expected CDP, zero frequency at [sh // 2, sw // 2].
         guess: Its scale and rotation are where the search begins; the centre is found anywhere in
             the frame, and all eight orientations are tried.
