@@ -217,6 +217,26 @@ def test_correction_inverts_the_sensor():
     assert seen[0, 0] == pytest.approx(mean * np.median([light[0, 1], light[1, 0], light[1, 1]]))
 
 
+def test_bad_pixels_get_the_median_of_the_nearest_good_ones():
+    frame = RNG.uniform(0, 1, (40, 40))
+    bad = np.zeros(frame.shape, bool)
+    bad[2, 7] = bad[0, 0] = bad[0, 1] = True
+    bad[10:13, 10:13] = True  # its middle has none of 8
+    bad[20:26, 20:26] = True  # nor of 24
+    correction = make_correction(frame.shape, bad=1.0 * bad)
+    seen = correct(np.where(bad, 9.0, frame), correction)
+    assert same(seen[~bad], frame[~bad])
+    for row, column in zip(*np.nonzero(bad), strict=True):
+        known = np.array([])
+        for reach in (1, 2):
+            part = np.s_[
+                max(row - reach, 0) : row + reach + 1, max(column - reach, 0) : column + reach + 1
+            ]
+            known = known if known.size else frame[part][~bad[part]]
+        wanted = np.median(known if known.size else frame[~bad])
+        assert seen[row, column] == pytest.approx(wanted)
+
+
 def test_a_quiet_dark_has_no_hot_pixels():
     assert not hot_pixels(RNG.normal(64, 2, (64, 64))).any()
 
