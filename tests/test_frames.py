@@ -395,6 +395,23 @@ def test_registration_finds_shift_rotation_scale_and_orientation(truth):
     assert found.geometry.scale == pytest.approx(truth.scale, rel=0.005)
 
 
+def test_registration_finds_a_small_pattern_on_a_large_chip():
+    truth = Geometry(61.3, 702.6, 4.0, 3.1, "horizontal", False)
+    light = np.zeros((900, 800))
+    light[20:100, 660:750] = 1000 * camera_light(
+        SPECTRA,
+        Bench(
+            truth._replace(centre_y=truth.centre_y - 20, centre_x=truth.centre_x - 660), (80, 90)
+        ),
+        axis=(0, 0),
+    )
+    light += RNG.normal(-0.02, 0.01, light.shape) * light.max()  # below the dark
+    found = register(light, PATTERN, Geometry(0.0, 0.0, 0.0, 3.0))
+    assert found.trusted and found.geometry.flip == truth.flip and not found.geometry.transpose
+    assert found.geometry.centre_y == pytest.approx(truth.centre_y, abs=0.1)
+    assert found.geometry.centre_x == pytest.approx(truth.centre_x, abs=0.1)
+
+
 def test_registration_does_not_trust_another_pattern():
     other = forward(np.ones((SIZE, SIZE)), RNG.uniform(0, 2 * np.pi, PHASES.shape))[0]
     light = camera_light(other, Bench(Geometry(35.0, 35.0, 0.0, 3.0), (70, 70)), axis=(0, 0))
