@@ -217,6 +217,26 @@ def test_correction_inverts_the_sensor():
     assert seen[0, 0] == pytest.approx(mean * np.median([light[0, 1], light[1, 0], light[1, 1]]))
 
 
+def test_bad_pixels_get_the_median_of_the_nearest_good_ones():
+    frame = RNG.uniform(0, 1, (40, 40))
+    bad = np.zeros(frame.shape, bool)
+    bad[2, 7] = bad[0, 0] = bad[0, 1] = True
+    bad[10:13, 10:13] = True  # its middle has none of 8
+    bad[20:26, 20:26] = True  # nor of 24
+    correction = make_correction(frame.shape, bad=1.0 * bad)
+    seen = correct(np.where(bad, 9.0, frame), correction)
+    assert same(seen[~bad], frame[~bad])
+    for row, column in zip(*np.nonzero(bad), strict=True):
+        known = np.array([])
+        for reach in (1, 2):
+            part = np.s_[
+                max(row - reach, 0) : row + reach + 1, max(column - reach, 0) : column + reach + 1
+            ]
+            known = known if known.size else frame[part][~bad[part]]
+        wanted = np.median(known if known.size else frame[~bad])
+        assert seen[row, column] == pytest.approx(wanted)
+
+
 def test_a_quiet_dark_has_no_hot_pixels():
     assert not hot_pixels(RNG.normal(64, 2, (64, 64))).any()
 
@@ -373,6 +393,23 @@ def test_registration_finds_shift_rotation_scale_and_orientation(truth):
     assert found.geometry.centre_x == pytest.approx(truth.centre_x, abs=0.1)
     assert found.geometry.rotation == pytest.approx(truth.rotation, abs=0.2)
     assert found.geometry.scale == pytest.approx(truth.scale, rel=0.005)
+
+
+def test_registration_finds_a_small_pattern_on_a_large_chip():
+    truth = Geometry(61.3, 702.6, 4.0, 3.1, "horizontal", False)
+    light = np.zeros((900, 800))
+    light[20:100, 660:750] = 1000 * camera_light(
+        SPECTRA,
+        Bench(
+            truth._replace(centre_y=truth.centre_y - 20, centre_x=truth.centre_x - 660), (80, 90)
+        ),
+        axis=(0, 0),
+    )
+    light += RNG.normal(-0.02, 0.01, light.shape) * light.max()  # below the dark
+    found = register(light, PATTERN, Geometry(0.0, 0.0, 0.0, 3.0))
+    assert found.trusted and found.geometry.flip == truth.flip and not found.geometry.transpose
+    assert found.geometry.centre_y == pytest.approx(truth.centre_y, abs=0.1)
+    assert found.geometry.centre_x == pytest.approx(truth.centre_x, abs=0.1)
 
 
 def test_registration_does_not_trust_another_pattern():

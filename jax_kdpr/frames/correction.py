@@ -9,7 +9,7 @@ Counts stay counts: `frames.geometry` brings them to the model's grid and its un
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Num
+from jaxtyping import Bool, Float, Int, Num
 
 from jax_kdpr.errors import InputError
 from jax_kdpr.frames.geometry import Window, crop
@@ -21,12 +21,21 @@ FULL_SCALE = (8, 10, 12, 14, 16)  # bits of usual converters
 PLATEAU = 1e-3  # share of pixels at one largest value that only saturation explains
 
 
+class Neighbours(NamedTuple):
+    """What n bad pixels are mended from; places in the flattened frame."""
+
+    pixels: Int[np.ndarray, "n"]  # the bad ones
+    places: Int[np.ndarray, "n 24"]  # around them
+    good: Bool[np.ndarray, "n 24"]  # whether to take them
+
+
 class Correction(NamedTuple):
     """How the frames of one camera are corrected in one window; see `make_correction`."""
 
     dark: Float[np.ndarray, "h w"]  # counts
     flat: Float[np.ndarray, "h w"]  # mean 1 over the good pixels of the whole frame
     bad: Bool[np.ndarray, "h w"]
+    neighbours: Neighbours  # of the bad pixels
 
 
 class Counts(NamedTuple):
@@ -90,7 +99,7 @@ def make_correction(
                 f"--flat: has pixels with less than {MIN_FLAT:.0%} of its mean light above the "
                 "dark; take it with even light, or mark those pixels in --bad_pixels"
             )
-    return Correction(crop(level, part), response, used)
+    return Correction(crop(level, part), response, used, find_neighbours(used))
 
 
 def hot_pixels(dark: Float[np.ndarray, "h w"], step: int = 1) -> Bool[np.ndarray, "h w"]:
@@ -112,29 +121,40 @@ def correct(frame: Num[np.ndarray, "h w"], correction: Correction) -> Float[np.n
     Negative values, of noise around the dark level, stay.
     """
     light = (frame.astype(np.float64) - correction.dark) / correction.flat
-    return mend(light, correction.bad)
+    return mend(light, correction)
 
 
-def mend(frame: Float[np.ndarray, "h w"], bad: Bool[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:
-    """Replaces bad pixels by the median of their good neighbours: of 8, or of 24 if none is good.
+def find_neighbours(bad: Bool[np.ndarray, "h w"]) -> Neighbours:
+    """Finds the good neighbours of all bad pixels: of 8, or of 24 if none of these is good."""
+    rows, columns = np.nonzero(bad)
+    around = [(y, x) for y in range(-2, 3) for x in range(-2, 3) if (y, x) != (0, 0)]
+    around.sort(key=lambda step: max(abs(step[0]), abs(step[1])))  # the 8 first
+    steps = np.array(around)
+    y, x = rows[:, None] + steps[:, 0], columns[:, None] + steps[:, 1]
+    height, width = bad.shape
+    inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
+    places = np.where(inside, y * width + x, 0)
+    good = inside & ~bad.ravel()[places]
+    good[good[:, :8].any(axis=1), 8:] = False
+    return Neighbours(rows * width + columns, places, good)
+
+
+def mend(frame: Float[np.ndarray, "h w"], correction: Correction) -> Float[np.ndarray, "h w"]:
+    """Replaces bad pixels by the median of their good neighbours.
 
     A bad pixel without any good one among 24 gets the median of all good pixels.
     """
-    if not bad.any():
+    pixels, places, good = correction.neighbours
+    if not pixels.size:
         return frame
-    good = np.pad(np.where(bad, np.nan, frame), 2, constant_values=np.nan)
-    rows, columns = np.nonzero(bad)
-    fallback = np.median(frame[~bad])
+    count = good.sum(axis=1)
+    values = np.sort(np.where(good, frame.ravel()[places], np.inf), axis=1)  # good ones first
+    each = np.arange(len(pixels))
+    median = (values[each, (count - 1) // 2] + values[each, count // 2]) / 2
+    if not count.all():
+        median[count == 0] = np.median(frame[~correction.bad])
     mended = frame.copy()
-    for row, column in zip(rows, columns, strict=True):
-        for reach in (1, 2):
-            window = good[
-                row + 2 - reach : row + 3 + reach, column + 2 - reach : column + 3 + reach
-            ]
-            known = window[np.isfinite(window)]
-            if known.size:
-                break
-        mended[row, column] = np.median(known) if known.size else fallback
+    mended.ravel()[pixels] = median
     return mended
 
 
@@ -157,8 +177,8 @@ def read_counts(frame: Num[np.ndarray, "h w"]) -> Counts:
     return Counts(step, share if saturated else 0.0)
 
 
-def check_exposure(frame: Num[np.ndarray, "h w"], name: str) -> None:
-    """Refuses a raw frame that holds no pattern.
+def check_exposure(frame: Num[np.ndarray, "h w"], name: str) -> Counts:
+    """Refuses a raw frame that holds no pattern; returns what its counts say (`read_counts`).
 
     Args:
         frame: Cropped.
@@ -170,8 +190,10 @@ def check_exposure(frame: Num[np.ndarray, "h w"], name: str) -> None:
     if frame.min() == frame.max():
         state = "dark" if frame.max() == 0 else f"at {frame.max()}: saturated, or no exposure"
         raise InputError(f"{name}: all pixels are {state}; set the exposure and take it again")
-    if read_counts(frame).saturation > 0.5:
+    counts = read_counts(frame)
+    if counts.saturation > 0.5:
         raise InputError(f"{name}: more than half of the pixels are saturated; expose it for less")
+    return counts
 
 
 def check_light(light: Float[np.ndarray, "*n"], name: str) -> None:

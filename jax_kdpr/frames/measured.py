@@ -21,7 +21,6 @@ from jax_kdpr.frames.correction import (
     check_exposure,
     check_light,
     correct,
-    read_counts,
 )
 from jax_kdpr.frames.geometry import (
     Geometry,
@@ -88,11 +87,10 @@ def measure_frames(
         parts, said = [], []
         for frame in group:
             raw = crop(next(pixels), setup.window)
+            said.append(check_exposure(raw, frame.name))
             light = correct(raw, setup.correction)
-            check_exposure(raw, frame.name)
             check_light(light, frame.name)
             parts.append(on_grid(light, setup, run))
-            said.append(read_counts(raw))
         cdps = np.stack(parts)
         counts = cdps.sum(axis=(1, 2))
         if np.any(counts <= 0):

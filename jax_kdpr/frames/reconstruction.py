@@ -1,5 +1,6 @@
 """All frames of a bench, batch by batch, to files and to the rows of results.json."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from jax_kdpr.frames.recovery import Recover, better_orientation
 from jax_kdpr.frames.trust import frame_warnings, stack_warnings
 
 Row = dict[str, Any]  # of one object in results.json
+SAVE_SECONDS = 5.0  # between writings of results.json
 
 
 def reconstruct(
@@ -37,8 +39,8 @@ def reconstruct(
 
     Its rows stand in the order of `groups`, as the objects of a stack do.
 
-    Memory holds one batch. results.json is written after each one (not of a stack, whose files are
-    not there before the end), so that an interrupted call can go on.
+    Memory holds one batch. results.json is written every few seconds and when the call is
+    interrupted (not of a stack, whose files are not there before the end), so that it can go on.
 
     Args:
         groups: The frames of each object.
@@ -61,9 +63,16 @@ def reconstruct(
     place = {group[0].name: number for number, group in enumerate(groups)}
     left = [group for group in groups if group[0].name not in done]
     output.mkdir(parents=True, exist_ok=True)
+    provenance = run_folder.provenance()
+
+    def save() -> dict[str, Any]:
+        summary = summarise(found, limit, settings=settings, notes=notes)
+        results.write_results(output, summary | {"provenance": provenance})
+        return summary
 
     def each_batch(write: Callable[[results.Recovery], None]) -> None:
         batch: list[Measured] = []
+        saved = time.monotonic()
         with tqdm(total=len(left), desc="objects", unit="object") as bar:
             for number, one in enumerate(measure_frames(left, setup, run), start=1):
                 batch.append(one)
@@ -71,21 +80,25 @@ def reconstruct(
                     found.extend(_write_batch(batch, recover, run, batch_size, limit(1), write))
                     bar.update(len(batch))
                     batch = []
-                    if not stack:
-                        summary = summarise(found, limit, settings=settings, notes=notes)
-                        results.write_results(output, summary)
+                    # All rows are written anew: after every batch, that adds up.
+                    if not stack and time.monotonic() - saved > SAVE_SECONDS:
+                        save()
+                        saved = time.monotonic()
 
     if stack:
         with results.open_stack(output, len(left)) as append:
             each_batch(append)
     else:
         phase_range = run.camera.scene["phase_range"]
-        each_batch(lambda one: results.write_recovery(output, one, phase_range=phase_range))
+        try:
+            each_batch(lambda one: results.write_recovery(output, one, phase_range=phase_range))
+        except BaseException:  # also Ctrl-C
+            if found:
+                save()
+            raise
     # The order of the stack; objects whose frames are gone by now come last.
     found.sort(key=lambda row: place.get(row["name"], len(groups)))
-    summary = summarise(found, limit, settings=settings, notes=notes)
-    results.write_results(output, summary)
-    return summary
+    return save()
 
 
 def orientation_warning(
@@ -110,7 +123,7 @@ def summarise(
     settings: dict[str, Any],
     notes: tuple[str, ...],
 ) -> dict[str, Any]:
-    """Returns what results.json holds; arguments as of `reconstruct`."""
+    """Returns what results.json holds beside provenance; arguments as of `reconstruct`."""
     median, median_limit = float(np.median([row["misfit"] for row in rows])), limit(len(rows))
     return {
         "settings": settings,
@@ -119,7 +132,6 @@ def summarise(
         "median_misfit": median,
         "median_misfit_limit": median_limit,
         "frames": rows,
-        "provenance": run_folder.provenance(),
     }
 
 

@@ -1,6 +1,7 @@
 """Where the pattern lies on the camera, found from a frame of an object that is known.
 
-    coarse: every orientation, rotation and scale of a grid, all shifts at once by cross-correlation
+    coarse: every orientation, rotation and scale of a grid, all shifts at once by
+            cross-correlation, in the bright part of the frame
     fine:   centre, rotation and scale of the best of each orientation, by Nelder and Mead
 
 Patterns are compared by Pearson's correlation of their amplitudes: no gain, no offset enters.
@@ -14,8 +15,9 @@ from itertools import product
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
-from scipy import ndimage, optimize
+from jaxtyping import Complex, Float
+from scipy import fft, ndimage, optimize
+from tqdm import tqdm
 
 from jax_kdpr.frames.geometry import (
     FLIPS,
@@ -29,6 +31,8 @@ from jax_kdpr.frames.geometry import (
 MIN_SCORE = 0.8
 MIN_LEAD = 0.15
 EDGE_SHIFT = 0.7  # model pixels by which one step of the grid moves the pattern's edge
+
+Fit = tuple[float, Geometry]  # with its correlation
 
 
 class Registration(NamedTuple):
@@ -64,26 +68,24 @@ def register(
         scale_range: Relative change of scale to search on either side.
         sampling: As `geometry.to_sensor`.
     """
-    amplitude = np.sqrt(np.maximum(light, 0.0))
     target = np.sqrt(np.maximum(pattern, 0.0))
     half = max(pattern.shape) / 2
     rotations = guess.rotation + _steps(rotation_range, np.rad2deg(EDGE_SHIFT / half))
     scales = guess.scale * (1.0 + _steps(scale_range, EDGE_SHIFT / half))
-    spline = ndimage.spline_filter(light, order=SPLINE, mode="mirror")
+    part, corner = _bright_part(light, 2 * half * float(scales.max()))
+    amplitude = np.sqrt(np.maximum(part, 0.0))
     smooth = ndimage.gaussian_filter(amplitude, 0.4 * guess.scale)
-    best: list[tuple[float, Geometry]] = []
-    for flip, transpose in product(FLIPS, (False, True)):
-        coarse = [
-            _best_shift(
-                smooth, target, Geometry(0.0, 0.0, float(rotation), float(scale), flip, transpose)
-            )
-            for rotation, scale in product(rotations, scales)
-        ]
-        coarse.sort(key=lambda found: found[0], reverse=True)
-        refined = [_refine(spline, target, start, sampling) for _, start in coarse[:3]]
-        best.append(max(refined, key=lambda found: found[0]))
-    best.sort(key=lambda found: found[0], reverse=True)
-    return Registration(best[0][1], score=best[0][0], runner_up=best[1][0])
+    coarse = _search(smooth, target, list(product(rotations, scales)))
+    spline = ndimage.spline_filter(part, order=SPLINE, mode="mirror")
+    best: list[Fit] = []
+    for fits in tqdm(coarse, desc="fine", unit="orientation", disable=None):
+        fits.sort(key=lambda fit: fit[0], reverse=True)
+        refined = [_refine(spline, target, start, sampling) for _, start in fits[:3]]
+        best.append(max(refined, key=lambda fit: fit[0]))
+    best.sort(key=lambda fit: fit[0], reverse=True)
+    found = best[0][1]
+    found = found._replace(centre_y=found.centre_y + corner[0], centre_x=found.centre_x + corner[1])
+    return Registration(found, score=best[0][0], runner_up=best[1][0])
 
 
 def _steps(reach: float, step: float) -> Float[np.ndarray, "n"]:
@@ -92,47 +94,108 @@ def _steps(reach: float, step: float) -> Float[np.ndarray, "n"]:
     return np.linspace(-reach, reach, 2 * count + 1)
 
 
-def _best_shift(
-    smooth: Float[np.ndarray, "h w"], target: Float[np.ndarray, "sh sw"], geometry: Geometry
-) -> tuple[float, Geometry]:
-    """The best centre for one orientation, rotation and scale, to a model pixel.
+def _bright_part(
+    light: Float[np.ndarray, "h w"], extent: float
+) -> tuple[Float[np.ndarray, "ph pw"], tuple[int, int]]:
+    """The part of a frame around its brightest square, and its first row and column.
 
-    The frame is read on a grid of model pixels that covers it, and every place of the target on
-    that grid is scored at once: normalised cross-correlation.
+    Light may sit anywhere in the pattern, so that the square's middle is up to half its side from
+    the pattern's; the corners of this reach a half diagonal further.
+
+    Args:
+        light: Frame; a constant offset changes nothing.
+        extent: Side of the pattern, at most, pixels.
+    """
+    side = int(np.ceil(extent))
+    reach = int(np.ceil(side / 2 + side / np.sqrt(2)))
+    sums = _box_sums(light, (min(side, light.shape[0]), min(side, light.shape[1])))
+    first = np.unravel_index(np.argmax(sums), sums.shape)
+    low = [max(0, int(start) + side // 2 - reach) for start in first]
+    rows, columns = (slice(start, start + 2 * reach) for start in low)
+    return light[rows, columns], (low[0], low[1])
+
+
+def _search(
+    smooth: Float[np.ndarray, "h w"],
+    target: Float[np.ndarray, "sh sw"],
+    turns: list[tuple[float, float]],
+) -> list[list[Fit]]:
+    """The best centre, to a model pixel, for every rotation and scale; a list an orientation.
+
+    The frame is read on a grid of model pixels that covers it, once for all orientations: these
+    mirror and transpose the target. Every place of the target on that grid is scored at once, by
+    normalised cross-correlation.
+
+    Args:
+        smooth: Amplitudes of the frame.
+        target: Expected amplitudes.
+        turns: (rotation in degrees, scale) to try.
     """
     height, width = smooth.shape
-    middle = geometry._replace(centre_y=(height - 1) / 2, centre_x=(width - 1) / 2)
-    reach = int(np.ceil(np.hypot(height, width) / 2 / geometry.scale))
+    reach = int(np.ceil(np.hypot(height, width) / 2 / min(scale for _, scale in turns)))
     reach = max(reach, max(target.shape) // 2 + 1)
-    grid = (2 * reach + 1, 2 * reach + 1)
-    seen = ndimage.map_coordinates(
-        smooth, camera_points(middle, sensor_points(grid)), order=1, mode="constant", cval=0.0
-    )
-    scores = _cross_correlation(seen, target)
-    row, column = np.unravel_index(np.argmax(scores), scores.shape)
-    # Where the target's zero frequency falls, from the middle of the grid.
-    u = np.array([row + target.shape[0] // 2 - reach, column + target.shape[1] // 2 - reach])
-    centre = camera_points(middle, u.astype(float))
-    return float(scores[row, column]), geometry._replace(
-        centre_y=float(centre[0]), centre_x=float(centre[1])
-    )
+    grid = sensor_points((2 * reach + 1, 2 * reach + 1))
+    orientations = list(product(FLIPS, (False, True)))
+    oriented = [_oriented(target, *orientation) for orientation in orientations]
+    padded: int = fft.next_fast_len(2 * reach + 1, real=True)  # type: ignore[assignment]
+    spectra = [_spectrum(one - one.mean(), padded).conj() for one, _ in oriented]
+    norm = float(np.sum((target - target.mean()) ** 2))
+    found: list[list[Fit]] = [[] for _ in orientations]
+    for rotation, scale in tqdm(turns, desc="coarse", unit="turn", disable=None):
+        upright = Geometry((height - 1) / 2, (width - 1) / 2, float(rotation), float(scale))
+        seen = ndimage.map_coordinates(
+            smooth, camera_points(upright, grid), order=1, mode="constant", cval=0.0
+        )
+        light = _spectrum(seen, padded)
+        deviations = {one.shape: _deviations(seen, one.shape) for one, _ in oriented}
+        for number, (one, zero) in enumerate(oriented):
+            deviation = deviations[one.shape]
+            products = np.asarray(fft.irfft2(light * spectra[number], (padded, padded)))
+            scores = products[: deviation.shape[0], : deviation.shape[1]] / deviation
+            place = np.unravel_index(np.argmax(scores), scores.shape)
+            centre = camera_points(upright, np.array(place) + np.array(zero) - float(reach))
+            flip, transpose = orientations[number]
+            geometry = Geometry(
+                float(centre[0]), float(centre[1]), float(rotation), float(scale), flip, transpose
+            )
+            found[number].append((float(scores[place]) / np.sqrt(norm), geometry))
+    return found
 
 
-def _cross_correlation(
-    seen: Float[np.ndarray, "gh gw"], target: Float[np.ndarray, "sh sw"]
+def _oriented(
+    target: Float[np.ndarray, "sh sw"], flip: str, transpose: bool
+) -> tuple[Float[np.ndarray, "oh ow"], tuple[int, int]]:
+    """The target as the camera sees it in an orientation, and where its zero frequency lies."""
+    seen = target.T if transpose else target
+    zero = [samples // 2 for samples in seen.shape]
+    for axis, mirrors in enumerate((("vertical", "both"), ("horizontal", "both"))):
+        if flip in mirrors:
+            seen = np.flip(seen, axis)
+            zero[axis] = seen.shape[axis] - 1 - zero[axis]
+    return seen, (zero[0], zero[1])
+
+
+def _spectrum(image: Float[np.ndarray, "h w"], padded: int) -> Complex[np.ndarray, "ph pw"]:
+    return np.asarray(fft.rfft2(image, (padded, padded)))
+
+
+def _deviations(
+    seen: Float[np.ndarray, "gh gw"], shape: tuple[int, ...]
 ) -> Float[np.ndarray, "oh ow"]:
-    """Pearson's correlation of the target with each part of `seen` of its size."""
-    template = target - target.mean()
-    kept = tuple(slice(0, g - t + 1) for g, t in zip(seen.shape, target.shape, strict=True))
-
-    def sums(image, kernel):
-        product = np.fft.rfft2(image) * np.conj(np.fft.rfft2(kernel, image.shape))
-        return np.fft.irfft2(product, image.shape)[kept]
-
-    window = np.ones_like(target)
-    variance = sums(seen**2, window) - sums(seen, window) ** 2 / target.size
+    """Root of the summed squared deviation from the mean, of each part of `seen` of a shape."""
+    size = shape[0] * shape[1]
+    variance = _box_sums(seen**2, shape) - _box_sums(seen, shape) ** 2 / size
     floor = 1e-3 * max(float(variance.max()), 1e-30)  # parts of the frame without any light
-    return sums(seen, template) / np.sqrt(np.maximum(variance, floor) * np.sum(template**2))
+    return np.sqrt(np.maximum(variance, floor))
+
+
+def _box_sums(
+    image: Float[np.ndarray, "h w"], shape: tuple[int, ...]
+) -> Float[np.ndarray, "oh ow"]:
+    """The sum of each part of an image of a shape."""
+    total = np.pad(image.cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
+    rows = total[shape[0] :] - total[: -shape[0]]
+    return rows[:, shape[1] :] - rows[:, : -shape[1]]
 
 
 def _refine(
