@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from places import Outcome, Place, files, trained_place
 
+from jax_kdpr import run_folder
 from jax_kdpr.data import fashion_mnist
 
 TRAIN_FILE, TEST_FILE = fashion_mnist.FILES
