@@ -10,5 +10,7 @@ make_venv .venv "[dev]"
 ruff format --check .
 ruff check .
 pyright
-# One process a core: most of the time goes into compiling, which uses one.
+# One process a core: most of the time goes into compiling, which uses one. Where all cores are at work,
+# OpenBLAS's threads only wait for each other.
+export OPENBLAS_NUM_THREADS=1
 python -m pytest -n 2 --dist loadfile "$@"
