@@ -148,6 +148,7 @@ class NetConfig:
     norm: Norm = Norm.BATCH
     inputs: Inputs = Inputs.RE_IM
     precision: Precision = Precision.TF32
+    refine_steps: int = 0  # of error reduction from its image, as far as its gate lets them
 
 
 @dataclass(kw_only=True, slots=True)
@@ -256,6 +257,7 @@ def recovery_arguments(config: Config) -> dict[str, Any]:
         "widths": config.net.widths,
         "norm": config.net.norm,
         "precision": config.net.precision,
+        "refine_steps": config.net.refine_steps,
         **shallow(config.spectral),
     }
 

@@ -92,7 +92,9 @@ def validate(config: Config) -> None:
         need_in(path, 0)
     for path in ("scene.phase_range", "spectral.filter_sigma", "optim.net_lr"):
         need_positive(path)
-    for path in ("optim.mask_lr", "optim.filter_lr", "loss.rho", "spectral.consistency_steps"):
+    for path in ("optim.mask_lr", "optim.filter_lr", "loss.rho"):
+        need_in(path, 0)
+    for path in ("spectral.consistency_steps", "net.refine_steps"):
         need_in(path, 0)
     for path in ("data.validation_fraction", "data.test_fraction", "scene.min_amplitude"):
         need_in(path, 0, 1)

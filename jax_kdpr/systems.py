@@ -2,6 +2,7 @@
 
     image [h w c] -> camera -> CDP y [k sh sw] -> spectral estimate z [h w]
                   -> error reduction, if asked for -> U-Net -> image [h w c], bottleneck
+                  -> error reduction again, if asked for, as far as the U-Net's gate lets it
 
 `apply` returns every intermediate, so that a loss, a plot, a metric or a distillation target is a
 function of its result and nothing is computed twice. Parameters are plain pytrees:
@@ -20,10 +21,12 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from jax_kdpr.camera import Camera, Optics
+from jax_kdpr.metrics import align_global_phase
 from jax_kdpr.models.unet import CONVOLVED, UNet, UNetOutput
 from jax_kdpr.physics.error_reduction import error_reduction
 from jax_kdpr.physics.masks import init_phases
 from jax_kdpr.physics.perturbation import Perturbation
+from jax_kdpr.physics.scenes import field_image, scene_field
 from jax_kdpr.physics.spectral import filtered_spectral_init, gaussian_kernel
 from jax_kdpr.sharding import data_parallel
 from jax_kdpr.types import (
@@ -61,7 +64,7 @@ class System(NamedTuple):
     recover: Callable[..., tuple[Output, State]]
     """recover(params, state, intensity, train=False) -> (output, new state), from CDPs alone."""
     run_net: Callable[..., tuple[UNetOutput, PyTree]]
-    """run_net(params, state, inputs, train=False) -> (image and bottleneck, new statistics)."""
+    """run_net(params, state, inputs, train=False) -> (its output, new statistics)."""
     apply: Callable[..., tuple[Output, State]]
     """apply(params, state, images, key, train=False) -> (output, new state): both of the above."""
 
@@ -83,6 +86,7 @@ def make_system(
     widths: tuple[int, ...] = (32, 64, 128, 256),
     norm: str = "batch",
     precision: str = "tf32",
+    refine_steps: int = 0,
 ) -> System:
     """Builds the pure functions of one system. Nothing is allocated until `init` is called.
 
@@ -102,6 +106,8 @@ def make_system(
         widths: Features of the U-Net per resolution.
         norm: Its norm layer: "batch", "group" or "none".
         precision: Arithmetic of its convolutions (`models.unet`).
+        refine_steps: Steps of error reduction from the network's image. A gate, which the network
+            gives pixel by pixel, weighs their result against that image.
     """
     size, scene = camera.size, camera.scene
 
@@ -112,6 +118,7 @@ def make_system(
             widths=widths,
             norm=norm,
             precision=precision,
+            gated=refine_steps > 0,
             rngs=rngs,
         )
 
@@ -157,7 +164,23 @@ def make_system(
         )
         return consistent, residual
 
+    def refine_one(optics, image, gate, intensity):
+        field = scene_field(image, **scene)
+        closer = error_reduction(
+            field,
+            intensity,
+            optics.masks,
+            transfer=optics.transfer,
+            steps=refine_steps,
+            scene=scene["kind"],
+            min_amplitude=scene["min_amplitude"],
+        )
+        # The measurement holds no global phase: it stays the network's.
+        refined = field_image(align_global_phase(closer, field), **scene)
+        return image + gate * (refined - image)
+
     estimate_batch = data_parallel(estimate_one, camera.mesh)
+    refine_batch = data_parallel(refine_one, camera.mesh)
 
     def measure(
         params: Params, images: Images, key: Key, by: Perturbation | None = None
@@ -194,11 +217,14 @@ def make_system(
         net_output, stats = run_net(
             params, state, network_input(estimate, kind=inputs), train=train
         )
+        image = net_output.image
+        if net_output.gate is not None:
+            image = refine_batch(optics, image, net_output.gate, intensity)
         output = Output(
             intensity=intensity,
             estimate=estimate,
             residual=residual,
-            image=net_output.image,
+            image=image,
             bottleneck=net_output.bottleneck,
         )
         return output, {**state, "net": stats}

@@ -30,6 +30,7 @@ Images = Float[Array, "b h w c"]
 Intensities = Float[Array, "b k sh sw"]
 Fields = Complex[Array, "b h w"]
 Features = Float[Array, "b fh fw f"]
+Gates = Float[Array, "b h w 1"]  # weights of one answer against another, in (0, 1)
 RawImages = Shaped[
     Array, "n rh rw"
 ]  # data set as held on the device: any size, uint8, uint16 or float

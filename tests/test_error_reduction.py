@@ -7,9 +7,10 @@ import oracles
 import pytest
 
 from jax_kdpr.camera import make_camera
+from jax_kdpr.classical import make_solve
 from jax_kdpr.physics.cdp import measure_intensity
 from jax_kdpr.physics.error_reduction import error_reduction, object_constraint
-from jax_kdpr.systems import make_system
+from jax_kdpr.systems import make_system, network_input
 
 RNG = np.random.default_rng(0)
 SHAPE = (6, 5)
@@ -152,3 +153,47 @@ def test_a_system_takes_its_steps_between_estimate_and_network():
         if steps:
             np.testing.assert_allclose(jnp.abs(output.estimate), 1.0, atol=1e-5)
     assert distances[1] < 0.5 * distances[0]
+
+
+@pytest.mark.parametrize("kind", ["phase", "amplitude", "complex"])
+def test_a_gate_goes_from_the_networks_image_to_what_the_solver_makes_of_it(kind):
+    camera = make_camera(size=16, scene={"kind": kind})
+    system = make_system(camera, widths=(8, 16), iterations=5, refine_steps=7)
+    params, state = system.init(jax.random.key(0))
+    images = jnp.asarray(RNG.uniform(size=(4, 16, 16, camera.channels)), jnp.float32)
+    intensity = system.measure(params, images, jax.random.key(1))
+
+    @jax.jit
+    def recover(gate_bias):
+        bias = params["net"]["head"]["bias"].at[-1].set(gate_bias)
+        net = {**params["net"], "head": {**params["net"]["head"], "bias": bias}}
+        return system.recover({**params, "net": net}, state, intensity)[0]
+
+    shut, half, open_ = (recover(bias) for bias in (-100.0, 0.0, 100.0))
+    inputs = network_input(shut.estimate, kind="re_im")
+    (network, _, gate), _ = system.run_net(params, state, inputs)
+    np.testing.assert_allclose(shut.image, network, atol=1e-6)
+    fields = camera.encode(network)
+    solved = make_solve(camera, solver="error_reduction", steps=7)
+    answer = solved(params, fields, intensity, fields).image
+    np.testing.assert_allclose(open_.image, answer, atol=1e-4)
+    assert np.max(np.abs(answer - network)) > 0.05
+    np.testing.assert_allclose(half.image, network + gate * (answer - network), atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["phase", "amplitude", "complex"])
+def test_a_gated_system_has_finite_gradients_and_learns_its_gate(kind):
+    camera = make_camera(size=16, scene={"kind": kind})
+    system = make_system(camera, widths=(8, 16), iterations=2, refine_steps=2)
+    params, state = system.init(jax.random.key(0))
+    images = jnp.zeros((4, 16, 16, camera.channels))  # an amplitude scene of nothing at all
+
+    @jax.jit
+    @jax.grad
+    def gradient(params):
+        output, _ = system.apply(params, state, images, jax.random.key(1), train=True)
+        return jnp.mean(jnp.square(output.image - images))
+
+    found = gradient(params)
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(found))
+    assert np.abs(found["net"]["head"]["bias"][-1]) > 1e-7

@@ -10,7 +10,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 from jax_kdpr.models.resampling import max_pool, upsample
-from jax_kdpr.types import Features, Images
+from jax_kdpr.types import Features, Gates, Images
 
 GROUPS = 8  # of a group norm
 CONVOLVED = "convolved"  # name of every convolution's output, for `jax.checkpoint` policies
@@ -21,6 +21,7 @@ class UNetOutput(NamedTuple):
 
     image: Images  # after a sigmoid: in (0, 1)
     bottleneck: Features  # the deepest block's output, the very tensor the decoder consumes
+    gate: Gates | None  # of a gated network: how far to follow another answer, in (0, 1)
 
 
 class ConvBlock(nnx.Module):
@@ -64,6 +65,7 @@ class UNet(nnx.Module):
         widths: tuple[int, ...] = (32, 64, 128, 256),
         norm: str = "batch",
         precision: str = "tf32",
+        gated: bool = False,
         rngs: nnx.Rngs,
     ):
         """Builds the layers.
@@ -74,6 +76,7 @@ class UNet(nnx.Module):
             widths: Features per resolution, from full size to bottleneck.
             norm: "batch", "group" or "none" (then the convolutions have biases).
             precision: Arithmetic of the convolutions: "float32", "tf32" or "bfloat16".
+            gated: Whether one more output, the gate, comes beside the image.
             rngs: Keys of the initial parameters.
 
         Raises:
@@ -93,8 +96,9 @@ class UNet(nnx.Module):
                 for deep, skip in zip(widths[:0:-1], widths[-2::-1], strict=True)
             ]
         )
+        self.gated = gated
         self.head = nnx.Conv(
-            widths[0], out_channels, (1, 1), rngs=rngs, precision=lax.Precision.HIGHEST
+            widths[0], out_channels + gated, (1, 1), rngs=rngs, precision=lax.Precision.HIGHEST
         )
 
     def __call__(self, x: Float[Array, "b h w c_in"], *, train: bool) -> UNetOutput:
@@ -115,8 +119,9 @@ class UNet(nnx.Module):
         for block, skip in zip(self.decoder, reversed(skips), strict=True):
             x = block(jnp.concatenate([upsample(x), skip], axis=-1), train=train)
         # What losses and metrics see is float32, whatever the convolutions computed in.
-        image = nnx.sigmoid(self.head(x.astype(jnp.float32)))
-        return UNetOutput(image=image, bottleneck=bottleneck.astype(jnp.float32))
+        outputs = nnx.sigmoid(self.head(x.astype(jnp.float32)))
+        image, gate = (outputs[..., :-1], outputs[..., -1:]) if self.gated else (outputs, None)
+        return UNetOutput(image=image, bottleneck=bottleneck.astype(jnp.float32), gate=gate)
 
 
 def arithmetic(precision: str) -> dict[str, Any]:

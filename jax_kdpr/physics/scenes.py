@@ -55,8 +55,8 @@ def field_image(
 
     The phase is read on the branch centred on r / 2, so that small errors around 0 and r clip
     instead of wrapping. The global phase must have been settled before, by
-    `metrics.align_global_phase`. For plots and baselines, not for losses: the angle has no gradient
-    at zero.
+    `metrics.align_global_phase`. Differentiable but where a phase is read off a field of zero, and
+    where it clips.
     """
     centre = jnp.exp(-0.5j * phase_range).astype(field.dtype)
     phase = (jnp.angle(field * centre) + 0.5 * phase_range) / phase_range

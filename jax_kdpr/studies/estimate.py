@@ -66,7 +66,8 @@ def _pass_operations(config: Config) -> tuple[float, float]:
         "oversample": config.masks.oversample,
     }
     # A step of error reduction is one iteration without the filter.
-    iterations = config.spectral.iterations + config.spectral.consistency_steps
+    consistency = config.spectral.consistency_steps + config.net.refine_steps
+    iterations = config.spectral.iterations + consistency
     optics = spectral_work(**shape, iterations=iterations) + measure_work(**shape)
     network = unet_work(
         size=config.data.size,

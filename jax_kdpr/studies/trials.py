@@ -170,25 +170,32 @@ def shots_study(base: Config, *, title: str, seeds: tuple[int, ...]) -> Study:
     """What closes the distance between one shot and nine, with one shot and one network pass."""
     lines: dict[str, dict[float, str]] = {"E2E": {}, "random masks": {}}
     entries: dict[str, Entry] = {}
-    for regime, label in (("e2e", "E2E"), ("random", "random masks")):
-        for steps in CONSISTENCY:
+    for regime, label, counts in (
+        ("e2e", "E2E", CONSISTENCY),
+        ("random", "random masks", CONSISTENCY[::2]),
+    ):
+        for steps in counts:
             name = f"{regime}-{steps}"
             changes: dict[str, Any] = {"regime": regime, "spectral.consistency_steps": steps}
             entries[name] = Entry(label=f"{label}, {steps} steps", changes=changes)
             lines[label][float(steps)] = name
-    consistent = {"spectral.consistency_steps": 10}
+    consistent: dict[str, Any] = {"spectral.consistency_steps": 10}
+    gated = consistent | {"net.refine_steps": 10}
+    noisy: dict[str, Any] = {"noise.kind": "gaussian", "noise.snr_db": 20.0}
     others = {
         "teacher-9": teacher_entry(9, label="teacher of 9, no steps"),
-        "iterations-50": Entry(label="E2E, T = 50", changes={"spectral.iterations": 50}),
-        "average": Entry(label="E2E, running mean of weights", changes={"optim.average": 0.99}),
-        "oversampled": Entry(label="E2E, sensor pixels halved", changes={"masks.oversample": 2}),
         "oversampled-10": Entry(
-            label="E2E, sensor pixels halved, 10 steps",
-            changes={"masks.oversample": 2} | consistent,
+            label="10 steps, sensor pixels halved", changes=consistent | {"masks.oversample": 2}
         ),
         "average-10": Entry(
-            label="E2E, running mean of weights, 10 steps",
-            changes={"optim.average": 0.99} | consistent,
+            label="10 steps, running mean of weights", changes=consistent | {"optim.average": 0.99}
+        ),
+        "gated-10": Entry(label="10 steps, and 10 gated ones after the network", changes=gated),
+    }
+    under_noise = {
+        "noisy-10": Entry(label="10 steps", changes=consistent | noisy),
+        "noisy-gated-10": Entry(
+            label="10 steps, and 10 gated ones after the network", changes=gated | noisy
         ),
     }
     return Study(
@@ -196,7 +203,7 @@ def shots_study(base: Config, *, title: str, seeds: tuple[int, ...]) -> Study:
         base=base,
         seeds=seeds,
         refine=REFINE,
-        entries=entries | others,
+        entries=entries | others | under_noise,
         sections=(
             Sweep(
                 title="Steps of error reduction before the network",
@@ -208,13 +215,19 @@ def shots_study(base: Config, *, title: str, seeds: tuple[int, ...]) -> Study:
             Table(
                 title="One change at a time",
                 question="One shot and one network pass, but for the teacher.",
-                entries=("e2e-0", "e2e-10", *others),
-                baseline="e2e-0",
+                entries=("e2e-10", "e2e-0", *others),
+                baseline="e2e-10",
+            ),
+            Table(
+                title="At an SNR of 20 dB, in training and test",
+                question="Do steps after the network still help where they fit noise too?",
+                entries=tuple(under_noise),
+                baseline="noisy-10",
             ),
             Curves(
                 title="Training curves",
                 question="Do they differ in speed, or in where they end?",
-                entries=("e2e-0", "e2e-10", "e2e-30", "oversampled-10", "teacher-9"),
+                entries=("e2e-0", "e2e-10", "e2e-30", "gated-10", "oversampled-10", "teacher-9"),
             ),
         ),
     )

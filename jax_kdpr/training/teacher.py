@@ -25,7 +25,7 @@ TEACHER_FITS = (
 # What makes the estimates that a network was trained on.
 NETWORK_FITS = (
     *("spectral.consistency_steps", "spectral.gauge", "spectral.iterations", "spectral.weights"),
-    *("spectral.fraction", "spectral.threshold"),
+    *("spectral.fraction", "spectral.threshold", "net.refine_steps"),
 )
 # The parts of `params` that a student takes over from its teacher.
 TAKEN_OVER = {
