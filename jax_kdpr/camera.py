@@ -128,19 +128,23 @@ def make_camera(
         phases, by = bench
         # The same device gives a longer wavelength less phase.
         shown = device_masks(phases, gain=(1.0 + by.gain) / (1.0 + by.wavelength), **showing)
-        masks = perturbation.defocused_masks(perturbation.displaced_masks(shown, by), by)
+        field = perturbation.defocused_field(encode(image), by)
         space = free_space(by.wavelength)
-        masks = space.through(masks)
         if space.transfer is None:  # samples lie at lambda z / (M p): the camera's do not move
+            if space.chirp is not None:
+                field = field * space.chirp
             spectra = perturbation.scaled_spectra(
-                encode(image),
-                masks,
+                field,
+                perturbation.displaced_masks(shown, by, fine=perturbation.FINE),
                 (oversample * size, oversample * size),
                 magnification=1.0 + by.wavelength,
             )
         else:
             spectra = cdp.cdp_forward(
-                encode(image), masks, oversample=oversample, transfer=space.transfer
+                field,
+                perturbation.displaced_masks(shown, by),
+                oversample=oversample,
+                transfer=space.transfer,
             )
         return add_noise(key, cdp.intensity(spectra), **sensor_noise)
 

@@ -1,7 +1,7 @@
 """What is never quite right on a bench: where the mask sits, the wavelength, the phase scale.
 
 A `Perturbation` says by how much one bench differs from the design; `draw` makes one at random.
-`displaced_masks`, `defocused_masks` and `scaled_spectra` apply it. The reconstruction does not know
+`displaced_masks`, `defocused_field` and `scaled_spectra` apply it. The reconstruction does not know
 of it: it believes in the design.
 """
 
@@ -70,25 +70,37 @@ def draw(
     return Perturbation(shift * y, shift * x, *drawn)
 
 
-def displaced_masks(masks: Masks, by: Perturbation) -> Complex[Array, "k h w"]:
+# Samples of a mask pixel each way on which a displaced mask is drawn. With 3 the PSNR of a trained
+# system is that of 20 samples within 0.05 dB, for shifts up to 0.5 pixels, 1 degree and 1 % (E2E of
+# the quick start, 64 scenes); with 1 a shift of 0.5 pixels costs 6.5 dB in place of 1.5.
+FINE = 3
+
+
+def displaced_masks(masks: Masks, by: Perturbation, *, fine: int = 1) -> Complex[Array, "k fh fw"]:
     """Returns the masks as the object sees them: turned and magnified about the centre, then moved.
 
-    Bilinear in the transmittance: a pixel of the object that two pixels of the mask share sees
-    their mean, which is what is left of it at the camera's angles. Light past the mask's edge is
-    not modulated (transmittance 1).
+    Mask pixels are squares; each is drawn with `fine` samples a side, between which the
+    transmittance is bilinear. Light past the mask's edge is not modulated (transmittance 1).
+
+    Args:
+        masks: Phases in radians, or transmittances.
+        by: Errors; only those of the mask's place are read.
+        fine: Samples a mask pixel, each way. Where the masks' pixels are those of a sensor in the
+            near field, 1 gives each its mean. The far field holds more than that of a pixel which
+            two phases share: see `scaled_spectra`.
     """
-    transmittance = mask_transmittance(masks)
+    transmittance = _repeated(mask_transmittance(masks), fine)
     _, height, width = transmittance.shape
     centre_y, centre_x = (height - 1) / 2, (width - 1) / 2
-    y = jnp.arange(height)[:, None] - centre_y - by.shift_y
-    x = jnp.arange(width)[None, :] - centre_x - by.shift_x
+    y = jnp.arange(height)[:, None] - centre_y - fine * by.shift_y
+    x = jnp.arange(width)[None, :] - centre_x - fine * by.shift_x
     angle = jnp.deg2rad(by.rotation)
     cosine, sine = jnp.cos(angle) / (1.0 + by.scale), jnp.sin(angle) / (1.0 + by.scale)
-    # Where on the mask each pixel of the object looks: the inverse of the movement.
+    # Where on the mask each sample of the object looks: the inverse of the movement.
     rows = cosine * y + sine * x + centre_y
     columns = cosine * x - sine * y + centre_x
 
-    def read(plane: Float[Array, "h w"], outside: float) -> Float[Array, "h w"]:
+    def read(plane: Float[Array, "fh fw"], outside: float) -> Float[Array, "fh fw"]:
         return map_coordinates(plane, [rows, columns], order=1, mode="constant", cval=outside)
 
     real = jax.vmap(lambda plane: read(plane, 1.0))(transmittance.real)
@@ -96,18 +108,15 @@ def displaced_masks(masks: Masks, by: Perturbation) -> Complex[Array, "k h w"]:
     return jax.lax.complex(real, imaginary)
 
 
-def defocused_masks(masks: Masks, by: Perturbation) -> Complex[Array, "k h w"]:
-    """Returns masks that include the defocus: 2 pi `defocus` radians at half the longer side."""
-    transmittance = mask_transmittance(masks)
-    error = mask_transmittance(
-        2 * math.pi * by.defocus * quadratic_phase(transmittance.shape[1:])  # type: ignore[arg-type]
-    )
-    return transmittance * jnp.conj(error)[None]
+def defocused_field(field: Field, by: Perturbation) -> Field:
+    """Returns the field with its defocus: + 2 pi `defocus` radians at half the longer side."""
+    shape: tuple[int, int] = field.shape  # type: ignore[assignment]
+    return field * jnp.exp(2j * math.pi * by.defocus * quadratic_phase(shape))
 
 
 def scaled_spectra(
     field: Field,
-    masks: Masks,
+    masks: Float[Array, "k fh fw"] | Complex[Array, "k fh fw"],
     sensor: tuple[int, int],
     *,
     magnification: float | Scalar,
@@ -116,21 +125,34 @@ def scaled_spectra(
 
     Sample u of the sensor sees the frequency u / `magnification` (centred frequencies): the DFT as
     two matrix products, exact for any real magnification; the same light on a larger pattern. With
-    1 it equals `cdp.cdp_forward`.
+    1, and masks of the object's pixels, it equals `cdp.cdp_forward`.
+
+    The pixels of object and masks are squares here, where a mask of finer samples moves across
+    those of the object. Their envelope is divided out again: the model's are points.
 
     Args:
         field: Object.
-        masks: Phases in radians, or transmittances.
+        masks: Phases in radians, or transmittances; a whole number of samples an object pixel,
+            the same each way.
         sensor: (sh, sw), zero-padded size.
         magnification: (1 + relative error of the wavelength).
     """
+    fine = masks.shape[1] // field.shape[0]
 
     def matrix(samples: int, pixels: int) -> Complex[Array, "s n"]:
-        frequency = jnp.fft.fftfreq(samples)[:, None] / magnification
-        turns = frequency * jnp.arange(pixels)[None, :]
-        return mask_transmittance(-2 * math.pi * turns) / jnp.sqrt(samples * magnification)
+        frequency = jnp.fft.fftfreq(samples)[:, None] / magnification  # cycles an object pixel
+        places = (jnp.arange(fine * pixels) - (fine - 1) / 2) / fine
+        # What `fine` samples of one pixel add up to.
+        envelope = jnp.sinc(frequency) / jnp.sinc(frequency / fine) * fine
+        kernel = mask_transmittance(-2 * math.pi * frequency * places[None, :])
+        return kernel / (envelope * jnp.sqrt(samples * magnification))
 
     height, width = field.shape
-    behind = jnp.conj(mask_transmittance(masks)) * field[None]
+    behind = jnp.conj(mask_transmittance(masks)) * _repeated(field[None], fine)
     rows, columns = matrix(sensor[0], height), matrix(sensor[1], width)
-    return jnp.einsum("sh,khw,tw->kst", rows, behind, columns)
+    return jnp.einsum("sh,khw,tw->kst", rows, behind, columns, precision=jax.lax.Precision.HIGHEST)
+
+
+def _repeated(planes: Complex[Array, "k h w"], times: int) -> Complex[Array, "k fh fw"]:
+    """Returns planes in which each pixel is a square of `times` samples a side."""
+    return jnp.repeat(jnp.repeat(planes, times, axis=1), times, axis=2)
