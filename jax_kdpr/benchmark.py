@@ -77,8 +77,7 @@ def main(positional: list[str]) -> int:
     # A program from the cache would tell the time of a lookup.
     jax.config.update("jax_enable_compilation_cache", False)
     output = Path(OUTPUT.value)
-    if output.exists() and not output.is_dir():
-        raise InputError(f"--output: {str(output)!r} is a file; give a folder")
+    cli.make_folder("--output", output)
 
     facts = _facts(config)
     for name, trials in sweeps:
@@ -293,7 +292,6 @@ def _parse_sweep(text: str, config: Config) -> tuple[str, dict[int, Config]]:
 
 
 def _write(output: Path, name: str, rows: list[dict[str, Any]], text: str) -> None:
-    output.mkdir(parents=True, exist_ok=True)
     run_folder.write_text(output / f"{name}.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     run_folder.write_text(output / f"{name}.md", text + "\n")
     print(f"\n{text}\n\nwritten: {output}/{name}.jsonl and .md")

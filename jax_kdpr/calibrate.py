@@ -23,7 +23,7 @@ from jax_kdpr import cli
 from jax_kdpr.errors import InputError
 from jax_kdpr.frames import bench_flags
 from jax_kdpr.frames.calibration import calibrate, write_calibration
-from jax_kdpr.frames.geometry import default_geometry
+from jax_kdpr.frames.geometry import default_geometry, sampling_note
 from jax_kdpr.frames.loaded import LoadedRun, blank_image, load_run
 from jax_kdpr.frames.measured import Setup
 from jax_kdpr.frames.reading import iterate_frames, list_frames
@@ -49,7 +49,6 @@ def main(positional: list[str]) -> int:
     if positional:
         raise InputError(f"unexpected argument {positional[0]!r}; quote the pattern of --input")
     workdir = Path(bench_flags.require(bench_flags.WORKDIR, "a run folder"))
-    cli.require_finite(SCALE, ROTATION_RANGE, SCALE_RANGE)
     frames = list_frames(bench_flags.require(bench_flags.INPUT, "frames of a known object"))
     output = Path(bench_flags.require(OUTPUT, "the file to write, such as calibration.json"))
     if output.is_dir():
@@ -85,6 +84,9 @@ def main(positional: list[str]) -> int:
     )
     print(f"score {found.score:.3f}, best of another orientation {found.runner_up:.3f}")
     print(f"written: {output}")
+    coarse = sampling_note(run.finest_period * geometry.scale / window.bin)
+    if coarse:
+        print(f"warning: {coarse}", file=sys.stderr)
     if not found.trusted:
         print(
             "warning: do not trust this calibration; check the object, the mask that is shown, the "

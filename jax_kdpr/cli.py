@@ -41,7 +41,9 @@ def run(
             sys.exit(0)
         try:
             _check_config_flags(argv, prefix, others)
-            return flags.FLAGS(argv)
+            left = flags.FLAGS(argv)
+            _require_finite()
+            return left
         except SystemExit:
             raise
         except Exception as failure:  # all that runs here is the user's: flags and config file
@@ -117,17 +119,6 @@ def named_paths(flag: str, given: Sequence[str]) -> dict[str, Path]:
     return dict(zip(names, paths, strict=True))
 
 
-def require_finite(*given: flags.FlagHolder) -> None:
-    """Refuses flags of numbers that are nan or infinite: nan passes every bound.
-
-    Raises:
-        InputError: For the first such flag.
-    """
-    for flag in given:
-        if flag.value is not None and not math.isfinite(flag.value):
-            raise InputError(f"--{flag.name}: expected a finite number, got {flag.value}")
-
-
 def make_folder(flag: str, folder: Path) -> None:
     """Makes a folder for results, before the long part that they come from.
 
@@ -138,14 +129,24 @@ def make_folder(flag: str, folder: Path) -> None:
     Raises:
         InputError: If it cannot be made, or nothing can be written into it.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as failure:
+    require_writable(flag, folder)
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def require_writable(flag: str, folder: Path) -> None:
+    """As `make_folder`, but leaves the making to others.
+
+    Raises:
+        InputError: Likewise.
+    """
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not nearest.is_dir():
         raise InputError(
-            f"{flag}: {str(folder)!r} cannot be made ({failure}); give another folder"
-        ) from failure
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise InputError(f"{flag}: {str(folder)!r} cannot be written to; give another folder")
+            f"{flag}: {str(folder)!r} cannot be made, {str(nearest)!r} is a file; give another "
+            "folder"
+        )
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise InputError(f"{flag}: {str(nearest)!r} cannot be written to; give another folder")
 
 
 def _check_config_flags(argv: Sequence[str], prefix: str, others: tuple[str, ...]) -> None:
@@ -162,6 +163,14 @@ def _check_config_flags(argv: Sequence[str], prefix: str, others: tuple[str, ...
                 near = difflib.get_close_matches(path, map(str, Path(".").glob("configs/*/*.py")))
                 hint = f"; did you mean {near[0]}?" if near else ""
                 raise InputError(f"--config: no config file {path!r}{hint}")
+
+
+def _require_finite() -> None:
+    """Refuses flags that are nan or infinite, which pass bounds; options of a config have rules."""
+    for name in flags.FLAGS:
+        value = flags.FLAGS[name].value
+        if isinstance(value, float) and not name.startswith("config.") and not math.isfinite(value):
+            raise InputError(f"--{name}: expected a finite number, got {value}")
 
 
 def _flag_message(failure: Exception, prefix: str) -> str:

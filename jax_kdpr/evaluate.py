@@ -70,6 +70,9 @@ def main(positional: list[str]) -> int:
     if SOLVER_STEPS.value != SOLVER_STEPS.default and not solvers:
         raise InputError("--solver_steps: nothing would read it; give --solvers too")
     _require_comparable(workdirs)
+    output = Path(OUTPUT.value) if OUTPUT.value else workdirs[0].parent
+    if len(workdirs) > 1 or OUTPUT.value:
+        cli.make_folder("--output", output)
 
     runs = {
         name: score_run(
@@ -93,8 +96,6 @@ def main(positional: list[str]) -> int:
                 file=sys.stderr,
             )
     if len(workdirs) > 1 or OUTPUT.value:
-        output = Path(OUTPUT.value) if OUTPUT.value else workdirs[0].parent
-        output.mkdir(parents=True, exist_ok=True)
         run_folder.write_text(output / "comparison.md", text + "\n")
         results = {name: run.result for name, run in runs.items()}
         run_folder.write_json(output / "comparison.json", results)

@@ -100,7 +100,8 @@ def main(positional: list[str]) -> int:
 
 def _summary(path: Path) -> str:
     sidecar = run_folder.read_json(sidecar_path(path))
-    line = f"written: {path} and .json; at most {sidecar['largest_phase_error_rad']:.2g} rad off"
+    error = sidecar["largest_phase_error_rad"]
+    line = f"written: {path} and {path.name}.json; at most {error:.2g} rad off"
     relief = sidecar.get("relief")
     if relief:
         length = relief["smallest_feature_m"]

@@ -1,7 +1,7 @@
 """Figures: the only module that knows matplotlib. Written straight to PNG, no display needed."""
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -249,7 +249,7 @@ def _show(axis: Axes, image: np.ndarray, *, below: str = "", **options) -> None:
     axis.set_xlabel(below, fontsize=8)
 
 
-def plot_phase(phase: np.ndarray, path: Path, *, title: str, top: float, unit: str) -> None:
+def plot_phase(phase: np.ndarray, file: IO[bytes], *, title: str, top: float, unit: str) -> None:
     """Draws one recovered object with its scale bar, from 0 to `top` (radians, or amplitude)."""
     figure = Figure(figsize=(3.6, 3.0), layout="constrained")
     axis = figure.subplots()
@@ -257,4 +257,4 @@ def plot_phase(phase: np.ndarray, path: Path, *, title: str, top: float, unit: s
     axis.set_axis_off()
     axis.set_title(title, fontsize=9)
     figure.colorbar(drawn, ax=axis, label=unit)
-    figure.savefig(path, dpi=110, format="png")
+    figure.savefig(file, dpi=110, format="png")

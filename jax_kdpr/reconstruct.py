@@ -41,6 +41,7 @@ from jax_kdpr.frames.geometry import (
     default_geometry,
     grid_window,
     in_window,
+    sampling_note,
 )
 from jax_kdpr.frames.loaded import LoadedRun, load_run
 from jax_kdpr.frames.measured import Setup, group_frames, measure_frames, noise_sigma
@@ -87,7 +88,6 @@ def main(positional: list[str]) -> int:
         raise InputError("--refine_with: nothing would read it; give --refine N too")
     if LIMIT.value is not None and DATA_DIR.value:
         raise InputError("--data_dir: nothing would read it beside --limit; leave out one of them")
-    cli.require_finite(LIMIT, ROTATE, SCALE)
     if STACK.value and RESUME.value:
         raise InputError("--resume: a stack is written in one go; leave out one of the two")
     if (output / results.RESULTS_FILE).exists() and not RESUME.value:
@@ -95,6 +95,7 @@ def main(positional: list[str]) -> int:
             f"--output: {str(output)!r} holds results already; give another folder, or --resume"
         )
     frames = list_frames(bench_flags.require(bench_flags.INPUT, "frames such as 'frames/*.tif'"))
+    bench_flags.require_apart(output, frames)
     size = bench_flags.frame_size(frames)
     window = bench_flags.read_window(size)
     run = load_run(workdir)
@@ -110,6 +111,8 @@ def main(positional: list[str]) -> int:
     geometry, gain, notes = _bench(run, guess)
     shape = window.height // window.bin, window.width // window.bin
     check_geometry(in_window(geometry, window), shape, run.sensor)
+    coarse = sampling_note(run.finest_period * geometry.scale / window.bin)
+    notes += [coarse] if coarse else []
     window = grid_window(window, geometry, run.sensor)
     correction, spread = bench_flags.read_correction(size, window)
     setup = Setup(

@@ -9,7 +9,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -173,8 +173,25 @@ def read_json(path: Path) -> Any:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes JSON so that the file is always either the old or the new one, whole."""
-    write_text(path, json.dumps(value, indent=2) + "\n")
+    """Writes JSON so that the file is always either the old or the new one, whole.
+
+    Raises:
+        ValueError: If a number is nan or infinite, which JSON does not have.
+    """
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Writes a binary file so that it is always either the old or the new one, whole.
+
+    Args:
+        path: The file.
+        write: Writes its content into an open file.
+    """
+    temporary = path.with_name(path.name + TEMPORARY)
+    with temporary.open("wb") as file:
+        write(file)
+    temporary.replace(path)
 
 
 def write_text(path: Path, text: str) -> None:

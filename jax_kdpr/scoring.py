@@ -112,13 +112,15 @@ def score_run(
         for name, score in scores.items()
         for metric, values in score._asdict().items()
     }
-    np.savez(workdir / IMAGE_SCORES_FILE, **per_image)
-    np.save(workdir / MASKS_FILE, np.asarray(wrap_phases(shown.phases)))
+    # First gone, and last made: whoever finds it finds the others too, and of the same scoring.
+    (workdir / SCORES_FILE).unlink(missing_ok=True)
+    masks = np.asarray(wrap_phases(shown.phases))
+    run_folder.write_whole(workdir / IMAGE_SCORES_FILE, lambda file: np.savez(file, **per_image))
+    run_folder.write_whole(workdir / MASKS_FILE, lambda file: np.save(file, masks))
     _save_samples(workdir / SAMPLES_FILE, shown)
     psnr = summarise(scores[RECOVERED]).psnr
     title = f"{config.regime}, {config.masks.snapshots} snapshot(s): {psnr:.2f} dB"
     plots.plot_run(shown, workdir / "figure.png", axis=trained.system.camera.axis, title=title)
-    # Last: whoever finds it finds the others too.
     run_folder.write_json(workdir / SCORES_FILE, result)
     return Evaluated(config, epochs, scores, shown, result)
 
@@ -188,7 +190,7 @@ def read_samples(workdir: Path) -> Samples:
 def _save_samples(path: Path, samples: Samples) -> None:
     arrays = {"images": samples.images, "phases": samples.phases, **samples.output._asdict()}
     named: dict[str, Any] = {name: np.asarray(value) for name, value in arrays.items()}
-    np.savez_compressed(path, **named)
+    run_folder.write_whole(path, lambda file: np.savez_compressed(file, **named))
 
 
 def load_subject(workdir: Path, data_dir: str = "", *, images: int = 0) -> Subject:

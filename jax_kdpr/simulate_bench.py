@@ -58,7 +58,6 @@ def main(positional: list[str]) -> int:
         raise InputError(f"unexpected argument {positional[0]!r}; options start with --")
     if not WORKDIR.value or not OUTPUT.value:
         raise InputError("--workdir, --output: both are needed, a run folder and a new folder")
-    cli.require_finite(SCALE, ROTATION, SHIFT_Y, SHIFT_X, OFFSET, READ_NOISE, PHOTONS, SATURATED)
     output = Path(OUTPUT.value)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise InputError(f"--output: {str(output)!r} is not empty; give another folder")
@@ -66,6 +65,11 @@ def main(positional: list[str]) -> int:
         raise InputError(
             f"--offset: expected below half of the {2**BITS.value} counts of --bits {BITS.value}, "
             f"got {OFFSET.value:g}; lower it"
+        )
+    if LEFT.value and BITS.value <= 8:
+        raise InputError(
+            f"--left_justified: frames of {BITS.value} bits are written as 8-bit files, which have "
+            "no high bits to spare; give --bits 9 to 16, or leave it out"
         )
     run = load_run(Path(WORKDIR.value))
     bench = _bench(run)

@@ -77,8 +77,6 @@ def main(positional: list[str]) -> int:
     solving.check_plan(plan)
     workdir = Path(WORKDIR.value)
     output = Path(OUTPUT.value) if OUTPUT.value else workdir / "solve"
-    if output.exists() and not output.is_dir():
-        raise InputError(f"--output: expected a folder, got the file {str(output)!r}")
     subject = scoring.load_subject(workdir, DATA_DIR.value, images=IMAGES.value)
     available = len(subject.dataset.test)
     plan = plan._replace(
@@ -86,11 +84,11 @@ def main(positional: list[str]) -> int:
         constraint=plan.constraint or str(subject.config.scene.kind),
     )
     support = _read_support(subject.trained.system.camera)
+    cli.make_folder("--output", output)
     report = solving.solve_images(subject, plan, support=support, samples=SAMPLES.value)
     results = solving.summarise(report)
     text = solve_table(results, subject, plan, support=support)
     print(text)
-    output.mkdir(parents=True, exist_ok=True)
     plots.plot_comparison(report.samples, output / "solve.png")
     run_folder.write_text(output / "solve.md", text + "\n")
     record = {

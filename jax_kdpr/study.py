@@ -53,6 +53,9 @@ def main(positional: list[str]) -> int:
         if COMPILE.value:
             compile_steps(runs)
         return 0
+    output = Path(OUTPUT.value) if OUTPUT.value else workdir / "report"
+    cli.require_writable("--workdir", workdir)
+    cli.require_writable("--output", output)
     failures: dict[str, str] = {}
     stopped = 0
     if not REPORT_ONLY.value:
@@ -65,7 +68,6 @@ def main(positional: list[str]) -> int:
             print("interrupted between trainings; run the same command again", file=sys.stderr)
             stopped = interrupted_exit_code(stop)
     if any(run.is_done for run in everything):
-        output = Path(OUTPUT.value) if OUTPUT.value else workdir / "report"
         write_report(study, everything, workdir, output, command=_command())
         print(f"written: {output}/report.md, report.html, report.json")
     elif REPORT_ONLY.value:

@@ -63,6 +63,7 @@ def main(positional: list[str]) -> int:
     output = Path(OUTPUT.value) if OUTPUT.value else next(iter(workdirs.values()))
     subjects = {name: load_subject(folder, DATA_DIR.value) for name, folder in workdirs.items()}
 
+    cli.make_folder("--output", output)
     results = {}
     for name, subject in subjects.items():
         print(f"{name}:", flush=True)
@@ -85,7 +86,6 @@ def main(positional: list[str]) -> int:
     }
     text = report(record)
     print(text)
-    output.mkdir(parents=True, exist_ok=True)
     run_folder.write_text(output / "tolerance.md", text + "\n")
     run_folder.write_json(output / "tolerance.json", record)
     if ERRORS.value:

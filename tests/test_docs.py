@@ -61,7 +61,7 @@ def test_the_way_to_the_bench_and_back(bench):
     run = folder / "runs" / "bench"
     assert "fits the chip" in printed["jax_kdpr.geometry"]
     assert "loss" in printed["jax_kdpr.export_mask"]
-    for made in ("export/slm-0.png", "export/slm-0.json", "tolerance.md", "solve/solve.md"):
+    for made in ("export/slm-0.png", "export/slm-0.png.json", "tolerance.md", "solve/solve.md"):
         assert (run / made).stat().st_size > 100, made
     assert len(list((run / "objects").glob("*.tif"))) == 8
 

@@ -11,7 +11,7 @@ from mask_exports import PANEL, SIZE, lands, tiny
 from PIL import Image
 
 from jax_kdpr.config import PropagationKind
-from jax_kdpr.export.files import circle_distance, read_mask_file
+from jax_kdpr.export.files import circle_distance, read_mask_file, sidecar_path
 from jax_kdpr.export.plan import Request, plan_export
 from jax_kdpr.export.writing import export_masks, sentences
 from jax_kdpr.lookup import device_table, read_table
@@ -131,7 +131,7 @@ def test_the_sidecar_states_every_convention(export, trained, teacher):
     path = export(panel=PANEL, bits=10, falling=True, sign="direct", flip_vertical=True, rotate=90)[
         1
     ]
-    sidecar = json.loads(path.with_suffix(".json").read_text())
+    sidecar = json.loads(sidecar_path(path).read_text())
     assert sidecar["masks_in_file"] == [1] and sidecar["masks_of_run"] == 3
     assert sidecar["file_shape"] == list(PANEL) and sidecar["data_type"] == "uint16"
     assert sidecar["corner"] == [12, 22]
@@ -168,7 +168,7 @@ def test_a_stack_holds_all_masks(export, phases, format):
 
 def test_a_relief_reports_feature_and_step(export):
     path = export("height", wavelength=600e-9, index=1.5, levels=2, mask_pitch=10e-6)[0]
-    relief = json.loads(path.with_suffix(".json").read_text())["relief"]
+    relief = json.loads(sidecar_path(path).read_text())["relief"]
     # Two levels, half a turn apart: lambda / (2 (n - 1)).
     assert relief["largest_height_m"] == pytest.approx(600e-9, rel=1e-6)
     assert relief["largest_step_m"] == pytest.approx(600e-9, rel=1e-6)
@@ -222,7 +222,7 @@ def test_a_measured_table_serves_training_and_export(tmp_path):
     lands(tiny(table=read_table(file)), tmp_path / "b", table=str(file), sign="direct")
     # Ideal levels are on no measured panel: the nearest must do.
     path, wanted = lands(tiny(levels=16), tmp_path / "c", table=str(file))
-    error = json.loads(path.with_suffix(".json").read_text())["largest_phase_error_rad"]
+    error = json.loads(sidecar_path(path).read_text())["largest_phase_error_rad"]
     assert 0.01 < error < math.pi
 
 
@@ -236,7 +236,7 @@ def test_files_of_others_stay(export, trained, phases, tmp_path):
     arguments = {"workdir": tmp_path / "other", "output": tmp_path}
     message = rejection(export_masks, plan, phases + 1, other, **arguments)
     assert "belongs to the run" in message and "--output" in message
-    path.with_suffix(".json").unlink()
+    sidecar_path(path).unlink()
     assert "no sidecar" in rejection(export_masks, plan, phases + 1, other, **arguments)
     assert path.read_bytes() == before
     arguments["output"] = path / "below"

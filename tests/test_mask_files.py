@@ -19,6 +19,7 @@ from jax_kdpr.export.files import (
     file_bytes,
     gray_phases,
     read_mask_file,
+    sidecar_path,
 )
 from jax_kdpr.export.layout import Layout, corner, pick, place
 from jax_kdpr.physics.relief import largest_step, smallest_feature, turn_height
@@ -228,7 +229,7 @@ def save(path, masks, coding, layout=PLAIN):
         "masks_in_file": list(range(len(masks))),
         "mask_shape": list(masks[0].shape),
     }
-    path.with_suffix(".json").write_text(json.dumps(sidecar))
+    sidecar_path(path).write_text(json.dumps(sidecar))
     return path
 
 
@@ -308,7 +309,7 @@ def test_damaged_files_are_one_line(tmp_path):
     assert "NaN" in rejection(read_mask_file, path)
     path.write_bytes(b"no array")
     assert "cannot be read" in rejection(read_mask_file, path)
-    path.with_suffix(".json").write_text("{}")
+    sidecar_path(path).write_text("{}")
     assert "no sidecar of a mask" in rejection(read_mask_file, path)
-    path.with_suffix(".json").unlink()
+    sidecar_path(path).unlink()
     assert "keep it beside" in rejection(read_mask_file, path)

@@ -14,6 +14,7 @@ from PIL import Image
 
 from jax_kdpr import evaluation, scoring
 from jax_kdpr.config import Regime
+from jax_kdpr.export.files import sidecar_path
 from jax_kdpr.export.plan import Request, plan_export
 from jax_kdpr.export.verification import explain, find_mistake, verify_files
 from jax_kdpr.export.writing import export_masks
@@ -105,8 +106,8 @@ def test_files_that_do_not_belong_to_the_run_are_refused(export, teacher, tmp_pa
     assert "16x16" in rejection(verify_files, teacher, [path])
     first, second, _ = export()
     assert "mask 0" in rejection(verify_files, teacher, [first, first])
-    sidecar = json.loads(second.with_suffix(".json").read_text())
-    second.with_suffix(".json").write_text(json.dumps(sidecar | {"masks_in_file": [3]}))
+    sidecar = json.loads(sidecar_path(second).read_text())
+    sidecar_path(second).write_text(json.dumps(sidecar | {"masks_in_file": [3]}))
     assert "holds mask 3" in rejection(verify_files, teacher, [second])
     Image.fromarray(np.zeros((15, 16), np.uint8)).save(first)
     message = rejection(verify_files, teacher, [first])
@@ -120,9 +121,9 @@ def test_what_is_right_has_no_mistake(phases):
 
 def test_a_file_of_another_checkpoint_is_noted(export, teacher):
     (path,) = export("npy", stack=True)
-    sidecar = json.loads(path.with_suffix(".json").read_text())
+    sidecar = json.loads(sidecar_path(path).read_text())
     sidecar["run"]["checkpoint_digest"] = "another"
-    path.with_suffix(".json").write_text(json.dumps(sidecar))
+    sidecar_path(path).write_text(json.dumps(sidecar))
     (note,) = verify_files(teacher, [path]).notes
     assert "another checkpoint" in note
 
@@ -160,7 +161,7 @@ def test_export_and_verification_as_a_user_runs_them(teacher, tmp_path):
     assert "loss" in done.stdout and "No correction included" in done.stdout
     files = sorted((workdir / "export").iterdir())
     assert [file.name for file in files] == [
-        f"slm-{k}.{suffix}" for k in range(3) for suffix in ("json", "png")
+        f"slm-{k}.{suffix}" for k in range(3) for suffix in ("png", "png.json")
     ]
     for path in files[1::2]:
         edited(path, lambda levels: levels[::-1])
@@ -182,7 +183,7 @@ def test_export_and_verification_as_a_user_runs_them(teacher, tmp_path):
         (("--format", "slm", "--images", "5"), "--verify"),
         (("--format", "height", "--index", "1.5"), "--wavelength"),
         (("--verify_file", "none.png", "--sign", "direct"), "--sign"),
-        (("--verify_file", "none.png"), "none.json"),
+        (("--verify_file", "none.png"), "none.png.json"),
     ],
 )
 def test_bad_command_lines_are_one_line(teacher, arguments, says):

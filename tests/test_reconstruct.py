@@ -17,7 +17,12 @@ from jax_kdpr.data.batches import take_batch
 from jax_kdpr.data.scenes import draw_scenes
 from jax_kdpr.frames import results
 from jax_kdpr.frames.bench_folder import make_bench, write_bench
-from jax_kdpr.frames.calibration import calibrate
+from jax_kdpr.frames.calibration import (
+    Calibration,
+    calibrate,
+    read_calibration,
+    write_calibration,
+)
 from jax_kdpr.frames.correction import check_exposure, check_light, make_correction
 from jax_kdpr.frames.geometry import (
     default_geometry,
@@ -220,9 +225,10 @@ def test_read_noise_is_that_of_the_dark_in_model_units(run, setup, bench):
     unit = setup._replace(counts_per_unit=10.0, geometry=setup.geometry._replace(scale=3.0))
     sigma = noise_sigma(2.0, unit, run, [])
     edge = np.sinc(0.5) ** 2  # of square pixels, as of `pixel_side` 1
-    np.testing.assert_allclose([sigma[0, 0], sigma[8, 0], sigma[8, 8]], 1.8 / edge ** np.arange(3))
+    expected = 1.215 * 1.8 / edge ** np.arange(3)
+    np.testing.assert_allclose([sigma[0, 0], sigma[8, 0], sigma[8, 8]], expected)
     area = noise_sigma(2.0, unit._replace(sampling="area"), run, [])
-    np.testing.assert_allclose(area, sigma / 3)
+    np.testing.assert_allclose(area, sigma / 3 / 1.215)
 
 
 def test_turned_patterns_are_those_of_turned_fields():
@@ -419,6 +425,8 @@ def test_the_three_commands(workdir, tmp_path):
         (("--input={bench}/frames/*.tif", "--workdir={bench}"), "no run folder"),
         (("--input={bench}/frames/*.tif", "--output={small}/out", "--scale=3"), "--output"),
         (("--input={bench}/frames/*.tif", "--limit=nan"), "--limit"),
+        (("--input={bench}/frames/*.tif", "--output={bench}/frames"), "raw frames"),
+        (("--input={bench}/frames/*.tif", "--dark={bench}/dark.tif", "--output={bench}"), "raw"),
         (("--input={bench}/frames/*.tif", "--limit=1", "--data_dir=elsewhere"), "--data_dir"),
     ],
 )
@@ -429,6 +437,33 @@ def test_bad_input_is_one_line_and_nothing_written(workdir, bench, tmp_path, arg
     lines = [line for line in done.stderr.splitlines() if not line.startswith("WARNING")]
     assert done.returncode == 2 and len(lines) == 1 and word in lines[0], done.stderr
     assert not (tmp_path / "out").exists()
+    assert not list(bench.rglob("*.npz"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"flip": "sideways"},
+        {"rotation": "2"},
+        {"scale": 0.0},
+        {"scale": float("nan")},
+        {"transpose": "no"},
+        {"counts_per_unit": None},
+        {"counts_per_unit": -1.0},
+        {"checkpoint": None},
+        {"sensor": [16.5, 16]},
+    ],
+    ids=str,
+)
+def test_a_calibration_that_calibrate_cannot_have_written_is_refused(setup, tmp_path, change):
+    found = Calibration(setup.geometry, 10.0, 0.9, 0.5, True, "digest", (16, 16))
+    write_calibration(tmp_path / "c.json", found)
+    assert read_calibration(tmp_path / "c.json") == found
+    values = json.loads((tmp_path / "c.json").read_text())
+    known = values["geometry"] if next(iter(change)) in values["geometry"] else values
+    known |= change
+    (tmp_path / "c.json").write_text(json.dumps(values))
+    assert "is no calibration" in rejection(read_calibration, tmp_path / "c.json")
 
 
 @pytest.mark.slow
@@ -439,6 +474,7 @@ def test_bad_input_is_one_line_and_nothing_written(workdir, bench, tmp_path, arg
         ("simulate_bench", ("--output={file}/new",), "--output"),
         ("simulate_bench", ("--output={out}", "--shift_y=1000"), "--shift_y"),
         ("simulate_bench", ("--output={out}", "--rotation=nan"), "--rotation"),
+        ("simulate_bench", ("--output={out}", "--bits=8", "--left_justified"), "--left_justified"),
         ("calibrate", ("--output={file}/c.json",), "--output"),
         ("calibrate", ("--output={bench}",), "--output"),
     ],

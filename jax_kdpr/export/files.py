@@ -139,8 +139,8 @@ def file_bytes(values: Shaped[np.ndarray, "*k h w"], suffix: str) -> bytes:
 
 
 def sidecar_path(path: Path) -> Path:
-    """Returns where the sidecar of a mask file lies."""
-    return path.with_suffix(".json")
+    """Returns where the sidecar of a mask file lies: slm-0.png.json beside slm-0.png."""
+    return path.with_name(f"{path.name}.json")
 
 
 def read_mask_file(path: Path) -> MaskFile:

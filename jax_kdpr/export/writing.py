@@ -103,7 +103,7 @@ def export_masks(
     output.mkdir(parents=True, exist_ok=True)
     for path, content in contents.items():  # a sidecar after its file: it is the sign of a whole
         if isinstance(content, bytes):
-            _write_bytes(path, content)
+            run_folder.write_whole(path, lambda file, content=content: file.write(content))
         else:
             run_folder.write_json(path, content)
     return list(groups)
@@ -246,13 +246,3 @@ def _refuse_foreign(output: Path, paths: Iterable[Path], run: dict[str, Any]) ->
             raise InputError(
                 f"{path}: exists, and no sidecar says whose it is; give another --output"
             )
-
-
-def _write_bytes(path: Path, content: bytes) -> None:
-    """Writes a file so that it is always either the old or the new one, whole."""
-    temporary = path.with_name(path.name + run_folder.TEMPORARY)
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

@@ -1,5 +1,7 @@
 """Flags that say how frames were taken; `calibrate` and `reconstruct` share them."""
 
+from pathlib import Path
+
 import numpy as np
 from absl import flags
 
@@ -107,6 +109,21 @@ def read_correction(shape: tuple[int, int], window: Window) -> tuple[Correction,
 def pixel_side(run: LoadedRun) -> float:
     """Returns the side of the mask's pixels that --mask_pixels stands for."""
     return run.pixel_side if MASK_PIXELS.value == "square" else 0.0
+
+
+def require_apart(output: Path, frames: list[Frame]) -> None:
+    """Refuses to write results into a folder of raw frames: theirs are named as the frames are.
+
+    Raises:
+        InputError: If `output` is the folder of a frame, or of --dark, --flat or --bad_pixels.
+    """
+    references = [Path(flag.value) for flag in (DARK, FLAT, BAD_PIXELS) if flag.value]
+    for path in [*(frame.path for frame in frames), *references]:
+        if path.resolve().parent == output.resolve():
+            raise InputError(
+                f"--output: {str(output)!r} is the folder of {path.name}, and results must not "
+                "overwrite raw frames; give a folder of its own"
+            )
 
 
 def frame_size(frames: list[Frame]) -> tuple[int, int]:

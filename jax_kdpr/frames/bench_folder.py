@@ -57,12 +57,14 @@ def write_bench(output: Path, run: LoadedRun, images: Images, bench: Bench, *, s
     sensor = make_sensor(bench, rng)
     for folder in ("frames", "calibration"):
         (output / folder).mkdir(parents=True, exist_ok=True)
-    light = np.stack([_lights(run, image, bench) for image in images])
-    # One exposure for all, so that a calibration's gain holds for the frames.
+    # One exposure for all, so that a calibration's gain holds for the frames. Twice through all of
+    # them: memory holds one object's.
     blank = _lights(run, blank_image(run), bench)
-    gain = counts_per_unit(np.concatenate([blank, light.reshape(-1, *bench.shape)]), bench, sensor)
-    for number, snapshots in enumerate(tqdm(light, desc="frames", unit="object")):
-        for k, one in enumerate(snapshots):
+    gain = counts_per_unit(blank, bench, sensor)
+    for image in tqdm(images, desc="exposure", unit="object", disable=None):
+        gain = min(gain, counts_per_unit(_lights(run, image, bench), bench, sensor))
+    for number, image in enumerate(tqdm(images, desc="frames", unit="object", disable=None)):
+        for k, one in enumerate(_lights(run, image, bench)):
             path = output / "frames" / f"object_{number:05d}_{k:02d}.tif"
             write_tiff(path, expose(one, gain, bench, sensor, rng))
     for k, one in enumerate(blank):

@@ -1,5 +1,6 @@
 """A calibration: the geometry and the gain of a bench, from frames of a known object."""
 
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from jax_kdpr.camera import centred
 from jax_kdpr.errors import InputError
 from jax_kdpr.frames.correction import check_exposure, check_light, correct
 from jax_kdpr.frames.geometry import (
+    FLIPS,
     Geometry,
     check_geometry,
     crop,
@@ -151,6 +153,22 @@ def write_calibration(path: Path, found: Calibration) -> None:
     run_folder.write_json(path, {**found._asdict(), "geometry": found.geometry._asdict()})
 
 
+def _check_values(found: Calibration) -> None:
+    """Raises `ValueError` or `TypeError` unless every value is one that calibrate can write."""
+    centre_y, centre_x, rotation, scale, flip, transpose = found.geometry
+    real = (centre_y, centre_x, rotation, scale, found.counts_per_unit, found.score)
+    if not all(map(math.isfinite, (*real, found.runner_up))):
+        raise ValueError("a number is not finite")
+    if scale <= 0 or found.counts_per_unit <= 0:
+        raise ValueError("scale and counts_per_unit are above 0")
+    if flip not in FLIPS or not all(type(one) is bool for one in (transpose, found.trusted)):
+        raise ValueError("no orientation")
+    if not isinstance(found.checkpoint, str) or not all(
+        type(samples) is int for samples in found.sensor
+    ):
+        raise TypeError("no digest, or no sensor")
+
+
 def read_calibration(path: Path) -> Calibration:
     """Reads what `write_calibration` wrote.
 
@@ -161,7 +179,9 @@ def read_calibration(path: Path) -> Calibration:
         values: dict[str, Any] = run_folder.read_json(path)
         rows, columns = values["sensor"]
         geometry = Geometry(**values["geometry"])
-        return Calibration(**{**values, "geometry": geometry, "sensor": (rows, columns)})
+        found = Calibration(**{**values, "geometry": geometry, "sensor": (rows, columns)})
+        _check_values(found)
+        return found
     except (InputError, TypeError, KeyError, ValueError) as failure:
         raise InputError(
             f"--calibration: {str(path)!r} is no calibration that can be read; make it with "

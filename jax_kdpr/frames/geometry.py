@@ -7,11 +7,13 @@ in the near field, sample [sh // 2, sw // 2] of the grid) at (0, 0). The camera 
 
 with O the axis swaps and mirrors of the orientation: first the transposition, then the flips.
 
-A CDP of the model is a *sample* of the continuous pattern at each u. "points" reads the frame
-there, by cubic splines: a camera of two or more pixels a model pixel holds the whole pattern,
-whose finest period is one model pixel at oversample 1. "area" integrates over the model pixel, as
-a camera with pixels as large as the model's does: less noise, but less contrast than the model
-has. Both give counts per model pixel, and keep the sum of a pattern that fills the grid.
+A CDP of the model is a *sample* of the continuous pattern at each u. "points" reads it there, off
+the cubic spline whose integrals over the camera's pixels are the counts of the frame: a camera of
+two or more pixels (`CAMERA_NYQUIST`) in the pattern's finest period holds the whole pattern. That
+period is `oversample` model pixels in the far field, and one in the near. "area" integrates over
+the model pixel, as a camera with pixels as large as the model's does: less noise, but amplitudes a
+quarter off the model's. Both give counts per model pixel, and keep the sum of a pattern that fills
+the grid.
 """
 
 from typing import NamedTuple
@@ -25,7 +27,8 @@ from jax_kdpr.errors import InputError
 FLIPS = ("none", "vertical", "horizontal", "both")
 SAMPLINGS = ("points", "area")
 SPLINE = 3  # order
-SPLINE_REACH = 16  # pixels after which a cubic spline has forgotten a frame's edge (1e-9)
+SPLINE_REACH = 20  # pixels after which a spline has forgotten a frame's edge (1e-9)
+CAMERA_NYQUIST = 2.0  # camera pixels in a finest period of the pattern
 
 
 class Geometry(NamedTuple):
@@ -242,10 +245,36 @@ def to_sensor(
     Returns:
         Counts per model pixel.
     """
-    spline = ndimage.spline_filter(light, order=SPLINE, mode="mirror")
+    spline = frame_spline(light, sampling=sampling)
     sampled = sample_spline(spline, geometry, sensor, sampling=sampling)
     sampled = sampled / pixel_envelope(sensor_points(sensor), sensor, pixel_side)
     return np.roll(sampled, [a - n // 2 for a, n in zip(axis, sensor, strict=True)], axis=(0, 1))
+
+
+def frame_spline(light: Float[np.ndarray, "h w"], *, sampling: str) -> Float[np.ndarray, "h w"]:
+    """Returns the coefficients of the cubic spline that a frame is read off.
+
+    Of "points" its integral over each camera pixel is the pixel's count: a B-spline of degree 3,
+    integrated over a pixel, is the one of degree 4 (Unser, 1999). What the pixels average away is
+    so divided out. Of "area", which integrates itself, its values at their middles are the counts.
+    """
+    degree = SPLINE + 1 if sampling == "points" else SPLINE
+    return ndimage.spline_filter(light, order=degree, mode="mirror")
+
+
+def sampling_note(camera_pixels: float) -> str:
+    """Says that a camera's pixels are too coarse for a pattern; empty where they are not.
+
+    Args:
+        camera_pixels: In the finest period of the pattern, after binning.
+    """
+    if camera_pixels >= CAMERA_NYQUIST:
+        return ""
+    return (
+        f"{camera_pixels:.3g} camera pixels in the pattern's finest period: fewer than "
+        f"{CAMERA_NYQUIST:g} cannot hold it; take a longer focal length, smaller camera pixels, or "
+        "a smaller --bin"
+    )
 
 
 def sample_spline(
@@ -255,7 +284,7 @@ def sample_spline(
     *,
     sampling: str = "points",
 ) -> Float[np.ndarray, "sh sw"]:
-    """As `to_sensor`, of spline coefficients, zero frequency left at [sh // 2, sw // 2].
+    """As `to_sensor`, of coefficients from `frame_spline`; zero stays at [sh // 2, sw // 2].
 
     "area" adds up ceil(scale) points each way in a model pixel: without rotation, and with a whole
     number of camera pixels in a model pixel, these are the camera's pixels themselves.

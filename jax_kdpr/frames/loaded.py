@@ -42,6 +42,11 @@ class LoadedRun(NamedTuple):
         return float(np.sqrt(self.config.device.fill_factor)) if far else 0.0
 
     @property
+    def finest_period(self) -> int:
+        """Of a pattern, in samples of `sensor`: the far field of M pixels repeats after 1 / M."""
+        return self.camera.oversample if self.optics.transfer is None else 1
+
+    @property
     def sensor(self) -> tuple[int, int]:
         """(sh, sw) of a CDP."""
         side = self.camera.oversample * self.camera.size

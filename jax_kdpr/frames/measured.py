@@ -35,6 +35,10 @@ from jax_kdpr.frames.geometry import (
 from jax_kdpr.frames.loaded import LoadedRun, snapshot_energy
 from jax_kdpr.frames.reading import Frame, iterate_frames
 
+# Standard deviation of a point of `geometry.frame_spline` over that of the frame's white noise,
+# averaged over places between the pixels.
+POINT_NOISE = 1.215
+
 
 class Setup(NamedTuple):
     """How the frames of a bench become CDPs."""
@@ -130,8 +134,8 @@ def noise_sigma(
 ) -> Float[np.ndarray, "sh sw"]:
     """Returns the read noise in each model pixel, model units, from the spread of dark frames.
 
-    "area" adds the noise of scale^2 camera pixels; "points" reads one, times scale^2. It grows
-    where the envelope of the mask's pixels is divided out.
+    "area" adds the noise of scale^2 camera pixels; "points" reads one, times scale^2, with
+    `POINT_NOISE` of the spline. It grows where the envelope of the mask's pixels is divided out.
 
     Args:
         spread: Standard deviation of a dark pixel from frame to frame, counts; None if unknown.
@@ -143,7 +147,8 @@ def noise_sigma(
         return np.zeros(run.sensor)
     area = in_window(setup.geometry, setup.window).scale ** 2
     joined = setup.window.bin  # counts of bin^2 pixels are added: the noise grows with bin
-    pixel = spread * joined * (np.sqrt(area) if setup.sampling == "area" else area)
+    one = np.sqrt(area) if setup.sampling == "area" else POINT_NOISE * area
+    pixel = spread * joined * one
     unit = setup.counts_per_unit or float(np.mean(counts) / np.mean(snapshot_energy(run)))
     envelope = pixel_envelope(sensor_points(run.sensor), run.sensor, setup.pixel_side)
     middle = [place - n // 2 for place, n in zip(run.camera.axis, run.sensor, strict=True)]

@@ -21,9 +21,9 @@ from tqdm import tqdm
 
 from jax_kdpr.frames.geometry import (
     FLIPS,
-    SPLINE,
     Geometry,
     camera_points,
+    frame_spline,
     sample_spline,
     sensor_points,
 )
@@ -76,7 +76,7 @@ def register(
     amplitude = np.sqrt(np.maximum(part, 0.0))
     smooth = ndimage.gaussian_filter(amplitude, 0.4 * guess.scale)
     coarse = _search(smooth, target, list(product(rotations, scales)))
-    spline = ndimage.spline_filter(part, order=SPLINE, mode="mirror")
+    spline = frame_spline(part, sampling=sampling)
     best: list[Fit] = []
     for fits in tqdm(coarse, desc="fine", unit="orientation", disable=None):
         fits.sort(key=lambda fit: fit[0], reverse=True)

@@ -10,7 +10,7 @@ phase.tif, phase.npy (or amplitude), estimate.npy and intensity.npy, without pre
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import tifffile
@@ -19,6 +19,7 @@ from jaxtyping import Complex, Float
 from jax_kdpr import plots, run_folder
 from jax_kdpr.camera import Options
 from jax_kdpr.errors import InputError
+from jax_kdpr.run_folder import write_whole
 
 RESULTS_FILE = "results.json"
 UNITS = {"phase": "phase (rad)", "amplitude": "amplitude"}
@@ -56,15 +57,16 @@ def write_recovery(folder: Path, recovery: Recovery, *, phase_range: float) -> N
     for part, values in recovery.parts.items():
         extra = f"_{part}" if len(recovery.parts) > 1 and part == "amplitude" else ""
         name = f"{recovery.name}{extra}"
-        _write(folder / f"{name}.tif", lambda path, v=values: _write_tiff(path, v))
-        _write(folder / f"{name}.npy", lambda path, v=values: _save(path, v))
+        write_whole(folder / f"{name}.tif", lambda file, v=values: _write_tiff(file, v))
+        write_whole(folder / f"{name}.npy", lambda file, v=values: np.save(file, v))
     part, values = next(iter(recovery.parts.items()))
     top = phase_range if part == "phase" else 1.0
-    _write(
+    write_whole(
         folder / f"{recovery.name}.png",
-        lambda path: plots.plot_phase(values, path, title=recovery.name, top=top, unit=UNITS[part]),
+        lambda file: plots.plot_phase(values, file, title=recovery.name, top=top, unit=UNITS[part]),
     )
-    _write(folder / f"{recovery.name}.npz", lambda path: _save_arrays(path, recovery))
+    arrays: dict[str, Any] = {"estimate": recovery.estimate, "intensity": recovery.intensity}
+    write_whole(folder / f"{recovery.name}.npz", lambda file: np.savez_compressed(file, **arrays))
 
 
 @contextmanager
@@ -139,20 +141,5 @@ def _temporary(path: Path) -> Path:
     return path.with_name(path.name + run_folder.TEMPORARY)
 
 
-def _write(path: Path, write: Callable[[Path], object]) -> None:
-    write(_temporary(path))
-    _temporary(path).replace(path)
-
-
-def _write_tiff(path: Path, values: np.ndarray) -> None:
-    tifffile.imwrite(path, values, photometric="minisblack")
-
-
-def _save(path: Path, values: np.ndarray) -> None:
-    with path.open("wb") as file:  # numpy would add its suffix to a name
-        np.save(file, values)
-
-
-def _save_arrays(path: Path, recovery: Recovery) -> None:
-    with path.open("wb") as file:
-        np.savez_compressed(file, estimate=recovery.estimate, intensity=recovery.intensity)
+def _write_tiff(file: IO[bytes], values: np.ndarray) -> None:
+    tifffile.imwrite(file, values, photometric="minisblack")

@@ -13,6 +13,7 @@ import tifffile
 from jaxtyping import Complex, Float, UInt
 from scipy import ndimage
 
+from jax_kdpr import run_folder
 from jax_kdpr.frames.geometry import Geometry, model_points, pixel_envelope
 
 FINE = 8  # samples of the pattern in a model pixel, for splines between them
@@ -98,9 +99,10 @@ def camera_light(
 
 
 def counts_per_unit(light: Float[np.ndarray, "n h w"], bench: Bench, sensor: Sensor) -> float:
-    """Returns the exposure: counts of a camera pixel for light 1, for the brightest pixel to fit.
+    """Returns the longest exposure: counts of a camera pixel for light 1.
 
-    With `bench.saturated` the brightest frame loses that share of its pixels.
+    The brightest pixel just fits; with `bench.saturated`, the frame that has it loses that share of
+    its pixels.
     """
     room = 2**bench.bits - 1 - bench.offset
     seen = light * sensor.flat * sensor.dead
@@ -151,6 +153,6 @@ def write_references(folder: Path, bench: Bench, sensor: Sensor, rng: np.random.
 
 def write_tiff(path: Path, pixels: np.ndarray) -> None:
     """Writes a grey TIFF under a temporary name first, so that it is whole or not there."""
-    temporary = path.with_name(path.name + ".tmp")
-    tifffile.imwrite(temporary, pixels, photometric="minisblack")
-    temporary.replace(path)
+    run_folder.write_whole(
+        path, lambda file: tifffile.imwrite(file, pixels, photometric="minisblack")
+    )

@@ -30,6 +30,11 @@ class Geometry(NamedTuple):
     camera_pixel_factor: float
     fresnel_number: float
 
+    @property
+    def camera_pixels_per_fringe(self) -> float:
+        """In the finest fringe; fewer than 2 cannot hold it."""
+        return self.finest_fringe / self.sensor_pixel * self.camera_pixels_per_sensor_pixel
+
 
 def bench_geometry(
     *,
@@ -151,6 +156,12 @@ def geometry_warnings(found: Geometry, *, oversample: int) -> list[str]:
         warnings.append(
             f"the camera pixel is coarser than the sensor pixel at oversample {oversample}: "
             + ("take oversample 1" if found.oversample_resolved == 1 else "take a longer distance")
+        )
+    elif found.camera_pixels_per_fringe < 2 * (1 - 1e-9):
+        warnings.append(
+            f"{found.camera_pixels_per_fringe:.3g} camera pixels in the finest fringe: fewer than "
+            "2 cannot hold it, and the measurement is not the model's; take a longer distance or "
+            "smaller camera pixels"
         )
     return warnings
 

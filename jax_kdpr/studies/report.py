@@ -10,7 +10,7 @@ from typing import Any
 from jax_kdpr import run_folder
 from jax_kdpr.studies import declaration
 from jax_kdpr.studies.declaration import Study, difference_from_base, named_entries
-from jax_kdpr.studies.document import Block, Grid, Heading, Paragraph, to_html, to_markdown
+from jax_kdpr.studies.document import Block, Grid, Heading, Paragraph, Picture, to_html, to_markdown
 from jax_kdpr.studies.results import (
     Results,
     read_results,
@@ -33,8 +33,6 @@ def write_report(
         command: What made the runs, for the report to name.
     """
     output.mkdir(parents=True, exist_ok=True)
-    for figure in output.glob("section-*.png"):  # of a report with other sections
-        figure.unlink()
     results = read_results(runs)
     blocks: list[Block] = [Heading(study.title, 1), *_preface(study, runs, results, command)]
     for number, section in enumerate(study.sections, start=1):
@@ -50,6 +48,10 @@ def write_report(
     run_folder.write_text(output / "report.md", to_markdown(blocks))
     run_folder.write_text(output / "report.html", to_html(blocks, output, title=study.title))
     run_folder.write_json(output / "report.json", _numbers(study, results))
+    shown = {block.file for block in blocks if isinstance(block, Picture)}
+    for figure in output.glob("section-*-*.png"):  # of a report with other sections
+        if figure.name not in shown:
+            figure.unlink()
 
 
 def _preface(study: Study, runs: list[PlannedRun], results: Results, command: str) -> list[Block]:
