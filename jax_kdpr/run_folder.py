@@ -8,6 +8,7 @@ import fcntl
 import json
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -136,8 +137,18 @@ def provenance() -> dict[str, Any]:
         "versions": {"python": platform.python_version()}
         | {package: version(package) for package in PACKAGES},
         "devices": [device.device_kind for device in jax.devices()],
+        "cpu": _processor(),
         "cpu_count": os.cpu_count(),
     }
+
+
+def _processor() -> str:
+    """Returns the name of the processor, as far as the system tells it."""
+    try:
+        named = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.M)
+    except OSError:  # not Linux
+        named = None
+    return named[1] if named else platform.processor() or platform.machine()
 
 
 def _commit() -> str:

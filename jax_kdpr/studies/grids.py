@@ -124,8 +124,14 @@ def paper_study(
                     f"{presets.CONSISTENCY_STEPS} steps of error reduction between spectral "
                     "estimate and network."
                 ),
-                entries=("e2e", "consistent", "teacher-9", "recipe-teacher"),
+                entries=("e2e", "consistent", "recipe", "teacher-9", "recipe-teacher"),
                 baseline="e2e",
+            ),
+            Table(
+                title="Past nine shots",
+                question="One shot, consistent, against nine shots that are not.",
+                entries=("teacher-9", "consistent", "recipe"),
+                baseline="teacher-9",
             ),
             Table(
                 title="Our recipe",

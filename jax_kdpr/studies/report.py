@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jax_kdpr import run_folder
+from jax_kdpr.config import Config
 from jax_kdpr.studies import declaration
 from jax_kdpr.studies.declaration import Study, difference_from_base, named_entries
 from jax_kdpr.studies.document import Block, Grid, Heading, Paragraph, Picture, to_html, to_markdown
@@ -56,10 +57,7 @@ def write_report(
 
 def _preface(study: Study, runs: list[PlannedRun], results: Results, command: str) -> list[Block]:
     sessions = [
-        session
-        for found in results.values()
-        for result in found
-        for session in run_folder.read_run(result.run.workdir)["sessions"]
+        session for found in results.values() for result in found for session in result.sessions
     ]
     done = sum(len(found) for found in results.values())
     hours = (
@@ -69,16 +67,17 @@ def _preface(study: Study, runs: list[PlannedRun], results: Results, command: st
     lines = [
         f"Made by `{command}`: {done} of {len(runs)} runs, seeds "
         f"{', '.join(map(str, study.seeds))}, {hours:.1f} hours of training and validation.",
-        f"Data: {base.data.source}, {base.data.size} x {base.data.size} pixels; "
-        f"{base.train.epochs} epochs in batches of {base.train.batch_size}; {base.scene.kind} "
-        f"scenes; T = {base.spectral.iterations}; U-Net {'-'.join(map(str, base.net.widths))}.",
+        f"Data: {base.data.source}, {base.data.size} x {base.data.size} pixels, "
+        f"{_image_counts(base)}; {base.train.epochs} epochs in batches of "
+        f"{base.train.batch_size}{_steps(study, results)}; {base.scene.kind} scenes; "
+        f"T = {base.spectral.iterations}; U-Net {'-'.join(map(str, base.net.widths))}.",
         "Numbers are means over seeds ± half the width of their 95 % interval (Student's t), of "
         "the mean PSNR and SSIM over the test images. A gain is the mean difference from the "
         "baseline of the same seed. Images better: share of the test images whose PSNR, averaged "
         "over seeds, is higher, with the p value of a Wilcoxon signed-rank test; it speaks of "
         "these trained systems only, the interval over seeds of others like them. Validation is "
         "the best epoch's, whose checkpoint is scored: choices between entries belong to it. "
-        f"The tables make {_comparisons(study)} comparisons: of so many intervals of 95 %, about "
+        f"The report makes {_comparisons(study)} comparisons: of so many intervals of 95 %, about "
         "one in twenty misses by chance.",
     ]
     if study.refine:
@@ -90,6 +89,10 @@ def _preface(study: Study, runs: list[PlannedRun], results: Results, command: st
         facts = {
             "Commit": {session["commit"] for session in sessions},
             "Device": {", ".join(sorted(set(session["devices"]))) for session in sessions},
+            "Processor": {
+                f"{session.get('cpu', 'unknown')}, {session['cpu_count']} cores"
+                for session in sessions
+            },
             "JAX": {session["versions"]["jax"] for session in sessions},
         }
         times = sorted(session["time"] for session in sessions)
@@ -98,12 +101,39 @@ def _preface(study: Study, runs: list[PlannedRun], results: Results, command: st
     return [Paragraph(line) for line in lines]
 
 
+def _image_counts(base: Config) -> str:
+    """In words; 0 of a split stands for all that it has."""
+    counts = {
+        "training": base.data.train_images,
+        "validation": base.data.validation_images,
+        "test": base.data.test_images,
+    }
+    said = [f"{f'{count:,}' if count else 'all'} {name}" for name, count in counts.items()]
+    return f"{', '.join(said)} images"
+
+
+def _steps(study: Study, results: Results) -> str:
+    """Of the entries that are trained for the base's epochs, if one has finished."""
+    steps = {
+        result.curve[-1]["step"]
+        for name, found in results.items()
+        for result in found
+        if study.entries[name].longer == 1
+    }
+    return f" ({' or '.join(f'{count:,}' for count in sorted(steps))} steps)" if steps else ""
+
+
 def _comparisons(study: Study) -> int:
-    return sum(
-        len(set(section.entries) - {section.baseline})
-        for section in study.sections
-        if isinstance(section, declaration.Table)
-    )
+    """How many pairs of an entry and what it is compared with; a pair may stand in two sections."""
+    pairs = set()
+    for section in study.sections:
+        match section:
+            case declaration.Table():
+                pairs |= {(name, section.baseline) for name in section.entries}
+            case declaration.Sweep():
+                names = {name for points in section.lines.values() for name in points.values()}
+                pairs |= {(name, section.reference) for name in names if section.reference}
+    return sum(name != against for name, against in pairs)
 
 
 def _appendix(study: Study, runs: list[PlannedRun], results: Results, workdir: Path) -> list[Block]:
@@ -141,6 +171,7 @@ def _numbers(study: Study, results: Results) -> dict[str, Any]:
                 str(result.run.seed): {
                     "scores": result.scores,
                     "validation_psnr": [row["validation_psnr"] for row in result.curve],
+                    "commits": [session["commit"] for session in result.sessions],
                     "robustness": result.robustness,
                 }
                 for result in found

@@ -19,6 +19,7 @@ class SeedResult(NamedTuple):
     scores: dict[str, dict[str, float]]  # of metrics.json
     curve: list[dict[str, Any]]  # rows of metrics.jsonl
     robustness: dict[str, dict[str, dict[str, float]]] | None  # answer: noise: level: dB
+    sessions: list[dict[str, Any]]  # of run.json: what it was trained with, and when
 
     @property
     def validation_psnr(self) -> float:
@@ -54,6 +55,7 @@ def read_results(runs: list[PlannedRun]) -> Results:
                     scores=run.scores["scores"],
                     curve=run_folder.read_metrics(run.workdir),
                     robustness=run.noisy_scores and run.noisy_scores["scores"],
+                    sessions=run_folder.read_run(run.workdir)["sessions"],
                 )
             )
     return results

@@ -25,6 +25,7 @@ from jax_kdpr.studies.runner import COSTS_FILE
 from jax_kdpr.studies.statistics import Estimate, over_seeds
 
 OPEN = "–"  # what has not been measured
+DISTURBED = 0.2  # relative interval of a training's time above which a machine was not quiet
 
 
 def section_blocks(
@@ -163,6 +164,7 @@ def _sweep(
     file: str,
 ) -> list[Block]:
     drawn, rows = {}, []
+    gains: dict[str, Estimate] = {}
     for label, points in section.lines.items():
         found = {value: quality(results[name]) for value, name in points.items() if name in results}
         if not found:
@@ -174,7 +176,8 @@ def _sweep(
         for value, estimate in found.items():
             reference = results.get(section.reference)
             compared = gain(results[points[value]], reference) if reference else None
-            is_it = points[value] == section.reference
+            if compared is not None and points[value] != section.reference:
+                gains[labels[points[value]]] = compared.psnr
             rows.append(
                 [
                     label,
@@ -182,7 +185,7 @@ def _sweep(
                     estimate.count,
                     estimate.text(),
                     quality(results[points[value]], metric="ssim").text(".3f"),
-                    "" if compared is None or is_it else compared.psnr.text("+.2f"),
+                    gains[one].text("+.2f") if (one := labels[points[value]]) in gains else "",
                 ]
             )
     reference = results.get(section.reference)
@@ -191,6 +194,8 @@ def _sweep(
     against = f"gain over {labels.get(section.reference, section.reference)} (dB)"
     header = ["", section.axis, "seeds", "PSNR (dB)", "SSIM", against if reference else ""]
     blocks: list[Block] = [Grid(header, rows), Picture(file, section.title)]
+    if gains:
+        blocks.append(Paragraph(_verdict(gains, labels[section.reference])))
     if section.paper:
         blocks.append(Paragraph(f"The paper: {section.paper}"))
     return blocks
@@ -293,7 +298,16 @@ def _costs(
         "the whole data set aside. Inference: from CDPs to image, median of 20 synchronised calls. "
         "The paper: an RTX 4090, 96 x 96 pixels, batches of 64."
     )
-    return [Grid(header, rows), Paragraph(note)]
+    blocks: list[Block] = [Grid(header, rows), Paragraph(note)]
+    training = [over_seeds([one.train_seconds for one in found]) for found in results.values()]
+    if any(one.half_width > DISTURBED * one.mean for one in training):
+        blocks.append(
+            Paragraph(
+                f"Seeds of one entry differ by more than {100 * DISTURBED:.0f} % in time: the "
+                "machine did other work too, so that times of different entries say little."
+            )
+        )
+    return blocks
 
 
 def _p_value(value: float) -> str:
