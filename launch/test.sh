@@ -13,4 +13,5 @@ pyright
 # One process a core: most of the time goes into compiling, which uses one. Where all cores are at work,
 # OpenBLAS's threads only wait for each other.
 export OPENBLAS_NUM_THREADS=1
-python -m pytest -n 2 --dist loadfile "$@"
+# Files in the order of their names: by default those of few, slow tests would come last, one alone.
+python -m pytest -n 2 --dist loadfile --no-loadscope-reorder "$@"

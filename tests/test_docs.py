@@ -19,11 +19,11 @@ def get_config():
     config = presets.bench(presets.quickstart())
     config.regime = Regime.E2E
     config.data.size = 16
-    config.data.train_images, config.data.validation_images = 256, 64
+    config.data.train_images, config.data.validation_images = 128, 64
     config.data.test_images = 32
     config.net.widths = (8, 16)
     config.spectral.iterations = 5
-    config.train.epochs = 6
+    config.train.epochs = 2
     return config
 """
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from jax_kdpr import run_folder
-from jax_kdpr.config import Config
 from jax_kdpr.studies import declaration
 from jax_kdpr.studies.declaration import Study, difference_from_base, named_entries
 from jax_kdpr.studies.document import Block, Grid, Heading, Paragraph, Picture, to_html, to_markdown
@@ -68,7 +67,7 @@ def _preface(study: Study, runs: list[PlannedRun], results: Results, command: st
         f"Made by `{command}`: {done} of {len(runs)} runs, seeds "
         f"{', '.join(map(str, study.seeds))}, {hours:.1f} hours of training and validation.",
         f"Data: {base.data.source}, {base.data.size} x {base.data.size} pixels, "
-        f"{_image_counts(base)}; {base.train.epochs} epochs in batches of "
+        f"{_image_counts(study)}; {base.train.epochs} epochs in batches of "
         f"{base.train.batch_size}{_steps(study, results)}; {base.scene.kind} scenes; "
         f"T = {base.spectral.iterations}; U-Net {'-'.join(map(str, base.net.widths))}.",
         "Numbers are means over seeds ± half the width of their 95 % interval (Student's t), of "
@@ -101,12 +100,13 @@ def _preface(study: Study, runs: list[PlannedRun], results: Results, command: st
     return [Paragraph(line) for line in lines]
 
 
-def _image_counts(base: Config) -> str:
+def _image_counts(study: Study) -> str:
     """In words; 0 of a split stands for all that it has."""
+    data = study.base.data
     counts = {
-        "training": base.data.train_images,
-        "validation": base.data.validation_images,
-        "test": base.data.test_images,
+        "training": data.train_images,
+        "validation": data.validation_images,
+        "test": data.test_images,
     }
     said = [f"{f'{count:,}' if count else 'all'} {name}" for name, count in counts.items()]
     return f"{', '.join(said)} images"
