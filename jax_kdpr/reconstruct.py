@@ -37,6 +37,7 @@ from jax_kdpr.frames.calibration import Calibration, read_calibration
 from jax_kdpr.frames.geometry import (
     FLIPS,
     Geometry,
+    Window,
     check_geometry,
     default_geometry,
     grid_window,
@@ -45,9 +46,16 @@ from jax_kdpr.frames.geometry import (
 )
 from jax_kdpr.frames.loaded import LoadedRun, load_run
 from jax_kdpr.frames.measured import Setup, group_frames, measure_frames, noise_sigma
+from jax_kdpr.frames.orientation import orientation_warning
 from jax_kdpr.frames.reading import list_frames
-from jax_kdpr.frames.reconstruction import orientation_warning, reconstruct
-from jax_kdpr.frames.recovery import Recover, make_recover, misfit_limit, simulated_misfits
+from jax_kdpr.frames.reconstruction import reconstruct
+from jax_kdpr.frames.recovery import (
+    Recover,
+    Simulated,
+    make_recover,
+    misfit_limit,
+    simulated_misfits,
+)
 from jax_kdpr.physics.solvers import SOLVERS
 from jax_kdpr.trained import load_data, run_keys
 from jax_kdpr.types import RawImages
@@ -109,22 +117,16 @@ def main(positional: list[str]) -> int:
         transpose=bool(TRANSPOSE.value),
     )
     geometry, gain, notes = _bench(run, guess)
-    shape = window.height // window.bin, window.width // window.bin
-    check_geometry(in_window(geometry, window), shape, run.sensor)
     coarse = sampling_note(run.finest_period * geometry.scale / window.bin)
     notes += [coarse] if coarse else []
-    window = grid_window(window, geometry, run.sensor)
-    correction, spread = bench_flags.read_correction(size, window)
-    setup = Setup(
-        correction, window, geometry, bench_flags.SAMPLING.value, bench_flags.pixel_side(run), gain
-    )
+    setup, spread = _make_setup(run, size, window, geometry, gain)
     first = next(measure_frames(groups[:1], setup, run))  # what is wrong with it is said now
     settings = {
         "workdir": str(workdir),
         "input": bench_flags.INPUT.value,
         "checkpoint": run.trained.digest,
         "geometry": geometry._asdict(),
-        "window": list(window),
+        "window": list(setup.window),
         "sampling": setup.sampling,
         "pixel_side": setup.pixel_side,
         "gain": gain or "auto",
@@ -139,13 +141,22 @@ def main(positional: list[str]) -> int:
     recover = make_recover(run.trained, refine=REFINE.value, refine_with=REFINE_WITH.value)
     images = _validation_images(run)
     cli.make_folder("--output", output)
-    turned = orientation_warning(groups, setup, run, recover, batch_size=BATCH.value)
     sigma = noise_sigma(spread, setup, run, first.counts)
     simulated = _simulated(run, recover, images, sigma)
 
     def limit(count: int) -> float:
-        return LIMIT.value if LIMIT.value is not None else misfit_limit(simulated, count)
+        return misfit_limit(simulated, count) if simulated else LIMIT.value or 0.0
 
+    turned = orientation_warning(
+        groups,
+        setup,
+        run,
+        recover,
+        batch_size=BATCH.value,
+        shape=size,
+        make_setup=lambda geometry: _make_setup(run, size, window, geometry, gain)[0],
+        limit=limit,
+    )
     found = reconstruct(
         groups,
         setup,
@@ -174,6 +185,22 @@ def main(positional: list[str]) -> int:
         )
     print(f"written: {output}/{results.RESULTS_FILE} and the objects")
     return 1 if turned or found["median_misfit"] > found["median_misfit_limit"] else 0
+
+
+def _make_setup(
+    run: LoadedRun,
+    size: tuple[int, int],
+    window: Window,
+    geometry: Geometry,
+    gain: float | None,
+) -> tuple[Setup, float | None]:
+    """The bench in the part of the frames that a geometry needs, and its dark's spread."""
+    shape = window.height // window.bin, window.width // window.bin
+    check_geometry(in_window(geometry, window), shape, run.sensor)
+    used = grid_window(window, geometry, run.sensor)
+    correction, spread = bench_flags.read_correction(size, used)
+    sampling, side = bench_flags.SAMPLING.value, bench_flags.pixel_side(run)
+    return Setup(correction, used, geometry, sampling, side, gain), spread
 
 
 def _bench(run: LoadedRun, guess: Geometry) -> tuple[Geometry, float | None, list[str]]:
@@ -242,10 +269,10 @@ def _validation_images(run: LoadedRun) -> RawImages | None:
 
 def _simulated(
     run: LoadedRun, recover: Recover, images: RawImages | None, sigma: np.ndarray
-) -> list[float]:
-    """Misfits of the run's own scenes; none without any."""
+) -> Simulated | None:
+    """Misfits of the run's own scenes; None without any."""
     if images is None:
-        return []
+        return None
     return simulated_misfits(
         run.trained,
         recover,

@@ -25,23 +25,29 @@ from jax_kdpr.frames.calibration import (
 )
 from jax_kdpr.frames.correction import check_exposure, check_light, make_correction
 from jax_kdpr.frames.geometry import (
+    Geometry,
     default_geometry,
     grid_window,
     make_window,
     pixel_envelope,
     sensor_points,
+    to_sensor,
 )
 from jax_kdpr.frames.loaded import blank_image, load_run, simulate, snapshot_energy
 from jax_kdpr.frames.measured import Setup, group_frames, measure_frames, noise_sigma
+from jax_kdpr.frames.orientation import (
+    TURNS,
+    orientation_warning,
+    turned,
+    turned_geometry,
+)
 from jax_kdpr.frames.reading import list_frames, read_mean, read_moments
 from jax_kdpr.frames.reconstruction import reconstruct
 from jax_kdpr.frames.recovery import (
-    TURNS,
-    better_orientation,
+    Simulated,
     make_recover,
     misfit_limit,
     simulated_misfits,
-    turned,
 )
 from jax_kdpr.trained import load_data
 from jax_kdpr.training import loop
@@ -214,9 +220,11 @@ def test_saturation_is_noticed(rebuild, run, images, setup, tmp_path):
 
 def test_the_limit_of_many_is_between_their_median_and_the_limit_of_one():
     misfits = list(np.random.default_rng(0).normal(0.2, 0.02, 400))
-    one, many = misfit_limit(misfits), misfit_limit(misfits, 1000)
+    told_apart = Simulated(misfits, [0.5] * 400)
+    one, many = misfit_limit(told_apart), misfit_limit(told_apart, 1000)
     assert one == pytest.approx(1.2 * np.percentile(misfits, 99))
     assert 1.2 * np.median(misfits) < many < 1.2 * (np.median(misfits) + 0.01)
+    assert misfit_limit(Simulated(misfits, [0.21] * 400)) == pytest.approx(0.21)
 
 
 def test_read_noise_is_that_of_the_dark_in_model_units(run, setup, bench):
@@ -244,15 +252,76 @@ def test_turned_patterns_are_those_of_turned_fields():
         np.testing.assert_allclose(turn(np.fft.fftshift(y), (3, 3), name), expected)
 
 
+BACK = {name: name for name in TURNS}
+BACK |= {"turned by 90 degrees": "turned by 270 degrees"}
+BACK |= {"turned by 270 degrees": "turned by 90 degrees"}
+
+
+@pytest.fixture(scope="module")
+def said(run, recover, simulated):
+    """said(pattern of frames, setup) -> the warning about their orientation."""
+
+    def said(pattern, setup):
+        return orientation_warning(
+            group_frames(list_frames(str(pattern)), 1),
+            setup,
+            run,
+            recover,
+            batch_size=BATCH,
+            shape=(66, 66),
+            make_setup=lambda geometry: setup._replace(geometry=geometry),
+            limit=lambda count: misfit_limit(simulated, count),
+        )
+
+    return said
+
+
 @pytest.mark.parametrize("wrong", TURNS)
-def test_patterns_that_lie_wrongly_are_told_how(run, recover, images, wrong):
-    right = jnp.asarray(np.stack([simulate(run, image) for image in images[:BATCH]]), jnp.float32)
-    assert better_orientation(recover, right, (0, 0), count=BATCH) == ""
-    lying = turned(right, (0, 0), *TURNS[wrong])
-    back = {"turned by 90 degrees": "turned by 270 degrees"}
-    back |= {other: one for one, other in back.items()}
-    said = better_orientation(recover, lying, (0, 0), count=BATCH)
-    assert f"better {back.get(wrong, wrong)}:" in said
+def test_frames_that_were_turned_are_told_how(said, bench, setup, tmp_path, wrong):
+    """Their pattern is off the middle, and rotated: both change with the frame."""
+    transpose, rows, columns = TURNS[wrong]
+    for path in sorted((bench / "frames").glob("*.tif"))[:BATCH]:
+        frame = tifffile.imread(path)
+        frame = frame.T if transpose else frame
+        lying = frame[:: -1 if rows else 1, :: -1 if columns else 1]
+        tifffile.imwrite(tmp_path / path.name, np.ascontiguousarray(lying))
+    correction = make_correction((66, 66), dark=np.full((66, 66), 64.0))
+    text = said(tmp_path / "*.tif", setup._replace(correction=correction))
+    assert f"frames fit far better {wrong}:" in text
+
+
+@pytest.mark.parametrize("wrong", ["flipped vertically", "transposed", "turned by 180 degrees"])
+def test_patterns_that_lie_wrongly_are_told_how(said, bench, setup, wrong):
+    """About their own centre: the mask was shown so."""
+    assert said(bench / "frames" / "*.tif", setup) == ""
+    transpose, rows, columns = TURNS[wrong]
+    flip = {(False, False): "none", (True, False): "vertical", (True, True): "both"}[rows, columns]
+    geometry = setup.geometry._replace(flip=flip, transpose=transpose)
+    text = said(bench / "frames" / "*.tif", setup._replace(geometry=geometry))
+    assert f"patterns fit far better {BACK[wrong]}:" in text
+
+
+def test_noise_is_not_trusted_as_a_single_frame(rebuild, setup, tmp_path):
+    rng = np.random.default_rng(0)
+    for number in range(20):
+        noise = rng.integers(60, 1000, (66, 66)).astype(np.uint16)
+        tifffile.imwrite(tmp_path / f"{number}.tif", noise)
+    found = rebuild(tmp_path / "*.tif", setup, tmp_path / "out")
+    assert all("misfit" in row["warning"] for row in found["frames"])
+
+
+@pytest.mark.parametrize("turn", TURNS)
+def test_a_turned_geometry_is_that_of_the_turned_frame(turn):
+    frame = np.random.default_rng(0).uniform(size=(40, 52))
+    geometry = Geometry(18.3, 27.1, 5.0, 2.1, "horizontal", True)
+    transpose, rows, columns = TURNS[turn]
+    lying = (frame.T if transpose else frame)[:: -1 if rows else 1, :: -1 if columns else 1]
+    found = turned_geometry(geometry, lying.shape, *TURNS[turn])
+    seen = [
+        to_sensor(light, where, (8, 6), sampling="points", axis=(0, 0))
+        for light, where in ((frame, geometry), (np.ascontiguousarray(lying), found))
+    ]
+    np.testing.assert_allclose(*seen, atol=1e-9)
 
 
 def test_the_envelope_of_square_mask_pixels_is_that_of_their_transform():

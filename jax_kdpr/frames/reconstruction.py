@@ -14,7 +14,7 @@ from jax_kdpr.frames import results
 from jax_kdpr.frames.loaded import LoadedRun
 from jax_kdpr.frames.measured import Measured, Setup, measure_frames
 from jax_kdpr.frames.reading import Frame
-from jax_kdpr.frames.recovery import Recover, better_orientation
+from jax_kdpr.frames.recovery import Recover
 from jax_kdpr.frames.trust import frame_warnings, stack_warnings
 
 Row = dict[str, Any]  # of one object in results.json
@@ -99,21 +99,6 @@ def reconstruct(
     # The order of the stack; objects whose frames are gone by now come last.
     found.sort(key=lambda row: place.get(row["name"], len(groups)))
     return save()
-
-
-def orientation_warning(
-    groups: list[tuple[Frame, ...]],
-    setup: Setup,
-    run: LoadedRun,
-    recover: Recover,
-    *,
-    batch_size: int,
-) -> str:
-    """Returns what `recovery.better_orientation` says of the first objects, one batch at most."""
-    measured = list(measure_frames(groups[:batch_size], setup, run))
-    filled = [measured[i % len(measured)].intensity for i in range(batch_size)]
-    batch = jnp.asarray(np.stack(filled))
-    return better_orientation(recover, batch, run.camera.axis, count=len(measured))
 
 
 def summarise(

@@ -27,18 +27,9 @@ from jax_kdpr.sharding import data_parallel
 from jax_kdpr.trained import Trained
 from jax_kdpr.types import Fields, Image, Images, Intensities, Intensity, Key, RawImages
 
-TURNS = {  # how a pattern may lie wrongly: (transposed, rows reversed, columns reversed)
-    "turned by 180 degrees": (False, True, True),
-    "flipped vertically": (False, True, False),
-    "flipped horizontally": (False, False, True),
-    "transposed": (True, False, False),
-    "turned by 90 degrees": (True, True, False),
-    "turned by 270 degrees": (True, False, True),
-    "transposed and turned by 180 degrees": (True, True, True),
-}
-BETTER = 0.8  # times the misfit: another orientation that comes below is the likelier one
 PERCENTILE = 99.0  # of the misfits of simulated scenes
 MARGIN = 1.2  # what the misfit of a bench may exceed them by
+CONFUSED = 1.0  # percent of wrong patterns that may be trusted
 RESAMPLES = 500
 
 
@@ -110,51 +101,11 @@ def pattern_misfit(
     return misfit, jnp.sum(a * b) / jnp.sqrt(jnp.sum(a * a) * jnp.sum(b * b))
 
 
-def better_orientation(
-    recover: Recover, intensity: Intensities, axis: tuple[int, int], *, count: int
-) -> str:
-    """Says which other orientation explains patterns far better than their own; "" if none does.
+class Simulated(NamedTuple):
+    """Misfits of simulated measurements."""
 
-    Runs that were trained with errors of the bench stand large misfits, and so does their limit: a
-    pattern that lies wrongly may stay below it. Against the right one it loses clearly.
-
-    Args:
-        recover: As `make_recover` builds it.
-        intensity: A batch of CDPs of square sensors.
-        axis: Of the model (`camera.Camera.axis`).
-        count: How many of them count; the others fill up the batch.
-    """
-
-    def misfit(cdps: Intensities) -> float:
-        return float(np.median(np.asarray(recover(cdps).misfit)[:count]))
-
-    own = misfit(intensity)
-    others = {name: misfit(turned(intensity, axis, *turn)) for name, turn in TURNS.items()}
-    best = min(others, key=lambda name: others[name])
-    if others[best] > BETTER * own:
-        return ""
-    return (
-        f"the patterns fit far better {best}: median misfit {others[best]:.3f} against {own:.3f}; "
-        "check --flip, --transpose, --rotate or the calibration, and how the mask was shown"
-    )
-
-
-def turned(
-    intensity: Intensities,
-    axis: tuple[int, int],
-    transpose: bool,
-    reverse_rows: bool,
-    reverse_columns: bool,
-) -> Intensities:
-    """Returns CDPs transposed, then reversed, about the optical axis."""
-    if transpose:
-        intensity = jnp.swapaxes(intensity, -1, -2)
-    for dimension, place, reverse in ((-2, axis[0], reverse_rows), (-1, axis[1], reverse_columns)):
-        if reverse:
-            size = intensity.shape[dimension]
-            mirrored = (2 * place - jnp.arange(size)) % size
-            intensity = jnp.take(intensity, mirrored, axis=dimension)
-    return intensity
+    right: list[float]  # of scenes that the system was made for
+    wrong: list[float]  # of the same CDPs, transposed: of patterns that are not its own
 
 
 def simulated_misfits(
@@ -165,8 +116,8 @@ def simulated_misfits(
     noise_sigma: Float[np.ndarray, "sh sw"],
     batch_size: int,
     key: Key,
-) -> list[float]:
-    """Returns what misfits the system has on scenes that it was made for: its validation images.
+) -> Simulated:
+    """Returns what misfits the system has on its validation images, and on wrong patterns.
 
     They are measured in simulation, with the noise that the run was trained with, and with the
     noise of the bench on top where that is known.
@@ -180,28 +131,38 @@ def simulated_misfits(
         key: For the noise.
     """
     camera = trained.system.camera
-    misfits = []
+    right, wrong = [], []
     for first in range(0, len(images), batch_size):
         indices = (jnp.arange(batch_size) + first) % len(images)
         scenes = take_batch(images, indices, size=camera.size, channels=camera.channels)
         run_key, bench_key = jax.random.split(jax.random.fold_in(key, first))
         clean = trained.system.measure(trained.variables[0], scenes, run_key)
         noise = jnp.asarray(noise_sigma)[None, None] * jax.random.normal(bench_key, clean.shape)
-        misfits.append(np.asarray(recover(clean + noise).misfit))
-    return [float(value) for value in np.concatenate(misfits)[: len(images)]]
+        right.append(np.asarray(recover(clean + noise).misfit))
+        wrong.append(np.asarray(recover(jnp.swapaxes(clean + noise, -1, -2)).misfit))
+    return Simulated(
+        *[np.concatenate(found)[: len(images)].astype(float).tolist() for found in (right, wrong)]
+    )
 
 
-def misfit_limit(simulated: list[float], count: int = 1) -> float:
+def misfit_limit(simulated: Simulated, count: int = 1) -> float:
     """Returns what the median misfit of `count` frames may be; of one frame its misfit itself.
 
     It is `MARGIN` times the `PERCENTILE`th percentile of such medians, drawn with replacement from
-    the simulated misfits. One good frame in a hundred is above the percentile itself; the margin
-    leaves room for what no bench is without. A single pattern of the wrong orientation may still
-    come below the limit of one frame, since bright low frequencies agree by chance; but medians of
-    many frames hardly spread, and those of a wrong geometry all go up together.
+    the simulated misfits: one good frame in a hundred is above the percentile itself, and the
+    margin leaves room for what no bench is without. But never more than `CONFUSED` percent of wrong
+    patterns stay below: a system that was hardly trained, or for large errors of the bench, leaves
+    some scenes as badly explained as a pattern that is none, and neither is to be trusted.
     """
-    rng = np.random.default_rng(0)
-    medians = np.median(rng.choice(simulated, (RESAMPLES, min(count, 1000))), axis=1)
+    right, wrong = (_medians(misfits, count) for misfits in simulated)
+    return min(
+        MARGIN * float(np.percentile(right, PERCENTILE)), float(np.percentile(wrong, CONFUSED))
+    )
+
+
+def _medians(misfits: list[float], count: int) -> np.ndarray:
+    """Medians of `count` draws; of one, all that there are."""
     if count == 1:
-        medians = np.asarray(simulated)
-    return MARGIN * float(np.percentile(medians, PERCENTILE))
+        return np.asarray(misfits)
+    rng = np.random.default_rng(0)
+    return np.median(rng.choice(misfits, (RESAMPLES, min(count, 1000))), axis=1)
