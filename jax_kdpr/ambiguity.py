@@ -52,7 +52,9 @@ READ_NOISE = flags.DEFINE_float(
 )
 DATA_DIR = flags.DEFINE_string("data_dir", "", "Where the data lie now, if not where they were.")
 OUTPUT = flags.DEFINE_string(
-    "output", None, "Folder for the report; default: above the first run, or runs/ambiguity."
+    "output",
+    None,
+    "Folder for the report; default: of the one run, above several, runs/ambiguity without any.",
 )
 
 
@@ -71,7 +73,7 @@ def main(positional: list[str]) -> int:
     photons = _photons(PHOTONS.value)
     workdirs = cli.run_folders(WORKDIR.value, positional) if WORKDIR.value or positional else {}
     files = cli.named_paths("--masks", MASKS.value)
-    output = Path(OUTPUT.value or (Path(WORKDIR.value).parent if WORKDIR.value else DEFAULT_OUTPUT))
+    output = Path(OUTPUT.value or _default_output(list(workdirs.values())))
     config, configs = _configs(list(workdirs.values()), bool(files))
     phases = {name: _read_masks(file, config) for name, file in files.items()}
     subject = _subject(config, configs, workdirs, phases)
@@ -95,6 +97,13 @@ def main(positional: list[str]) -> int:
     run_folder.write_json(output / "ambiguity.json", record)
     print(f"written: {output}/ambiguity.md, .json, .png")
     return 0
+
+
+def _default_output(workdirs: list[Path]) -> Path:
+    """The folder of a single run, the one above several, or one of its own for files alone."""
+    if not workdirs:
+        return Path(DEFAULT_OUTPUT)
+    return workdirs[0] if len(workdirs) == 1 else workdirs[0].parent
 
 
 def analyse(

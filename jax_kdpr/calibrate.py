@@ -53,9 +53,9 @@ def main(positional: list[str]) -> int:
     output = Path(bench_flags.require(OUTPUT, "the file to write, such as calibration.json"))
     if output.is_dir():
         raise InputError(f"--output: {str(output)!r} is a folder; name a file in it, .json")
-    size = bench_flags.frame_size(frames)
-    window = bench_flags.read_window(size)
-    correction, _spread = bench_flags.read_correction(size, window)
+    kind = bench_flags.frame_kind(frames)
+    window = bench_flags.read_window(kind.shape)
+    correction, _spread = bench_flags.read_correction(kind, window)
     run = load_run(workdir)
     if len(frames) < run.snapshots:
         raise InputError(

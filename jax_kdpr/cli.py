@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -18,6 +19,7 @@ from jax_kdpr import config as config_lib
 from jax_kdpr.errors import InputError, Terminated, interrupted_exit_code
 
 BAD_INPUT = 2  # exit code
+QUOTES = "'"  # around the defaults that absl prints
 
 
 def define_config() -> flags.FlagHolder:
@@ -182,6 +184,16 @@ def _flag_message(failure: Exception, prefix: str) -> str:
         option = field and field[1].removeprefix(prefix)
         if field and option in config_lib.field_paths():
             return f"{field[1]}: expected {config_lib.expected(option)}, got {field[2]!r}"
+        if "Traceback (most recent call last)" in message:  # so ml_collections wraps a TypeError
+            places = re.findall(r'File "([^"]+)", line (\d+)', message)
+            file, line = places[-1] if places else ("?", "?")
+            said = message.strip().splitlines()[-1]
+            return f"--config: {file}, line {line}, raised {said}"
+        return message
+    if isinstance(failure, flags.UnrecognizedFlagError):
+        near = [path for path in config_lib.field_paths() if path.endswith(f".{failure.flagname}")]
+        if near and "config" in flags.FLAGS:
+            return f"{message}; did you mean --config.{prefix}{near[0]}?"
         return message
     if isinstance(failure, flags.Error):
         return message
@@ -191,14 +203,20 @@ def _flag_message(failure: Exception, prefix: str) -> str:
         section = config_lib.section_name(slot[1])
         path = f"{section}.{slot[2]}" if section else slot[2]
         return config_lib.unknown_field(path)
-    return f"--config: the config file raised {type(failure).__name__}: {message}"
+    where = traceback.extract_tb(failure.__traceback__)[-1]
+    return (
+        f"--config: {where.filename}, line {where.lineno}, raised {type(failure).__name__}: "
+        f"{message}"
+    )
 
 
 def _help(prefix: str, others: tuple[str, ...]) -> str:
     """The command's docstring, its flags, and every option of a config with its default."""
     lines = [sys.modules["__main__"].__doc__ or "", "Flags:"]
     for flag in flags.FLAGS.get_key_flags_for_module("__main__"):
-        lines.append(f"  --{flag.name}: {flag.help}")
+        has_default = flag.default not in (None, "", []) and flag.name != "config"
+        default = f" (default: {str(flag.default_as_str).strip(QUOTES)})" if has_default else ""
+        lines.append(f"  --{flag.name}: {flag.help}{default}")
     if "config" in flags.FLAGS:
         lines += ["  --config FILE: a config file; then --config.OPTION=VALUE with, and default:"]
         options = config_fields.flatten(config_lib.Config())

@@ -211,8 +211,9 @@ def _validate_device(c: Config, need: Callable[[bool, str], None]) -> None:
     )
     need(
         not device.table or (device.levels == 0 and device.phase_range == turn),
-        "device.table: stands in place of device.levels and device.phase_range, got "
-        f"{device.levels} levels and {device.phase_range:g} radians beside it; leave these out",
+        "device.table: stands in place of device.levels (0 with it) and device.phase_range (2 pi "
+        f"with it), got {device.levels} levels and {device.phase_range:g} radians beside it; set "
+        "device.levels=0, or the range to its default",
     )
     need(
         device.superpixel >= 1 and c.data.size % device.superpixel == 0,

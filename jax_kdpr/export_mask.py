@@ -68,6 +68,8 @@ IMAGES = flags.DEFINE_integer("images", 1000, "Test images to verify with; 0: al
 MAX_LOSS = flags.DEFINE_float("max_loss", 0.1, "Loss in dB that is fine.", lower_bound=0.0)
 DATA_DIR = flags.DEFINE_string("data_dir", "", "Where the data lie now, if not where they were.")
 
+ERROR = "largest_phase_error_rad"  # in a sidecar
+MISSED = 0.2  # radians off that a measured table should not be
 VERIFICATION = ("images", "max_loss", "data_dir")
 
 
@@ -95,13 +97,20 @@ def main(positional: list[str]) -> int:
         )
     for path in paths:
         print(_summary(path))
+    missed = max(run_folder.read_json(sidecar_path(path))[ERROR] for path in paths)
+    if coding.table and missed > MISSED:
+        print(
+            f"warning: the table's phases are up to {missed:.2g} rad off the trained ones: a panel "
+            "does not show what it has no gray level for; train with this table (config.device."
+            "table = device_table(FILE), docs/bench.md)",
+            file=sys.stderr,
+        )
     return _verify(workdir, paths) if VERIFY.value else 0
 
 
 def _summary(path: Path) -> str:
     sidecar = run_folder.read_json(sidecar_path(path))
-    error = sidecar["largest_phase_error_rad"]
-    line = f"written: {path} and {path.name}.json; at most {error:.2g} rad off"
+    line = f"written: {path} and {path.name}.json; at most {sidecar[ERROR]:.2g} rad off"
     relief = sidecar.get("relief")
     if relief:
         length = relief["smallest_feature_m"]

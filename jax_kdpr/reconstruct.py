@@ -104,8 +104,8 @@ def main(positional: list[str]) -> int:
         )
     frames = list_frames(bench_flags.require(bench_flags.INPUT, "frames such as 'frames/*.tif'"))
     bench_flags.require_apart(output, frames)
-    size = bench_flags.frame_size(frames)
-    window = bench_flags.read_window(size)
+    kind = bench_flags.frame_kind(frames)
+    window = bench_flags.read_window(kind.shape)
     run = load_run(workdir)
     groups = group_frames(frames, run.snapshots)
     guess = default_geometry(
@@ -119,7 +119,9 @@ def main(positional: list[str]) -> int:
     geometry, gain, notes = _bench(run, guess)
     coarse = sampling_note(run.finest_period * geometry.scale / window.bin)
     notes += [coarse] if coarse else []
-    setup, spread = _make_setup(run, size, window, geometry, gain)
+    if not bench_flags.DARK.value:
+        notes.append("no --dark: the camera's offset counts as light")
+    setup, spread = _make_setup(run, kind, window, geometry, gain)
     first = next(measure_frames(groups[:1], setup, run))  # what is wrong with it is said now
     settings = {
         "workdir": str(workdir),
@@ -153,8 +155,8 @@ def main(positional: list[str]) -> int:
         run,
         recover,
         batch_size=BATCH.value,
-        shape=size,
-        make_setup=lambda geometry: _make_setup(run, size, window, geometry, gain)[0],
+        shape=kind.shape,
+        make_setup=lambda geometry: _make_setup(run, kind, window, geometry, gain)[0],
         limit=limit,
     )
     found = reconstruct(
@@ -189,7 +191,7 @@ def main(positional: list[str]) -> int:
 
 def _make_setup(
     run: LoadedRun,
-    size: tuple[int, int],
+    kind: bench_flags.FrameKind,
     window: Window,
     geometry: Geometry,
     gain: float | None,
@@ -198,7 +200,7 @@ def _make_setup(
     shape = window.height // window.bin, window.width // window.bin
     check_geometry(in_window(geometry, window), shape, run.sensor)
     used = grid_window(window, geometry, run.sensor)
-    correction, spread = bench_flags.read_correction(size, used)
+    correction, spread = bench_flags.read_correction(kind, used)
     sampling, side = bench_flags.SAMPLING.value, bench_flags.pixel_side(run)
     return Setup(correction, used, geometry, sampling, side, gain), spread
 
@@ -220,6 +222,8 @@ def _bench(run: LoadedRun, guess: Geometry) -> tuple[Geometry, float | None, lis
             gain = calibration.counts_per_unit
     else:
         centre = bench_flags.numbers(CENTRE, "Y,X") or (guess.centre_y, guess.centre_x)
+        if not CENTRE.value:
+            notes.append("no --calibration, no --centre: the pattern is taken to be in the middle")
         geometry = guess._replace(centre_y=centre[0], centre_x=centre[1])
     if gain is None and run.camera.scene["kind"] != "phase":
         raise InputError(

@@ -160,7 +160,7 @@ def test_tiff_that_cannot_be_read_as_counts_is_refused(tmp_path):
 
 def test_moments_are_those_of_the_frames(tmp_path):
     write_pages(tmp_path)
-    mean, spread, step = read_moments(str(tmp_path / "a.tif"))
+    mean, spread, kind, step = read_moments(str(tmp_path / "a.tif"))
     np.testing.assert_allclose(mean, STACK.mean(axis=0))
     assert spread == pytest.approx(np.sqrt(np.median(STACK.var(axis=0, ddof=1))))
     assert step == 1

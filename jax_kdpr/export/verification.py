@@ -173,12 +173,14 @@ def find_mistake(found: Stack, wanted: Stack) -> tuple[str, Stack]:
 
 def explain(verdict: Verdict) -> str:
     """Returns in one line what the loss of a file may come from."""
-    if verdict.mistake:
+    misses = verdict.rounding > ROUGH
+    # A device that does not reach round the circle looks like one of another scale.
+    if verdict.mistake and not (misses and verdict.mistake.endswith(TIMES)):
         return (
             f"the masks look {verdict.mistake}; with that undone the file gives "
             f"{verdict.mended:.2f} dB"
         )
-    if verdict.rounding > ROUGH:
+    if misses:
         return (
             f"the levels of the file are up to {verdict.rounding:.2g} rad off the trained phases; "
             "give it more levels, or train on those of the device (device.levels, device.table)"

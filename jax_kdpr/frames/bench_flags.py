@@ -1,6 +1,7 @@
 """Flags that say how frames were taken; `calibrate` and `reconstruct` share them."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from absl import flags
@@ -39,6 +40,13 @@ MASK_PIXELS = flags.DEFINE_enum(
     "square: divide out what square mask pixels take from the pattern's edge, in the far field; "
     "point: nothing, for a mask that is finer than the model's.",
 )
+
+
+class FrameKind(NamedTuple):
+    """What all raw frames of a bench share."""
+
+    shape: tuple[int, int]
+    type: np.dtype
 
 
 def require(flag: flags.FlagHolder, hint: str) -> str:
@@ -85,8 +93,8 @@ def read_window(shape: tuple[int, int]) -> Window:
     )
 
 
-def read_correction(shape: tuple[int, int], window: Window) -> tuple[Correction, float | None]:
-    """Reads what --dark, --flat and --bad_pixels name, for a window of frames of a size.
+def read_correction(kind: FrameKind, window: Window) -> tuple[Correction, float | None]:
+    """Reads what --dark, --flat and --bad_pixels name, for a window of frames of a kind.
 
     Returns:
         The correction, and the spread of the dark's frames (`reading.Moments`).
@@ -95,8 +103,13 @@ def read_correction(shape: tuple[int, int], window: Window) -> tuple[Correction,
         InputError: If something of it cannot be used.
     """
     dark = read_moments(DARK.value, flag="--dark") if DARK.value else None
+    if dark and dark.type.kind == kind.type.kind == "u" and dark.type != kind.type:
+        raise InputError(
+            f"--dark: expected {kind.type} pixels, as the frames have, got {dark.type}; take both "
+            "at one bit depth"
+        )
     correction = make_correction(
-        shape,
+        kind.shape,
         dark=dark.mean if dark else None,
         flat=read_mean(FLAT.value, flag="--flat") if FLAT.value else None,
         bad=read_mean(BAD_PIXELS.value, flag="--bad_pixels") if BAD_PIXELS.value else None,
@@ -126,7 +139,7 @@ def require_apart(output: Path, frames: list[Frame]) -> None:
             )
 
 
-def frame_size(frames: list[Frame]) -> tuple[int, int]:
-    """Reads the first frame for the size of all."""
-    height, width = next(iterate_frames(frames[:1])).shape
-    return height, width
+def frame_kind(frames: list[Frame]) -> FrameKind:
+    """Reads the first frame for the kind of all."""
+    first = next(iterate_frames(frames[:1]))
+    return FrameKind((first.shape[0], first.shape[1]), first.dtype)

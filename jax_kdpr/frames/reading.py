@@ -38,6 +38,7 @@ class Moments(NamedTuple):
 
     mean: np.ndarray  # frame [h w], float64
     spread: float | None  # root of the median variance of a pixel, counts; None of a single frame
+    type: np.dtype  # of the first file's pixels
     step: int  # counts between neighbouring levels: 16 of 12 bits left-justified in 16
 
 
@@ -111,15 +112,16 @@ def read_mean(pattern: str, *, flag: str = "--input") -> np.ndarray:
 
 def read_moments(pattern: str, *, flag: str = "--input") -> Moments:
     """Returns what all frames of a pattern together say of a sensor."""
-    count, mean, squares, bits = 0, np.zeros(()), np.zeros(()), 16
+    count, mean, squares, bits, kind = 0, np.zeros(()), np.zeros(()), 16, np.dtype(float)
     for pixels in iterate_frames(list_frames(pattern, flag=flag)):
         count += 1
+        kind = pixels.dtype if count == 1 else kind
         step = pixels - mean
         mean = mean + step / count  # Welford's update: exact for counts on a large offset
         squares = squares + step * (pixels - mean)
         bits = min(bits, read_counts(pixels).unused_bits)
     spread = None if count < 2 else float(np.sqrt(np.median(squares / (count - 1))))
-    return Moments(np.asarray(mean, np.float64), spread, 2**bits)
+    return Moments(np.asarray(mean, np.float64), spread, kind, 2**bits)
 
 
 def _natural(path: Path) -> tuple[list[list[str | int]], str]:
@@ -203,7 +205,7 @@ def _check(pixels: np.ndarray, name: str) -> None:
     if pixels.ndim != 2:
         raise InputError(
             f"{name}: expected a grey frame [h w], got shape {pixels.shape}; save the camera's raw "
-            "counts, not colours"
+            f"counts, not colours{_planar_hint(pixels.shape)}"
         )
     if pixels.dtype.kind not in "uifb":
         raise InputError(f"{name}: expected real counts, got {pixels.dtype}; convert the file")
@@ -211,6 +213,13 @@ def _check(pixels: np.ndarray, name: str) -> None:
         raise InputError(
             f"{name}: has pixels that are not finite numbers; mend them, or leave the frame out"
         )
+
+
+def _planar_hint(shape: tuple[int, ...]) -> str:
+    """TIFF writers take a stack of 3 or 4 frames for the planes of a colour image."""
+    if len(shape) == 3 and shape[0] in (3, 4):
+        return f"; a stack of {shape[0]} frames wants tifffile.imwrite(photometric='minisblack')"
+    return ""
 
 
 def _repeat(names: list[str]) -> bool:

@@ -65,9 +65,9 @@ def _preface(study: Study, runs: list[PlannedRun], results: Results, command: st
     base = study.base
     lines = [
         f"Made by `{command}`: {done} of {len(runs)} runs, seeds "
-        f"{', '.join(map(str, study.seeds))}, {hours:.1f} hours of training and validation.",
+        f"{', '.join(map(str, study.seeds))}, {hours:.2g} hours of training and validation.",
         f"Data: {base.data.source}, {base.data.size} x {base.data.size} pixels, "
-        f"{_image_counts(study)}; {base.train.epochs} epochs in batches of "
+        f"{_image_counts(study)}; {base.train.epochs} epoch(s) in batches of "
         f"{base.train.batch_size}{_steps(study, results)}; {base.scene.kind} scenes; "
         f"T = {base.spectral.iterations}; U-Net {'-'.join(map(str, base.net.widths))}.",
         "Numbers are means over seeds ± half the width of their 95 % interval (Student's t), of "
@@ -76,8 +76,8 @@ def _preface(study: Study, runs: list[PlannedRun], results: Results, command: st
         "over seeds, is higher, with the p value of a Wilcoxon signed-rank test; it speaks of "
         "these trained systems only, the interval over seeds of others like them. Validation is "
         "the best epoch's, whose checkpoint is scored: choices between entries belong to it. "
-        f"The report makes {_comparisons(study)} comparisons: of so many intervals of 95 %, about "
-        "one in twenty misses by chance.",
+        f"Comparisons in this report: {_comparisons(study)}. Of many intervals of 95 %, about one "
+        "in twenty misses by chance.",
     ]
     if study.refine:
         lines.append(

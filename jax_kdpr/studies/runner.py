@@ -95,7 +95,10 @@ def _record(failures: dict[str, str], runs: list[PlannedRun], workdir: Path) -> 
         for name, why in earlier.items()
         if name not in done and not name.startswith(COSTS_OF)
     }
-    run_folder.write_json(path, kept | failures)
+    if kept | failures:
+        run_folder.write_json(path, kept | failures)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def count_operations(runs: list[PlannedRun]) -> dict[str, float]:

@@ -152,8 +152,9 @@ def _verdict(gains: dict[str, Estimate], baseline: str) -> str:
             said.append(f"{kind}: {', '.join(named)}.")
     single = [label for label, gain in gains.items() if gain.count == 1]
     if single:
-        said.append(f"One seed, no interval: {', '.join(single)}.")
-    return f"Against {baseline}, each by its own 95 % interval. {' '.join(said)}"
+        said.append(f"Of one seed, which gives no interval: {', '.join(single)}.")
+    by = ", each by its own 95 % interval" if len(single) < len(gains) else ""
+    return f"Against {baseline}{by}. {' '.join(said)}"
 
 
 def _sweep(

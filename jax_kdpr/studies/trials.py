@@ -193,10 +193,8 @@ def shots_study(base: Config, *, title: str, seeds: tuple[int, ...]) -> Study:
         "gated-10": Entry(label="10 steps, and 10 gated ones after the network", changes=gated),
     }
     under_noise = {
-        "noisy-10": Entry(label="10 steps", changes=consistent | noisy),
-        "noisy-gated-10": Entry(
-            label="10 steps, and 10 gated ones after the network", changes=gated | noisy
-        ),
+        "noisy-10": Entry(label="20 dB: 10 steps", changes=consistent | noisy),
+        "noisy-gated-10": Entry(label="20 dB: 10 steps, and 10 gated ones", changes=gated | noisy),
     }
     return Study(
         title=title,

@@ -66,7 +66,9 @@ def train(config: Config, workdir: Path) -> list[dict[str, float]]:
         folders = [stack_of.enter_context(_Folder(run, i)) for i in range(len(run.members))]
         signals = stack_of.enter_context(_Signals())
         train_state, step = _restore(run, folders)
-        if step:
+        if step == run.total_steps:
+            print(f"finished already: {workdir} has its {step} steps")
+        elif step:
             print(f"resuming {workdir} at step {step} of {run.total_steps}")
         if step < run.total_steps:
             _train_from(run, train_state, step, folders, signals)
