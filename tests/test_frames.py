@@ -163,7 +163,7 @@ def test_moments_are_those_of_the_frames(tmp_path):
     mean, spread, kind, step = read_moments(str(tmp_path / "a.tif"))
     np.testing.assert_allclose(mean, STACK.mean(axis=0))
     assert spread == pytest.approx(np.sqrt(np.median(STACK.var(axis=0, ddof=1))))
-    assert step == 1
+    assert step == 1 and kind == np.uint16
     tifffile.imwrite(tmp_path / "b.tif", STACK << 4, photometric="minisblack")
     assert read_moments(str(tmp_path / "b.tif")).step == 16
 
