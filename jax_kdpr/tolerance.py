@@ -45,6 +45,8 @@ TARGET = flags.DEFINE_float("target", None, "PSNR in dB of a good bench, in plac
 SEED = flags.DEFINE_integer("seed", 0, "Of the benches and of the noise.", lower_bound=0)
 DATA_DIR = flags.DEFINE_string("data_dir", "", "Where the data lie now, if not where they were.")
 
+FEW_IMAGES = 100
+
 
 def main(positional: list[str]) -> int:
     """Measures every run folder given."""
@@ -126,7 +128,14 @@ def report(record: dict[str, Any]) -> str:
     """Lays out the curves, one table an error, and the yields."""
     runs = record["runs"]
     counts = sorted(set(record["images"].values()))
-    lines = [f"Mean PSNR (dB) over {' or '.join(map(str, counts))} test images.", ""]
+    lines = [
+        f"Mean PSNR (dB) over {' or '.join(map(str, counts))} test images, each on the bench that "
+        "is named, with noise drawn anew for each number (`evaluate` draws benches by the run's "
+        "own jitter)."
+        + " So few images leave tenths of a dB to chance."
+        * (min(counts) < FEW_IMAGES),
+        "",
+    ]
     for kind in ERRORS.value:
         values = list(next(iter(runs.values()))["curves"][kind])
         rows = [
