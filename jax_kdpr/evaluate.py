@@ -95,6 +95,12 @@ def main(positional: list[str]) -> int:
                 "(train.epochs, or a smaller train.batch_size)",
                 file=sys.stderr,
             )
+        elif summarise(run.scores[RECOVERED]).psnr < summarise(run.scores[SPECTRAL]).psnr:
+            print(
+                f"note: {name} is worse than its own input with the true global phase: more steps "
+                "of training would help",
+                file=sys.stderr,
+            )
     if len(workdirs) > 1 or OUTPUT.value:
         run_folder.write_text(output / "comparison.md", text + "\n")
         results = {name: run.result for name, run in runs.items()}
