@@ -182,14 +182,15 @@ def plot_ambiguity(designs: dict[str, dict[str, Any]], path: Path) -> None:
     """Draws what `jax_kdpr.ambiguity` found of each design: false objects, Jacobian, bounds."""
     figure = Figure(figsize=(14.0, 4.2), layout="constrained")
     false, spectrum, bounds = figure.subplots(1, 3)
-    markers = {"twin": "o", "mirror": "s", "worst shift": "^"}
+    width = 0.8 / len(designs)
     for number, (name, found) in enumerate(designs.items()):
         colour = f"C{number % 10}"
-        for kind, judged in found["false_objects"].items():
-            # What fits but for rounding stands at the axis' left end.
-            place = max(judged["misfit"], EXACT), judged["prior_distance"]
-            label = name if kind == "twin" else None
-            false.plot(*place, markers[kind], color=colour, label=label, alpha=0.8)
+        for place, judged in enumerate(found["false_objects"].values()):
+            where = place + (number - (len(designs) - 1) / 2) * width
+            fits = judged["misfit"] <= EXACT
+            false.bar(where, judged["prior_distance"], 0.9 * width, color=colour, alpha=0.8)
+            said = "exact" if fits else f"{judged['misfit']:.1g}"
+            false.text(where, judged["prior_distance"], said, ha="center", va="bottom", fontsize=8)
         values = found["jacobian"].get("spectrum")
         if values:
             spectrum.semilogy(np.maximum(values, 1e-12), color=colour, label=name)
@@ -198,11 +199,10 @@ def plot_ambiguity(designs: dict[str, dict[str, Any]], path: Path) -> None:
             psnr = [bound[kind]["psnr"] for bound in found["bounds"]]
             bounds.plot(photons, psnr, style, marker=".", color=colour, label=name)
             name = None  # one entry of the legend
-    false.set_xscale("log")
-    false.set_xlim(EXACT / 2, 2.0)
-    false.set_yscale("log")
+    kinds = list(next(iter(designs.values()))["false_objects"])
+    false.set_xticks(range(len(kinds)), kinds)
     false.axhline(1.0, color="0.5", linewidth=0.8)
-    false.set_xlabel(f"misfit, {EXACT:g} or less: exact (o twin, square mirror, triangle shift)")
+    false.set_xlabel("false object; on top: how badly it fits the measurement")
     false.set_ylabel("distance to the training images (true scenes: 1)")
     spectrum.set_xlabel("number")
     spectrum.set_ylabel("singular value of d sqrt(y) / d image")
