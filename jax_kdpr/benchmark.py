@@ -77,7 +77,7 @@ def main(positional: list[str]) -> int:
     # A program from the cache would tell the time of a lookup.
     jax.config.update("jax_enable_compilation_cache", False)
     output = Path(OUTPUT.value)
-    cli.make_folder("--output", output)
+    cli.require_writable("--output", output)
 
     facts = _facts(config)
     for name, trials in sweeps:
@@ -292,6 +292,7 @@ def _parse_sweep(text: str, config: Config) -> tuple[str, dict[int, Config]]:
 
 
 def _write(output: Path, name: str, rows: list[dict[str, Any]], text: str) -> None:
+    cli.make_folder("--output", output)
     run_folder.write_text(output / f"{name}.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     run_folder.write_text(output / f"{name}.md", text + "\n")
     print(f"\n{text}\n\nwritten: {output}/{name}.jsonl and .md")

@@ -163,9 +163,9 @@ def test_export_and_verification_as_a_user_runs_them(teacher, tmp_path):
     assert [file.name for file in files] == [
         f"slm-{k}.{suffix}" for k in range(3) for suffix in ("png", "png.json")
     ]
-    for path in files[1::2]:
+    for path in files[::2]:
         edited(path, lambda levels: levels[::-1])
-    verify = ("--workdir", str(workdir), "--verify_file", *map(str, files[1::2]))
+    verify = ("--workdir", str(workdir), "--verify_file", *map(str, files[::2]))
     done = run("export_mask", *verify)
     assert done.returncode == 1, done.stdout
     last = done.stderr.strip().splitlines()[-1]
