@@ -67,6 +67,18 @@ def run_of_other_data(place):
     run_folder.write_json(place.folder / "other" / "run.json", record)
 
 
+def study_of_one(place):
+    place.config(name="base.py")
+    (place.folder / "study.py").write_text(
+        "import runpy\n"
+        "from jax_kdpr.studies.declaration import Entry, Study\n"
+        "def get_config():\n"
+        "    base = runpy.run_path('base.py')['get_config']()\n"
+        "    entries = {'one': Entry(label='one', changes={'regime': 'e2e'})}\n"
+        "    return Study(title='One', base=base, seeds=(0,), entries=entries, sections=())\n"
+    )
+
+
 def untrained_run(place):
     shutil.copytree(place.folder / "run", place.folder / "untrained")
     shutil.rmtree(place.folder / "untrained" / "checkpoints")
@@ -80,6 +92,17 @@ ROWS = {
         ["siez", "did you mean data.size?"],
     ),
     "error in the file": (config_line("1 / 0"), TINY, ["--config", "ZeroDivisionError"]),
+    "a keyword that does not exist": (
+        config_line("Config(siez=3)"),
+        TINY,
+        ["--config: ", "tiny.py, line ", "TypeError", "'siez'"],
+    ),
+    "an option as a flag": (nothing, (*TINY, "--epochs=5"), ["'epochs'", "--config.train.epochs"]),
+    "a flag that is no number": (
+        nothing,
+        ("tolerance", "--workdir", "new", "--target=nan"),
+        ["--target", "finite", "nan"],
+    ),
     "wrong type": (nothing, (*TINY, "--config.data.size=big"), ["data.size", "integer", "big"]),
     "wrong choice": (
         nothing,
@@ -190,6 +213,19 @@ RUN_ROWS = {
         changed_data,
         ("simulate_bench", "--workdir", "run", "--output", "new", "--data_dir", "other.npy"),
         ["run: its data have changed", "--data_dir"],
+    ),
+    **{
+        f"{command} into a file": (
+            nothing,
+            (command, "--workdir", "run", "--output", "stack.npy/new"),
+            ["--output", "'stack.npy/new'", "is a file"],
+        )
+        for command in ("evaluate", "tolerance", "solve", "ambiguity")
+    },
+    "study into a file": (
+        study_of_one,
+        ("study", "--config", "study.py", "--workdir", "stack.npy"),
+        ["--workdir", "'stack.npy'", "is a file"],
     ),
     "evaluate runs of different data": (
         run_of_other_data,

@@ -239,3 +239,20 @@ def test_the_readme_recovers_objects_from_frames(scored, run):
     names = {"frames": np.asarray(frames)}
     exec(code, names)
     np.testing.assert_allclose(names["images"], recovered, atol=1e-5)
+
+
+def test_a_second_scoring_that_is_cut_off_leaves_no_scores(teacher, tmp_path, monkeypatch):
+    """Whoever finds metrics.json finds the arrays of the same scoring."""
+    run = tmp_path / "run"
+    shutil.copytree(teacher, run)
+    scoring.score_run(run)
+    whole = (run / "scores.npz").read_bytes()
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(np, "savez", stop)
+    with pytest.raises(KeyboardInterrupt):
+        scoring.score_run(run)
+    assert not (run / "metrics.json").exists()
+    assert (run / "scores.npz").read_bytes() == whole

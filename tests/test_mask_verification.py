@@ -73,6 +73,19 @@ MISTAKES = {
 }
 
 
+def test_a_table_that_does_not_reach_round_the_circle_is_no_mistake_of_scale(
+    export, teacher, tmp_path
+):
+    """Its phases look like those of another gray level at 2 pi."""
+    levels = np.arange(256)
+    table = np.stack([levels, 1.2 * np.pi * levels / 255], axis=1)
+    np.savetxt(tmp_path / "slm.csv", table, delimiter=",")
+    paths = export(table=str(tmp_path / "slm.csv"), output=tmp_path / "out")
+    verdict = verify_files(teacher, paths, max_loss=-math.inf)
+    assert verdict.rounding > 1.0
+    assert "device.table" in explain(verdict)
+
+
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_mistakes_are_found_and_named(export, teacher, mistake):
     paths = [edited(path, MISTAKES[mistake]) for path in export()]

@@ -488,6 +488,7 @@ def test_the_three_commands(workdir, tmp_path):
         (("--input=none/*.tif",), "no file"),
         (("--input={bench}/frames/*.tif", "--dark={small}"), "--dark"),
         (("--input={small}",), "at least"),
+        (("--input={bench}/frames/*.tif", "--dark={bench}/bad_pixels.tif"), "one bit depth"),
         (("--input={bench}/frames/*.tif", "--gain=many"), "--gain"),
         (("--input={bench}/frames/*.tif", "--centre=1"), "--centre"),
         (("--input={bench}/frames/*.tif", "--centre=1,1"), "reach"),
