@@ -77,7 +77,7 @@ def main(positional: list[str]) -> int:
     # A program from the cache would tell the time of a lookup.
     jax.config.update("jax_enable_compilation_cache", False)
     output = Path(OUTPUT.value)
-    cli.require_writable("--output", output)
+    run_folder.require_writable("--output", output)
 
     facts = _facts(config)
     for name, trials in sweeps:

@@ -14,12 +14,11 @@ from typing import NoReturn
 from absl import app, flags
 from ml_collections import config_flags
 
-from jax_kdpr import checkpoint, config_fields, config_rules, runtime
+from jax_kdpr import checkpoint, config_fields, config_rules, run_folder, runtime
 from jax_kdpr import config as config_lib
 from jax_kdpr.errors import InputError, Terminated, interrupted_exit_code
 
 BAD_INPUT = 2  # exit code
-QUOTES = "'"  # around the defaults that absl prints
 
 
 def define_config() -> flags.FlagHolder:
@@ -131,24 +130,8 @@ def make_folder(flag: str, folder: Path) -> None:
     Raises:
         InputError: If it cannot be made, or nothing can be written into it.
     """
-    require_writable(flag, folder)
+    run_folder.require_writable(flag, folder)
     folder.mkdir(parents=True, exist_ok=True)
-
-
-def require_writable(flag: str, folder: Path) -> None:
-    """As `make_folder`, but leaves the making to others.
-
-    Raises:
-        InputError: Likewise.
-    """
-    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not nearest.is_dir():
-        raise InputError(
-            f"{flag}: {str(folder)!r} cannot be made, {str(nearest)!r} is a file; give another "
-            "folder"
-        )
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        raise InputError(f"{flag}: {str(nearest)!r} cannot be written to; give another folder")
 
 
 def _check_config_flags(argv: Sequence[str], prefix: str, others: tuple[str, ...]) -> None:
@@ -215,7 +198,8 @@ def _help(prefix: str, others: tuple[str, ...]) -> str:
     lines = [sys.modules["__main__"].__doc__ or "", "Flags:"]
     for flag in flags.FLAGS.get_key_flags_for_module("__main__"):
         has_default = flag.default not in (None, "", []) and flag.name != "config"
-        default = f" (default: {str(flag.default_as_str).strip(QUOTES)})" if has_default else ""
+        shown = str(flag.default_as_str).strip("'")  # absl puts it in quotes
+        default = f" (default: {shown})" if has_default else ""
         lines.append(f"  --{flag.name}: {flag.help}{default}")
     if "config" in flags.FLAGS:
         lines += ["  --config FILE: a config file; then --config.OPTION=VALUE with, and default:"]

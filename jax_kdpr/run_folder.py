@@ -68,11 +68,8 @@ def check_workdir(workdir: Path, config: Config, digests: dict[str, str]) -> Non
         InputError: If the folder holds other files, or a run of another config, data or teacher;
             names what differs.
     """
-    parent = next(folder for folder in workdir.absolute().parents if folder.exists())
-    if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise InputError(
-            f"--workdir: {str(workdir)!r} cannot be made; {str(parent)!r} is no folder to write in"
-        )
+    if not workdir.is_file():  # which has its own line below
+        require_writable("--workdir", workdir)
     if not (workdir / RUN_FILE).exists():
         if workdir.exists() and (not workdir.is_dir() or _foreign_files(workdir)):
             raise InputError(
@@ -91,6 +88,26 @@ def check_workdir(workdir: Path, config: Config, digests: dict[str, str]) -> Non
             f"--workdir: {str(workdir)!r} belongs to another run; differing (yours against its): "
             f"{'; '.join(differing)}; give another --workdir or the same config"
         )
+
+
+def require_writable(flag: str, folder: Path) -> None:
+    """Refuses a folder that nothing could be written into, without making it.
+
+    Args:
+        flag: That gave it, for the message.
+        folder: It may be there already, or be made below one that is.
+
+    Raises:
+        InputError: If a file is in its place or in its way, or it may not be written to.
+    """
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not nearest.is_dir():
+        raise InputError(
+            f"{flag}: {str(folder)!r} cannot be made, {str(nearest)!r} is a file and no folder; "
+            "give another one"
+        )
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise InputError(f"{flag}: {str(nearest)!r} cannot be written to; give another folder")
 
 
 def _foreign_files(workdir: Path) -> list[Path]:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from absl import flags
 
-from jax_kdpr import cli, config
+from jax_kdpr import cli, config, run_folder
 from jax_kdpr.errors import InputError, interrupted_exit_code
 from jax_kdpr.studies import declaration
 from jax_kdpr.studies.declaration import Study, difference_from_base
@@ -54,8 +54,8 @@ def main(positional: list[str]) -> int:
             compile_steps(runs)
         return 0
     output = Path(OUTPUT.value) if OUTPUT.value else workdir / "report"
-    cli.require_writable("--workdir", workdir)
-    cli.require_writable("--output", output)
+    run_folder.require_writable("--workdir", workdir)
+    run_folder.require_writable("--output", output)
     failures: dict[str, str] = {}
     stopped = 0
     if not REPORT_ONLY.value:

@@ -138,6 +138,17 @@ def make_system(
         start = jax.random.normal(start_key, (size, size), jnp.complex64)
         return params, {"start": start, "net": nnx.to_pure_dict(stats)}
 
+    def closer_to_data(field, intensity, optics: Optics, *, steps: int):
+        return error_reduction(
+            field,
+            intensity,
+            optics.masks,
+            transfer=optics.transfer,
+            steps=steps,
+            scene=scene["kind"],
+            min_amplitude=scene["min_amplitude"],
+        )
+
     def estimate_one(recovery, intensity):
         optics, kernel, start = recovery
         estimate, residual = filtered_spectral_init(
@@ -153,28 +164,11 @@ def make_system(
             gradient=gradient,
             gauge=gauge,
         )
-        consistent = error_reduction(
-            estimate,
-            intensity,
-            optics.masks,
-            transfer=optics.transfer,
-            steps=consistency_steps,
-            scene=scene["kind"],
-            min_amplitude=scene["min_amplitude"],
-        )
-        return consistent, residual
+        return closer_to_data(estimate, intensity, optics, steps=consistency_steps), residual
 
     def refine_one(optics, image, gate, intensity):
         field = scene_field(image, **scene)
-        closer = error_reduction(
-            field,
-            intensity,
-            optics.masks,
-            transfer=optics.transfer,
-            steps=refine_steps,
-            scene=scene["kind"],
-            min_amplitude=scene["min_amplitude"],
-        )
+        closer = closer_to_data(field, intensity, optics, steps=refine_steps)
         # The measurement holds no global phase: it stays the network's.
         refined = field_image(align_global_phase(closer, field), **scene)
         return image + gate * (refined - image)

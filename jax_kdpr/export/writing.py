@@ -5,7 +5,6 @@ range, table and super-pixels of its device are in them already.
 """
 
 import hashlib
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -227,9 +226,7 @@ def _require_levels(plan: Plan, error: float) -> None:
 
 
 def _refuse_foreign(output: Path, paths: Iterable[Path], run: dict[str, Any]) -> None:
-    parent = next(folder for folder in (output, *output.absolute().parents) if folder.exists())
-    if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise InputError(f"--output: {str(parent)!r} is no folder to write in")
+    run_folder.require_writable("--output", output)
     for path in paths:
         beside = sidecar_path(path)
         if beside.exists():

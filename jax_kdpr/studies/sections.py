@@ -164,6 +164,7 @@ def _sweep(
     output: Path,
     file: str,
 ) -> list[Block]:
+    reference = results.get(section.reference)
     drawn, rows = {}, []
     gains: dict[str, Estimate] = {}
     for label, points in section.lines.items():
@@ -175,21 +176,21 @@ def _sweep(
             list(found), [e.mean for e in estimates], [e.half_width for e in estimates]
         )
         for value, estimate in found.items():
-            reference = results.get(section.reference)
-            compared = gain(results[points[value]], reference) if reference else None
-            if compared is not None and points[value] != section.reference:
-                gains[labels[points[value]]] = compared.psnr
+            name = points[value]
+            is_it = name == section.reference
+            compared = gain(results[name], reference) if reference and not is_it else None
+            if compared:
+                gains[labels[name]] = compared.psnr
             rows.append(
                 [
                     label,
                     f"{value:g}",
                     estimate.count,
                     estimate.text(),
-                    quality(results[points[value]], metric="ssim").text(".3f"),
-                    gains[one].text("+.2f") if (one := labels[points[value]]) in gains else "",
+                    quality(results[name], metric="ssim").text(".3f"),
+                    compared.psnr.text("+.2f") if compared else "",
                 ]
             )
-    reference = results.get(section.reference)
     line = (labels[section.reference], quality(reference).mean) if reference else None
     plots.plot_lines(drawn, output / file, x_label=section.axis, reference=line)
     against = f"gain over {labels.get(section.reference, section.reference)} (dB)"
