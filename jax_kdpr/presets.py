@@ -3,7 +3,8 @@
 from jax_kdpr.config import Config, NoiseKind, Regime, Schedule, Source, StudentStart
 from jax_kdpr.physics.perturbation import CAREFUL
 
-CONSISTENCY_STEPS = 10  # of error reduction, in `recipe`
+CONSISTENCY_STEPS = 10  # of error reduction before the network, in `recipe`
+REFINE_STEPS = 10  # and after it
 
 
 def quickstart() -> Config:
@@ -79,10 +80,12 @@ def bench(config: Config) -> Config:
 def recipe(config: Config) -> Config:
     """Turns a run of any regime into our own form of it.
 
-    Error reduction before the network; and a student takes masks, filter and network over from its
-    teacher instead of being guided by its losses. Teacher and student want the same.
+    Error reduction before the network, and after it as far as its gate lets it; and a student takes
+    masks, filter and network over from its teacher instead of being guided by its losses. Teacher
+    and student want the same.
     """
     config.spectral.consistency_steps = CONSISTENCY_STEPS
+    config.net.refine_steps = REFINE_STEPS
     if config.regime == Regime.STUDENT:
         config.loss.alpha, config.loss.beta = 1.0, 0.0
         config.distill.start = StudentStart.ALL

@@ -1,4 +1,4 @@
-"""Our recipe without a teacher: one snapshot, error reduction before the network."""
+"""Our recipe without a teacher: one snapshot, error reduction before and after the network."""
 
 from jax_kdpr import presets
 from jax_kdpr.config import Config, Regime

@@ -1,4 +1,4 @@
-"""Our recipe's teacher: four snapshots, error reduction before the network."""
+"""Our recipe's teacher: four snapshots, error reduction before and after the network."""
 
 from jax_kdpr import presets
 from jax_kdpr.config import Config, Regime

@@ -67,16 +67,16 @@ def paper_study(
         },
         # One shot, one network pass, more of the physics.
         "consistent": Entry(label="E2E, consistent", changes=_CONSISTENT),
-        "consistent-longer": Entry(
-            label="E2E, consistent, twice the epochs", changes=_CONSISTENT, longer=2
-        ),
-        "recipe-teacher": teacher_entry(4, label="our recipe's teacher of 4", changes=_CONSISTENT),
+        "gated": Entry(label="E2E, gated", changes=_GATED),
+        "gated-longer": Entry(label="E2E, gated, twice the epochs", changes=_GATED, longer=2),
+        "recipe-teacher": teacher_entry(4, label="our recipe's teacher of 4", changes=_GATED),
         "recipe": student_entry("our recipe", _recipe_changes(base), teacher="recipe-teacher"),
         # Trained with noise, to be tried under more and less of it.
         "e2e-noisy": Entry(label="E2E, trained at 20 dB", changes=_NOISY),
         "consistent-noisy": Entry(
             label="E2E, consistent, trained at 20 dB", changes=_CONSISTENT | _NOISY
         ),
+        "gated-noisy": Entry(label="E2E, gated, trained at 20 dB", changes=_GATED | _NOISY),
     }
     four = ("teacher-9", "random", "e2e", "student")
     return Study(
@@ -122,58 +122,68 @@ def paper_study(
                 question=(
                     "Still one shot and one network pass. Consistent: "
                     f"{presets.CONSISTENCY_STEPS} steps of error reduction between spectral "
-                    "estimate and network."
+                    f"estimate and network. Gated: {presets.REFINE_STEPS} more after the network, "
+                    "followed as far as its gate lets them."
                 ),
-                entries=("e2e", "consistent", "recipe", "teacher-9", "recipe-teacher"),
+                entries=("e2e", "consistent", "gated", "recipe", "teacher-9", "recipe-teacher"),
                 baseline="e2e",
             ),
             Table(
+                title="What the gate adds",
+                question="The same steps before the network, with gated ones after it and without.",
+                entries=("consistent", "gated"),
+                baseline="consistent",
+            ),
+            Table(
                 title="Past nine shots",
-                question="One shot, consistent, against nine shots that are not.",
-                entries=("teacher-9", "consistent", "recipe"),
+                question="One shot, with data consistency, against nine shots without.",
+                entries=("teacher-9", "consistent", "gated", "recipe"),
                 baseline="teacher-9",
             ),
             Table(
                 title="Our recipe",
                 question=(
-                    "Consistent, and all from a consistent teacher: against E2E of the same kind, "
-                    "with as many steps as the student, and with as many as both."
+                    "Gated, and all from a gated teacher: against E2E of the same kind, with as "
+                    "many steps as the student, and with as many as both."
                 ),
-                entries=("consistent", "consistent-longer", "recipe"),
-                baseline="consistent",
+                entries=("gated", "gated-longer", "recipe"),
+                baseline="gated",
             ),
             Table(
                 title="Our recipe against E2E of twice the steps",
                 question="The same, with as many steps in all.",
-                entries=("consistent-longer", "recipe"),
-                baseline="consistent-longer",
+                entries=("gated-longer", "recipe"),
+                baseline="gated-longer",
             ),
             Samples(
                 title="Figure 4: samples",
                 question="The first test scenes, PSNR and SSIM below each; first seed.",
-                entries=(*four, "consistent", "recipe"),
+                entries=(*four, "consistent", "gated", "recipe"),
             ),
             Curves(
                 title="Training curves",
                 question="Has the training converged, and which losses are left?",
-                entries=(*four, "consistent", "recipe"),
+                entries=(*four, "consistent", "gated", "recipe"),
             ),
             Masks(
                 title="Masks",
                 question="What do the masks look like, and are all phases used? First seed.",
-                entries=(*four, "consistent", "recipe"),
+                entries=(*four, "consistent", "gated", "recipe"),
             ),
             Robustness(
                 title="Robustness to noise",
                 question="How do networks trained without noise, and with, stand it?",
-                entries=("e2e", "student", "e2e-noisy", "consistent", "consistent-noisy"),
+                entries=(
+                    *("e2e", "student", "e2e-noisy", "consistent", "consistent-noisy"),
+                    *("gated", "gated-noisy"),
+                ),
                 snr_db=(0.0, 10.0, 20.0, 30.0, 40.0),
                 photons=(1e4, 1e5, 1e6, 1e7, 1e8),
             ),
             Costs(
                 title="Table 2: costs",
                 question="What do training and inference take?",
-                entries=("e2e", "teacher-9", "student", "consistent"),
+                entries=("e2e", "teacher-9", "student", "consistent", "gated"),
                 paper=TABLE_2,
             ),
         ),
@@ -181,6 +191,7 @@ def paper_study(
 
 
 _CONSISTENT: dict[str, Any] = {"spectral.consistency_steps": presets.CONSISTENCY_STEPS}
+_GATED: dict[str, Any] = _CONSISTENT | {"net.refine_steps": presets.REFINE_STEPS}
 _NOISY: dict[str, Any] = {"noise.kind": "gaussian", "noise.snr_db": TRAINING_SNR}
 
 
