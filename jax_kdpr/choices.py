@@ -147,7 +147,6 @@ class Inputs(enum.StrEnum):
 
     RE_IM = "re_im"
     ABS_PHASE = "abs_phase"
-    RE_IM_CDP = "re_im_cdp"  # and the CDP itself: a trial
 
 
 class Regulariser(enum.StrEnum):

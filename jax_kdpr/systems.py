@@ -113,7 +113,7 @@ def make_system(
 
     def build_net(rngs: nnx.Rngs) -> UNet:
         return UNet(
-            in_channels=3 if inputs == "re_im_cdp" else 2,
+            in_channels=2,
             out_channels=camera.channels,
             widths=widths,
             norm=norm,
@@ -208,10 +208,9 @@ def make_system(
         optics: Optics = camera.optics(params["phases"])
         recovery = (optics, params["filter"], state["start"])
         estimate, residual = estimate_batch(recovery, intensity)
-        channels = network_input(estimate, kind=inputs.removesuffix("_cdp"))
-        if inputs == "re_im_cdp":
-            channels = jnp.concatenate([channels, _cdp_channel(intensity, size)], axis=-1)
-        net_output, stats = run_net(params, state, channels, train=train)
+        net_output, stats = run_net(
+            params, state, network_input(estimate, kind=inputs), train=train
+        )
         image = net_output.image
         if net_output.gate is not None:
             image = refine_batch(optics, image, net_output.gate, intensity)
@@ -255,14 +254,6 @@ def network_input(estimate: Fields, *, kind: str) -> Float[Array, "b h w 2"]:
             )
             return jnp.stack([modulus, angle / np.pi], axis=-1)
     raise ValueError(f"inputs: expected re_im or abs_phase, got {kind!r}")
-
-
-def _cdp_channel(intensity: Intensities, size: int) -> Float[Array, "b h w 1"]:
-    """The CDP of mean 1, its zero frequency in the middle, averaged over shots and sub-pixels."""
-    level = jnp.log1p(intensity / jnp.mean(intensity, axis=(-2, -1), keepdims=True))
-    shown = jnp.fft.fftshift(jnp.mean(level, axis=1), axes=(-2, -1))
-    fine = shown.shape[-1] // size
-    return jnp.mean(shown.reshape(-1, size, fine, size, fine), axis=(2, 4))[..., None]
 
 
 def count_parameters(params: Params) -> dict[str, int]:

@@ -52,7 +52,6 @@ def readings_study(base: Config, *, title: str, seeds: tuple[int, ...]) -> Study
         "inputs-abs-phase": Entry(
             label="network sees modulus and angle", changes={"net.inputs": "abs_phase"}
         ),
-        "inputs-cdp": Entry(label="network sees the CDP too", changes={"net.inputs": "re_im_cdp"}),
         "range-2pi": Entry(
             label="phase range 2 pi", changes={"scene.phase_range": 6.283185307179586}
         ),
