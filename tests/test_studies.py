@@ -251,6 +251,7 @@ def test_a_failed_run_is_reported_and_stops_only_its_students(images, tmp_path):
     assert e2e.is_done
     text = write(study, tmp_path, tmp_path / "report")
     assert "Not finished yet: student, teacher" in text and "NonFiniteLossError" in text
+    assert "Comparisons in this report: 0." in text
 
 
 def test_a_folder_of_another_study_is_refused(finished, images):
@@ -290,6 +291,7 @@ def test_the_report_says_what_the_folders_say(finished, tmp_path):
     (row,) = [line for line in text.splitlines() if line.startswith("| E2E ") and "26.41" in line]
     assert "26.41 / 0.910" in row
     assert "`the command`: 6 of 6 runs, seeds 0, 1" in text
+    assert "Comparisons in this report: 2." in text  # teacher and student, in two sections
     for picture in re.findall(r"!\[.*\]\((.*)\)", text):
         assert (tmp_path / picture).stat().st_size > 1000
 

@@ -76,7 +76,7 @@ def _preface(study: Study, runs: list[PlannedRun], results: Results, command: st
         "over seeds, is higher, with the p value of a Wilcoxon signed-rank test; it speaks of "
         "these trained systems only, the interval over seeds of others like them. Validation is "
         "the best epoch's, whose checkpoint is scored: choices between entries belong to it. "
-        f"Comparisons in this report: {_comparisons(study)}. Of many intervals of 95 %, about one "
+        f"Comparisons in this report: {_comparisons(study, results)}. Of many intervals of 95 %, about one "
         "in twenty misses by chance.",
     ]
     if study.refine:
@@ -123,7 +123,7 @@ def _steps(study: Study, results: Results) -> str:
     return f" ({' or '.join(f'{count:,}' for count in sorted(steps))} steps)" if steps else ""
 
 
-def _comparisons(study: Study) -> int:
+def _comparisons(study: Study, results: Results) -> int:
     """How many pairs of an entry and what it is compared with; a pair may stand in two sections."""
     pairs = set()
     for section in study.sections:
@@ -133,7 +133,8 @@ def _comparisons(study: Study) -> int:
             case declaration.Sweep():
                 names = {name for points in section.lines.values() for name in points.values()}
                 pairs |= {(name, section.reference) for name in names if section.reference}
-    return sum(name != against for name, against in pairs)
+    finished = {name for name, found in results.items() if found}
+    return sum(pair[0] != pair[1] and finished.issuperset(pair) for pair in pairs)
 
 
 def _appendix(study: Study, runs: list[PlannedRun], results: Results, workdir: Path) -> list[Block]:
