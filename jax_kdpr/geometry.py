@@ -21,6 +21,7 @@ from absl import flags
 from jax_kdpr import cli, run_folder
 from jax_kdpr.choices import PropagationKind
 from jax_kdpr.errors import InputError, require_metres
+from jax_kdpr.frames.geometry import useful_bin
 from jax_kdpr.physics.geometry import Geometry, bench_geometry, geometry_warnings
 from jax_kdpr.physics.propagation import sampling_warnings
 
@@ -108,6 +109,7 @@ def table(bench: Bench, found: Geometry) -> str:
             str(found.oversample_resolved) if found.oversample_resolved else "none: too coarse"
         ),
     }
+    lines["--bin for calibrate and reconstruct"] = str(useful_bin(found.camera_pixels_per_fringe))
     if found.mask_pixel_factor is not None:
         lines["mask pixel: intensity left at the edge"] = f"{found.mask_pixel_factor:.3f}"
     lines |= {

@@ -38,6 +38,7 @@ from jax_kdpr.frames.geometry import (
     FLIPS,
     Geometry,
     Window,
+    binning_note,
     check_geometry,
     default_geometry,
     grid_window,
@@ -117,8 +118,12 @@ def main(positional: list[str]) -> int:
         transpose=bool(TRANSPOSE.value),
     )
     geometry, gain, notes = _bench(run, guess)
-    coarse = sampling_note(run.finest_period * geometry.scale / window.bin)
+    camera_pixels = run.finest_period * geometry.scale / window.bin
+    coarse = sampling_note(camera_pixels)
     notes += [coarse] if coarse else []
+    spare = binning_note(camera_pixels, bin=window.bin, sampling=bench_flags.SAMPLING.value)
+    if spare:
+        print(f"note: {spare}")
     if not bench_flags.DARK.value:
         notes.append("no --dark: the camera's offset counts as light")
     setup, spread = _make_setup(run, kind, window, geometry, gain)

@@ -21,6 +21,7 @@ from jax_kdpr.frames.geometry import (
     FLIPS,
     SAMPLINGS,
     Geometry,
+    binning_note,
     camera_points,
     check_geometry,
     crop,
@@ -33,6 +34,7 @@ from jax_kdpr.frames.geometry import (
     sampling_note,
     sensor_points,
     to_sensor,
+    useful_bin,
 )
 from jax_kdpr.frames.measured import POINT_NOISE
 from jax_kdpr.frames.reading import iterate_frames, list_frames, read_moments
@@ -353,6 +355,33 @@ def test_what_camera_pixels_average_away_is_divided_out(scale, error):
 def test_too_few_camera_pixels_are_said():
     assert "1.5 camera pixels" in sampling_note(1.5)
     assert not sampling_note(2.0)
+
+
+@pytest.mark.parametrize(("camera_pixels", "bin"), [(1.5, 1), (5.9, 1), (6.0, 2), (15.06, 5)])
+def test_pixels_are_joined_down_to_three_in_a_period(camera_pixels, bin):
+    assert useful_bin(camera_pixels) == bin
+    note = binning_note(camera_pixels, bin=2, sampling="points")
+    assert note.endswith(f"--bin {2 * bin} would use {bin**2} times the light") == (bin > 1)
+    assert not binning_note(camera_pixels, bin=2, sampling="area")
+
+
+def test_joined_pixels_hold_the_pattern_with_less_noise():
+    """Photons of equal frames: at 15 pixels a sample, --bin 5 has a fifth of the error."""
+    spectra = forward(random_complex(RNG, (SIZE, SIZE)), PHASES)[0]
+    ideal = np.abs(spectra) ** 2
+    shape = (round(SIZE * 15 * 4 / 3),) * 2
+    errors = {}
+    for bin in (1, 5):
+        window = make_window(shape, None, bin)
+        geometry = default_geometry(window, (SIZE, SIZE), 15.0)
+        clean = camera_light(spectra, Bench(geometry, shape), axis=(0, 0))
+        light = RNG.poisson(clean * (1e6 / clean.sum())) * (clean.sum() / 1e6)
+        joined = join(crop(light, window), window)
+        seen = to_sensor(
+            joined, in_window(geometry, window), spectra.shape, sampling="points", axis=(0, 0)
+        )
+        errors[bin] = np.linalg.norm(seen - ideal) / np.linalg.norm(ideal)
+    assert errors[5] == pytest.approx(errors[1] / 5, rel=0.15)
 
 
 def test_area_adds_up_whole_pixels():

@@ -29,6 +29,7 @@ SAMPLINGS = ("points", "area")
 SPLINE = 3  # order
 SPLINE_REACH = 20  # pixels after which a spline has forgotten a frame's edge (1e-9)
 CAMERA_NYQUIST = 2.0  # camera pixels in a finest period of the pattern
+CAMERA_ENOUGH = 3.0  # of them, from which on "points" is 1 % exact
 
 
 class Geometry(NamedTuple):
@@ -274,6 +275,34 @@ def sampling_note(camera_pixels: float) -> str:
         f"{camera_pixels:.3g} camera pixels in the pattern's finest period: fewer than "
         f"{CAMERA_NYQUIST:g} cannot hold it; take a longer focal length, smaller camera pixels, or "
         "a smaller --bin"
+    )
+
+
+def useful_bin(camera_pixels: float) -> int:
+    """Returns how many pixels each way can be joined so that `CAMERA_ENOUGH` are left, at least 1.
+
+    "points" reads one pixel's light at each sample: many pixels in a period leave most of it aside.
+
+    Args:
+        camera_pixels: In the finest period of the pattern.
+    """
+    return max(1, int(camera_pixels / CAMERA_ENOUGH + 1e-9))
+
+
+def binning_note(camera_pixels: float, *, bin: int, sampling: str) -> str:
+    """Says that a larger --bin would use more of the light; empty where it would not.
+
+    Args:
+        camera_pixels: In the finest period of the pattern, after binning.
+        bin: That was asked for.
+        sampling: "points" or "area".
+    """
+    more = useful_bin(camera_pixels)
+    if sampling == "area" or more == 1:
+        return ""
+    return (
+        f"{camera_pixels:.3g} camera pixels in the pattern's finest period, of which one is read: "
+        f"--bin {bin * more} would use {more**2} times the light"
     )
 
 

@@ -76,8 +76,8 @@ def _preface(study: Study, runs: list[PlannedRun], results: Results, command: st
         "over seeds, is higher, with the p value of a Wilcoxon signed-rank test; it speaks of "
         "these trained systems only, the interval over seeds of others like them. Validation is "
         "the best epoch's, whose checkpoint is scored: choices between entries belong to it. "
-        f"Comparisons in this report: {_comparisons(study, results)}. Of many intervals of 95 %, about one "
-        "in twenty misses by chance.",
+        f"Comparisons in this report: {_comparisons(study, results)}. Of many intervals of 95 %, "
+        "about one in twenty misses by chance.",
     ]
     if study.refine:
         lines.append(
