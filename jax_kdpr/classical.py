@@ -16,6 +16,17 @@ from jax_kdpr.sharding import data_parallel
 from jax_kdpr.types import Fields, Images, Intensities, Keys, Params
 
 
+class Refinement(NamedTuple):
+    """Steps of a solver that follow the network; none by default."""
+
+    steps: int = 0
+    solver: str = "error_reduction"
+    tv: float = 0.0  # weight of the total-variation prior, "accelerated" only
+
+
+NO_REFINEMENT = Refinement()
+
+
 class Solved(NamedTuple):
     """What a solver made of a batch."""
 
@@ -79,6 +90,24 @@ def make_solve(
 
     batched = data_parallel(solve_one, camera.mesh)
     return lambda params, *samples: batched(camera.optics(params["phases"]), *samples)
+
+
+def make_refine(
+    camera: Camera, refinement: Refinement
+) -> Callable[[Params, Images, Intensities], Images]:
+    """Builds refine(params, images, intensities): brings recovered images closer to their CDPs.
+
+    The solver starts from the field of each image, whose global phase it keeps. Without noise every
+    step of error reduction helps; of a noisy measurement projections fit the noise as well, which
+    a total-variation prior keeps in bounds (results/solvers).
+    """
+    solve = make_solve(camera, solver=refinement.solver, steps=refinement.steps, tv=refinement.tv)
+
+    def refine(params: Params, images: Images, intensities: Intensities) -> Images:
+        fields = camera.encode(images)
+        return solve(params, fields, intensities, fields).image
+
+    return refine
 
 
 def make_read(camera: Camera) -> Callable[[Params, Fields, Intensities, Fields], Solved]:

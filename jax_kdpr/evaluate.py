@@ -4,7 +4,8 @@ Writes metrics.json, scores.npz (image by image), samples.npz (a few scenes and 
 figure.png and masks.npy (phases in [0, 2 pi) as [k h w]; mask l multiplies the field by
 e^{-j phase}) into each run folder and prints one table.
 --refine N also scores what N steps of error reduction make of the network's image: a great deal
-without noise, and harm where the measurement is noisy; --refine_with names another solver.
+without noise, and harm at an SNR of 20 dB; --refine_with names another solver, and --refine_tv the
+weight of its total-variation prior, which noisy measurements want.
 --solvers raar,hio adds what classical solvers make of the same CDPs without any network, started
 from the spectral estimate (`python -m jax_kdpr.solve` does more with them).
 Several runs of the same data and scene give one table, also written, with a figure of the same
@@ -24,6 +25,7 @@ from jax_kdpr import (
     config_fields,
     evaluation,
     plots,
+    refine_flags,
     run_folder,
 )
 from jax_kdpr.config import Regime
@@ -47,12 +49,7 @@ OUTPUT = flags.DEFINE_string(
     "output", None, "Folder for the table and figure of several runs; default: above the first run."
 )
 SAMPLES = flags.DEFINE_integer("samples", 4, "Test scenes in a figure.", lower_bound=1)
-REFINE = flags.DEFINE_integer(
-    "refine", 0, "Steps of a solver after the network, scored too.", lower_bound=0
-)
-REFINE_WITH = flags.DEFINE_enum(
-    "refine_with", "error_reduction", list(SOLVERS), "The solver of --refine."
-)
+flags.adopt_module_key_flags(refine_flags)
 SOLVING = flags.DEFINE_list(
     "solvers", [], f"Solvers to score from the spectral estimate: {', '.join(SOLVERS)}."
 )
@@ -65,8 +62,7 @@ def main(positional: list[str]) -> int:
     named = cli.run_folders(WORKDIR.value, positional)
     workdirs = list(named.values())
     solvers = classical.solver_names("--solvers", SOLVING.value)
-    if REFINE_WITH.value != REFINE_WITH.default and not REFINE.value:
-        raise InputError("--refine_with: nothing would read it; give --refine N too")
+    refinement = refine_flags.read_refinement()
     if SOLVER_STEPS.value != SOLVER_STEPS.default and not solvers:
         raise InputError("--solver_steps: nothing would read it; give --solvers too")
     _require_comparable(workdirs)
@@ -78,8 +74,7 @@ def main(positional: list[str]) -> int:
         name: score_run(
             workdir,
             samples=SAMPLES.value,
-            refine=REFINE.value,
-            refine_with=REFINE_WITH.value,
+            refinement=refinement,
             solvers=solvers,
             solver_steps=SOLVER_STEPS.value,
             data_dir=DATA_DIR.value,
@@ -154,9 +149,13 @@ def comparison_table(runs: dict[str, Evaluated]) -> str:
         "squared error averaged over all of them. The global phase of the network's input "
         "is taken from the truth. The errors say nothing about another random seed."
     )
-    solvers = {run.result["refine_with"] for run in runs.values() if run.result["refine"]}
+    refined = [run.result for run in runs.values() if run.result["refine"]]
+    solvers = {result["refine_with"] for result in refined}
     if solvers - {"error_reduction"}:
         note += f" Refined with {', '.join(sorted(solvers))}, from the network's image."
+    priors = {result["refine_tv"] for result in refined} - {0.0}
+    if priors:
+        note += f" Weight of the total variation: {', '.join(f'{tv:g}' for tv in sorted(priors))}."
     if solved:
         count = next(iter(runs.values())).result["solver_steps"]
         note += (

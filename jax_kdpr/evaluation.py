@@ -1,6 +1,5 @@
 """Scores of a trained system on its test images, beside baselines that need no training."""
 
-from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -10,8 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jax_kdpr import metrics
-from jax_kdpr.camera import Camera
-from jax_kdpr.classical import make_solve
+from jax_kdpr.classical import NO_REFINEMENT, Refinement, make_refine, make_solve
 from jax_kdpr.data.batches import over_batches, take_batch
 from jax_kdpr.data.sources import Dataset
 from jax_kdpr.metrics import ImageScores
@@ -20,7 +18,7 @@ from jax_kdpr.physics.scenes import field_image
 from jax_kdpr.sharding import data_parallel, replicate, shard_batch
 from jax_kdpr.systems import Output
 from jax_kdpr.trained import Trained
-from jax_kdpr.types import Image, Images, Key, Params, RawImages, State
+from jax_kdpr.types import Image, Images, Key, RawImages
 
 RECOVERED = "recovered"  # the network's image
 REFINED = "refined"  # the network's image after steps of a solver that start from it
@@ -55,8 +53,7 @@ def score_test_images(
     *,
     batch_size: int,
     key: Key,
-    refine: int = 0,
-    refine_with: str = "error_reduction",
+    refinement: Refinement = NO_REFINEMENT,
     solvers: tuple[str, ...] = (),
     solver_steps: int = 200,
 ) -> dict[str, ImageScores]:
@@ -67,8 +64,7 @@ def score_test_images(
         dataset: Its data.
         batch_size: Images at a time.
         key: For sensor noise.
-        refine: Steps of a solver after the network, which are then scored too.
-        refine_with: That solver.
+        refinement: Of the network's images, which are then scored too.
         solvers: Solvers (`physics.solvers`) to score beside, from the spectral estimate.
         solver_steps: Steps of each of them.
 
@@ -78,7 +74,7 @@ def score_test_images(
     """
     camera = trained.system.camera
     mesh = camera.mesh
-    refine_batch = make_refine(camera, refine, solver=refine_with)
+    refine_batch = make_refine(camera, refinement)
     solve_batch = {name: make_solve(camera, solver=name, steps=solver_steps) for name in solvers}
     shape = {"size": camera.size, "channels": camera.channels}
     mean_image = mean_train_image(dataset, **shape)
@@ -99,8 +95,8 @@ def score_test_images(
             CONSTANT: jnp.full_like(images, jnp.mean(mean_image)),
             MEAN_IMAGE: jnp.broadcast_to(mean_image[None], images.shape),
         }
-        if refine:
-            answers[REFINED] = refine_batch(variables, output)
+        if refinement.steps:
+            answers[REFINED] = refine_batch(variables[0], output.image, output.intensity)
         for name, solve in solve_batch.items():
             solved = solve(variables[0], output.estimate, output.intensity, fields)
             answers[SOLVED + name] = solved.image
@@ -115,26 +111,6 @@ def score_test_images(
     )
 
 
-def make_refine(
-    camera: Camera,
-    steps: int,
-    *,
-    solver: str = "error_reduction",
-) -> Callable[[tuple[Params, State], Output], Images]:
-    """Builds refine((params, state), output): brings recovered images closer to their CDPs.
-
-    A solver, started from the field of each image, whose global phase it keeps. Without noise every
-    step of error reduction helps; of a noisy measurement the steps fit the noise as well.
-    """
-    solve = make_solve(camera, solver=solver, steps=steps)
-
-    def refine(variables: tuple[Params, State], output: Output) -> Images:
-        fields = camera.encode(output.image)
-        return solve(variables[0], fields, output.intensity, fields).image
-
-    return refine
-
-
 def score_under_noise(
     trained: Trained,
     images: RawImages,
@@ -142,7 +118,7 @@ def score_under_noise(
     levels: dict[str, tuple[float, ...]],
     batch_size: int,
     key: Key,
-    refine: int = 0,
+    refinement: Refinement = NO_REFINEMENT,
 ) -> dict[str, dict[str, dict[float, ImageScores]]]:
     """Scores recoveries from CDPs with sensor noise; the same draws of it at every level.
 
@@ -153,7 +129,7 @@ def score_under_noise(
             "none" of any one value.
         batch_size: Images at a time.
         key: For the noise.
-        refine: Steps of error reduction after the network, which are then scored too.
+        refinement: Of the network's images, which are then scored too.
 
     Returns:
         {RECOVERED, and REFINED if there are steps: {kind: {level: scores}}}.
@@ -162,7 +138,7 @@ def score_under_noise(
     mesh = camera.mesh
     variables, images = replicate((trained.variables, images), mesh)
     shape = {"size": camera.size, "channels": camera.channels}
-    refine_batch = make_refine(camera, refine)
+    refine_batch = make_refine(camera, refinement)
 
     def make_step(kind: str):
         # Each device draws its own part: a Poisson draw is a loop of unknown length, which devices
@@ -179,8 +155,8 @@ def score_under_noise(
             noisy = disturb(level, clean, jax.random.split(noise_key, len(indices)))
             output, _ = trained.system.recover(*variables, noisy)
             answers = {RECOVERED: output.image}
-            if refine:
-                answers[REFINED] = refine_batch(variables, output)
+            if refinement.steps:
+                answers[REFINED] = refine_batch(variables[0], output.image, output.intensity)
             return {name: metrics.score(answer, batch) for name, answer in answers.items()}
 
         return step

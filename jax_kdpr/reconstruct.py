@@ -30,7 +30,7 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from jax_kdpr import cli
+from jax_kdpr import cli, refine_flags
 from jax_kdpr.errors import InputError
 from jax_kdpr.frames import bench_flags, results
 from jax_kdpr.frames.calibration import Calibration, read_calibration
@@ -57,7 +57,6 @@ from jax_kdpr.frames.recovery import (
     misfit_limit,
     simulated_misfits,
 )
-from jax_kdpr.physics.solvers import SOLVERS
 from jax_kdpr.trained import load_data, run_keys
 from jax_kdpr.types import RawImages
 
@@ -75,12 +74,7 @@ GAIN = flags.DEFINE_string("gain", "auto", "auto, or counts a unit.")
 LIMIT = flags.DEFINE_float(
     "limit", None, "Largest misfit to trust; default: from the run.", lower_bound=0.0
 )
-REFINE = flags.DEFINE_integer(
-    "refine", 0, "Steps of a solver after the network; harm if noisy.", lower_bound=0
-)
-REFINE_WITH = flags.DEFINE_enum(
-    "refine_with", "error_reduction", list(SOLVERS), "The solver of --refine."
-)
+flags.adopt_module_key_flags(refine_flags)
 BATCH = flags.DEFINE_integer("batch", 32, "Objects at a time.", lower_bound=1)
 STACK = flags.DEFINE_bool("stack", False, "Write stacks instead of files for each object.")
 RESUME = flags.DEFINE_bool("resume", False, "Go on where an earlier call stopped.")
@@ -93,8 +87,7 @@ def main(positional: list[str]) -> int:
         raise InputError(f"unexpected argument {positional[0]!r}; quote the pattern of --input")
     workdir = Path(bench_flags.require(bench_flags.WORKDIR, "a run folder"))
     output = Path(OUTPUT.value) if OUTPUT.value else workdir / "reconstruction"
-    if REFINE_WITH.value != REFINE_WITH.default and not REFINE.value:
-        raise InputError("--refine_with: nothing would read it; give --refine N too")
+    refinement = refine_flags.read_refinement()
     if LIMIT.value is not None and DATA_DIR.value:
         raise InputError("--data_dir: nothing would read it beside --limit; leave out one of them")
     if STACK.value and RESUME.value:
@@ -140,12 +133,13 @@ def main(positional: list[str]) -> int:
         "dark": bench_flags.DARK.value,
         "flat": bench_flags.FLAT.value,
         "bad_pixels": bench_flags.BAD_PIXELS.value,
-        "refine": REFINE.value,
-        "refine_with": REFINE_WITH.value,
+        "refine": refinement.steps,
+        "refine_with": refinement.solver,
+        "refine_tv": refinement.tv,
         "limit": LIMIT.value,
     }
     rows = results.read_results(output, settings) if RESUME.value else []
-    recover = make_recover(run.trained, refine=REFINE.value, refine_with=REFINE_WITH.value)
+    recover = make_recover(run.trained, refinement=refinement)
     images = _validation_images(run)
     cli.make_folder("--output", output)
     sigma = noise_sigma(spread, setup, run, first.counts)

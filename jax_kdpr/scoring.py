@@ -13,6 +13,7 @@ import numpy as np
 from jax_kdpr import evaluation, plots, run_folder, runtime
 from jax_kdpr.assembly import build_system
 from jax_kdpr.choices import NoiseKind
+from jax_kdpr.classical import NO_REFINEMENT, Refinement
 from jax_kdpr.config import Config
 from jax_kdpr.data import sources
 from jax_kdpr.evaluation import RECOVERED, Samples, summarise
@@ -51,8 +52,7 @@ def score_run(
     workdir: Path,
     *,
     samples: int = 4,
-    refine: int = 0,
-    refine_with: str = "error_reduction",
+    refinement: Refinement = NO_REFINEMENT,
     solvers: tuple[str, ...] = (),
     solver_steps: int = 200,
     data_dir: str = "",
@@ -65,9 +65,7 @@ def score_run(
     Args:
         workdir: Its run folder.
         samples: Number of test scenes in the figure.
-        refine: Steps of a solver after the network, which are then scored too
-            (`evaluation.make_refine`).
-        refine_with: That solver.
+        refinement: Of the network's images, which are then scored too.
         solvers: Solvers (`physics.solvers`) to score beside, from the spectral estimate.
         solver_steps: Steps of each of them.
         data_dir: Where its data lie now; empty for where they were when it was trained.
@@ -82,8 +80,7 @@ def score_run(
         dataset,
         batch_size=batch_size,
         key=key,
-        refine=refine,
-        refine_with=refine_with,
+        refinement=refinement,
         solvers=solvers,
         solver_steps=solver_steps,
     )
@@ -101,8 +98,9 @@ def score_run(
         "epochs": epochs,
         "checkpoint_step": trained.step,
         "checkpoint_digest": trained.digest,
-        "refine": refine,
-        "refine_with": refine_with,
+        "refine": refinement.steps,
+        "refine_with": refinement.solver,
+        "refine_tv": refinement.tv,
         "solver_steps": solver_steps if solvers else 0,
         "scores": {name: summarise(score)._asdict() for name, score in scores.items()},
         "provenance": run_folder.provenance(),
@@ -131,7 +129,7 @@ def score_under_noise(
     snr_db: tuple[float, ...],
     photons: tuple[float, ...],
     images: int,
-    refine: int = 0,
+    refinement: Refinement = NO_REFINEMENT,
     data_dir: str = "",
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Scores one run on its first test images at each noise level; the network stays as it is.
@@ -141,7 +139,7 @@ def score_under_noise(
         snr_db: Levels of Gaussian noise, dB.
         photons: Levels of Poisson noise, photons a shot.
         images: Number of test images.
-        refine: As of `score_run`.
+        refinement: As of `score_run`.
         data_dir: Where its data lie now.
 
     Returns:
@@ -160,7 +158,7 @@ def score_under_noise(
         levels={"none": (0.0,), "gaussian": snr_db, "poisson": photons},
         batch_size=batch_size,
         key=run_keys(config.seed).evaluation,
-        refine=refine,
+        refinement=refinement,
     )
     return {
         answer: {

@@ -13,6 +13,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from jax_kdpr import config as config_lib
 from jax_kdpr import evaluate, evaluation, scoring
+from jax_kdpr.classical import Refinement
 from jax_kdpr.config import Config, Regime, SceneKind
 from jax_kdpr.data import sources
 from jax_kdpr.data.batches import take_batch
@@ -113,7 +114,7 @@ def test_refinement_starts_from_the_recovery_and_keeps_its_global_phase(scored, 
     _, images, recovered, _ = scored
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)
-    result = scoring.score_run(copy, refine=3).result
+    result = scoring.score_run(copy, refinement=Refinement(3)).result
     assert result["refine"] == 3
     masks = np.exp(-1j * np.load(copy / "masks.npy")[0])
     refined = []
@@ -169,7 +170,7 @@ def test_complex_scenes_train_and_evaluate(tmp_path):
     config = evaluated_config()
     config.scene.kind = SceneKind.COMPLEX
     loop.train(config, tmp_path / "complex")
-    evaluated = scoring.score_run(tmp_path / "complex", refine=2)
+    evaluated = scoring.score_run(tmp_path / "complex", refinement=Refinement(2))
     assert np.isfinite(evaluated.result["scores"][evaluation.REFINED]["psnr"])
     assert evaluated.samples.output.image.shape[-1] == 2
     assert evaluated.result["scores"][evaluation.CONSTANT]["psnr"] > 0

@@ -25,6 +25,7 @@ LAYERS = [
     ),
     ("camera", "export.layout", "export.files"),
     ("classical",),
+    ("refine_flags",),
     ("systems", "presets", "run_folder", "config_rules"),
     ("assembly", "trained", "training.state", "training.targets", "training.metric_log"),
     ("training.steps", "training.teacher"),

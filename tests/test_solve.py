@@ -16,6 +16,7 @@ from jax_kdpr import classical, evaluate, evaluation, run_folder, scoring
 from jax_kdpr.analysis import solving
 from jax_kdpr.analysis.solving import Plan
 from jax_kdpr.camera import make_camera
+from jax_kdpr.classical import Refinement
 from jax_kdpr.data.batches import take_batch
 from jax_kdpr.physics.masks import init_phases
 from jax_kdpr.physics.scenes import scene_field
@@ -109,9 +110,21 @@ def test_from_the_network_its_global_phase_stays(subject, truth):
     plan = Plan(("error_reduction",), count=IMAGES, steps=2, start="network", constraint="phase")
     report = solving.solve_images(subject, plan, samples=1)
     assert list(report.answers) == ["error_reduction", "network"]
-    refine = evaluation.make_refine(subject.trained.system.camera, 2)
-    expected = refine(subject.trained.variables, truth[1])
+    refine = classical.make_refine(subject.trained.system.camera, Refinement(2))
+    output = truth[1]
+    expected = refine(subject.trained.variables[0], output.image, output.intensity)
     np.testing.assert_allclose(report.answers["error_reduction"].solved.image, expected, atol=1e-3)
+
+
+def test_a_prior_on_the_refinement_flattens_what_is_recovered(subject, truth):
+    output, total = truth[1], {}
+    for tv in (0.0, 0.1):
+        refine = classical.make_refine(
+            subject.trained.system.camera, Refinement(30, "accelerated", tv)
+        )
+        image = refine(subject.trained.variables[0], output.image, output.intensity)
+        total[tv] = sum(float(np.abs(np.diff(image, axis=axis)).sum()) for axis in (1, 2))
+    assert total[0.1] < 0.8 * total[0.0]
 
 
 def test_restarts_keep_the_smallest_residual(subject):
@@ -238,6 +251,8 @@ def test_evaluate_adds_a_row_for_each_solver_and_run(parse, evaluated, capsys):
         (["--solvers=newton"], "--solvers: expected some of error_reduction"),
         (["--solver_steps=10"], "--solver_steps: nothing would read it"),
         (["--refine_with=hio"], "--refine_with: nothing would read it"),
+        (["--refine=5", "--refine_with=hio", "--refine_tv=0.1"], "--refine_tv: nothing would"),
+        (["--refine_with=accelerated", "--refine_tv=0.1"], "--refine_with: nothing would"),
     ],
 )
 def test_evaluate_refuses_options_that_nothing_reads(parse, options, message):

@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jax_kdpr import evaluation
 from jax_kdpr.camera import Optics, Options
+from jax_kdpr.classical import NO_REFINEMENT, Refinement, make_refine
 from jax_kdpr.data.batches import take_batch
 from jax_kdpr.physics import cdp
 from jax_kdpr.physics.scenes import scene_field
@@ -49,19 +49,17 @@ Recover = Callable[[Intensities], Recovered]
 def make_recover(
     trained: Trained,
     *,
-    refine: int = 0,
-    refine_with: str = "error_reduction",
+    refinement: Refinement = NO_REFINEMENT,
 ) -> Recover:
     """Builds recover(intensity) of a batch of CDPs, in the model's unit.
 
     Args:
         trained: The system.
-        refine: Steps of a solver after the network (`evaluation.make_refine`). They bring almost
-            any pattern's misfit down, so trust is a matter of the image before them.
-        refine_with: That solver.
+        refinement: Of the network's images. It brings almost any pattern's misfit down, so trust
+            is a matter of the image before it.
     """
     camera = trained.system.camera
-    refined = evaluation.make_refine(camera, refine, solver=refine_with)
+    refine = make_refine(camera, refinement)
     compare = data_parallel(
         lambda optics, image, y: pattern_misfit(
             image, y, optics, scene=camera.scene, oversample=camera.oversample
@@ -75,8 +73,8 @@ def make_recover(
         optics = camera.optics(variables[0]["phases"])
         misfit, correlation = compare(optics, output.image, intensity)
         image, after = output.image, misfit
-        if refine:
-            image = refined(variables, output)
+        if refinement.steps:
+            image = refine(variables[0], output.image, intensity)
             after, _ = compare(optics, image, intensity)
         return Recovered(image, output.estimate, misfit, correlation, after)
 

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from jax_kdpr import config as config_lib
 from jax_kdpr import run_folder
 from jax_kdpr.checkpoint import holds_step
+from jax_kdpr.classical import Refinement
 from jax_kdpr.config import Config
 from jax_kdpr.errors import InputError
 from jax_kdpr.scoring import SCORES_FILE
@@ -55,9 +56,14 @@ class PlannedRun(NamedTuple):
         if not self.is_trained or not path.exists():
             return None
         found = run_folder.read_json(path)
-        wanted = (self.config.train.epochs, self.refine, "error_reduction")
-        made = (found["epochs"], found.get("refine"), found.get("refine_with", wanted[-1]))
-        return found if made == wanted else None
+        none = Refinement()
+        made = Refinement(
+            found.get("refine", none.steps),
+            found.get("refine_with", none.solver),
+            found.get("refine_tv", none.tv),
+        )
+        is_current = (found["epochs"], made) == (self.config.train.epochs, Refinement(self.refine))
+        return found if is_current else None
 
     @property
     def noisy_scores(self) -> dict[str, Any] | None:
