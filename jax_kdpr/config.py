@@ -52,7 +52,7 @@ class DataConfig:
     test_images: int = 0
     validation_fraction: float = 0.1  # source images only
     test_fraction: float = 0.1
-    rescale: bool = False
+    rescale: bool = False  # stretch each image to [0, 1] by itself; else 1 is `phase_range`
 
 
 @dataclass(kw_only=True, slots=True)
