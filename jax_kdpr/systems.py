@@ -12,7 +12,7 @@ function of its result and nothing is computed twice. Parameters are plain pytre
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -110,33 +110,24 @@ def make_system(
             gives pixel by pixel, weighs their result against that image.
     """
     size, scene = camera.size, camera.scene
-
-    def build_net(rngs: nnx.Rngs) -> UNet:
-        return UNet(
-            in_channels=2,
-            out_channels=camera.channels,
-            widths=widths,
-            norm=norm,
-            precision=precision,
-            gated=refine_steps > 0,
-            rngs=rngs,
-        )
-
-    # The structure of the network without its numbers: static, closed over by `recover`.
-    net_graph, net_shapes, stats_shapes = nnx.split(
-        nnx.eval_shape(lambda: build_net(nnx.Rngs(0))), nnx.Param, ...
+    init_net, run_net = _functional_net(
+        out_channels=camera.channels,
+        widths=widths,
+        norm=norm,
+        precision=precision,
+        gated=refine_steps > 0,
     )
 
     def init(key: Key) -> tuple[Params, State]:
         mask_key, start_key, net_key = jax.random.split(key, 3)
-        _, net, stats = nnx.split(build_net(nnx.Rngs(params=net_key)), nnx.Param, ...)
+        net, stats = init_net(net_key)
         params = {
             "phases": init_phases(mask_key, snapshots=snapshots, height=size, width=size),
             "filter": jnp.asarray(gaussian_kernel(filter_size, filter_sigma)),
-            "net": nnx.to_pure_dict(net),
+            "net": net,
         }
         start = jax.random.normal(start_key, (size, size), jnp.complex64)
-        return params, {"start": start, "net": nnx.to_pure_dict(stats)}
+        return params, {"start": start, "net": stats}
 
     def closer_to_data(field, intensity, optics: Optics, *, steps: int):
         return error_reduction(
@@ -181,27 +172,6 @@ def make_system(
     ) -> Intensities:
         return camera.measure(params["phases"], images, key, by)
 
-    def run_net(
-        params: Params, state: State, inputs: Float[Array, "b h w 2"], *, train: bool = False
-    ) -> tuple[UNetOutput, PyTree]:
-        def forward(net_params, stats, inputs) -> tuple[UNetOutput, PyTree]:
-            net = nnx.merge(
-                net_graph,
-                _filled(net_shapes, net_params),
-                _filled(stats_shapes, stats),
-                copy=True,
-            )
-            output = net(inputs, train=train)
-            return output, nnx.to_pure_dict(nnx.state(net, nnx.Not(nnx.Param)))
-
-        if train:
-            # The gradient stores the convolutions' outputs; norms, ReLUs, upsampling and joins are
-            # made again, which costs little and halves the memory of a step.
-            forward = jax.checkpoint(
-                forward, policy=jax.checkpoint_policies.save_only_these_names(CONVOLVED)
-            )
-        return forward(params["net"], state["net"], inputs)
-
     def recover(
         params: Params, state: State, intensity: Intensities, *, train: bool = False
     ) -> tuple[Output, State]:
@@ -231,6 +201,48 @@ def make_system(
     return System(
         init=init, camera=camera, measure=measure, recover=recover, run_net=run_net, apply=apply
     )
+
+
+def _functional_net(
+    **options: Any,
+) -> tuple[Callable[[Key], tuple[Params, PyTree]], Callable[..., tuple[UNetOutput, PyTree]]]:
+    """Returns a U-Net as pure functions, init(key) and run(params, state, inputs, train=False).
+
+    Args:
+        options: Of `models.unet.UNet`.
+    """
+
+    def build(rngs: nnx.Rngs) -> UNet:
+        return UNet(in_channels=2, rngs=rngs, **options)
+
+    # The structure of the network without its numbers: static, closed over by `run`.
+    graph, shapes, stats_shapes = nnx.split(
+        nnx.eval_shape(lambda: build(nnx.Rngs(0))), nnx.Param, ...
+    )
+
+    def init(key: Key) -> tuple[Params, PyTree]:
+        _, net, stats = nnx.split(build(nnx.Rngs(params=key)), nnx.Param, ...)
+        return nnx.to_pure_dict(net), nnx.to_pure_dict(stats)
+
+    def run(
+        params: Params, state: State, inputs: Float[Array, "b h w 2"], *, train: bool = False
+    ) -> tuple[UNetOutput, PyTree]:
+        def forward(net_params, stats, inputs) -> tuple[UNetOutput, PyTree]:
+            net = nnx.merge(
+                graph, _filled(shapes, net_params), _filled(stats_shapes, stats), copy=True
+            )
+            output = net(inputs, train=train)
+            return output, nnx.to_pure_dict(nnx.state(net, nnx.Not(nnx.Param)))
+
+        if train:
+            # The gradient stores the convolutions' outputs; norms, ReLUs, upsampling and joins are
+            # made again, which costs little and halves the memory of a step.
+            forward = jax.checkpoint(
+                forward, policy=jax.checkpoint_policies.save_only_these_names(CONVOLVED)
+            )
+        return forward(params["net"], state["net"], inputs)
+
+    return init, run
 
 
 def network_input(estimate: Fields, *, kind: str) -> Float[Array, "b h w 2"]:
