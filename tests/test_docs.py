@@ -22,7 +22,7 @@ def get_config():
     config.data.train_images, config.data.validation_images = 128, 64
     config.data.test_images = 32
     config.net.widths = (8, 16)
-    config.spectral.iterations = 5
+    config.spectral.iterations, config.spectral.consistency_steps = 5, 3
     config.train.epochs = 2
     return config
 """
@@ -38,7 +38,7 @@ def bench(tmp_path_factory):
     """A folder where the page's config is a small one, and what each command printed there."""
     folder = tmp_path_factory.mktemp("bench")
     (folder / "configs" / "bench").mkdir(parents=True)
-    (folder / "configs" / "bench" / "e2e.py").write_text(SMALL)
+    (folder / "configs" / "bench" / "consistent.py").write_text(SMALL)
     printed = {}
     for command in commands():
         ran = subprocess.run(

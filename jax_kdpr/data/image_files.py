@@ -51,7 +51,8 @@ def read_images(source: Path, *, size: int, rescale: bool) -> np.ndarray:
     if dark:
         print(
             f"note: {dark} of {len(prepared)} images never exceed {DARK:g} of their range; "
-            "frames of fewer bits than their type? data.rescale=True stretches each to [0, 1]",
+            "frames of fewer bits than their type? Divide them by their largest value into float "
+            "files (data.rescale=True stretches each image by itself)",
             file=sys.stderr,
         )
     return np.stack(prepared)

@@ -1,0 +1,16 @@
+"""`configs/bench/e2e.py` with error reduction before the network: what its light allows.
+
+Gated steps after it (`presets.recipe`) gain nothing more with this camera and errors of alignment
+(`configs/bench/study.py`).
+"""
+
+from jax_kdpr import presets
+from jax_kdpr.config import Config, Regime
+
+
+def get_config() -> Config:
+    """Returns the config of this run."""
+    config = presets.bench(presets.quickstart())
+    config.regime = Regime.E2E
+    config.spectral.consistency_steps = presets.CONSISTENCY_STEPS
+    return config
