@@ -71,6 +71,8 @@ def paper_study(
         "gated-longer": Entry(label="E2E, gated, twice the epochs", changes=_GATED, longer=2),
         "recipe-teacher": teacher_entry(4, label="our recipe's teacher of 4", changes=_GATED),
         "recipe": student_entry("our recipe", _recipe_changes(base), teacher="recipe-teacher"),
+        # The same second training, without the teacher's shots.
+        "restarted": student_entry("E2E, gated, restarted", _recipe_changes(base), teacher="gated"),
         # Trained with noise, to be tried under more and less of it.
         "e2e-noisy": Entry(label="E2E, trained at 20 dB", changes=_NOISY),
         "consistent-noisy": Entry(
@@ -151,9 +153,18 @@ def paper_study(
             ),
             Table(
                 title="Our recipe against E2E of twice the steps",
-                question="The same, with as many steps in all.",
-                entries=("gated-longer", "recipe"),
+                question=(
+                    "The same, with as many steps in all. Restarted: a student of the gated E2E, "
+                    "so that its training has two parts as well, but one shot in both."
+                ),
+                entries=("gated-longer", "restarted", "recipe"),
                 baseline="gated-longer",
+            ),
+            Table(
+                title="What the teacher's shots add",
+                question="From a teacher of four shots, against one of a single shot.",
+                entries=("restarted", "recipe"),
+                baseline="restarted",
             ),
             Samples(
                 title="Figure 4: samples",
