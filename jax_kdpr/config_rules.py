@@ -25,7 +25,10 @@ LENGTHS = ("wavelength", "pitch", "distance")
 READ_ONLY_WITH = {
     "data.dir": ("data.source", (Source.FASHION_MNIST, Source.IMAGES)),
     "data.tfds_manual_dir": ("data.source", (Source.FASHION_MNIST,)),
-    "data.rescale": ("data.source", (Source.IMAGES,)),
+    **{
+        f"data.{name}": ("data.source", (Source.IMAGES,))
+        for name in ("rescale", "validation_fraction", "test_fraction")
+    },
     "scene.min_amplitude": ("scene.kind", (SceneKind.COMPLEX,)),
     "masks.levels": ("masks.regulariser", (Regulariser.LEVELS,)),
     "noise.snr_db": ("noise.kind", (NoiseKind.GAUSSIAN,)),

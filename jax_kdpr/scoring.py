@@ -14,7 +14,7 @@ from jax_kdpr import evaluation, plots, run_folder, runtime
 from jax_kdpr.assembly import build_system
 from jax_kdpr.choices import NoiseKind
 from jax_kdpr.classical import NO_REFINEMENT, Refinement
-from jax_kdpr.config import Config
+from jax_kdpr.config import Config, JitterConfig
 from jax_kdpr.data import sources
 from jax_kdpr.evaluation import RECOVERED, Samples, summarise
 from jax_kdpr.metrics import ImageScores
@@ -134,6 +134,8 @@ def score_under_noise(
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Scores one run on its first test images at each noise level; the network stays as it is.
 
+    The bench is the design's: without the noise and the errors that the run was trained with.
+
     Args:
         workdir: Its run folder.
         snr_db: Levels of Gaussian noise, dB.
@@ -150,7 +152,8 @@ def score_under_noise(
         InputError: As `score_run`.
     """
     config, dataset, trained, batch_size = load_subject(workdir, data_dir)
-    config.noise.kind = NoiseKind.NONE  # what is added here is all there shall be
+    # What is added here is all there shall be.
+    config.noise.kind, config.jitter = NoiseKind.NONE, JitterConfig()
     quiet = build_system(config, mesh=trained.system.camera.mesh)
     found = evaluation.score_under_noise(
         trained._replace(system=quiet),

@@ -12,7 +12,7 @@ from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from jax_kdpr import config as config_lib
-from jax_kdpr import evaluate, evaluation, scoring
+from jax_kdpr import evaluate, evaluation, run_folder, scoring
 from jax_kdpr.classical import Refinement
 from jax_kdpr.config import Config, Regime, SceneKind
 from jax_kdpr.data import sources
@@ -243,6 +243,17 @@ def test_the_readme_recovers_objects_from_frames(scored, run, tmp_path):
         np.savez(tmp_path / "shot.npz", intensity=frames[number])
         exec(code, names)
         np.testing.assert_allclose(names["images"][0], recovered[number], atol=1e-5)
+
+
+def test_noise_is_added_on_a_bench_without_errors(teacher, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(teacher, run)
+    levels = {"snr_db": (20.0,), "photons": (), "images": 6}
+    aligned = scoring.score_under_noise(run, **levels)
+    record = run_folder.read_json(run / "run.json")
+    record["config"]["jitter"]["shift"] = 2.0
+    run_folder.write_json(run / "run.json", record)
+    assert scoring.score_under_noise(run, **levels) == aligned
 
 
 def test_a_second_scoring_that_is_cut_off_leaves_no_scores(teacher, tmp_path, monkeypatch):

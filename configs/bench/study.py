@@ -31,15 +31,27 @@ def get_config() -> Study:
         sections=(
             Table(
                 title="1e6 photons a frame",
-                question="Trained and tested with the noise; trained with errors of alignment.",
+                question="Trained and tested with the noise and with errors of alignment.",
                 entries=("network", "before", "after"),
                 baseline="network",
+            ),
+            Table(
+                title="1e6 photons: do gated steps add to those before?",
+                question="The same, against steps before the network alone.",
+                entries=("before", "after"),
+                baseline="before",
             ),
             Table(
                 title="1e4 photons a frame",
                 question="The same with a hundredth of the light.",
                 entries=("dim-network", "dim-before", "dim-after"),
                 baseline="dim-network",
+            ),
+            Table(
+                title="1e4 photons: do gated steps add to those before?",
+                question="The same, against steps before the network alone.",
+                entries=("dim-before", "dim-after"),
+                baseline="dim-before",
             ),
         ),
     )

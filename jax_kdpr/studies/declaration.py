@@ -239,3 +239,13 @@ def difference_from_base(study: Study, name: str) -> str:
     if entry.longer != 1:
         said.append(f"train.epochs={entry.longer * study.base.train.epochs}")
     return ", ".join(said)
+
+
+def options_of_base(study: Study, *, said: tuple[str, ...]) -> str:
+    """Returns what the base config sets that is no default, but for the options `said` already."""
+    defaults = flatten(Config())
+    return ", ".join(
+        f"{path}={value}"
+        for path, value in flatten(study.base).items()
+        if value != defaults[path] and path not in said
+    )

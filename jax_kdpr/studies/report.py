@@ -8,8 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from jax_kdpr import run_folder
+from jax_kdpr.evaluation import RECOVERED
 from jax_kdpr.studies import declaration
-from jax_kdpr.studies.declaration import Study, difference_from_base, named_entries
+from jax_kdpr.studies.declaration import (
+    Study,
+    difference_from_base,
+    named_entries,
+    options_of_base,
+)
 from jax_kdpr.studies.document import Block, Grid, Heading, Paragraph, Picture, to_html, to_markdown
 from jax_kdpr.studies.results import (
     Results,
@@ -18,6 +24,13 @@ from jax_kdpr.studies.results import (
 from jax_kdpr.studies.runner import FAILURES_FILE
 from jax_kdpr.studies.runs import PlannedRun
 from jax_kdpr.studies.sections import section_blocks
+
+# Options that the preface says in words.
+SAID = (
+    *("data.source", "data.size", "data.train_images", "data.validation_images"),
+    *("data.test_images", "train.epochs", "train.batch_size", "scene.kind"),
+    *("spectral.iterations", "net.widths"),
+)
 
 
 def write_report(
@@ -67,7 +80,7 @@ def _preface(study: Study, runs: list[PlannedRun], results: Results, command: st
         f"Made by `{command}`: {done} of {len(runs)} runs, seeds "
         f"{', '.join(map(str, study.seeds))}, {hours:.2g} hours of training and validation.",
         f"Data: {base.data.source}, {base.data.size} x {base.data.size} pixels, "
-        f"{_image_counts(study)}; {base.train.epochs} epoch(s) in batches of "
+        f"{_image_counts(study, results)}; {base.train.epochs} epoch(s) in batches of "
         f"{base.train.batch_size}{_steps(study, results)}; {base.scene.kind} scenes; "
         f"T = {base.spectral.iterations}; U-Net {'-'.join(map(str, base.net.widths))}.",
         "Numbers are means over seeds ± half the width of their 95 % interval (Student's t), of "
@@ -75,10 +88,14 @@ def _preface(study: Study, runs: list[PlannedRun], results: Results, command: st
         "baseline of the same seed. Images better: share of the test images whose PSNR, averaged "
         "over seeds, is higher, with the p value of a Wilcoxon signed-rank test; it speaks of "
         "these trained systems only, the interval over seeds of others like them. Validation is "
-        "the best epoch's, whose checkpoint is scored: choices between entries belong to it. "
+        "the best epoch's, whose checkpoint is scored: choices between entries belong to it. Seeds "
+        "differ in masks, network, order of the images and noise, and share the images themselves. "
         f"Comparisons in this report: {_comparisons(study, results)}. Of many intervals of 95 %, "
         "about one in twenty misses by chance.",
     ]
+    special = options_of_base(study, said=SAID)
+    if special:
+        lines.append(f"Options of all runs that are not the default: {special}.")
     if study.refine:
         lines.append(
             f"Refined: what {study.refine} steps of error reduction from the network's image make "
@@ -100,16 +117,16 @@ def _preface(study: Study, runs: list[PlannedRun], results: Results, command: st
     return [Paragraph(line) for line in lines]
 
 
-def _image_counts(study: Study) -> str:
-    """In words; 0 of a split stands for all that it has."""
+def _image_counts(study: Study, results: Results) -> str:
+    """In words; of the test images as many as were scored, if some were."""
     data = study.base.data
-    counts = {
-        "training": data.train_images,
-        "validation": data.validation_images,
-        "test": data.test_images,
+    scored = {
+        int(result.scores[RECOVERED]["images"]) for found in results.values() for result in found
     }
+    counts = {"training": data.train_images, "validation": data.validation_images}
     said = [f"{f'{count:,}' if count else 'all'} {name}" for name, count in counts.items()]
-    return f"{', '.join(said)} images"
+    test = " or ".join(f"{count:,}" for count in sorted(scored)) or "no"
+    return f"{', '.join(said)} images, {test} test images scored"
 
 
 def _steps(study: Study, results: Results) -> str:

@@ -4,6 +4,8 @@ What is done is skipped, what was cut goes on, and a run that fails is reported 
 it nor its students stop the others.
 """
 
+import hashlib
+import json
 import traceback
 from collections.abc import Callable
 from datetime import timedelta
@@ -14,12 +16,12 @@ import jax
 
 from jax_kdpr import run_folder
 from jax_kdpr.classical import Refinement
-from jax_kdpr.config import data_arguments
-from jax_kdpr.config_fields import shallow
+from jax_kdpr.config import Config, data_arguments
+from jax_kdpr.config_fields import flatten, shallow
 from jax_kdpr.data import sources
 from jax_kdpr.scoring import score_run, score_under_noise
 from jax_kdpr.studies import estimate
-from jax_kdpr.studies.declaration import Costs, Study
+from jax_kdpr.studies.declaration import RESERVED, Costs, Study
 from jax_kdpr.studies.estimate import ImageCounts
 from jax_kdpr.studies.programs import time_inference, trace_step
 from jax_kdpr.studies.runs import ROBUSTNESS_FILE, PlannedRun
@@ -155,14 +157,15 @@ def _measure_costs(study: Study, run: PlannedRun, workdir: Path) -> None:
     path = workdir / COSTS_FILE
     found: dict[str, Any] = run_folder.read_json(path) if path.exists() else {}
     here = jax.devices()[0].device_kind
-    known = found.get(run.entry, {}).get("device")
-    if run.entry not in wanted or known == here or not run.is_done:
+    made_for = {"device": here, "config": _digest(run.config)}
+    known = {name: found.get(run.entry, {}).get(name) for name in made_for}
+    if run.entry not in wanted or known == made_for or not run.is_done:
         return
     print(f"measuring memory and inference time of {run.entry}", flush=True)
     memory = trace_step(run.config, run.teacher and run.teacher.config).compile_bytes()
     timing = time_inference(run.config)
     found[run.entry] = {
-        "device": here,
+        **made_for,
         "batch": run.config.train.batch_size,
         "step_bytes": memory,
         "inference_ms": 1e3 * timing.median,
@@ -171,6 +174,12 @@ def _measure_costs(study: Study, run: PlannedRun, workdir: Path) -> None:
     }
     run_folder.write_json(path, found)
     jax.clear_caches()
+
+
+def _digest(config: Config) -> str:
+    """Of what costs depend on: the same for all seeds of an entry."""
+    values = {path: v for path, v in flatten(config).items() if path not in RESERVED}
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]
 
 
 def _duration(minutes: float) -> str:
