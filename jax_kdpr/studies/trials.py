@@ -122,6 +122,8 @@ def distillation_study(base: Config, *, title: str, seeds: tuple[int, ...]) -> S
             everything | BALANCED | {"loss.alpha": 0.8, "loss.beta": 0.1},
         ),
     }
+    # The same second training, without the teacher's shots.
+    started["restarted"] = student_entry("all from E2E: restarted", everything, teacher="e2e")
     taught = [name for name, entry in started.items() if entry.changes["distill.start"] == "all"]
     return Study(
         title=title,
@@ -156,6 +158,12 @@ def distillation_study(base: Config, *, title: str, seeds: tuple[int, ...]) -> S
                 ),
                 entries=("e2e-longer", "e2e", *taught),
                 baseline="e2e-longer",
+            ),
+            Table(
+                title="What the teacher's shots add",
+                question="From a teacher of nine shots, against one of a single shot.",
+                entries=("restarted", "started"),
+                baseline="restarted",
             ),
             Curves(
                 title="Training curves",
