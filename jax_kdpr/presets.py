@@ -82,7 +82,8 @@ def recipe(config: Config) -> Config:
 
     Error reduction before the network, and after it as far as its gate lets it; and a student takes
     masks, filter and network over from its teacher instead of being guided by its losses. Teacher
-    and student want the same.
+    and student want the same. The teacher may as well be an E2E run: it is the second training, at
+    the full learning rate, that gains (results/study-cpu).
     """
     config.spectral.consistency_steps = CONSISTENCY_STEPS
     config.net.refine_steps = REFINE_STEPS

@@ -1,4 +1,7 @@
-"""Our recipe's student: starts as its teacher (--config.distill.teacher=RUN_DIR)."""
+"""Our recipe's second training: starts as its teacher, of one shot or four, ended.
+
+Give that run with --config.distill.teacher=RUN_DIR.
+"""
 
 from jax_kdpr import presets
 from jax_kdpr.config import Config, Regime
