@@ -24,7 +24,11 @@ def trained(tmp_path_factory) -> Place:
 TINY = ("train", "--config", "tiny.py", "--workdir", "new")
 STUDENT = (*TINY, "--config.regime=student", "--config.loss.alpha=0.9")
 TAUGHT = (*STUDENT, "--config.distill.teacher=run")
-FASHION = (*TINY, "--config.data.source=fashion_mnist", "--config.data.dir=fashion")
+FASHION = (
+    *(*TINY, "--config.data.source=fashion_mnist", "--config.data.dir=fashion"),
+    # Which it does not read.
+    *("--config.data.validation_fraction=0.1", "--config.data.test_fraction=0.1"),
+)
 
 
 def nothing(place):
