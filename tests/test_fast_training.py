@@ -4,12 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import rejection, student_config, tiny_config
+from helpers import image_config, rejection, student_config, tiny_config
 
 from jax_kdpr import run_folder, runtime
 from jax_kdpr.camera import make_camera
 from jax_kdpr.checkpoint import Checkpoints
-from jax_kdpr.config import Precision, Regime, TargetMode, TargetType, members
+from jax_kdpr.config import Config, Precision, Regime, TargetMode, TargetType, members
 from jax_kdpr.config_rules import validate
 from jax_kdpr.data.scenes import draw_scenes
 from jax_kdpr.systems import make_system
@@ -17,6 +17,7 @@ from jax_kdpr.training import loop
 from jax_kdpr.training.preparation import make_guide, prepare
 from jax_kdpr.training.steps import Epoch, compile_steps
 from jax_kdpr.training.targets import Targets
+from jax_kdpr.training.teacher import changing_targets
 
 
 def rows_of(workdir):
@@ -117,6 +118,14 @@ def test_procedural_scenes_cannot_be_cached(tmp_path):
     assert "new images every epoch" in rejection(prepare, config, tmp_path / "student")
     config.distill.targets = TargetMode.AUTO
     assert not prepare(config, tmp_path / "student").caches_targets
+
+
+def test_the_targets_of_a_teacher_on_a_moving_bench_are_not_cached():
+    teacher = Config()
+    assert changing_targets(image_config("images"), teacher) == []
+    teacher.jitter.shift = 0.1
+    (reason,) = changing_targets(image_config("images"), teacher)
+    assert "jitter" in reason
 
 
 # Several steps in one call

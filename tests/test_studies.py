@@ -362,6 +362,7 @@ def test_runs_of_equal_programs_are_told_by_their_trace(images, tmp_path):
     study = tiny_study(images, seeds=(0,))
     study.entries["again"] = Entry(label="", changes={"loss.rho": 0.5, "optim.mask_lr": 2e-2})
     study.entries["wide"] = Entry(label="", changes={"net.widths": (8, 32)})
+    study.entries["average"] = Entry(label="", changes={"optim.average": 0.9})
     found = {run.entry: run for run in plan(study, tmp_path)}
 
     def digest(name):
@@ -369,4 +370,4 @@ def test_runs_of_equal_programs_are_told_by_their_trace(images, tmp_path):
         return programs.trace_step(run.config, run.teacher and run.teacher.config).digest
 
     assert digest("e2e") == digest("again")
-    assert len({digest(name) for name in ("e2e", "wide", "teacher", "student")}) == 4
+    assert len({digest(name) for name in ("e2e", "wide", "average", "teacher", "student")}) == 5

@@ -67,7 +67,13 @@ def trace_step(config: Config, teacher: Config | None) -> Program:
         config, total_steps=BATCHES * config.train.epochs, views=views, teach=teach, mesh=mesh
     )
     params, state = jax.jit(system.init)(jax.random.key(0))
-    start = init_train_state(params, state, optimizer, trained=trained_parts(config.regime))
+    start = init_train_state(
+        params,
+        state,
+        optimizer,
+        trained=trained_parts(config.regime),
+        keep_average=config.optim.average > 0,
+    )
     epoch = Epoch(
         images=jnp.zeros((count, side, side), "uint8"),
         order=jnp.arange(count),

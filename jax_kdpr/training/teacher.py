@@ -8,7 +8,7 @@ from jax.sharding import Mesh
 
 from jax_kdpr import config_fields, run_folder, runtime
 from jax_kdpr.choices import NoiseKind, StudentStart, TargetMode
-from jax_kdpr.config import Config, Regime, Source
+from jax_kdpr.config import Config, JitterConfig, Regime, Source
 from jax_kdpr.data import sources
 from jax_kdpr.errors import InputError
 from jax_kdpr.physics.scenes import scene_channels
@@ -160,6 +160,8 @@ def changing_targets(config: Config, theirs: Config) -> list[str]:
     reasons = []
     if theirs.noise.kind != NoiseKind.NONE:
         reasons.append(f"the teacher's {theirs.noise.kind} noise is new in every step")
+    if theirs.jitter != JitterConfig():
+        reasons.append("the errors of the teacher's bench (jitter) are new in every step")
     if config.data.source == Source.SCENES:
         reasons.append("data.source scenes draws new images every epoch")
     return reasons
