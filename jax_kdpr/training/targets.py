@@ -1,7 +1,7 @@
 """What a student learns from its teacher, made in every step or once for all.
 
 Without noise and errors of the bench the teacher's CDP and bottleneck of an image never change.
-Kept on the device, they take the teacher out of the step: a student then costs what an E2E run costs.
+Kept on the device, they take the teacher out of the step: a student then costs what E2E costs.
 """
 
 from collections.abc import Callable
