@@ -23,7 +23,7 @@ from jax_kdpr import cli
 from jax_kdpr.errors import InputError
 from jax_kdpr.frames import bench_flags
 from jax_kdpr.frames.calibration import calibrate, write_calibration
-from jax_kdpr.frames.geometry import binning_note, default_geometry, sampling_note
+from jax_kdpr.frames.geometry import default_geometry
 from jax_kdpr.frames.loaded import LoadedRun, blank_image, load_run
 from jax_kdpr.frames.measured import Setup
 from jax_kdpr.frames.reading import iterate_frames, list_frames
@@ -84,11 +84,7 @@ def main(positional: list[str]) -> int:
     )
     print(f"score {found.score:.3f}, best of another orientation {found.runner_up:.3f}")
     print(f"written: {output}")
-    camera_pixels = run.finest_period * geometry.scale / window.bin
-    spare = binning_note(camera_pixels, bin=window.bin, sampling=setup.sampling)
-    if spare:
-        print(f"note: {spare}")
-    coarse = sampling_note(camera_pixels)
+    coarse = bench_flags.check_sampling(run, geometry, window)
     if coarse:
         print(f"warning: {coarse}", file=sys.stderr)
     if not found.trusted:

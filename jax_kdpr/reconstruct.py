@@ -38,12 +38,10 @@ from jax_kdpr.frames.geometry import (
     FLIPS,
     Geometry,
     Window,
-    binning_note,
     check_geometry,
     default_geometry,
     grid_window,
     in_window,
-    sampling_note,
 )
 from jax_kdpr.frames.loaded import LoadedRun, load_run
 from jax_kdpr.frames.measured import Setup, group_frames, measure_frames, noise_sigma
@@ -111,12 +109,8 @@ def main(positional: list[str]) -> int:
         transpose=bool(TRANSPOSE.value),
     )
     geometry, gain, notes = _bench(run, guess)
-    camera_pixels = run.finest_period * geometry.scale / window.bin
-    coarse = sampling_note(camera_pixels)
+    coarse = bench_flags.check_sampling(run, geometry, window)
     notes += [coarse] if coarse else []
-    spare = binning_note(camera_pixels, bin=window.bin, sampling=bench_flags.SAMPLING.value)
-    if spare:
-        print(f"note: {spare}")
     if not bench_flags.DARK.value:
         notes.append("no --dark: the camera's offset counts as light")
     setup, spread = _make_setup(run, kind, window, geometry, gain)

@@ -82,7 +82,7 @@ def test_shipped_study_is_sound_and_trains_teachers_first(name):
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_config_is_named_after_its_regime(name):
-    assert shipped(name).regime == Path(name).stem.split("_")[0]
+    assert shipped(name).regime == Path(name).stem
 
 
 def test_flatten_names_every_field_by_its_path():

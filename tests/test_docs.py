@@ -37,8 +37,8 @@ def commands() -> list[str]:
 def bench(tmp_path_factory):
     """A folder where the page's config is a small one, and what each command printed there."""
     folder = tmp_path_factory.mktemp("bench")
-    (folder / "configs" / "bench").mkdir(parents=True)
-    (folder / "configs" / "bench" / "e2e_consistent.py").write_text(SMALL)
+    (folder / "configs" / "bench_consistent").mkdir(parents=True)
+    (folder / "configs" / "bench_consistent" / "e2e.py").write_text(SMALL)
     printed = {}
     for command in commands():
         ran = subprocess.run(

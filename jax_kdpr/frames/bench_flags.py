@@ -8,7 +8,14 @@ from absl import flags
 
 from jax_kdpr.errors import InputError
 from jax_kdpr.frames.correction import Correction, make_correction
-from jax_kdpr.frames.geometry import SAMPLINGS, Window, make_window
+from jax_kdpr.frames.geometry import (
+    SAMPLINGS,
+    Geometry,
+    Window,
+    binning_note,
+    make_window,
+    sampling_note,
+)
 from jax_kdpr.frames.loaded import LoadedRun
 from jax_kdpr.frames.reading import Frame, iterate_frames, read_mean, read_moments
 
@@ -122,6 +129,19 @@ def read_correction(kind: FrameKind, window: Window) -> tuple[Correction, float 
 def pixel_side(run: LoadedRun) -> float:
     """Returns the side of the mask's pixels that --mask_pixels stands for."""
     return run.pixel_side if MASK_PIXELS.value == "square" else 0.0
+
+
+def check_sampling(run: LoadedRun, geometry: Geometry, window: Window) -> str:
+    """Prints which --bin would use more light, if one would.
+
+    Returns:
+        A warning that the camera's pixels are too coarse for the pattern; empty where they are not.
+    """
+    camera_pixels = run.finest_period * geometry.scale / window.bin
+    spare = binning_note(camera_pixels, bin=window.bin, sampling=SAMPLING.value)
+    if spare:
+        print(f"note: {spare}")
+    return sampling_note(camera_pixels)
 
 
 def require_apart(output: Path, frames: list[Frame]) -> None:

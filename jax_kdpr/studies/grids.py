@@ -37,6 +37,10 @@ FIGURE_3 = (
 REFINE = 30  # steps of error reduction after the network, scored beside its own image
 TRAINING_SNR = 20.0  # dB, of the entries that are trained with noise
 
+CONSISTENT: dict[str, Any] = {"spectral.consistency_steps": presets.CONSISTENCY_STEPS}
+GATED: dict[str, Any] = CONSISTENT | {"net.refine_steps": presets.REFINE_STEPS}
+NOISY: dict[str, Any] = {"noise.kind": "gaussian", "noise.snr_db": TRAINING_SNR}
+
 
 def paper_study(
     base: Config, *, title: str, teachers: tuple[int, ...] = (1, 4, 9), seeds: tuple[int, ...]
@@ -66,19 +70,19 @@ def paper_study(
             if count != 9
         },
         # One shot, one network pass, more of the physics.
-        "consistent": Entry(label="E2E, consistent", changes=_CONSISTENT),
-        "gated": Entry(label="E2E, gated", changes=_GATED),
-        "gated-longer": Entry(label="E2E, gated, twice the epochs", changes=_GATED, longer=2),
-        "recipe-teacher": teacher_entry(4, label="our recipe's teacher of 4", changes=_GATED),
+        "consistent": Entry(label="E2E, consistent", changes=CONSISTENT),
+        "gated": Entry(label="E2E, gated", changes=GATED),
+        "gated-longer": Entry(label="E2E, gated, twice the epochs", changes=GATED, longer=2),
+        "recipe-teacher": teacher_entry(4, label="our recipe's teacher of 4", changes=GATED),
         "recipe": student_entry("our recipe", _recipe_changes(base), teacher="recipe-teacher"),
         # The same second training, without the teacher's shots.
         "restarted": student_entry("E2E, gated, restarted", _recipe_changes(base), teacher="gated"),
         # Trained with noise, to be tried under more and less of it.
-        "e2e-noisy": Entry(label="E2E, trained at 20 dB", changes=_NOISY),
+        "e2e-noisy": Entry(label="E2E, trained at 20 dB", changes=NOISY),
         "consistent-noisy": Entry(
-            label="E2E, consistent, trained at 20 dB", changes=_CONSISTENT | _NOISY
+            label="E2E, consistent, trained at 20 dB", changes=CONSISTENT | NOISY
         ),
-        "gated-noisy": Entry(label="E2E, gated, trained at 20 dB", changes=_GATED | _NOISY),
+        "gated-noisy": Entry(label="E2E, gated, trained at 20 dB", changes=GATED | NOISY),
     }
     four = ("teacher-9", "random", "e2e", "student")
     return Study(
@@ -199,11 +203,6 @@ def paper_study(
             ),
         ),
     )
-
-
-_CONSISTENT: dict[str, Any] = {"spectral.consistency_steps": presets.CONSISTENCY_STEPS}
-_GATED: dict[str, Any] = _CONSISTENT | {"net.refine_steps": presets.REFINE_STEPS}
-_NOISY: dict[str, Any] = {"noise.kind": "gaussian", "noise.snr_db": TRAINING_SNR}
 
 
 def _recipe_changes(base: Config) -> dict[str, Any]:

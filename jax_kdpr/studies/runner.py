@@ -15,7 +15,6 @@ from typing import Any
 import jax
 
 from jax_kdpr import run_folder
-from jax_kdpr.classical import Refinement
 from jax_kdpr.config import Config, data_arguments
 from jax_kdpr.config_fields import flatten, shallow
 from jax_kdpr.data import sources
@@ -136,7 +135,7 @@ def _run_one(run: PlannedRun) -> None:
     if not run.is_trained:
         loop.train(run.config, run.workdir)
     if run.scores is None:
-        score_run(run.workdir, refinement=Refinement(run.refine))
+        score_run(run.workdir, refinement=run.refinement)
     wanted, scores = run.robustness, run.scores
     if wanted is not None and scores is not None and run.noisy_scores is None:
         print("scoring under noise", flush=True)
@@ -145,7 +144,7 @@ def _run_one(run: PlannedRun) -> None:
             snr_db=wanted.snr_db,
             photons=wanted.photons,
             images=wanted.images,
-            refinement=Refinement(run.refine),
+            refinement=run.refinement,
         )
         record = run.noise_conditions(scores) | {"scores": found}
         run_folder.write_json(run.workdir / ROBUSTNESS_FILE, record)

@@ -24,7 +24,7 @@ class PlannedRun(NamedTuple):
     workdir: Path
     teacher: "PlannedRun | None"
     robustness: Robustness | None  # noise it is to be tried with afterwards
-    refine: int  # steps after the network that are to be scored too
+    refinement: Refinement  # after the network, to be scored too
 
     @property
     def name(self) -> str:
@@ -62,7 +62,7 @@ class PlannedRun(NamedTuple):
             found.get("refine_with", none.solver),
             found.get("refine_tv", none.tv),
         )
-        is_current = (found["epochs"], made) == (self.config.train.epochs, Refinement(self.refine))
+        is_current = (found["epochs"], made) == (self.config.train.epochs, self.refinement)
         return found if is_current else None
 
     @property
@@ -85,7 +85,7 @@ class PlannedRun(NamedTuple):
             "snr_db": list(section.snr_db),
             "photons": list(section.photons),
             "images": section.images,
-            "refine": self.refine,
+            "refine": self.refinement.steps,
         }
 
     @property
@@ -150,7 +150,7 @@ def plan(study: Study, workdir: Path, *, only: tuple[str, ...] = ()) -> list[Pla
                 workdir=workdir / name / f"seed-{seed}",
                 teacher=teacher,
                 robustness=under_noise.get(name),
-                refine=study.refine,
+                refinement=Refinement(study.refine),
             )
             _require_own(run)
             runs[name, seed] = run

@@ -8,7 +8,7 @@ from typing import Any
 
 from jax_kdpr.config import Config
 from jax_kdpr.studies.declaration import Curves, Entry, Masks, Study, Sweep, Table
-from jax_kdpr.studies.grids import REFINE, student_entry, teacher_entry
+from jax_kdpr.studies.grids import CONSISTENT, GATED, NOISY, REFINE, student_entry, teacher_entry
 
 MASK_RATES = (5e-4, 2e-2, 1e-1)  # radians a step, at most about
 CONSISTENCY = (0, 3, 10, 30)  # steps of error reduction
@@ -187,22 +187,19 @@ def shots_study(base: Config, *, title: str, seeds: tuple[int, ...]) -> Study:
             changes: dict[str, Any] = {"regime": regime, "spectral.consistency_steps": steps}
             entries[name] = Entry(label=f"{label}, {steps} steps", changes=changes)
             lines[label][float(steps)] = name
-    consistent: dict[str, Any] = {"spectral.consistency_steps": 10}
-    gated = consistent | {"net.refine_steps": 10}
-    noisy: dict[str, Any] = {"noise.kind": "gaussian", "noise.snr_db": 20.0}
     others = {
         "teacher-9": teacher_entry(9, label="teacher of 9, no steps"),
         "oversampled-10": Entry(
-            label="10 steps, sensor pixels halved", changes=consistent | {"masks.oversample": 2}
+            label="10 steps, sensor pixels halved", changes=CONSISTENT | {"masks.oversample": 2}
         ),
         "average-10": Entry(
-            label="10 steps, running mean of weights", changes=consistent | {"optim.average": 0.99}
+            label="10 steps, running mean of weights", changes=CONSISTENT | {"optim.average": 0.99}
         ),
-        "gated-10": Entry(label="10 steps, and 10 gated ones after the network", changes=gated),
+        "gated-10": Entry(label="10 steps, and 10 gated ones after the network", changes=GATED),
     }
     under_noise = {
-        "noisy-10": Entry(label="20 dB: 10 steps", changes=consistent | noisy),
-        "noisy-gated-10": Entry(label="20 dB: 10 steps, and 10 gated ones", changes=gated | noisy),
+        "noisy-10": Entry(label="20 dB: 10 steps", changes=CONSISTENT | NOISY),
+        "noisy-gated-10": Entry(label="20 dB: 10 steps, and 10 gated ones", changes=GATED | NOISY),
     }
     return Study(
         title=title,
