@@ -17,6 +17,7 @@ from ml_collections import config_flags
 from jax_kdpr import checkpoint, config_fields, config_rules, run_folder, runtime
 from jax_kdpr import config as config_lib
 from jax_kdpr.errors import InputError, Terminated, interrupted_exit_code
+from jax_kdpr.help_page import help_page
 
 BAD_INPUT = 2  # exit code
 
@@ -38,7 +39,7 @@ def run(
 
     def parse(argv: Sequence[str]) -> list[str]:
         if {"--help", "-h", "-help"} & set(argv):
-            print(_help(prefix, others))
+            print(help_page(prefix, others))
             sys.exit(0)
         try:
             _check_config_flags(argv, prefix, others)
@@ -191,22 +192,6 @@ def _flag_message(failure: Exception, prefix: str) -> str:
         f"--config: {where.filename}, line {where.lineno}, raised {type(failure).__name__}: "
         f"{message}"
     )
-
-
-def _help(prefix: str, others: tuple[str, ...]) -> str:
-    """The command's docstring, its flags, and every option of a config with its default."""
-    lines = [sys.modules["__main__"].__doc__ or "", "Flags:"]
-    for flag in flags.FLAGS.get_key_flags_for_module("__main__"):
-        has_default = flag.default not in (None, "", []) and flag.name != "config"
-        shown = str(flag.default_as_str).strip("'")  # absl puts it in quotes
-        default = f" (default: {shown})" if has_default else ""
-        lines.append(f"  --{flag.name}: {flag.help}{default}")
-    if "config" in flags.FLAGS:
-        lines += ["  --config FILE: a config file; then --config.OPTION=VALUE with, and default:"]
-        options = config_fields.flatten(config_lib.Config())
-        lines += [f"    {name}" for name in others]
-        lines += [f"    {prefix}{path} = {value!s}" for path, value in options.items()]
-    return "\n".join(lines)
 
 
 def _exit_with(message: str) -> NoReturn:

@@ -34,7 +34,7 @@ from jax_kdpr.choices import (
     TargetType,
     Weights,
 )
-from jax_kdpr.config_fields import flatten, shallow
+from jax_kdpr.config_fields import flatten, option, shallow
 from jax_kdpr.physics import propagation
 
 
@@ -42,59 +42,69 @@ from jax_kdpr.physics import propagation
 class DataConfig:
     """Images: `data.sources.load`."""
 
-    source: Source = Source.SCENES
-    dir: str = ""  # folder or array file; empty takes KDPR_DATA_DIR
-    tfds_manual_dir: str = ""  # for TensorFlow Datasets, when no files are given
-    size: int = 32  # pixels, height and width of scene and masks
-    seed: int = 0  # of the split, or of the procedural scenes
-    train_images: int = 0  # at most; 0: all of the split
-    validation_images: int = 0
-    test_images: int = 0
-    validation_fraction: float = 0.1  # source images only
-    test_fraction: float = 0.1
-    rescale: bool = False  # stretch each image to [0, 1] by itself; else 1 is `phase_range`
+    source: Source = option(Source.SCENES, "where images come from")
+    dir: str = option("", "folder or array file; empty takes KDPR_DATA_DIR")
+    tfds_manual_dir: str = option("", "for TensorFlow Datasets, when no files are given")
+    size: int = option(32, "height and width of scene and masks", unit="pixels")
+    seed: int = option(0, "of the split, or of the procedural scenes")
+    train_images: int = option(0, "training images, at most; 0: all of the split")
+    validation_images: int = option(0, "likewise, of validation")
+    test_images: int = option(0, "likewise, of the test")
+    validation_fraction: float = option(0.1, "share of all images, source images only")
+    test_fraction: float = option(0.1, "likewise")
+    rescale: bool = option(
+        False, "stretch each image to [0, 1] by itself; else 1 is scene.phase_range"
+    )
 
 
 @dataclass(kw_only=True, slots=True)
 class SceneConfig:
     """Encoding of an image as a field."""
 
-    kind: SceneKind = SceneKind.PHASE
-    phase_range: float = math.pi  # radians; phase of a white pixel
-    min_amplitude: float = 0.5  # of a black pixel, complex scenes only
+    kind: SceneKind = option(SceneKind.PHASE, "what an image is of its field")
+    phase_range: float = option(math.pi, "phase of a white pixel", unit="radians")
+    min_amplitude: float = option(0.5, "amplitude of a black pixel, complex scenes only")
 
 
 @dataclass(kw_only=True, slots=True)
 class MaskConfig:
     """Masks, and the operator they are part of."""
 
-    snapshots: int = 1  # L
-    oversample: int = 1  # zero padding: 1 or 2
-    regulariser: Regulariser = Regulariser.RANGE
-    levels: int = 256  # of regulariser levels
+    snapshots: int = option(1, "shots of each object, each through a mask of its own: L")
+    oversample: int = option(1, "zero padding of the operator")
+    regulariser: Regulariser = option(Regulariser.RANGE, "what loss.rho weighs, of the masks")
+    levels: int = option(256, "that the regulariser levels draws the phases to")
 
 
 @dataclass(kw_only=True, slots=True)
 class DeviceConfig:
     """What the device makes of the phases: `physics.device`, in training and export alike."""
 
-    levels: int = 0  # equal phase steps; 0: any phase
-    phase_range: float = math.tau  # radians, the largest phase that it can add
-    table: tuple[float, ...] = ()  # phi of each gray level, in place of both: `lookup.device_table`
-    superpixel: int = 1  # pixels each way that show one phase
-    crosstalk: float = 0.0  # pixels, sigma of the blur between neighbours
-    fill_factor: float = 1.0  # share of a pixel's area that is modulated
-    zero_order: float = 0.0  # share of the power that is not modulated
+    levels: int = option(0, "equal phase steps; 0: any phase")
+    phase_range: float = option(math.tau, "largest phase that it can add", unit="radians")
+    table: tuple[float, ...] = option(
+        (), "phi of each gray level, in place of both: `lookup.device_table`", unit="radians"
+    )
+    superpixel: int = option(
+        1, "mask pixels each way that show one phase: the smallest feature", unit="pixels"
+    )
+    crosstalk: float = option(0.0, "sigma of the blur between neighbours", unit="pixels")
+    fill_factor: float = option(1.0, "share of a pixel's area that is modulated")
+    zero_order: float = option(0.0, "share of the power that is not modulated")
 
 
 @dataclass(kw_only=True, slots=True)
 class PropagationConfig:
     """What lies between mask and sensor: `physics.propagation`."""
 
-    kind: PropagationKind = PropagationKind.FAR
-    wavelength: float = 0.0  # metres; these three for fresnel and angular_spectrum
-    pitch: float = 0.0  # metres, of mask and object pixels
-    distance: float = 0.0  # metres, from mask to sensor
+    kind: PropagationKind = option(
+        PropagationKind.FAR, "to the sensor: far through a lens, the others through free space"
+    )
+    wavelength: float = option(
+        0.0, "of the light; fresnel and angular_spectrum only", unit="metres"
+    )
+    pitch: float = option(0.0, "of mask and object pixels; as wavelength", unit="metres")
+    distance: float = option(0.0, "from mask to sensor; as wavelength", unit="metres")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -104,89 +114,91 @@ class JitterConfig:
     Standard deviations. What is recovered from does not know of them: this makes robust masks.
     """
 
-    shift: float = 0.0  # mask pixels, each axis
-    rotation: float = 0.0  # degrees
-    scale: float = 0.0  # relative
-    defocus: float = 0.0  # waves at half the object's side
-    wavelength: float = 0.0  # relative
-    gain: float = 0.0  # relative, of the device's phases
+    shift: float = option(0.0, "of the mask, each axis", unit="mask pixels")
+    rotation: float = option(0.0, "of the mask", unit="degrees")
+    scale: float = option(0.0, "of the mask's image, relative")
+    defocus: float = option(0.0, "at half the object's side", unit="waves")
+    wavelength: float = option(0.0, "of the light, relative")
+    gain: float = option(0.0, "of the device's phases, relative")
 
 
 @dataclass(kw_only=True, slots=True)
 class NoiseConfig:
     """Sensor noise, in training and evaluation alike."""
 
-    kind: NoiseKind = NoiseKind.NONE
-    snr_db: float = 30.0  # gaussian: dB, per snapshot
-    photons: float = 1e6  # poisson, camera: expected per snapshot
-    read_noise: float = 2.0  # camera: electrons, standard deviation
-    dark: float = 0.0  # camera: electrons a pixel and frame
-    full_well: float = 1e4  # camera: electrons
-    bits: int = 12  # camera: of its converter
+    kind: NoiseKind = option(NoiseKind.NONE, "model of the sensor")
+    snr_db: float = option(30.0, "gaussian: of each snapshot", unit="dB")
+    photons: float = option(1e6, "poisson, camera: expected in a snapshot", unit="photoelectrons")
+    read_noise: float = option(2.0, "camera: standard deviation", unit="electrons")
+    dark: float = option(0.0, "camera: of a pixel and frame", unit="electrons")
+    full_well: float = option(1e4, "camera: that a pixel holds", unit="electrons")
+    bits: int = option(12, "camera: of its converter", unit="bits")
 
 
 @dataclass(kw_only=True, slots=True)
 class SpectralConfig:
     """Filtered spectral initialisation (algorithm 1)."""
 
-    iterations: int = 25  # T
-    weights: Weights = Weights.SOFT
-    fraction: float = 1 / 6  # weights topk
-    threshold: float = 0.6  # weights threshold: p
-    filter_size: int = 5  # taps each way
-    filter_sigma: float = 1.0  # pixels, of its Gaussian start
-    gradient: Gradient = Gradient.SEGMENTS
-    gauge: Gauge = Gauge.START
-    consistency_steps: int = 0  # of error reduction, between the estimate and the network
+    iterations: int = option(25, "of the power method: T")
+    weights: Weights = option(Weights.SOFT, "how Gamma weighs the measured pixels")
+    fraction: float = option(1 / 6, "share of the sensor pixels that weights topk takes")
+    threshold: float = option(0.6, "p of weights threshold")
+    filter_size: int = option(5, "taps each way of the low-pass filter")
+    filter_sigma: float = option(1.0, "of the Gaussian that it starts as", unit="pixels")
+    gradient: Gradient = option(Gradient.SEGMENTS, "how the power method is differentiated")
+    gauge: Gauge = option(Gauge.START, "what sets the estimate's global phase")
+    consistency_steps: int = option(0, "of error reduction, between the estimate and the network")
 
 
 @dataclass(kw_only=True, slots=True)
 class NetConfig:
     """U-Net."""
 
-    widths: tuple[int, ...] = (32, 64, 128, 256)
-    norm: Norm = Norm.BATCH
-    inputs: Inputs = Inputs.RE_IM
-    precision: Precision = Precision.TF32
-    refine_steps: int = 0  # of error reduction from its image, as far as its gate lets them
+    widths: tuple[int, ...] = option((32, 64, 128, 256), "channels of each level")
+    norm: Norm = option(Norm.BATCH, "norm layers")
+    inputs: Inputs = option(Inputs.RE_IM, "what it sees of the spectral estimate")
+    precision: Precision = option(Precision.TF32, "of its convolutions")
+    refine_steps: int = option(0, "of error reduction from its image, as far as its gate lets them")
 
 
 @dataclass(kw_only=True, slots=True)
 class LossConfig:
     """Weights of eq. 4 and 7; sigma = 1 - alpha - beta weighs the feature loss of a student."""
 
-    alpha: float = 1.0  # task
-    beta: float = 0.0  # CDP loss, student only
-    rho: float = 1e-3  # mask regulariser
-    alphas: tuple[float, ...] = ()  # one for each member of an ensemble, in place of alpha
-    betas: tuple[float, ...] = ()
-    rhos: tuple[float, ...] = ()
-    cdp: CdpView = CdpView.PAPER
-    feature: FeatureView = FeatureView.PAPER
-    balance: Balance = Balance.NONE
-    anneal: Anneal = Anneal.CONSTANT  # of beta and sigma
+    alpha: float = option(1.0, "weight of the task loss")
+    beta: float = option(0.0, "weight of the CDP loss, student only")
+    rho: float = option(1e-3, "weight of the mask regulariser")
+    alphas: tuple[float, ...] = option((), "one for each member of an ensemble, in place of alpha")
+    betas: tuple[float, ...] = option((), "likewise, in place of beta")
+    rhos: tuple[float, ...] = option((), "likewise, in place of rho")
+    cdp: CdpView = option(CdpView.PAPER, "what of the measurement the CDP loss compares")
+    feature: FeatureView = option(FeatureView.PAPER, "what the feature loss compares")
+    balance: Balance = option(Balance.NONE, "task: guiding losses in units of the task loss")
+    anneal: Anneal = option(Anneal.CONSTANT, "course of beta and sigma over the training")
 
 
 @dataclass(kw_only=True, slots=True)
 class DistillConfig:
     """The student's teacher."""
 
-    teacher: str = ""  # run folder of the trained teacher
-    targets: TargetMode = TargetMode.AUTO
-    target_type: TargetType = TargetType.FLOAT32  # of cached targets
-    start: StudentStart = StudentStart.NONE
+    teacher: str = option("", "run folder of the trained teacher")
+    targets: TargetMode = option(
+        TargetMode.AUTO, "when the teacher runs; auto caches where nothing changes and it fits"
+    )
+    target_type: TargetType = option(TargetType.FLOAT32, "of cached targets")
+    start: StudentStart = option(StudentStart.NONE, "what of the teacher a student starts with")
 
 
 @dataclass(kw_only=True, slots=True)
 class OptimConfig:
     """Adam, with its own learning rate for each part."""
 
-    mask_lr: float = 5e-4  # radians a step, at most about
-    filter_lr: float = 5e-4
-    net_lr: float = 5e-4
-    schedule: Schedule = Schedule.CONSTANT
-    average: float = (
-        0.0  # decay of a running mean of the weights, which is then the result; 0: none
+    mask_lr: float = option(5e-4, "at most about so much a step", unit="radians")
+    filter_lr: float = option(5e-4, "learning rate of the filter")
+    net_lr: float = option(5e-4, "learning rate of the network")
+    schedule: Schedule = option(Schedule.CONSTANT, "course of all rates over the training")
+    average: float = option(
+        0.0, "decay of a running mean of the weights, which is then the result; 0: none"
     )
 
 
@@ -194,21 +206,27 @@ class OptimConfig:
 class TrainConfig:
     """Length of the training."""
 
-    epochs: int = 120
-    batch_size: int = 64
-    eval_batch_size: int = 0  # validation and test; 0: 128 on a CPU, what fits on a GPU
-    devices: int = 0  # local devices to spread each batch over; 0: the CPU's cores, or one GPU
-    scan_steps: int = 0  # steps in one call of the device; 0: 1 on a CPU, about 64 on a GPU
-    tensorboard: bool = False  # event files beside metrics.jsonl; wants the extra `tensorboard`
+    epochs: int = option(120, "times through the training images")
+    batch_size: int = option(64, "images in a step")
+    eval_batch_size: int = option(0, "validation and test; 0: 128 on a CPU, what fits on a GPU")
+    devices: int = option(
+        0, "local devices to spread each batch over; 0: the CPU's cores, or one GPU"
+    )
+    scan_steps: int = option(0, "steps in one call of the device; 0: 1 on a CPU, about 64 on a GPU")
+    tensorboard: bool = option(
+        False, "event files beside metrics.jsonl; wants the extra `tensorboard`"
+    )
 
 
 @dataclass(kw_only=True, slots=True)
 class Config:
     """One run."""
 
-    regime: Regime = Regime.E2E
-    seed: int = 0  # of masks, filter start, network and noise
-    ensemble: int = 1  # runs of seed, seed + 1, ... (or of loss weights) in one program
+    regime: Regime = option(
+        Regime.E2E, "all is trained, the network alone (random), or guided by a teacher (student)"
+    )
+    seed: int = option(0, "of masks, filter start, network and noise")
+    ensemble: int = option(1, "runs of seed, seed + 1, ... (or of loss weights) in one program")
     data: DataConfig = field(default_factory=DataConfig)
     scene: SceneConfig = field(default_factory=SceneConfig)
     masks: MaskConfig = field(default_factory=MaskConfig)

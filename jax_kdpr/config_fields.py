@@ -5,9 +5,45 @@ import difflib
 import enum
 import types
 import typing
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 from jax_kdpr.errors import InputError
+
+T = TypeVar("T")
+
+
+class Described(NamedTuple):
+    """What a field of `option` says of itself."""
+
+    says: str
+    unit: str
+    choices: tuple[str, ...]  # empty where it takes more than a few words
+    default: Any
+
+
+def option(default: T, says: str, *, unit: str = "") -> T:
+    """Declares a field of a dataclass of options, with the words that `--help` has for it.
+
+    Args:
+        default: Its value, never a mutable one.
+        says: What it means, in one line; what is left open is said by name and choices.
+        unit: Of a number that has one.
+    """
+    return dataclasses.field(default=default, metadata={"says": says, "unit": unit})
+
+
+def describe(config: Any) -> dict[str, dict[str, Described]]:
+    """Returns {section: {dotted path: what it says}} of every field; "" is the section of none."""
+    found: dict[str, dict[str, Described]] = {"": {}}
+    for f in dataclasses.fields(config):
+        value = getattr(config, f.name)
+        if dataclasses.is_dataclass(value):
+            own = describe(value)[""]
+            found[f.name] = {f"{f.name}.{name}": one for name, one in own.items()}
+        else:
+            choices = tuple(map(str, type(value))) if isinstance(value, enum.Enum) else ()
+            found[""][f.name] = Described(**f.metadata, choices=choices, default=value)
+    return found
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:

@@ -8,6 +8,8 @@ import pytest
 from commands import run
 
 from jax_kdpr import run_folder
+from jax_kdpr.config import Config
+from jax_kdpr.config_fields import describe
 
 ROOT = Path(__file__).parent.parent
 ONE_STEP = [
@@ -56,7 +58,14 @@ def test_tensorboard_gets_the_same_numbers(tmp_path):
     assert b"validation_psnr" in events.read_bytes()
 
 
-def test_help_lists_flags_and_every_option():
+def test_help_lists_flags_and_every_option_with_its_meaning_and_choices():
     shown = run("train", "--help")
     assert shown.returncode == 0
     assert "--workdir" in shown.stdout and "optim.mask_lr = 0.0005" in shown.stdout
+    assert max(map(len, shown.stdout.splitlines())) <= 100
+    words = " ".join(shown.stdout.split())
+    for options in describe(Config()).values():
+        for path, option in options.items():
+            assert option.says and f"{path} = " in words and option.says in words, path
+            assert not option.choices or f"one of {', '.join(option.choices)}" in words, path
+    assert "scene.phase_range = 3.14159 phase of a white pixel; radians" in words

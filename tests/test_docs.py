@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from commands import user_environment
 
+from jax_kdpr import config as config_lib
 from jax_kdpr import run_folder
 
 ROOT = Path(__file__).parents[1]
@@ -81,3 +82,17 @@ def test_every_module_of_the_page_is_a_command():
     assert len(modules) >= 9
     for module in modules:
         assert (ROOT / module.replace(".", "/")).with_suffix(".py").exists(), module
+
+
+def test_pages_name_options_that_exist_with_their_defaults():
+    known = config_lib.flatten(config_lib.Config())
+    sections = {path.split(".")[0] for path in known if "." in path}
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        text = page.read_text()
+        named = re.findall(r"`(?:--config\.)?([a-z]+)\.(?!npy)([a-z_]+)[=`]", text)
+        for section, name in named:
+            assert section not in sections or f"{section}.{name}" in known, (page, section, name)
+        for path, default in re.findall(
+            r"^\| `([a-z_.]+)` \|.*\| ([\w.]+) \|$", text, re.MULTILINE
+        ):
+            assert path not in known or str(known[path]) == default, (page, path, default)
