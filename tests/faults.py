@@ -1,0 +1,158 @@
+"""Faults, kind by kind, against the commands as a user starts them, and what they cost.
+
+    python tests/faults.py [KIND ...] [--full] [--folder DIR]
+
+Prints one line of counts a kind and exits with 1 if anything was lost. Without --full every kind
+runs in a short form, which tests/test_faults.py runs too. A kind is a function of `KINDS`.
+"""
+
+import argparse
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import commands
+
+from jax_kdpr import run_folder
+from jax_kdpr.checkpoint import FOLDER
+
+EPOCHS = 12
+STEPS = 4  # an epoch
+CONFIG = f"""
+from jax_kdpr.config import Config
+
+def get_config():
+    config = Config()
+    config.data.size, config.net.widths = 16, (8, 16)
+    config.data.train_images = {16 * STEPS}
+    config.data.validation_images = config.data.test_images = 32
+    config.spectral.iterations = 5
+    config.train.batch_size = config.train.eval_batch_size = 16
+    config.train.epochs = {EPOCHS}
+    return config
+"""
+
+
+class Tally:
+    """What came of the faults of one kind: how often it held, in which way, and what did not."""
+
+    def __init__(self) -> None:
+        self.held: Counter[str] = Counter()
+        self.lost: list[str] = []
+
+    def add(self, outcome: str, *, lost: bool = False) -> None:
+        """Counts one fault; an outcome that is `lost` is listed."""
+        if lost:
+            self.lost.append(outcome)
+        else:
+            self.held[outcome] += 1
+
+    def __str__(self) -> str:
+        tried = self.held.total() + len(self.lost)
+        outcomes = [f"{count} {outcome}" for outcome, count in sorted(self.held.items())]
+        return f"{tried} tried: {', '.join([*outcomes, f'{len(self.lost)} lost'])}" + "".join(
+            f"\n    lost: {outcome}" for outcome in self.lost
+        )
+
+
+def kills(folder: Path, *, full: bool) -> Tally:
+    """SIGKILL at random times, half of them within a save: the run ends as the undisturbed one."""
+    rng, tally = random.Random(0), Tally()
+    train(folder, "whole").check_returncode()
+    left = 50 if full else 2
+    while left:
+        run = folder / "killed"
+        shutil.rmtree(run, ignore_errors=True)
+        planned = []
+        while left and not finished(run):
+            in_save = left % 2 == 0
+            process = start(folder, "killed")
+            if kill(process, run, delay=None if in_save else rng.uniform(0.0, 0.3)):
+                planned.append("within a save" if in_save else "at a random time")
+                left -= 1
+        resumed = train(folder, "killed")
+        same = resumed.returncode == 0 and record(run) == record(folder / "whole")
+        for when in planned:
+            tally.add(when if same else f"{when}: {resumed.stderr[-500:]}", lost=not same)
+    return tally
+
+
+def kill(process: subprocess.Popen, run: Path, *, delay: float | None) -> bool:
+    """Kills a training `delay` s after its next epoch, or in the midst of that epoch's save."""
+    epochs = run_folder.epochs_done(run)
+    while process.poll() is None:
+        if delay is None and list((run / FOLDER).glob("*tmp*")):
+            break
+        if delay is not None and run_folder.epochs_done(run) > epochs:
+            time.sleep(delay)
+            break
+        time.sleep(0.0005)
+    process.kill()
+    process.communicate()
+    return process.returncode == -signal.SIGKILL
+
+
+KINDS: dict[str, Callable[..., Tally]] = {"kills": kills}
+
+
+def command(folder: Path, run: str, *options: str) -> list[str]:
+    """Returns the command that trains `folder`/`run`."""
+    (folder / "tiny.py").write_text(CONFIG)
+    config = f"--config={folder / 'tiny.py'}"
+    return [sys.executable, "-m", "jax_kdpr.train", config, f"--workdir={folder / run}", *options]
+
+
+def start(folder: Path, run: str, *options: str) -> subprocess.Popen[str]:
+    """Starts a training without waiting for its end."""
+    pipe = subprocess.PIPE
+    environment = commands.user_environment()
+    return subprocess.Popen(
+        command(folder, run, *options), env=environment, stdout=pipe, stderr=pipe, text=True
+    )
+
+
+def train(folder: Path, run: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """Trains to the end."""
+    process = start(folder, run, *options)
+    output, errors = process.communicate(timeout=300)
+    return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+
+
+def finished(run: Path) -> bool:
+    """Whether a run has all its epochs."""
+    return run_folder.epochs_done(run) == EPOCHS
+
+
+def record(run: Path) -> list[dict]:
+    """Returns the rows of a run without their times: equal for equal bits."""
+    rows = run_folder.read_metrics(run)
+    return [{k: v for k, v in row.items() if "seconds" not in k} for row in rows]
+
+
+def main() -> int:
+    """Runs the kinds that are asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("kinds", nargs="*", metavar="KIND", help=f"of {', '.join(KINDS)}")
+    parser.add_argument("--full", action="store_true", help="the counts of a release")
+    parser.add_argument("--folder", type=Path, help="empty folder to work in; default temporary")
+    options = parser.parse_args()
+    if unknown := set(options.kinds) - set(KINDS):
+        parser.error(f"no kind {', '.join(sorted(unknown))}; kinds: {', '.join(KINDS)}")
+    lost = 0
+    for name in options.kinds or KINDS:
+        with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+            tally = KINDS[name](Path(folder), full=options.full)
+        print(f"{name}: {tally}", flush=True)
+        lost += len(tally.lost)
+    return 1 if lost else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
