@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from jax_kdpr.config import NoiseKind
-from jax_kdpr.physics.noise import add_noise, camera_frame, gaussian_noise, poisson_noise
+from jax_kdpr.physics.noise import (
+    add_noise,
+    camera_frame,
+    dark_counts,
+    gaussian_noise,
+    poisson_noise,
+)
 
 
 def uneven_snapshots(k: int, size: int) -> jax.Array:
@@ -97,12 +103,41 @@ def test_camera_frame_is_unbiased_and_its_noise_adds_up():
     np.testing.assert_allclose(seen.var(axis=0), variance, rtol=0.2)
 
 
+def counted(electrons: np.ndarray, *, read_noise: float, full_well: float, bits: int):
+    """Counts of a converter, and electrons a count."""
+    top, black = 2**bits - 1, 5 * read_noise
+    step = (full_well + black) / top
+    return np.clip(np.rint((electrons + black) / step), 0, top), step
+
+
+@pytest.mark.parametrize("bits", [4, 8, 12])
+@pytest.mark.parametrize("dark", [0.0, 7.0, 400.0])
+@pytest.mark.parametrize("read_noise", [0.5, 3.0, 40.0])
+def test_what_a_camera_subtracts_is_the_mean_of_its_dark_frames(bits, dark, read_noise):
+    rng = np.random.default_rng(3)
+    options = {"read_noise": read_noise, "full_well": 1e4, "bits": bits}
+    pixels = rng.poisson(dark, 100_000) + read_noise * rng.normal(size=100_000)
+    counts, _ = counted(pixels, **options)
+    error = 4 * counts.std() / np.sqrt(counts.size) + 1e-3  # the quantiles' own
+    assert dark_counts(dark=dark, **options) == pytest.approx(counts.mean(), abs=error)
+
+
+def test_pixels_without_light_hold_none_after_the_correction_also_with_few_bits():
+    options = {"read_noise": 2.0, "dark": 2.6, "full_well": 1e4, "bits": 8}
+    y = np.zeros((1, 40, 40))
+    y[0, 0, 0] = 1.0
+    seen = frames(y, 50, photons=1e3, **options)[:, 0].reshape(50, -1)[:, 1:]
+    assert abs(seen.mean()) <= 5 * seen.std() / np.sqrt(seen.size) + 0.05  # electrons
+
+
 def test_camera_counts_are_whole_and_stop_at_the_full_well():
     y, options = np.asarray(uneven_snapshots(1, 6), np.float64), {"full_well": 8e3, "bits": 8}
     seen = frames(y, 3, **options)
     black = 5 * CAMERA["read_noise"]
     step = (options["full_well"] + black) / 255
-    counts = (seen + black + CAMERA["dark"]) / step
+    counts = seen / step + dark_counts(
+        read_noise=CAMERA["read_noise"], dark=CAMERA["dark"], **options
+    )
     np.testing.assert_allclose(counts, np.round(counts), atol=0.02)
     assert counts.max() == pytest.approx(255, abs=0.02)
     electrons = y * (CAMERA["photons"] / y.sum())

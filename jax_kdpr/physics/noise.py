@@ -2,9 +2,14 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
+from scipy import special
 
 from jax_kdpr.types import Intensity, Key, Scalar
+
+BLACK_SIGMAS = 5.0  # of the read noise below the black level, so that its negative half survives
+NODES = 1024  # quantiles of either noise that the mean of a dark frame is taken over
 
 
 def gaussian_noise(key: Key, intensity: Intensity, *, snr_db: float | Scalar) -> Intensity:
@@ -49,16 +54,17 @@ def camera_frame(
     intensity: Intensity,
     *,
     photons: float | Scalar,
-    read_noise: float | Scalar,
-    dark: float | Scalar,
+    read_noise: float,
+    dark: float,
     full_well: float,
     bits: int,
 ) -> Intensity:
-    """Takes each snapshot with a camera and undoes what a user would undo: black level and gain.
+    """Takes each snapshot with a camera and undoes what a user would undo: dark frame and gain.
 
     Photoelectrons and dark electrons are Poisson, read noise is normal; what exceeds the full well
     is lost; a converter of `bits` bits spans from the black level to the full well. The black level
-    leaves room for 5 standard deviations of the read noise, so that its negative half survives.
+    leaves room for `BLACK_SIGMAS` of the read noise. What is subtracted is the mean of a dark frame
+    (`dark_counts`), as converted: few bits round it, and the black level with it.
     The exposure is that of `poisson_noise`. Gradients pass straight through to the noiseless CDP,
     but for saturated pixels, which have none: more light would not change what they show.
 
@@ -67,7 +73,7 @@ def camera_frame(
         intensity: Noiseless CDPs, not negative.
         photons: Expected photoelectrons in one snapshot, summed over its pixels.
         read_noise: Standard deviation, electrons.
-        dark: Expected dark electrons of a pixel and frame; their mean is subtracted.
+        dark: Expected dark electrons of a pixel and frame.
         full_well: Electrons that a pixel holds.
         bits: Of the analogue-to-digital converter.
     """
@@ -77,12 +83,37 @@ def camera_frame(
     expected = lax.stop_gradient(intensity) * counts_per_unit + dark
     electrons = jax.random.poisson(shot_key, expected).astype(intensity.dtype)
     electrons += read_noise * jax.random.normal(read_key, intensity.shape, intensity.dtype)
-    black = 5.0 * read_noise
-    step = (full_well + black) / (2**bits - 1)  # electrons of one count
-    counts = jnp.round(jnp.clip(electrons + black, 0.0, full_well + black) / step)
-    seen = (counts * step - black - dark) / counts_per_unit
+    converter = {"read_noise": read_noise, "full_well": full_well, "bits": bits}
+    counts = _converted(electrons, **converter)
+    light = counts - dark_counts(dark=dark, **converter)
+    seen = light * _step(**converter) / counts_per_unit
     follows = jnp.where(counts < 2**bits - 1, intensity, lax.stop_gradient(intensity))
     return lax.stop_gradient(seen) + (follows - lax.stop_gradient(follows))
+
+
+def dark_counts(*, read_noise: float, dark: float, full_well: float, bits: int) -> float:
+    """Returns the mean of a dark frame of `camera_frame`, counts; arguments as there.
+
+    It is the black level and the dark electrons where the read noise spreads over some counts, and
+    another number where all of them round to one.
+    """
+    share = (np.arange(NODES) + 0.5) / NODES
+    thermal = np.ceil(special.pdtrik(share, dark)) if dark else np.zeros(1)
+    electrons = thermal[:, None] + read_noise * special.ndtri(share)
+    counts = _converted(electrons, read_noise=read_noise, full_well=full_well, bits=bits)
+    return float(counts.mean())
+
+
+def _step(*, read_noise: float, full_well: float, bits: int) -> float:
+    """Electrons of one count."""
+    return (full_well + BLACK_SIGMAS * read_noise) / (2**bits - 1)
+
+
+def _converted(electrons, *, read_noise: float, full_well: float, bits: int):
+    """Counts of electrons, an array of NumPy or JAX."""
+    black = BLACK_SIGMAS * read_noise
+    step = _step(read_noise=read_noise, full_well=full_well, bits=bits)
+    return ((electrons + black).clip(0.0, full_well + black) / step).round()
 
 
 def add_noise(
@@ -92,8 +123,8 @@ def add_noise(
     kind: str,
     snr_db: float | Scalar = 30.0,
     photons: float | Scalar = 1e6,
-    read_noise: float | Scalar = 2.0,
-    dark: float | Scalar = 0.0,
+    read_noise: float = 2.0,
+    dark: float = 0.0,
     full_well: float = 1e4,
     bits: int = 12,
 ) -> Intensity:
