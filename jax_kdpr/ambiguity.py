@@ -21,7 +21,7 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from jax_kdpr import cli, config_fields, plots, run_folder
+from jax_kdpr import cli, config_fields, json_files, plots, run_folder, whole_files
 from jax_kdpr import config as config_lib
 from jax_kdpr.analysis import masks as mask_analysis
 from jax_kdpr.analysis.mask_report import report
@@ -85,7 +85,7 @@ def main(positional: list[str]) -> int:
     text = report(results, scenes=len(subject.images))
     print(text)
     plots.plot_ambiguity(results, output / "ambiguity.png")
-    run_folder.write_text(output / "ambiguity.md", text + "\n")
+    whole_files.write_text(output / "ambiguity.md", text + "\n")
     record = {
         "scenes": len(subject.images),
         "read_noise": READ_NOISE.value,
@@ -94,7 +94,7 @@ def main(positional: list[str]) -> int:
         "provenance": run_folder.provenance(),
         "designs": _json_values(results),
     }
-    run_folder.write_json(output / "ambiguity.json", record)
+    json_files.write_json(output / "ambiguity.json", record)
     print(f"written: {output}/ambiguity.md, .json, .png")
     return 0
 

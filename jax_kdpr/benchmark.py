@@ -25,7 +25,16 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from jax_kdpr import cli, config_fields, config_rules, losses, plots, run_folder, runtime
+from jax_kdpr import (
+    cli,
+    config_fields,
+    config_rules,
+    losses,
+    plots,
+    run_folder,
+    runtime,
+    whole_files,
+)
 from jax_kdpr import config as config_lib
 from jax_kdpr.bench import cases, report
 from jax_kdpr.bench.cases import Case, Plan, Shape
@@ -293,8 +302,10 @@ def _parse_sweep(text: str, config: Config) -> tuple[str, dict[int, Config]]:
 
 def _write(output: Path, name: str, rows: list[dict[str, Any]], text: str) -> None:
     cli.make_folder("--output", output)
-    run_folder.write_text(output / f"{name}.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
-    run_folder.write_text(output / f"{name}.md", text + "\n")
+    whole_files.write_text(
+        output / f"{name}.jsonl", "".join(json.dumps(row) + "\n" for row in rows)
+    )
+    whole_files.write_text(output / f"{name}.md", text + "\n")
     print(f"\n{text}\n\nwritten: {output}/{name}.jsonl and .md")
 
 

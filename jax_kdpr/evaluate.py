@@ -24,9 +24,11 @@ from jax_kdpr import (
     config,
     config_fields,
     evaluation,
+    json_files,
     plots,
     refine_flags,
     run_folder,
+    whole_files,
 )
 from jax_kdpr.config import Regime
 from jax_kdpr.errors import InputError
@@ -97,9 +99,9 @@ def main(positional: list[str]) -> int:
                 file=sys.stderr,
             )
     if len(workdirs) > 1 or OUTPUT.value:
-        run_folder.write_text(output / "comparison.md", text + "\n")
+        whole_files.write_text(output / "comparison.md", text + "\n")
         results = {name: run.result for name, run in runs.items()}
-        run_folder.write_json(output / "comparison.json", results)
+        json_files.write_json(output / "comparison.json", results)
         plots.plot_comparison(
             {name: run.samples for name, run in runs.items()}, output / "comparison.png"
         )

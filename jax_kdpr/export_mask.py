@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from jax_kdpr import checkpoint, cli, run_folder
+from jax_kdpr import checkpoint, cli, json_files, run_folder
 from jax_kdpr.errors import InputError
 from jax_kdpr.export.files import CONJUGATE, DIRECT, SLM, sidecar_path
 from jax_kdpr.export.plan import SUFFIXES, Request, plan_export
@@ -97,7 +97,7 @@ def main(positional: list[str]) -> int:
         )
     for path in paths:
         print(_summary(path))
-    missed = max(run_folder.read_json(sidecar_path(path))[ERROR] for path in paths)
+    missed = max(json_files.read_json(sidecar_path(path))[ERROR] for path in paths)
     if coding.table and missed > MISSED:
         print(
             f"warning: the table's phases are up to {missed:.2g} rad off the trained ones: a panel "
@@ -109,7 +109,7 @@ def main(positional: list[str]) -> int:
 
 
 def _summary(path: Path) -> str:
-    sidecar = run_folder.read_json(sidecar_path(path))
+    sidecar = json_files.read_json(sidecar_path(path))
     line = f"written: {path} and {path.name}.json; at most {sidecar[ERROR]:.2g} rad off"
     relief = sidecar.get("relief")
     if relief:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from absl import flags
 
-from jax_kdpr import cli, run_folder
+from jax_kdpr import cli, json_files, run_folder
 from jax_kdpr.choices import PropagationKind
 from jax_kdpr.errors import InputError, require_metres
 from jax_kdpr.frames.geometry import useful_bin
@@ -73,7 +73,7 @@ def main(positional: list[str]) -> int:
         record = {"bench": bench._asdict(), **found._asdict(), "warnings": warnings}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            run_folder.write_json(path, record)
+            json_files.write_json(path, record)
         except OSError as failure:
             raise InputError(f"--output: {path} cannot be written ({failure})") from failure
         print(f"written: {path}")

@@ -1,7 +1,7 @@
 """Figures: the only module that knows matplotlib. Written straight to PNG, no display needed."""
 
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from jax_kdpr.camera import centred
 from jax_kdpr.evaluation import Samples
 from jax_kdpr.metrics import mse, psnr_from_mse, ssim
+from jax_kdpr.whole_files import write_whole
 
 GREY = {"cmap": "gray", "vmin": 0.0, "vmax": 1.0}
 PHASE = {"cmap": "twilight", "vmin": -np.pi, "vmax": np.pi}
@@ -51,7 +52,7 @@ def plot_run(samples: Samples, path: Path, *, axis: tuple[int, int], title: str)
     for panel, name in zip(axes[0], columns, strict=True):
         panel.set_title(name, fontsize=9)
     _draw_masks(halves[1], np.asarray(samples.phases))
-    figure.savefig(path, dpi=110)
+    _write(figure, path)
 
 
 def plot_comparison(runs: dict[str, Samples], path: Path) -> None:
@@ -72,7 +73,7 @@ def plot_comparison(runs: dict[str, Samples], path: Path) -> None:
         for column in range(count):
             recovered = np.asarray(samples.output.image[column, ..., 0])
             _show(axes[row, column + 1], recovered, **GREY, below=captions[column])
-    figure.savefig(path, dpi=110)
+    _write(figure, path)
 
 
 def plot_sweep(name: str, rows: list[dict[str, Any]], path: Path) -> None:
@@ -92,7 +93,7 @@ def plot_sweep(name: str, rows: list[dict[str, Any]], path: Path) -> None:
         axis.set_ylim(bottom=0)
         axis.grid(alpha=0.3)
     axes[0].legend(fontsize=8)
-    figure.savefig(path, dpi=110)
+    _write(figure, path)
 
 
 class Line(NamedTuple):
@@ -131,7 +132,7 @@ def plot_lines(
     axis.set_ylabel(y_label)
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8)
-    figure.savefig(path, dpi=110)
+    _write(figure, path)
 
 
 def plot_panels(
@@ -155,7 +156,7 @@ def plot_panels(
     axes[0, 0].legend(fontsize=7)
     for row in axes:
         row[0].set_ylabel(y_label)
-    figure.savefig(path, dpi=110)
+    _write(figure, path)
 
 
 def plot_masks(masks: dict[str, np.ndarray], path: Path) -> None:
@@ -175,7 +176,7 @@ def plot_masks(masks: dict[str, np.ndarray], path: Path) -> None:
         _show(axes[1, column], np.log10(np.maximum(spectrum, 1e-2)), cmap="inferno", vmin=-1)
         _draw_histogram(axes[2, column], phases)
     axes[1, 0].set_ylabel("its spectrum, log", fontsize=8)
-    figure.savefig(path, dpi=110)
+    _write(figure, path)
 
 
 def plot_ambiguity(designs: dict[str, dict[str, Any]], path: Path) -> None:
@@ -212,7 +213,11 @@ def plot_ambiguity(designs: dict[str, dict[str, Any]], path: Path) -> None:
     for axis in (false, spectrum, bounds):
         axis.grid(alpha=0.3)
     bounds.legend(fontsize=8)
-    figure.savefig(path, dpi=110)
+    _write(figure, path)
+
+
+def _write(figure: Figure, path: Path) -> None:
+    write_whole(path, lambda file: figure.savefig(file, dpi=110, format="png"))
 
 
 def _captions(samples: Samples) -> list[str]:
@@ -249,7 +254,7 @@ def _show(axis: Axes, image: np.ndarray, *, below: str = "", **options) -> None:
     axis.set_xlabel(below, fontsize=8)
 
 
-def plot_phase(phase: np.ndarray, file: IO[bytes], *, title: str, top: float, unit: str) -> None:
+def plot_phase(phase: np.ndarray, path: Path, *, title: str, top: float, unit: str) -> None:
     """Draws one recovered object with its scale bar, from 0 to `top` (radians, or amplitude)."""
     figure = Figure(figsize=(3.6, 3.0), layout="constrained")
     axis = figure.subplots()
@@ -257,4 +262,4 @@ def plot_phase(phase: np.ndarray, file: IO[bytes], *, title: str, top: float, un
     axis.set_axis_off()
     axis.set_title(title, fontsize=9)
     figure.colorbar(drawn, ax=axis, label=unit)
-    figure.savefig(file, dpi=110, format="png")
+    _write(figure, path)

@@ -10,22 +10,22 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import jax
 
 from jax_kdpr import config as config_lib
+from jax_kdpr import json_files, whole_files
 from jax_kdpr.config import Config
 from jax_kdpr.errors import InputError
 
 RUN_FILE = "run.json"
 LOCK_FILE = "run.lock"
-TEMPORARY = ".tmp"
 METRICS_FILE = "metrics.jsonl"
 PACKAGES = ("jax_kdpr", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
@@ -112,8 +112,11 @@ def require_writable(flag: str, folder: Path) -> None:
 
 def _foreign_files(workdir: Path) -> list[Path]:
     """Files that are not what a session killed before it wrote run.json leaves behind."""
-    ours = (LOCK_FILE, RUN_FILE + TEMPORARY)
-    return [path for path in workdir.iterdir() if path.name not in ours]
+    return [
+        path
+        for path in workdir.iterdir()
+        if path.name != LOCK_FILE and not whole_files.is_temporary(path, of=RUN_FILE)
+    ]
 
 
 @contextmanager
@@ -124,7 +127,7 @@ def lock(workdir: Path) -> Iterator[None]:
         InputError: If another process is training in it.
     """
     workdir.mkdir(parents=True, exist_ok=True)
-    with (workdir / LOCK_FILE).open("w") as file:
+    with whole_files.open_in_place(workdir / LOCK_FILE, os.O_RDWR) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as held:
@@ -143,7 +146,7 @@ def record_session(workdir: Path, config: Config, digests: dict[str, str]) -> No
         else {"config": config_lib.to_dict(config), "digests": digests, "sessions": []}
     )
     record["sessions"].append(provenance())
-    write_json(path, record)
+    json_files.write_json(path, record)
 
 
 def provenance() -> dict[str, Any]:
@@ -186,57 +189,6 @@ def _commit() -> str:
     return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
 
 
-def read_json(path: Path) -> Any:
-    """Reads what `write_json` wrote.
-
-    Raises:
-        InputError: If the file is missing or damaged.
-    """
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as failure:
-        raise InputError(
-            f"{path}: cannot be read ({failure}); remove it, and it is made again"
-        ) from failure
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes JSON so that the file is always either the old or the new one, whole.
-
-    Raises:
-        ValueError: If a number is nan or infinite, which JSON does not have.
-    """
-    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
-
-
-def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Writes a binary file so that it is always either the old or the new one, whole.
-
-    Args:
-        path: The file.
-        write: Writes its content into an open file.
-    """
-    temporary = path.with_name(path.name + TEMPORARY)
-    with temporary.open("wb") as file:
-        write(file)
-    temporary.replace(path)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a text file so that it is always either the old or the new one, whole."""
-    temporary = path.with_name(path.name + TEMPORARY)
-    with temporary.open("w") as file:
-        file.write(text)
-        _to_disk(file)
-    temporary.replace(path)
-
-
-def _to_disk(file: IO[str]) -> None:
-    """So that not even a power cut can leave a renamed file empty, or a checkpoint without row."""
-    file.flush()
-    os.fsync(file.fileno())
-
-
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:
     """Returns the rows of metrics.jsonl, one per epoch; a line cut short by a kill is dropped."""
     path = workdir / METRICS_FILE
@@ -260,11 +212,9 @@ def drop_metrics_after(workdir: Path, step: int) -> None:
     path = workdir / METRICS_FILE
     if path.exists():
         kept = [row for row in read_metrics(workdir) if row["step"] <= step]
-        write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
+        whole_files.write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
 
 
 def append_metrics(workdir: Path, row: dict[str, Any]) -> None:
     """Adds one epoch's row to metrics.jsonl."""
-    with (workdir / METRICS_FILE).open("a") as file:
-        file.write(json.dumps(row) + "\n")
-        _to_disk(file)
+    whole_files.append_text(workdir / METRICS_FILE, json.dumps(row) + "\n")

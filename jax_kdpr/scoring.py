@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from jax_kdpr import evaluation, plots, run_folder, runtime
+from jax_kdpr import evaluation, json_files, plots, run_folder, runtime, whole_files
 from jax_kdpr.assembly import build_system
 from jax_kdpr.choices import NoiseKind
 from jax_kdpr.classical import NO_REFINEMENT, Refinement
@@ -113,13 +113,13 @@ def score_run(
     # First gone, and last made: whoever finds it finds the others too, and of the same scoring.
     (workdir / SCORES_FILE).unlink(missing_ok=True)
     masks = np.asarray(wrap_phases(shown.phases))
-    run_folder.write_whole(workdir / IMAGE_SCORES_FILE, lambda file: np.savez(file, **per_image))
-    run_folder.write_whole(workdir / MASKS_FILE, lambda file: np.save(file, masks))
+    whole_files.write_whole(workdir / IMAGE_SCORES_FILE, lambda file: np.savez(file, **per_image))
+    whole_files.write_whole(workdir / MASKS_FILE, lambda file: np.save(file, masks))
     _save_samples(workdir / SAMPLES_FILE, shown)
     psnr = summarise(scores[RECOVERED]).psnr
     title = f"{config.regime}, {config.masks.snapshots} snapshot(s): {psnr:.2f} dB"
     plots.plot_run(shown, workdir / "figure.png", axis=trained.system.camera.axis, title=title)
-    run_folder.write_json(workdir / SCORES_FILE, result)
+    json_files.write_json(workdir / SCORES_FILE, result)
     return Evaluated(config, epochs, scores, shown, result)
 
 
@@ -191,7 +191,7 @@ def read_samples(workdir: Path) -> Samples:
 def _save_samples(path: Path, samples: Samples) -> None:
     arrays = {"images": samples.images, "phases": samples.phases, **samples.output._asdict()}
     named: dict[str, Any] = {name: np.asarray(value) for name, value in arrays.items()}
-    run_folder.write_whole(path, lambda file: np.savez_compressed(file, **named))
+    whole_files.write_whole(path, lambda file: np.savez_compressed(file, **named))
 
 
 def load_subject(workdir: Path, data_dir: str = "", *, images: int = 0) -> Subject:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from jax_kdpr import classical, cli, plots, run_folder, scoring
+from jax_kdpr import classical, cli, json_files, plots, run_folder, scoring, whole_files
 from jax_kdpr.analysis import solving
 from jax_kdpr.analysis.solving import GAUGES, NETWORK, START, Plan
 from jax_kdpr.camera import Camera
@@ -90,7 +90,7 @@ def main(positional: list[str]) -> int:
     text = solve_table(results, subject, plan, support=support)
     print(text)
     plots.plot_comparison(report.samples, output / "solve.png")
-    run_folder.write_text(output / "solve.md", text + "\n")
+    whole_files.write_text(output / "solve.md", text + "\n")
     record = {
         "run": str(workdir),
         "checkpoint_digest": subject.trained.digest,
@@ -100,7 +100,7 @@ def main(positional: list[str]) -> int:
         "results": results,
         "provenance": run_folder.provenance(),
     }
-    run_folder.write_json(output / "solve.json", record)
+    json_files.write_json(output / "solve.json", record)
     print(f"written: {output}/solve.md, solve.json and solve.png")
     return 0
 

@@ -21,7 +21,7 @@ import jax
 import numpy as np
 from absl import flags
 
-from jax_kdpr import cli, plots, run_folder
+from jax_kdpr import cli, json_files, plots, run_folder, whole_files
 from jax_kdpr.analysis import bench_errors
 from jax_kdpr.analysis.bench_errors import GRIDS, UNITS
 from jax_kdpr.assembly import build_system
@@ -88,8 +88,8 @@ def main(positional: list[str]) -> int:
     }
     text = report(record)
     print(text)
-    run_folder.write_text(output / "tolerance.md", text + "\n")
-    run_folder.write_json(output / "tolerance.json", record)
+    whole_files.write_text(output / "tolerance.md", text + "\n")
+    json_files.write_json(output / "tolerance.json", record)
     if ERRORS.value:
         draw(results, output / "tolerance.png")
     print(f"written: {output}/tolerance.md, tolerance.json{', .png' if ERRORS.value else ''}")

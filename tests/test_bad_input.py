@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from places import Outcome, Place, files, trained_place
 
-from jax_kdpr import run_folder
+from jax_kdpr import json_files, run_folder
 from jax_kdpr.data import fashion_mnist
 
 TRAIN_FILE, TEST_FILE = fashion_mnist.FILES
@@ -68,7 +68,7 @@ def run_of_other_data(place):
     shutil.copytree(place.folder / "run", place.folder / "other")
     record = run_folder.read_run(place.folder / "other")
     record["digests"]["data"] = "f" * 64
-    run_folder.write_json(place.folder / "other" / "run.json", record)
+    json_files.write_json(place.folder / "other" / "run.json", record)
 
 
 def study_of_one(place):

@@ -8,7 +8,7 @@ import pytest
 from commands import user_environment
 
 from jax_kdpr import config as config_lib
-from jax_kdpr import run_folder
+from jax_kdpr import json_files
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "bench.md"
@@ -70,8 +70,8 @@ def test_the_way_to_the_bench_and_back(bench):
 @pytest.mark.slow
 def test_the_rehearsal_is_measured_as_the_model_sees_it(bench):
     folder, _ = bench
-    found = run_folder.read_json(folder / "runs" / "bench" / "calibration.json")
-    truth = run_folder.read_json(folder / "runs" / "bench" / "frames" / "truth.json")
+    found = json_files.read_json(folder / "runs" / "bench" / "calibration.json")
+    truth = json_files.read_json(folder / "runs" / "bench" / "frames" / "truth.json")
     for name in ("centre_y", "centre_x"):
         assert found["geometry"][name] == pytest.approx(truth["geometry"][name], abs=0.1)
     assert found["geometry"]["rotation"] == pytest.approx(truth["geometry"]["rotation"], abs=0.2)

@@ -12,7 +12,7 @@ from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from jax_kdpr import config as config_lib
-from jax_kdpr import evaluate, evaluation, run_folder, scoring
+from jax_kdpr import evaluate, evaluation, json_files, scoring
 from jax_kdpr.classical import Refinement
 from jax_kdpr.config import Config, Regime, SceneKind
 from jax_kdpr.data import sources
@@ -250,9 +250,9 @@ def test_noise_is_added_on_a_bench_without_errors(teacher, tmp_path):
     shutil.copytree(teacher, run)
     levels = {"snr_db": (20.0,), "photons": (), "images": 6}
     aligned = scoring.score_under_noise(run, **levels)
-    record = run_folder.read_json(run / "run.json")
+    record = json_files.read_json(run / "run.json")
     record["config"]["jitter"]["shift"] = 2.0
-    run_folder.write_json(run / "run.json", record)
+    json_files.write_json(run / "run.json", record)
     assert scoring.score_under_noise(run, **levels) == aligned
 
 

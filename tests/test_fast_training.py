@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from helpers import image_config, rejection, student_config, tiny_config
 
-from jax_kdpr import run_folder, runtime
+from jax_kdpr import json_files, run_folder, runtime
 from jax_kdpr.camera import make_camera
 from jax_kdpr.checkpoint import Checkpoints
 from jax_kdpr.config import Config, Precision, Regime, TargetMode, TargetType, members
@@ -97,14 +97,14 @@ def test_targets_are_live_where_they_change_or_do_not_fit(
     assert prepare(config, tmp_path).caches_targets
     run = run_folder.read_run(teacher)
     run["config"]["noise"]["kind"] = "gaussian"
-    run_folder.write_json(teacher / "run.json", run)
+    json_files.write_json(teacher / "run.json", run)
     try:
         assert "gaussian noise is new in every step" in rejection(prepare, config, tmp_path)
         config.distill.targets = TargetMode.AUTO
         assert not prepare(config, tmp_path).caches_targets
     finally:
         run["config"]["noise"]["kind"] = "none"
-        run_folder.write_json(teacher / "run.json", run)
+        json_files.write_json(teacher / "run.json", run)
 
 
 def test_procedural_scenes_cannot_be_cached(tmp_path):

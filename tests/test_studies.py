@@ -9,7 +9,7 @@ import pytest
 from helpers import rejection, tiny_config
 from scipy import stats
 
-from jax_kdpr import run_folder, scoring
+from jax_kdpr import json_files, run_folder, scoring
 from jax_kdpr.choices import Regime
 from jax_kdpr.config import Config
 from jax_kdpr.studies import declaration, document, estimate, programs, report, runner
@@ -195,7 +195,7 @@ def test_all_students_of_a_seed_share_one_teacher(finished):
     _, workdir = finished
     for seed in (0, 1):
         digest = run_folder.read_run(workdir / "student" / f"seed-{seed}")["digests"]["teacher"]
-        scores = run_folder.read_json(workdir / "teacher" / f"seed-{seed}" / "metrics.json")
+        scores = json_files.read_json(workdir / "teacher" / f"seed-{seed}" / "metrics.json")
         assert scores["checkpoint_digest"] == digest
 
 
@@ -270,7 +270,7 @@ def test_the_report_says_what_the_folders_say(finished, tmp_path):
     text = write(study, workdir, tmp_path)
     results = read_results(plan(study, workdir))
     scores = [
-        run_folder.read_json(workdir / "student" / f"seed-{seed}" / "metrics.json")["scores"]
+        json_files.read_json(workdir / "student" / f"seed-{seed}" / "metrics.json")["scores"]
         for seed in (0, 1)
     ]
     psnr = over_seeds([score["recovered"]["psnr"] for score in scores])
@@ -308,7 +308,7 @@ def test_the_page_needs_no_other_file_and_escapes_what_it_shows(finished, tmp_pa
 
 def test_much_noise_changes_the_score_and_little_of_it_hardly(finished):
     _, workdir = finished
-    record = run_folder.read_json(workdir / "e2e" / "seed-0" / "robustness.json")
+    record = json_files.read_json(workdir / "e2e" / "seed-0" / "robustness.json")
     assert record["images"] == 10
     found = record["scores"]
     assert set(found) == {"recovered", "refined"}

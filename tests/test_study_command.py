@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from commands import user_environment
 
-from jax_kdpr import run_folder
+from jax_kdpr import json_files, run_folder
 from jax_kdpr.run_folder import METRICS_FILE
 
 STUDY = """
@@ -141,7 +141,7 @@ def test_a_failed_run_gives_exit_code_1_and_its_reason(place):
     code, _, errors = place.run(*overrides, workdir="failing")
     assert code == 1
     assert "failed: e2e, seed 3: NonFiniteLossError" in errors
-    failures = run_folder.read_json(place.folder / "failing" / "failures.json")
+    failures = json_files.read_json(place.folder / "failing" / "failures.json")
     assert list(failures) == ["e2e, seed 3"]
 
 

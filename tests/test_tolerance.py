@@ -10,7 +10,7 @@ from commands import run
 from helpers import rejection
 from scipy import stats
 
-from jax_kdpr import run_folder
+from jax_kdpr import json_files
 from jax_kdpr.analysis import bench_errors
 from jax_kdpr.assembly import build_system
 from jax_kdpr.config import camera_arguments
@@ -117,7 +117,7 @@ def test_command_reports_two_runs_on_the_same_benches(teacher, tmp_path):
     options = ["--errors=gain,photons", "--benches=4", "--images=4", f"--output={tmp_path}/out"]
     ran = run("tolerance", "--workdir", teacher, other, *options, check=True)
     assert "yield" in ran.stdout
-    record = run_folder.read_json(tmp_path / "out" / "tolerance.json")
+    record = json_files.read_json(tmp_path / "out" / "tolerance.json")
     one, two = record["runs"].values()
     assert one == two
     assert list(one["curves"]) == ["gain", "photons"]

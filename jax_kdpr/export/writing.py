@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from jax_kdpr import run_folder
+from jax_kdpr import json_files, run_folder, whole_files
 from jax_kdpr.errors import InputError
 from jax_kdpr.export.files import (
     CONJUGATE,
@@ -102,9 +102,9 @@ def export_masks(
     output.mkdir(parents=True, exist_ok=True)
     for path, content in contents.items():  # a sidecar after its file: it is the sign of a whole
         if isinstance(content, bytes):
-            run_folder.write_whole(path, lambda file, content=content: file.write(content))
+            whole_files.write_whole(path, lambda file, content=content: file.write(content))
         else:
-            run_folder.write_json(path, content)
+            json_files.write_json(path, content)
     return list(groups)
 
 
@@ -230,7 +230,7 @@ def _refuse_foreign(output: Path, paths: Iterable[Path], run: dict[str, Any]) ->
     for path in paths:
         beside = sidecar_path(path)
         if beside.exists():
-            theirs = run_folder.read_json(beside)
+            theirs = json_files.read_json(beside)
             theirs = theirs.get("run", {}) if isinstance(theirs, dict) else {}
             same = ("folder", "checkpoint_digest")
             if any(theirs.get(name) == run[name] for name in same):

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from jax_kdpr import run_folder
+from jax_kdpr import json_files, whole_files
 from jax_kdpr.frames.geometry import Window, default_geometry
 from jax_kdpr.frames.loaded import LoadedRun, blank_image
 from jax_kdpr.frames.simulated_bench import (
@@ -71,9 +71,9 @@ def write_bench(output: Path, run: LoadedRun, images: Images, bench: Bench, *, s
         path = output / "calibration" / f"blank_{k:02d}.tif"
         write_tiff(path, expose(one, gain, bench, sensor, rng))
     write_references(output, bench, sensor, rng)
-    np.save(output / "truth.npy", np.asarray(images))
+    whole_files.write_whole(output / "truth.npy", lambda file: np.save(file, np.asarray(images)))
     truth = {**bench._asdict(), "geometry": bench.geometry._asdict(), "counts_per_unit": gain}
-    run_folder.write_json(output / "truth.json", truth)
+    json_files.write_json(output / "truth.json", truth)
 
 
 def _lights(run: LoadedRun, image: Image, bench: Bench) -> np.ndarray:

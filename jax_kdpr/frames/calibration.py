@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from jax_kdpr import run_folder
+from jax_kdpr import json_files
 from jax_kdpr.camera import centred
 from jax_kdpr.errors import InputError
 from jax_kdpr.frames.correction import check_exposure, check_light, correct
@@ -150,7 +150,7 @@ def _in_frame(geometry: Geometry, setup: Setup) -> Geometry:
 def write_calibration(path: Path, found: Calibration) -> None:
     """Writes calibration.json, whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    run_folder.write_json(path, {**found._asdict(), "geometry": found.geometry._asdict()})
+    json_files.write_json(path, {**found._asdict(), "geometry": found.geometry._asdict()})
 
 
 def _check_values(found: Calibration) -> None:
@@ -176,7 +176,7 @@ def read_calibration(path: Path) -> Calibration:
         InputError: If it is missing, damaged or of another kind.
     """
     try:
-        values: dict[str, Any] = run_folder.read_json(path)
+        values: dict[str, Any] = json_files.read_json(path)
         rows, columns = values["sensor"]
         geometry = Geometry(**values["geometry"])
         found = Calibration(**{**values, "geometry": geometry, "sensor": (rows, columns)})

@@ -7,8 +7,9 @@ scale bar) and NAME.npz: `estimate`, the complex spectral estimate that the netw
 phase.tif, phase.npy (or amplitude), estimate.npy and intensity.npy, without previews.
 """
 
+import itertools
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -16,10 +17,10 @@ import numpy as np
 import tifffile
 from jaxtyping import Complex, Float
 
-from jax_kdpr import plots, run_folder
+from jax_kdpr import json_files, plots
 from jax_kdpr.camera import Options
 from jax_kdpr.errors import InputError
-from jax_kdpr.run_folder import write_whole
+from jax_kdpr.whole_files import remove_abandoned, whole, write_whole
 
 RESULTS_FILE = "results.json"
 UNITS = {"phase": "phase (rad)", "amplitude": "amplitude"}
@@ -61,10 +62,8 @@ def write_recovery(folder: Path, recovery: Recovery, *, phase_range: float) -> N
         write_whole(folder / f"{name}.npy", lambda file, v=values: np.save(file, v))
     part, values = next(iter(recovery.parts.items()))
     top = phase_range if part == "phase" else 1.0
-    write_whole(
-        folder / f"{recovery.name}.png",
-        lambda file: plots.plot_phase(values, file, title=recovery.name, top=top, unit=UNITS[part]),
-    )
+    preview = folder / f"{recovery.name}.png"
+    plots.plot_phase(values, preview, title=recovery.name, top=top, unit=UNITS[part])
     arrays: dict[str, Any] = {"estimate": recovery.estimate, "intensity": recovery.intensity}
     write_whole(folder / f"{recovery.name}.npz", lambda file: np.savez_compressed(file, **arrays))
 
@@ -77,39 +76,31 @@ def open_stack(folder: Path, count: int) -> Iterator[Callable[[Recovery], None]]
     """
     arrays: dict[str, np.memmap] = {}
     pages: dict[str, tifffile.TiffWriter] = {}
-    done = 0
+    numbers = itertools.count()
+    with ExitStack() as opened:
 
-    def append(recovery: Recovery) -> None:
-        nonlocal done
-        values = {**recovery.parts, "estimate": recovery.estimate, "intensity": recovery.intensity}
-        for name, value in values.items():
-            if name not in arrays:
-                arrays[name] = np.lib.format.open_memmap(
-                    _temporary(folder / f"{name}.npy"), "w+", value.dtype, (count, *value.shape)
-                )
-            arrays[name][done] = value
-        for name, value in recovery.parts.items():
-            if name not in pages:
-                pages[name] = tifffile.TiffWriter(_temporary(folder / f"{name}.tif"))
-            pages[name].write(value, photometric="minisblack", contiguous=True)
-        done += 1
+        def open_file(name: str) -> IO[bytes]:
+            remove_abandoned(folder / name)
+            return opened.enter_context(whole(folder / name))
 
-    try:
+        def append(recovery: Recovery) -> None:
+            number = next(numbers)
+            values = {"estimate": recovery.estimate, "intensity": recovery.intensity}
+            for name, value in {**recovery.parts, **values}.items():
+                if name not in arrays:
+                    path = open_file(f"{name}.npy").name
+                    shape = (count, *value.shape)
+                    arrays[name] = np.lib.format.open_memmap(path, "w+", value.dtype, shape)
+                arrays[name][number] = value
+            for name, value in recovery.parts.items():
+                if name not in pages:
+                    file = open_file(f"{name}.tif")
+                    pages[name] = opened.enter_context(tifffile.TiffWriter(file))
+                pages[name].write(value, photometric="minisblack", contiguous=True)
+
         yield append
         for array in arrays.values():
             array.flush()
-    finally:
-        for writer in pages.values():
-            writer.close()
-        whole = done == count
-        for path in [
-            *(folder / f"{name}.npy" for name in arrays),
-            *(folder / f"{name}.tif" for name in pages),
-        ]:
-            if whole:
-                _temporary(path).replace(path)
-            else:
-                _temporary(path).unlink(missing_ok=True)
 
 
 def read_results(folder: Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
@@ -121,7 +112,7 @@ def read_results(folder: Path, settings: dict[str, Any]) -> list[dict[str, Any]]
     path = folder / RESULTS_FILE
     if not path.exists():
         return []
-    found = run_folder.read_json(path)
+    found = json_files.read_json(path)
     if found.get("settings") != settings:
         earlier = found.get("settings", {})
         differing = [name for name in settings if settings[name] != earlier.get(name)]
@@ -134,11 +125,7 @@ def read_results(folder: Path, settings: dict[str, Any]) -> list[dict[str, Any]]
 
 def write_results(folder: Path, results: dict[str, Any]) -> None:
     """Writes results.json, whole."""
-    run_folder.write_json(folder / RESULTS_FILE, results)
-
-
-def _temporary(path: Path) -> Path:
-    return path.with_name(path.name + run_folder.TEMPORARY)
+    json_files.write_json(folder / RESULTS_FILE, results)
 
 
 def _write_tiff(file: IO[bytes], values: np.ndarray) -> None:

@@ -13,7 +13,7 @@ import tifffile
 from jaxtyping import Complex, Float, UInt
 from scipy import ndimage
 
-from jax_kdpr import run_folder
+from jax_kdpr import whole_files
 from jax_kdpr.frames.geometry import Geometry, model_points, pixel_envelope
 
 FINE = 8  # samples of the pattern in a model pixel, for splines between them
@@ -153,6 +153,6 @@ def write_references(folder: Path, bench: Bench, sensor: Sensor, rng: np.random.
 
 def write_tiff(path: Path, pixels: np.ndarray) -> None:
     """Writes a grey TIFF under a temporary name first, so that it is whole or not there."""
-    run_folder.write_whole(
+    whole_files.write_whole(
         path, lambda file: tifffile.imwrite(file, pixels, photometric="minisblack")
     )

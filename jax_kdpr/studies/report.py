@@ -7,7 +7,7 @@ left open, and said so.
 from pathlib import Path
 from typing import Any
 
-from jax_kdpr import run_folder
+from jax_kdpr import json_files, whole_files
 from jax_kdpr.evaluation import RECOVERED
 from jax_kdpr.studies import declaration
 from jax_kdpr.studies.declaration import (
@@ -58,9 +58,9 @@ def write_report(
         if present:
             blocks += section_blocks(study, section, present, workdir, output, f"section-{number}")
     blocks += _appendix(study, runs, results, workdir)
-    run_folder.write_text(output / "report.md", to_markdown(blocks))
-    run_folder.write_text(output / "report.html", to_html(blocks, output, title=study.title))
-    run_folder.write_json(output / "report.json", _numbers(study, results))
+    whole_files.write_text(output / "report.md", to_markdown(blocks))
+    whole_files.write_text(output / "report.html", to_html(blocks, output, title=study.title))
+    json_files.write_json(output / "report.json", _numbers(study, results))
     shown = {block.file for block in blocks if isinstance(block, Picture)}
     for figure in output.glob("section-*-*.png"):  # of a report with other sections
         if figure.name not in shown:
@@ -172,7 +172,7 @@ def _appendix(study: Study, runs: list[PlannedRun], results: Results, workdir: P
     header = ["entry", "label", "what it changes", "teacher", "seeds"]
     blocks: list[Block] = [Heading("All runs"), Grid(header, rows)]
     path = workdir / FAILURES_FILE
-    failures: dict[str, str] = run_folder.read_json(path) if path.exists() else {}
+    failures: dict[str, str] = json_files.read_json(path) if path.exists() else {}
     if failures:
         blocks += [Heading("Failed"), Grid(["run", "why"], [list(f) for f in failures.items()])]
     return blocks

@@ -14,7 +14,7 @@ from typing import Any
 
 import jax
 
-from jax_kdpr import run_folder
+from jax_kdpr import json_files, run_folder
 from jax_kdpr.config import Config, data_arguments
 from jax_kdpr.config_fields import flatten, shallow
 from jax_kdpr.data import sources
@@ -90,7 +90,7 @@ def _guarded(name: str, work: Callable[[], None]) -> dict[str, str]:
 def _record(failures: dict[str, str], runs: list[PlannedRun], workdir: Path) -> None:
     """Writes the failures of this call and those of earlier ones that nothing has mended."""
     path = workdir / FAILURES_FILE
-    earlier: dict[str, str] = run_folder.read_json(path) if path.exists() else {}
+    earlier: dict[str, str] = json_files.read_json(path) if path.exists() else {}
     done = {run.name for run in runs if run.is_done}
     kept = {
         name: why
@@ -98,7 +98,7 @@ def _record(failures: dict[str, str], runs: list[PlannedRun], workdir: Path) -> 
         if name not in done and not name.startswith(COSTS_OF)
     }
     if kept | failures:
-        run_folder.write_json(path, kept | failures)
+        json_files.write_json(path, kept | failures)
     else:
         path.unlink(missing_ok=True)
 
@@ -147,14 +147,14 @@ def _run_one(run: PlannedRun) -> None:
             refinement=run.refinement,
         )
         record = run.noise_conditions(scores) | {"scores": found}
-        run_folder.write_json(run.workdir / ROBUSTNESS_FILE, record)
+        json_files.write_json(run.workdir / ROBUSTNESS_FILE, record)
 
 
 def _measure_costs(study: Study, run: PlannedRun, workdir: Path) -> None:
     """Times inference and asks for the memory of an entry of a cost section, once a device."""
     wanted = {n for s in study.sections if isinstance(s, Costs) for n in s.entries}
     path = workdir / COSTS_FILE
-    found: dict[str, Any] = run_folder.read_json(path) if path.exists() else {}
+    found: dict[str, Any] = json_files.read_json(path) if path.exists() else {}
     here = jax.devices()[0].device_kind
     made_for = {"device": here, "config": _digest(run.config)}
     known = {name: found.get(run.entry, {}).get(name) for name in made_for}
@@ -171,7 +171,7 @@ def _measure_costs(study: Study, run: PlannedRun, workdir: Path) -> None:
         "inference_quartiles_ms": [1e3 * value for value in timing.quartiles],
         "provenance": run_folder.provenance(),
     }
-    run_folder.write_json(path, found)
+    json_files.write_json(path, found)
     jax.clear_caches()
 
 

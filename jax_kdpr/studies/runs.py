@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jax_kdpr import config as config_lib
-from jax_kdpr import run_folder
+from jax_kdpr import json_files, run_folder
 from jax_kdpr.checkpoint import holds_step
 from jax_kdpr.classical import Refinement
 from jax_kdpr.config import Config
@@ -55,7 +55,7 @@ class PlannedRun(NamedTuple):
         path = self.workdir / SCORES_FILE
         if not self.is_trained or not path.exists():
             return None
-        found = run_folder.read_json(path)
+        found = json_files.read_json(path)
         none = Refinement()
         made = Refinement(
             found.get("refine", none.steps),
@@ -71,7 +71,7 @@ class PlannedRun(NamedTuple):
         path, scores = self.workdir / ROBUSTNESS_FILE, self.scores
         if self.robustness is None or scores is None or not path.exists():
             return None
-        found = run_folder.read_json(path)
+        found = json_files.read_json(path)
         wanted = self.noise_conditions(scores)
         return found if all(found.get(name) == value for name, value in wanted.items()) else None
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from jax_kdpr import plots, run_folder
+from jax_kdpr import json_files, plots
 from jax_kdpr.evaluation import CONSTANT, MEAN_IMAGE, RECOVERED, REFINED
 from jax_kdpr.plots import Line
 from jax_kdpr.scoring import MASKS_FILE, read_samples
@@ -276,7 +276,7 @@ def _costs(
     section: declaration.Costs, results: Results, labels: dict[str, str], workdir: Path
 ) -> list[Block]:
     path = workdir / COSTS_FILE
-    measured: dict[str, Any] = run_folder.read_json(path) if path.exists() else {}
+    measured: dict[str, Any] = json_files.read_json(path) if path.exists() else {}
     rows = []
     for name, found in results.items():
         cost = measured.get(name)

@@ -1,0 +1,146 @@
+"""JSON files: written whole, and read back only where they have the shape of what was written.
+
+A shape says what a value must be:
+
+    {"frames": [{"name": str, "misfit": float}], "settings": dict, "note": Maybe(str)}
+
+A type stands for its values (float for integers too), a union for those of its types, `object` for
+any; a dictionary for one with at least these keys, {str: shape} for one of any keys; a list of one
+shape for a list of any length, a tuple of shapes for a list of as many values.
+"""
+
+import json
+import math
+import typing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jax_kdpr import whole_files
+from jax_kdpr.errors import InputError
+
+MOST = 2**28  # bytes; results.json of a hundred thousand objects has a tenth of it
+Shape = Any
+
+
+class Maybe(NamedTuple):
+    """The shape of a key that may be missing."""
+
+    shape: Shape
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON.
+
+    Raises:
+        ValueError: If a number is nan or infinite, which JSON does not have.
+    """
+    whole_files.write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(
+    path: Path, shape: Shape = dict, *, remedy: str = "remove it, and it is made again"
+) -> Any:
+    """Reads what `write_json` wrote.
+
+    Args:
+        path: The file.
+        shape: That its value must have.
+        remedy: What to do about a file that cannot be read, for the message.
+
+    Raises:
+        InputError: If the file is missing, damaged or of another shape.
+    """
+    try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for without end
+            raise ValueError("it is no file")
+        if path.exists() and path.stat().st_size > MOST:
+            raise ValueError(f"{path.stat().st_size:,} bytes, expected at most {MOST:,}")
+        return parse(path.read_text(encoding="utf-8"), shape)
+    except (OSError, ValueError) as failure:
+        raise InputError(f"{path}: cannot be read ({failure}); {remedy}") from failure
+
+
+def parse(text: str, shape: Shape) -> Any:
+    """Returns the value that a text stands for.
+
+    Raises:
+        ValueError: If it is no JSON, or of another shape.
+    """
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    check_shape(value, shape)
+    return value
+
+
+def check_shape(value: Any, shape: Shape, place: str = "") -> None:
+    """Raises `ValueError`, with the place, unless a value of JSON has a shape."""
+    match shape, value:
+        case dict(), dict():
+            if set(shape) == {str}:
+                shape = dict.fromkeys(value, shape[str])
+            for key, inner in shape.items():
+                if key in value:
+                    inner = inner.shape if isinstance(inner, Maybe) else inner
+                    check_shape(value[key], inner, f"{place}.{key}".lstrip("."))
+                elif not isinstance(inner, Maybe):
+                    raise ValueError(f"{place or 'it'} has no {key!r}")
+        case list(), list():
+            for number, item in enumerate(value):
+                check_shape(item, shape[0], f"{place}[{number}]")
+        case tuple(), list() if len(shape) == len(value):
+            for number, (item, inner) in enumerate(zip(value, shape, strict=True)):
+                check_shape(item, inner, f"{place}[{number}]")
+        case _:
+            if not isinstance(shape, dict | list | tuple) and _is_of(value, shape):
+                return
+            raise ValueError(f"{place or 'it'}: expected {_in_words(shape)}, got {_short(value)}")
+
+
+def _is_of(value: Any, kind: Any) -> bool:
+    if isinstance(value, bool):  # which Python takes for an integer
+        return kind in (bool, object) or bool in typing.get_args(kind)
+    if isinstance(value, int):
+        return abs(value) < 2**63 and (isinstance(value, kind) or isinstance(1.0, kind))
+    if isinstance(value, float) and not math.isfinite(value):
+        return False  # Python reads NaN and 1e999, which JSON does not have
+    return isinstance(value, kind)
+
+
+def _in_words(shape: Shape) -> str:
+    words = {dict: "fields", list: "a list", str: "text", int: "an integer", float: "a number"}
+    if isinstance(shape, tuple):
+        return f"a list of {len(shape)}"
+    if isinstance(shape, dict | list):
+        shape = type(shape)
+    return words.get(shape, getattr(shape, "__name__", str(shape)))
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def require_own(flag: str, path: Path, shape: Shape, *, command: str) -> None:
+    """Refuses to replace a file that is no earlier result of the same command.
+
+    Args:
+        flag: That names the file.
+        path: Where the result is to go.
+        shape: Of the command's results.
+        command: Its name.
+
+    Raises:
+        InputError: If something else lies there.
+    """
+    if path.is_dir():
+        raise InputError(f"{flag}: {str(path)!r} is a folder; name a file in it, .json")
+    if not path.exists():
+        return
+    try:
+        read_json(path, shape)
+    except InputError as failure:
+        raise InputError(
+            f"{flag}: {str(path)!r} is there, and no earlier result of {command}; name another file"
+        ) from failure

@@ -1,0 +1,126 @@
+"""Files are written whole, through no link, and nothing of others is replaced."""
+
+import os
+import time
+
+import numpy as np
+import pytest
+from helpers import rejection
+
+from jax_kdpr import json_files, plots, run_folder, whole_files
+from jax_kdpr.config import Config
+from jax_kdpr.frames import results
+
+OTHERS = "the only copy"
+
+
+@pytest.fixture
+def precious(tmp_path):
+    """A file of somebody else's, outside the folder that is written to."""
+    path = tmp_path / "thesis.tex"
+    path.write_text(OTHERS)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path):
+    made = tmp_path / "run"
+    made.mkdir()
+    return made
+
+
+def recovery(name="object"):
+    plane = np.zeros((4, 4), np.float32)
+    return results.Recovery(name, {"phase": plane}, plane + 0j, plane[None])
+
+
+def stack(folder):
+    with results.open_stack(folder, 1) as append:
+        append(recovery())
+
+
+WRITERS = {
+    "run.json": lambda folder: run_folder.record_session(folder, Config(), {}),
+    "metrics.json": lambda folder: json_files.write_json(folder / "metrics.json", {}),
+    "figure.png": lambda folder: plots.plot_lines({}, folder / "figure.png", x_label="x"),
+    "object.png": lambda folder: results.write_recovery(folder, recovery(), phase_range=1.0),
+    "object.npz": lambda folder: results.write_recovery(folder, recovery(), phase_range=1.0),
+    "phase.npy": stack,
+    "phase.tif": stack,
+}
+
+
+@pytest.mark.filterwarnings("ignore:No artists with labels")
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_link_is_replaced_and_not_followed(folder, precious, name):
+    (folder / f"{name}.tmp").symlink_to(precious)  # the temporary name of earlier versions
+    if name != "run.json":  # which is read first, and is then none of ours
+        (folder / name).symlink_to(precious)
+    WRITERS[name](folder)
+    assert precious.read_text() == OTHERS
+    assert (folder / name).is_file() and not (folder / name).is_symlink()
+    assert (folder / name).stat().st_mode & 0o777 == 0o666 & ~_umask()
+
+
+def _umask() -> int:
+    now = os.umask(0)
+    os.umask(now)
+    return now
+
+
+@pytest.mark.parametrize("target", ["thesis.tex", "nowhere"])
+def test_lock_and_log_are_not_opened_through_a_link(folder, precious, target):
+    (folder / "run.lock").symlink_to(precious.with_name(target))
+    assert "got a link" in rejection(lambda: run_folder.lock(folder).__enter__())
+    (folder / "metrics.jsonl").symlink_to(precious.with_name(target))
+    assert "got a link" in rejection(run_folder.append_metrics, folder, {"epoch": 1})
+    assert precious.read_text() == OTHERS and not precious.with_name("nowhere").exists()
+
+
+def test_a_lock_keeps_what_is_in_its_file(folder):
+    (folder / "run.lock").write_text("as it was")
+    with run_folder.lock(folder):
+        pass
+    assert (folder / "run.lock").read_text() == "as it was"
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(folder):
+    path = folder / "masks.npy"
+    path.write_bytes(b"old")
+
+    def fail(file):
+        file.write(b"half")
+        raise OSError("No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        whole_files.write_whole(path, fail)
+    assert path.read_bytes() == b"old" and os.listdir(folder) == ["masks.npy"]
+
+
+def test_a_new_file_waits_for_its_end_and_two_writers_do_not_meet(folder):
+    path = folder / "masks.npy"
+    with whole_files.whole(path) as one, whole_files.whole(path) as other:
+        one.write(b"one")
+        other.write(b"other")
+        assert not path.exists()
+    assert path.read_bytes() == b"one"  # the one that ended last
+
+
+def test_what_a_killed_writer_left_goes_after_a_day(folder):
+    path = folder / "phase.npy"
+    old, new, foreign = (folder / f"phase.npy.{end}" for end in ("0a1b2c3d.tmp", "99.tmp", "bak"))
+    fresh = folder / "phase.npy.00000000.tmp"
+    for file in (old, new, foreign, fresh):
+        file.write_bytes(b"half")
+    for file in (old, new, foreign):
+        os.utime(file, (time.time() - 2 * whole_files.ABANDONED,) * 2)
+    whole_files.remove_abandoned(path)
+    assert set(folder.iterdir()) == {new, foreign, fresh}
+
+
+def test_leftovers_of_a_killed_start_are_not_foreign(folder):
+    for name in ("run.lock", "run.json.tmp", "run.json.0a1b2c3d.tmp"):
+        (folder / name).write_text("half")
+    run_folder.check_workdir(folder, Config(), {})
+    (folder / "other.json.0a1b2c3d.tmp").write_text("half")
+    assert "neither empty" in rejection(run_folder.check_workdir, folder, Config(), {})
