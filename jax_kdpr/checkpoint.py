@@ -6,11 +6,15 @@ this package. The manager keeps the last two checkpoints and the best one by val
 writes to a temporary folder and renames it: a killed save leaves the earlier ones as they were.
 """
 
+import asyncio
 import hashlib
 import logging as std_logging
+import math
+import os
 import shutil
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,13 +22,16 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
+from etils import epath
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
+from jax_kdpr import run_folder
 from jax_kdpr.errors import InputError
 from jax_kdpr.types import PyTree
 
 FOLDER = "checkpoints"  # inside a run folder
 SCORE = "validation_psnr"  # what "best" means, dB
+REMOVAL_SECONDS = 0.5
 
 
 class Restored(NamedTuple):
@@ -50,21 +57,34 @@ def quiet_logs() -> None:
     sys.unraisablehook = hook
 
 
+class _RemovedError(Exception):
+    """Another process removed a checkpoint while it was read."""
+
+
 class _Manager(ocp.CheckpointManager):
-    # Orbax reads every score on opening, and gives up on one that is unreadable.
+    def __init__(self, workdir: Path, *args: Any, **options: Any):
+        self.workdir = workdir
+        super().__init__(*args, **options)
+
+    # Orbax reads every score on opening, and gives up on one that is unreadable. No digest covers
+    # it, but metrics.jsonl has it too.
     def metrics(self, step: int) -> Any:
         try:
             metrics = super().metrics(step)
-            if metrics is not None:
-                float(metrics[SCORE])
-            return metrics
+            stored = None if metrics is None else float(metrics[SCORE])
         except (ValueError, TypeError, KeyError):
+            stored = math.nan
+        rows = run_folder.read_metrics(self.workdir)
+        known = next((row[SCORE] for row in rows if row["step"] == step), stored)
+        if stored is not None and stored != known:
+            lost = math.isnan(known or 0.0)
+            counts = "it does not" if lost else f"that of {run_folder.METRICS_FILE} does"
             print(
-                f"warning: the score of checkpoint {step} in {self.directory} is damaged; it does "
-                "not count as the best",
+                f"warning: the score of checkpoint {step} in {self.workdir / FOLDER} is damaged; "
+                f"{counts} count when the best is chosen",
                 file=sys.stderr,
             )
-            return None
+        return None if known is None or math.isnan(known) else {SCORE: known}
 
 
 class Checkpoints:
@@ -79,9 +99,14 @@ class Checkpoints:
             require_checkpoint(workdir)
         self.workdir = workdir
         self.read_only = read_only
+        if not read_only:
+            (workdir / FOLDER).mkdir(parents=True, exist_ok=True)
+        self._handle = os.open(workdir / FOLDER, os.O_RDONLY)
+        self._folder = _plain_path(self._handle, workdir / FOLDER)
         score = lambda metrics: metrics[SCORE]  # noqa: E731
         self._manager = _Manager(
-            (workdir / FOLDER).resolve(),
+            workdir,
+            self._folder,
             options=ocp.CheckpointManagerOptions(
                 create=not read_only,
                 read_only=read_only,
@@ -113,6 +138,7 @@ class Checkpoints:
     def close(self) -> None:
         """Ends what Orbax still has open."""
         self._manager.close()
+        os.close(self._handle)
 
     def save(self, step: int, tree: PyTree, config: dict, *, score: float | None = None) -> None:
         """Writes a checkpoint; `score` is its validation PSNR in dB, None within an epoch."""
@@ -143,21 +169,36 @@ class Checkpoints:
 
         `like` has the structure, shapes and types to return: all of the saved tree, or a part.
         """
-        steps = sorted(self._manager.all_steps(), reverse=True)
-        steps = [step for step in steps if not_after is None or step <= not_after]
-        return self._restore(steps, like) if steps else None
+
+        def steps() -> list[int]:
+            saved = sorted(self._manager.all_steps(), reverse=True)
+            return [step for step in saved if not_after is None or step <= not_after]
+
+        return self._restore(steps, like) if steps() else None
 
     def restore_best(self, like: PyTree) -> Restored:
         """Reads the checkpoint of the best validation PSNR, or else the newest that is readable."""
-        best = self._manager.best_step()
-        others = sorted(set(self._manager.all_steps()) - {best}, reverse=True)
-        return self._restore(([] if best is None else [best]) + others, like)
+
+        def steps() -> list[int]:
+            best = self._manager.best_step()
+            others = sorted(set(self._manager.all_steps()) - {best}, reverse=True)
+            return ([] if best is None else [best]) + others
+
+        return self._restore(steps, like)
 
     def latest_step(self) -> int | None:
         """Returns the step of the newest checkpoint."""
         return self._manager.latest_step()
 
-    def _restore(self, steps: list[int], like: PyTree) -> Restored:
+    def _restore(self, steps: Callable[[], list[int]], like: PyTree) -> Restored:
+        """Tries the steps in turn, and anew if a training beside removed one while it was read."""
+        while True:
+            try:
+                return self._first_readable(steps(), like)
+            except _RemovedError:
+                self._manager.reload()
+
+    def _first_readable(self, steps: list[int], like: PyTree) -> Restored:
         """Tries the steps in turn; damaged checkpoints are named, and set aside if one is good."""
         damaged = []
         for step in steps:
@@ -166,6 +207,8 @@ class Checkpoints:
             except (MemoryError, PermissionError):
                 raise  # nothing is wrong with the checkpoint
             except Exception as failure:  # Orbax, TensorStore and JSON raise many kinds
+                if self._is_removed(step):
+                    raise _RemovedError from failure
                 damaged.append(step)
                 reason = " ".join(str(failure).split())[:200]
                 print(
@@ -183,8 +226,15 @@ class Checkpoints:
             "them from a copy, or train anew in another folder"
         )
 
+    def _is_removed(self, step: int) -> bool:
+        """Whether a training beside removes the checkpoint, which takes it a moment."""
+        if self.read_only:
+            time.sleep(REMOVAL_SECONDS)
+        return not (self._folder / str(step)).exists()
+
     def _read(self, step: int) -> tuple[dict[str, np.ndarray], str]:
         """Reads all arrays of a checkpoint to the host and verifies their digest."""
+        self._merge(step)
         shapes = self._manager.item_metadata(step)["state"]
         wanted = {name: np.empty(leaf.shape, leaf.dtype) for name, leaf in shapes.items()}
         saved = self._manager.restore(
@@ -197,6 +247,14 @@ class Checkpoints:
         if found != saved["info"]["digest"]:
             raise ValueError("its arrays do not match their digest")
         return saved["state"], found
+
+    def _merge(self, step: int) -> None:
+        """Makes up for a merge of the arrays that an earlier version left out (`_plain_path`)."""
+        state = self._folder / str(step) / "state"
+        if not (state / "manifest.ocdbt").exists():
+            context = ocp.type_handlers.get_ts_context(use_ocdbt=True)
+            merge = ocp.type_handlers.merge_ocdbt_per_process_files
+            asyncio.run(merge(epath.Path(state), context, use_zarr3=False))
 
     def _set_aside(self, steps: list[int]) -> None:
         """Moves damaged checkpoints out of the way of those that will be written again."""
@@ -251,3 +309,13 @@ def _unflatten(arrays: dict[str, np.ndarray], like: PyTree, step: int) -> PyTree
 
 def _flatten(tree: PyTree) -> dict[str, np.ndarray]:
     return {name: np.asarray(leaf) for name, leaf in _named_leaves(tree)}
+
+
+def _plain_path(handle: int, folder: Path) -> Path:
+    """Returns a path of an open folder that Orbax can take no part of for a pattern or a URL.
+
+    It looks for the arrays to merge by a pattern of the whole path: below a folder `run[1]` it
+    finds none, and leaves a checkpoint that cannot be read.
+    """
+    plain = Path(f"/proc/self/fd/{handle}")
+    return plain if plain.is_dir() else folder.resolve()

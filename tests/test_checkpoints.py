@@ -1,0 +1,75 @@
+"""Checkpoints in odd places, beside other processes, and with scores that do not agree."""
+
+import json
+import shutil
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jax_kdpr import checkpoint, run_folder
+from jax_kdpr.checkpoint import Checkpoints
+
+LIKE = {"x": jnp.zeros(3), "y": {"z": jnp.zeros((4, 4))}}
+
+
+def save(workdir: Path, scores: dict[int, float]) -> None:
+    """Writes a checkpoint a step, whose arrays hold the step, as a training does."""
+    with Checkpoints(workdir) as checkpoints:
+        for step, score in scores.items():
+            run_folder.append_metrics(workdir, {"step": step, "validation_psnr": score})
+            tree = {"x": jnp.full(3, float(step)), "y": {"z": jnp.eye(4)}}
+            checkpoints.save(step, tree, {}, score=score)
+
+
+def best(workdir: Path) -> float:
+    with Checkpoints(workdir, read_only=True) as checkpoints:
+        tree = checkpoints.restore_best(LIKE).tree
+    np.testing.assert_array_equal(tree["y"]["z"], np.eye(4))
+    return float(tree["x"][0])
+
+
+@pytest.mark.parametrize("name", ["run[1]", "[", "a*", "a?", "a\\b", "a%20b#c", "gs:", "\udcff"])
+def test_any_path_will_do(tmp_path, name):
+    save(tmp_path / name, {1: 20.0, 2: 10.0})
+    assert best(tmp_path / name) == 1.0
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("read_only", [True, False])
+def test_arrays_that_were_left_unmerged_are_merged(tmp_path, monkeypatch, read_only):
+    workdir = tmp_path / "run[1]"
+    with monkeypatch.context() as earlier:
+        earlier.setattr(checkpoint, "_plain_path", lambda _, folder: folder.resolve())
+        save(workdir, {1: 20.0})
+    assert not list(workdir.rglob("state/manifest.ocdbt"))
+    shutil.move(workdir, tmp_path / "moved")
+    with Checkpoints(tmp_path / "moved", read_only=read_only) as checkpoints:
+        np.testing.assert_array_equal(checkpoints.restore_best(LIKE).tree["x"], np.ones(3))
+
+
+def test_a_score_that_the_log_contradicts_does_not_choose(tmp_path, capsys):
+    save(tmp_path, {1: 20.0, 2: 10.0})
+    (tmp_path / "checkpoints/1/metrics/metrics").write_text(json.dumps({"validation_psnr": 2.0}))
+    assert best(tmp_path) == 1.0
+    (warning,) = capsys.readouterr().err.splitlines()
+    assert warning.startswith("warning: the score of checkpoint 1 ") and "damaged" in warning
+
+
+def test_a_checkpoint_that_a_training_removes_meanwhile_is_not_damaged(
+    tmp_path, monkeypatch, capsys
+):
+    save(tmp_path, {1: 20.0, 2: 10.0})
+    monkeypatch.setattr(checkpoint, "REMOVAL_SECONDS", 0.0)
+    read = Checkpoints._read
+
+    def read_late(self, step):
+        if step == 1:
+            save(tmp_path, {3: 30.0, 4: 10.0})  # a better one: the first is removed
+            assert not (tmp_path / "checkpoints/1").exists()
+        return read(self, step)
+
+    monkeypatch.setattr(Checkpoints, "_read", read_late)
+    assert best(tmp_path) == 3.0
+    assert capsys.readouterr().err == ""
