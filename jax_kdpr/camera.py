@@ -16,6 +16,8 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float
 
+from jax_kdpr import metrics
+from jax_kdpr.metrics import ImageScores
 from jax_kdpr.physics import cdp, perturbation
 from jax_kdpr.physics.device import device_masks, written_phases
 from jax_kdpr.physics.noise import add_noise
@@ -58,6 +60,13 @@ class Camera(NamedTuple):
     def channels(self) -> int:
         """Of an image of its scenes."""
         return scene_channels(self.scene["kind"])
+
+    def score(self, recovered: Images, images: Images) -> ImageScores:
+        """Scores recovered images of its scenes against the true ones."""
+        has_phase = self.scene["kind"] != "amplitude"
+        return metrics.score(
+            recovered, images, phase_range=self.scene["phase_range"] if has_phase else None
+        )
 
     def encode(self, images: Images) -> Fields:
         """Returns the field of each image."""

@@ -64,7 +64,7 @@ class Gradient(enum.StrEnum):
 
 
 class Gauge(enum.StrEnum):
-    """What sets the estimate's global phase: `physics.spectral.fix_global_phase`."""
+    """What sets the estimate's global phase: `physics.phase.fix_global_phase`."""
 
     START = "start"
     MEAN = "mean"

@@ -7,10 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from jax_kdpr import metrics
 from jax_kdpr.camera import Camera, Optics
 from jax_kdpr.errors import InputError
-from jax_kdpr.physics.scenes import field_image
+from jax_kdpr.physics.scenes import image_beside
 from jax_kdpr.physics.solvers import BETA, SOLVERS, amplitude_residual, random_start, solve
 from jax_kdpr.sharding import data_parallel
 from jax_kdpr.types import Fields, Images, Intensities, Keys, Params
@@ -30,7 +29,7 @@ NO_REFINEMENT = Refinement()
 class Solved(NamedTuple):
     """What a solver made of a batch."""
 
-    image: Images
+    image: Images  # read beside a reference (`physics.scenes.image_beside`)
     residual: Float[Array, "b"]  # relative misfit of the amplitudes
 
 
@@ -57,11 +56,11 @@ def make_solve(
     support: Bool[np.ndarray, "h w"] | None = None,
     beta: float = BETA,
     tv: float = 0.0,
-) -> Callable[[Params, Fields, Intensities, Fields], Solved]:
+) -> Callable[[Params, Fields, Intensities, Images], Solved]:
     """Builds solve(params, starts, intensities, references) -> `Solved`.
 
-    Each recovered field is turned to the global phase of its reference before it is read: the true
-    field, or the start if that has a phase of its own.
+    Each recovered field is read beside its reference, from which it takes what no measurement
+    holds, global phase and whole turns: the true image, or the one that the start encodes.
 
     Args:
         camera: That measured; it gives optics, scenes and devices.
@@ -86,7 +85,7 @@ def make_solve(
             support=None if support is None else jnp.asarray(support),
             **known,
         )
-        return Solved(field_image(metrics.align_global_phase(field, reference), **scene), residual)
+        return Solved(image_beside(field, reference, **scene), residual)
 
     batched = data_parallel(solve_one, camera.mesh)
     return lambda params, *samples: batched(camera.optics(params["phases"]), *samples)
@@ -97,26 +96,25 @@ def make_refine(
 ) -> Callable[[Params, Images, Intensities], Images]:
     """Builds refine(params, images, intensities): brings recovered images closer to their CDPs.
 
-    The solver starts from the field of each image, whose global phase it keeps. Without noise every
-    step of error reduction helps; of a noisy measurement projections fit the noise as well, which
-    a total-variation prior keeps in bounds (results/solvers).
+    The solver starts from the field of each image, beside which its answer is read. Without noise
+    every step of error reduction helps; of a noisy measurement projections fit the noise as well,
+    which a total-variation prior keeps in bounds (results/solvers).
     """
     solve = make_solve(camera, solver=refinement.solver, steps=refinement.steps, tv=refinement.tv)
 
     def refine(params: Params, images: Images, intensities: Intensities) -> Images:
-        fields = camera.encode(images)
-        return solve(params, fields, intensities, fields).image
+        solved = solve(params, camera.encode(images), intensities, images)
+        return jnp.clip(solved.image, 0.0, 1.0)
 
     return refine
 
 
-def make_read(camera: Camera) -> Callable[[Params, Fields, Intensities, Fields], Solved]:
+def make_read(camera: Camera) -> Callable[[Params, Fields, Intensities, Images], Solved]:
     """Builds read(params, fields, intensities, references) -> `Solved` of fields as they are."""
 
     def read_one(optics: Optics, field, intensity, reference) -> Solved:
-        aligned = metrics.align_global_phase(field, reference)
         residual = amplitude_residual(field, intensity, optics.masks, transfer=optics.transfer)
-        return Solved(field_image(aligned, **camera.scene), residual)
+        return Solved(image_beside(field, reference, **camera.scene), residual)
 
     batched = data_parallel(read_one, camera.mesh)
     return lambda params, *samples: batched(camera.optics(params["phases"]), *samples)

@@ -118,7 +118,8 @@ def comparison_table(runs: dict[str, Evaluated]) -> str:
     """
     baseline = next((name for name, run in runs.items() if run.config.regime == Regime.E2E), None)
     compared = baseline if len(runs) > 1 else None
-    header = ["run", "L", "PSNR (dB)", "pooled", "SSIM", "network's input alone (dB)"]
+    rms = evaluation.rms_header(next(iter(runs.values())).config.scene.kind)
+    header = ["run", "L", "PSNR (dB)", "pooled", rms, "SSIM", "network's input alone (dB)"]
     steps = {run.result["refine"] for run in runs.values()} - {0}
     if steps:
         header.append(f"refined, {', '.join(map(str, sorted(steps)))} steps (dB)")
@@ -148,8 +149,9 @@ def comparison_table(runs: dict[str, Evaluated]) -> str:
     paired = "" if compared is None else "; gains are paired by image"
     note = (
         f"Mean ± standard error over {images:,} test images{paired}. Pooled: PSNR of the "
-        "squared error averaged over all of them. The global phase of the network's input "
-        "is taken from the truth. The errors say nothing about another random seed."
+        "squared error averaged over all of them. rms: over the object, the mean error of each "
+        "taken away. The global phase of the network's input is taken from the truth. The errors "
+        "say nothing about another random seed."
     )
     refined = [run.result for run in runs.values() if run.result["refine"]]
     solvers = {result["refine_with"] for result in refined}
@@ -203,6 +205,7 @@ def _cells(scores: ImageScores) -> list[str]:
     return [
         _psnr(scores),
         f"{summary.psnr_pooled:.2f}",
+        f"{summary.rms:.3f} ± {summary.rms_error:.3f}",
         f"{summary.ssim:.3f} ± {summary.ssim_error:.3f}",
     ]
 

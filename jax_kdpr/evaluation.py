@@ -14,7 +14,8 @@ from jax_kdpr.data.batches import over_batches, take_batch
 from jax_kdpr.data.sources import Dataset
 from jax_kdpr.metrics import ImageScores
 from jax_kdpr.physics.noise import add_noise
-from jax_kdpr.physics.scenes import field_image
+from jax_kdpr.physics.phase import align_global_phase
+from jax_kdpr.physics.scenes import image_beside
 from jax_kdpr.sharding import data_parallel, replicate, shard_batch
 from jax_kdpr.systems import Output
 from jax_kdpr.trained import Trained
@@ -22,10 +23,10 @@ from jax_kdpr.types import Image, Images, Key, RawImages
 
 RECOVERED = "recovered"  # the network's image
 REFINED = "refined"  # the network's image after steps of a solver that start from it
-SPECTRAL = "spectral_estimate"  # the network's input alone, its global phase taken from the truth
+SPECTRAL = "spectral_estimate"  # the network's input alone, read beside the truth
 CONSTANT = "constant"  # the mean pixel of the training images
 MEAN_IMAGE = "mean_image"  # the mean of the training images
-SOLVED = "solver_"  # and its name: from the spectral estimate, global phase taken from the truth
+SOLVED = "solver_"  # and its name: from the spectral estimate, read beside the truth
 
 
 class Summary(NamedTuple):
@@ -36,6 +37,8 @@ class Summary(NamedTuple):
     psnr_pooled: float  # dB, PSNR of the squared error averaged over all images
     ssim: float
     ssim_error: float
+    rms: float  # radians over the object, mean of the images' own (`metrics.object_rms`)
+    rms_error: float
     images: int
 
 
@@ -84,23 +87,19 @@ def score_test_images(
     def score_batch(variables, test, indices, batch_key):
         images = shard_batch(take_batch(test, indices, **shape), mesh)
         output, _ = trained.system.apply(*variables, images, batch_key)
-        fields = camera.encode(images)
-
-        def read(estimate, field):
-            return field_image(metrics.align_global_phase(estimate, field), **camera.scene)
-
+        read = partial(image_beside, **camera.scene)
         answers = {
             RECOVERED: output.image,
-            SPECTRAL: jax.vmap(read)(output.estimate, fields),
+            SPECTRAL: jax.vmap(read)(output.estimate, images),
             CONSTANT: jnp.full_like(images, jnp.mean(mean_image)),
             MEAN_IMAGE: jnp.broadcast_to(mean_image[None], images.shape),
         }
         if refinement.steps:
             answers[REFINED] = refine_batch(variables[0], output.image, output.intensity)
         for name, solve in solve_batch.items():
-            solved = solve(variables[0], output.estimate, output.intensity, fields)
+            solved = solve(variables[0], output.estimate, output.intensity, images)
             answers[SOLVED + name] = solved.image
-        return {name: metrics.score(answer, images) for name, answer in answers.items()}
+        return {name: camera.score(answer, images) for name, answer in answers.items()}
 
     variables, test = replicate((trained.variables, dataset.test), mesh)
     return over_batches(
@@ -157,7 +156,7 @@ def score_under_noise(
             answers = {RECOVERED: output.image}
             if refinement.steps:
                 answers[REFINED] = refine_batch(variables[0], output.image, output.intensity)
-            return {name: metrics.score(answer, batch) for name, answer in answers.items()}
+            return {name: camera.score(answer, batch) for name, answer in answers.items()}
 
         return step
 
@@ -194,7 +193,7 @@ def sample_outputs(trained: Trained, dataset: Dataset, *, count: int, key: Key) 
     images = take_batch(dataset.test, jnp.arange(count), size=camera.size, channels=camera.channels)
     output, _ = jax.jit(trained.system.apply)(*trained.variables, images, key)
     fields = camera.encode(images)
-    aligned = jax.vmap(metrics.align_global_phase)(output.estimate, fields)
+    aligned = jax.vmap(align_global_phase)(output.estimate, fields)
     phases = camera.written(trained.variables[0]["phases"])
     return Samples(images, output._replace(estimate=aligned), phases)
 
@@ -207,8 +206,15 @@ def summarise(scores: ImageScores) -> Summary:
         psnr_pooled=float(metrics.psnr_from_mse(jnp.mean(scores.mse))),
         ssim=float(jnp.mean(scores.ssim)),
         ssim_error=standard_error(scores.ssim),
+        rms=float(jnp.mean(scores.rms)),
+        rms_error=standard_error(scores.rms),
         images=len(scores.mse),
     )
+
+
+def rms_header(scene: str) -> str:
+    """Returns the head of a column of `Summary.rms`, in radians where a scene has a phase."""
+    return "rms" if scene == "amplitude" else "rms (rad)"
 
 
 def paired_gain(scores: ImageScores, baseline: ImageScores) -> tuple[float, float]:

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jax_kdpr.physics.spectral import fix_global_phase
+from jax_kdpr.physics.phase import fix_global_phase
 from jax_kdpr.types import Features, Fields, Images, Intensities, Scalar
 
 TINY = 1e-12  # below any variance or loss that means something

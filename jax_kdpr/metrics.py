@@ -1,4 +1,4 @@
-"""Image quality, per image, for images in [0, 1] (data range 1), and global-phase alignment."""
+"""Image quality, per image, for images in [0, 1] (data range 1)."""
 
 from typing import NamedTuple
 
@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jax_kdpr.types import Field, Images
+from jax_kdpr.types import Images
 
 SSIM_WINDOW = 11  # pixels; Gaussian of sigma 1.5
+OBJECT = 0.1  # of an image's range above its darkest pixel: what is brighter is object
 
 
 class ImageScores(NamedTuple):
@@ -17,6 +18,7 @@ class ImageScores(NamedTuple):
 
     mse: Float[Array, "b"]
     ssim: Float[Array, "b"]
+    rms: Float[Array, "b"]  # over the object: `object_rms`; radians, of an amplitude scene its unit
 
     @property
     def psnr(self) -> Float[Array, "b"]:
@@ -24,14 +26,51 @@ class ImageScores(NamedTuple):
         return psnr_from_mse(self.mse)
 
 
-def score(recovered: Images, images: Images) -> ImageScores:
-    """Scores each recovered image against the true one."""
-    return ImageScores(mse=mse(recovered, images), ssim=ssim(recovered, images))
+def score(recovered: Images, images: Images, *, phase_range: float | None) -> ImageScores:
+    """Scores each recovered image against the true one.
+
+    Args:
+        recovered: Images.
+        images: The true ones.
+        phase_range: Radians of a white pixel of the first channel; None of an amplitude scene.
+    """
+    first = recovered[..., 0], images[..., 0]
+    unit = 1.0 if phase_range is None else phase_range
+    return ImageScores(
+        mse=mse(recovered, images),
+        ssim=ssim(recovered, images),
+        rms=unit * object_rms(*first, piston=phase_range is not None),
+    )
 
 
 def mse(recovered: Images, images: Images) -> Float[Array, "b"]:
     """Mean squared error of each image, over pixels and channels."""
     return jnp.mean(jnp.square(recovered - images), axis=(1, 2, 3))
+
+
+def object_rms(
+    recovered: Float[Array, "b h w"], images: Float[Array, "b h w"], *, piston: bool = True
+) -> Float[Array, "b"]:
+    """Root mean square of the error over the object of each image, in the unit of the images.
+
+    The object is what exceeds the darkest pixel of the true image by `OBJECT` of its range; all of
+    an even one. An empty background, which any method gets right, so does not count.
+
+    Args:
+        recovered: Images.
+        images: The true ones.
+        piston: Whether the mean error over the object is taken away first: no measurement holds it.
+    """
+    low, high = (pick(images, axis=(1, 2), keepdims=True) for pick in (jnp.min, jnp.max))
+    inside = (images >= low + OBJECT * (high - low)).astype(images.dtype)
+
+    def mean(values):
+        return jnp.sum(values * inside, axis=(1, 2)) / jnp.sum(inside, axis=(1, 2))
+
+    error = recovered - images
+    offset = mean(error) if piston else 0.0
+    # About the offset, not from two sums: those of a small error cancel in float32.
+    return jnp.sqrt(mean(jnp.square(error - jnp.reshape(offset, (-1, 1, 1)))))
 
 
 def psnr_from_mse(error: Float[Array, "*b"]) -> Float[Array, "*b"]:
@@ -54,15 +93,3 @@ def ssim(recovered: Images, images: Images) -> Float[Array, "b"]:
         raise ValueError(f"images: SSIM needs at least 11 x 11 pixels, got {images.shape[1:3]}")
     # One image at a time, each channel as an image of its own: dm_pix takes a batch of any depth.
     return jax.vmap(lambda a, b: jnp.mean(dm_pix.ssim(a, b)))(recovered, images)
-
-
-def align_global_phase(estimate: Field, reference: Field) -> Field:
-    """Returns e^{j t} * estimate with the real t that brings it closest to `reference`.
-
-    Closed form: t is the angle of <estimate, reference>. Intensities do not hold the global phase,
-    so a complex estimate is compared only after this.
-    """
-    overlap = jnp.sum(jnp.conj(estimate) * reference)  # in float32 on a GPU too
-    modulus = jnp.abs(overlap)
-    phasor = jnp.where(modulus > 0, overlap / jnp.where(modulus > 0, modulus, 1.0), 1.0)
-    return phasor * estimate

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from jax_kdpr import classical, cli, json_files, plots, run_folder, scoring, whole_files
+from jax_kdpr import classical, cli, evaluation, json_files, plots, run_folder, scoring, whole_files
 from jax_kdpr.analysis import solving
 from jax_kdpr.analysis.solving import GAUGES, NETWORK, START, Plan
 from jax_kdpr.camera import Camera
@@ -132,13 +132,16 @@ def solve_table(
     support: np.ndarray | None,
 ) -> str:
     """Lays out the results, with a note on how they were made."""
-    header = ["solver", "PSNR (dB)", "pooled", "SSIM", "residual", "ms / image", "global phase"]
+    rms = evaluation.rms_header(subject.config.scene.kind)
+    header = ["solver", "PSNR (dB)", "pooled", rms, "SSIM", "residual", "ms / image"]
+    header.append("global phase")
     labels = {START: "none: the spectral estimate", NETWORK: "none: the network"}
     rows = [
         [
             labels.get(name, name),
             f"{one['psnr']:.2f} ± {one['psnr_error']:.2f}",
             f"{one['psnr_pooled']:.2f}",
+            f"{one['rms']:.3f} ± {one['rms_error']:.3f}",
             f"{one['ssim']:.3f} ± {one['ssim_error']:.3f}",
             f"{one['residual']:.2e}",
             "" if one["seconds_per_image"] is None else f"{1e3 * one['seconds_per_image']:.3g}",
@@ -153,11 +156,12 @@ def solve_table(
         f"{plan.steps} steps, {plan.start} start{best_of}; known of the object: {plan.constraint}"
         f"{known}{prior}; {subject.config.masks.snapshots} shot(s), "
         f"noise {subject.config.noise.kind}. Mean ± standard error over {plan.count:,} test "
-        "images; 100 dB stands for an error of zero. Residual: mean of "
+        "images; 100 dB stands for an error of zero. rms: over the object, its mean error taken "
+        "away. Residual: mean of "
         "norm(abs(A x) - sqrt(y)) / norm(sqrt(y)), of the network that of its image's field. "
         f"Time: of batches of {subject.batch_size}, compiled before; of a solver without its "
-        "start, of the network with its spectral estimate. No intensity holds the global phase: "
-        "the last column says where it is from."
+        "start, of the network with its spectral estimate. No intensity holds the global phase, "
+        "nor whole turns: the last column says where they are from."
     )
     return f"{markdown_table(header, rows)}\n\n{note}"
 

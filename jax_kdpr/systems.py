@@ -21,12 +21,11 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from jax_kdpr.camera import Camera, Optics
-from jax_kdpr.metrics import align_global_phase
 from jax_kdpr.models.unet import CONVOLVED, UNet, UNetOutput
 from jax_kdpr.physics.error_reduction import error_reduction
 from jax_kdpr.physics.masks import init_phases
 from jax_kdpr.physics.perturbation import Perturbation
-from jax_kdpr.physics.scenes import field_image, scene_field
+from jax_kdpr.physics.scenes import image_beside, scene_field
 from jax_kdpr.physics.spectral import filtered_spectral_init, gaussian_kernel
 from jax_kdpr.sharding import data_parallel
 from jax_kdpr.types import (
@@ -160,8 +159,8 @@ def make_system(
     def refine_one(optics, image, gate, intensity):
         field = scene_field(image, **scene)
         closer = closer_to_data(field, intensity, optics, steps=refine_steps)
-        # The measurement holds no global phase: it stays the network's.
-        refined = field_image(align_global_phase(closer, field), **scene)
+        # The measurement holds neither global phase nor branch: they stay the network's.
+        refined = jnp.clip(image_beside(closer, image, **scene), 0.0, 1.0)
         return image + gate * (refined - image)
 
     estimate_batch = data_parallel(estimate_one, camera.mesh)

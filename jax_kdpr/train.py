@@ -35,9 +35,11 @@ def main(positional: list[str]) -> int:
         return 1
     names = [name for name, _ in members(config)]
     for name, scores in zip(names, final, strict=True):
+        # A run that was finished by an earlier version has no rms.
+        rms = f"rms {scores['validation_rms']:.3f}, " if "validation_rms" in scores else ""
         print(
             f"done: {name + ', ' if name else ''}validation {scores['validation_psnr']:.2f} dB "
-            f"(pooled {scores['validation_psnr_pooled']:.2f} dB), "
+            f"(pooled {scores['validation_psnr_pooled']:.2f} dB), {rms}"
             f"SSIM {scores['validation_ssim']:.3f}"
         )
     folders = " ".join(str(Path(WORKDIR.value) / name) for name in names)

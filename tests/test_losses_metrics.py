@@ -8,6 +8,7 @@ import pytest
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from jax_kdpr import losses, metrics
+from jax_kdpr.physics.phase import align_global_phase
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.uniform(size=(4, 24, 20, 2))
@@ -232,11 +233,29 @@ def test_ssim_of_other_shapes_or_small_images_raises():
         metrics.ssim(jnp.ones((1, 24, 10, 1)), jnp.ones((1, 24, 10, 1)))
 
 
+@pytest.mark.parametrize("piston", [True, False])
+def test_rms_is_that_of_the_error_over_the_object(piston):
+    truth = np.zeros((2, 8, 8))
+    truth[0, 2:5, 3:7] = RNG.uniform(0.3, 1.0, (3, 4))
+    truth[1] = 0.7  # no object to be seen: all of it
+    recovered = truth + RNG.normal(0.05, 0.1, truth.shape)
+    actual = metrics.object_rms(jnp.asarray(recovered), jnp.asarray(truth), piston=piston)
+    errors = [(recovered - truth)[0, 2:5, 3:7], (recovered - truth)[1]]
+    expected = [np.std(e) if piston else np.sqrt(np.mean(e**2)) for e in errors]
+    np.testing.assert_allclose(actual, expected, rtol=1e-5)
+
+
+def test_scores_are_in_radians_where_there_is_a_phase():
+    pair = jnp.asarray(NOISY[..., :1]), jnp.asarray(IMAGES[..., :1])
+    turns, amplitude = (metrics.score(*pair, phase_range=r) for r in (2 * np.pi, None))
+    first = pair[0][..., 0], pair[1][..., 0]
+    np.testing.assert_allclose(turns.rms, 2 * np.pi * metrics.object_rms(*first), rtol=1e-6)
+    np.testing.assert_allclose(amplitude.rms, metrics.object_rms(*first, piston=False), rtol=1e-6)
+
+
 def test_global_phase_is_recovered_exactly():
     reference = oracles.random_complex(RNG, (6, 5))
-    aligned = metrics.align_global_phase(
-        jnp.asarray(2 * np.exp(1.9j) * reference), jnp.asarray(reference)
-    )
+    aligned = align_global_phase(jnp.asarray(2 * np.exp(1.9j) * reference), jnp.asarray(reference))
     np.testing.assert_allclose(aligned, 2 * reference, rtol=1e-5)
 
 
@@ -244,11 +263,11 @@ def test_global_phase_equals_a_grid_search():
     estimate, reference = (oracles.random_complex(RNG, (6, 5)) for _ in range(2))
     turns = np.exp(1j * np.linspace(-np.pi, np.pi, 20001)).reshape(-1, 1, 1)
     distance = np.linalg.norm(turns * estimate - reference, axis=(1, 2))
-    aligned = metrics.align_global_phase(jnp.asarray(estimate), jnp.asarray(reference))
+    aligned = align_global_phase(jnp.asarray(estimate), jnp.asarray(reference))
     np.testing.assert_allclose(aligned, turns[distance.argmin()] * estimate, atol=2e-3)
     np.testing.assert_allclose(np.linalg.norm(aligned - reference), distance.min(), rtol=1e-5)
 
 
 def test_alignment_leaves_a_field_that_shares_nothing_with_the_reference():
     estimate, reference = jnp.array([[1.0, 0.0]]) + 0j, jnp.array([[0.0, 1.0]]) + 0j
-    np.testing.assert_array_equal(metrics.align_global_phase(estimate, reference), estimate)
+    np.testing.assert_array_equal(align_global_phase(estimate, reference), estimate)

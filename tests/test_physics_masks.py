@@ -18,7 +18,7 @@ from jax_kdpr.physics.masks import (
     wrap_phases,
 )
 from jax_kdpr.physics.noise import add_noise
-from jax_kdpr.physics.scenes import field_image, scene_channels, scene_field
+from jax_kdpr.physics.scenes import field_image, image_beside, scene_channels, scene_field
 from jax_kdpr.physics.spectral import spectral_weights
 from jax_kdpr.systems import network_input
 
@@ -136,6 +136,36 @@ def test_field_image_clips_small_errors_at_black_and_white_instead_of_wrapping()
     field = jnp.exp(1j * jnp.array([[-0.1, PI + 0.1]]))
     np.testing.assert_array_equal(field_image(field, kind="phase")[..., 0], [[0.0, 1.0]])
     np.testing.assert_array_equal(field_image(3 * field, kind="amplitude"), 1.0)
+
+
+@pytest.mark.parametrize("kind", SceneKind)
+@pytest.mark.parametrize("turns", [0.5, 1.0, 3.0])
+def test_an_exact_field_has_no_error_at_any_range_and_global_phase(kind, turns):
+    image = jnp.asarray(np.random.default_rng(2).uniform(size=(6, 5, scene_channels(kind))))
+    options = {"kind": kind, "phase_range": 2 * PI * turns, "min_amplitude": 0.3}
+    field = jnp.exp(1.1j) * scene_field(image, **options)
+    np.testing.assert_allclose(image_beside(field, image, **options), image, atol=1e-5)
+
+
+@pytest.mark.parametrize("turns", [0.5, 0.75, 1.0, 1.5])
+def test_beside_the_truth_what_is_read_has_the_wrapped_error(turns):
+    rng = np.random.default_rng(3)
+    r = 2 * PI * turns
+    image = rng.uniform(size=(40, 40, 1))
+    error = rng.normal(0, 0.8, (40, 40))
+    field = np.exp(1j * (r * image[..., 0] + error))
+    field *= np.exp(-1j * np.angle(np.vdot(np.exp(1j * r * image[..., 0]), field)))
+    wrapped = np.angle(field * np.exp(-1j * r * image[..., 0]))
+    read = image[..., 0] + wrapped / r
+    # What a range leaves of a turn, halved, is clipped at either end.
+    slack = max(2 * PI - r, 0) / 2 / r
+    clipped = (read > -slack) & (read < 1 + slack)
+    expected = np.where(clipped, np.clip(read, 0, 1), read)
+    actual = image_beside(jnp.asarray(field), jnp.asarray(image), kind="phase", phase_range=r)
+    np.testing.assert_allclose(actual[..., 0], expected, atol=1e-5)
+    if turns == 0.5:  # where all of it can be read alone, it is what is read alone
+        alone = field_image(jnp.asarray(field), kind="phase", phase_range=r)[..., 0]
+        np.testing.assert_allclose(actual[clipped][..., 0], alone[clipped], atol=1e-5)
 
 
 @pytest.mark.parametrize(("kind", "channels"), [("phase", 2), ("amplitude", 2), ("complex", 1)])

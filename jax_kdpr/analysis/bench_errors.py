@@ -13,7 +13,6 @@ from jaxtyping import Float
 from scipy import stats
 from tqdm import tqdm
 
-from jax_kdpr import metrics
 from jax_kdpr.camera import make_camera
 from jax_kdpr.data.batches import over_batches, take_batch
 from jax_kdpr.errors import InputError
@@ -111,7 +110,7 @@ def make_measure(
             options = noise if noise is own else {**noise, "photons": photons}
             seen = jax.vmap(lambda key, y: add_noise(key, y, **options))(keys, clean)
             output, _ = trained.system.recover(*variables, seen)
-            return metrics.score(output.image, batch).psnr
+            return quiet.score(output.image, batch).psnr
 
         return step
 

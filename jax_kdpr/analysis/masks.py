@@ -21,7 +21,7 @@ from jax_kdpr.data import prior as priors
 from jax_kdpr.data.prior import Prior
 from jax_kdpr.physics import ambiguity, information
 from jax_kdpr.physics.cdp import measure_intensity
-from jax_kdpr.physics.scenes import field_image, scene_field
+from jax_kdpr.physics.scenes import field_image, image_beside, scene_field
 from jax_kdpr.types import Field, Image, Images
 
 SHIFTS = 1023  # at most: all of them up to 32 x 32 pixels
@@ -263,7 +263,7 @@ def _judge_all(optics, image, others, mean, subspace, oversample, **scene):
             field, other, optics.masks, oversample=oversample, transfer=optics.transfer
         )
         constraint = ambiguity.constraint_distance(other, **known)
-        aligned = field_image(metrics.align_global_phase(other, field), **scene)
+        aligned = image_beside(other, image, **scene)
         psnr = metrics.psnr_from_mse(jnp.mean(jnp.square(aligned - image)))
         turned = jax.vmap(lambda turn: field_image(turn * other, **scene))(turns)
         distances = priors.subspace_distance(mean, subspace, turned.astype(jnp.float32))

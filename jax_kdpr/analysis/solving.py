@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from jax_kdpr import classical, evaluation, metrics
+from jax_kdpr import classical, evaluation
+from jax_kdpr.camera import Camera
 from jax_kdpr.classical import Solved
 from jax_kdpr.data.batches import take_batch
 from jax_kdpr.errors import InputError
@@ -18,7 +19,7 @@ from jax_kdpr.scoring import Subject
 from jax_kdpr.sharding import shard_batch
 from jax_kdpr.systems import Output
 from jax_kdpr.trained import run_keys
-from jax_kdpr.types import Fields, Images
+from jax_kdpr.types import Images
 
 START, NETWORK = "start", "network"  # rows that are no solver
 GAUGES = {
@@ -63,7 +64,6 @@ class Measured(NamedTuple):
     """A batch of test scenes, and all that the run's own system makes of them."""
 
     images: Images
-    fields: Fields
     output: Output
 
 
@@ -79,6 +79,7 @@ class Report(NamedTuple):
     """All answers by name, and their first scenes for a figure."""
 
     answers: dict[str, Answer]
+    camera: Camera
     images: Images
     samples: dict[str, Samples]
 
@@ -107,8 +108,9 @@ def solve_images(
         total=len(places) * (1 + len(plan.solvers) * plan.restarts), unit="batch", disable=None
     )
     batches, network_seconds = _measure(subject, places, bar)
-    truths = [batch.fields for batch in batches]
-    recovered = [camera.encode(batch.output.image) for batch in batches]
+    truths = [batch.images for batch in batches]
+    recovered = [batch.output.image for batch in batches]
+    fields = [camera.encode(image) for image in recovered]
     intensities = [batch.output.intensity for batch in batches]
 
     def each(program, *columns) -> list:
@@ -126,7 +128,7 @@ def solve_images(
             estimate = joined(each(read, starts[0], intensities, truths))
             answers[START] = Answer(estimate, GAUGES[plan.start])
         case "network":
-            starts = [recovered]
+            starts = [fields]
         case _:
             draw = jax.jit(classical.make_random_starts(camera))
             starts = []
@@ -156,8 +158,7 @@ def solve_images(
             tries.append(joined(parts))
             seconds += lasted / (len(places) * batch_size)
         answers[name] = Answer(_best(tries), GAUGES[plan.start], seconds)
-    network = joined(each(read, recovered, intensities, recovered))
-    network = network._replace(image=joined([batch.output.image for batch in batches]))
+    network = joined(each(read, fields, intensities, recovered))
     answers[NETWORK] = Answer(network, GAUGES["network"], network_seconds)
     bar.close()
 
@@ -169,14 +170,14 @@ def solve_images(
         name: Samples(images[shown], output._replace(image=answer.solved.image[shown]), phases)
         for name, answer in answers.items()
     }
-    return Report(answers, images, drawn)
+    return Report(answers, camera, images, drawn)
 
 
 def summarise(report: Report) -> dict[str, dict[str, Any]]:
     """Returns the numbers of each answer: `evaluation.Summary`, residual, time, global phase."""
     return {
         name: {
-            **evaluation.summarise(metrics.score(solved.image, report.images))._asdict(),
+            **evaluation.summarise(report.camera.score(solved.image, report.images))._asdict(),
             "residual": float(jnp.mean(solved.residual)),
             "residual_median": float(jnp.median(solved.residual)),
             "seconds_per_image": seconds,
@@ -196,18 +197,18 @@ def _measure(subject: Subject, places: list[np.ndarray], bar: tqdm) -> tuple[lis
     def measure(params, test, indices, key):
         images = take_batch(test, indices, size=camera.size, channels=camera.channels)
         images = shard_batch(images, camera.mesh)
-        return images, camera.encode(images), trained.system.measure(params, images, key)
+        return images, trained.system.measure(params, images, key)
 
     made = [
         measure(trained.variables[0], dataset.test, at, jax.random.fold_in(key, int(at[0])))
         for at in places
     ]
     jax.block_until_ready(made)
-    arguments = [(*trained.variables, intensity) for _, _, intensity in made]
+    arguments = [(*trained.variables, intensity) for _, intensity in made]
     recover = jax.jit(lambda *given: trained.system.recover(*given)[0])
     outputs, seconds = _timed(recover.lower(*arguments[0]).compile(), arguments, bar)
     pairs = zip(made, outputs, strict=True)
-    batches = [Measured(images, fields, output) for (images, fields, _), output in pairs]
+    batches = [Measured(images, output) for (images, _), output in pairs]
     return batches, seconds / (len(places) * batch_size)
 
 

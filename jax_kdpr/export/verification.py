@@ -14,7 +14,7 @@ from jaxtyping import Complex, Float
 from tqdm import tqdm
 
 from jax_kdpr import config as config_lib
-from jax_kdpr import metrics, run_folder
+from jax_kdpr import run_folder
 from jax_kdpr.camera import WRITING, make_camera
 from jax_kdpr.data.batches import over_batches, take_batch
 from jax_kdpr.errors import InputError
@@ -90,7 +90,7 @@ def verify_files(
         )
         intensity = bench.measure(phases, scenes, key)
         output, _ = trained.system.recover(*variables, intensity)
-        return metrics.score(output.image, scenes)
+        return trained.system.camera.score(output.image, scenes)
 
     def score(phases: Stack, name: str) -> ImageScores:
         through = replicate(jnp.asarray(phases, jnp.float32), mesh)

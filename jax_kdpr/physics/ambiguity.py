@@ -21,8 +21,8 @@ from jaxtyping import Array, Int
 
 from jax_kdpr.physics.cdp import intensity, mask_transmittance, measure_intensity
 from jax_kdpr.physics.error_reduction import object_constraint
+from jax_kdpr.physics.phase import fix_global_phase
 from jax_kdpr.physics.solvers import amplitude_residual
-from jax_kdpr.physics.spectral import fix_global_phase
 from jax_kdpr.types import Field, Masks, Scalar, Transfer
 
 Pixels = int | Int[Array, ""]

@@ -18,7 +18,7 @@ from jax_kdpr.physics.cdp import (
     propagate,
     sensor_oversample,
 )
-from jax_kdpr.physics.spectral import fix_global_phase
+from jax_kdpr.physics.phase import fix_global_phase
 from jax_kdpr.types import Field, Intensity, Masks, Transfer
 
 

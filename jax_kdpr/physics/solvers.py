@@ -25,7 +25,7 @@ from jax_kdpr.physics.cdp import (
     propagate,
     sensor_oversample,
 )
-from jax_kdpr.physics.spectral import fix_global_phase
+from jax_kdpr.physics.phase import fix_global_phase
 from jax_kdpr.types import Field, Intensity, Key, Masks, Scalar, Transfer
 
 SOLVERS = ("error_reduction", "hio", "raar", "wirtinger", "taf", "raf", "accelerated")

@@ -20,6 +20,7 @@ from jax_kdpr.physics.cdp import (
     propagate,
     sensor_oversample,
 )
+from jax_kdpr.physics.phase import fix_global_phase
 from jax_kdpr.physics.power_iteration import power_iteration, safe_sqrt
 from jax_kdpr.types import Field, Intensity, Kernel, Masks, Scalar, Transfer
 
@@ -174,24 +175,3 @@ def filtered_spectral_init(
     energy = jnp.maximum(jnp.sum(intensity), 0.0)
     implied_norm = safe_sqrt(energy / jnp.mean(mask_power(transmittance)))
     return implied_norm * fix_global_phase(z, gauge=gauge), residual
-
-
-def fix_global_phase(field: Field, *, gauge: str) -> Field:
-    """Settles the global phase: "start" leaves it as it came, "mean" makes the mean real, positive.
-
-    With "mean" the estimate no longer depends on the start vector's phase, nor on how many
-    iterations there were. A field of zero mean is left as it is.
-
-    Raises:
-        ValueError: If `gauge` is neither.
-    """
-    match gauge:
-        case "start":
-            return field
-        case "mean":
-            mean = jnp.mean(field)
-            power = jnp.square(mean.real) + jnp.square(mean.imag)
-            vanishes = power < jnp.finfo(power.dtype).tiny
-            modulus = jnp.sqrt(jnp.where(vanishes, 1.0, power))
-            return jnp.where(vanishes, 1.0, jnp.conj(mean) / modulus) * field
-    raise ValueError(f"gauge: expected start or mean, got {gauge!r}")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from jax_kdpr import json_files, plots
-from jax_kdpr.evaluation import CONSTANT, MEAN_IMAGE, RECOVERED, REFINED
+from jax_kdpr.evaluation import CONSTANT, MEAN_IMAGE, RECOVERED, REFINED, rms_header
 from jax_kdpr.plots import Line
 from jax_kdpr.scoring import MASKS_FILE, read_samples
 from jax_kdpr.studies import declaration
@@ -79,7 +79,9 @@ def _table(
     baseline = results.get(section.baseline)
     against = labels.get(section.baseline, section.baseline)
     papers_scale = _is_papers_scale(study)
-    header = ["system", "seeds", "validation (dB)", "PSNR (dB)", "SSIM", "network's input (dB)"]
+    rms = rms_header(study.base.scene.kind)
+    header = ["system", "seeds", "validation (dB)", "PSNR (dB)", rms, "SSIM"]
+    header.append("network's input (dB)")
     if study.refine:
         header.append(f"refined, {study.refine} steps (dB)")
     if section.paper:
@@ -97,6 +99,7 @@ def _table(
             len(found),
             over_seeds([result.validation_psnr for result in found]).text(),
             psnr.text(),
+            _rms(found),
             quality(found, metric="ssim").text(".3f"),
             network_input_psnr(found).text(),
         ]
@@ -118,7 +121,7 @@ def _table(
     some = next(iter(results.values()))[:1]
     for label, answer in (("mean training image", MEAN_IMAGE), ("constant", CONSTANT)):
         psnr, ssim = (quality(some, answer=answer, metric=metric) for metric in ("psnr", "ssim"))
-        cells = [label, "", "", psnr.text(), ssim.text(".3f")]
+        cells = [label, "", "", psnr.text(), _rms(some, answer), ssim.text(".3f")]
         rows.append(cells + [""] * (len(header) - len(cells)))
     blocks: list[Block] = [Grid(header, rows)]
     if gains:
@@ -131,6 +134,13 @@ def _table(
             )
         )
     return blocks
+
+
+def _rms(found: list[SeedResult], answer: str = RECOVERED) -> str:
+    """Runs that an earlier version scored have none."""
+    if not all("rms" in result.scores[answer] for result in found):
+        return OPEN
+    return quality(found, answer=answer, metric="rms").text(".3f")
 
 
 def _is_papers_scale(study: Study) -> bool:

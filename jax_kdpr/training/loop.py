@@ -20,7 +20,7 @@ from tqdm import tqdm
 from jax_kdpr import config as config_lib
 from jax_kdpr import run_folder
 from jax_kdpr.checkpoint import SCORE, Checkpoints
-from jax_kdpr.choices import Gauge, Gradient
+from jax_kdpr.choices import Gauge, Gradient, SceneKind
 from jax_kdpr.config import Config
 from jax_kdpr.data.batches import epoch_order, over_batches
 from jax_kdpr.errors import InputError
@@ -208,6 +208,11 @@ def _summary(run: Run) -> str:
             "note: the implicit gradient leaves out how the masks move the estimate's global "
             "phase; spectral.gauge=mean takes that phase away"
         )
+    if config.scene.kind != SceneKind.AMPLITUDE and config.scene.phase_range >= 2 * np.pi:
+        lines.append(
+            f"note: scene.phase_range is {config.scene.phase_range / (2 * np.pi):.3g} turn(s): the "
+            "camera cannot tell phases a whole turn apart, only what the network has learned can"
+        )
     if run.is_ensemble:
         names = ", ".join(member.workdir.name for member in run.members)
         lines.append(f"ensemble of {len(run.members)}: {names}")
@@ -262,10 +267,10 @@ def _epoch_rows(run: Run, state: TrainState, step: int, started: float) -> list[
     )
     members = len(run.members)
     # [images], or [images members].
-    values = jnp.reshape(jnp.stack([scores.mse, scores.ssim, residuals]), (3, -1, members))
+    values = jnp.reshape(jnp.stack([*scores, residuals]), (len(scores) + 1, -1, members))
     rows = []
     for number, totals in enumerate(unstack(state.totals, members)):
-        mse, ssim, residual = values[..., number]
+        mse, ssim, rms, residual = values[..., number]
         means = {
             f"train_{name}": float(total) / run.steps_per_epoch
             for name, total in totals._asdict().items()
@@ -278,6 +283,7 @@ def _epoch_rows(run: Run, state: TrainState, step: int, started: float) -> list[
                 SCORE: float(jnp.mean(psnr_from_mse(mse))),
                 "validation_psnr_pooled": float(psnr_from_mse(jnp.mean(mse))),
                 "validation_ssim": float(jnp.mean(ssim)),
+                "validation_rms": float(jnp.mean(rms)),
                 "validation_residual": float(jnp.mean(residual)),
                 "train_seconds": trained - started,
                 "seconds": time.perf_counter() - started,
@@ -292,7 +298,8 @@ def _epoch_line(rows: list[dict[str, Any]], epochs: int) -> str:
 
     return (
         f"epoch {rows[0]['epoch']:>3}/{epochs}  loss {listed('train_total', '.5f')}  "
-        f"validation {listed(SCORE, '.2f')} dB, SSIM {listed('validation_ssim', '.3f')}  "
+        f"validation {listed(SCORE, '.2f')} dB, rms {listed('validation_rms', '.3f')}, "
+        f"SSIM {listed('validation_ssim', '.3f')}  "
         f"{rows[0]['seconds']:.1f} s"
     )
 

@@ -16,7 +16,7 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
-from jax_kdpr import losses, metrics
+from jax_kdpr import losses
 from jax_kdpr.data.batches import take_batch
 from jax_kdpr.metrics import ImageScores
 from jax_kdpr.physics.masks import mask_penalty
@@ -198,7 +198,7 @@ def make_eval_step(
     def step(variables: tuple[Params, State], images: RawImages, indices: Indices, key: Key):
         batch = shard_batch(take_batch(images, indices, size=size, channels=channels), mesh)
         output, _ = system.apply(*variables, batch, key)
-        return metrics.score(output.image, batch), output.residual
+        return system.camera.score(output.image, batch), output.residual
 
     if ensemble:
         step = jax.vmap(step, in_axes=(0, None, None, 0), out_axes=1)
