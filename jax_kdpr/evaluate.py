@@ -25,7 +25,7 @@ from jax_kdpr import (
     config_fields,
     evaluation,
     json_files,
-    plots,
+    pictures,
     refine_flags,
     run_folder,
     whole_files,
@@ -102,8 +102,12 @@ def main(positional: list[str]) -> int:
         whole_files.write_text(output / "comparison.md", text + "\n")
         results = {name: run.result for name, run in runs.items()}
         json_files.write_json(output / "comparison.json", results)
-        plots.plot_comparison(
-            {name: run.samples for name, run in runs.items()}, output / "comparison.png"
+        first = next(iter(runs.values())).config
+        pictures.plot_comparison(
+            {name: run.samples for name, run in runs.items()},
+            output / "comparison.png",
+            scene=config_fields.shallow(first.scene),
+            pitch=first.propagation.pitch,
         )
         print(f"written: {output}/comparison.md, .json, .png; metrics.json, figure.png per run")
     else:

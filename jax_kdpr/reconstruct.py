@@ -163,6 +163,7 @@ def main(positional: list[str]) -> int:
         settings=settings,
         notes=(*notes, turned) if turned else tuple(notes),
         stack=STACK.value,
+        pitch=run.config.propagation.pitch,
         rows=tuple(rows),
     )
     print(

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from jax_kdpr import evaluation, json_files, plots, run_folder, runtime, whole_files
+from jax_kdpr import evaluation, json_files, pictures, run_folder, runtime, whole_files
 from jax_kdpr.assembly import build_system
 from jax_kdpr.choices import NoiseKind
 from jax_kdpr.classical import NO_REFINEMENT, Refinement
@@ -118,7 +118,15 @@ def score_run(
     _save_samples(workdir / SAMPLES_FILE, shown)
     psnr = summarise(scores[RECOVERED]).psnr
     title = f"{config.regime}, {config.masks.snapshots} snapshot(s): {psnr:.2f} dB"
-    plots.plot_run(shown, workdir / "figure.png", axis=trained.system.camera.axis, title=title)
+    camera = trained.system.camera
+    pictures.plot_run(
+        shown,
+        workdir / "figure.png",
+        scene=camera.scene,
+        axis=camera.axis,
+        title=title,
+        pitch=config.propagation.pitch,
+    )
     json_files.write_json(workdir / SCORES_FILE, result)
     return Evaluated(config, epochs, scores, shown, result)
 

@@ -18,7 +18,16 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from jax_kdpr import classical, cli, evaluation, json_files, plots, run_folder, scoring, whole_files
+from jax_kdpr import (
+    classical,
+    cli,
+    evaluation,
+    json_files,
+    pictures,
+    run_folder,
+    scoring,
+    whole_files,
+)
 from jax_kdpr.analysis import solving
 from jax_kdpr.analysis.solving import GAUGES, NETWORK, START, Plan
 from jax_kdpr.camera import Camera
@@ -89,7 +98,12 @@ def main(positional: list[str]) -> int:
     results = solving.summarise(report)
     text = solve_table(results, subject, plan, support=support)
     print(text)
-    plots.plot_comparison(report.samples, output / "solve.png")
+    pictures.plot_comparison(
+        report.samples,
+        output / "solve.png",
+        scene=subject.trained.system.camera.scene,
+        pitch=subject.config.propagation.pitch,
+    )
     whole_files.write_text(output / "solve.md", text + "\n")
     record = {
         "run": str(workdir),

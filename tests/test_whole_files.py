@@ -8,6 +8,7 @@ import pytest
 from helpers import rejection
 
 from jax_kdpr import json_files, plots, run_folder, whole_files
+from jax_kdpr.camera import SCENE
 from jax_kdpr.config import Config
 from jax_kdpr.frames import results
 
@@ -43,8 +44,8 @@ WRITERS = {
     "run.json": lambda folder: run_folder.record_session(folder, Config(), {}),
     "metrics.json": lambda folder: json_files.write_json(folder / "metrics.json", {}),
     "figure.png": lambda folder: plots.plot_lines({}, folder / "figure.png", x_label="x"),
-    "object.png": lambda folder: results.write_recovery(folder, recovery(), phase_range=1.0),
-    "object.npz": lambda folder: results.write_recovery(folder, recovery(), phase_range=1.0),
+    "object.png": lambda folder: results.write_recovery(folder, recovery(), scene=SCENE),
+    "object.npz": lambda folder: results.write_recovery(folder, recovery(), scene=SCENE),
     "phase.npy": stack,
     "phase.tif": stack,
 }

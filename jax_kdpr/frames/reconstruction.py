@@ -16,6 +16,7 @@ from jax_kdpr.frames.measured import Measured, Setup, measure_frames
 from jax_kdpr.frames.reading import Frame
 from jax_kdpr.frames.recovery import Recover
 from jax_kdpr.frames.trust import frame_warnings, stack_warnings
+from jax_kdpr.physics.scenes import scene_parts
 
 Row = dict[str, Any]  # of one object in results.json
 SAVE_SECONDS = 5.0  # between writings of results.json
@@ -33,6 +34,7 @@ def reconstruct(
     settings: dict[str, Any],
     notes: tuple[str, ...] = (),
     stack: bool = False,
+    pitch: float = 0.0,
     rows: tuple[Row, ...] = (),
 ) -> dict[str, Any]:
     """Recovers and writes every object that is not done yet; returns what results.json holds.
@@ -53,6 +55,7 @@ def reconstruct(
         settings: Recorded in results.json.
         notes: Warnings that hold before any frame is read.
         stack: Write stacks in place of files for each object.
+        pitch: Of the object's pixels, metres, for the pictures; 0 where it is not known.
         rows: Of objects that are done (`results.read_results`).
 
     Raises:
@@ -89,9 +92,9 @@ def reconstruct(
         with results.open_stack(output, len(left)) as append:
             each_batch(append)
     else:
-        phase_range = run.camera.scene["phase_range"]
+        shown = {"scene": run.camera.scene, "pitch": pitch}
         try:
-            each_batch(lambda one: results.write_recovery(output, one, phase_range=phase_range))
+            each_batch(lambda one: results.write_recovery(output, one, **shown))
         except BaseException:  # also Ctrl-C
             if found:
                 save()
@@ -133,7 +136,7 @@ def _write_batch(
     found = recover(jnp.asarray(np.stack(filled)))
     rows = []
     for i, one in enumerate(batch):
-        parts = results.scene_parts(np.asarray(found.image[i]), run.camera.scene)
+        parts = scene_parts(np.asarray(found.image[i]), **run.camera.scene)
         write(results.Recovery(one.name, parts, np.asarray(found.estimate[i]), one.intensity))
         row = {
             "name": one.name,

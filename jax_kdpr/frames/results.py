@@ -17,13 +17,12 @@ import numpy as np
 import tifffile
 from jaxtyping import Complex, Float
 
-from jax_kdpr import json_files, plots
+from jax_kdpr import json_files, pictures
 from jax_kdpr.camera import Options
 from jax_kdpr.errors import InputError
 from jax_kdpr.whole_files import remove_abandoned, whole, write_whole
 
 RESULTS_FILE = "results.json"
-UNITS = {"phase": "phase (rad)", "amplitude": "amplitude"}
 
 
 class Recovery(NamedTuple):
@@ -35,35 +34,23 @@ class Recovery(NamedTuple):
     intensity: Float[np.ndarray, "k sh sw"]
 
 
-def scene_parts(
-    image: Float[np.ndarray, "h w c"], scene: Options
-) -> dict[str, Float[np.ndarray, "h w"]]:
-    """Returns a recovered image in the units of its object, float32: radians, amplitude in [0, 1].
+def write_recovery(folder: Path, recovery: Recovery, *, scene: Options, pitch: float = 0.0) -> None:
+    """Writes the files of one object.
 
     Args:
-        image: In [0, 1].
-        scene: Keyword arguments of `scene_field`.
+        folder: Where.
+        recovery: What.
+        scene: `Camera.scene`.
+        pitch: Of the object's pixels, metres; 0 where it is not known.
     """
-    if scene["kind"] == "amplitude":
-        return {"amplitude": image[..., 0].astype(np.float32)}
-    parts = {"phase": (scene["phase_range"] * image[..., 0]).astype(np.float32)}
-    if scene["kind"] == "complex":
-        floor = scene["min_amplitude"]
-        parts["amplitude"] = (floor + (1.0 - floor) * image[..., 1]).astype(np.float32)
-    return parts
-
-
-def write_recovery(folder: Path, recovery: Recovery, *, phase_range: float) -> None:
-    """Writes the files of one object."""
     for part, values in recovery.parts.items():
         extra = f"_{part}" if len(recovery.parts) > 1 and part == "amplitude" else ""
         name = f"{recovery.name}{extra}"
         write_whole(folder / f"{name}.tif", lambda file, v=values: _write_tiff(file, v))
         write_whole(folder / f"{name}.npy", lambda file, v=values: np.save(file, v))
     part, values = next(iter(recovery.parts.items()))
-    top = phase_range if part == "phase" else 1.0
-    preview = folder / f"{recovery.name}.png"
-    plots.plot_phase(values, preview, title=recovery.name, top=top, unit=UNITS[part])
+    preview, scale = folder / f"{recovery.name}.png", pictures.part_scale(part, scene)
+    pictures.plot_object(values, preview, title=recovery.name, scale=scale, pitch=pitch)
     arrays: dict[str, Any] = {"estimate": recovery.estimate, "intensity": recovery.intensity}
     write_whole(folder / f"{recovery.name}.npz", lambda file: np.savez_compressed(file, **arrays))
 

@@ -8,6 +8,7 @@ step from there, which serves them all.
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jaxtyping import Float
 
 from jax_kdpr.physics.cdp import mask_transmittance
 from jax_kdpr.physics.phase import align_global_phase
@@ -17,6 +18,31 @@ from jax_kdpr.types import Field, Image
 def scene_channels(kind: str) -> int:
     """Returns how many images make one scene: 2 for "complex", else 1."""
     return 2 if kind == "complex" else 1
+
+
+def scene_parts(
+    image: Float[np.ndarray, "*b h w c"],
+    *,
+    kind: str,
+    phase_range: float = np.pi,
+    min_amplitude: float = 0.5,
+) -> dict[str, Float[np.ndarray, "*b h w"]]:
+    """Returns what an image stands for, in the units of the object, float32.
+
+    Args:
+        image: In [0, 1].
+        kind: As of `scene_field`, with its other arguments.
+
+    Returns:
+        "phase" in radians, "amplitude" in [0, 1], or both.
+    """
+    if kind == "amplitude":
+        return {"amplitude": image[..., 0].astype(np.float32)}
+    parts = {"phase": (phase_range * image[..., 0]).astype(np.float32)}
+    if kind == "complex":
+        amplitude = min_amplitude + (1.0 - min_amplitude) * image[..., 1]
+        parts["amplitude"] = amplitude.astype(np.float32)
+    return parts
 
 
 def scene_field(

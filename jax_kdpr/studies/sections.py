@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from jax_kdpr import json_files, plots
+from jax_kdpr import json_files, pictures, plots
+from jax_kdpr.config_fields import shallow
 from jax_kdpr.evaluation import CONSTANT, MEAN_IMAGE, RECOVERED, REFINED, rms_header
 from jax_kdpr.plots import Line
 from jax_kdpr.scoring import MASKS_FILE, read_samples
@@ -56,7 +57,8 @@ def section_blocks(
             shown = {
                 labels[name]: read_samples(found[0].run.workdir) for name, found in results.items()
             }
-            plots.plot_comparison(shown, output / f"{stem}-samples.png")
+            scene = shallow(study.base.scene)
+            pictures.plot_comparison(shown, output / f"{stem}-samples.png", scene=scene)
             return [Picture(f"{stem}-samples.png", section.title)]
         case declaration.Curves():
             return _curves(results, labels, output, f"{stem}-curves.png")
@@ -65,7 +67,7 @@ def section_blocks(
                 labels[name]: np.load(found[0].run.workdir / MASKS_FILE)
                 for name, found in results.items()
             }
-            plots.plot_masks(phases, output / f"{stem}-masks.png")
+            pictures.plot_masks(phases, output / f"{stem}-masks.png")
             return [Picture(f"{stem}-masks.png", section.title)]
         case declaration.Robustness():
             return _robustness(study, section, results, labels, output, stem)

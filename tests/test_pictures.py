@@ -1,0 +1,120 @@
+"""Figures: what their colours mean, and that nothing covers the curves."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jax_kdpr import pictures, plots
+from jax_kdpr.evaluation import Samples
+from jax_kdpr.plots import Line
+from jax_kdpr.systems import Output
+
+SCENES = {
+    "phase": {"kind": "phase", "phase_range": 2.0, "min_amplitude": 0.5},
+    "amplitude": {"kind": "amplitude", "phase_range": 2.0, "min_amplitude": 0.5},
+    "complex": {"kind": "complex", "phase_range": 2.0, "min_amplitude": 0.5},
+}
+SIZE = 12
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures that are drawn, in place of their files."""
+    figures = []
+    for module in (pictures, plots):
+        monkeypatch.setattr(module, "write_figure", lambda figure, path: figures.append(figure))
+    return figures
+
+
+def samples(channels: int) -> Samples:
+    rng = np.random.default_rng(0)
+    images = jnp.asarray(rng.random((2, SIZE, SIZE, channels)), jnp.float32)
+    output = Output(
+        image=1.0 - images,
+        estimate=jnp.exp(1j * images[..., 0]),
+        intensity=jnp.asarray(rng.random((2, 1, SIZE, SIZE)), jnp.float32),
+        **{name: jnp.zeros(2) for name in set(Output._fields) - {"image", "estimate", "intensity"}},
+    )
+    return Samples(images, output, jnp.asarray(rng.random((1, SIZE, SIZE)), jnp.float32))
+
+
+def bars(figure) -> dict[str, int]:
+    """How many colour bars have each label."""
+    found = {}
+    for axis in figure.axes:
+        label = axis.get_xlabel() or axis.get_ylabel()
+        if axis.get_label() == "<colorbar>":
+            found[label] = found.get(label, 0) + 1
+    return found
+
+
+def panels(figure) -> dict[str, object]:
+    """The first picture below each title."""
+    found = {}
+    for axis in figure.axes:
+        if axis.images and axis.get_title():
+            found.setdefault(axis.get_title(), axis.images[0])
+    return found
+
+
+@pytest.mark.parametrize("kind", SCENES)
+def test_every_panel_of_a_run_has_a_bar_in_the_objects_unit(kind, drawn, tmp_path):
+    scene, shown = SCENES[kind], samples(2 if kind == "complex" else 1)
+    pictures.plot_run(shown, tmp_path / "a.png", scene=scene, axis=(0, 0), title="t", pitch=8e-6)
+    said = bars(drawn[0])
+    expected = {
+        "phase": {"phase (rad)": 4, "phase (rad), error": 1},
+        "amplitude": {"phase (rad)": 2, "amplitude": 2, "amplitude, error": 1},
+        "complex": {
+            **{"phase (rad)": 4, "phase (rad), error": 1},
+            **{"amplitude": 2, "amplitude, error": 1},
+        },
+    }[kind]
+    assert said == expected | {"intensity, log10": 1, "modulus": 1}
+    found = panels(drawn[0])
+    part = " phase" if kind == "complex" else ""
+    image = np.asarray(shown.images[0, ..., 0])
+    unit = 1.0 if kind == "amplitude" else 2.0
+    np.testing.assert_allclose(found[f"scene{part}"].get_array(), unit * image, rtol=1e-6)
+    assert found[f"recovered{part}"].get_clim() == (0.0, unit)
+    assert found[f"error{part}"].get_clim() == (-unit / 2, unit / 2)
+    assert found[f"scene{part}"].axes.get_xticklabels()[1].get_text() == f"{8 * SIZE} µm"
+    assert not found["CDP 1"].axes.get_xticks().size
+
+
+def test_an_even_modulus_is_not_drawn_white(drawn, tmp_path):
+    pictures.plot_run(samples(1), tmp_path / "a.png", scene=SCENES["phase"], axis=(0, 0), title="t")
+    drawn_modulus = panels(drawn[0])["|z|"]
+    assert 0.2 < drawn_modulus.norm(1.0) < 0.8
+
+
+def test_a_sheet_marks_which_objects_are_to_be_trusted(drawn, tmp_path):
+    objects = [
+        pictures.Sheet(f"shot-{number}", np.ones((4, 4)), "said", trusted=number != 2)
+        for number in range(11)
+    ]
+    scale = pictures.part_scale("phase", SCENES["phase"])
+    pictures.plot_sheet(objects, tmp_path / "a.png", scale=scale, title="t")
+    shown = [axis for axis in drawn[0].axes if axis.images]
+    assert [axis.get_title() for axis in shown] == [one.name for one in objects]
+    colours = {axis.get_title(): axis.spines["left"].get_edgecolor() for axis in shown}
+    others = {colour for name, colour in colours.items() if name != "shot-2"}
+    assert len(others) == 1 and colours["shot-2"] not in others
+    assert bars(drawn[0]) == {"phase (rad)": 1}
+
+
+@pytest.mark.parametrize("count", [3, 14, 40])
+def test_curves_are_told_apart_and_the_legend_covers_none(count, drawn, tmp_path):
+    lines = {
+        f"a system of number {n}": Line([1.0, 2.0], [n, n + 1.0], [0.1, 0.1]) for n in range(count)
+    }
+    plots.plot_lines(lines, tmp_path / "a.png", x_label="x", reference=("baseline", 2.0))
+    plots.plot_panels({"x": lines, "y": lines}, tmp_path / "b.png")
+    for figure in drawn:
+        looks = {(line.get_color(), line.get_linestyle()) for line in figure.axes[0].get_lines()}
+        assert len(looks) >= count
+        figure.draw_without_rendering()
+        (legend,) = figure.legends
+        box = legend.get_window_extent()
+        assert len(legend.get_texts()) >= count
+        assert not any(box.overlaps(axis.get_window_extent()) for axis in figure.axes)
