@@ -45,10 +45,10 @@ MASKS = flags.DEFINE_list(
     "masks", [], "Files of phases, .npy, [h w] or [L h w], radians, with commas between them."
 )
 RANDOM = flags.DEFINE_bool("random", False, "Adds random masks, as many as the first set has.")
-SCENES = flags.DEFINE_integer("scenes", 4, "Test scenes.", lower_bound=1)
+SCENES = flags.DEFINE_integer("scenes", 4, "Test scenes.", lower_bound=1, upper_bound=10000)
 PHOTONS = flags.DEFINE_list("photons", ["1e3", "1e4", "1e5", "1e6"], "Photons a shot.")
 READ_NOISE = flags.DEFINE_float(
-    "read_noise", 0.0, "Electrons, standard deviation.", lower_bound=0.0
+    "read_noise", 0.0, "Electrons, standard deviation.", lower_bound=0.0, upper_bound=1000000000.0
 )
 DATA_DIR = flags.DEFINE_string("data_dir", "", "Where the data lie now, if not where they were.")
 OUTPUT = flags.DEFINE_string(

@@ -53,8 +53,12 @@ OUTPUT = flags.DEFINE_string(
     "runs/benchmark",
     "Folder for rows, tables and plots; those of an earlier command are replaced.",
 )
-CALLS = flags.DEFINE_integer("calls", 20, "Timed calls of each case.", lower_bound=1)
-TEACHER = flags.DEFINE_integer("teacher_snapshots", 9, "Snapshots of the teacher.", lower_bound=1)
+CALLS = flags.DEFINE_integer(
+    "calls", 20, "Timed calls of each case.", lower_bound=1, upper_bound=1_000_000
+)
+TEACHER = flags.DEFINE_integer(
+    "teacher_snapshots", 9, "Snapshots of the teacher.", lower_bound=1, upper_bound=4096
+)
 ONLY = flags.DEFINE_string("only", "", "Only the cases whose name begins so.")
 COMPILE_ONLY = flags.DEFINE_bool("compile_only", False, "Compile, and time nothing.")
 AGAINST = flags.DEFINE_string("against", "", "torch, or torch-compile: time PyTorch too.")
@@ -75,6 +79,11 @@ def main(positional: list[str]) -> int:
         raise InputError(f"unexpected argument {positional[0]!r}; options start with --")
     config = cli.read_config(CONFIG, stand_in_teacher="none: timed at its random start")
     sweeps = [_parse_sweep(text, config) for text in SWEEP.value]
+    for trial in (config, *(trial for _, trials in sweeps for trial in trials.values())):
+        runtime.require_memory(
+            "data.size, masks.snapshots, masks.oversample, net.widths, train.batch_size",
+            config_rules.training_bytes(trial),
+        )
     if AGAINST.value and AGAINST.value not in MODES:
         raise InputError(f"--against: expected torch or torch-compile, got {AGAINST.value!r}")
     if AGAINST.value and (sweeps or COMPILE_ONLY.value):

@@ -31,7 +31,9 @@ from jax_kdpr.frames.reading import iterate_frames, list_frames
 flags.adopt_module_key_flags(bench_flags)
 OUTPUT = flags.DEFINE_string("output", None, "Calibration file to write, .json.")
 OBJECT = flags.DEFINE_string("object", "", "Image file of the object; default: none in the beam.")
-SCALE = flags.DEFINE_float("scale", None, "Camera pixels in a model pixel, about.", lower_bound=0.1)
+SCALE = flags.DEFINE_float(
+    "scale", None, "Camera pixels in a model pixel, about.", lower_bound=0.1, upper_bound=1000.0
+)
 ROTATION_RANGE = flags.DEFINE_float(
     "rotation_range", 10.0, "Degrees to search each way.", lower_bound=0.0, upper_bound=45.0
 )

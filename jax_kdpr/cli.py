@@ -1,7 +1,6 @@
 """What every command line shares: reading flags and config, and the one line of an input error."""
 
 import difflib
-import math
 import os
 import re
 import signal
@@ -18,8 +17,11 @@ from jax_kdpr import checkpoint, config_fields, config_rules, run_folder, runtim
 from jax_kdpr import config as config_lib
 from jax_kdpr.errors import InputError, Terminated, interrupted_exit_code
 from jax_kdpr.help_page import help_page
+from jax_kdpr.limits import Range, require
 
 BAD_INPUT = 2  # exit code
+FLOATS = Range(-1e30, 1e30)  # of flags, whose own bounds are closer
+INTEGERS = Range(-(2**31), 2**32)
 
 
 def define_config() -> flags.FlagHolder:
@@ -44,7 +46,7 @@ def run(
         try:
             _check_config_flags(argv, prefix, others)
             left = flags.FLAGS(argv)
-            _require_finite()
+            _require_usable()
             return left
         except SystemExit:
             raise
@@ -151,12 +153,12 @@ def _check_config_flags(argv: Sequence[str], prefix: str, others: tuple[str, ...
                 raise InputError(f"--config: no config file {path!r}{hint}")
 
 
-def _require_finite() -> None:
-    """Refuses flags that are nan or infinite, which pass bounds; options of a config have rules."""
+def _require_usable() -> None:
+    """Refuses numbers that no flag means: nan passes bounds, and floats here have 32 bits."""
     for name in flags.FLAGS:
         value = flags.FLAGS[name].value
-        if isinstance(value, float) and not name.startswith("config.") and not math.isfinite(value):
-            raise InputError(f"--{name}: expected a finite number, got {value}")
+        if isinstance(value, int | float) and not name.startswith("config."):
+            require(f"--{name}", value, FLOATS if isinstance(value, float) else INTEGERS)
 
 
 def _flag_message(failure: Exception, prefix: str) -> str:

@@ -35,7 +35,13 @@ from jax_kdpr.choices import (
     Weights,
 )
 from jax_kdpr.config_fields import flatten, option, shallow
+from jax_kdpr.limits import LENGTHS, MOST_COUNT, Range
 from jax_kdpr.physics import propagation
+
+SEEDS = Range(0, 2**32 - 1)
+SHARE = Range(0, 1)
+WEIGHT = Range(0, 1e6)
+RATE = Range(0, 1e9)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -45,13 +51,19 @@ class DataConfig:
     source: Source = option(Source.SCENES, "where images come from")
     dir: str = option("", "folder or array file; empty takes KDPR_DATA_DIR")
     tfds_manual_dir: str = option("", "for TensorFlow Datasets, when no files are given")
-    size: int = option(32, "height and width of scene and masks", unit="pixels")
-    seed: int = option(0, "of the split, or of the procedural scenes")
-    train_images: int = option(0, "training images, at most; 0: all of the split")
-    validation_images: int = option(0, "likewise, of validation")
-    test_images: int = option(0, "likewise, of the test")
-    validation_fraction: float = option(0.1, "share of all images, source images only")
-    test_fraction: float = option(0.1, "likewise")
+    size: int = option(
+        32, "height and width of scene and masks", unit="pixels", within=Range(11, 8192)
+    )  # the SSIM window
+    seed: int = option(0, "of the split, or of the procedural scenes", within=SEEDS)
+    train_images: int = option(
+        0, "training images, at most; 0: all of the split", within=Range(0, 10_000_000)
+    )
+    validation_images: int = option(0, "likewise, of validation", within=Range(0, 10_000_000))
+    test_images: int = option(0, "likewise, of the test", within=Range(0, 10_000_000))
+    validation_fraction: float = option(
+        0.1, "share of all images, source images only", within=SHARE
+    )
+    test_fraction: float = option(0.1, "likewise", within=SHARE)
     rescale: bool = option(
         False, "stretch each image to [0, 1] by itself; else 1 is scene.phase_range"
     )
@@ -62,35 +74,57 @@ class SceneConfig:
     """Encoding of an image as a field."""
 
     kind: SceneKind = option(SceneKind.PHASE, "what an image is of its field")
-    phase_range: float = option(math.pi, "phase of a white pixel", unit="radians")
-    min_amplitude: float = option(0.5, "amplitude of a black pixel, complex scenes only")
+    phase_range: float = option(
+        math.pi, "phase of a white pixel", unit="radians", within=Range(0, 1000, "(]")
+    )
+    min_amplitude: float = option(
+        0.5, "amplitude of a black pixel, complex scenes only", within=SHARE
+    )
 
 
 @dataclass(kw_only=True, slots=True)
 class MaskConfig:
     """Masks, and the operator they are part of."""
 
-    snapshots: int = option(1, "shots of each object, each through a mask of its own: L")
-    oversample: int = option(1, "zero padding of the operator")
+    snapshots: int = option(
+        1, "shots of each object, each through a mask of its own: L", within=Range(1, 4096)
+    )
+    oversample: int = option(1, "zero padding of the operator", within=Range(1, 2))
     regulariser: Regulariser = option(Regulariser.RANGE, "what loss.rho weighs, of the masks")
-    levels: int = option(256, "that the regulariser levels draws the phases to")
+    levels: int = option(
+        256, "that the regulariser levels draws the phases to", within=Range(2, 65536)
+    )
 
 
 @dataclass(kw_only=True, slots=True)
 class DeviceConfig:
     """What the device makes of the phases: `physics.device`, in training and export alike."""
 
-    levels: int = option(0, "equal phase steps; 0: any phase")
-    phase_range: float = option(math.tau, "largest phase that it can add", unit="radians")
+    levels: int = option(0, "equal phase steps; 0: any phase", within=Range(0, 65536))
+    phase_range: float = option(
+        math.tau, "largest phase that it can add", unit="radians", within=Range(0, math.tau, "(]")
+    )
     table: tuple[float, ...] = option(
-        (), "phi of each gray level, in place of both: `lookup.device_table`", unit="radians"
+        (),
+        "phi of each gray level, in place of both: `lookup.device_table`",
+        unit="radians",
+        within=Range(-2 * math.tau, 2 * math.tau),
     )
     superpixel: int = option(
-        1, "mask pixels each way that show one phase: the smallest feature", unit="pixels"
+        1,
+        "mask pixels each way that show one phase: the smallest feature",
+        unit="pixels",
+        within=Range(1, 8192),
     )
-    crosstalk: float = option(0.0, "sigma of the blur between neighbours", unit="pixels")
-    fill_factor: float = option(1.0, "share of a pixel's area that is modulated")
-    zero_order: float = option(0.0, "share of the power that is not modulated")
+    crosstalk: float = option(
+        0.0, "sigma of the blur between neighbours", unit="pixels", within=Range(0, 100)
+    )
+    fill_factor: float = option(
+        1.0, "share of a pixel's area that is modulated", within=Range(0, 1, "(]")
+    )
+    zero_order: float = option(
+        0.0, "share of the power that is not modulated", within=Range(0, 1, "[)")
+    )
 
 
 @dataclass(kw_only=True, slots=True)
@@ -101,10 +135,17 @@ class PropagationConfig:
         PropagationKind.FAR, "to the sensor: far through a lens, the others through free space"
     )
     wavelength: float = option(
-        0.0, "of the light; fresnel and angular_spectrum only", unit="metres"
+        0.0,
+        "of the light; fresnel and angular_spectrum only",
+        unit="metres",
+        within=LENGTHS["wavelength"],
     )
-    pitch: float = option(0.0, "of mask and object pixels; as wavelength", unit="metres")
-    distance: float = option(0.0, "from mask to sensor; as wavelength", unit="metres")
+    pitch: float = option(
+        0.0, "of mask and object pixels; as wavelength", unit="metres", within=LENGTHS["pitch"]
+    )
+    distance: float = option(
+        0.0, "from mask to sensor; as wavelength", unit="metres", within=LENGTHS["distance"]
+    )
 
 
 @dataclass(kw_only=True, slots=True)
@@ -114,12 +155,12 @@ class JitterConfig:
     Standard deviations. What is recovered from does not know of them: this makes robust masks.
     """
 
-    shift: float = option(0.0, "of the mask, each axis", unit="mask pixels")
-    rotation: float = option(0.0, "of the mask", unit="degrees")
-    scale: float = option(0.0, "of the mask's image, relative")
-    defocus: float = option(0.0, "at half the object's side", unit="waves")
-    wavelength: float = option(0.0, "of the light, relative")
-    gain: float = option(0.0, "of the device's phases, relative")
+    shift: float = option(0.0, "of the mask, each axis", unit="mask pixels", within=Range(0, 1000))
+    rotation: float = option(0.0, "of the mask", unit="degrees", within=Range(0, 180))
+    scale: float = option(0.0, "of the mask's image, relative", within=SHARE)
+    defocus: float = option(0.0, "at half the object's side", unit="waves", within=Range(0, 1000))
+    wavelength: float = option(0.0, "of the light, relative", within=SHARE)
+    gain: float = option(0.0, "of the device's phases, relative", within=SHARE)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -127,50 +168,72 @@ class NoiseConfig:
     """Sensor noise, in training and evaluation alike."""
 
     kind: NoiseKind = option(NoiseKind.NONE, "model of the sensor")
-    snr_db: float = option(30.0, "gaussian: of each snapshot", unit="dB")
-    photons: float = option(1e6, "poisson, camera: expected in a snapshot", unit="photoelectrons")
-    read_noise: float = option(2.0, "camera: standard deviation", unit="electrons")
-    dark: float = option(0.0, "camera: of a pixel and frame", unit="electrons")
-    full_well: float = option(1e4, "camera: that a pixel holds", unit="electrons")
-    bits: int = option(12, "camera: of its converter", unit="bits")
+    snr_db: float = option(30.0, "gaussian: of each snapshot", unit="dB", within=Range(-100, 300))
+    photons: float = option(
+        1e6, "poisson, camera: expected in a snapshot", unit="photoelectrons", within=Range(1, 2e9)
+    )  # drawn as 32-bit integers
+    read_noise: float = option(
+        2.0, "camera: standard deviation", unit="electrons", within=Range(0, 1e9)
+    )
+    dark: float = option(
+        0.0, "camera: of a pixel and frame", unit="electrons", within=Range(0, 1e9)
+    )
+    full_well: float = option(
+        1e4, "camera: that a pixel holds", unit="electrons", within=Range(0, 1e9, "(]")
+    )
+    bits: int = option(12, "camera: of its converter", unit="bits", within=Range(1, 16))
 
 
 @dataclass(kw_only=True, slots=True)
 class SpectralConfig:
     """Filtered spectral initialisation (algorithm 1)."""
 
-    iterations: int = option(25, "of the power method: T")
+    iterations: int = option(25, "of the power method: T", within=Range(1, 10_000))
     weights: Weights = option(Weights.SOFT, "how Gamma weighs the measured pixels")
-    fraction: float = option(1 / 6, "share of the sensor pixels that weights topk takes")
-    threshold: float = option(0.6, "p of weights threshold")
-    filter_size: int = option(5, "taps each way of the low-pass filter")
-    filter_sigma: float = option(1.0, "of the Gaussian that it starts as", unit="pixels")
+    fraction: float = option(
+        1 / 6, "share of the sensor pixels that weights topk takes", within=Range(0, 1, "(]")
+    )
+    threshold: float = option(0.6, "p of weights threshold", within=SHARE)
+    filter_size: int = option(5, "taps each way of the low-pass filter", within=Range(1, 8192))
+    filter_sigma: float = option(
+        1.0, "of the Gaussian that it starts as", unit="pixels", within=Range(0, 1000, "(]")
+    )
     gradient: Gradient = option(Gradient.SEGMENTS, "how the power method is differentiated")
     gauge: Gauge = option(Gauge.START, "what sets the estimate's global phase")
-    consistency_steps: int = option(0, "of error reduction, between the estimate and the network")
+    consistency_steps: int = option(
+        0, "of error reduction, between the estimate and the network", within=Range(0, 10_000)
+    )
 
 
 @dataclass(kw_only=True, slots=True)
 class NetConfig:
     """U-Net."""
 
-    widths: tuple[int, ...] = option((32, 64, 128, 256), "channels of each level")
+    widths: tuple[int, ...] = option(
+        (32, 64, 128, 256), "channels of each level", within=Range(1, 8192)
+    )
     norm: Norm = option(Norm.BATCH, "norm layers")
     inputs: Inputs = option(Inputs.RE_IM, "what it sees of the spectral estimate")
     precision: Precision = option(Precision.TF32, "of its convolutions")
-    refine_steps: int = option(0, "of error reduction from its image, as far as its gate lets them")
+    refine_steps: int = option(
+        0,
+        "of error reduction from its image, as far as its gate lets them",
+        within=Range(0, 10_000),
+    )
 
 
 @dataclass(kw_only=True, slots=True)
 class LossConfig:
     """Weights of eq. 4 and 7; sigma = 1 - alpha - beta weighs the feature loss of a student."""
 
-    alpha: float = option(1.0, "weight of the task loss")
-    beta: float = option(0.0, "weight of the CDP loss, student only")
-    rho: float = option(1e-3, "weight of the mask regulariser")
-    alphas: tuple[float, ...] = option((), "one for each member of an ensemble, in place of alpha")
-    betas: tuple[float, ...] = option((), "likewise, in place of beta")
-    rhos: tuple[float, ...] = option((), "likewise, in place of rho")
+    alpha: float = option(1.0, "weight of the task loss", within=WEIGHT)
+    beta: float = option(0.0, "weight of the CDP loss, student only", within=SHARE)
+    rho: float = option(1e-3, "weight of the mask regulariser", within=WEIGHT)
+    alphas: tuple[float, ...] = option(
+        (), "one for each member of an ensemble, in place of alpha", within=WEIGHT
+    )
+    betas: tuple[float, ...] = option((), "likewise, in place of beta", within=SHARE)
+    rhos: tuple[float, ...] = option((), "likewise, in place of rho", within=WEIGHT)
     cdp: CdpView = option(CdpView.PAPER, "what of the measurement the CDP loss compares")
     feature: FeatureView = option(FeatureView.PAPER, "what the feature loss compares")
     balance: Balance = option(Balance.NONE, "task: guiding losses in units of the task loss")
@@ -193,12 +256,14 @@ class DistillConfig:
 class OptimConfig:
     """Adam, with its own learning rate for each part."""
 
-    mask_lr: float = option(5e-4, "at most about so much a step", unit="radians")
-    filter_lr: float = option(5e-4, "learning rate of the filter")
-    net_lr: float = option(5e-4, "learning rate of the network")
+    mask_lr: float = option(5e-4, "at most about so much a step", unit="radians", within=RATE)
+    filter_lr: float = option(5e-4, "learning rate of the filter", within=RATE)
+    net_lr: float = option(5e-4, "learning rate of the network", within=Range(0, 1e9, "(]"))
     schedule: Schedule = option(Schedule.CONSTANT, "course of all rates over the training")
     average: float = option(
-        0.0, "decay of a running mean of the weights, which is then the result; 0: none"
+        0.0,
+        "decay of a running mean of the weights, which is then the result; 0: none",
+        within=Range(0, 1, "[)"),
     )
 
 
@@ -206,13 +271,21 @@ class OptimConfig:
 class TrainConfig:
     """Length of the training."""
 
-    epochs: int = option(120, "times through the training images")
-    batch_size: int = option(64, "images in a step")
-    eval_batch_size: int = option(0, "validation and test; 0: 128 on a CPU, what fits on a GPU")
-    devices: int = option(
-        0, "local devices to spread each batch over; 0: the CPU's cores, or one GPU"
+    epochs: int = option(120, "times through the training images", within=Range(1, MOST_COUNT))
+    batch_size: int = option(64, "images in a step", within=Range(1, 65536))
+    eval_batch_size: int = option(
+        0, "validation and test; 0: 128 on a CPU, what fits on a GPU", within=Range(0, 65536)
     )
-    scan_steps: int = option(0, "steps in one call of the device; 0: 1 on a CPU, about 64 on a GPU")
+    devices: int = option(
+        0,
+        "local devices to spread each batch over; 0: the CPU's cores, or one GPU",
+        within=Range(0, 4096),
+    )
+    scan_steps: int = option(
+        0,
+        "steps in one call of the device; 0: 1 on a CPU, about 64 on a GPU",
+        within=Range(0, MOST_COUNT),
+    )
     tensorboard: bool = option(
         False, "event files beside metrics.jsonl; wants the extra `tensorboard`"
     )
@@ -225,8 +298,10 @@ class Config:
     regime: Regime = option(
         Regime.E2E, "all is trained, the network alone (random), or guided by a teacher (student)"
     )
-    seed: int = option(0, "of masks, filter start, network and noise")
-    ensemble: int = option(1, "runs of seed, seed + 1, ... (or of loss weights) in one program")
+    seed: int = option(0, "of masks, filter start, network and noise", within=SEEDS)
+    ensemble: int = option(
+        1, "runs of seed, seed + 1, ... (or of loss weights) in one program", within=Range(1, 1000)
+    )
     data: DataConfig = field(default_factory=DataConfig)
     scene: SceneConfig = field(default_factory=SceneConfig)
     masks: MaskConfig = field(default_factory=MaskConfig)

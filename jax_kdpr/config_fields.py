@@ -8,6 +8,7 @@ import typing
 from typing import Any, NamedTuple, TypeVar
 
 from jax_kdpr.errors import InputError
+from jax_kdpr.limits import Range, require, shown
 
 T = TypeVar("T")
 
@@ -17,19 +18,22 @@ class Described(NamedTuple):
 
     says: str
     unit: str
+    within: Range | None  # of a number, or of each of several
     choices: tuple[str, ...]  # empty where it takes more than a few words
     default: Any
 
 
-def option(default: T, says: str, *, unit: str = "") -> T:
+def option(default: T, says: str, *, unit: str = "", within: Range | None = None) -> T:
     """Declares a field of a dataclass of options, with the words that `--help` has for it.
 
     Args:
         default: Its value, never a mutable one.
         says: What it means, in one line; what is left open is said by name and choices.
         unit: Of a number that has one.
+        within: Where a number must lie, or each of several; every number has a range.
     """
-    return dataclasses.field(default=default, metadata={"says": says, "unit": unit})
+    about = {"says": says, "unit": unit, "within": within}
+    return dataclasses.field(default=default, metadata=about)
 
 
 def describe(config: Any) -> dict[str, dict[str, Described]]:
@@ -44,6 +48,21 @@ def describe(config: Any) -> dict[str, dict[str, Described]]:
             choices = tuple(map(str, type(value))) if isinstance(value, enum.Enum) else ()
             found[""][f.name] = Described(**f.metadata, choices=choices, default=value)
     return found
+
+
+def check_ranges(config: Any, prefix: str = "") -> None:
+    """Checks every number of a dataclass of options against the range of its field.
+
+    Raises:
+        InputError: If one is elsewhere, or not finite.
+    """
+    for f in dataclasses.fields(config):
+        value = getattr(config, f.name)
+        if dataclasses.is_dataclass(value):
+            check_ranges(value, f"{prefix}{f.name}.")
+        elif f.metadata["within"] is not None:
+            for number in value if isinstance(value, tuple) else (value,):
+                require(prefix + f.name, number, f.metadata["within"], unit=f.metadata["unit"])
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
@@ -99,7 +118,9 @@ def build(cls: type, values: Any, *, known: list[str], prefix: str = "") -> Any:
     if dataclasses.is_dataclass(values):
         values = shallow(values)
     if not isinstance(values, dict):
-        raise InputError(f"{prefix.rstrip('.')}: expected fields of {cls.__name__}, got {values!r}")
+        raise InputError(
+            f"{prefix.rstrip('.')}: expected fields of {cls.__name__}, got {shown(values)}"
+        )
     hints = typing.get_type_hints(cls)
     arguments = {}
     for name, value in values.items():
@@ -120,14 +141,18 @@ def _typed(hint: Any, value: Any, path: str) -> Any:
         return hint(value)
     if isinstance(hint, types.GenericAlias):  # tuple[int, ...] or tuple[float, ...]
         of = typing.get_args(hint)[0]
-        allowed = (int, float) if of is float else (int,)
-        if isinstance(value, list | tuple) and all(type(item) in allowed for item in value):
+        if isinstance(value, list | tuple) and all(_is_a(of, item) for item in value):
             return tuple(of(item) for item in value)
-    elif hint is float and type(value) is int:
-        return float(value)
-    elif type(value) is hint:
-        return value
-    raise InputError(f"{path}: expected {_in_words(hint)}, got {value!r}")
+    elif _is_a(hint, value):
+        return hint(value)
+    raise InputError(f"{path}: expected {_in_words(hint)}, got {shown(value)}")
+
+
+def _is_a(kind: type, value: Any) -> bool:
+    """Whether a plain value is of a type; an integer is the float it means, unless it is none."""
+    if kind is float and type(value) is int:
+        return abs(value) < 10**300
+    return type(value) is kind
 
 
 def expected(path: str, default: Any) -> str:
@@ -145,7 +170,7 @@ def _in_words(hint: Any) -> str:
 
 
 def _text(value: Any) -> str:
-    return str(value) if isinstance(value, enum.Enum) else repr(value)
+    return str(value) if isinstance(value, enum.Enum) else shown(value)
 
 
 def unknown_field(path: str, known: list[str]) -> str:

@@ -1,8 +1,10 @@
 """What must hold between the options of a config: ranges, and fields that must fit each other."""
 
+import itertools
 import math
 from collections.abc import Callable
 
+from jax_kdpr import config_fields
 from jax_kdpr.choices import (
     NoiseKind,
     Norm,
@@ -16,10 +18,11 @@ from jax_kdpr.choices import (
 )
 from jax_kdpr.config import MEMBER_WEIGHTS, Config, members
 from jax_kdpr.config_fields import flatten
-from jax_kdpr.errors import InputError, require_metres
+from jax_kdpr.errors import InputError
+from jax_kdpr.limits import LENGTHS, POSITIVE_LENGTHS, Range, require
 
+MOST_LEVELS = 12  # of a U-Net: each halves the size
 NEAR_FIELD = (PropagationKind.FRESNEL, PropagationKind.ANGULAR_SPECTRUM)
-LENGTHS = ("wavelength", "pitch", "distance")
 # Options that are read only together with a choice elsewhere. Setting one without it is refused, or
 # its owner would believe in noise, images or levels that are not there.
 READ_ONLY_WITH = {
@@ -67,73 +70,27 @@ def validate(config: Config) -> None:
         if not holds:
             raise InputError(message)
 
-    def need_in(path, low, high=math.inf):
-        value = flatten(c)[path]
-        bounds = f"at least {low:g}" if high == math.inf else f"in [{low:g}, {high:g}]"
-        need(low <= value <= high, f"{path}: expected {bounds}, got {value:g}")
-
-    def need_positive(path):
-        value = flatten(c)[path]
-        need(0 < value < math.inf, f"{path}: expected a number above 0, got {value:g}")
-
+    config_fields.check_ranges(c)
     _validate_ensemble(c, need)
     if c.ensemble > 1:
         return  # each member was validated: what only its weights replace is never used
-    for path, value in flatten(c).items():
-        need(
-            not isinstance(value, float) or math.isfinite(value),
-            f"{path}: expected a finite number, got {value}",
-        )
-    for path in ("data.train_images", "data.validation_images", "data.test_images"):
-        need_in(path, 0)
-    for path in ("seed", "data.seed"):
-        value = flatten(c)[path]
-        need(0 <= value < 2**32, f"{path}: expected an integer in [0, 2^32), got {value}")
-    for path in ("masks.snapshots", "spectral.iterations", "train.epochs", "train.batch_size"):
-        need_in(path, 1)
-    for path in ("train.eval_batch_size", "train.devices", "train.scan_steps"):
-        need_in(path, 0)
-    for path in ("scene.phase_range", "spectral.filter_sigma", "optim.net_lr"):
-        need_positive(path)
-    for path in ("optim.mask_lr", "optim.filter_lr", "loss.rho"):
-        need_in(path, 0)
-    for path in ("spectral.consistency_steps", "net.refine_steps"):
-        need_in(path, 0)
-    for path in ("data.validation_fraction", "data.test_fraction", "scene.min_amplitude"):
-        need_in(path, 0, 1)
-    need(
-        0 <= c.optim.average < 1,
-        f"optim.average: expected a decay in [0, 1), such as 0.99, got {c.optim.average:g}",
-    )
-    need_in("masks.oversample", 1, 2)
     _validate_device(c, need)
-    for name in ("shift", "rotation", "scale", "defocus", "wavelength", "gain"):
-        need_in(f"jitter.{name}", 0)
     if c.propagation.kind in NEAR_FIELD:
         for name in LENGTHS:
-            need_positive(f"propagation.{name}")
-        require_metres("propagation.wavelength", c.propagation.wavelength, most=1e-3)
-        require_metres("propagation.pitch", c.propagation.pitch, most=1e-1)
-    need_in("noise.photons", 1, 2e9)  # counts are drawn as 32-bit integers
-    need_in("noise.read_noise", 0)
-    need_in("noise.dark", 0)
-    need_positive("noise.full_well")
-    need_in("noise.bits", 1, 16)
-    need_in("masks.levels", 2)
-    need_in("spectral.threshold", 0, 1)
-    need_in("data.size", 11)  # the SSIM window
+            require(
+                f"propagation.{name}",
+                getattr(c.propagation, name),
+                POSITIVE_LENGTHS[name],
+                unit="metres",
+            )
     need(
-        0 < c.spectral.fraction <= 1,
-        f"spectral.fraction: expected in (0, 1], got {c.spectral.fraction:g}",
-    )
-    need(
-        c.spectral.filter_size % 2 == 1 and 1 <= c.spectral.filter_size <= c.data.size,
+        c.spectral.filter_size % 2 == 1 and c.spectral.filter_size <= c.data.size,
         f"spectral.filter_size: expected an odd number up to data.size = {c.data.size}, "
         f"got {c.spectral.filter_size}",
     )
     need(
-        len(c.net.widths) >= 2 and min(c.net.widths) >= 1,
-        f"net.widths: expected two or more positive widths, got {c.net.widths}",
+        2 <= len(c.net.widths) <= MOST_LEVELS,
+        f"net.widths: expected 2 to {MOST_LEVELS} widths, got {len(c.net.widths)}",
     )
     if c.net.norm == Norm.GROUP:
         need(
@@ -163,8 +120,8 @@ def validate(config: Config) -> None:
         )
     if c.regime == Regime.STUDENT:
         sigma = 1 - c.loss.alpha - c.loss.beta
-        need_in("loss.alpha", 0, 1)
-        need_in("loss.beta", 0, 1)
+        for path in ("loss.alpha", "loss.beta"):
+            require(path, flat[path], Range(0, 1))
         need(
             sigma > -1e-9,
             "loss: expected sigma = 1 - alpha - beta in [0, 1], got "
@@ -188,7 +145,7 @@ def validate(config: Config) -> None:
             "train one with regime teacher, then set --config.distill.teacher=RUN_DIR",
         )
     else:
-        need_positive("loss.alpha")
+        require("loss.alpha", c.loss.alpha, Range(0, math.inf, "()"))
         need(
             c.loss.beta == 0 and not c.distill.teacher,
             f"loss.beta, distill.teacher: only regime student has a teacher, got {c.loss.beta:g} "
@@ -203,14 +160,8 @@ def _validate_device(c: Config, need: Callable[[bool, str], None]) -> None:
         f"device.levels: expected 0 (any phase) or at least 2, got {device.levels}",
     )
     need(
-        0 < device.phase_range <= turn,
-        "device.phase_range: expected in (0, 2 pi], the phase that the device can show, got "
-        f"{device.phase_range:g} radians",
-    )
-    need(
-        len(device.table) != 1 and all(map(math.isfinite, device.table)),
-        "device.table: expected the finite phase of each of two or more gray levels, got "
-        f"{device.table}",
+        len(device.table) != 1,
+        f"device.table: expected the phase of each of two or more gray levels, got {device.table}",
     )
     need(
         not device.table or (device.levels == 0 and device.phase_range == turn),
@@ -219,23 +170,13 @@ def _validate_device(c: Config, need: Callable[[bool, str], None]) -> None:
         "device.levels=0, or the range to its default",
     )
     need(
-        device.superpixel >= 1 and c.data.size % device.superpixel == 0,
+        c.data.size % device.superpixel == 0,
         f"device.superpixel: expected a divisor of data.size = {c.data.size}, got "
         f"{device.superpixel}",
-    )
-    need(device.crosstalk >= 0, f"device.crosstalk: expected at least 0, got {device.crosstalk:g}")
-    need(
-        0 < device.fill_factor <= 1,
-        f"device.fill_factor: expected in (0, 1], got {device.fill_factor:g}",
-    )
-    need(
-        0 <= device.zero_order < 1,
-        f"device.zero_order: expected in [0, 1), got {device.zero_order:g}",
     )
 
 
 def _validate_ensemble(c: Config, need: Callable[[bool, str], None]) -> None:
-    need(c.ensemble >= 1, f"ensemble: expected at least 1, got {c.ensemble}")
     for path in MEMBER_WEIGHTS:
         values = flatten(c)[path]
         need(
@@ -252,3 +193,18 @@ def _validate_ensemble(c: Config, need: Callable[[bool, str], None]) -> None:
         need(len(set(names)) == c.ensemble, f"loss: two members are the same run, {names[0]!r}")
         for _, member in members(c):
             validate(member)
+
+
+def training_bytes(c: Config) -> int:
+    """Returns the least memory that a training takes: masks, network, and what one batch needs.
+
+    Both are there four times (the value, its gradient, two means of Adam). Of a batch only its
+    shots and the first feature maps are counted, on one of the devices.
+    """
+    widths = c.net.widths
+    masks = c.masks.snapshots * c.data.size**2
+    network = sum(9 * one * other for one, other in itertools.pairwise(widths))
+    shots = c.masks.snapshots * (c.data.size * c.masks.oversample) ** 2
+    maps = widths[0] * c.data.size**2
+    batch = -(-c.train.batch_size // max(1, c.train.devices))
+    return 4 * c.ensemble * (4 * (masks + network) + batch * (shots + maps))

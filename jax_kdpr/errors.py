@@ -11,24 +11,6 @@ class InputError(ValueError):
     """
 
 
-def require_metres(name: str, length: float, *, most: float) -> None:
-    """Refuses a length that was meant in another unit.
-
-    Args:
-        name: Of the flag or option.
-        length: Metres.
-        most: Longer than any that is meant.
-
-    Raises:
-        InputError: If it is longer.
-    """
-    if length > most:
-        raise InputError(
-            f"{name}: expected metres, at most {most:g}, got {length:g}; write 532 nm as 532e-9, "
-            "8 um as 8e-6"
-        )
-
-
 class Terminated(KeyboardInterrupt):
     """SIGTERM arrived (a batch system's time is up): an interruption like Ctrl-C, of other number.
 

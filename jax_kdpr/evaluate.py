@@ -50,12 +50,16 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Run folder; more may follow it."
 OUTPUT = flags.DEFINE_string(
     "output", None, "Folder for the table and figure of several runs; default: above the first run."
 )
-SAMPLES = flags.DEFINE_integer("samples", 4, "Test scenes in a figure.", lower_bound=1)
+SAMPLES = flags.DEFINE_integer(
+    "samples", 4, "Test scenes in a figure.", lower_bound=1, upper_bound=100
+)
 flags.adopt_module_key_flags(refine_flags)
 SOLVING = flags.DEFINE_list(
     "solvers", [], f"Solvers to score from the spectral estimate: {', '.join(SOLVERS)}."
 )
-SOLVER_STEPS = flags.DEFINE_integer("solver_steps", 200, "Steps of --solvers.", lower_bound=1)
+SOLVER_STEPS = flags.DEFINE_integer(
+    "solver_steps", 200, "Steps of --solvers.", lower_bound=1, upper_bound=1_000_000
+)
 DATA_DIR = flags.DEFINE_string("data_dir", "", "Where the data lie now, if not where they were.")
 
 

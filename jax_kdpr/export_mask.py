@@ -16,7 +16,6 @@ which mistake would explain it. What your panel really does with a gray level it
 has changed; their .json must lie beside them.
 """
 
-import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from jax_kdpr.export.files import CONJUGATE, DIRECT, SLM, sidecar_path
 from jax_kdpr.export.plan import SUFFIXES, Request, plan_export
 from jax_kdpr.export.verification import explain, verify_files
 from jax_kdpr.export.writing import export_masks, sentences
+from jax_kdpr.limits import read_pixels
 from jax_kdpr.trained import load_trained
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Run folder.")
@@ -64,8 +64,12 @@ flags.DEFINE_integer("levels", 0, "height: etch levels; 0: any height.")
 
 VERIFY = flags.DEFINE_bool("verify", False, "Verify the files after writing them.")
 VERIFY_FILE = flags.DEFINE_string("verify_file", None, "Verify this file; more may follow it.")
-IMAGES = flags.DEFINE_integer("images", 1000, "Test images to verify with; 0: all.", lower_bound=0)
-MAX_LOSS = flags.DEFINE_float("max_loss", 0.1, "Loss in dB that is fine.", lower_bound=0.0)
+IMAGES = flags.DEFINE_integer(
+    "images", 1000, "Test images to verify with; 0: all.", lower_bound=0, upper_bound=10_000_000
+)
+MAX_LOSS = flags.DEFINE_float(
+    "max_loss", 0.1, "Loss in dB that is fine.", lower_bound=0.0, upper_bound=1000.0
+)
 DATA_DIR = flags.DEFINE_string("data_dir", "", "Where the data lie now, if not where they were.")
 
 ERROR = "largest_phase_error_rad"  # in a sidecar
@@ -172,18 +176,7 @@ def _request() -> Request:
     values: dict[str, Any] = {
         name: flags.FLAGS[name].value for name in Request._fields if name != "panel"
     }
-    return Request(**values, panel=_panel(PANEL.value))
-
-
-def _panel(text: str) -> tuple[int, int] | None:
-    if not text:
-        return None
-    size = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
-    if not size:
-        raise InputError(
-            f"--panel: expected HEIGHTxWIDTH in pixels, such as 1080x1920, got {text!r}"
-        )
-    return int(size[1]), int(size[2])
+    return Request(**values, panel=read_pixels("--panel", PANEL.value) if PANEL.value else None)
 
 
 def _names(paths: list[Path]) -> str:

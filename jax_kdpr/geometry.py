@@ -12,7 +12,6 @@ angular_spectrum) --distance takes the place of --focal_length. --workdir takes 
 and propagation, with its lengths, from a run. --output FILE.json also writes the numbers.
 """
 
-import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,18 +19,24 @@ from absl import flags
 
 from jax_kdpr import cli, json_files, run_folder
 from jax_kdpr.choices import PropagationKind
-from jax_kdpr.errors import InputError, require_metres
+from jax_kdpr.errors import InputError
 from jax_kdpr.frames.geometry import useful_bin
+from jax_kdpr.limits import POSITIVE_LENGTHS, Range, read_pixels, require
 from jax_kdpr.physics.geometry import Geometry, bench_geometry, geometry_warnings
 from jax_kdpr.physics.propagation import sampling_warnings
 
-LONGEST = {"wavelength": 1e-3, "mask_pitch": 1e-1, "camera_pixel": 1e-2}  # metres
+KINDS = {  # of length: which must be plausible
+    **{"wavelength": "wavelength", "mask_pitch": "pitch", "camera_pixel": "pitch"},
+    **{"focal_length": "distance", "distance": "distance"},
+}
 WAVELENGTH = flags.DEFINE_float("wavelength", None, "Metres.")
 FOCAL_LENGTH = flags.DEFINE_float("focal_length", None, "Of the lens, metres; far field.")
 DISTANCE = flags.DEFINE_float("distance", None, "From mask to sensor, metres; near field.")
 MASK_PITCH = flags.DEFINE_float("mask_pitch", None, "Of the mask's pixels, metres.")
 FILL_FACTOR = flags.DEFINE_float("fill_factor", None, "Of the mask's pixels, in (0, 1]; default 1.")
-PIXELS = flags.DEFINE_integer("pixels", None, "Of the mask, each way.", lower_bound=1)
+PIXELS = flags.DEFINE_integer(
+    "pixels", None, "Of the mask, each way.", lower_bound=1, upper_bound=65536
+)
 OVERSAMPLE = flags.DEFINE_integer(
     "oversample", None, "Of the model, 1 or 2; default 1.", lower_bound=1, upper_bound=2
 )
@@ -165,12 +170,10 @@ def _bench(known: dict[str, Any]) -> Bench:
                 if name != "pixels"
                 else "--pixels: needed, of the mask, or --workdir"
             )
-        if not 0 < values[name] < float("inf"):
-            raise InputError(f"--{name}: expected a number above 0, got {values[name]:g}")
-        if name in LONGEST:
-            require_metres(f"--{name}", values[name], most=LONGEST[name])
-    if not 0 < values["fill_factor"] <= 1:
-        raise InputError(f"--fill_factor: expected in (0, 1], got {values['fill_factor']:g}")
+        if name in KINDS:
+            require(f"--{name}", values[name], POSITIVE_LENGTHS[KINDS[name]], unit="metres")
+    require("--fill_factor", values["fill_factor"], Range(0, 1, "(]"))
+    chip = CAMERA_PIXELS.value
     return Bench(
         pixels=values["pixels"],
         oversample=values["oversample"],
@@ -179,18 +182,9 @@ def _bench(known: dict[str, Any]) -> Bench:
         pitch=values["mask_pitch"],
         distance=values[length],
         camera_pixel=values["camera_pixel"],
-        camera_pixels=_chip(CAMERA_PIXELS.value),
+        camera_pixels=read_pixels("--camera_pixels", chip) if chip else None,
         fill_factor=values["fill_factor"],
     )
-
-
-def _chip(text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    sides = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
-    if not sides:
-        raise InputError(f"--camera_pixels: expected HEIGHTxWIDTH, such as 2048x2448, got {text!r}")
-    return int(sides[1]), int(sides[2])
 
 
 def _micrometres(length: float) -> str:

@@ -46,7 +46,8 @@ def _options(prefix: str) -> list[str]:
 def _entry(name: str, one: Described) -> str:
     default = f"{one.default:g}" if isinstance(one.default, float) else str(one.default)
     choices = f"one of {', '.join(one.choices)}" if one.choices else ""
-    words = "; ".join(filter(None, (one.says, one.unit, choices)))
+    within = f"in {one.within}" if one.within else ""
+    words = "; ".join(filter(None, (one.says, " ".join(filter(None, (within, one.unit))), choices)))
     first = f"    {name} = {default}".rstrip()
     # A long name has a line of its own, and so all words begin at one column.
     start = first.ljust(COLUMN) if len(first) < COLUMN else f"{first}\n{' ' * COLUMN}"

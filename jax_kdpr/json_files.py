@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from jax_kdpr import whole_files
 from jax_kdpr.errors import InputError
+from jax_kdpr.limits import shown
 
 MOST = 2**28  # bytes; results.json of a hundred thousand objects has a tenth of it
 Shape = Any
@@ -95,7 +96,7 @@ def check_shape(value: Any, shape: Shape, place: str = "") -> None:
         case _:
             if not isinstance(shape, dict | list | tuple) and _is_of(value, shape):
                 return
-            raise ValueError(f"{place or 'it'}: expected {_in_words(shape)}, got {_short(value)}")
+            raise ValueError(f"{place or 'it'}: expected {_in_words(shape)}, got {shown(value)}")
 
 
 def _is_of(value: Any, kind: Any) -> bool:
@@ -115,11 +116,6 @@ def _in_words(shape: Shape) -> str:
     if isinstance(shape, dict | list):
         shape = type(shape)
     return words.get(shape, getattr(shape, "__name__", str(shape)))
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 def require_own(flag: str, path: Path, shape: Shape, *, command: str) -> None:

@@ -65,15 +65,21 @@ OUTPUT = flags.DEFINE_string("output", "", "Folder of the results; default: RUN/
 CALIBRATION = flags.DEFINE_string("calibration", "", "File that jax_kdpr.calibrate wrote.")
 CENTRE = flags.DEFINE_string("centre", "", "Y,X of the zero frequency; default: the middle.")
 ROTATE = flags.DEFINE_float("rotate", None, "Rotation of the pattern on the camera, degrees.")
-SCALE = flags.DEFINE_float("scale", None, "Camera pixels in a model pixel.", lower_bound=0.1)
+SCALE = flags.DEFINE_float(
+    "scale", None, "Camera pixels in a model pixel.", lower_bound=0.1, upper_bound=1000.0
+)
 FLIP = flags.DEFINE_enum("flip", None, FLIPS, "How the camera mirrors the pattern.")
 TRANSPOSE = flags.DEFINE_bool("transpose", None, "Whether it swaps rows and columns (first).")
 GAIN = flags.DEFINE_string("gain", "auto", "auto, or counts a unit.")
 LIMIT = flags.DEFINE_float(
-    "limit", None, "Largest misfit to trust; default: from the run.", lower_bound=0.0
+    "limit",
+    None,
+    "Largest misfit to trust; default: from the run.",
+    lower_bound=0.0,
+    upper_bound=1000000.0,
 )
 flags.adopt_module_key_flags(refine_flags)
-BATCH = flags.DEFINE_integer("batch", 32, "Objects at a time.", lower_bound=1)
+BATCH = flags.DEFINE_integer("batch", 32, "Objects at a time.", lower_bound=1, upper_bound=65536)
 STACK = flags.DEFINE_bool("stack", False, "Write stacks instead of files for each object.")
 RESUME = flags.DEFINE_bool("resume", False, "Go on where an earlier call stopped.")
 DATA_DIR = flags.DEFINE_string("data_dir", "", "Where the run's data lie now, if they have moved.")

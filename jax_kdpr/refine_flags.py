@@ -12,6 +12,7 @@ STEPS = flags.DEFINE_integer(
     "Steps of a solver after the network: error reduction gains much without noise, and does harm "
     "at an SNR of 20 dB.",
     lower_bound=0,
+    upper_bound=1_000_000,
 )
 SOLVER = flags.DEFINE_enum(
     "refine_with", NO_REFINEMENT.solver, list(SOLVERS), "The solver of --refine."
@@ -22,6 +23,7 @@ TV = flags.DEFINE_float(
     "Weight of the total-variation prior of --refine_with=accelerated, for noisy frames: 0.01 to "
     "0.1 of the object's modulus is a lot.",
     lower_bound=0.0,
+    upper_bound=1000000.0,
 )
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import jax
 
+from jax_kdpr.errors import InputError
+
 CACHE_VARIABLE = "JAX_COMPILATION_CACHE_DIR"
 CPU_DEVICES = 8  # at most: every device holds a copy of the data
 CPU_EVAL_BATCH = 128
@@ -90,3 +92,20 @@ def device_memory() -> int:
     if "bytes_limit" in stats:
         return stats["bytes_limit"]
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def require_memory(options: str, needed: int) -> None:
+    """Refuses what cannot fit, before the first of it is allocated.
+
+    Args:
+        options: That ask for it, for the message.
+        needed: Bytes, at least.
+
+    Raises:
+        InputError: If the default device, or on a CPU the machine, has less.
+    """
+    if needed > device_memory():
+        raise InputError(
+            f"{options}: ask for at least {needed / 2**30:,.1f} GiB of memory, there are "
+            f"{device_memory() / 2**30:,.1f} GiB; lower one of them"
+        )

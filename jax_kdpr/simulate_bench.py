@@ -29,9 +29,13 @@ from jax_kdpr.trained import load_data
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Run folder of the trained system.")
 OUTPUT = flags.DEFINE_string("output", None, "Folder to write; new or empty.")
-FRAMES = flags.DEFINE_integer("frames", 16, "Objects, the run's first test scenes.", lower_bound=1)
+FRAMES = flags.DEFINE_integer(
+    "frames", 16, "Objects, the run's first test scenes.", lower_bound=1, upper_bound=100_000
+)
 DATA_DIR = flags.DEFINE_string("data_dir", "", "Where the data lie now, if not where they were.")
-SCALE = flags.DEFINE_float("scale", 3.1, "Camera pixels in a model pixel.", lower_bound=1.0)
+SCALE = flags.DEFINE_float(
+    "scale", 3.1, "Camera pixels in a model pixel.", lower_bound=1.0, upper_bound=1000.0
+)
 ROTATION = flags.DEFINE_float("rotation", 2.0, "Of the pattern on the camera, degrees.")
 SHIFT_Y = flags.DEFINE_float("shift_y", 2.3, "Of the pattern from the frame's middle, pixels.")
 SHIFT_X = flags.DEFINE_float("shift_x", -1.6, "Likewise.")
@@ -39,9 +43,15 @@ FLIP = flags.DEFINE_enum("flip", "none", FLIPS, "How the camera mirrors the patt
 TRANSPOSE = flags.DEFINE_bool("transpose", False, "Whether it swaps rows and columns.")
 BITS = flags.DEFINE_integer("bits", 12, "Of the converter.", lower_bound=4, upper_bound=16)
 LEFT = flags.DEFINE_bool("left_justified", False, "Write the counts into the high bits of 16.")
-OFFSET = flags.DEFINE_float("offset", 64.0, "Counts without light.", lower_bound=0.0)
-READ_NOISE = flags.DEFINE_float("read_noise", 1.0, "Standard deviation, counts.", lower_bound=0.0)
-PHOTONS = flags.DEFINE_float("photons", 0.0, "Of a frame; 0: no shot noise.", lower_bound=0.0)
+OFFSET = flags.DEFINE_float(
+    "offset", 64.0, "Counts without light.", lower_bound=0.0, upper_bound=65535.0
+)
+READ_NOISE = flags.DEFINE_float(
+    "read_noise", 1.0, "Standard deviation, counts.", lower_bound=0.0, upper_bound=65535.0
+)
+PHOTONS = flags.DEFINE_float(
+    "photons", 0.0, "Of a frame; 0: no shot noise.", lower_bound=0.0, upper_bound=1e18
+)
 SATURATED = flags.DEFINE_float(
     "saturated",
     0.0,
@@ -49,7 +59,7 @@ SATURATED = flags.DEFINE_float(
     lower_bound=0.0,
     upper_bound=0.5,
 )
-SEED = flags.DEFINE_integer("seed", 0, "Of sensor and noise.", lower_bound=0)
+SEED = flags.DEFINE_integer("seed", 0, "Of sensor and noise.", lower_bound=0, upper_bound=2**32 - 1)
 
 
 def main(positional: list[str]) -> int:

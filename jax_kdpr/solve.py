@@ -39,12 +39,18 @@ from jax_kdpr.tables import markdown_table
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Run folder.")
 SOLVER = flags.DEFINE_list("solver", ["raar"], f"One or several of {', '.join(SOLVERS)}.")
-STEPS = flags.DEFINE_integer("steps", 200, "Steps of each solver.", lower_bound=1)
+STEPS = flags.DEFINE_integer(
+    "steps", 200, "Steps of each solver.", lower_bound=1, upper_bound=1_000_000
+)
 FROM = flags.DEFINE_enum(
     "start", "spectral", list(GAUGES), "From the run's spectral estimate, its network, or noise."
 )
 RESTARTS = flags.DEFINE_integer(
-    "restarts", 1, "Random starts; the one of the smallest residual counts.", lower_bound=1
+    "restarts",
+    1,
+    "Random starts; the one of the smallest residual counts.",
+    lower_bound=1,
+    upper_bound=10000,
 )
 CONSTRAINT = flags.DEFINE_enum(
     "scene_constraint", None, list(CONSTRAINTS), "Known of the object; default: the scene's kind."
@@ -60,10 +66,18 @@ BETA = flags.DEFINE_float(
     upper_bound=1.0,
 )
 TV = flags.DEFINE_float(
-    "tv", 0.0, "Weight of the total-variation prior of accelerated.", lower_bound=0.0
+    "tv",
+    0.0,
+    "Weight of the total-variation prior of accelerated.",
+    lower_bound=0.0,
+    upper_bound=1000000.0,
 )
-IMAGES = flags.DEFINE_integer("images", 100, "First test images to recover; 0: all.", lower_bound=0)
-SAMPLES = flags.DEFINE_integer("samples", 4, "Scenes in the figure.", lower_bound=1)
+IMAGES = flags.DEFINE_integer(
+    "images", 100, "First test images to recover; 0: all.", lower_bound=0, upper_bound=10_000_000
+)
+SAMPLES = flags.DEFINE_integer(
+    "samples", 4, "Scenes in the figure.", lower_bound=1, upper_bound=100
+)
 OUTPUT = flags.DEFINE_string("output", None, "Folder of the results; default: RUN/solve.")
 DATA_DIR = flags.DEFINE_string("data_dir", "", "Where the data lie now, if not where they were.")
 

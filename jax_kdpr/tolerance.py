@@ -34,15 +34,23 @@ from jax_kdpr.tables import markdown_table
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Run folder; more may follow it.")
 OUTPUT = flags.DEFINE_string("output", None, "Folder of the report; default: the first run's.")
-IMAGES = flags.DEFINE_integer("images", 128, "Test images of each bench.", lower_bound=1)
-BENCHES = flags.DEFINE_integer("benches", 200, "Random benches; 0: curves only.", lower_bound=0)
+IMAGES = flags.DEFINE_integer(
+    "images", 128, "Test images of each bench.", lower_bound=1, upper_bound=10_000_000
+)
+BENCHES = flags.DEFINE_integer(
+    "benches", 200, "Random benches; 0: curves only.", lower_bound=0, upper_bound=1_000_000
+)
 ERRORS = flags.DEFINE_list("errors", list(GRIDS), "Errors to draw curves of.")
 SPREAD = flags.DEFINE_list(
     "spread", [], "Standard deviations, such as shift=0.3,rotation=0.5; default: a careful bench's."
 )
-LOSS = flags.DEFINE_float("loss", 1.0, "dB that a good bench may lose.", lower_bound=0.0)
+LOSS = flags.DEFINE_float(
+    "loss", 1.0, "dB that a good bench may lose.", lower_bound=0.0, upper_bound=1000.0
+)
 TARGET = flags.DEFINE_float("target", None, "PSNR in dB of a good bench, in place of --loss.")
-SEED = flags.DEFINE_integer("seed", 0, "Of the benches and of the noise.", lower_bound=0)
+SEED = flags.DEFINE_integer(
+    "seed", 0, "Of the benches and of the noise.", lower_bound=0, upper_bound=2**32 - 1
+)
 DATA_DIR = flags.DEFINE_string("data_dir", "", "Where the data lie now, if not where they were.")
 
 FEW_IMAGES = 100

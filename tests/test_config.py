@@ -105,47 +105,53 @@ def test_from_dict_takes_defaults_for_missing_fields():
 
 # The field set wrong, its value, what the message must say beside the field's name.
 RANGES = [
-    ("data.train_images", -1, "at least 0"),
-    ("data.validation_images", -1, "at least 0"),
-    ("data.test_images", -1, "at least 0"),
-    ("data.seed", -1, "integer"),
-    ("seed", -1, "integer"),
-    ("seed", 2**32, "integer"),
-    ("masks.snapshots", 0, "at least 1"),
-    ("spectral.iterations", 0, "at least 1"),
-    ("train.epochs", 0, "at least 1"),
-    ("train.batch_size", 0, "at least 1"),
-    ("train.eval_batch_size", -1, "at least 0"),
-    ("train.devices", -1, "at least 0"),
-    ("train.scan_steps", -1, "at least 0"),
-    ("ensemble", 0, "at least 1"),
+    ("data.train_images", -1, "in [0, 10000000]"),
+    ("data.validation_images", 2**31, "in [0, 10000000]"),
+    ("data.test_images", 10**30, "got about 10^30"),
+    ("data.seed", -1, "in [0, 4294967295]"),
+    ("seed", -1, "in [0, 4294967295]"),
+    ("seed", 2**32, "in [0, 4294967295]"),
+    ("masks.snapshots", 0, "in [1, 4096]"),
+    ("spectral.iterations", 0, "in [1, 10000]"),
+    ("train.epochs", 0, "in [1, 1000000]"),
+    ("train.batch_size", 0, "in [1, 65536]"),
+    ("train.eval_batch_size", -1, "in [0, 65536]"),
+    ("train.devices", -1, "in [0, 4096]"),
+    ("train.scan_steps", -1, "in [0, 1000000]"),
+    ("ensemble", 0, "in [1, 1000]"),
+    ("ensemble", 2**31, "in [1, 1000]"),
     ("loss.alphas", (0.5, 0.7), "set ensemble to their number"),
-    ("scene.phase_range", 0.0, "above 0"),
+    ("scene.phase_range", 0.0, "in (0, 1000] radians"),
     ("scene.phase_range", math.nan, "finite"),
-    ("noise.photons", 0.5, "in [1, 2e+09]"),
-    ("noise.photons", 8e9, "in [1, 2e+09]"),
+    ("noise.photons", 0.5, "in [1, 2000000000] photoelectrons"),
+    ("noise.photons", 8e9, "in [1, 2000000000] photoelectrons"),
     ("noise.photons", math.inf, "finite"),
-    ("spectral.filter_sigma", -1.0, "above 0"),
-    ("optim.net_lr", 0.0, "above 0"),
-    ("optim.mask_lr", -0.1, "at least 0"),
+    ("spectral.filter_sigma", -1.0, "in (0, 1000]"),
+    ("optim.net_lr", 0.0, "in (0, 1000000000]"),
+    ("optim.mask_lr", -0.1, "in [0, 1000000000]"),
+    ("optim.mask_lr", 1e39, "got 1e+39"),
     ("optim.filter_lr", math.nan, "finite"),
     ("noise.snr_db", math.nan, "finite"),
-    ("loss.rho", -1e-3, "at least 0"),
+    ("loss.rho", -1e-3, "in [0, 1000000]"),
     ("data.validation_fraction", 1.5, "in [0, 1]"),
     ("data.test_fraction", -0.5, "in [0, 1]"),
     ("scene.min_amplitude", 1.5, "in [0, 1]"),
     ("masks.oversample", 3, "in [1, 2]"),
-    ("masks.levels", 1, "at least 2"),
+    ("masks.levels", 1, "in [2, 65536]"),
+    ("device.levels", 2**31, "in [0, 65536]"),
     ("spectral.threshold", 1.5, "in [0, 1]"),
     ("spectral.fraction", 0.0, "in (0, 1]"),
     ("spectral.filter_size", 4, "odd"),
     ("spectral.filter_size", 33, "data.size = 32"),
-    ("data.size", 10, "at least 11"),
-    ("net.widths", (8,), "two or more"),
-    ("net.widths", (8, 0), "positive"),
+    ("data.size", 10, "in [11, 8192] pixels"),
+    ("net.widths", (8,), "2 to 12 widths"),
+    ("net.widths", (8,) * 40, "2 to 12 widths"),
+    ("net.widths", (8, 0), "in [1, 8192]"),
     ("data.size", 36, "multiple of 8"),
     ("train.devices", 3, "divisor"),
-    ("loss.alpha", 0.0, "above 0"),
+    ("loss.alpha", 0.0, "in (0, inf)"),
+    ("propagation.wavelength", 532e-6, "532 nm as 532e-9"),
+    ("propagation.distance", 200.0, "200 mm as 0.2"),
 ]
 
 
@@ -328,7 +334,7 @@ def another(default):
             return "somewhere"
         case int():
             return default + 1
-    return default * 1.01 if default else 0.01
+    return default * 1.01 if default else 1e-5
 
 
 def test_lists_of_loss_weights_are_numbers():
@@ -367,6 +373,6 @@ def test_an_option_that_nothing_reads_is_refused(path):
     if choice == "regime":
         fields |= {"distill__teacher": "runs/teacher", "loss__alpha": 0.9}
     if choice == "propagation.kind":
-        fields = {f"propagation__{name}": 1e-3 for name in config_rules.LENGTHS}
+        fields = {f"propagation__{name}": 1e-5 for name in config_rules.LENGTHS}
     for reader in readers:
         config_rules.validate(changed(Config(), **fields, **{choice.replace(".", "__"): reader}))

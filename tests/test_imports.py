@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parent.parent / "jax_kdpr"
 
 # A module imports from its own layer (without cycles) and from those above it in this list.
 LAYERS = [
-    ("errors", "types", "choices", "tables", "lookup", "whole_files", "json_files"),
+    ("errors", "types", "choices", "tables", "lookup", "whole_files", "json_files", "limits"),
     ("physics",),
     (
         "models",

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jax_kdpr import runtime
 from jax_kdpr.data import fashion_mnist, image_files
 from jax_kdpr.data.scenes import SCENES_VERSION, draw_scenes
 from jax_kdpr.errors import InputError
@@ -98,6 +99,10 @@ def load(
 
 def _procedural(counts: dict[str, int], *, size: int, seed: int) -> Dataset:
     counts = {name: count or SCENE_COUNTS[name] for name, count in counts.items()}
+    runtime.require_memory(
+        "data.size, data.train_images, data.validation_images, data.test_images",
+        4 * size**2 * sum(counts.values()),
+    )
     train_key, validation_key, test_key = jax.random.split(jax.random.key(seed), 3)
 
     def train(epoch: int) -> RawImages:

@@ -6,9 +6,10 @@ from typing import NamedTuple
 import numpy as np
 
 from jax_kdpr.config import Config
-from jax_kdpr.errors import InputError, require_metres
+from jax_kdpr.errors import InputError
 from jax_kdpr.export.files import BITS, CONJUGATE, DIRECT, HEIGHT, PHASE, SLM, Coding
 from jax_kdpr.export.layout import Layout, place
+from jax_kdpr.limits import LENGTHS, Range, require, require_pixels
 from jax_kdpr.lookup import read_table
 
 SUFFIXES = {
@@ -109,7 +110,8 @@ def plan_export(request: Request, config: Config) -> Plan:
             coding = _height(request, wavelength)
         case _:
             coding = Coding(PHASE, request.sign)
-    place(np.zeros((config.data.size,) * 2), layout)  # refuses a panel that is too small
+    require_pixels("--magnify", magnify * config.data.size, magnify * config.data.size)
+    place(np.zeros((config.data.size,) * 2, np.uint8), layout)  # refuses a panel that is too small
     return Plan(
         request.format if request.format in (SLM, HEIGHT) else "phases",
         suffix,
@@ -127,14 +129,13 @@ def plan_export(request: Request, config: Config) -> Plan:
 def _check_numbers(request: Request) -> None:
     if request.bits not in BITS:
         raise InputError(f"--bits: expected 8, 10 or 16, got {request.bits}")
-    if request.magnify < 0:
-        raise InputError(f"--magnify: expected at least 1, got {request.magnify}")
-    for name, value in request._asdict().items():
-        if isinstance(value, float) and not (math.isfinite(value) and value >= 0):
-            raise InputError(f"--{name}: expected a number above 0, got {value:g}")
-    require_metres("--wavelength", request.wavelength, most=1e-3)
-    require_metres("--mask_pitch", request.mask_pitch, most=1e-1)
-    require_metres("--pixel_pitch", request.pixel_pitch, most=1e-1)
+    require("--index", request.index, Range(0, 10))
+    require("--magnify", request.magnify, Range(0, 8192))
+    require("--gray_2pi", request.gray_2pi, Range(0, 2**24))
+    require("--levels", request.levels, Range(0, 65536))
+    for name in ("wavelength", "mask_pitch", "pixel_pitch"):
+        within = LENGTHS[name.removeprefix("mask_").removeprefix("pixel_")]
+        require(f"--{name}", getattr(request, name), within, unit="metres")
 
 
 def _of_run(name: str, given: float, of_run: float) -> float:

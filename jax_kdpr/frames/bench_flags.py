@@ -31,7 +31,9 @@ DARK = flags.DEFINE_string("dark", "", "Frame or frames without light; their mea
 FLAT = flags.DEFINE_string("flat", "", "Frame or frames of even light; their mean divides.")
 BAD_PIXELS = flags.DEFINE_string("bad_pixels", "", "Map of bad pixels: not 0 where bad.")
 CROP = flags.DEFINE_string("crop", "", "Y,X,H,W: the part of the frame to use, pixels.")
-BIN = flags.DEFINE_integer("bin", 1, "Camera pixels each way to add up first.", lower_bound=1)
+BIN = flags.DEFINE_integer(
+    "bin", 1, "Camera pixels each way to add up first.", lower_bound=1, upper_bound=4096
+)
 SAMPLING = flags.DEFINE_enum(
     "sampling",
     "points",

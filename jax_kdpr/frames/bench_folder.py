@@ -17,6 +17,7 @@ from jax_kdpr.frames.simulated_bench import (
     write_references,
     write_tiff,
 )
+from jax_kdpr.limits import require_pixels
 from jax_kdpr.physics import cdp
 from jax_kdpr.physics.scenes import scene_field
 from jax_kdpr.types import Image, Images
@@ -33,6 +34,7 @@ def make_bench(
 ) -> Bench:
     """Returns a camera that is a third larger than the pattern, with the pattern moved on it."""
     shape = (round(run.sensor[0] * scale * 4 / 3), round(run.sensor[1] * scale * 4 / 3))
+    require_pixels("--scale", *shape)
     window = Window(0, 0, *shape)
     centred = default_geometry(
         window, run.sensor, scale, rotation=rotation, flip=flip, transpose=transpose

@@ -90,6 +90,10 @@ def prepare(config: Config, workdir: Path) -> Run:
         InputError: If config, data, teacher or folder do not fit.
     """
     config_rules.validate(config)
+    runtime.require_memory(
+        "data.size, masks.snapshots, masks.oversample, net.widths, train.batch_size, ensemble",
+        config_rules.training_bytes(config),
+    )
     if config.train.tensorboard:
         require_tensorboard()
     members = tuple(
