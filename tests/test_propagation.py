@@ -1,5 +1,7 @@
 """Free space against plane waves, Gaussian beams and dense matrices; recovery in the near field."""
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,11 @@ import oracles
 import pytest
 from helpers import tiny_config
 
+from jax_kdpr.assembly import build_system
+from jax_kdpr.camera import Optics
 from jax_kdpr.choices import PropagationKind
+from jax_kdpr.errors import InputError
+from jax_kdpr.frames.loaded import LoadedRun
 from jax_kdpr.physics import propagation
 from jax_kdpr.physics.cdp import cdp_adjoint, cdp_forward, measure_intensity
 from jax_kdpr.physics.error_reduction import error_reduction
@@ -19,7 +25,7 @@ from jax_kdpr.physics.propagation import (
     sensor_pixel,
 )
 from jax_kdpr.physics.spectral import filtered_spectral_init, gaussian_kernel
-from jax_kdpr.trained import load_trained, run_keys
+from jax_kdpr.trained import Trained, load_trained, run_keys
 from jax_kdpr.training import loop
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -203,7 +209,8 @@ def count_warnings(kind: str, *, pixels=64, oversample=1, pitch=8e-6, distance=0
 def test_warnings_come_exactly_beyond_the_limits():
     limit = 64 * 8e-6**2 / GREEN
     assert count_warnings("far") == 0
-    assert count_warnings("fresnel", distance=1.001 * limit) == 0
+    assert count_warnings("fresnel", distance=8.001 * limit) == 0
+    assert count_warnings("fresnel", distance=7.999 * limit) == 1
     assert count_warnings("fresnel", distance=0.999 * limit) == 1
     cosine = np.sqrt(1 - (GREEN / 16e-6) ** 2)
     for oversample in (1, 2):
@@ -238,6 +245,33 @@ def test_the_limits_are_where_neighbours_turn_by_pi():
     edge = chirp(0.9 * limit)
     assert expected > np.pi
     np.testing.assert_allclose(abs(np.angle(edge[1] / edge[0])), 2 * np.pi - expected)
+
+
+def test_square_pixels_share_an_envelope_far_away_alone():
+    """Fresnel integrals over pixels of 32 x 32 points, against points under one sinc."""
+    size, fine, pitch = 32, 32, 8e-6
+    rng = np.random.default_rng(5)
+    mask = np.exp(1j * rng.uniform(0, 2 * np.pi, (size, size)))
+    centres = (np.arange(size) - size // 2) * pitch
+    parts = centres[:, None] + ((np.arange(fine) + 0.5) / fine - 0.5) * pitch
+
+    def misfit(distance: float) -> float:
+        pixel = sensor_pixel(size, kind="fresnel", distance=distance, **LENGTHS)
+        u = (np.arange(size) - size // 2) * pixel
+        away = np.pi / (GREEN * distance)
+        squares = np.exp(1j * away * (u[:, None, None] - parts) ** 2).mean(axis=-1)
+        seen = np.abs(squares @ mask @ squares.T)
+        envelope = np.sinc(pitch * u / (GREEN * distance))
+        model = np.fft.fftshift(np.abs(through(mask, "fresnel", distance=distance, **LENGTHS)))
+        model = size * model * np.outer(envelope, envelope)
+        return float(np.linalg.norm(seen - model) / np.linalg.norm(seen))
+
+    limit = size * pitch**2 / GREEN
+    near, twice, far = (misfit(times * limit) for times in (1, 2, 8))
+    assert near > 0.25 and 0.1 < twice < 0.2 and far < 0.05
+    lengths = {"pitch": pitch, "wavelength": GREEN}
+    assert propagation.shares_envelope(size, distance=8.001 * limit, **lengths)
+    assert not propagation.shares_envelope(size, distance=7.999 * limit, **lengths)
 
 
 def test_unknown_kind_raises():
@@ -325,3 +359,23 @@ def test_a_defocus_is_one_at_half_the_longer_side():
     found = np.asarray(propagation.quadratic_phase((8, 4)))
     y, x = np.arange(8)[:, None] - 4, np.arange(4)[None, :] - 2
     np.testing.assert_allclose(found, (y**2 + x**2) / 16)
+
+
+@pytest.mark.parametrize("times", [7.9, 8.1])
+def test_frames_are_not_corrected_by_an_envelope_that_their_pixels_do_not_share(times):
+    distance = times * 16 * 8e-6**2 / GREEN
+    config = tiny_config(
+        propagation__kind=PropagationKind.FRESNEL,
+        propagation__wavelength=GREEN,
+        propagation__pitch=8e-6,
+        propagation__distance=distance,
+        device__fill_factor=0.81,
+    )
+    system = build_system(config)
+    trained = Trained(system, variables=({}, {}), step=0, digest="")
+    run = LoadedRun(Path("run"), config, trained, Optics(jnp.zeros((1, 16, 16))))
+    if times > 8:
+        assert run.pixel_side == pytest.approx(0.9)
+    else:
+        with pytest.raises(InputError, match=r"an envelope of its own.*--mask_pixels point"):
+            _ = run.pixel_side

@@ -10,8 +10,11 @@ from jaxtyping import Float
 
 from jax_kdpr import checkpoint, run_folder
 from jax_kdpr.camera import Camera, Optics
+from jax_kdpr.choices import PropagationKind
 from jax_kdpr.config import Config
+from jax_kdpr.errors import InputError
 from jax_kdpr.physics import cdp
+from jax_kdpr.physics.propagation import SHARED_ENVELOPE, shares_envelope
 from jax_kdpr.physics.scenes import scene_field
 from jax_kdpr.trained import Trained, load_trained
 from jax_kdpr.types import Image
@@ -37,9 +40,25 @@ class LoadedRun(NamedTuple):
 
     @property
     def pixel_side(self) -> float:
-        """Side of a square mask pixel in mask pitches (`geometry.pixel_envelope`); 0 where near."""
-        far = self.optics.transfer is None
-        return float(np.sqrt(self.config.device.fill_factor)) if far else 0.0
+        """Side of a square mask pixel in mask pitches (`geometry.pixel_envelope`); 0 where near.
+
+        Raises:
+            InputError: If the pixels have no envelope in common.
+        """
+        if self.optics.transfer is not None:
+            return 0.0
+        space = self.config.propagation
+        lengths = {n: getattr(space, n) for n in ("wavelength", "pitch", "distance")}
+        if space.kind == PropagationKind.FRESNEL and not shares_envelope(
+            self.camera.size, **lengths
+        ):
+            raise InputError(
+                f"--workdir: at a distance of {space.distance:g} m, below {SHARED_ENVELOPE} "
+                "N p^2 / lambda, each square mask pixel has an envelope of its own, which frames "
+                "are not corrected for; take a longer distance or a lens, or, where the mask's "
+                "real pixels are finer than the model's, --mask_pixels point"
+            )
+        return float(np.sqrt(self.config.device.fill_factor))
 
     @property
     def finest_period(self) -> int:
