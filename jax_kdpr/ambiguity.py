@@ -31,6 +31,7 @@ from jax_kdpr.data import sources
 from jax_kdpr.data.batches import take_batch
 from jax_kdpr.data.prior import Prior, fit_prior
 from jax_kdpr.errors import InputError
+from jax_kdpr.pages.opening import read_stack
 from jax_kdpr.physics.masks import init_phases
 from jax_kdpr.trained import load_data, load_trained, run_keys
 from jax_kdpr.types import Images, Phases
@@ -188,18 +189,14 @@ def _configs(workdirs: list[Path], files: bool) -> tuple[Config, list[Config]]:
 
 
 def _read_masks(file: Path, config: Config) -> np.ndarray:
-    try:
-        phases = np.load(file, allow_pickle=False)
-    except (OSError, ValueError) as failure:
-        raise InputError(f"--masks: {file}: cannot be read as .npy ({failure})") from failure
-    phases = phases[None] if phases.ndim == 2 else phases
+    phases = read_stack(file)
     size = config.data.size
-    if phases.ndim != 3 or phases.shape[1:] != (size, size) or not len(phases):
+    if phases.shape[1:] != (size, size):
         raise InputError(
             f"--masks: {file}: expected phases [L {size} {size}], as data.size says, got "
             f"{list(phases.shape)}; set --config.data.size, or resample the masks"
         )
-    if phases.dtype.kind not in "fiu" or not np.all(np.isfinite(phases)):
+    if phases.dtype.kind == "b" or not np.all(np.isfinite(phases)):
         raise InputError(
             f"--masks: {file}: expected finite real phases in radians, got {phases.dtype}"
         )

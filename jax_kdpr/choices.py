@@ -20,6 +20,21 @@ class Source(enum.StrEnum):
     IMAGES = "images"
 
 
+class Fit(enum.StrEnum):
+    """How an image file that is not square becomes so: `data.image_files`."""
+
+    STRETCH = "stretch"
+    CROP = "crop"  # its middle
+    PAD = "pad"  # with 0: black, or no phase
+
+
+class Unit(enum.StrEnum):
+    """What the values of image files are."""
+
+    FRACTION = "fraction"  # of `scene.phase_range`
+    RADIANS = "radians"
+
+
 class SceneKind(enum.StrEnum):
     """How an image becomes a field: `physics.scenes.scene_field`."""
 

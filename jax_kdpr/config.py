@@ -17,6 +17,7 @@ from jax_kdpr.choices import (
     Balance,
     CdpView,
     FeatureView,
+    Fit,
     Gauge,
     Gradient,
     Inputs,
@@ -32,6 +33,7 @@ from jax_kdpr.choices import (
     StudentStart,
     TargetMode,
     TargetType,
+    Unit,
     Weights,
 )
 from jax_kdpr.config_fields import flatten, option, shallow
@@ -67,6 +69,11 @@ class DataConfig:
     rescale: bool = option(
         False, "stretch each image to [0, 1] by itself; else 1 is scene.phase_range"
     )
+    fit: Fit = option(Fit.STRETCH, "how image files that are not square become so")
+    unit: Unit = option(
+        Unit.FRACTION, "of values of image files: 1 is scene.phase_range, or phases"
+    )
+    subfolders: bool = option(False, "take the images in folders of data.dir as well")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -364,7 +371,11 @@ def sampling_warnings(config: Config) -> list[str]:
 
 def data_arguments(config: Config) -> dict[str, Any]:
     """Returns the keyword arguments of `data.sources.load`."""
-    return shallow(config.data)
+    is_phase = config.scene.kind == SceneKind.PHASE
+    return {
+        **shallow(config.data),
+        "phase_range": config.scene.phase_range if is_phase else 0.0,
+    }
 
 
 def members(config: Config) -> list[tuple[str, Config]]:

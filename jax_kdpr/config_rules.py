@@ -14,6 +14,7 @@ from jax_kdpr.choices import (
     SceneKind,
     Source,
     StudentStart,
+    Unit,
     Weights,
 )
 from jax_kdpr.config import MEMBER_WEIGHTS, Config, members
@@ -30,7 +31,10 @@ READ_ONLY_WITH = {
     "data.tfds_manual_dir": ("data.source", (Source.FASHION_MNIST,)),
     **{
         f"data.{name}": ("data.source", (Source.IMAGES,))
-        for name in ("rescale", "validation_fraction", "test_fraction")
+        for name in (
+            *("rescale", "fit", "unit", "subfolders"),
+            *("validation_fraction", "test_fraction"),
+        )
     },
     "scene.min_amplitude": ("scene.kind", (SceneKind.COMPLEX,)),
     "masks.levels": ("masks.regulariser", (Regulariser.LEVELS,)),
@@ -74,6 +78,12 @@ def validate(config: Config) -> None:
     _validate_ensemble(c, need)
     if c.ensemble > 1:
         return  # each member was validated: what only its weights replace is never used
+    if c.data.unit == Unit.RADIANS:
+        need(
+            c.scene.kind == SceneKind.PHASE,
+            f"data.unit: radians are of scene.kind phase, got {c.scene.kind}; set it to fraction",
+        )
+        need(not c.data.rescale, "data.rescale: leaves no radians; leave out data.unit=radians")
     _validate_device(c, need)
     if c.propagation.kind in NEAR_FIELD:
         for name in LENGTHS:

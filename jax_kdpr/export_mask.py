@@ -43,7 +43,7 @@ flags.DEFINE_float("mask_pitch", 0.0, "Metres from one mask pixel to the next.")
 flags.DEFINE_bool("flip_vertical", False, "Exchange top and bottom.")
 flags.DEFINE_bool("flip_horizontal", False, "Exchange left and right.")
 flags.DEFINE_integer("rotate", 0, "Degrees counter-clockwise, a multiple of 90; after the flips.")
-flags.DEFINE_string("format_file", "", "slm: png or tiff; height: tiff, npy or csv.")
+flags.DEFINE_string("format_file", "", "slm: png, tiff or bmp; height: tiff, npy or csv.")
 flags.DEFINE_bool("stack", False, "npy, tiff: all masks in one file [k h w].")
 
 PANEL = flags.DEFINE_string("panel", "", "slm: HEIGHTxWIDTH in pixels; default: just the mask.")

@@ -156,7 +156,9 @@ def test_tiff_of_every_kind_gives_all_frames_with_black_zero(tmp_path, write):
 def test_tiff_that_cannot_be_read_as_counts_is_refused(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", STACK[0].astype(np.float32), photometric="miniswhite")
     assert "white" in rejection(lambda: list(iterate_frames(list_frames(f"{tmp_path}/a.tif"))))
-    Image.fromarray(STACK[0].astype(np.uint8)).convert("P").save(tmp_path / "b.tif")
+    coloured = Image.fromarray(STACK[0].astype(np.uint8), mode="P")
+    coloured.putpalette([7, *range(1, 256)] * 3)
+    coloured.save(tmp_path / "b.tif")
     assert "colours" in rejection(lambda: list(iterate_frames(list_frames(f"{tmp_path}/b.tif"))))
 
 
@@ -174,7 +176,7 @@ def test_moments_are_those_of_the_frames(tmp_path):
     ("name", "content", "word"),
     [
         ("a.npy", np.full((4, 4), np.nan), "finite"),
-        ("a.npy", np.zeros((4, 4, 3)), "shape"),
+        ("a.npy", np.ones((4, 4, 1)) * np.arange(3.0), "shape"),
         ("a.npy", np.ones((4, 4), complex), "complex"),
         ("a.tif", b"no tiff", "cannot be read"),
         ("a.png", b"no png", "cannot be read"),

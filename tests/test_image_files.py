@@ -10,7 +10,12 @@ from oracles import resized
 from PIL import Image
 
 from jax_kdpr.data import sources
-from jax_kdpr.data.image_files import read_images
+from jax_kdpr.data.image_files import Preparation, read_images
+
+
+def read(source, *, subfolders=False, **wanted):
+    return read_images(source, Preparation(**wanted), subfolders=subfolders)
+
 
 RAMP = np.linspace(0, 1, 64).reshape(8, 8)
 
@@ -54,7 +59,7 @@ def write_npy(dtype, scale):
 )
 def test_each_format_keeps_its_grey_levels(tmp_path, write, steps):
     write(tmp_path)
-    images = read_images(tmp_path, size=8, rescale=False)
+    images = read(tmp_path, size=8)
     assert images.dtype == np.float32 and images.shape == (1, 8, 8)
     np.testing.assert_allclose(images[0], RAMP, atol=0.51 / steps)
 
@@ -67,7 +72,7 @@ def test_rgb_becomes_luminance(tmp_path, name):
         Image.fromarray(rgb).save(tmp_path / name)
     else:
         tifffile.imwrite(tmp_path / name, rgb, photometric="rgb")
-    grey = read_images(tmp_path, size=5, rescale=False)[0]
+    grey = read(tmp_path, size=5)[0]
     luminance = np.array([0.299, 0.587, 0.114, 1.0, 128 / 255])
     np.testing.assert_allclose(grey, np.repeat(luminance[:, None], 5, axis=1), atol=0.51 / 255)
 
@@ -78,7 +83,7 @@ def test_folder_of_mixed_sizes_and_formats_is_read_by_name(tmp_path):
     np.save(tmp_path / "a.npy", rng.random((8, 8)))
     tifffile.imwrite(tmp_path / "c.tiff", np.full((5, 5), 1.0, np.float32))
     (tmp_path / "notes.txt").write_text("not an image")
-    images = read_images(tmp_path, size=8, rescale=False)
+    images = read(tmp_path, size=8)
     assert images.shape == (3, 8, 8)
     np.testing.assert_array_equal(images[0], np.load(tmp_path / "a.npy").astype(np.float32))
     np.testing.assert_allclose(images[1], 0.2, atol=1e-6)
@@ -89,14 +94,14 @@ def test_folder_of_mixed_sizes_and_formats_is_read_by_name(tmp_path):
 def test_one_array_file_holds_many_images(tmp_path, name):
     stack = np.random.default_rng(0).integers(0, 256, (3, 8, 8), np.uint8)
     np.save(tmp_path / name, stack) if name == "stack.npy" else np.savez(tmp_path / name, stack)
-    images = read_images(tmp_path / name, size=8, rescale=False)
+    images = read(tmp_path / name, size=8)
     np.testing.assert_allclose(images, stack / 255, atol=1e-6)
 
 
 def test_shrinking_an_image_file_is_antialiased(tmp_path):
     checkerboard = np.indices((64, 64)).sum(axis=0) % 2
     np.save(tmp_path / "a.npy", checkerboard.astype(np.float32))
-    small = read_images(tmp_path, size=16, rescale=False)[0]
+    small = read(tmp_path, size=16)[0]
     np.testing.assert_allclose(small, 0.5, atol=0.05)  # point sampling gives 0 or 1
 
 
@@ -104,21 +109,21 @@ def test_shrinking_an_image_file_is_antialiased(tmp_path):
 def test_image_files_are_resized_linearly(tmp_path, size):
     image = np.random.default_rng(0).random((8, 11)).astype(np.float32)
     np.save(tmp_path / "a.npy", image)
-    small = read_images(tmp_path, size=size, rescale=False)[0]
+    small = read(tmp_path, size=size)[0]
     np.testing.assert_allclose(small, resized(image, size), atol=1e-5)
 
 
 def test_float_out_of_range_is_refused_and_rescale_stretches_it(tmp_path):
     np.save(tmp_path / "a.npy", RAMP * 300 - 20)
-    message = rejection(read_images, tmp_path, size=8, rescale=False)
+    message = rejection(read, tmp_path, size=8)
     assert "a.npy" in message and "data.rescale" in message and "[-20, 280]" in message
-    stretched = read_images(tmp_path, size=8, rescale=True)[0]
+    stretched = read(tmp_path, size=8, rescale=True)[0]
     np.testing.assert_allclose(stretched, RAMP, atol=1e-6)
 
 
 def test_rescale_leaves_no_nan_in_a_flat_image(tmp_path):
     np.save(tmp_path / "a.npy", np.full((8, 8), 3.0))
-    assert np.all(read_images(tmp_path, size=8, rescale=True) == 0.0)
+    assert np.all(read(tmp_path, size=8, rescale=True) == 0.0)
 
 
 def write_noise(path):
@@ -137,7 +142,7 @@ def test_truncated_image_is_named(tmp_path, name, kept):
     write_noise(tmp_path / name)
     whole = (tmp_path / name).read_bytes()
     (tmp_path / name).write_bytes(whole[: int(kept * len(whole))])
-    assert name in rejection(read_images, tmp_path, size=8, rescale=False)
+    assert name in rejection(read, tmp_path, size=8)
 
 
 @pytest.mark.parametrize("name", ["bad.png", "bad.tif", "bad.npy", "bad.npz"])
@@ -145,7 +150,7 @@ def test_truncated_image_is_named(tmp_path, name, kept):
 def test_foreign_bytes_are_named(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     source = tmp_path / name if name == "bad.npz" else tmp_path
-    assert name in rejection(read_images, source, size=8, rescale=False)
+    assert name in rejection(read, source, size=8)
 
 
 @pytest.mark.parametrize(
@@ -161,41 +166,41 @@ def test_foreign_bytes_are_named(tmp_path, name, content):
 )
 def test_image_that_cannot_be_used_is_named(tmp_path, image, says):
     np.save(tmp_path / "bad.npy", image)
-    message = rejection(read_images, tmp_path, size=8, rescale=False)
+    message = rejection(read, tmp_path, size=8)
     assert "bad.npy" in message and says in message
 
 
 def test_pickled_objects_are_refused(tmp_path):
     np.save(tmp_path / "bad.npy", np.array([{}], dtype=object), allow_pickle=True)
-    assert "bad.npy" in rejection(read_images, tmp_path, size=8, rescale=False)
+    assert "bad.npy" in rejection(read, tmp_path, size=8)
 
 
 @pytest.mark.parametrize(
     ("name", "says"), [("", ".png"), ("nowhere", "nowhere"), ("nowhere.npy", "nowhere.npy")]
 )
 def test_no_images_at_all(tmp_path, name, says):
-    message = rejection(read_images, tmp_path / name, size=8, rescale=False)
+    message = rejection(read, tmp_path / name, size=8)
     assert message.startswith("data.dir: ") and says in message
 
 
 def test_array_files_that_are_no_stack(tmp_path):
     np.savez(tmp_path / "two.npz", a=np.zeros((2, 4, 4)), b=np.zeros((2, 4, 4)))
-    message = rejection(read_images, tmp_path / "two.npz", size=4, rescale=False)
+    message = rejection(read, tmp_path / "two.npz", size=4)
     assert "two.npz" in message and "one array" in message
     for name, array in (("flat", np.zeros((4, 4))), ("none", np.zeros((0, 4, 4)))):
         np.save(tmp_path / f"{name}.npy", array)
-        message = rejection(read_images, tmp_path / f"{name}.npy", size=4, rescale=False)
+        message = rejection(read, tmp_path / f"{name}.npy", size=4)
         assert f"{name}.npy" in message and str(array.shape) in message
 
 
 def load_images(path, **options):
-    defaults = {"size": 4, "seed": 0, "validation_fraction": 0.2, "test_fraction": 0.3}
+    defaults = {"size": 5, "seed": 0, "validation_fraction": 0.2, "test_fraction": 0.3}
     return sources.load(source="images", dir=str(path), **defaults | options)
 
 
 @pytest.fixture
 def stack(tmp_path) -> Path:
-    images = np.random.default_rng(0).integers(0, 256, (20, 4, 4), np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (20, 5, 5), np.uint8)
     np.save(tmp_path / "stack.npy", images)
     return tmp_path / "stack.npy"
 
@@ -203,7 +208,7 @@ def stack(tmp_path) -> Path:
 def test_images_are_split_by_fraction(stack):
     data = load_images(stack)
     assert [data.train_size, len(data.validation), len(data.test)] == [10, 4, 6]
-    originals = read_images(stack, size=4, rescale=False)
+    originals = read(stack, size=5)
     ids = image_ids([data.train(0), data.validation, data.test], originals)
     assert set.union(*ids) == set(range(20))
     again, other = load_images(stack), load_images(stack, seed=1)
@@ -227,7 +232,7 @@ def test_image_counts_keep_the_first_of_each_split(stack):
 
 
 def test_too_few_images_for_three_splits(tmp_path):
-    np.save(tmp_path / "two.npy", np.zeros((2, 4, 4)))
+    np.save(tmp_path / "two.npy", np.zeros((2, 5, 5)))
     message = rejection(load_images, tmp_path / "two.npy")
     assert message.startswith("data.") and "2 image" in message
 
@@ -275,28 +280,24 @@ def write_inverted_palette(path):
 )
 def test_common_variants_of_formats_keep_their_grey_levels(tmp_path, name, write):
     write(tmp_path / name)
-    (image,) = read_images(tmp_path, size=8, rescale=False)
+    (image,) = read(tmp_path, size=8)
     np.testing.assert_allclose(image, RAMP, atol=0.5 / 255 + 1e-6)
 
 
 def test_a_tiff_stack_is_many_images(tmp_path):
     stack = np.random.default_rng(0).random((5, 12, 12)).astype(np.float32)
     tifffile.imwrite(tmp_path / "stack.tif", stack)
-    np.testing.assert_array_equal(
-        read_images(tmp_path / "stack.tif", size=12, rescale=False), stack
-    )
+    np.testing.assert_array_equal(read(tmp_path / "stack.tif", size=12), stack)
     first, *others = [Image.fromarray(image) for image in stack]
     first.save(tmp_path / "stack.tif", compression="tiff_lzw", save_all=True, append_images=others)
-    np.testing.assert_array_equal(
-        read_images(tmp_path / "stack.tif", size=12, rescale=False), stack
-    )
-    assert "give the stack itself" in rejection(read_images, tmp_path, size=12, rescale=False)
+    np.testing.assert_array_equal(read(tmp_path / "stack.tif", size=12), stack)
+    assert "give the stack itself" in rejection(read, tmp_path, size=12)
 
 
 def test_what_is_left_aside_or_dark_is_said(tmp_path, capsys):
     tifffile.imwrite(tmp_path / "dark.tif", np.full((12, 12), 4095, np.uint16))
     (tmp_path / "notes.txt").write_text("")
     (tmp_path / "._dark.tif").write_bytes(b"of a file manager")
-    read_images(tmp_path, size=12, rescale=False)
+    read(tmp_path, size=12)
     said = capsys.readouterr().err
     assert "1 entries" in said and "1 of 1 images never exceed" in said

@@ -10,7 +10,17 @@ PACKAGE = Path(__file__).parent.parent / "jax_kdpr"
 
 # A module imports from its own layer (without cycles) and from those above it in this list.
 LAYERS = [
-    ("errors", "types", "choices", "tables", "lookup", "whole_files", "json_files", "limits"),
+    (
+        "errors",
+        "types",
+        "choices",
+        "tables",
+        "lookup",
+        "pages",
+        "whole_files",
+        "json_files",
+        "limits",
+    ),
     ("physics",),
     (
         "models",
@@ -44,7 +54,7 @@ LAYERS = [
 COMMANDS = LAYERS[-1]
 PACKAGES = (
     *("", "training", "physics", "models", "data", "bench", "studies"),
-    *("export", "analysis", "frames"),
+    *("export", "analysis", "frames", "pages"),
 )
 CONFIG_USERS = {
     *(

@@ -1,147 +1,230 @@
-"""The user's own images: a folder of PNG, TIFF, JPEG, BMP or NPY files, or one stack of them."""
+"""The user's own images: a folder of files, or one stack of them, as pixels in [0, 1]."""
 
 import sys
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from jax_kdpr.data.tiff_files import TIFF, open_tiff
+from jax_kdpr.choices import Fit, Unit
 from jax_kdpr.errors import InputError
+from jax_kdpr.pages.opening import STACKS, Pages, open_pages
+from jax_kdpr.pages.stacks import split_dataset
+from jax_kdpr.pages.tiff import TIFF
 
-ARRAYS = (".npy", ".npz")
-SUFFIXES = (".npy", ".png", ".jpg", ".jpeg", ".bmp", *TIFF)
+SUFFIXES = (".npy", ".png", ".jpg", ".jpeg", ".bmp", *TIFF)  # in a folder
 DARK = 0.1  # an image that never gets brighter was likely written with fewer bits than its type has
+ROUNDING = 1e-6  # relative, of phases that were saved as float32
 
 
-def read_images(source: Path, *, size: int, rescale: bool) -> np.ndarray:
-    """Reads grey images as float32 [n size size] with values in [0, 1], sorted by file name.
+class Preparation(NamedTuple):
+    """How a file becomes an image."""
 
-    Integer images are divided by the largest value of their type (255 or 65,535); float images
-    must lie in [0, 1] already. RGB is turned into luminance (ITU-R 601). Each image is resized to
-    size x size, bilinear, with antialiasing where it shrinks; a shape that is not square is
-    stretched to one.
+    size: int  # pixels, height and width
+    fit: Fit = Fit.STRETCH  # of what is not square
+    unit: Unit = Unit.FRACTION
+    rescale: bool = False  # stretch each image so that its darkest pixel is 0, its brightest 1
+    phase_range: float = 0.0  # radians of the value 1; 0 where images are no phases
+
+
+class _Image(NamedTuple):
+    pixels: np.ndarray  # [h w] or [h w 3], as in the file
+    name: str
+    format: str
+    top: int | None  # largest value, where the file tells one
+    turned: bool
+
+
+def read_images(source: Path, wanted: Preparation, *, subfolders: bool = False) -> np.ndarray:
+    """Reads images as float32 [n size size] with values in [0, 1], sorted by file name.
+
+    Integers are divided by the largest value that a pixel of the file can have (255, 4,095 of a
+    TIFF of 12 bits, 65,535); floats must lie in [0, 1] already. Of the unit radians, values are
+    phases: divided by `phase_range`, after an offset common to all images that makes the smallest
+    0 if it is negative. Colours become luminance (ITU-R 601); transparent pixels are refused.
+    Each image is resized to size x size, bilinear, with antialiasing where it shrinks.
+
+    A line says what was found. What the axes of an array mean: `pages.stacks`.
 
     Args:
-        source: A folder, or one .npy, .npz (of one array) or TIFF stack [n h w].
-        size: Height and width to resize to, pixels.
-        rescale: Stretch each image so that its darkest pixel is 0 and its brightest 1.
+        source: A folder, or one file of many pages (NPY, NPZ, TIFF, HDF5, FITS; of HDF5 the dataset
+            may follow, "scan.h5::/entry/data").
+        wanted: What images are made of them.
+        subfolders: Take the images in folders of the folder as well.
 
     Raises:
         InputError: If nothing is found, or an image cannot be read or used; names the file.
     """
-    if not source.exists():
-        raise InputError(
-            f"data.dir: no file or folder {str(source)!r} (KDPR_DATA_DIR, if data.dir is not set)"
-        )
-    if source.is_dir():
-        images = [(str(path), _read_file(path)) for path in _image_paths(source)]
-    elif source.suffix.lower() in (*ARRAYS, *TIFF):
-        stack = _read_array(source) if source.suffix.lower() in ARRAYS else _read_file(source)
-        if stack.ndim != 3 or not len(stack):
-            raise InputError(f"{source}: expected a stack [images h w], got shape {stack.shape}")
-        images = [(f"{source}[{i}]", image) for i, image in enumerate(stack)]
-    else:
-        raise InputError(
-            "data.dir: expected a folder of images, or one .npy, .npz or TIFF "
-            f"stack, got {str(source)!r}"
-        )
-    prepared = [_prepared(image, name, size=size, rescale=rescale) for name, image in images]
-    dark = sum(float(image.max()) < DARK for image in prepared)
-    if dark:
+    found: Counter[str] = Counter()
+    shapes, colours, turned, prepared = set(), 0, 0, []
+    for image in _images(source, subfolders):
+        found[image.format] += 1
+        shapes.add(image.pixels.shape[:2])
+        colours += image.pixels.ndim == 3
+        turned += image.turned
+        prepared.append(_fitted(_values(image, wanted), wanted))
+    images, said = _in_range(np.stack(prepared), source, wanted)
+    dark = sum(float(image.max()) < DARK for image in images)
+    if dark and wanted.unit == Unit.FRACTION:
         print(
-            f"note: {dark} of {len(prepared)} images never exceed {DARK:g} of their range; "
+            f"note: {dark} of {len(images)} images never exceed {DARK:g} of their range; "
             "frames of fewer bits than their type? Divide them by their largest value into float "
             "files (data.rescale=True stretches each image by itself)",
             file=sys.stderr,
         )
-    return np.stack(prepared)
+    if turned:
+        print(
+            f"note: {turned} file(s) of {source} ask viewers to turn them (orientation tag); they "
+            "are taken as stored",
+            file=sys.stderr,
+        )
+    sizes = sorted(shapes)
+    colour = f"{colours} in colour made " if colours else ""
+    ends = dict.fromkeys((sizes[0], sizes[-1]))
+    size = " to ".join(f"{height} x {width}" for height, width in ends)
+    print(
+        f"data: {len(images)} {', '.join(found)} {size}, {colour}grey -> {wanted.size} x "
+        f"{wanted.size} ({wanted.fit}), {said}"
+    )
+    return images
 
 
-def _image_paths(folder: Path) -> list[Path]:
-    """The image files directly in a folder, by name; says what else it leaves aside."""
-    files = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    paths = [path for path in files if path.suffix.lower() in SUFFIXES]
-    ignored = len(files) - len(paths)
-    if not paths:
+def _images(source: Path, subfolders: bool) -> Iterator[_Image]:
+    """Every image of a folder or a stack, one at a time."""
+    if source.is_dir():
+        for path in _image_paths(source, subfolders):
+            with open_pages(path) as pages:
+                if pages.count > 1:
+                    raise InputError(
+                        f"{path}: expected one image in each file of a folder, got {pages.count}; "
+                        "save them as separate files, or give the stack itself as data.dir"
+                    )
+                yield _image(pages, 0, str(path))
+        return
+    name, dataset = split_dataset(str(source))
+    path = Path(name)
+    if not path.exists():
+        below = "" if path.is_absolute() else f" below {Path.cwd()}"
         raise InputError(
-            f"data.dir: no {', '.join(SUFFIXES)} file in {str(folder)!r} itself ({ignored} other "
-            "entries; subfolders are not searched)"
+            f"data.dir: no file or folder {name!r}{below}; give its path (KDPR_DATA_DIR, if "
+            "data.dir is not set; --data_dir for a trained run)"
+        )
+    if path.suffix.lower() not in STACKS:
+        raise InputError(
+            f"data.dir: expected a folder of images, or one stack ({', '.join(STACKS)}), got "
+            f"{name!r}"
+        )
+    with open_pages(path, dataset) as pages:
+        if pages.count == 1:
+            raise InputError(
+                f"{path}: expected a stack [n h w], got one image, shape {pages.read(0).shape}; "
+                "give the folder of several"
+            )
+        for page in range(pages.count):
+            yield _image(pages, page, f"{path}[{page}]")
+
+
+def _image(pages: Pages, page: int, name: str) -> _Image:
+    return _Image(pages.read(page), name, pages.format, pages.top, pages.turned)
+
+
+def _image_paths(folder: Path, subfolders: bool) -> list[Path]:
+    """The image files of a folder, by name; says what else it leaves aside."""
+    entries = folder.rglob("*") if subfolders else folder.iterdir()
+    visible = [
+        path
+        for path in sorted(entries)
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and not (subfolders and path.is_dir())
+    ]
+    paths = [path for path in visible if path.suffix.lower() in SUFFIXES]
+    ignored = len(visible) - len(paths)
+    if not paths:
+        where = (
+            "or its subfolders" if subfolders else "itself (data.subfolders=True searches below)"
+        )
+        raise InputError(
+            f"data.dir: no {', '.join(SUFFIXES)} file in {str(folder)!r} {where}; {ignored} other "
+            "entries"
         )
     if ignored:
         print(f"note: {ignored} entries of {folder} are no images and are ignored", file=sys.stderr)
     return paths
 
 
-def _read_array(path: Path) -> np.ndarray:
-    try:
-        with path.open("rb") as file:
-            loaded = np.load(file, allow_pickle=False)
-            if isinstance(loaded, np.ndarray):
-                return loaded
-            if len(loaded.files) != 1:
-                raise InputError(f"{path}: expected one array in the file, got {loaded.files}")
-            return loaded[loaded.files[0]]
-    except InputError:
-        raise
-    except Exception as failure:  # numpy, zipfile, zlib and tokenize raise many kinds
-        raise InputError(
-            f"{path}: cannot be read as an array ({failure}); write it with numpy.save"
-        ) from failure
-
-
-def _read_file(path: Path) -> np.ndarray:
-    if path.suffix.lower() == ".npy":
-        return _read_array(path)
-    try:
-        if path.suffix.lower() in TIFF:
-            return _read_tiff(path)
-        with Image.open(path) as opened:
-            # Palettes and RGB become 8-bit luminance; 16-bit grey keeps its depth.
-            grey = opened if opened.mode.startswith("I") else opened.convert("L")
-            return np.asarray(grey).astype(np.uint16 if grey.mode.startswith("I") else np.uint8)
-    except Exception as failure:  # decoders of damaged files raise many kinds
-        raise InputError(f"{path}: cannot be read as an image ({failure})") from failure
-
-
-def _read_tiff(path: Path) -> np.ndarray:
-    """One image or a stack; pages of another size than the first are thumbnails."""
-    with open_tiff(path) as pages:
-        images = [pages.read(page) for page in range(pages.count)]
-    alike = [image for image in images if image.shape == images[0].shape]
-    return alike[0] if len(alike) == 1 else np.stack(alike)
-
-
-def _prepared(image: np.ndarray, name: str, *, size: int, rescale: bool) -> np.ndarray:
-    if image.ndim == 3 and image.shape[-1] in (3, 4):
-        grey = np.tensordot(image[..., :3], [0.299, 0.587, 0.114], axes=1)
-        image = (grey.round() if image.dtype.kind == "u" else grey).astype(image.dtype)
-    if image.ndim != 2 or min(image.shape) < 1:
-        raise InputError(
-            f"{name}: expected one grey image [h w], got shape {image.shape}; save the pages of a "
-            "stack as separate files, or give the stack itself as data.dir"
-        )
-    image = image.astype(image.dtype.newbyteorder("="))
-    if image.dtype in (np.uint8, np.uint16):
-        grey = image.astype(np.float32) / np.iinfo(image.dtype).max
-    elif image.dtype == bool or np.issubdtype(image.dtype, np.floating):
-        grey = image.astype(np.float32)
+def _values(image: _Image, wanted: Preparation) -> np.ndarray:
+    """Returns an image as float32 [h w]: in [0, 1], or in radians where that is the unit."""
+    pixels, name = image.pixels, image.name
+    if pixels.ndim == 3:
+        pixels = _luminance(pixels, image.format)
+    if pixels.dtype in (np.uint8, np.uint16) and wanted.unit == Unit.FRACTION:
+        grey = pixels.astype(np.float32) / (image.top or np.iinfo(pixels.dtype).max)
+    elif pixels.dtype == bool or np.issubdtype(pixels.dtype, np.floating):
+        grey = pixels.astype(np.float32)
     else:
-        raise InputError(
-            f"{name}: expected uint8, uint16 or float pixels, got {image.dtype}; convert the file"
-        )
+        kinds = "float" if wanted.unit == Unit.RADIANS else "uint8, uint16 or float"
+        raise InputError(f"{name}: expected {kinds} pixels, got {pixels.dtype}; convert the file")
     if not np.all(np.isfinite(grey)):
         raise InputError(f"{name}: has pixels that are not finite numbers; mend or remove it")
     low, high = float(grey.min()), float(grey.max())
-    if rescale:
-        grey = (grey - low) / (high - low) if high > low else np.zeros_like(grey)
-    elif low < 0.0 or high > 1.0:
+    if wanted.rescale:
+        return (grey - low) / (high - low) if high > low else np.zeros_like(grey)
+    if wanted.unit == Unit.FRACTION and (low < 0.0 or high > 1.0):
         raise InputError(
-            f"{name}: expected float pixels in [0, 1], got [{low:.4g}, {high:.4g}]; "
-            "divide them, or set data.rescale=True to stretch each image"
+            f"{name}: expected float pixels in [0, 1], got [{low:.4g}, {high:.4g}]; divide them, "
+            "set data.unit=radians if they are phases, or data.rescale=True to stretch each image"
         )
-    if grey.shape == (size, size):
+    return grey
+
+
+def _luminance(colours: np.ndarray, format: str) -> np.ndarray:
+    """Grey [h w] of colours [h w 3], rounded where they are integers."""
+    if colours.dtype == np.uint8 and format in ("PNG", "JPEG", "BMP"):
+        # Pillow's weights are off by 1e-5: the data digests of runs are of these.
+        return np.asarray(Image.fromarray(colours).convert("L"))
+    grey = np.tensordot(colours, [0.299, 0.587, 0.114], axes=1)
+    return (grey.round() if colours.dtype.kind == "u" else grey).astype(colours.dtype)
+
+
+def _fitted(grey: np.ndarray, wanted: Preparation) -> np.ndarray:
+    """Makes an image square and of the wanted size; what is padded is 0."""
+    height, width = grey.shape
+    if wanted.fit == Fit.CROP:
+        side = min(height, width)
+        top, left = (height - side) // 2, (width - side) // 2
+        grey = grey[top : top + side, left : left + side]
+    elif wanted.fit == Fit.PAD:
+        side = max(height, width)
+        before = (side - height) // 2, (side - width) // 2
+        grey = np.pad(
+            grey, [(before[0], side - height - before[0]), (before[1], side - width - before[1])]
+        )
+    size = (wanted.size, wanted.size)
+    if grey.shape == size:
         return grey
-    return np.asarray(
-        Image.fromarray(grey).resize((size, size), Image.Resampling.BILINEAR), np.float32
-    ).clip(0.0, 1.0)
+    resized = np.asarray(Image.fromarray(grey).resize(size, Image.Resampling.BILINEAR), np.float32)
+    return resized.clip(0.0, 1.0) if wanted.unit == Unit.FRACTION else resized
+
+
+def _in_range(images: np.ndarray, source: Path, wanted: Preparation) -> tuple[np.ndarray, str]:
+    """Returns the images in [0, 1], and in words what their values were."""
+    low, high, mean = float(images.min()), float(images.max()), float(images.mean())
+    if wanted.unit == Unit.FRACTION:
+        said = f"values {low:.3g} to {high:.3g} (mean {mean:.2g})"
+        if wanted.phase_range:
+            r = wanted.phase_range
+            said += f" = {low * r:.3g} to {high * r:.3g} rad"
+        return images, said
+    offset = max(0.0, -low)
+    if high + offset > wanted.phase_range * (1 + ROUNDING):
+        raise InputError(
+            f"{source}: expected phases within scene.phase_range = {wanted.phase_range:.4g} rad, "
+            f"got {low:.4g} to {high:.4g} rad; set scene.phase_range={high + offset:.4g} or more"
+        )
+    said = f"phases {low:.3g} to {high:.3g} rad (mean {mean:.2g}) of {wanted.phase_range:.3g}"
+    if offset:
+        said += f", {offset:.4g} added to all"
+    return ((images + offset) / wanted.phase_range).clip(0.0, 1.0).astype(np.float32), said

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_kdpr import runtime
+from jax_kdpr.choices import Fit, Unit
 from jax_kdpr.data import fashion_mnist, image_files
 from jax_kdpr.data.scenes import SCENES_VERSION, draw_scenes
 from jax_kdpr.errors import InputError
@@ -47,6 +48,10 @@ def load(
     validation_fraction: float = 0.1,
     test_fraction: float = 0.1,
     rescale: bool = False,
+    fit: Fit = Fit.STRETCH,
+    unit: Unit = Unit.FRACTION,
+    subfolders: bool = False,
+    phase_range: float = 0.0,
 ) -> Dataset:
     """Loads the data set of `source`: "scenes", "fashion_mnist" or "images".
 
@@ -61,7 +66,11 @@ def load(
             exactly so many are drawn (per epoch, for training); 0 takes `SCENE_COUNTS`.
         validation_fraction: Share of the images held back for validation, source "images" only.
         test_fraction: Share of the images held back for the test, source "images" only.
-        rescale: Stretch each image to [0, 1], source "images" only.
+        rescale: Stretch each image to [0, 1], source "images" only, as the four below.
+        fit: How images that are not square become so.
+        unit: Of their values.
+        subfolders: Take the images in folders of the folder as well.
+        phase_range: Radians that an image's value 1 stands for; 0 where it is no phase.
 
     Raises:
         InputError: If the files are missing or unusable, or a split would be empty.
@@ -90,7 +99,8 @@ def load(
                 "data.dir: source images needs a folder of images or one array file, got none; "
                 f"set data.dir or {DATA_DIR_VARIABLE}"
             )
-        images = image_files.read_images(Path(dir), size=size, rescale=rescale)
+        wanted = image_files.Preparation(size, fit, unit, rescale, phase_range)
+        images = image_files.read_images(Path(dir), wanted, subfolders=subfolders)
         splits = _split(images, seed, validation_fraction, test_fraction)
     else:
         raise ValueError(f"source: expected scenes, fashion_mnist or images, got {source!r}")

@@ -22,13 +22,14 @@ from PIL import Image
 
 from jax_kdpr.errors import InputError
 from jax_kdpr.export.layout import Layout, pick
+from jax_kdpr.pages.limits import require_bytes, require_file
+from jax_kdpr.pages.opening import read_stack
 from jax_kdpr.physics.device import TURN, nearest_level, written_phases
 from jax_kdpr.physics.relief import added_phases, heights, turn_height
 
 SLM, HEIGHT, PHASE = "slm", "height", "phase"  # what the numbers of a file are
 CONJUGATE, DIRECT = "conjugate", "direct"
 BITS = (8, 10, 16)
-TIFF = (".tif", ".tiff")
 
 Plane = Float[np.ndarray, "h w"]
 Values = Shaped[np.ndarray, "h w"]
@@ -122,11 +123,12 @@ def circle_distance(
 
 
 def file_bytes(values: Shaped[np.ndarray, "*k h w"], suffix: str) -> bytes:
-    """Returns a file's content: .png, .tiff, .npy or .csv (no header, one line a row)."""
+    """Returns a file's content: .png, .bmp, .tiff, .npy or .csv (no header, one line a row)."""
     buffer = io.BytesIO()
     match suffix:
-        case ".png":
-            Image.fromarray(np.ascontiguousarray(values)).save(buffer, format="PNG")
+        case ".png" | ".bmp":
+            image = Image.fromarray(np.ascontiguousarray(values))
+            image.save(buffer, format=suffix[1:].upper())
         case ".tiff":
             tifffile.imwrite(buffer, np.ascontiguousarray(values), photometric="minisblack")
         case ".npy":
@@ -134,7 +136,7 @@ def file_bytes(values: Shaped[np.ndarray, "*k h w"], suffix: str) -> bytes:
         case ".csv":
             np.savetxt(buffer, values, delimiter=",", fmt="%.9g")  # exact for float32
         case _:
-            raise ValueError(f"suffix: expected .png, .tiff, .npy or .csv, got {suffix!r}")
+            raise ValueError(f"suffix: expected .png, .bmp, .tiff, .npy or .csv, got {suffix!r}")
     return buffer.getvalue()
 
 
@@ -158,10 +160,8 @@ def read_mask_file(path: Path) -> MaskFile:
         raise InputError(
             f"{sidecar_path(path)}: no sidecar of a mask ({failure!r}); export it again"
         ) from failure
-    planes = _read_values(path)
-    if planes.ndim == 2:
-        planes = planes[None]
-    if planes.ndim != 3 or len(planes) != len(numbers):
+    planes = _read_planes(path)
+    if len(planes) != len(numbers):
         raise InputError(
             f"{path}: expected {len(numbers)} mask(s), as its sidecar says, got shape "
             f"{planes.shape}"
@@ -198,25 +198,12 @@ def _read_sidecar(path: Path) -> dict[str, Any]:
         ) from failure
 
 
-def _read_values(path: Path) -> np.ndarray:
-    suffix = path.suffix.lower()
+def _read_planes(path: Path) -> Shaped[np.ndarray, "k h w"]:
+    if path.suffix.lower() != ".csv":
+        return read_stack(path)
     try:
-        if suffix == ".npy":
-            return np.load(path, allow_pickle=False)
-        if suffix == ".csv":
-            return np.loadtxt(path, delimiter=",", ndmin=2)
-        if suffix in TIFF:
-            return tifffile.imread(path)
-        with Image.open(path) as opened:
-            return _gray(np.asarray(opened))
-    except Exception as failure:  # decoders of damaged files raise many kinds
+        require_file(path)
+        require_bytes(path.stat().st_size)
+        return np.loadtxt(path, delimiter=",", ndmin=2, encoding="utf-8-sig")[None]
+    except (OSError, ValueError) as failure:
         raise InputError(f"{path}: cannot be read as a mask ({failure})") from failure
-
-
-def _gray(pixels: np.ndarray) -> np.ndarray:
-    """The one plane of an image whose colours are equal: some tools save gray so."""
-    if pixels.ndim == 3:
-        if np.any(pixels[..., :3] != pixels[..., :1]):
-            raise ValueError("its colours differ")
-        return pixels[..., 0]
-    return pixels

@@ -13,7 +13,7 @@ from jax_kdpr.limits import LENGTHS, Range, require, require_pixels
 from jax_kdpr.lookup import read_table
 
 SUFFIXES = {
-    "slm": (".png", ".tiff"),
+    "slm": (".png", ".tiff", ".bmp"),
     "height": (".tiff", ".npy", ".csv"),
     "npy": (".npy",),
     "csv": (".csv",),
@@ -89,6 +89,10 @@ def plan_export(request: Request, config: Config) -> Plan:
         raise InputError(
             f"--format_file: expected {' or '.join(s[1:] for s in suffixes)} with --format "
             f"{request.format}, got {request.format_file}"
+        )
+    if suffix == ".bmp" and request.bits != 8:
+        raise InputError(
+            f"--format_file: bmp has 8 bits, got --bits {request.bits}; take png or tiff"
         )
     _check_numbers(request)
     wavelength = _of_run("wavelength", request.wavelength, config.propagation.wavelength)

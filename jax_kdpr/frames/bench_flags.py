@@ -23,9 +23,9 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Run folder of the trained system
 INPUT = flags.DEFINE_string(
     "input",
     None,
-    "Frames, such as 'frames/*.tif': grey TIFF (also of many pages), PNG, NPY or HDF5 "
-    "('scan.h5:/entry/data'), raw counts; L snapshots of each object follow each other by name, "
-    "2 before 10.",
+    "Frames, such as 'frames/*.tif': grey TIFF (also of many pages), PNG, BMP, PGM, NPY, NPZ, FITS "
+    "or HDF5 ('scan.h5::/entry/data'), raw counts; L snapshots of each object follow each other by "
+    "name, 2 before 10.",
 )
 DARK = flags.DEFINE_string("dark", "", "Frame or frames without light; their mean is subtracted.")
 FLAT = flags.DEFINE_string("flat", "", "Frame or frames of even light; their mean divides.")

@@ -1,4 +1,4 @@
-"""Camera frames from files, one at a time: TIFF (also of many pages), PNG, NPY and HDF5.
+"""Camera frames from files, one at a time, of every kind that `pages.opening` reads but JPEG.
 
 Pixels keep their type and their counts: nothing is scaled. `list_frames` reads headers only, and
 `iterate_frames` holds one frame, so that memory does not grow with their number.
@@ -6,22 +6,19 @@ Pixels keep their type and their counts: nothing is scaled. `list_frames` reads 
 
 import glob
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import h5py
 import numpy as np
-from PIL import Image
 
-from jax_kdpr.data.tiff_files import TIFF, open_tiff
 from jax_kdpr.errors import InputError
 from jax_kdpr.frames.correction import read_counts
+from jax_kdpr.pages.opening import STACKS, open_pages
+from jax_kdpr.pages.stacks import split_dataset
 
-HDF5 = (".h5", ".hdf5")
-SUFFIXES = (*TIFF, ".png", ".npy", *HDF5)
+SUFFIXES = (*STACKS, ".png", ".bmp", ".pgm")  # JPEG has no counts
 
 
 class Frame(NamedTuple):
@@ -48,26 +45,24 @@ def list_frames(pattern: str, *, flag: str = "--input") -> list[Frame]:
     Numbers in a path count as numbers: shot_2.tif comes before shot_10.tif.
 
     Args:
-        pattern: Such as "frames/*.tif". For HDF5 the dataset may follow, "scan.h5:/entry/data";
-            without it the only one of two or three axes is taken.
+        pattern: Such as "frames/*.tif"; what exists by this name is no pattern. For HDF5 the
+            dataset may follow, "scan.h5::/entry/data"; without it the only one of two or three
+            axes is taken.
         flag: That gave it, for messages.
 
     Raises:
         InputError: If nothing matches, a file cannot be read, or two frames have one name.
     """
-    files, dataset = pattern, ""
-    named = re.fullmatch(r"(.+\.(?:h5|hdf5)):(/.+)", pattern)
-    if named:
-        files, dataset = named[1], named[2]
-    paths = [Path(path) for path in glob.glob(files, recursive=True) if Path(path).is_file()]
+    files, dataset = split_dataset(pattern)
+    paths = _matching(files)
     if not paths:
         raise InputError(f"{flag}: no file matches {files!r}; quote the pattern, check the folder")
     frames = []
     for path in sorted(paths, key=_natural):
         if path.suffix.lower() not in SUFFIXES:
             raise InputError(f"{path}: expected {', '.join(SUFFIXES)}; convert it or leave it out")
-        with _opened(path, dataset) as pages:
-            count, found = len(pages), pages.dataset
+        with open_pages(path, dataset) as pages:
+            count, found = pages.count, pages.dataset
         if not count:
             raise InputError(f"{path}: holds no frame; remove it")
         digits = max(4, len(str(count - 1)))
@@ -92,10 +87,10 @@ def iterate_frames(frames: list[Frame]) -> Iterator[np.ndarray]:
     """
     size = None
     for (path, dataset), members in groupby(frames, key=lambda frame: (frame.path, frame.dataset)):
-        with _opened(path, dataset) as pages:
+        with open_pages(path, dataset) as pages:
             for frame in members:
                 pixels = pages.read(frame.page)
-                _check(pixels, f"{path}" if len(pages) == 1 else f"{path}, page {frame.page}")
+                _check(pixels, f"{path}" if pages.count == 1 else f"{path}, page {frame.page}")
                 size = size or pixels.shape
                 if pixels.shape != size:
                     raise InputError(
@@ -124,6 +119,18 @@ def read_moments(pattern: str, *, flag: str = "--input") -> Moments:
     return Moments(np.asarray(mean, np.float64), spread, kind, 2**bits)
 
 
+def _matching(pattern: str) -> list[Path]:
+    """Files of that name or pattern; brackets in the names of folders are no pattern."""
+    if Path(pattern).is_file():
+        return [Path(pattern)]
+    folder, rest = Path(), Path(pattern)
+    for parent in reversed(Path(pattern).parents):
+        if parent.is_dir():
+            folder, rest = parent, Path(pattern).relative_to(parent)
+    found = glob.glob(str(rest), root_dir=folder, recursive=True)
+    return [path for path in (folder / name for name in found) if path.is_file()]
+
+
 def _natural(path: Path) -> tuple[list[list[str | int]], str]:
     """Sorts folder by folder, digits as numbers; the text itself decides between 1 and 01."""
 
@@ -133,93 +140,17 @@ def _natural(path: Path) -> tuple[list[list[str | int]], str]:
     return [pieces(part) for part in path.parts], str(path)
 
 
-class _Pages(NamedTuple):
-    """An open file."""
-
-    count: int
-    read: Callable[[int], np.ndarray]
-    dataset: str = ""
-
-    def __len__(self) -> int:  # type: ignore[override]
-        return self.count
-
-
-@contextmanager
-def _opened(path: Path, dataset: str) -> Iterator[_Pages]:
-    """Opens a file; whatever its decoder says, then or later, becomes an `InputError`."""
-    try:
-        suffix = path.suffix.lower()
-        if suffix in TIFF:
-            with open_tiff(path) as pages:
-                yield _Pages(pages.count, pages.read)
-        elif suffix in HDF5:
-            with h5py.File(path, "r") as file:
-                name = dataset or _only_dataset(path, file)
-                yield _stack(file[name], name)
-        elif suffix == ".npy":
-            yield _stack(np.load(path, mmap_mode="r", allow_pickle=False))
-        else:
-            with Image.open(path) as file:
-                yield _Pages(1, lambda _: _grey_png(file))
-    except InputError:
-        raise
-    except Exception as failure:  # decoders of damaged files raise many kinds
-        reason = " ".join(str(failure).split()) or type(failure).__name__
-        raise InputError(f"{path}: cannot be read ({reason}); copy or export it again") from failure
-
-
-def _stack(array: Any, dataset: str = "") -> _Pages:
-    if array.ndim == 2:
-        return _Pages(1, lambda _: np.asarray(array[()]), dataset)
-    if array.ndim == 3 and array.shape[-1] not in (3, 4):
-        return _Pages(array.shape[0], lambda page: np.asarray(array[page]), dataset)
-    raise ValueError(f"expected one frame [h w] or a stack [n h w], got shape {array.shape}")
-
-
-def _only_dataset(path: Path, file: h5py.File) -> str:
-    found: list[str] = []
-
-    def visit(name: str, item: object) -> None:
-        if isinstance(item, h5py.Dataset) and item.ndim in (2, 3):
-            found.append(f"/{name}")
-
-    file.visititems(visit)
-    if len(found) != 1:
-        raise InputError(
-            f"{path}: expected one dataset of 2 or 3 axes, got {found or 'none'}; name it, "
-            f"such as --input '{path}:/entry/data'"
-        )
-    return found[0]
-
-
-def _grey_png(file: Image.Image) -> np.ndarray:
-    """Palettes and colour keep their channels here, and are refused as such."""
-    if file.mode == "1":
-        return np.asarray(file.convert("L"))
-    if file.mode == "P":
-        return np.asarray(file.convert("RGB"))
-    return np.asarray(file).astype(np.uint16) if file.mode.startswith("I") else np.asarray(file)
-
-
 def _check(pixels: np.ndarray, name: str) -> None:
     if pixels.ndim != 2:
         raise InputError(
-            f"{name}: expected a grey frame [h w], got shape {pixels.shape}; save the camera's raw "
-            f"counts, not colours{_planar_hint(pixels.shape)}"
+            f"{name}: expected a grey frame [h w], got colours, shape {pixels.shape}; save the "
+            "camera's raw counts (a TIFF stack of 3 or 4 frames wants "
+            "tifffile.imwrite(photometric='minisblack'))"
         )
-    if pixels.dtype.kind not in "uifb":
-        raise InputError(f"{name}: expected real counts, got {pixels.dtype}; convert the file")
     if pixels.dtype.kind == "f" and not np.all(np.isfinite(pixels)):
         raise InputError(
             f"{name}: has pixels that are not finite numbers; mend them, or leave the frame out"
         )
-
-
-def _planar_hint(shape: tuple[int, ...]) -> str:
-    """TIFF writers take a stack of 3 or 4 frames for the planes of a colour image."""
-    if len(shape) == 3 and shape[0] in (3, 4):
-        return f"; a stack of {shape[0]} frames wants tifffile.imwrite(photometric='minisblack')"
-    return ""
 
 
 def _repeat(names: list[str]) -> bool:

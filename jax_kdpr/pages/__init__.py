@@ -1,0 +1,1 @@
+"""One reader of everybody's files: each is a stack of pages, of a known and limited size."""

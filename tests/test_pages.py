@@ -1,0 +1,364 @@
+"""The reader of everybody's files, against the programs that wrote them."""
+
+import io
+import os
+import struct
+import zipfile
+import zlib
+
+import h5py
+import numpy as np
+import pytest
+import tifffile
+from helpers import rejection
+from PIL import Image
+
+from jax_kdpr.pages.opening import open_pages
+
+RNG = np.random.default_rng(0)
+BYTES = RNG.integers(0, 256, (12, 10)).astype(np.uint8)
+COUNTS = RNG.integers(0, 65536, (12, 10)).astype(np.uint16)
+FLOATS = RNG.random((12, 10)).astype(np.float32)
+COLOURS = RNG.integers(0, 65536, (12, 10, 3)).astype(np.uint16)
+STACK = RNG.integers(0, 65536, (5, 12, 10)).astype(np.uint16)
+
+
+def pages_of(path) -> list[np.ndarray]:
+    name, _, dataset = str(path).partition("::")
+    with open_pages(type(path)(name), dataset) as pages:
+        return [pages.read(page) for page in range(pages.count)]
+
+
+def refused(path) -> str:
+    message = rejection(pages_of, path)
+    assert path.name.partition("::")[0] in message
+    return message
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(width, height, bits, colour, rows: bytes, *more: bytes) -> bytes:
+    """A PNG of unfiltered rows, each after a 0; by its specification."""
+    header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
+    data = chunk(b"IDAT", zlib.compress(rows))
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + b"".join(more) + data + chunk(b"IEND", b"")
+    )
+
+
+def deep_png(channels: np.ndarray, *more: bytes) -> bytes:
+    height, width, count = channels.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in channels)
+    return png(width, height, 16, {1: 0, 2: 4, 3: 2, 4: 6}[count], rows, *more)
+
+
+def packed_tiff(values: np.ndarray, bits: int) -> bytes:
+    """An uncompressed TIFF of a few bits a pixel, by its specification."""
+    places = np.arange(bits)[::-1]
+    rows = np.packbits(values[..., None] >> places & 1 == 1, axis=None)
+    assert values.shape[1] * bits % 8 == 0
+    data = rows.tobytes() + b"\0" * (rows.size % 2)
+    height, width = values.shape
+    tags = [(256, width), (257, height), (258, bits), (259, 1), (262, 1), (273, 8), (277, 1)]
+    tags += [(278, height), (279, rows.size)]
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    start = struct.pack("<2sHI", b"II", 42, 8 + len(data))
+    return start + data + struct.pack("<H", len(tags)) + entries + bytes(4)
+
+
+ARRAYS = {
+    "one": (FLOATS, [FLOATS]),
+    "one and a channel": (FLOATS[..., None], [FLOATS]),
+    "one of colours": (COLOURS, [COLOURS]),
+    "a stack": (STACK, list(STACK)),
+    "a stack of one": (STACK[:1], [STACK[0]]),
+    "a stack and a channel": (STACK[..., None], list(STACK)),
+    "a stack of colours": (np.stack([COLOURS, COLOURS]), [COLOURS] * 2),
+    "equal colours": (np.repeat(STACK[0][..., None], 3, axis=-1), [STACK[0]]),
+    "big-endian": (STACK.astype(">u2"), list(STACK)),
+    "column by column": (np.asfortranarray(STACK), list(STACK)),
+}
+
+
+def save_hdf5(path, array):
+    with h5py.File(path, "w") as file:
+        file["entry/data"] = array
+
+
+def save_fits(path, array):
+    fits = pytest.importorskip("astropy.io.fits")
+    fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(array)]).writeto(path)
+
+
+SAVE = {".npy": np.save, ".npz": np.savez, ".nxs": save_hdf5, ".fits": save_fits}
+
+
+@pytest.mark.parametrize("suffix", SAVE)
+@pytest.mark.parametrize("name", ARRAYS)
+def test_the_first_axis_of_an_array_counts_and_the_last_may_be_channels(tmp_path, name, suffix):
+    array, wanted = ARRAYS[name]
+    SAVE[suffix](tmp_path / f"a{suffix}", array)
+    found = pages_of(tmp_path / f"a{suffix}{'::/entry/data' * (suffix == '.nxs')}")
+    assert all(page.dtype.isnative and page.dtype == wanted[0].dtype for page in found)
+    np.testing.assert_array_equal(np.stack(found), np.stack(wanted))
+
+
+@pytest.mark.parametrize("shape", [(60, 80, 9), (64, 64, 100), (480, 640, 100), (60, 80, 2)])
+def test_a_stack_on_the_last_axis_is_refused_and_can_be_said(tmp_path, shape):
+    array = np.zeros(shape, np.uint8)
+    np.save(tmp_path / "a.npy", array)
+    assert str(shape) in refused(tmp_path / "a.npy") and "[..., None]" in refused(
+        tmp_path / "a.npy"
+    )
+    for told in (array[..., None], np.moveaxis(array, -1, 0)[..., None]):
+        np.save(tmp_path / "a.npy", told)
+        assert len(pages_of(tmp_path / "a.npy")) == len(told)
+
+
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_colours_of_a_tiff_are_one_page(tmp_path, planar, compression):
+    channels = COLOURS if planar == "contig" else np.moveaxis(COLOURS, -1, 0)
+    tifffile.imwrite(
+        tmp_path / "a.tif",
+        channels,
+        photometric="rgb",
+        planarconfig=planar,
+        compression=compression,
+    )
+    np.testing.assert_array_equal(pages_of(tmp_path / "a.tif"), [COLOURS])
+
+
+@pytest.mark.parametrize("alpha", [False, True])
+def test_png_colours_keep_16_bits(tmp_path, alpha):
+    opaque = np.full((12, 10, 1), 65535)
+    parts = [opaque] * alpha
+    (tmp_path / "a.png").write_bytes(deep_png(np.concatenate([COLOURS, *parts], axis=-1)))
+    np.testing.assert_array_equal(pages_of(tmp_path / "a.png"), [COLOURS])
+    (tmp_path / "a.png").write_bytes(deep_png(np.concatenate([COUNTS[..., None], *parts], axis=-1)))
+    np.testing.assert_array_equal(pages_of(tmp_path / "a.png"), [COUNTS])
+
+
+def write_alpha(mode):
+    def write(path):
+        image = Image.fromarray(BYTES).convert(mode)
+        image.putpixel((3, 4), (*image.getpixel((3, 4))[:-1], 254))
+        image.save(path)
+
+    return write
+
+
+def write_see_through_palette(path):
+    Image.fromarray(BYTES).convert("P").save(path, transparency=int(BYTES[0, 0]))
+
+
+def write_see_through_grey(path):
+    value = struct.pack(">H", int(COUNTS[0, 0]))
+    path.write_bytes(deep_png(COUNTS[..., None], chunk(b"tRNS", value)))
+
+
+def write_see_through_colour(path):
+    value = struct.pack(">HHH", *map(int, COLOURS[0, 0]))
+    path.write_bytes(deep_png(COLOURS, chunk(b"tRNS", value)))
+
+
+def write_deep_alpha(path):
+    path.write_bytes(deep_png(np.stack([COUNTS, 65535 - (COUNTS == COUNTS[0, 0])], axis=-1)))
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        write_alpha("LA"),
+        write_alpha("RGBA"),
+        write_see_through_palette,
+        write_see_through_grey,
+        write_see_through_colour,
+        write_deep_alpha,
+    ],
+)
+def test_a_transparent_pixel_is_refused(tmp_path, write):
+    write(tmp_path / "a.png")
+    assert "transparent" in refused(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA", "RGB", "P"])
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_opaque_grey_is_grey_in_any_mode(tmp_path, mode, suffix):
+    Image.fromarray(BYTES).convert(mode).save(tmp_path / f"a{suffix}")
+    np.testing.assert_array_equal(pages_of(tmp_path / f"a{suffix}"), [BYTES])
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize(
+    "options", [{}, {"compression": "tiff_lzw"}, {"compression": "tiff_deflate"}]
+)
+def test_orientation_tags_are_not_followed_but_told(tmp_path, orientation, options):
+    path = tmp_path / "a.tif"
+    Image.fromarray(BYTES).save(path, tiffinfo={274: orientation}, **options)
+    np.testing.assert_array_equal(pages_of(path), [BYTES])
+    with open_pages(path) as pages:
+        assert pages.turned == (orientation != 1)
+
+
+def test_exif_is_not_followed_but_told(tmp_path):
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.fromarray(BYTES).save(tmp_path / "a.png", exif=exif)
+    with open_pages(tmp_path / "a.png") as pages:
+        assert pages.turned
+        np.testing.assert_array_equal(pages.read(0), BYTES)
+
+
+@pytest.mark.parametrize("flag", [0, 1])
+def test_thumbnails_are_left_out_wherever_they_lie(tmp_path, flag):
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        file.write(BYTES[:6, :5], subfiletype=flag)
+        file.write(BYTES)
+        file.write(BYTES[:3, :2], subfiletype=flag)
+    np.testing.assert_array_equal(pages_of(tmp_path / "a.tif"), [BYTES])
+
+
+@pytest.mark.parametrize("bits", [2, 4, 12])
+def test_tiff_of_few_bits(tmp_path, bits):
+    values = RNG.integers(0, 2**bits, (12, 16))
+    (tmp_path / "a.tif").write_bytes(packed_tiff(values, bits))
+    with open_pages(tmp_path / "a.tif") as pages:
+        top = pages.top or 255
+        assert top == (4095 if bits == 12 else 255)
+        np.testing.assert_allclose(pages.read(0) / top, values / (2**bits - 1))
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate"])
+def test_tiff_with_the_predictor_of_floats(tmp_path, compression):
+    Image.fromarray(FLOATS).save(tmp_path / "a.tif", compression=compression, tiffinfo={317: 3})
+    np.testing.assert_array_equal(pages_of(tmp_path / "a.tif"), [FLOATS])
+
+
+@pytest.mark.parametrize("kind", [np.int16, np.uint32, np.int32, np.float64])
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_tiff_of_any_number_type(tmp_path, kind, compression):
+    values = (COUNTS.astype(kind) - kind(7)).astype(kind)
+    tifffile.imwrite(tmp_path / "a.tif", values, compression=compression)
+    (found,) = pages_of(tmp_path / "a.tif")
+    assert found.dtype == kind
+    np.testing.assert_array_equal(found, values)
+
+
+@pytest.mark.parametrize("top", [255, 4095, 65535])
+def test_pgm_keeps_its_counts(tmp_path, top):
+    counts = RNG.integers(0, top + 1, (12, 10)).astype(">u2" if top > 255 else "u1")
+    (tmp_path / "a.pgm").write_bytes(b"P5\n10 12\n%d\n" % top + counts.tobytes())
+    with open_pages(tmp_path / "a.pgm") as pages:
+        assert pages.top in (None, top)
+        np.testing.assert_array_equal(pages.read(0), counts)
+
+
+def test_fits_in_its_physical_values(tmp_path):
+    fits = pytest.importorskip("astropy.io.fits")
+    fits.PrimaryHDU(STACK).writeto(tmp_path / "a.fits")  # unsigned: with BZERO
+    np.testing.assert_array_equal(pages_of(tmp_path / "a.fits"), STACK)
+    fits.HDUList([fits.PrimaryHDU(), fits.CompImageHDU(COUNTS)]).writeto(tmp_path / "b.fits")
+    np.testing.assert_array_equal(pages_of(tmp_path / "b.fits"), [COUNTS])
+
+
+def test_links_of_a_master_file_are_followed(tmp_path):
+    with h5py.File(tmp_path / "data_1.h5", "w") as file:
+        file["entry/data"] = STACK
+    with h5py.File(tmp_path / "master.h5", "w") as file:
+        file["entry/data_1"] = h5py.ExternalLink("data_1.h5", "entry/data")
+        file["shown"] = h5py.SoftLink("/entry/data_1")  # the same again
+        file["lost"] = h5py.ExternalLink("data_2.h5", "entry/data")
+    np.testing.assert_array_equal(pages_of(tmp_path / "master.h5"), STACK)
+    np.testing.assert_array_equal(pages_of(tmp_path / "master.h5::/entry/data_1"), STACK)
+
+
+def npy_header(shape) -> bytes:
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        file, {"descr": "<f8", "fortran_order": False, "shape": shape}
+    )
+    return file.getvalue()
+
+
+def write_empty(path):
+    path.write_bytes(npy_header((10**9, 0, 0)))
+
+
+def write_beyond_the_file(path):
+    path.write_bytes(npy_header((100, 10**4, 10**4)))
+
+
+def write_npz_bomb(path):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("a.npy", npy_header((6000, 1000, 1000)))
+
+
+def write_unwritten(path):
+    with h5py.File(path, "w") as file:
+        file.create_dataset("d", (10**8, 64, 64), "u2", chunks=(1, 64, 64))
+
+
+def write_many_frames(path):
+    with h5py.File(path, "w") as file:
+        file.create_dataset("d", (10**8, 64, 64), "u2", chunks=(1, 64, 64))[0] = 1
+
+
+def write_huge_chunks(path):
+    with h5py.File(path, "w") as file:
+        file.create_dataset("d", (1000, 2048, 2048), "u1", chunks=(1000, 2048, 2048))
+        file.create_dataset("e", (4,), "u1")
+    with h5py.File(path, "r+") as file:
+        file["d"].id.write_direct_chunk((0, 0, 0), b"\0")
+
+
+def write_elsewhere(path):
+    with h5py.File(path, "w") as file:
+        file.create_dataset("d", (3, 12, 10), "u1", external=[(str(path), 0, 360)])
+
+
+def write_wide_png(path):
+    path.write_bytes(png(13_000, 13_000, 8, 0, b""))
+
+
+def write_inflated(path):
+    tifffile.imwrite(path, np.zeros((12, 10), np.uint8), compression="zlib", rowsperstrip=12)
+    content = bytearray(path.read_bytes())
+    with tifffile.TiffFile(path) as file:
+        tags = file.pages.first.tags
+        places = [(tags[code].valueoffset, int(tags[code].dtype)) for code in (273, 279)]
+    bomb = zlib.compress(bytes(10**7))
+    for (place, kind), value in zip(places, (len(content), len(bomb)), strict=True):
+        struct.pack_into("<I" if kind == 4 else "<H", content, place, value)
+    path.write_bytes(content + bomb)
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "says"),
+    [
+        ("a.npy", write_empty, "no pixels"),
+        ("a.npy", write_beyond_the_file, "file size"),
+        ("a.npz", write_npz_bomb, "48,000,000,000 bytes"),
+        ("a.h5", write_unwritten, "nothing was written"),
+        ("a.h5", write_many_frames, "100,000,000 pages"),
+        ("a.h5", write_huge_chunks, "4,194,304,000 bytes"),
+        ("a.h5", write_elsewhere, "lies outside"),
+        ("a.png", write_wide_png, "13000"),
+        ("a.tif", write_inflated, "compressed data"),
+    ],
+)
+def test_what_a_file_declares_has_a_limit(tmp_path, name, write, says):
+    write(tmp_path / name)
+    assert says in refused(tmp_path / name)
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".png", ".tif", ".h5"])
+def test_what_is_no_regular_file_is_not_opened(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    os.mkfifo(path)
+    assert "no regular file" in refused(path)
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    assert "no regular file" in refused(path)
