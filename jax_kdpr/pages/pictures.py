@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 from PIL import Image, ImageFile
@@ -41,8 +41,8 @@ def open_picture(path: Path) -> Iterator[Picture]:
     Raises:
         Exception: Of any kind, then or in `read`, where the file is damaged or unusual.
     """
-    with Image.open(path, formats=FORMATS) as image:
-        assert isinstance(image, ImageFile.ImageFile)
+    image = Image.open(path, formats=FORMATS)
+    with image:
         require_page(image.height, image.width)
         tagged = image.format in ("JPEG", "MPO") or "exif" in image.info
         top = _unscaled(image) if image.format == "PPM" else None
@@ -75,8 +75,8 @@ def read_image(image: Image.Image) -> np.ndarray:
 def _read_deep(path: Path, image: Image.Image, unpackers: tuple[str, ...]) -> np.ndarray:
     halves = []
     for unpacker in unpackers:
-        with Image.open(path, formats=FORMATS) as part:
-            assert isinstance(part, ImageFile.ImageFile)
+        part = Image.open(path, formats=FORMATS)
+        with part:
             part.tile = [tile._replace(args=unpacker) for tile in part.tile]
             halves.append(np.asarray(part).astype(np.uint16))
     high, low = halves if len(halves) == 2 else (halves[0][..., ::2], halves[0][..., 1::2])
@@ -99,6 +99,6 @@ def _unscaled(image: ImageFile.ImageFile) -> int | None:
         return None
     if tile.codec_name != "ppm":
         raise Refused("is PGM as text; save it as binary PGM (P5)")
-    assert isinstance(tile.args, tuple)
     image.tile = [tile._replace(codec_name="raw", args="L" if image.mode == "L" else "I;16B")]
-    return int(tile.args[-1])
+    _, top = cast(tuple[str, int], tile.args)
+    return top
