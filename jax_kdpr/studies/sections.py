@@ -52,7 +52,7 @@ def section_blocks(
         case declaration.Table():
             return _table(study, section, results, labels)
         case declaration.Sweep():
-            return _sweep(section, results, labels, output, f"{stem}-sweep.png")
+            return _sweep(study, section, results, labels, output, f"{stem}-sweep.png")
         case declaration.Samples():
             shown = {
                 labels[name]: read_samples(found[0].run.workdir) for name, found in results.items()
@@ -170,6 +170,7 @@ def _verdict(gains: dict[str, Estimate], baseline: str) -> str:
 
 
 def _sweep(
+    study: Study,
     section: declaration.Sweep,
     results: Results,
     labels: dict[str, str],
@@ -199,6 +200,7 @@ def _sweep(
                     f"{value:g}",
                     estimate.count,
                     estimate.text(),
+                    _rms(results[name]),
                     quality(results[name], metric="ssim").text(".3f"),
                     compared.psnr.text("+.2f") if compared else "",
                 ]
@@ -206,7 +208,8 @@ def _sweep(
     line = (labels[section.reference], quality(reference).mean) if reference else None
     plots.plot_lines(drawn, output / file, x_label=section.axis, reference=line)
     against = f"gain over {labels.get(section.reference, section.reference)} (dB)"
-    header = ["", section.axis, "seeds", "PSNR (dB)", "SSIM", against if reference else ""]
+    rms = rms_header(study.base.scene.kind)
+    header = ["", section.axis, "seeds", "PSNR (dB)", rms, "SSIM", against if reference else ""]
     blocks: list[Block] = [Grid(header, rows), Picture(file, section.title)]
     if gains:
         blocks.append(Paragraph(_verdict(gains, labels[section.reference])))
