@@ -98,8 +98,8 @@ def main(positional: list[str]) -> int:
             )
         elif summarise(run.scores[RECOVERED]).psnr < summarise(run.scores[SPECTRAL]).psnr:
             print(
-                f"note: {name} is worse than its own input with the true global phase: more steps "
-                "of training would help",
+                f"note: {name} is worse than its own input with the true global phase (and whole "
+                "turns, if any): more steps of training would help",
                 file=sys.stderr,
             )
     if len(workdirs) > 1 or OUTPUT.value:
@@ -158,8 +158,9 @@ def comparison_table(runs: dict[str, Evaluated]) -> str:
     note = (
         f"Mean ± standard error over {images:,} test images{paired}. Pooled: PSNR of the "
         "squared error averaged over all of them. rms: over the object, the mean error of each "
-        "taken away. The global phase of the network's input is taken from the truth. The errors "
-        "say nothing about another random seed."
+        "taken away. The global phase of the network's input, and whole turns where the "
+        "phase range leaves them open, are taken from the truth. The errors say nothing about "
+        "another random seed."
     )
     refined = [run.result for run in runs.values() if run.result["refine"]]
     solvers = {result["refine_with"] for result in refined}
