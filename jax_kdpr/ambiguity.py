@@ -184,7 +184,8 @@ def _configs(workdirs: list[Path], files: bool) -> tuple[Config, list[Config]]:
                 f"--workdir: one report holds masks for the same data and scenes; {workdir} "
                 f"differs: {'; '.join(differing)}; compare them apart"
             )
-    config.data.dir = DATA_DIR.value or config.data.dir
+    if DATA_DIR.value and not workdirs:
+        raise InputError("--data_dir: is read only with --workdir; give --config.data.dir")
     return config, configs
 
 
@@ -208,7 +209,7 @@ def _subject(
 ) -> Subject:
     first_run = next(iter(workdirs.values()), None)
     dataset = (
-        load_data(first_run, config)
+        load_data(first_run, config, data_dir=DATA_DIR.value)
         if first_run
         else sources.load(**config_lib.data_arguments(config))
     )

@@ -57,7 +57,8 @@ def main(positional: list[str]) -> int:
         raise InputError(f"--output: {str(output)!r} is a folder; name a file in it, .json")
     kind = bench_flags.frame_kind(frames)
     window = bench_flags.read_window(kind.shape)
-    correction, _spread = bench_flags.read_correction(kind, window)
+    references = bench_flags.read_references(kind)
+    correction = bench_flags.correct_with(references, kind, window)
     run = load_run(workdir)
     if len(frames) < run.snapshots:
         raise InputError(

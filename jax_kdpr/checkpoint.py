@@ -14,7 +14,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,6 +32,8 @@ from jax_kdpr.types import PyTree
 FOLDER = "checkpoints"  # inside a run folder
 SCORE = "validation_psnr"  # what "best" means, dB
 REMOVAL_SECONDS = 0.5
+# A state holds parameters, two moments of each and a running mean: what declares more is not ours.
+MOST_COPIES = 8  # of what is asked for, or of a megabyte
 
 
 class Restored(NamedTuple):
@@ -203,7 +205,7 @@ class Checkpoints:
         damaged = []
         for step in steps:
             try:
-                arrays, found = self._read(step)
+                arrays, found = self._read(step, like)
             except (MemoryError, PermissionError):
                 raise  # nothing is wrong with the checkpoint
             except Exception as failure:  # Orbax, TensorStore and JSON raise many kinds
@@ -232,10 +234,16 @@ class Checkpoints:
             time.sleep(REMOVAL_SECONDS)
         return not (self._folder / str(step)).exists()
 
-    def _read(self, step: int) -> tuple[dict[str, np.ndarray], str]:
-        """Reads all arrays of a checkpoint to the host and verifies their digest."""
+    def _read(self, step: int, like: PyTree) -> tuple[dict[str, np.ndarray], str]:
+        """Reads all arrays of a checkpoint to the host and verifies their digest.
+
+        All of them, since the digest is of all; but it is looked at first how much they declare.
+        """
         self._merge(step)
         shapes = self._manager.item_metadata(step)["state"]
+        declared, asked = _size(shapes.values()), _size(jax.tree.leaves(like))
+        if declared > MOST_COPIES * max(asked, 2**20):
+            raise ValueError(f"it declares {declared:,} bytes of arrays for a state of {asked:,}")
         wanted = {name: np.empty(leaf.shape, leaf.dtype) for name, leaf in shapes.items()}
         saved = self._manager.restore(
             step,
@@ -285,6 +293,11 @@ def digest(arrays: dict[str, Any]) -> str:
         total.update(f"{name} {array.dtype} {array.shape} ".encode())
         total.update(np.ascontiguousarray(array).tobytes())
     return total.hexdigest()
+
+
+def _size(leaves: Iterable[Any]) -> int:
+    """Bytes of arrays, by what they declare."""
+    return sum(math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize for leaf in leaves)
 
 
 def _named_leaves(tree: PyTree) -> Iterator[tuple[str, Any]]:

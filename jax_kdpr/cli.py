@@ -1,6 +1,7 @@
 """What every command line shares: reading flags and config, and the one line of an input error."""
 
 import difflib
+import errno
 import os
 import re
 import signal
@@ -61,6 +62,10 @@ def run(
             return main(list(argv[1:]))
         except InputError as failure:
             _exit_with(str(failure))
+        except OSError as failure:
+            if failure.errno != errno.ENAMETOOLONG:
+                raise
+            _exit_with(f"{failure.filename}: its path is too long for this file system; shorten it")
         except KeyboardInterrupt as stop:
             print("interrupted", file=sys.stderr)
             return interrupted_exit_code(stop)

@@ -11,25 +11,43 @@ from pathlib import Path
 import numpy as np
 
 from jax_kdpr.errors import InputError
+from jax_kdpr.pages.limits import require_file
+from jax_kdpr.pages.stacks import read_array
 
 LARGEST = 4 * math.pi  # radians; a panel gives two turns at most, a table in degrees hundreds
+# A panel of half a turn makes no phase mask: such a table is in waves or in units of pi, unless its
+# header says radians.
+SHORTEST = math.pi
+# What words of a header mean, in radians.
+UNITS = {
+    **dict.fromkeys(("rad", "radian", "radians"), 1.0),
+    **dict.fromkeys(("pi", "π"), math.pi),
+    **dict.fromkeys(("wave", "waves", "lambda", "λ", "turn", "turns"), math.tau),
+    **dict.fromkeys(("deg", "degree", "degrees", "°"), math.pi / 180),
+}
+MOST_BYTES = 2**24  # of a text
 
 
 def read_table(path: str | Path) -> tuple[float, ...]:
     """Reads the phase in radians that each gray level 0, 1, ... n - 1 adds to the light.
 
-    The phases need be neither monotone nor within one turn.
+    The phases need be neither monotone nor within one turn. A line says what was read.
 
     Args:
-        path: Text of two columns, gray level and phase, split by comma, semicolon or white space,
-            in any order of the levels, with or without a header line; or NPY [n] (phases) or [n 2].
+        path: Text of two columns, gray level and phase, split by semicolon, tab, comma or space, in
+            any order of the levels, with or without a header line; or NPY [n] (phases) or [n 2].
+            A header may name the unit of the phases, a word of `UNITS`: "gray,phase (waves)".
 
     Raises:
         InputError: If the file cannot be read, has other columns, fewer than two levels, a gap
             between them, or phases that are no radians.
     """
     path = Path(path)
-    rows = _read_array(path) if path.suffix.lower() == ".npy" else _read_text(path)
+    unit = None
+    if path.suffix.lower() == ".npy":
+        rows = _read_array(path)
+    else:
+        rows, unit = _read_text(path)
     if rows.ndim == 1:
         rows = np.stack([np.arange(len(rows)), rows], axis=1)
     if rows.ndim != 2 or rows.shape[1] != 2:
@@ -48,13 +66,21 @@ def read_table(path: str | Path) -> tuple[float, ...]:
             f"{path}: expected every gray level from 0 to {len(rows) - 1} once, got "
             f"{rows[level, 0]:g} in place of {level}; interpolate what was not measured"
         )
-    largest = np.abs(rows[:, 1]).max()
-    if largest > LARGEST:
+    phases = rows[:, 1] * (unit or 1.0)
+    low, high = float(phases.min()), float(phases.max())
+    if max(-low, high) > LARGEST:
         raise InputError(
-            f"{path}: expected phases in radians, up to 4 pi, got {largest:g}; convert degrees, "
-            "or subtract what all levels share"
+            f"{path}: expected phases in radians, up to 4 pi, got {low:g} to {high:g}; name their "
+            "unit in the header, such as gray,phase (degrees), or subtract what all levels share"
         )
-    return tuple(rows[:, 1].tolist())
+    if high - low < SHORTEST and not unit:
+        raise InputError(
+            f"{path}: its phases reach from {low:g} to {high:g}, too little for a panel in "
+            "radians; name their unit in the header: gray,phase (waves), (pi) or, if it is so, "
+            "(rad)"
+        )
+    print(f"{path}: {len(phases)} gray levels, {low:.3g} to {high:.3g} rad")
+    return tuple(phases.tolist())
 
 
 def device_table(path: str | Path) -> tuple[float, ...]:
@@ -76,29 +102,53 @@ def device_table(path: str | Path) -> tuple[float, ...]:
 
 def _read_array(path: Path) -> np.ndarray:
     try:
-        return np.asarray(np.load(path, allow_pickle=False), float)
-    except (OSError, ValueError, EOFError) as failure:
+        require_file(path)
+        return np.asarray(read_array(path), float)
+    except InputError:
+        raise
+    except Exception as failure:  # numpy and tokenize raise many kinds
         raise InputError(f"{path}: cannot be read as an array ({failure})") from failure
 
 
-def _read_text(path: Path) -> np.ndarray:
+def _read_text(path: Path) -> tuple[np.ndarray, float | None]:
+    """Rows [n 2], and what the header's unit is in radians."""
     try:
-        lines = [line.strip() for line in path.read_text().splitlines()]
+        require_file(path)
+        if path.stat().st_size > MOST_BYTES:
+            raise InputError(f"{path}: expected a text of two columns, got more than 16 MB")
+        lines = [line.strip() for line in path.read_text("utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as failure:
-        raise InputError(f"{path}: cannot be read ({failure})") from failure
+        raise InputError(
+            f"{path}: cannot be read ({failure}); save it as CSV in UTF-8"
+        ) from failure
     rows: list[list[float]] = []
+    unit = None
     content = [line for line in lines if line and not line.startswith("#")]
     for number, line in enumerate(content):
-        cells = re.split(r"\s*[,;]\s*|\s+", line)
+        cells = _cells(line)
         try:
             row = [float(cell) for cell in cells]
         except ValueError as failure:
-            if number == 0:
-                continue  # the header
+            if number == 0 and not any(map(str.isdecimal, cells)):
+                unit = _unit(cells[-1])  # of the header
+                continue
             raise InputError(f"{path}: expected numbers, got {line!r}") from failure
         if len(row) != 2:
             raise InputError(
                 f"{path}: expected two columns, gray level and phase, got {len(row)} in {line!r}"
             )
         rows.append(row)
-    return np.array(rows, float).reshape(-1, 2)
+    return np.array(rows, float).reshape(-1, 2), unit
+
+
+def _cells(line: str) -> list[str]:
+    """The columns of a line; where they are not split by commas, a comma is a decimal point."""
+    for separator in (";", "\t"):
+        if separator in line:
+            return [cell.strip().replace(",", ".") for cell in line.split(separator)]
+    return re.split(r"\s*,\s*|\s+", line)
+
+
+def _unit(title: str) -> float | None:
+    words = re.findall(r"[^\W\d_]+|°", title.lower())
+    return next((UNITS[word] for word in words if word in UNITS), None)

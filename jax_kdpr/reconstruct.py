@@ -119,7 +119,8 @@ def main(positional: list[str]) -> int:
     notes += [coarse] if coarse else []
     if not bench_flags.DARK.value:
         notes.append("no --dark: the camera's offset counts as light")
-    setup, spread = _make_setup(run, kind, window, geometry, gain)
+    references = bench_flags.read_references(kind)
+    setup = _make_setup(run, kind, references, window, geometry, gain)
     first = next(measure_frames(groups[:1], setup, run))  # what is wrong with it is said now
     settings = {
         "workdir": str(workdir),
@@ -142,7 +143,8 @@ def main(positional: list[str]) -> int:
     recover = make_recover(run.trained, refinement=refinement)
     images = _validation_images(run)
     cli.make_folder("--output", output)
-    sigma = noise_sigma(spread, setup, run, first.counts)
+    dark = references.dark
+    sigma = noise_sigma(dark.spread if dark else None, setup, run, first.counts)
     simulated = _simulated(run, recover, images, sigma)
 
     def limit(count: int) -> float:
@@ -155,7 +157,7 @@ def main(positional: list[str]) -> int:
         recover,
         batch_size=BATCH.value,
         shape=kind.shape,
-        make_setup=lambda geometry: _make_setup(run, kind, window, geometry, gain)[0],
+        make_setup=lambda geometry: _make_setup(run, kind, references, window, geometry, gain),
         limit=limit,
     )
     found = reconstruct(
@@ -192,17 +194,18 @@ def main(positional: list[str]) -> int:
 def _make_setup(
     run: LoadedRun,
     kind: bench_flags.FrameKind,
+    references: bench_flags.References,
     window: Window,
     geometry: Geometry,
     gain: float | None,
-) -> tuple[Setup, float | None]:
-    """The bench in the part of the frames that a geometry needs, and its dark's spread."""
+) -> Setup:
+    """The bench in the part of the frames that a geometry needs."""
     shape = window.height // window.bin, window.width // window.bin
     check_geometry(in_window(geometry, window), shape, run.sensor)
     used = grid_window(window, geometry, run.sensor)
-    correction, spread = bench_flags.read_correction(kind, used)
+    correction = bench_flags.correct_with(references, kind, used)
     sampling, side = bench_flags.SAMPLING.value, bench_flags.pixel_side(run)
-    return Setup(correction, used, geometry, sampling, side, gain), spread
+    return Setup(correction, used, geometry, sampling, side, gain)
 
 
 def _bench(run: LoadedRun, guess: Geometry) -> tuple[Geometry, float | None, list[str]]:

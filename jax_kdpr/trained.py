@@ -10,9 +10,11 @@ from jax_kdpr import config as config_lib
 from jax_kdpr import run_folder
 from jax_kdpr.assembly import build_system
 from jax_kdpr.checkpoint import Checkpoints
+from jax_kdpr.choices import Source
 from jax_kdpr.config import Config
 from jax_kdpr.data import sources
 from jax_kdpr.errors import InputError
+from jax_kdpr.pages.stacks import split_dataset
 from jax_kdpr.systems import System
 from jax_kdpr.types import Key, Params, PyTree, State
 
@@ -70,6 +72,16 @@ def load_data(workdir: Path, config: Config, *, data_dir: str = "") -> sources.D
     """
     arguments = config_lib.data_arguments(config)
     arguments["dir"] = data_dir or config.data.dir
+    if data_dir and config.data.source == Source.SCENES:
+        raise InputError(
+            f"--data_dir: nothing reads it, the scenes of {workdir} are procedural; leave it out"
+        )
+    if config.data.dir and not data_dir and not Path(split_dataset(config.data.dir)[0]).exists():
+        below = "" if Path(config.data.dir).is_absolute() else f" below {Path.cwd()}"
+        raise InputError(
+            f"{workdir}: its data were in {config.data.dir!r}, which is not there{below}; give "
+            "--data_dir with where they lie now"
+        )
     dataset = sources.load(**arguments)
     recorded = run_folder.read_run(workdir)["digests"]["data"]
     if dataset.digest != recorded:

@@ -121,6 +121,7 @@ ROWS = {
     "no config": (nothing, ("train", "--workdir", "new"), ["--config", "configs/"]),
     "no workdir": (nothing, TINY[:3], ["--workdir"]),
     "stray argument": (nothing, (*TINY, "new2"), ["'new2'"]),
+    "path too long": (nothing, (*TINY[:-1], "x" * 300), ["xxx", "too long"]),
     "missing data folder": (nothing, FASHION, ["data.dir", "fashion"]),
     "missing data file": (fashion_files(), FASHION, [TRAIN_FILE, "missing"]),
     "truncated data file": (

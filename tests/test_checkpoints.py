@@ -49,6 +49,15 @@ def test_arrays_that_were_left_unmerged_are_merged(tmp_path, monkeypatch, read_o
         np.testing.assert_array_equal(checkpoints.restore_best(LIKE).tree["x"], np.ones(3))
 
 
+def test_arrays_beside_the_state_do_not_fill_the_memory(tmp_path, capsys):
+    save(tmp_path, {1: 20.0})
+    with Checkpoints(tmp_path) as checkpoints:
+        run_folder.append_metrics(tmp_path, {"step": 2, "validation_psnr": 30.0})
+        checkpoints.save(2, {**LIKE, "more": np.zeros(3_000_000, np.float32)}, {}, score=30.0)
+    assert best(tmp_path) == 1.0
+    assert "declares 12,000,076 bytes" in capsys.readouterr().err
+
+
 def test_a_score_that_the_log_contradicts_does_not_choose(tmp_path, capsys):
     save(tmp_path, {1: 20.0, 2: 10.0})
     (tmp_path / "checkpoints/1/metrics/metrics").write_text(json.dumps({"validation_psnr": 2.0}))
@@ -64,11 +73,11 @@ def test_a_checkpoint_that_a_training_removes_meanwhile_is_not_damaged(
     monkeypatch.setattr(checkpoint, "REMOVAL_SECONDS", 0.0)
     read = Checkpoints._read
 
-    def read_late(self, step):
+    def read_late(self, step, like):
         if step == 1:
             save(tmp_path, {3: 30.0, 4: 10.0})  # a better one: the first is removed
             assert not (tmp_path / "checkpoints/1").exists()
-        return read(self, step)
+        return read(self, step, like)
 
     monkeypatch.setattr(Checkpoints, "_read", read_late)
     assert best(tmp_path) == 3.0

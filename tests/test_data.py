@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import image_ids, rejection, same
+from helpers import image_config, image_ids, rejection, same, tiny_config
 from oracles import resized
 from scipy import ndimage
 from skimage.morphology import convex_hull_image
@@ -18,6 +18,7 @@ from skimage.morphology import convex_hull_image
 from jax_kdpr.data import fashion_mnist, sources
 from jax_kdpr.data.batches import epoch_order, take_batch
 from jax_kdpr.data.scenes import BLOCK, draw_scenes
+from jax_kdpr.trained import load_data
 
 FASHION_MNIST = os.environ.get(sources.DATA_DIR_VARIABLE)
 needs_fashion_mnist = pytest.mark.skipif(
@@ -317,3 +318,10 @@ def test_epoch_order_is_a_permutation_of_its_own():
     assert len({order.tobytes() for order in orders}) == 3
     assert same(epoch_order(key, 1, 50), orders[1])
     assert not same(epoch_order(jax.random.key(1), 1, 50), orders[1])
+
+
+def test_a_data_folder_that_nothing_reads_or_that_is_gone_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "nothing reads it" in rejection(load_data, Path("run"), tiny_config(), data_dir="x")
+    message = rejection(load_data, Path("run"), image_config("images"))
+    assert "--data_dir" in message and "'images'" in message and str(tmp_path) in message

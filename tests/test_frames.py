@@ -96,6 +96,14 @@ def test_a_dataset_of_several_is_named(tmp_path):
     assert same(np.stack(list(iterate_frames(frames))), STACK[::-1])
 
 
+def test_brackets_in_a_name_are_no_pattern(tmp_path):
+    folder = tmp_path / "dark [5 ms]"
+    folder.mkdir()
+    np.save(folder / "dark[1].npy", STACK[0])
+    for pattern in (folder / "dark[1].npy", folder / "*.npy", tmp_path / "dark ?5 ms?" / "*.npy"):
+        assert same(next(iterate_frames(list_frames(str(pattern)))), STACK[0])
+
+
 def test_frames_stream_with_bounded_memory(tmp_path):
     stack = np.lib.format.open_memmap(tmp_path / "a.npy", "w+", np.uint16, (200, 128, 128))
     stack[:] = 7

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import tifffile
@@ -9,6 +10,7 @@ from helpers import image_ids, rejection, same
 from oracles import resized
 from PIL import Image
 
+from jax_kdpr.choices import Fit, Unit
 from jax_kdpr.data import sources
 from jax_kdpr.data.image_files import Preparation, read_images
 
@@ -301,3 +303,71 @@ def test_what_is_left_aside_or_dark_is_said(tmp_path, capsys):
     read(tmp_path, size=12)
     said = capsys.readouterr().err
     assert "1 entries" in said and "1 of 1 images never exceed" in said
+
+
+@pytest.mark.parametrize(
+    ("fit", "wanted"),
+    [
+        ("crop", lambda image: image[:, 4:12]),
+        ("pad", lambda image: np.pad(image, [(4, 4), (0, 0)])),
+    ],
+)
+def test_what_is_not_square_is_cropped_or_padded(tmp_path, fit, wanted):
+    image = np.random.default_rng(0).random((8, 16)).astype(np.float32)
+    np.save(tmp_path / "a.npy", image)
+    square = wanted(image)
+    (found,) = read(tmp_path, size=len(square), fit=Fit(fit))
+    np.testing.assert_array_equal(found, square)
+    (found,) = read(tmp_path, size=4, fit=Fit(fit))
+    np.testing.assert_allclose(found, resized(square, 4), atol=1e-5)
+
+
+def test_phases_in_radians_keep_their_differences(tmp_path, capsys):
+    phases = np.random.default_rng(0).uniform(-1.2, 1.5, (3, 8, 8)).astype(np.float32)
+    np.save(tmp_path / "a.npy", phases)
+    options = {"size": 8, "unit": Unit.RADIANS}
+    images = read(tmp_path / "a.npy", **options, phase_range=3.0)
+    shown = 3.0 * images
+    np.testing.assert_allclose(shown - shown[0, 0, 0], phases - phases[0, 0, 0], atol=1e-6)
+    assert f"{-phases.min():.4g} added to all" in capsys.readouterr().out
+    message = rejection(read, tmp_path / "a.npy", **options, phase_range=2.0)
+    assert "scene.phase_range" in message and f"{phases.min():.4g} to {phases.max():.4g}" in message
+    np.save(tmp_path / "a.npy", np.abs(phases))
+    images = read(tmp_path / "a.npy", **options, phase_range=2.0)
+    np.testing.assert_allclose(2.0 * images, np.abs(phases), atol=1e-6)
+    np.save(tmp_path / "a.npy", np.zeros((3, 8, 8), np.uint8))
+    assert "float" in rejection(read, tmp_path / "a.npy", **options, phase_range=2.0)
+
+
+def test_folders_below_are_searched_on_request(tmp_path):
+    for number, name in enumerate(["b/1.npy", "a/c/2.npy", ".hidden/3.npy"]):
+        (tmp_path / name).parent.mkdir(parents=True)
+        np.save(tmp_path / name, np.full((8, 8), number / 4))
+    assert "data.subfolders" in rejection(read, tmp_path, size=8)
+    images = read(tmp_path, size=8, subfolders=True)
+    assert images[:, 0, 0].tolist() == [0.25, 0.0]
+
+
+def test_a_line_says_what_was_read(tmp_path, capsys):
+    Image.fromarray(np.full((8, 16), 51, np.uint8)).save(tmp_path / "a.png")
+    Image.fromarray(np.full((4, 4, 3), (0, 51, 51), np.uint8)).save(tmp_path / "b.png")
+    read(tmp_path, size=8, phase_range=np.pi)
+    assert capsys.readouterr().out == (
+        "data: 2 PNG 4 x 4 to 8 x 16, 1 in colour made grey -> 8 x 8 (stretch), "
+        "values 0.141 to 0.2 (mean 0.17) = 0.444 to 0.628 rad\n"
+    )
+
+
+def test_a_colour_image_is_one_image_and_no_stack(tmp_path):
+    colours = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", colours, photometric="rgb")
+    np.save(tmp_path / "a.npy", colours)
+    for name in ("a.tif", "a.npy"):
+        assert "(60, 80, 3)" in rejection(read, tmp_path / name, size=8)
+
+
+def test_images_lie_in_hdf5(tmp_path):
+    stack = np.random.default_rng(0).random((5, 12, 12)).astype(np.float32)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["one"], file["two"] = stack, stack[::-1]
+    np.testing.assert_array_equal(read(Path(f"{tmp_path}/a.h5::/two"), size=12), stack[::-1])

@@ -23,10 +23,35 @@ def written(path, text: str):
         "0 0.3\n1 1.9\n2\t1.2\n3 4.0",
         "# measured at 635 nm\nlevel; phase (rad)\n0; 0.3\n1; 1.9\n\n2; 1.2\n3; 4.0\n",
         "3,4.0\n1,1.9\n0,0.3\n2,1.2\n",  # in any order
+        "\ufeff0,0.3\n1,1.9\n2,1.2\n3,4.0\n",  # a spreadsheet's mark at the start
+        "Grauwert;Phase\n0;0,3\n1;1,9\n2;1,2\n3;4,0\n",  # with decimal commas
+        "\ufeff0\t0,3\n1\t1,9\n2\t1,2\n3\t4,0\n",
     ],
 )
 def test_text_of_two_columns(tmp_path, text):
     assert read_table(written(tmp_path / "slm.csv", text)) == PHASES
+
+
+@pytest.mark.parametrize(
+    ("unit", "radians"),
+    [("waves", math.tau), ("lambda", math.tau), ("pi", math.pi), ("deg", math.pi / 180)],
+)
+def test_a_header_names_the_unit(tmp_path, unit, radians, capsys):
+    values = [phase / radians for phase in PHASES]
+    rows = [f"{level},{value:.17g}" for level, value in enumerate(values)]
+    for title in (f"phase ({unit})", f"phase_{unit}", f"phase [{unit.upper()}]"):
+        path = written(tmp_path / "slm.csv", "\n".join([f"gray,{title}", *rows]))
+        assert read_table(path) == pytest.approx(PHASES)
+        assert "4 gray levels, 0.3 to 4 rad" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("top", [1.0, 2.0])  # of a turn in waves, in units of pi
+def test_a_table_that_is_not_in_radians_is_refused(tmp_path, top):
+    rows = [f"{level},{top * level / 255}" for level in range(256)]
+    path = written(tmp_path / "slm.csv", "\n".join(["gray,phase", *rows]))
+    assert "unit" in rejection(read_table, path)
+    path = written(tmp_path / "slm.csv", "\n".join(["gray,phase (rad)", *rows]))
+    assert read_table(path)[-1] == top
 
 
 def test_arrays(tmp_path):
@@ -46,7 +71,7 @@ def test_what_a_panel_adds_is_what_the_negative_mask_does(tmp_path):
     [
         ("0,0.3\n1,1.9\n3,4.0", ["0 to 2", "got 3 in place of 2"]),
         ("0,0.3\n1,1.9\n1,2.0\n2,4.0", ["got 1 in place of 2"]),
-        ("1,0.3\n2,1.9", ["got 1 in place of 0"]),
+        ("1,0.3\n2,4.9", ["got 1 in place of 0"]),
         ("0,0.3\n1,nan", ["NaN"]),
         ("0,0.3", ["two gray levels or more, got 1"]),
         ("", ["two gray levels or more, got 0"]),
@@ -66,4 +91,4 @@ def test_what_is_no_table(tmp_path):
     np.save(tmp_path / "three.npy", np.zeros((4, 3)))
     assert "(4, 3)" in rejection(read_table, tmp_path / "three.npy")
     assert "array" in rejection(read_table, written(tmp_path / "text.npy", "0,1"))
-    assert "cannot be read" in rejection(read_table, tmp_path / "none.csv")
+    assert "is not there" in rejection(read_table, tmp_path / "none.csv")

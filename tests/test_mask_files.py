@@ -236,6 +236,7 @@ def save(path, masks, coding, layout=PLAIN):
 PANEL = Layout(flip_horizontal=True, rotate=90, magnify=2, panel=(30, 40))
 FILES = {
     "8 bit png": ("m.png", Coding("slm"), PANEL, math.pi / 256),
+    "8 bit bmp": ("m.bmp", Coding("slm"), PANEL, math.pi / 256),
     "10 bit png": ("m.png", Coding("slm", bits=10, gray_2pi=1024), PANEL, math.pi / 1024),
     "16 bit png": ("m.png", Coding("slm", bits=16, gray_2pi=2**16), PANEL, math.pi / 2**16),
     "10 bit tiff": ("m.tiff", Coding("slm", bits=10, gray_2pi=1024), PANEL, math.pi / 1024),
@@ -297,6 +298,43 @@ def test_gray_that_a_tool_saved_as_colours(tmp_path):
     pixels[0, 0, 1] ^= 1
     Image.fromarray(pixels).save(path)
     assert "colours differ" in rejection(read_mask_file, path)
+
+
+def save_white_is_zero(path, levels):
+    tifffile.imwrite(path, 255 - levels, photometric="miniswhite")
+
+
+def save_inverted_palette(path, levels):
+    image = Image.fromarray(255 - levels, mode="P")
+    image.putpalette([255 - level for level in range(256) for _ in range(3)])
+    image.save(path)
+
+
+def save_alpha(path, levels):
+    Image.fromarray(levels).convert("LA").save(path)
+
+
+def save_lzw(path, levels):
+    Image.fromarray(levels).save(path, compression="tiff_lzw")
+
+
+@pytest.mark.parametrize(
+    ("name", "save_as"),
+    [
+        ("m.tiff", save_white_is_zero),
+        ("m.tiff", save_lzw),
+        ("m.tiff", save_inverted_palette),
+        ("m.png", save_inverted_palette),
+        ("m.bmp", save_inverted_palette),
+        ("m.png", save_alpha),
+    ],
+)
+def test_a_file_that_looks_the_same_is_the_same_mask(tmp_path, name, save_as):
+    mask = random_mask()
+    path = save(tmp_path / name, mask[None], Coding("slm"))
+    before = read_mask_file(path).phases
+    save_as(path, encode(mask, Coding("slm")))
+    np.testing.assert_array_equal(read_mask_file(path).phases, before)
 
 
 def test_damaged_files_are_one_line(tmp_path):

@@ -110,7 +110,7 @@ def _images(source: Path, subfolders: bool) -> Iterator[_Image]:
         below = "" if path.is_absolute() else f" below {Path.cwd()}"
         raise InputError(
             f"data.dir: no file or folder {name!r}{below}; give its path (KDPR_DATA_DIR, if "
-            "data.dir is not set; --data_dir for a trained run)"
+            "data.dir is not set)"
         )
     if path.suffix.lower() not in STACKS:
         raise InputError(

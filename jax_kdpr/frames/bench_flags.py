@@ -17,7 +17,14 @@ from jax_kdpr.frames.geometry import (
     sampling_note,
 )
 from jax_kdpr.frames.loaded import LoadedRun
-from jax_kdpr.frames.reading import Frame, iterate_frames, read_mean, read_moments
+from jax_kdpr.frames.reading import (
+    Frame,
+    Moments,
+    found_line,
+    iterate_frames,
+    read_mean,
+    read_moments,
+)
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Run folder of the trained system.")
 INPUT = flags.DEFINE_string(
@@ -56,6 +63,14 @@ class FrameKind(NamedTuple):
 
     shape: tuple[int, int]
     type: np.dtype
+
+
+class References(NamedTuple):
+    """What a sensor gives without light and of even light; None for what is not known."""
+
+    dark: Moments | None
+    flat: np.ndarray | None
+    bad: np.ndarray | None  # not 0 where bad
 
 
 def require(flag: flags.FlagHolder, hint: str) -> str:
@@ -102,11 +117,8 @@ def read_window(shape: tuple[int, int]) -> Window:
     )
 
 
-def read_correction(kind: FrameKind, window: Window) -> tuple[Correction, float | None]:
-    """Reads what --dark, --flat and --bad_pixels name, for a window of frames of a kind.
-
-    Returns:
-        The correction, and the spread of the dark's frames (`reading.Moments`).
+def read_references(kind: FrameKind) -> References:
+    """Reads what --dark, --flat and --bad_pixels name, for frames of a kind.
 
     Raises:
         InputError: If something of it cannot be used.
@@ -117,15 +129,24 @@ def read_correction(kind: FrameKind, window: Window) -> tuple[Correction, float 
             f"--dark: expected {kind.type} pixels, as the frames have, got {dark.type}; take both "
             "at one bit depth"
         )
-    correction = make_correction(
+    return References(
+        dark,
+        read_mean(FLAT.value, flag="--flat") if FLAT.value else None,
+        read_mean(BAD_PIXELS.value, flag="--bad_pixels") if BAD_PIXELS.value else None,
+    )
+
+
+def correct_with(references: References, kind: FrameKind, window: Window) -> Correction:
+    """Returns how frames are corrected in a window of them; raises as `make_correction`."""
+    dark = references.dark
+    return make_correction(
         kind.shape,
         dark=dark.mean if dark else None,
-        flat=read_mean(FLAT.value, flag="--flat") if FLAT.value else None,
-        bad=read_mean(BAD_PIXELS.value, flag="--bad_pixels") if BAD_PIXELS.value else None,
+        flat=references.flat,
+        bad=references.bad,
         dark_step=dark.step if dark else 1,
         window=window,
     )
-    return correction, dark.spread if dark else None
 
 
 def pixel_side(run: LoadedRun) -> float:
@@ -162,6 +183,7 @@ def require_apart(output: Path, frames: list[Frame]) -> None:
 
 
 def frame_kind(frames: list[Frame]) -> FrameKind:
-    """Reads the first frame for the kind of all."""
+    """Reads the first frame for the kind of all, and says what there is."""
     first = next(iterate_frames(frames[:1]))
+    print(f"{found_line('--input', frames, first)}{' (the first)' if len(frames) > 1 else ''}")
     return FrameKind((first.shape[0], first.shape[1]), first.dtype)

@@ -108,15 +108,27 @@ def read_mean(pattern: str, *, flag: str = "--input") -> np.ndarray:
 def read_moments(pattern: str, *, flag: str = "--input") -> Moments:
     """Returns what all frames of a pattern together say of a sensor."""
     count, mean, squares, bits, kind = 0, np.zeros(()), np.zeros(()), 16, np.dtype(float)
-    for pixels in iterate_frames(list_frames(pattern, flag=flag)):
+    frames = list_frames(pattern, flag=flag)
+    for pixels in iterate_frames(frames):
         count += 1
         kind = pixels.dtype if count == 1 else kind
         step = pixels - mean
         mean = mean + step / count  # Welford's update: exact for counts on a large offset
         squares = squares + step * (pixels - mean)
         bits = min(bits, read_counts(pixels).unused_bits)
+    print(found_line(flag, frames, mean.astype(kind) if count == 1 else mean))
     spread = None if count < 2 else float(np.sqrt(np.median(squares / (count - 1))))
     return Moments(np.asarray(mean, np.float64), spread, kind, 2**bits)
+
+
+def found_line(flag: str, frames: list[Frame], pixels: np.ndarray) -> str:
+    """Returns in a line what frames were found, and the values of one of them or of their mean."""
+    kinds = ", ".join(dict.fromkeys(frame.path.suffix[1:].upper() for frame in frames))
+    height, width = pixels.shape
+    return (
+        f"{flag}: {len(frames)} {kinds} {height} x {width}, {pixels.dtype} {pixels.min():.5g} to "
+        f"{pixels.max():.5g} (mean {pixels.mean():.5g})"
+    )
 
 
 def _matching(pattern: str) -> list[Path]:
