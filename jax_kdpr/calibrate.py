@@ -19,10 +19,10 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from jax_kdpr import cli
+from jax_kdpr import cli, json_files
 from jax_kdpr.errors import InputError
 from jax_kdpr.frames import bench_flags
-from jax_kdpr.frames.calibration import calibrate, write_calibration
+from jax_kdpr.frames.calibration import CALIBRATION, calibrate, write_calibration
 from jax_kdpr.frames.geometry import default_geometry
 from jax_kdpr.frames.loaded import LoadedRun, blank_image, load_run
 from jax_kdpr.frames.measured import Setup
@@ -53,8 +53,7 @@ def main(positional: list[str]) -> int:
     workdir = Path(bench_flags.require(bench_flags.WORKDIR, "a run folder"))
     frames = list_frames(bench_flags.require(bench_flags.INPUT, "frames of a known object"))
     output = Path(bench_flags.require(OUTPUT, "the file to write, such as calibration.json"))
-    if output.is_dir():
-        raise InputError(f"--output: {str(output)!r} is a folder; name a file in it, .json")
+    json_files.require_own("--output", output, CALIBRATION, command="calibrate")
     kind = bench_flags.frame_kind(frames)
     window = bench_flags.read_window(kind.shape)
     references = bench_flags.read_references(kind)

@@ -21,7 +21,6 @@ from jax_kdpr import (
     checkpoint,
     classical,
     cli,
-    config,
     config_fields,
     evaluation,
     json_files,
@@ -195,8 +194,8 @@ def _require_comparable(workdirs: list[Path]) -> None:
         checkpoint.require_checkpoint(workdir)
     for workdir, other in zip(workdirs[1:], others, strict=True):
         differing = config_fields.differences(
-            config.from_dict(first["config"]),
-            config.from_dict(other["config"]),
+            run_folder.read_config(workdirs[0]),
+            run_folder.read_config(workdir),
             only=("data.size", "scene."),
         )
         if first["digests"]["data"] != other["digests"]["data"]:

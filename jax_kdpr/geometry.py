@@ -25,6 +25,7 @@ from jax_kdpr.limits import POSITIVE_LENGTHS, Range, read_pixels, require
 from jax_kdpr.physics.geometry import Geometry, bench_geometry, geometry_warnings
 from jax_kdpr.physics.propagation import sampling_warnings
 
+RESULT = {"bench": {"camera_pixel": float}, "sensor_pixel": float, "warnings": [str]}
 KINDS = {  # of length: which must be plausible
     **{"wavelength": "wavelength", "mask_pitch": "pitch", "camera_pixel": "pitch"},
     **{"focal_length": "distance", "distance": "distance"},
@@ -68,6 +69,8 @@ def main(positional: list[str]) -> int:
     if positional:
         raise InputError(f"expected flags only, got {positional[0]!r}")
     bench = _bench(_from_run(WORKDIR.value) if WORKDIR.value else {})
+    if OUTPUT.value:
+        json_files.require_own("--output", Path(OUTPUT.value), RESULT, command="geometry")
     found = bench_geometry(**bench._asdict())
     warnings = warnings_of(bench, found)
     print(table(bench, found))

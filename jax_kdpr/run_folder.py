@@ -20,13 +20,24 @@ from typing import Any
 import jax
 
 from jax_kdpr import config as config_lib
-from jax_kdpr import json_files, whole_files
+from jax_kdpr import config_rules, json_files, whole_files
 from jax_kdpr.config import Config
 from jax_kdpr.errors import InputError
+from jax_kdpr.json_files import Maybe
 
 RUN_FILE = "run.json"
 LOCK_FILE = "run.lock"
 METRICS_FILE = "metrics.jsonl"
+SESSION = {
+    **{"time": str, "commit": str, "devices": [str], "versions": {"jax": str}},
+    **{"cpu": Maybe(str), "cpu_count": int | None},
+}
+RUN = {
+    "config": dict,
+    "digests": {"data": str, "held_back": Maybe(str), "teacher": Maybe(str)},
+    "sessions": [SESSION],
+}
+RESTORE = "restore it from a copy"
 PACKAGES = ("jax_kdpr", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -37,23 +48,28 @@ def read_run(workdir: Path) -> dict[str, Any]:
         InputError: If the folder holds no run, or run.json cannot be read.
     """
     path = workdir / RUN_FILE
-    try:
-        record = json.loads(path.read_text())
-        if not {"config", "digests", "sessions"} <= set(record):
-            raise ValueError("it has no config, digests or sessions")
-        return record
-    except FileNotFoundError as missing:
+    if not path.exists():
         raise InputError(
             f"{str(workdir)!r} is no run folder (no {RUN_FILE}); give the --workdir of a "
             "jax_kdpr.train run"
-        ) from missing
-    except (OSError, ValueError) as failure:
-        raise InputError(f"{path}: cannot be read ({failure}); restore it from a copy") from failure
+        )
+    return json_files.read_json(path, RUN, remedy=RESTORE)
 
 
 def read_config(workdir: Path) -> Config:
-    """Returns the config that a run folder was made with; raises as `read_run`."""
-    return config_lib.from_dict(read_run(workdir)["config"])
+    """Returns the config that a run folder was made with.
+
+    Raises:
+        InputError: As `read_run`, and if it would not pass as the config of a new run.
+    """
+    try:
+        config = config_lib.from_dict(read_run(workdir)["config"])
+        config_rules.validate(config)
+        return config
+    except InputError as failure:
+        if str(workdir) in str(failure):
+            raise
+        raise InputError(f"{workdir / RUN_FILE}: {failure}; {RESTORE}") from failure
 
 
 def check_workdir(workdir: Path, config: Config, digests: dict[str, str]) -> None:
@@ -77,7 +93,7 @@ def check_workdir(workdir: Path, config: Config, digests: dict[str, str]) -> Non
             )
         return
     recorded = read_run(workdir)
-    differing = config_lib.differences(config, config_lib.from_dict(recorded["config"]))
+    differing = config_lib.differences(config, read_config(workdir))
     differing += [
         f"{name} digest: {value[:12]} against {recorded['digests'].get(name, 'none')[:12]}"
         for name, value in digests.items()

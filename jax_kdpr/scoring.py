@@ -17,6 +17,7 @@ from jax_kdpr.classical import NO_REFINEMENT, Refinement
 from jax_kdpr.config import Config, JitterConfig
 from jax_kdpr.data import sources
 from jax_kdpr.evaluation import RECOVERED, Samples, summarise
+from jax_kdpr.json_files import Maybe
 from jax_kdpr.metrics import ImageScores
 from jax_kdpr.physics.masks import wrap_phases
 from jax_kdpr.sharding import make_mesh
@@ -24,6 +25,10 @@ from jax_kdpr.systems import Output
 from jax_kdpr.trained import Trained, load_data, load_trained, run_keys
 
 SCORES_FILE = "metrics.json"
+SCORES = {
+    **{"epochs": int, "checkpoint_digest": str, "scores": {str: {"psnr": float, "ssim": float}}},
+    **{"refine": Maybe(int), "refine_with": Maybe(str), "refine_tv": Maybe(float)},
+}
 IMAGE_SCORES_FILE = "scores.npz"
 SAMPLES_FILE = "samples.npz"
 MASKS_FILE = "masks.npy"

@@ -9,7 +9,6 @@ What is read back comes from the file and its sidecar alone.
 
 import hashlib
 import io
-import json
 import math
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,8 +19,11 @@ import tifffile
 from jaxtyping import Float, Shaped
 from PIL import Image
 
+from jax_kdpr import json_files
 from jax_kdpr.errors import InputError
 from jax_kdpr.export.layout import Layout, pick
+from jax_kdpr.json_files import Maybe
+from jax_kdpr.limits import POSITIVE_LENGTHS, Range, require, shown
 from jax_kdpr.pages.limits import require_bytes, require_file
 from jax_kdpr.pages.opening import read_stack
 from jax_kdpr.physics.device import TURN, nearest_level, written_phases
@@ -30,6 +32,20 @@ from jax_kdpr.physics.relief import added_phases, heights, turn_height
 SLM, HEIGHT, PHASE = "slm", "height", "phase"  # what the numbers of a file are
 CONJUGATE, DIRECT = "conjugate", "direct"
 BITS = (8, 10, 16)
+
+# Of what is read of a sidecar.
+SIDECAR = {
+    "coding": {
+        **{"kind": str, "sign": str, "bits": int, "gray_2pi": int, "falling": bool},
+        **{"table": [float], "wavelength": float, "index": float | None, "levels": Maybe(int)},
+    },
+    "layout": {
+        **{"flip_vertical": bool, "flip_horizontal": bool, "rotate": int, "magnify": int},
+        **{"panel": list | None, "tile": bool},
+    },
+    **{"masks_in_file": [int], "mask_shape": (int, int), "largest_phase_error_rad": Maybe(float)},
+    **{"sha256": Maybe(str), "run": Maybe(dict)},
+}
 
 Plane = Float[np.ndarray, "h w"]
 Values = Shaped[np.ndarray, "h w"]
@@ -151,15 +167,11 @@ def read_mask_file(path: Path) -> MaskFile:
     Raises:
         InputError: If one of the two is missing, damaged, or not what the other says.
     """
-    sidecar = _read_sidecar(path)
-    try:
-        coding = _rebuilt(Coding, sidecar["coding"])
-        layout = _rebuilt(Layout, sidecar["layout"])
-        numbers, shape = sidecar["masks_in_file"], tuple(sidecar["mask_shape"])
-    except (KeyError, TypeError) as failure:
-        raise InputError(
-            f"{sidecar_path(path)}: no sidecar of a mask ({failure!r}); export it again"
-        ) from failure
+    remedy = f"keep the sidecar of {path.name} beside it, under the same name, or export it again"
+    sidecar = json_files.read_json(sidecar_path(path), SIDECAR, remedy=remedy)
+    coding, layout = _rebuilt(Coding, sidecar["coding"]), _rebuilt(Layout, sidecar["layout"])
+    numbers, shape = sidecar["masks_in_file"], tuple(sidecar["mask_shape"])
+    _check_values(sidecar_path(path), coding, layout, shape)
     planes = _read_planes(path)
     if len(planes) != len(numbers):
         raise InputError(
@@ -183,19 +195,36 @@ def _below(values: Plane, limit: float) -> Plane:
 
 
 def _rebuilt(kind: Any, values: dict[str, Any]) -> Any:
-    """A NamedTuple from JSON, which knows lists only."""
-    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    """A NamedTuple from JSON, which knows lists only; missing fields take their defaults."""
+    known = {name: values[name] for name in kind._fields if name in values}
+    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in known.items()})
 
 
-def _read_sidecar(path: Path) -> dict[str, Any]:
-    sidecar = sidecar_path(path)
-    try:
-        return json.loads(sidecar.read_text())
-    except (OSError, ValueError) as failure:
+def _check_values(sidecar: Path, coding: Coding, layout: Layout, shape: tuple[int, int]) -> None:
+    """Refuses what no export writes."""
+    for name, pixels in (
+        ("mask_shape", shape),
+        ("panel", shape if layout.panel is None else layout.panel),
+    ):
+        if len(pixels) != 2 or not all(type(side) is int and side > 0 for side in pixels):
+            raise InputError(f"{sidecar}: expected {name} of two sides, got {shown(pixels)}")
+    kinds, signs = (SLM, HEIGHT, PHASE), (CONJUGATE, DIRECT)
+    if coding.kind not in kinds or coding.sign not in signs or coding.bits not in BITS:
         raise InputError(
-            f"{sidecar}: the sidecar of {path} cannot be read ({failure}); keep it beside the "
-            "file, under the same name"
-        ) from failure
+            f"{sidecar}: expected kind {', '.join(kinds)}, sign {', '.join(signs)} and bits "
+            f"{', '.join(map(str, BITS))}, got {coding.kind}, {coding.sign} and {coding.bits}"
+        )
+    require(f"{sidecar}: gray_2pi", coding.gray_2pi, Range(2, 2**24))
+    require(f"{sidecar}: magnify", layout.magnify, Range(1, 8192))
+    require(f"{sidecar}: index", coding.index or 0.0, Range(0, 10))
+    if coding.kind == HEIGHT:
+        within = POSITIVE_LENGTHS["wavelength"]
+        require(f"{sidecar}: wavelength", coding.wavelength, within, unit="metres")
+    if layout.rotate not in (0, 90, 180, 270) or coding.index == 1:
+        raise InputError(
+            f"{sidecar}: expected a rotation of 0, 90, 180 or 270 degrees and an index that is not "
+            f"1, got {shown(layout.rotate)} and {coding.index}"
+        )
 
 
 def _read_planes(path: Path) -> Shaped[np.ndarray, "k h w"]:

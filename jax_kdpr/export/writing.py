@@ -230,8 +230,9 @@ def _refuse_foreign(output: Path, paths: Iterable[Path], run: dict[str, Any]) ->
     for path in paths:
         beside = sidecar_path(path)
         if beside.exists():
-            theirs = json_files.read_json(beside)
-            theirs = theirs.get("run", {}) if isinstance(theirs, dict) else {}
+            theirs = json_files.read_json(beside, {"run": dict}, remedy="give another --output")[
+                "run"
+            ]
             same = ("folder", "checkpoint_digest")
             if any(theirs.get(name) == run[name] for name in same):
                 continue

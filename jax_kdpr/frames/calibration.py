@@ -1,8 +1,7 @@
 """A calibration: the geometry and the gain of a bench, from frames of a known object."""
 
-import math
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -28,6 +27,16 @@ from jax_kdpr.frames.registration import Registration, register
 from jax_kdpr.types import Image
 
 HALF_TURN = 0.01  # relative difference of amplitudes below which a pattern is its own half turn
+
+
+CALIBRATION = {
+    "geometry": {
+        **dict.fromkeys(("centre_y", "centre_x", "rotation", "scale"), float),
+        **{"flip": str, "transpose": bool},
+    },
+    **dict.fromkeys(("counts_per_unit", "score", "runner_up"), float),
+    **{"trusted": bool, "checkpoint": str, "sensor": (int, int)},
+}
 
 
 class Calibration(NamedTuple):
@@ -153,22 +162,6 @@ def write_calibration(path: Path, found: Calibration) -> None:
     json_files.write_json(path, {**found._asdict(), "geometry": found.geometry._asdict()})
 
 
-def _check_values(found: Calibration) -> None:
-    """Raises `ValueError` or `TypeError` unless every value is one that calibrate can write."""
-    centre_y, centre_x, rotation, scale, flip, transpose = found.geometry
-    real = (centre_y, centre_x, rotation, scale, found.counts_per_unit, found.score)
-    if not all(map(math.isfinite, (*real, found.runner_up))):
-        raise ValueError("a number is not finite")
-    if scale <= 0 or found.counts_per_unit <= 0:
-        raise ValueError("scale and counts_per_unit are above 0")
-    if flip not in FLIPS or not all(type(one) is bool for one in (transpose, found.trusted)):
-        raise ValueError("no orientation")
-    if not isinstance(found.checkpoint, str) or not all(
-        type(samples) is int for samples in found.sensor
-    ):
-        raise TypeError("no digest, or no sensor")
-
-
 def read_calibration(path: Path) -> Calibration:
     """Reads what `write_calibration` wrote.
 
@@ -176,13 +169,18 @@ def read_calibration(path: Path) -> Calibration:
         InputError: If it is missing, damaged or of another kind.
     """
     try:
-        values: dict[str, Any] = json_files.read_json(path)
-        rows, columns = values["sensor"]
-        geometry = Geometry(**values["geometry"])
-        found = Calibration(**{**values, "geometry": geometry, "sensor": (rows, columns)})
-        _check_values(found)
+        values = json_files.read_json(path, CALIBRATION)
+        geometry = {name: values["geometry"][name] for name in Geometry._fields}
+        known = {name: values[name] for name in Calibration._fields}
+        found = Calibration(
+            **{**known, "geometry": Geometry(**geometry), "sensor": tuple(values["sensor"])}
+        )
+        if found.geometry.scale <= 0 or found.counts_per_unit <= 0:
+            raise InputError("scale and counts_per_unit: expected numbers above 0")
+        if found.geometry.flip not in FLIPS:
+            raise InputError(f"flip: expected one of {', '.join(FLIPS)}")
         return found
-    except (InputError, TypeError, KeyError, ValueError) as failure:
+    except InputError as failure:
         raise InputError(
             f"--calibration: {str(path)!r} is no calibration that can be read; make it with "
             "jax_kdpr.calibrate"

@@ -23,6 +23,11 @@ from jax_kdpr.errors import InputError
 from jax_kdpr.whole_files import remove_abandoned, whole, write_whole
 
 RESULTS_FILE = "results.json"
+ROW = {  # of one object
+    **{"name": str, "misfit": float, "refined_misfit": float, "correlation": float},
+    **{"energy": float, "saturation": float, "unused_bits": int, "warning": str},
+}
+RESULTS = {"settings": dict, "frames": [ROW]}
 
 
 class Recovery(NamedTuple):
@@ -99,15 +104,16 @@ def read_results(folder: Path, settings: dict[str, Any]) -> list[dict[str, Any]]
     path = folder / RESULTS_FILE
     if not path.exists():
         return []
-    found = json_files.read_json(path)
-    if found.get("settings") != settings:
-        earlier = found.get("settings", {})
+    found = json_files.read_json(path, RESULTS, remedy="give another --output")
+    if found["settings"] != settings:
+        earlier = found["settings"]
         differing = [name for name in settings if settings[name] != earlier.get(name)]
         raise InputError(
             f"--resume: {path} was made with other {', '.join(differing) or 'settings'}; give the "
             "same flags, or another --output"
         )
-    return [row for row in found["frames"] if (folder / f"{row['name']}.npz").exists()]
+    there = {path.name for path in folder.iterdir()}
+    return [row for row in found["frames"] if f"{row['name']}.npz" in there]
 
 
 def write_results(folder: Path, results: dict[str, Any]) -> None:

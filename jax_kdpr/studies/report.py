@@ -21,7 +21,7 @@ from jax_kdpr.studies.results import (
     Results,
     read_results,
 )
-from jax_kdpr.studies.runner import FAILURES_FILE
+from jax_kdpr.studies.runner import FAILURES, FAILURES_FILE
 from jax_kdpr.studies.runs import PlannedRun
 from jax_kdpr.studies.sections import section_blocks
 
@@ -172,7 +172,7 @@ def _appendix(study: Study, runs: list[PlannedRun], results: Results, workdir: P
     header = ["entry", "label", "what it changes", "teacher", "seeds"]
     blocks: list[Block] = [Heading("All runs"), Grid(header, rows)]
     path = workdir / FAILURES_FILE
-    failures: dict[str, str] = json_files.read_json(path) if path.exists() else {}
+    failures = json_files.read_json(path, FAILURES) if path.exists() else {}
     if failures:
         blocks += [Heading("Failed"), Grid(["run", "why"], [list(f) for f in failures.items()])]
     return blocks

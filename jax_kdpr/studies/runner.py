@@ -10,7 +10,6 @@ import traceback
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import jax
 
@@ -27,7 +26,14 @@ from jax_kdpr.studies.runs import ROBUSTNESS_FILE, PlannedRun
 from jax_kdpr.training import loop
 
 FAILURES_FILE = "failures.json"
+FAILURES = {str: str}  # name of a run: why
 COSTS_FILE = "costs.json"
+COSTS = {  # of each entry
+    str: {
+        **{"device": str, "config": str, "batch": int, "step_bytes": int},
+        **{"inference_ms": float, "inference_quartiles_ms": (float, float)},
+    }
+}
 COSTS_OF = "costs of"  # before an entry, among the failures
 
 
@@ -90,7 +96,7 @@ def _guarded(name: str, work: Callable[[], None]) -> dict[str, str]:
 def _record(failures: dict[str, str], runs: list[PlannedRun], workdir: Path) -> None:
     """Writes the failures of this call and those of earlier ones that nothing has mended."""
     path = workdir / FAILURES_FILE
-    earlier: dict[str, str] = json_files.read_json(path) if path.exists() else {}
+    earlier = json_files.read_json(path, FAILURES) if path.exists() else {}
     done = {run.name for run in runs if run.is_done}
     kept = {
         name: why
@@ -154,7 +160,7 @@ def _measure_costs(study: Study, run: PlannedRun, workdir: Path) -> None:
     """Times inference and asks for the memory of an entry of a cost section, once a device."""
     wanted = {n for s in study.sections if isinstance(s, Costs) for n in s.entries}
     path = workdir / COSTS_FILE
-    found: dict[str, Any] = json_files.read_json(path) if path.exists() else {}
+    found = json_files.read_json(path, COSTS) if path.exists() else {}
     here = jax.devices()[0].device_kind
     made_for = {"device": here, "config": _digest(run.config)}
     known = {name: found.get(run.entry, {}).get(name) for name in made_for}

@@ -9,10 +9,11 @@ from jax_kdpr.checkpoint import holds_step
 from jax_kdpr.classical import Refinement
 from jax_kdpr.config import Config
 from jax_kdpr.errors import InputError
-from jax_kdpr.scoring import SCORES_FILE
+from jax_kdpr.scoring import SCORES, SCORES_FILE
 from jax_kdpr.studies.declaration import Robustness, Study, entry_config, training_order
 
 ROBUSTNESS_FILE = "robustness.json"
+ROBUSTNESS = {"checkpoint": str, "scores": {str: {str: {str: float}}}}
 
 
 class PlannedRun(NamedTuple):
@@ -55,7 +56,7 @@ class PlannedRun(NamedTuple):
         path = self.workdir / SCORES_FILE
         if not self.is_trained or not path.exists():
             return None
-        found = json_files.read_json(path)
+        found = json_files.read_json(path, SCORES)
         none = Refinement()
         made = Refinement(
             found.get("refine", none.steps),
@@ -71,7 +72,7 @@ class PlannedRun(NamedTuple):
         path, scores = self.workdir / ROBUSTNESS_FILE, self.scores
         if self.robustness is None or scores is None or not path.exists():
             return None
-        found = json_files.read_json(path)
+        found = json_files.read_json(path, ROBUSTNESS)
         wanted = self.noise_conditions(scores)
         return found if all(found.get(name) == value for name, value in wanted.items()) else None
 
@@ -163,7 +164,7 @@ def _require_own(run: PlannedRun) -> None:
     if not run.started:
         return
     recorded = run_folder.read_run(run.workdir)
-    differing = config_lib.differences(run.config, config_lib.from_dict(recorded["config"]))
+    differing = config_lib.differences(run.config, run_folder.read_config(run.workdir))
     taught_by = recorded["digests"].get("teacher")
     teacher = run.teacher.scores if run.teacher else None
     if teacher is not None and taught_by != teacher["checkpoint_digest"]:
@@ -182,7 +183,7 @@ def _require_one_data_set(runs: list[PlannedRun]) -> None:
     held_back: dict[str, PlannedRun] = {}
     for run in runs:
         if run.started:
-            digest = run_folder.read_run(run.workdir)["digests"]["held_back"]
+            digest = run_folder.read_run(run.workdir)["digests"].get("held_back", "")
             held_back.setdefault(digest, run)
     if len(held_back) > 1:
         one, other, *_ = held_back.values()

@@ -22,7 +22,7 @@ from jax_kdpr.studies.results import (
     quality,
     refined_psnr,
 )
-from jax_kdpr.studies.runner import COSTS_FILE
+from jax_kdpr.studies.runner import COSTS, COSTS_FILE
 from jax_kdpr.studies.statistics import Estimate, over_seeds
 
 OPEN = "–"  # what has not been measured
@@ -291,7 +291,7 @@ def _costs(
     section: declaration.Costs, results: Results, labels: dict[str, str], workdir: Path
 ) -> list[Block]:
     path = workdir / COSTS_FILE
-    measured: dict[str, Any] = json_files.read_json(path) if path.exists() else {}
+    measured = json_files.read_json(path, COSTS) if path.exists() else {}
     rows = []
     for name, found in results.items():
         cost = measured.get(name)

@@ -1,0 +1,232 @@
+"""JSON that parses and is none of ours: one line from every reader, whatever stands where."""
+
+import copy
+import itertools
+import json
+import os
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import rejection, tiny_config
+
+from jax_kdpr import config as config_lib
+from jax_kdpr import geometry, json_files, run_folder
+from jax_kdpr.classical import Refinement
+from jax_kdpr.errors import InputError
+from jax_kdpr.export import files as mask_files
+from jax_kdpr.export.layout import Layout
+from jax_kdpr.frames import results
+from jax_kdpr.frames.calibration import Calibration, read_calibration, write_calibration
+from jax_kdpr.frames.geometry import Geometry
+from jax_kdpr.json_files import Maybe, check_shape
+from jax_kdpr.studies.declaration import Robustness
+from jax_kdpr.studies.runner import COSTS, FAILURES
+from jax_kdpr.studies.runs import PlannedRun
+
+DIGEST = "0" * 64
+NOISE = Robustness(title="", question="", entries=("e2e",), snr_db=(20.0,), photons=(1e6,))
+SHAPE = {"n": int, "x": float, "frames": [{"name": str}], "size": (int, int), "note": Maybe(str)}
+GOOD = {"n": 1, "x": 2, "frames": [{"name": "a"}], "size": [3, 4]}
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"n": 1.5}, "n: expected an integer, got 1.5"),
+        ({"n": True}, "n: expected an integer, got True"),
+        ({"n": None}, "n: expected an integer, got None"),
+        ({"x": "2"}, "x: expected a number, got '2'"),
+        ({"x": float("nan")}, "x: expected a number, got nan"),
+        ({"x": 10**400}, "x: expected a number, got about 10^"),
+        ({"frames": {}}, "frames: expected a list"),
+        ({"frames": [{}]}, "frames[0] has no 'name'"),
+        ({"frames": [{"name": 7}]}, "frames[0].name: expected text, got 7"),
+        ({"size": [3]}, "size: expected a list of 2, got [3]"),
+        ({"note": 1}, "note: expected text, got 1"),
+    ],
+)
+def test_a_shape_says_where_something_else_stands(change, says):
+    check_shape(GOOD, SHAPE)
+    check_shape({**GOOD, "note": "", "more": None}, SHAPE)
+    with pytest.raises(ValueError, match=r"expected|has no") as caught:
+        check_shape({**GOOD, **change}, SHAPE)
+    assert str(caught.value).startswith(says)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "run.json")
+    assert "it is no file" in rejection(run_folder.read_run, tmp_path)
+
+
+# Each reader: what it reads, named, and a value that it takes.
+
+
+def planned(folder: Path) -> PlannedRun:
+    (folder / "metrics.jsonl").write_text(json.dumps(METRICS_ROW) + "\n")
+    (folder / "checkpoints" / "8").mkdir(parents=True, exist_ok=True)
+    config = tiny_config(train__epochs=2)
+    return PlannedRun("e2e", 0, config, folder, None, NOISE, Refinement())
+
+
+METRICS_ROW = {
+    **{"epoch": 2, "step": 8, "validation_psnr": 20.0, "validation_psnr_pooled": 20.0},
+    **{"validation_ssim": 0.5, "train_seconds": 1.0, "seconds": 2.0},
+}
+QUALITY = {"recovered": {"psnr": 20.0, "ssim": 0.5}}
+SCORED = {"epochs": 2, "checkpoint_digest": DIGEST, "refine": 0, "scores": QUALITY}
+
+
+def read_noisy_scores(path: Path):
+    run = planned(path.parent)
+    json_files.write_json(path.with_name("metrics.json"), SCORED)
+    return run.noisy_scores
+
+
+def a_run() -> dict:
+    return {
+        "config": config_lib.to_dict(tiny_config()),
+        "digests": {"data": DIGEST, "held_back": DIGEST},
+        "sessions": [
+            {"time": "", "commit": "", "devices": ["cpu"], "versions": {"jax": ""}, "cpu_count": 2}
+        ],
+    }
+
+
+def a_calibration() -> dict:
+    found = Calibration(
+        Geometry(8.0, 8.0, 0.0, 3.0, "none", False), 1.0, 0.9, 0.1, True, DIGEST, (16, 16)
+    )
+    return {**found._asdict(), "geometry": found.geometry._asdict()}
+
+
+def a_sidecar() -> dict:
+    coding = mask_files.Coding(mask_files.SLM)._asdict()
+    layout = Layout(panel=(4, 4))._asdict()
+    return {"coding": coding, "layout": layout, "masks_in_file": [0], "mask_shape": [4, 4]}
+
+
+def read_sidecar(path: Path):
+    np.save(path.with_suffix(""), np.zeros((4, 4), np.uint8))
+    return mask_files.read_mask_file(path.with_suffix(""))
+
+
+ROW = {
+    **{"name": "a", "misfit": 0.1, "refined_misfit": 0.1, "correlation": 0.9, "energy": 1.0},
+    **{"saturation": 0.0, "unused_bits": 0, "warning": ""},
+}
+READERS = {
+    "run.json": (lambda path: run_folder.read_config(path.parent), a_run()),
+    "results.json": (
+        lambda path: results.read_results(path.parent, {}),
+        {"settings": {}, "frames": [ROW]},
+    ),
+    "calibration.json": (read_calibration, a_calibration()),
+    "mask.npy.json": (read_sidecar, a_sidecar()),
+    "metrics.json": (lambda path: planned(path.parent).scores, SCORED),
+    "robustness.json": (
+        read_noisy_scores,
+        {
+            "checkpoint": DIGEST,
+            "snr_db": [20.0],
+            "photons": [1e6],
+            "images": NOISE.images,
+            "refine": 0,
+            "scores": {"recovered": {"none": {"0": 20.0}}},
+        },
+    ),
+    "failures.json": (lambda path: json_files.read_json(path, FAILURES), {"e2e, seed 0": "why"}),
+    "costs.json": (
+        lambda path: json_files.read_json(path, COSTS),
+        {
+            "e2e": {
+                "device": "cpu",
+                "config": "",
+                "batch": 1,
+                "step_bytes": 1,
+                "inference_ms": 1.0,
+                "inference_quartiles_ms": [1.0, 2.0],
+            }
+        },
+    ),
+    "geometry.json": (
+        lambda path: json_files.read_json(path, geometry.RESULT),
+        {"bench": {"camera_pixel": 1e-6}, "sensor_pixel": 1e-6, "warnings": []},
+    ),
+}
+FOREIGN = ["null", "3", '"text"', "[]", "[{}]", "{}", "{", "", "NaN", "[" * 100_000, "9" * 5000]
+OTHERS = [None, "text", [], {}, True, -1, 1e999, 10**30, 0.5, [1] * 7, "x" * 1000]
+
+
+def paths(value, path=()):
+    """The place of everything inside a value of JSON."""
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, inner in items:
+        yield (*path, key)
+        if isinstance(inner, dict | list):
+            yield from paths(inner, (*path, key))
+
+
+def changed(value, path, other):
+    value = copy.deepcopy(value)
+    inner = value
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = other
+    return value
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_every_reader_takes_what_is_written_and_refuses_foreign_files(tmp_path, name):
+    read, good = READERS[name]
+    path = tmp_path / name
+    json_files.write_json(path, good)
+    assert read(path) is not None
+    empty = name in ("failures.json", "costs.json")  # there may be none
+    for text in FOREIGN:
+        if empty and text == "{}":
+            continue
+        path.write_text(text)
+        assert name in rejection(read, path), text
+    path.write_bytes(b"\xff\xfe\x00")
+    assert name in rejection(read, path)
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_value_of_another_kind_gets_one_line_or_does_no_harm(tmp_path, name):
+    read, good = READERS[name]
+    good = json.loads(json.dumps(good))  # lists for tuples
+    path = tmp_path / name
+    refused = 0
+    cases = list(itertools.product(paths(good), OTHERS))
+    for place, other in random.Random(0).sample(cases, min(len(cases), 120)):
+        path.write_text(json.dumps(changed(good, place, other)))
+        try:
+            read(path)
+        except InputError as failure:
+            assert "\n" not in str(failure)
+            refused += 1
+    assert refused > 5
+
+
+def test_a_calibration_that_was_written_is_read(tmp_path):
+    found = Calibration(
+        Geometry(8.0, 8.5, 0.1, 3.0, "none", True), 2.0, 0.9, 0.1, True, DIGEST, (16, 16)
+    )
+    write_calibration(tmp_path / "calibration.json", found)
+    assert read_calibration(tmp_path / "calibration.json") == found
+
+
+@pytest.mark.parametrize("content", ["the only copy", "{}", "[1]", '{"geometry": 3}'])
+def test_nothing_but_an_earlier_result_is_replaced(tmp_path, content):
+    path = tmp_path / "notes.json"
+    path.write_text(content)
+    said = rejection(json_files.require_own, "--output", path, geometry.RESULT, command="geometry")
+    assert said.startswith("--output: ") and "notes.json" in said
+    json_files.write_json(path, READERS["geometry.json"][1])
+    json_files.require_own("--output", path, geometry.RESULT, command="geometry")
+    json_files.require_own("--output", tmp_path / "new.json", geometry.RESULT, command="geometry")
+    assert "is a folder" in rejection(
+        json_files.require_own, "--output", tmp_path, geometry.RESULT, command="geometry"
+    )
