@@ -8,6 +8,10 @@ The flow, and the module that holds each step:
 `systems` joins them into one pair of pure functions, `training` trains it, `evaluate` scores it.
 """
 
+from importlib.metadata import PackageNotFoundError as _PackageNotFoundError
 from importlib.metadata import version as _version
 
-__version__ = _version("jax_kdpr")
+try:
+    __version__ = _version("jax_kdpr")
+except _PackageNotFoundError:  # only on the path
+    __version__ = "not installed"

@@ -19,7 +19,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import flags
-from tqdm import tqdm
 
 from jax_kdpr import cli, config_fields, json_files, plots, run_folder, whole_files
 from jax_kdpr import config as config_lib
@@ -33,6 +32,7 @@ from jax_kdpr.data.prior import Prior, fit_prior
 from jax_kdpr.errors import InputError
 from jax_kdpr.pages.opening import read_stack
 from jax_kdpr.physics.masks import init_phases
+from jax_kdpr.progress import progress
 from jax_kdpr.trained import load_data, load_trained, run_keys
 from jax_kdpr.types import Images, Phases
 
@@ -123,7 +123,7 @@ def analyse(
     prior = subject.prior
     with (
         jax.enable_x64(True),
-        tqdm(total=2 + len(photons), desc=name, unit="part", disable=None) as bar,
+        progress(total=2 + len(photons), desc=name, unit="part") as bar,
     ):
         design = mask_analysis.make_design(
             jax.tree.map(_double, camera.optics(_double(phases))),

@@ -23,7 +23,6 @@ from typing import Any
 import jax
 import numpy as np
 from absl import flags
-from tqdm import tqdm
 
 from jax_kdpr import (
     cli,
@@ -44,6 +43,7 @@ from jax_kdpr.bench.torch_worker import AGREEMENT, COMPILED, EAGER, TorchWorker,
 from jax_kdpr.choices import Precision
 from jax_kdpr.config import Config
 from jax_kdpr.errors import InputError
+from jax_kdpr.progress import progress
 from jax_kdpr.sharding import make_mesh
 from jax_kdpr.training.steps import LossWeights
 
@@ -235,7 +235,7 @@ def _build(config: Config) -> list[Case]:
     plans = [p for p in _all_plans(config, _shape(config)) if p.name.startswith(ONLY.value)]
     if not plans:
         raise InputError(f"--only: no case begins with {ONLY.value!r}")
-    return [plan.compile() for plan in tqdm(plans, desc="compiling", unit="case", disable=None)]
+    return [plan.compile() for plan in progress(plans, desc="compiling", unit="case")]
 
 
 def _shape(config: Config) -> Shape:

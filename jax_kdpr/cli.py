@@ -18,7 +18,7 @@ from jax_kdpr import checkpoint, config_fields, config_rules, run_folder, runtim
 from jax_kdpr import config as config_lib
 from jax_kdpr.errors import InputError, Terminated, interrupted_exit_code
 from jax_kdpr.help_page import help_page
-from jax_kdpr.limits import Range, require
+from jax_kdpr.limits import Range, radians_hint, require
 
 BAD_INPUT = 2  # exit code
 FLOATS = Range(-1e30, 1e30)  # of flags, whose own bounds are closer
@@ -42,13 +42,14 @@ def run(
 
     def parse(argv: Sequence[str]) -> list[str]:
         if {"--help", "-h", "-help"} & set(argv):
+            signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `--help | head` ends quietly
             print(help_page(prefix, others))
             sys.exit(0)
         try:
             _check_config_flags(argv, prefix, others)
             left = flags.FLAGS(argv)
             _require_usable()
-            return left
+            return [left[0], *map(os.path.expanduser, left[1:])]
         except SystemExit:
             raise
         except Exception as failure:  # all that runs here is the user's: flags and config file
@@ -56,9 +57,9 @@ def run(
 
     def guarded(argv: Sequence[str]) -> int | None:
         checkpoint.quiet_logs()
-        runtime.set_up()
         signal.signal(signal.SIGTERM, _terminate)
         try:
+            runtime.set_up()
             return main(list(argv[1:]))
         except InputError as failure:
             _exit_with(str(failure))
@@ -93,6 +94,7 @@ def read_config(flag: flags.FlagHolder, *, stand_in_teacher: str = "") -> config
             f"got {type(flag.value).__name__}"
         )
     config = config_lib.check_types(flag.value)
+    config_lib.resolve_paths(config)
     if config.regime == config_lib.Regime.STUDENT:
         config.distill.teacher = config.distill.teacher or stand_in_teacher
     config_rules.validate(config)
@@ -159,11 +161,21 @@ def _check_config_flags(argv: Sequence[str], prefix: str, others: tuple[str, ...
 
 
 def _require_usable() -> None:
-    """Refuses numbers that no flag means: nan passes bounds, and floats here have 32 bits."""
+    """Refuses numbers that no flag means: nan passes bounds, and floats here have 32 bits.
+
+    Of texts, which are paths where they begin so, a home folder's ~ is followed, as a shell does
+    only where it begins a word.
+    """
     for name in flags.FLAGS:
         value = flags.FLAGS[name].value
-        if isinstance(value, int | float) and not name.startswith("config."):
+        if name.startswith("config."):
+            continue
+        if isinstance(value, int | float):
             require(f"--{name}", value, FLOATS if isinstance(value, float) else INTEGERS)
+        elif isinstance(value, str):
+            flags.FLAGS[name].value = os.path.expanduser(value)
+        elif isinstance(value, list):
+            flags.FLAGS[name].value = [os.path.expanduser(item) for item in value]
 
 
 def _flag_message(failure: Exception, prefix: str) -> str:
@@ -174,7 +186,8 @@ def _flag_message(failure: Exception, prefix: str) -> str:
         field = re.match(r"flag --config\.([\w.]+)=(.*?): ", message, re.DOTALL)
         option = field and field[1].removeprefix(prefix)
         if field and option in config_lib.field_paths():
-            return f"{field[1]}: expected {config_lib.expected(option)}, got {field[2]!r}"
+            hint = radians_hint(field[2])
+            return f"{field[1]}: expected {config_lib.expected(option)}, got {field[2]!r}{hint}"
         if "Traceback (most recent call last)" in message:  # so ml_collections wraps a TypeError
             places = re.findall(r'File "([^"]+)", line (\d+)', message)
             file, line = places[-1] if places else ("?", "?")

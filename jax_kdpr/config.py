@@ -8,6 +8,7 @@ raises instead of being carried along unread. Defaults are the paper's where it 
 import copy
 import dataclasses
 import math
+import os
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -332,6 +333,8 @@ CIRCUMSTANCES = (
 )
 
 
+# Where files lie. Kept absolute in a run folder: it may be resumed from another folder.
+PATHS = ("data.dir", "data.tfds_manual_dir", "distill.teacher")
 # Lists of loss weights, one for each member of an ensemble, and the weight that each replaces.
 MEMBER_WEIGHTS = {"loss.alphas": "alpha", "loss.betas": "beta", "loss.rhos": "rho"}
 
@@ -422,6 +425,16 @@ def check_types(config: Config) -> Config:
     Config files are Python: what they assign has been checked by nobody yet.
     """
     return from_dict(shallow(config))
+
+
+def resolve_paths(config: Config) -> None:
+    """Makes the paths of a config absolute, and a home folder of its ~; empty ones stay so."""
+    for path in PATHS:
+        section, name = path.split(".")
+        given = getattr(getattr(config, section), name)
+        if given and "://" not in given:  # TensorFlow Datasets takes addresses of buckets
+            absolute = os.path.join(os.getcwd(), os.path.expanduser(given))
+            setattr(getattr(config, section), name, absolute)
 
 
 def differences(ours: Config, theirs: Config) -> list[str]:

@@ -84,6 +84,14 @@ def read_pixels(name: str, text: str) -> tuple[int, int]:
     return height, width
 
 
+def radians_hint(text: str) -> str:
+    """Returns what to write for a number such as "2*pi" or "pi/4"; empty for any other text."""
+    factors = re.fullmatch(r"(?:(\d+(?:\.\d+)?)\s*\*?\s*)?pi(?:\s*/\s*([1-9]\d*))?", text.strip())
+    if not factors:
+        return ""
+    return f"; write {float(factors[1] or 1) * math.pi / int(factors[2] or 1):.10g}"
+
+
 def shown(value: Any) -> str:
     """Returns a value in a message; of a text, list or number without end, its beginning or size.
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import jax
 
+import jax_kdpr
 from jax_kdpr import config as config_lib
 from jax_kdpr import config_rules, json_files, whole_files
 from jax_kdpr.config import Config
@@ -38,7 +39,7 @@ RUN = {
     "sessions": [SESSION],
 }
 RESTORE = "restore it from a copy"
-PACKAGES = ("jax_kdpr", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def read_run(workdir: Path) -> dict[str, Any]:
@@ -116,13 +117,13 @@ def require_writable(flag: str, folder: Path) -> None:
     Raises:
         InputError: If a file is in its place or in its way, or it may not be written to.
     """
-    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    nearest = whole_files.nearest(folder)
     if not nearest.is_dir():
         raise InputError(
             f"{flag}: {str(folder)!r} cannot be made, {str(nearest)!r} is a file and no folder; "
             "give another one"
         )
-    if not os.access(nearest, os.W_OK | os.X_OK):
+    if not whole_files.is_writable(folder):
         raise InputError(f"{flag}: {str(nearest)!r} cannot be written to; give another folder")
 
 
@@ -167,11 +168,11 @@ def record_session(workdir: Path, config: Config, digests: dict[str, str]) -> No
 
 def provenance() -> dict[str, Any]:
     """Returns what a number needs beside it: time, commit, versions and devices."""
+    versions = {"python": platform.python_version(), "jax_kdpr": jax_kdpr.__version__}
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": _commit(),
-        "versions": {"python": platform.python_version()}
-        | {package: version(package) for package in PACKAGES},
+        "versions": versions | {package: version(package) for package in PACKAGES},
         "devices": [device.device_kind for device in jax.devices()],
         "cpu": _processor(),
         "cpu_count": os.cpu_count(),
@@ -188,21 +189,23 @@ def _processor() -> str:
 
 
 def _commit() -> str:
-    """Returns the commit of the source tree, "+" appended if it was changed; "" outside git."""
-    git = ["git", "-C", str(Path(__file__).parent)]
+    """Returns the commit of the source tree, "+" appended if it was changed; "" outside git.
+
+    A repository that this file lies in without being part of it, as in the .venv of a project, says
+    nothing of it.
+    """
     try:
-        head = subprocess.run(
-            [*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True
-        )
-        changed = subprocess.run(
-            [*git, "status", "--porcelain", "--untracked-files=no"],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+        _git("ls-files", "--error-unmatch", Path(__file__).name)
+        changed = _git("status", "--porcelain", "--untracked-files=no")
+        return _git("rev-parse", "--short=12", "HEAD") + ("+" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return ""
-    return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
+
+
+def _git(*command: str) -> str:
+    here = str(Path(__file__).parent)
+    done = subprocess.run(["git", "-C", here, *command], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
 
 
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:

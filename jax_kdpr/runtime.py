@@ -11,8 +11,11 @@ from pathlib import Path
 import jax
 
 from jax_kdpr.errors import InputError
+from jax_kdpr.whole_files import is_writable
 
 CACHE_VARIABLE = "JAX_COMPILATION_CACHE_DIR"
+# What JAX draws from a key depends on these.
+RANDOM_NUMBERS = {"jax_default_prng_impl": "threefry2x32", "jax_threefry_partitionable": True}
 CPU_DEVICES = 8  # at most: every device holds a copy of the data
 CPU_EVAL_BATCH = 128
 GPU_EVAL_BYTES = 4 * 2**30  # of features at full resolution, in one evaluation batch
@@ -26,13 +29,44 @@ def set_up() -> None:
     * Each CPU core, up to `CPU_DEVICES`, becomes one device. XLA runs a convolution of 64 features
       or fewer on a single thread: a batch spread over two cores is up to twice as fast.
     * Compiled programs are kept in ~/.cache/jax_kdpr (or $XDG_CACHE_HOME, or where
-      JAX_COMPILATION_CACHE_DIR says) and found again by the next command.
+      JAX_COMPILATION_CACHE_DIR says) and found again by the next command, if that can be written.
+    * Random numbers are always those of `RANDOM_NUMBERS`, and floats have 32 bits, whatever the
+      environment says: a seed means one run.
+
+    Raises:
+        InputError: If the devices that JAX_PLATFORMS asks for are not there.
     """
     if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         jax.config.update("jax_num_cpu_devices", min(cpu_cores(), CPU_DEVICES))
-    if not os.environ.get(CACHE_VARIABLE):
-        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        jax.config.update("jax_compilation_cache_dir", str(home / "jax_kdpr"))
+    jax.config.update("jax_compilation_cache_dir", _cache_folder())
+    jax.config.update("jax_enable_x64", False)
+    for name, value in RANDOM_NUMBERS.items():
+        jax.config.update(name, value)
+    try:
+        jax.devices()
+    except Exception as failure:  # JAX raises many kinds
+        asked = os.environ.get("JAX_PLATFORMS", "")
+        raise InputError(
+            f"JAX_PLATFORMS: no device of {asked!r} can be used here ({type(failure).__name__}: "
+            f"{str(failure)[:200]}); unset it, or install what it needs (README.md, Install)"
+        ) from failure
+
+
+def _cache_folder() -> str | None:
+    """Where compiled programs are kept; None where nothing can be."""
+    given = os.environ.get(CACHE_VARIABLE)
+    try:
+        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError:  # no home, as for a user id without an entry in a container
+        home = None
+    folder = Path(given) if given else Path(home) / "jax_kdpr" if home else None
+    return str(folder) if folder and is_writable(folder) else None
+
+
+def random_numbers() -> dict[str, object]:
+    """Returns which of the settings of `RANDOM_NUMBERS` are others now, with their values."""
+    now = {name: getattr(jax.config, name) for name in RANDOM_NUMBERS}
+    return {name: value for name, value in now.items() if value != RANDOM_NUMBERS[name]}
 
 
 def cpu_cores() -> int:

@@ -88,6 +88,7 @@ def read_study() -> Study:
         )
     study = CONFIG.value
     study.base = config.check_types(study.base)
+    config.resolve_paths(study.base)
     declaration.check(study)
     return study
 

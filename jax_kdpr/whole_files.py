@@ -39,6 +39,16 @@ def whole(path: Path) -> Iterator[IO[bytes]]:
         raise
 
 
+def nearest(path: Path) -> Path:
+    """Returns the path itself, or else the nearest folder above it that exists."""
+    return next(above for above in (path, *path.absolute().parents) if above.exists())
+
+
+def is_writable(folder: Path) -> bool:
+    """Returns whether files can be written into a folder, or into one made in its place."""
+    return nearest(folder).is_dir() and os.access(nearest(folder), os.W_OK | os.X_OK)
+
+
 def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Writes a binary file; `write` puts its content into an open one."""
     with whole(path) as file:

@@ -20,6 +20,7 @@ LAYERS = [
         "whole_files",
         "json_files",
         "limits",
+        "progress",
     ),
     ("physics",),
     (

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 from scipy import stats
-from tqdm import tqdm
 
 from jax_kdpr.camera import make_camera
 from jax_kdpr.data.batches import over_batches, take_batch
@@ -19,6 +18,7 @@ from jax_kdpr.errors import InputError
 from jax_kdpr.physics import perturbation
 from jax_kdpr.physics.noise import add_noise
 from jax_kdpr.physics.perturbation import CAREFUL, SPREADS, Perturbation
+from jax_kdpr.progress import progress
 from jax_kdpr.trained import Trained
 from jax_kdpr.types import Key, RawImages, Scalar
 
@@ -141,7 +141,7 @@ def error_curves(
     """
     curves: dict[str, dict[float, float]] = {}
     points = [(kind, value) for kind in kinds for value in GRIDS[kind]]
-    for kind, value in tqdm(points, desc="one error at a time", unit="point"):
+    for kind, value in progress(points, desc="one error at a time", unit="point"):
         benches = [Perturbation()]
         if kind != "photons" and value:
             benches = [
@@ -166,7 +166,7 @@ def random_benches(
     """
     bench_key, noise_key = jax.random.split(key)
     found = []
-    for number in tqdm(range(count), desc="random benches", unit="bench"):
+    for number in progress(range(count), desc="random benches", unit="bench"):
         by = perturbation.draw(jax.random.fold_in(bench_key, number), **spreads)
         found.append(float(np.mean(measure(by, 0.0, noise_key))))
     return np.array(found)

@@ -15,6 +15,7 @@ from jax_kdpr.data.batches import take_batch
 from jax_kdpr.errors import InputError
 from jax_kdpr.evaluation import Samples
 from jax_kdpr.physics.solvers import BETA, SOLVERS
+from jax_kdpr.progress import progress
 from jax_kdpr.scoring import Subject
 from jax_kdpr.sharding import shard_batch
 from jax_kdpr.systems import Output
@@ -104,9 +105,7 @@ def solve_images(
         (np.arange(batch_size) + first) % len(dataset.test)
         for first in range(0, plan.count, batch_size)
     ]
-    bar = tqdm(
-        total=len(places) * (1 + len(plan.solvers) * plan.restarts), unit="batch", disable=None
-    )
+    bar = progress(total=len(places) * (1 + len(plan.solvers) * plan.restarts), unit="batch")
     batches, network_seconds = _measure(subject, places, bar)
     truths = [batch.images for batch in batches]
     recovered = [batch.output.image for batch in batches]

@@ -119,6 +119,8 @@ def _procedural(counts: dict[str, int], *, size: int, seed: int) -> Dataset:
         return draw_scenes(jax.random.fold_in(train_key, epoch), count=counts["train"], size=size)
 
     def digest(*facts: object) -> str:
+        # Other settings of the random numbers draw other scenes; the usual ones go without saying.
+        facts = (*facts, *runtime.random_numbers().items())
         known = repr(("scenes", SCENES_VERSION, size, seed, *facts))
         return hashlib.sha256(known.encode()).hexdigest()
 

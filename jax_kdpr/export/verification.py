@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Complex, Float
-from tqdm import tqdm
 
 from jax_kdpr import config as config_lib
 from jax_kdpr import run_folder
@@ -22,6 +21,7 @@ from jax_kdpr.evaluation import paired_gain, summarise
 from jax_kdpr.export.files import MaskFile, read_mask_file
 from jax_kdpr.metrics import ImageScores
 from jax_kdpr.physics.device import TURN
+from jax_kdpr.progress import progress
 from jax_kdpr.scoring import load_subject
 from jax_kdpr.sharding import replicate, shard_batch
 from jax_kdpr.trained import run_keys
@@ -95,7 +95,7 @@ def verify_files(
     def score(phases: Stack, name: str) -> ImageScores:
         through = replicate(jnp.asarray(phases, jnp.float32), mesh)
         batches = -(-len(test) // batch_size)
-        with tqdm(total=batches, desc=name, leave=False) as bar:
+        with progress(total=batches, desc=name, leave=False) as bar:
 
             def step(indices, key):
                 scores = score_batch(variables, through, test, indices, key)

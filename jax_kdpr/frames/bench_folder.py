@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from jax_kdpr import json_files, whole_files
 from jax_kdpr.frames.geometry import Window, default_geometry
@@ -20,6 +19,7 @@ from jax_kdpr.frames.simulated_bench import (
 from jax_kdpr.limits import require_pixels
 from jax_kdpr.physics import cdp
 from jax_kdpr.physics.scenes import scene_field
+from jax_kdpr.progress import progress
 from jax_kdpr.types import Image, Images
 
 
@@ -63,9 +63,9 @@ def write_bench(output: Path, run: LoadedRun, images: Images, bench: Bench, *, s
     # them: memory holds one object's.
     blank = _lights(run, blank_image(run), bench)
     gain = counts_per_unit(blank, bench, sensor)
-    for image in tqdm(images, desc="exposure", unit="object", disable=None):
+    for image in progress(images, desc="exposure", unit="object"):
         gain = min(gain, counts_per_unit(_lights(run, image, bench), bench, sensor))
-    for number, image in enumerate(tqdm(images, desc="frames", unit="object", disable=None)):
+    for number, image in enumerate(progress(images, desc="frames", unit="object")):
         for k, one in enumerate(_lights(run, image, bench)):
             path = output / "frames" / f"object_{number:05d}_{k:02d}.tif"
             write_tiff(path, expose(one, gain, bench, sensor, rng))

@@ -7,7 +7,6 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
 from jax_kdpr import run_folder
 from jax_kdpr.frames import results
@@ -17,6 +16,7 @@ from jax_kdpr.frames.reading import Frame
 from jax_kdpr.frames.recovery import Recover
 from jax_kdpr.frames.trust import frame_warnings, stack_warnings
 from jax_kdpr.physics.scenes import scene_parts
+from jax_kdpr.progress import progress
 
 Row = dict[str, Any]  # of one object in results.json
 SAVE_SECONDS = 5.0  # between writings of results.json
@@ -76,7 +76,7 @@ def reconstruct(
     def each_batch(write: Callable[[results.Recovery], None]) -> None:
         batch: list[Measured] = []
         saved = time.monotonic()
-        with tqdm(total=len(left), desc="objects", unit="object") as bar:
+        with progress(total=len(left), desc="objects", unit="object") as bar:
             for number, one in enumerate(measure_frames(left, setup, run), start=1):
                 batch.append(one)
                 if len(batch) == batch_size or number == len(left):

@@ -17,7 +17,6 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Complex, Float
 from scipy import fft, ndimage, optimize
-from tqdm import tqdm
 
 from jax_kdpr.frames.geometry import (
     FLIPS,
@@ -27,6 +26,7 @@ from jax_kdpr.frames.geometry import (
     sample_spline,
     sensor_points,
 )
+from jax_kdpr.progress import progress
 
 MIN_SCORE = 0.8
 MIN_LEAD = 0.15
@@ -78,7 +78,7 @@ def register(
     coarse = _search(smooth, target, list(product(rotations, scales)))
     spline = frame_spline(part, sampling=sampling)
     best: list[Fit] = []
-    for fits in tqdm(coarse, desc="fine", unit="orientation", disable=None):
+    for fits in progress(coarse, desc="fine", unit="orientation"):
         fits.sort(key=lambda fit: fit[0], reverse=True)
         refined = [_refine(spline, target, start, sampling) for _, start in fits[:3]]
         best.append(max(refined, key=lambda fit: fit[0]))
@@ -141,7 +141,7 @@ def _search(
     spectra = [_spectrum(one - one.mean(), padded).conj() for one, _ in oriented]
     norm = float(np.sum((target - target.mean()) ** 2))
     found: list[list[Fit]] = [[] for _ in orientations]
-    for rotation, scale in tqdm(turns, desc="coarse", unit="turn", disable=None):
+    for rotation, scale in progress(turns, desc="coarse", unit="turn"):
         upright = Geometry((height - 1) / 2, (width - 1) / 2, float(rotation), float(scale))
         seen = ndimage.map_coordinates(
             smooth, camera_points(upright, grid), order=1, mode="constant", cval=0.0

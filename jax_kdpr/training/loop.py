@@ -15,7 +15,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
 from jax_kdpr import config as config_lib
 from jax_kdpr import run_folder
@@ -25,6 +24,7 @@ from jax_kdpr.config import Config
 from jax_kdpr.data.batches import epoch_order, over_batches
 from jax_kdpr.errors import InputError
 from jax_kdpr.metrics import psnr_from_mse
+from jax_kdpr.progress import progress
 from jax_kdpr.sharding import replicate
 from jax_kdpr.systems import count_parameters
 from jax_kdpr.training.metric_log import MetricLog
@@ -139,7 +139,7 @@ def _train_from(
     print("compiling, about half a minute on a CPU", flush=True)
     # Programs of as many steps as are asked for; an epoch may end with fewer.
     programs: dict[int, Callable] = {}
-    with tqdm(total=run.total_steps, initial=step, unit="step", disable=None) as bar:
+    with progress(total=run.total_steps, initial=step, unit="step") as bar:
         while step < run.total_steps:
             started, first = time.perf_counter(), step
             epoch = _epoch_inputs(run, step // run.steps_per_epoch, guide)

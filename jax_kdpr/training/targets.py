@@ -10,10 +10,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
-from tqdm import tqdm
 
 from jax_kdpr.data.batches import over_batches, take_batch
 from jax_kdpr.losses import cdp_view, feature_view
+from jax_kdpr.progress import progress
 from jax_kdpr.systems import Output, System
 from jax_kdpr.types import Features, Images, Indices, Key, Params, RawImages, State
 
@@ -99,7 +99,7 @@ def cache_targets(
         return Targets(*[values.astype(dtype) for values in targets])
 
     count = len(images)
-    with tqdm(total=count, unit="image", desc="teacher's targets", disable=None) as bar:
+    with progress(total=count, unit="image", desc="teacher's targets") as bar:
 
         def counted(indices, key):
             bar.update(min(batch_size, count - bar.n))
