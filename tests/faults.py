@@ -7,6 +7,7 @@ runs in a short form, which tests/test_faults.py runs too. A kind is a function 
 """
 
 import argparse
+import json
 import random
 import shutil
 import signal
@@ -19,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import commands
+import fuzz_options
 
 from jax_kdpr import run_folder
 from jax_kdpr.checkpoint import FOLDER
@@ -99,7 +101,51 @@ def kill(process: subprocess.Popen, run: Path, *, delay: float | None) -> bool:
     return process.returncode == -signal.SIGKILL
 
 
-KINDS: dict[str, Callable[..., Tally]] = {"kills": kills}
+def links(folder: Path, *, full: bool) -> Tally:
+    """Links at every name in a run folder, to a file that nothing may touch."""
+    tally, precious = Tally(), folder / "thesis.tex"
+    train(folder, "run", "--config.train.epochs=1").check_returncode()
+    run = folder / "run"
+    commands.run("evaluate", f"--workdir={run}").check_returncode()
+    names = [path.name for path in run.iterdir() if path.is_file()]
+    precious.write_text("the only copy")
+    for name in names:
+        (run / f"{name}.tmp").symlink_to(precious)
+    for name in set(names) - {"run.json", "run.lock", "metrics.jsonl"}:
+        (run / name).unlink()
+        (run / name).symlink_to(precious)
+    again = train(folder, "run", "--config.train.epochs=1")
+    scored = commands.run("evaluate", f"--workdir={run}")
+    (run / "run.lock").unlink()
+    (run / "run.lock").symlink_to(precious)
+    locked = train(folder, "run", "--config.train.epochs=1")
+    for name, done, code in (("train", again, 0), ("evaluate", scored, 0), ("lock", locked, 2)):
+        wrong = done.returncode != code or precious.read_text() != "the only copy"
+        tally.add(f"{name}: {done.stderr[-500:]}" if wrong else "not followed", lost=wrong)
+    return tally
+
+
+def options(folder: Path, *, full: bool) -> Tally:
+    """Fuzzed flags and options of every command, each in a fork: accepted, or one line."""
+    tally = Tally()
+    train(folder, "run", "--config.train.epochs=1").check_returncode()
+    for name in fuzz_options.WORK:
+        count = 1000 // len(fuzz_options.WORK) + 1 if full else 10
+        done = subprocess.run(
+            [sys.executable, fuzz_options.__file__, name, str(count), str(folder / "run")],
+            env=commands.user_environment(),
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
+        found = json.loads(done.stdout)
+        tally.held.update(found["held"])
+        tally.lost.extend(found["lost"])
+    return tally
+
+
+KINDS: dict[str, Callable[..., Tally]] = {"kills": kills, "links": links, "options": options}
 
 
 def command(folder: Path, run: str, *options: str) -> list[str]:

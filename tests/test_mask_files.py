@@ -348,6 +348,6 @@ def test_damaged_files_are_one_line(tmp_path):
     path.write_bytes(b"no array")
     assert "cannot be read" in rejection(read_mask_file, path)
     sidecar_path(path).write_text("{}")
-    assert "no sidecar of a mask" in rejection(read_mask_file, path)
+    assert "has no 'coding'" in rejection(read_mask_file, path)
     sidecar_path(path).unlink()
     assert "keep it beside" in rejection(read_mask_file, path)
