@@ -170,9 +170,14 @@ def test_tiff_that_cannot_be_read_as_counts_is_refused(tmp_path):
     assert "colours" in rejection(lambda: list(iterate_frames(list_frames(f"{tmp_path}/b.tif"))))
 
 
-def test_moments_are_those_of_the_frames(tmp_path):
+def test_moments_are_those_of_the_frames_and_said(tmp_path, capsys):
     write_pages(tmp_path)
-    mean, spread, kind, step = read_moments(str(tmp_path / "a.tif"))
+    mean, spread, kind, step = read_moments(str(tmp_path / "a.tif"), flag="--dark")
+    means = STACK.mean(axis=0)
+    assert capsys.readouterr().out == (
+        f"--dark: 3 TIF 6 x 8, uint16, their mean {means.min():.5g} to {means.max():.5g} "
+        f"(mean {STACK.mean():.5g})\n"
+    )
     np.testing.assert_allclose(mean, STACK.mean(axis=0))
     assert spread == pytest.approx(np.sqrt(np.median(STACK.var(axis=0, ddof=1))))
     assert step == 1 and kind == np.uint16

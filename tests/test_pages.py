@@ -275,6 +275,14 @@ def test_links_of_a_master_file_are_followed(tmp_path):
     np.testing.assert_array_equal(pages_of(tmp_path / "master.h5::/entry/data_1"), STACK)
 
 
+def test_hdf5_as_detectors_compress_it(tmp_path):
+    hdf5plugin = pytest.importorskip("hdf5plugin")
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        filters = hdf5plugin.Bitshuffle(cname="lz4")
+        file.create_dataset("d", data=STACK, chunks=(1, 12, 10), compression=filters)
+    np.testing.assert_array_equal(pages_of(tmp_path / "a.h5"), STACK)
+
+
 def npy_header(shape) -> bytes:
     file = io.BytesIO()
     np.lib.format.write_array_header_1_0(

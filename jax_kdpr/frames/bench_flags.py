@@ -185,5 +185,5 @@ def require_apart(output: Path, frames: list[Frame]) -> None:
 def frame_kind(frames: list[Frame]) -> FrameKind:
     """Reads the first frame for the kind of all, and says what there is."""
     first = next(iterate_frames(frames[:1]))
-    print(f"{found_line('--input', frames, first)}{' (the first)' if len(frames) > 1 else ''}")
+    print(found_line("--input", frames, first, first.dtype, "the first"))
     return FrameKind((first.shape[0], first.shape[1]), first.dtype)

@@ -116,17 +116,20 @@ def read_moments(pattern: str, *, flag: str = "--input") -> Moments:
         mean = mean + step / count  # Welford's update: exact for counts on a large offset
         squares = squares + step * (pixels - mean)
         bits = min(bits, read_counts(pixels).unused_bits)
-    print(found_line(flag, frames, mean.astype(kind) if count == 1 else mean))
+    print(found_line(flag, frames, mean, kind, "their mean"))
     spread = None if count < 2 else float(np.sqrt(np.median(squares / (count - 1))))
     return Moments(np.asarray(mean, np.float64), spread, kind, 2**bits)
 
 
-def found_line(flag: str, frames: list[Frame], pixels: np.ndarray) -> str:
-    """Returns in a line what frames were found, and the values of one of them or of their mean."""
-    kinds = ", ".join(dict.fromkeys(frame.path.suffix[1:].upper() for frame in frames))
+def found_line(
+    flag: str, frames: list[Frame], pixels: np.ndarray, kind: np.dtype, which: str
+) -> str:
+    """Returns in a line what frames were found, of a type, and the values of `which` of them."""
+    formats = ", ".join(dict.fromkeys(frame.path.suffix[1:].upper() for frame in frames))
     height, width = pixels.shape
+    of = f", {which}" if len(frames) > 1 else ""
     return (
-        f"{flag}: {len(frames)} {kinds} {height} x {width}, {pixels.dtype} {pixels.min():.5g} to "
+        f"{flag}: {len(frames)} {formats} {height} x {width}, {kind}{of} {pixels.min():.5g} to "
         f"{pixels.max():.5g} (mean {pixels.mean():.5g})"
     )
 

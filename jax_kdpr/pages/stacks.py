@@ -8,6 +8,7 @@ The first axis counts the pages, the last one the channels where it is 1, 3 or 4
 An array of three axes that looks like [h w n] is refused: [n h w 1] cannot be misread.
 """
 
+import contextlib
 import importlib
 import re
 import zipfile
@@ -118,6 +119,8 @@ def open_hdf5(path: Path, dataset: str) -> Iterator[Stack]:
     Raises:
         Exception: Of any kind, then or in `read`, where the file is damaged or unusual.
     """
+    with contextlib.suppress(ImportError):
+        importlib.import_module("hdf5plugin")  # an extra: how detectors compress
     with h5py.File(path, "r") as file:
         name = dataset or _only_dataset(path, file)
         item = file[name]
