@@ -169,7 +169,7 @@ ROWS = {
     "teacher missing": (
         nothing,
         (*STUDENT, "--config.distill.teacher=nowhere"),
-        ["distill.teacher", "'nowhere'"],
+        ["distill.teacher", "nowhere'"],
     ),
     "evaluate no run": (foreign_folder, ("evaluate", "--workdir", "new"), ["'new'", "run.json"]),
 }
