@@ -14,6 +14,7 @@ from jax_kdpr import config as config_lib
 from jax_kdpr import config_rules
 from jax_kdpr.camera import SCENE, make_camera
 from jax_kdpr.config import Config, Inputs, Norm, Regime, Schedule, Source, Weights
+from jax_kdpr.config_fields import describe
 from jax_kdpr.data import sources
 from jax_kdpr.studies import declaration
 from jax_kdpr.systems import make_system
@@ -101,6 +102,15 @@ def test_flatten_names_every_field_by_its_path():
 def test_from_dict_takes_defaults_for_missing_fields():
     assert config_lib.from_dict({}) == Config()
     assert config_lib.from_dict({"optim": {"mask_lr": 0.5}}).optim.mask_lr == 0.5
+
+
+def test_every_number_has_a_range_that_holds_its_default():
+    for options in describe(Config()).values():
+        for path, one in options.items():
+            numbers = one.default if isinstance(one.default, tuple) else (one.default,)
+            is_number = type(one.default) in (int, float, tuple)
+            assert is_number == (one.within is not None), path
+            assert not is_number or all(one.within.holds(number) for number in numbers), path
 
 
 # The field set wrong, its value, what the message must say beside the field's name.
