@@ -46,7 +46,8 @@ class Restored(NamedTuple):
 
 def quiet_logs() -> None:
     """Silences what Orbax says beside its exceptions; for command lines, not for importers."""
-    logging.set_verbosity(logging.ERROR)  # it reports every file at INFO
+    # It reports every file at INFO, and with a traceback every failure that it raises too.
+    logging.set_verbosity(logging.FATAL)
     # When one read of a restore fails, those still under way end in an event loop that is closed:
     # the failure itself is raised, and these would print a traceback each.
     std_logging.getLogger("asyncio").setLevel(std_logging.CRITICAL)
@@ -145,7 +146,8 @@ class Checkpoints:
     def save(self, step: int, tree: PyTree, config: dict, *, score: float | None = None) -> None:
         """Writes a checkpoint; `score` is its validation PSNR in dB, None within an epoch."""
         if step in self._manager.all_steps():
-            return  # interrupted right after the epoch's own checkpoint: the same state
+            self._manager.reload()  # the same state; its score may be known since
+            return
         arrays = _flatten(tree)
         saved = self._manager.save(
             step,
@@ -212,10 +214,9 @@ class Checkpoints:
                 if self._is_removed(step):
                     raise _RemovedError from failure
                 damaged.append(step)
-                reason = " ".join(str(failure).split())[:200]
                 print(
-                    f"warning: checkpoint {step} in {self.workdir / FOLDER} is damaged ({reason}); "
-                    "falling back to another one",
+                    f"warning: checkpoint {step} in {self.workdir / FOLDER} is damaged "
+                    f"({reason(failure)}); falling back to another one",
                     file=sys.stderr,
                 )
                 continue
@@ -274,15 +275,25 @@ class Checkpoints:
             self._manager.reload()
 
 
+def reason(failure: Exception) -> str:
+    """Returns what an exception of Orbax or TensorStore says, in one short line."""
+    return " ".join(str(failure).split())[:200]
+
+
+def steps(workdir: Path) -> list[int]:
+    """Returns the steps of the finished checkpoints in a run folder."""
+    return [int(path.name) for path in (workdir / FOLDER).glob("*") if path.name.isdigit()]
+
+
 def require_checkpoint(workdir: Path) -> None:
     """Raises `InputError` if the run folder holds no finished checkpoint."""
-    if not any(folder.name.isdigit() for folder in (workdir / FOLDER).glob("*")):
+    if not steps(workdir):
         raise InputError(f"{str(workdir)!r} holds no checkpoint yet; train it first")
 
 
 def holds_step(workdir: Path, step: int) -> bool:
     """Returns whether the run folder holds the finished checkpoint of a step."""
-    return (workdir / FOLDER / str(step)).is_dir()
+    return step in steps(workdir)
 
 
 def digest(arrays: dict[str, Any]) -> str:

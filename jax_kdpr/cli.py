@@ -1,7 +1,9 @@
 """What every command line shares: reading flags and config, and the one line of an input error."""
 
+import codecs
 import difflib
 import errno
+import io
 import os
 import re
 import signal
@@ -14,13 +16,17 @@ from typing import NoReturn
 from absl import app, flags
 from ml_collections import config_flags
 
-from jax_kdpr import checkpoint, config_fields, config_rules, run_folder, runtime
+from jax_kdpr import checkpoint, config_fields, config_rules, run_folder, runtime, signals
 from jax_kdpr import config as config_lib
-from jax_kdpr.errors import InputError, Terminated, interrupted_exit_code
+from jax_kdpr.errors import InputError, StoppedError
 from jax_kdpr.help_page import help_page
 from jax_kdpr.limits import Range, radians_hint, require
 
-BAD_INPUT = 2  # exit code
+# Exit codes.
+BAD_INPUT = 2
+STOPPED = 1
+# What a disk or a file system says, and is no defect of ours.
+PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM)
 FLOATS = Range(-1e30, 1e30)  # of flags, whose own bounds are closer
 INTEGERS = Range(-(2**31), 2**32)
 
@@ -37,7 +43,8 @@ def run(
 
     The config of a command may hold a `Config` under `prefix` ("base."), and the options `others`.
 
-    An `InputError`, in the flags or later, prints as one line on stderr and exits with code 2.
+    An `InputError`, in the flags or later, prints as one line on stderr and exits with code 2; a
+    `StoppedError`, or a disk that is full or refuses, with code 1.
     """
 
     def parse(argv: Sequence[str]) -> list[str]:
@@ -57,25 +64,44 @@ def run(
 
     def guarded(argv: Sequence[str]) -> int | None:
         checkpoint.quiet_logs()
-        signal.signal(signal.SIGTERM, _terminate)
         try:
             runtime.set_up()
             return main(list(argv[1:]))
         except InputError as failure:
             _exit_with(str(failure))
+        except StoppedError as failure:
+            _exit_with(str(failure), code=STOPPED)
         except OSError as failure:
-            if failure.errno != errno.ENAMETOOLONG:
+            if failure.errno == errno.ENAMETOOLONG:
+                _exit_with(
+                    f"{failure.filename}: its path is too long for this file system; shorten it"
+                )
+            if failure.errno not in PLACE:
                 raise
-            _exit_with(f"{failure.filename}: its path is too long for this file system; shorten it")
-        except KeyboardInterrupt as stop:
-            print("interrupted", file=sys.stderr)
-            return interrupted_exit_code(stop)
+            _exit_with(
+                f"{failure.filename or 'a file'}: {failure.strerror}; make room, or mend the "
+                "place, and run the same command again",
+                code=STOPPED,
+            )
+        except signals.Interrupted as stop:
+            print(stop, file=sys.stderr)
+            return stop.exit_code
 
+    signals.take_over()
+    codecs.register_error("spell", _spell)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A line at a time, so that whatever ends the process loses none that is said.
+            stream.reconfigure(errors="spell", line_buffering=True)
     app.run(guarded, flags_parser=parse)
 
 
-def _terminate(_number: int, _frame: object) -> NoReturn:
-    raise Terminated
+def _spell(failure: UnicodeError) -> tuple[str, int]:
+    """Says what a terminal, or a file that output goes to, has no characters for."""
+    if not isinstance(failure, UnicodeEncodeError):
+        raise failure
+    missing = failure.object[failure.start : failure.end]
+    return missing.replace("±", "+-").encode("ascii", "replace").decode(), failure.end
 
 
 def read_config(flag: flags.FlagHolder, *, stand_in_teacher: str = "") -> config_lib.Config:
@@ -214,6 +240,6 @@ def _flag_message(failure: Exception, prefix: str) -> str:
     )
 
 
-def _exit_with(message: str) -> NoReturn:
+def _exit_with(message: str, *, code: int = BAD_INPUT) -> NoReturn:
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
-    sys.exit(BAD_INPUT)
+    sys.exit(code)

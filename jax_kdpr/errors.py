@@ -1,6 +1,4 @@
-"""The exceptions that a command line answers with one line: wrong input, and being told to end."""
-
-import signal
+"""The exceptions that a command line answers with one line."""
 
 
 class InputError(ValueError):
@@ -11,14 +9,12 @@ class InputError(ValueError):
     """
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM arrived (a batch system's time is up): an interruption like Ctrl-C, of other number.
+class InUseError(InputError):
+    """Another process is training in a run folder."""
 
-    Not an `Exception`, as `KeyboardInterrupt` is none: what carries on after a failure must not
-    take it for one.
+
+class StoppedError(RuntimeError):
+    """A command cannot go on, for a reason that lies neither in its input nor in this package.
+
+    The message is one line: what happened, what is kept, what to do. The exit code is 1.
     """
-
-
-def interrupted_exit_code(stop: KeyboardInterrupt) -> int:
-    """Returns the exit code that a shell expects of a process that a signal ended."""
-    return 128 + (signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT)

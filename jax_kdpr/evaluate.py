@@ -47,7 +47,10 @@ from jax_kdpr.tables import markdown_table
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Run folder; more may follow it.")
 OUTPUT = flags.DEFINE_string(
-    "output", None, "Folder for the table and figure of several runs; default: above the first run."
+    "output",
+    None,
+    "Folder for the table and figure of several runs, and for the files of runs that may not be "
+    "written to; default: above the first run.",
 )
 SAMPLES = flags.DEFINE_integer(
     "samples", 4, "Test scenes in a figure.", lower_bound=1, upper_bound=100
@@ -74,10 +77,15 @@ def main(positional: list[str]) -> int:
     output = Path(OUTPUT.value) if OUTPUT.value else workdirs[0].parent
     if len(workdirs) > 1 or OUTPUT.value:
         cli.make_folder("--output", output)
+    places = {
+        name: _place(name, workdir, output if OUTPUT.value else None)
+        for name, workdir in named.items()
+    }
 
     runs = {
         name: score_run(
             workdir,
+            output=places[name],
             samples=SAMPLES.value,
             refinement=refinement,
             solvers=solvers,
@@ -112,10 +120,29 @@ def main(positional: list[str]) -> int:
             scene=config_fields.shallow(first.scene),
             pitch=first.propagation.pitch,
         )
-        print(f"written: {output}/comparison.md, .json, .png; metrics.json, figure.png per run")
-    else:
-        print(f"written: {workdirs[0]}/metrics.json, scores.npz, masks.npy and figure.png")
+        print(f"written: {output}/comparison.md, .json, .png")
+    for place in places.values():
+        print(f"written: {place}/metrics.json, scores.npz, masks.npy and figure.png")
     return 0
+
+
+def _place(name: str, workdir: Path, output: Path | None) -> Path:
+    """Returns where a run's files go: its folder or, if that may not be written, one in --output.
+
+    Raises:
+        InputError: If it may not be written, and there is no --output.
+    """
+    try:
+        run_folder.require_writable("--workdir", workdir)
+    except InputError as refused:
+        if output is None:
+            raise InputError(
+                f"--workdir: {str(workdir)!r} cannot be written to; name a folder for the results "
+                "by --output"
+            ) from refused
+        cli.make_folder("--output", output / name)
+        return output / name
+    return workdir
 
 
 def comparison_table(runs: dict[str, Evaluated]) -> str:

@@ -10,13 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
-from matplotlib.figure import Figure, SubFigure
 
 from jax_kdpr.camera import Options, centred
 from jax_kdpr.evaluation import Samples
+from jax_kdpr.figures import Axes, Figure, Normalize, ScalarMappable, SubFigure, own_style
 from jax_kdpr.metrics import mse, psnr_from_mse, ssim
 from jax_kdpr.physics.scenes import scene_parts
 from jax_kdpr.plots import write_figure
@@ -64,6 +61,7 @@ def part_scale(part: str, scene: Options) -> Scale:
     return Scale("amplitude", 0.0, 1.0, "gray")
 
 
+@own_style
 def plot_run(
     samples: Samples,
     path: Path,
@@ -121,6 +119,7 @@ def plot_run(
     write_figure(figure, path)
 
 
+@own_style
 def plot_comparison(
     runs: dict[str, Samples], path: Path, *, scene: Options, pitch: float = 0.0
 ) -> None:
@@ -151,6 +150,7 @@ def plot_comparison(
     write_figure(figure, path)
 
 
+@own_style
 def plot_masks(masks: dict[str, np.ndarray], path: Path) -> None:
     """Draws for each system its first mask, that mask's spectrum, and the histogram of all phases.
 
@@ -177,6 +177,7 @@ def plot_masks(masks: dict[str, np.ndarray], path: Path) -> None:
     write_figure(figure, path)
 
 
+@own_style
 def plot_object(
     values: np.ndarray, path: Path, *, title: str, scale: Scale, pitch: float = 0.0
 ) -> None:
@@ -189,6 +190,7 @@ def plot_object(
     write_figure(figure, path)
 
 
+@own_style
 def plot_sheet(
     objects: list[Sheet], path: Path, *, scale: Scale, title: str, pitch: float = 0.0
 ) -> None:

@@ -1,12 +1,11 @@
-"""Curves, straight to PNG: no display needed. Only this and `pictures` know matplotlib."""
+"""Curves, straight to PNG: no display needed."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from matplotlib import colormaps
-from matplotlib.figure import Figure
 
+from jax_kdpr.figures import Figure, colormaps, own_style
 from jax_kdpr.whole_files import write_whole
 
 TEN = 10  # curves for which the usual colours do
@@ -14,6 +13,7 @@ STYLES = ("-", "--", ":", "-.")
 EXACT = 1e-8  # misfit of a false object that rounding alone makes
 
 
+@own_style
 def plot_sweep(name: str, rows: list[dict[str, Any]], path: Path) -> None:
     """Draws time and memory of each case of a benchmark over the quantity that was swept."""
     figure = Figure(figsize=(9.0, 3.6), layout="constrained")
@@ -50,6 +50,7 @@ class Line(NamedTuple):
     half_width: list[float] | None = None
 
 
+@own_style
 def plot_lines(
     lines: dict[str, Line],
     path: Path,
@@ -81,6 +82,7 @@ def plot_lines(
     write_figure(figure, path)
 
 
+@own_style
 def plot_panels(
     panels: dict[str, dict[str, Line]], path: Path, *, y_label: str = "PSNR (dB)"
 ) -> None:
@@ -105,6 +107,7 @@ def plot_panels(
     write_figure(figure, path)
 
 
+@own_style
 def plot_ambiguity(designs: dict[str, dict[str, Any]], path: Path) -> None:
     """Draws what `jax_kdpr.ambiguity` found of each design: false objects, Jacobian, bounds."""
     figure = Figure(figsize=(14.0, 4.2), layout="constrained")

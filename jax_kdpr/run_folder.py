@@ -10,9 +10,11 @@ import os
 import platform
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ import jax_kdpr
 from jax_kdpr import config as config_lib
 from jax_kdpr import config_rules, json_files, whole_files
 from jax_kdpr.config import Config
-from jax_kdpr.errors import InputError
+from jax_kdpr.errors import InputError, InUseError
 from jax_kdpr.json_files import Maybe
 
 RUN_FILE = "run.json"
@@ -39,6 +41,14 @@ RUN = {
     "sessions": [SESSION],
 }
 RESTORE = "restore it from a copy"
+ROW = {"epoch": int, "step": int} | dict.fromkeys(
+    (
+        *("train_total", "train_task", "train_mask"),
+        *("validation_psnr", "validation_psnr_pooled", "validation_ssim"),
+        *("train_seconds", "seconds"),
+    ),
+    float,
+)  # what is read of a row of metrics.jsonl
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -141,16 +151,22 @@ def lock(workdir: Path) -> Iterator[None]:
     """Holds the folder for this process, making it if need be.
 
     Raises:
-        InputError: If another process is training in it.
+        InUseError: If another process is training in it.
     """
     workdir.mkdir(parents=True, exist_ok=True)
     with whole_files.open_in_place(workdir / LOCK_FILE, os.O_RDWR) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as held:
-            raise InputError(
+        except BlockingIOError as held:
+            raise InUseError(
                 f"--workdir: another process is training in {str(workdir)!r}; wait or stop it"
             ) from held
+        except OSError as refused:  # as Lustre and NFS may
+            print(
+                f"warning: {str(workdir)!r} cannot be locked ({refused.strerror}); see to it that "
+                "no other process trains in it",
+                file=sys.stderr,
+            )
         yield
 
 
@@ -209,15 +225,27 @@ def _git(*command: str) -> str:
 
 
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:
-    """Returns the rows of metrics.jsonl, one per epoch; a line cut short by a kill is dropped."""
+    """Returns the rows of metrics.jsonl, one per epoch; damaged lines are left out, and named."""
     path = workdir / METRICS_FILE
-    rows = []
-    for line in path.read_text().splitlines() if path.exists() else []:
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    rows, damaged = [], []
+    for number, line in enumerate(lines, start=1):
         try:
-            rows.append(json.loads(line))
+            rows.append(json_files.parse(line.decode(), ROW))
         except ValueError:
-            break
+            damaged.append(str(number))
+    if damaged:
+        _warn_of_damage(path, ", ".join(damaged))
     return rows
+
+
+@cache  # once a process: it is read often
+def _warn_of_damage(path: Path, lines: str) -> None:
+    print(
+        f"warning: {path}: damaged in line {lines}, which is left out; the same jax_kdpr.train "
+        "command makes the last epoch's row again",
+        file=sys.stderr,
+    )
 
 
 def epochs_done(workdir: Path) -> int:

@@ -5,12 +5,13 @@ not have been trained with.
 """
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
-from jax_kdpr import evaluation, json_files, pictures, run_folder, runtime, whole_files
+from jax_kdpr import evaluation, json_files, pictures, run_folder, runtime
 from jax_kdpr.assembly import build_system
 from jax_kdpr.choices import NoiseKind
 from jax_kdpr.classical import NO_REFINEMENT, Refinement
@@ -23,6 +24,7 @@ from jax_kdpr.physics.masks import wrap_phases
 from jax_kdpr.sharding import make_mesh
 from jax_kdpr.systems import Output
 from jax_kdpr.trained import Trained, load_data, load_trained, run_keys
+from jax_kdpr.whole_files import write_whole
 
 SCORES_FILE = "metrics.json"
 SCORES = {
@@ -32,6 +34,8 @@ SCORES = {
 IMAGE_SCORES_FILE = "scores.npz"
 SAMPLES_FILE = "samples.npz"
 MASKS_FILE = "masks.npy"
+FIGURE_FILE = "figure.png"
+STAGING = "scoring-"  # and random letters: where files wait until all of them are made
 
 
 class Evaluated(NamedTuple):
@@ -56,6 +60,7 @@ class Subject(NamedTuple):
 def score_run(
     workdir: Path,
     *,
+    output: Path | None = None,
     samples: int = 4,
     refinement: Refinement = NO_REFINEMENT,
     solvers: tuple[str, ...] = (),
@@ -65,10 +70,11 @@ def score_run(
     """Scores one run on its test images.
 
     Writes metrics.json (means), scores.npz (image by image), samples.npz and figure.png (the first
-    scenes) and masks.npy into its folder.
+    scenes) and masks.npy: all of them or, if one cannot be written, none.
 
     Args:
         workdir: Its run folder.
+        output: A folder for what is written; None for the run folder.
         samples: Number of test scenes in the figure.
         refinement: Of the network's images, which are then scored too.
         solvers: Solvers (`physics.solvers`) to score beside, from the spectral estimate.
@@ -78,6 +84,7 @@ def score_run(
     Raises:
         InputError: If it is no run, has no readable checkpoint, or its data have changed.
     """
+    output = output or workdir
     config, dataset, trained, batch_size = load_subject(workdir, data_dir)
     key = run_keys(config.seed).evaluation
     scores = evaluation.score_test_images(
@@ -115,24 +122,27 @@ def score_run(
         for name, score in scores.items()
         for metric, values in score._asdict().items()
     }
-    # First gone, and last made: whoever finds it finds the others too, and of the same scoring.
-    (workdir / SCORES_FILE).unlink(missing_ok=True)
     masks = np.asarray(wrap_phases(shown.phases))
-    whole_files.write_whole(workdir / IMAGE_SCORES_FILE, lambda file: np.savez(file, **per_image))
-    whole_files.write_whole(workdir / MASKS_FILE, lambda file: np.save(file, masks))
-    _save_samples(workdir / SAMPLES_FILE, shown)
     psnr = summarise(scores[RECOVERED]).psnr
-    title = f"{config.regime}, {config.masks.snapshots} snapshot(s): {psnr:.2f} dB"
     camera = trained.system.camera
-    pictures.plot_run(
-        shown,
-        workdir / "figure.png",
-        scene=camera.scene,
-        axis=camera.axis,
-        title=title,
-        pitch=config.propagation.pitch,
-    )
-    json_files.write_json(workdir / SCORES_FILE, result)
+    with TemporaryDirectory(dir=output, prefix=STAGING) as folder:
+        staging = Path(folder)
+        write_whole(staging / IMAGE_SCORES_FILE, lambda file: np.savez(file, **per_image))
+        write_whole(staging / MASKS_FILE, lambda file: np.save(file, masks))
+        _save_samples(staging / SAMPLES_FILE, shown)
+        pictures.plot_run(
+            shown,
+            staging / FIGURE_FILE,
+            scene=camera.scene,
+            axis=camera.axis,
+            title=f"{config.regime}, {config.masks.snapshots} snapshot(s): {psnr:.2f} dB",
+            pitch=config.propagation.pitch,
+        )
+        json_files.write_json(staging / SCORES_FILE, result)
+        # First gone, and last there: whoever finds it finds the others too, of the same scoring.
+        (output / SCORES_FILE).unlink(missing_ok=True)
+        for name in (IMAGE_SCORES_FILE, MASKS_FILE, SAMPLES_FILE, FIGURE_FILE, SCORES_FILE):
+            (staging / name).replace(output / name)
     return Evaluated(config, epochs, scores, shown, result)
 
 
@@ -204,7 +214,7 @@ def read_samples(workdir: Path) -> Samples:
 def _save_samples(path: Path, samples: Samples) -> None:
     arrays = {"images": samples.images, "phases": samples.phases, **samples.output._asdict()}
     named: dict[str, Any] = {name: np.asarray(value) for name, value in arrays.items()}
-    whole_files.write_whole(path, lambda file: np.savez_compressed(file, **named))
+    write_whole(path, lambda file: np.savez_compressed(file, **named))
 
 
 def load_subject(workdir: Path, data_dir: str = "", *, images: int = 0) -> Subject:

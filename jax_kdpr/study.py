@@ -18,7 +18,8 @@ from pathlib import Path
 from absl import flags
 
 from jax_kdpr import cli, config, run_folder
-from jax_kdpr.errors import InputError, interrupted_exit_code
+from jax_kdpr.errors import InputError
+from jax_kdpr.signals import Interrupted, noting
 from jax_kdpr.studies import declaration
 from jax_kdpr.studies.declaration import Study, difference_from_base
 from jax_kdpr.studies.programs import trace_step
@@ -26,7 +27,6 @@ from jax_kdpr.studies.report import write_report
 from jax_kdpr.studies.runner import count_operations, remaining_minutes, run_study
 from jax_kdpr.studies.runs import PlannedRun, plan
 from jax_kdpr.tables import markdown_table
-from jax_kdpr.training.loop import Interrupted
 
 CONFIG = cli.define_config()
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the study: new, or its own.")
@@ -60,13 +60,11 @@ def main(positional: list[str]) -> int:
     stopped = 0
     if not REPORT_ONLY.value:
         try:
-            failures = run_study(study, runs, workdir)
+            with noting():  # so that there is a report of what is finished
+                failures = run_study(study, runs, workdir)
         except Interrupted as stop:
             print(stop, file=sys.stderr)
-            stopped = 128 + stop.signal_number
-        except KeyboardInterrupt as stop:
-            print("interrupted between trainings; run the same command again", file=sys.stderr)
-            stopped = interrupted_exit_code(stop)
+            stopped = stop.exit_code
     if any(run.is_done for run in everything):
         write_report(study, everything, workdir, output, command=_command())
         print(f"written: {output}/report.md, report.html, report.json")

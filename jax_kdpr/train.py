@@ -4,7 +4,6 @@ The same command resumes a run that was interrupted. Single options are overridd
 `--config.section.field=value`; `jax_kdpr/config.py` lists them all.
 """
 
-import sys
 from pathlib import Path
 
 from absl import flags
@@ -19,20 +18,13 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Run folder: new, or that of this
 
 
 def main(positional: list[str]) -> int:
-    """Runs the training; returns 0, 128 + the signal that interrupted it, or 1 on a lost loss."""
+    """Runs the training."""
     if positional:
         raise InputError(f"unexpected argument {positional[0]!r}; options start with --")
     config = cli.read_config(CONFIG)
     if not WORKDIR.value:
         raise InputError("--workdir: a run folder is needed, such as runs/e2e")
-    try:
-        final = loop.train(config, Path(WORKDIR.value))
-    except loop.Interrupted as stop:
-        print(stop, file=sys.stderr)
-        return 128 + stop.signal_number
-    except loop.NonFiniteLossError as failure:
-        print(f"error: {failure}", file=sys.stderr)
-        return 1
+    final = loop.train(config, Path(WORKDIR.value))
     names = [name for name, _ in members(config)]
     for name, scores in zip(names, final, strict=True):
         # A run that was finished by an earlier version has no rms.

@@ -145,7 +145,68 @@ def options(folder: Path, *, full: bool) -> Tally:
     return tally
 
 
-KINDS: dict[str, Callable[..., Tally]] = {"kills": kills, "links": links, "options": options}
+def signals(folder: Path, *, full: bool) -> Tally:
+    """A signal at a random time of the first seconds: it ends the run, and is never passed over."""
+    rng, tally = random.Random(1), Tally()
+    for number in range(24 if full else 2):
+        process = start(
+            folder,
+            f"signalled-{number}",
+            "--config.train.epochs=100000",
+            # An empty one: compiling, which calls Python from C++, takes the longer.
+            JAX_COMPILATION_CACHE_DIR=str(folder / f"cache-{number}"),
+        )
+        time.sleep(rng.uniform(0.0, 16.0) if full else 3.0 + 7.0 * number)
+        sent = rng.choice((signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1))
+        process.send_signal(sent)
+        try:
+            output, errors = process.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            output, errors = process.communicate()
+        during = "while it trained" if "compiling" in output else "before"
+        if "saved" in errors:
+            during = "saved"
+        answered = process.returncode in (128 + sent, -sent)  # -sent: before the package is read
+        what = f"{during}, exit code {process.returncode} after {sent.name}: {errors[-300:]}"
+        tally.add(during if answered else what, lost=not answered)
+    return tally
+
+
+def full_disk(folder: Path, *, full: bool) -> Tally:
+    """A disk without room or inodes: one line, and with room again the run ends as a whole one."""
+    tally = Tally()
+    train(folder, "whole").check_returncode()
+    limits = [f"size={kilobytes}k" for kilobytes in (300, 600, 900, 1200)]
+    limits += [f"nr_inodes={count}" for count in (20, 60, 100)]
+    for limit in limits if full else limits[1:2]:
+        disk = folder / "disk"
+        disk.mkdir(exist_ok=True)
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", limit, "tmpfs", disk]).returncode:
+            tally.add("not tried: mounting needs root")
+            continue
+        try:
+            stopped = train(folder, "disk/run")
+            subprocess.run(["mount", "-o", "remount,size=50m,nr_inodes=10000", disk], check=True)
+            resumed = train(folder, "disk/run")
+            lines = [line for line in stopped.stderr.splitlines() if line.startswith("error: ")]
+            said = len(lines) == 1 and "Traceback" not in stopped.stderr
+            same = resumed.returncode == 0 and record(disk / "run") == record(folder / "whole")
+            held = stopped.returncode == 1 and said and same
+            what = f"{limit}: {stopped.returncode}, {stopped.stderr[-500:]}{resumed.stderr[-500:]}"
+            tally.add("one line, then the same run" if held else what, lost=not held)
+        finally:
+            subprocess.run(["umount", disk], check=True)
+    return tally
+
+
+KINDS: dict[str, Callable[..., Tally]] = {
+    "kills": kills,
+    "signals": signals,
+    "full-disk": full_disk,
+    "links": links,
+    "options": options,
+}
 
 
 def command(folder: Path, run: str, *options: str) -> list[str]:
@@ -155,10 +216,10 @@ def command(folder: Path, run: str, *options: str) -> list[str]:
     return [sys.executable, "-m", "jax_kdpr.train", config, f"--workdir={folder / run}", *options]
 
 
-def start(folder: Path, run: str, *options: str) -> subprocess.Popen[str]:
+def start(folder: Path, run: str, *options: str, **variables: str) -> subprocess.Popen[str]:
     """Starts a training without waiting for its end."""
     pipe = subprocess.PIPE
-    environment = commands.user_environment()
+    environment = commands.user_environment(**variables)
     return subprocess.Popen(
         command(folder, run, *options), env=environment, stdout=pipe, stderr=pipe, text=True
     )

@@ -18,7 +18,8 @@ def save(workdir: Path, scores: dict[int, float]) -> None:
     """Writes a checkpoint a step, whose arrays hold the step, as a training does."""
     with Checkpoints(workdir) as checkpoints:
         for step, score in scores.items():
-            run_folder.append_metrics(workdir, {"step": step, "validation_psnr": score})
+            row = dict.fromkeys(run_folder.ROW, 1) | {"step": step, "validation_psnr": score}
+            run_folder.append_metrics(workdir, row)
             tree = {"x": jnp.full(3, float(step)), "y": {"z": jnp.eye(4)}}
             checkpoints.save(step, tree, {}, score=score)
 

@@ -1,18 +1,25 @@
 """Scores and figures of a trained run, against numbers made from its images with scikit-image."""
 
+import errno
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from helpers import tiny_config
+from commands import user_environment
+from helpers import rejection, same, tiny_config
+from matplotlib import style
 from PIL import Image
+from places import files
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from jax_kdpr import config as config_lib
-from jax_kdpr import evaluate, evaluation, json_files, scoring
+from jax_kdpr import evaluate, evaluation, json_files, plots, scoring
 from jax_kdpr.classical import Refinement
 from jax_kdpr.config import Config, Regime, SceneKind
 from jax_kdpr.data import sources
@@ -266,18 +273,48 @@ def test_noise_is_added_on_a_bench_without_errors(teacher, tmp_path):
     assert scoring.score_under_noise(run, **levels) == aligned
 
 
-def test_a_second_scoring_that_is_cut_off_leaves_no_scores(teacher, tmp_path, monkeypatch):
+def test_a_second_scoring_that_is_cut_off_leaves_the_first(teacher, tmp_path, monkeypatch):
     """Whoever finds metrics.json finds the arrays of the same scoring."""
     run = tmp_path / "run"
     shutil.copytree(teacher, run)
     scoring.score_run(run)
-    whole = (run / "scores.npz").read_bytes()
+    before = files(run)
 
-    def stop(*_, **__):
-        raise KeyboardInterrupt
+    def fail(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(np, "savez", stop)
-    with pytest.raises(KeyboardInterrupt):
-        scoring.score_run(run)
-    assert not (run / "metrics.json").exists()
-    assert (run / "scores.npz").read_bytes() == whole
+    monkeypatch.setattr(scoring.pictures, "plot_run", fail)
+    with pytest.raises(OSError, match="No space"):
+        scoring.score_run(run, refinement=Refinement(3))
+    assert files(run) == before
+
+
+def test_a_run_folder_that_may_not_be_written_is_refused_or_left_alone(
+    teacher, tmp_path, monkeypatch
+):
+    writable = os.access
+    monkeypatch.setattr(
+        os, "access", lambda path, mode: Path(path) != teacher and writable(path, mode)
+    )
+    assert "--output" in rejection(evaluate._place, "teacher", teacher, None)
+    place = evaluate._place("teacher", teacher, tmp_path)
+    before = files(teacher)
+    scoring.score_run(teacher, output=place)
+    assert files(teacher) == before
+    names = ["figure.png", "masks.npy", "metrics.json", "samples.npz", "scores.npz"]
+    assert list(files(place)) == names
+
+
+def test_figures_do_not_depend_on_a_users_settings(tmp_path):
+    lines = {"one": plots.Line([0.0, 1.0], [1.0, 2.0])}
+    plots.plot_lines(lines, tmp_path / "own.png", x_label="x")
+    with style.context({"text.usetex": True, "axes.facecolor": "red", "font.size": 30.0}):
+        plots.plot_lines(lines, tmp_path / "theirs.png", x_label="x")
+    one, other = (Image.open(tmp_path / f"{name}.png") for name in ("own", "theirs"))
+    assert same(one, other)
+
+
+def test_the_backend_of_a_notebook_that_is_not_here_breaks_nothing():
+    code = "from jax_kdpr import figures; figures.Figure().savefig('/dev/null', format='png')"
+    environment = user_environment(MPLBACKEND="module://not_here.backend")
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)

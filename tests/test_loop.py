@@ -14,12 +14,12 @@ import pytest
 from commands import user_environment
 from helpers import assert_equal_trees, tiny_config
 
-from jax_kdpr import run_folder
+from jax_kdpr import run_folder, signals
 from jax_kdpr.checkpoint import Checkpoints
 from jax_kdpr.config import Regime
 from jax_kdpr.errors import InputError
 from jax_kdpr.trained import load_trained
-from jax_kdpr.training import loop
+from jax_kdpr.training import loop, outcome
 from jax_kdpr.training.preparation import prepare
 
 
@@ -35,26 +35,22 @@ def test_resuming_after_each_epoch_is_bit_exact(tmp_path, monkeypatch):
     # Stopped as by a signal, in the middle of an epoch, several times over.
     checks = itertools.count(1)
 
-    class Stopping(loop._Signals):
-        stopped = False
+    pending = []
 
-        @property
-        def received(self):
-            self.stopped = self.stopped or next(checks) % 8 == 0
-            return signal.SIGTERM if self.stopped else 0
+    def received():
+        if next(checks) % 5 == 0:
+            pending.append(signal.SIGTERM)
+        return pending[-1] if pending else 0
 
-        @received.setter
-        def received(self, value):
-            pass
-
-    monkeypatch.setattr(loop, "_Signals", Stopping)
+    monkeypatch.setattr(signals, "received", received)
     stops = 0
     while True:
         try:
             loop.train(config, tmp_path / "pieces")
             break
-        except loop.Interrupted:
+        except signals.Interrupted:
             stops += 1
+            pending.clear()
     assert stops >= 2
     whole, pieces = (restored_tree(tmp_path / name, config) for name in ("whole", "pieces"))
     assert_equal_trees(whole, pieces)
@@ -96,16 +92,18 @@ def test_a_signal_before_the_first_step_leaves_no_trace(tmp_path, monkeypatch):
     def train_until_signal(steps: int):
         """Runs until a signal that arrives after so many checks for one."""
         checks = iter([0] * steps)
-        received = property(lambda _: next(checks, signal.SIGINT), lambda *_: None)
         with monkeypatch.context() as patch:
-            patch.setattr(loop._Signals, "received", received, raising=False)
-            with pytest.raises(loop.Interrupted):
+            patch.setattr(signals, "received", lambda: next(checks, signal.SIGINT))
+            with pytest.raises(signals.Interrupted):
                 loop.train(config, tmp_path)
 
     train_until_signal(0)
     assert run_folder.read_metrics(tmp_path) == []
     assert not list((tmp_path / "checkpoints").iterdir())
-    train_until_signal(4)  # the four steps of the first epoch
+    train_until_signal(4)  # the four steps of the first epoch: it comes within the validation
+    assert run_folder.read_metrics(tmp_path) == []
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["4"]
+    train_until_signal(4)  # which is made up for: two batches, one check each, and one at the end
     assert [row["epoch"] for row in run_folder.read_metrics(tmp_path)] == [1]
     train_until_signal(0)  # resumed between two epochs
     assert [row["epoch"] for row in run_folder.read_metrics(tmp_path)] == [1]
@@ -184,6 +182,22 @@ def test_parameters_spoilt_by_the_last_update_are_never_saved(tmp_path, monkeypa
     with pytest.raises(loop.NonFiniteLossError, match=r"at step 8; last good checkpoint: step 4"):
         loop.train(config, tmp_path)
     assert [row["step"] for row in run_folder.read_metrics(tmp_path)] == [4]
+
+
+def test_a_run_that_diverged_or_learned_nothing_is_told_so(tmp_path):
+    run = prepare(tiny_config(loss__rho=0.1), tmp_path)
+    images = np.asarray(run.dataset.validation[:16], np.float64)
+    images = images / 255 if run.dataset.validation.dtype == np.uint8 else images
+    grey = -10 * np.log10(np.var(images))
+    sane = {"train_total": 0.1, "train_task": 0.1, "train_mask": 0.0}
+
+    def told(pooled: float, **last: float) -> str:
+        return outcome.warning(run, [sane, sane | {"validation_psnr_pooled": pooled} | last])
+
+    assert told(grey + 0.1) == "" == told(grey + 0.1, train_total=0.3)
+    assert told(grey - 0.1).startswith("it learned nothing")
+    assert "it diverged (loss 0.3;" in told(grey - 0.1, train_total=0.3)
+    assert "it diverged" in told(grey + 0.1, train_mask=101.0)
 
 
 def test_a_teacher_of_another_split_or_unfinished_is_refused(tmp_path):

@@ -9,9 +9,10 @@ import pytest
 from helpers import rejection, tiny_config
 from scipy import stats
 
-from jax_kdpr import json_files, run_folder, scoring
+from jax_kdpr import json_files, run_folder, scoring, signals
 from jax_kdpr.choices import Regime
 from jax_kdpr.config import Config
+from jax_kdpr.errors import InUseError
 from jax_kdpr.studies import declaration, document, estimate, programs, report, runner
 from jax_kdpr.studies.declaration import Entry, Study, Table
 from jax_kdpr.studies.document import Grid, Heading, Paragraph, Picture
@@ -19,7 +20,6 @@ from jax_kdpr.studies.estimate import ImageCounts
 from jax_kdpr.studies.results import gain, read_results
 from jax_kdpr.studies.runs import plan
 from jax_kdpr.studies.statistics import over_images, over_seeds
-from jax_kdpr.training import loop
 
 STUDENT = {"regime": "student", "loss.alpha": 0.9, "loss.beta": 0.05}
 
@@ -187,7 +187,7 @@ def test_everything_is_done_and_the_next_call_has_nothing_to_do(finished, monkey
     forbidden = lambda *_, **__: pytest.fail("did something again")  # noqa: E731
     for name in ("score_run", "score_under_noise", "trace_step", "time_inference"):
         monkeypatch.setattr(runner, name, forbidden)
-    monkeypatch.setattr(loop, "train", forbidden)
+    monkeypatch.setattr(runner.loop, "train", forbidden)
     assert runner.run_study(study, runs, workdir) == {}
 
 
@@ -199,30 +199,41 @@ def test_all_students_of_a_seed_share_one_teacher(finished):
         assert scores["checkpoint_digest"] == digest
 
 
+def test_a_run_that_another_call_trains_is_left_to_it(images, tmp_path, monkeypatch):
+    study, begun = tiny_study(images, seeds=(0,)), []
+
+    def run_one(run):
+        if run.entry == "teacher":
+            raise InUseError("another process is training in it")
+        begun.append(run.entry)
+
+    monkeypatch.setattr(runner, "_run_one", run_one)
+    assert runner.run_study(study, plan(study, tmp_path), tmp_path) == {}
+    taught = {name for name, entry in study.entries.items() if entry.teacher == "teacher"}
+    assert taught and set(begun) == set(study.entries) - {"teacher"} - taught
+
+
 def test_interrupted_twice_it_ends_with_the_same_report(finished, images, tmp_path, monkeypatch):
     study, whole = finished
     pieces = tmp_path / "pieces"
     steps = iter(range(1000))
 
-    class Stopping(loop._Signals):
-        """Interrupts the third training in its first epoch, and the fifth in its last."""
+    pending = []
 
-        @property
-        def received(self):
-            return 15 if next(steps) in (19, 40) else 0
+    def received():  # in the third training's first epoch, and in the fifth's last
+        if next(steps) in (19, 40):
+            pending.append(15)
+        return pending[-1] if pending else 0
 
-        @received.setter
-        def received(self, value):
-            pass
-
-    monkeypatch.setattr(loop, "_Signals", Stopping)
+    monkeypatch.setattr(signals, "received", received)
     stops = 0
     while True:
         try:
             runner.run_study(study, plan(study, pieces), pieces)
             break
-        except loop.Interrupted:
+        except signals.Interrupted:
             stops += 1
+            pending.clear()
     assert stops == 2
     texts = [write(study, folder, tmp_path / folder.name) for folder in (whole, pieces)]
     numbers = [

@@ -39,9 +39,9 @@ def get_config():
 
 # A study that the signal meets outside every training, where no loop is there to note it.
 BETWEEN = """
-import signal
+import signal, time
 from jax_kdpr import cli, study
-study.run_study = lambda *_: signal.raise_signal(signal.{name})
+study.run_study = lambda *_: (signal.raise_signal(signal.{name}), time.sleep(2.0))
 cli.run(study.main, prefix="base.", others=("seeds",))
 """
 
@@ -132,7 +132,7 @@ def test_a_signal_between_trainings_is_answered_too(place, name):
     process = place.start(workdir="between", program=("-c", BETWEEN.format(name=name)))
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 128 + signal.Signals[name], errors
-    assert errors.splitlines()[-1] == "interrupted between trainings; run the same command again"
+    assert errors.splitlines()[-1] == "interrupted; run the same command again to go on"
 
 
 @pytest.mark.slow

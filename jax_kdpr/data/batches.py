@@ -5,6 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from jax_kdpr import signals
 from jax_kdpr.types import Images, Indices, Key, Keys, PyTree, RawImages
 
 
@@ -42,13 +43,19 @@ def over_batches(
     All batches have one size, so that the step compiles once: the last one is filled up from the
     start, and what it says of those items again is dropped. `key` may be an array of keys, of the
     members of an ensemble: the step then gets as many.
+
+    Raises:
+        Interrupted: If a signal was noted meanwhile.
     """
+    parts = []
     fold_in = jax.random.fold_in if key.shape == () else jax.vmap(jax.random.fold_in, (0, None))
-    parts = [
-        step((jnp.arange(batch_size) + first) % count, fold_in(key, first))
-        for first in range(0, count, batch_size)
-    ]
+    for first in range(0, count, batch_size):
+        jax.block_until_ready(parts[-2:-1])  # so that a signal waits for two batches at most
+        if signals.received():
+            break
+        parts.append(step((jnp.arange(batch_size) + first) % count, fold_in(key, first)))
     # Joining is a program for all devices too. On a CPU's few threads it must not start while
     # batches are under way, or each device may wait for the other for ever (seen, jax 0.10.2).
     jax.block_until_ready(parts)
+    signals.check()
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[:count], *parts)

@@ -1,7 +1,7 @@
 """Trains, scores and times what a study plans: one run after the other, each on its own.
 
-What is done is skipped, what was cut goes on, and a run that fails is reported and left: neither
-it nor its students stop the others.
+What is done is skipped, what was cut goes on, what another call trains is left to it, and a run
+that fails is reported and left: neither it nor its students stop the others.
 """
 
 import hashlib
@@ -13,11 +13,13 @@ from pathlib import Path
 
 import jax
 
-from jax_kdpr import json_files, run_folder
+from jax_kdpr import json_files, run_folder, signals
 from jax_kdpr.config import Config, data_arguments
 from jax_kdpr.config_fields import flatten, shallow
 from jax_kdpr.data import sources
+from jax_kdpr.errors import InUseError
 from jax_kdpr.scoring import score_run, score_under_noise
+from jax_kdpr.signals import Interrupted
 from jax_kdpr.studies import estimate
 from jax_kdpr.studies.declaration import RESERVED, Costs, Study
 from jax_kdpr.studies.estimate import ImageCounts
@@ -50,16 +52,20 @@ def run_study(study: Study, runs: list[PlannedRun], workdir: Path) -> dict[str, 
         calls that are not mended yet.
 
     Raises:
-        training.loop.Interrupted: On SIGINT or SIGTERM within a training, after saving.
+        Interrupted: If a signal was noted, after saving.
     """
     operations = count_operations(runs)  # before anything is written: it reads the data
     workdir.mkdir(parents=True, exist_ok=True)
     failures: dict[str, str] = {}
+    elsewhere: set[str] = set()  # runs that another call of the study trains now
     left = [run for run in runs if not run.is_done]
     print(f"{len(runs)} runs, {len(runs) - len(left)} done")
     for number, run in enumerate(left, start=1):
-        if run.teacher is not None and run.teacher.name in failures:
-            failures[run.name] = f"not run: its teacher ({run.teacher.name}) failed"
+        teacher = "" if run.teacher is None else run.teacher.name
+        if teacher in failures:
+            failures[run.name] = f"not run: its teacher ({teacher}) failed"
+        elif teacher in elsewhere:
+            elsewhere.add(run.name)
         else:
             minutes = remaining_minutes(runs, operations)
             print(
@@ -67,7 +73,11 @@ def run_study(study: Study, runs: list[PlannedRun], workdir: Path) -> dict[str, 
                 f"all that is left: {_duration(sum(minutes.values()))})",
                 flush=True,
             )
-            failures |= _guarded(run.name, lambda run=run: _run_one(run))
+            try:
+                failures |= _guarded(run.name, lambda run=run: _run_one(run))
+            except InUseError:
+                print("left out: another call trains it now", flush=True)
+                elsewhere.add(run.name)
             # A study of many shapes would hold the programs of all of them.
             jax.clear_caches()
         _record(failures, runs, workdir)
@@ -80,10 +90,16 @@ def run_study(study: Study, runs: list[PlannedRun], workdir: Path) -> dict[str, 
 
 
 def _guarded(name: str, work: Callable[[], None]) -> dict[str, str]:
-    """Does some work; returns {name: why} if it failed, so that the rest can still be done."""
+    """Does some work; returns {name: why} if it failed, so that the rest can still be done.
+
+    Raises:
+        Interrupted: If a signal was noted.
+        InUseError: If another process is at that very run.
+    """
+    signals.check()
     try:
         work()
-    except loop.Interrupted:
+    except (Interrupted, InUseError):
         raise
     except Exception as failure:  # whatever befalls one run
         traceback.print_exc()

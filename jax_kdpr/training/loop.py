@@ -4,10 +4,10 @@ An ensemble is trained by the same loop: arrays have one more axis, and what is 
 run folder for each member, as that of a single run.
 """
 
-import signal
+import sys
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,17 +16,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jax_kdpr import checkpoint, run_folder, signals
 from jax_kdpr import config as config_lib
-from jax_kdpr import run_folder
 from jax_kdpr.checkpoint import SCORE, Checkpoints
 from jax_kdpr.choices import Gauge, Gradient, SceneKind
 from jax_kdpr.config import Config
 from jax_kdpr.data.batches import epoch_order, over_batches
-from jax_kdpr.errors import InputError
+from jax_kdpr.errors import InputError, StoppedError
 from jax_kdpr.metrics import psnr_from_mse
 from jax_kdpr.progress import progress
 from jax_kdpr.sharding import replicate
+from jax_kdpr.signals import Interrupted
 from jax_kdpr.systems import count_parameters
+from jax_kdpr.training import outcome
 from jax_kdpr.training.metric_log import MetricLog
 from jax_kdpr.training.preparation import Run, make_guide, prepare, stack, trained_parts, unstack
 from jax_kdpr.training.state import TrainState
@@ -35,16 +37,8 @@ from jax_kdpr.training.steps import Epoch, compile_steps
 FEW_STEPS = 200  # fewer optimiser steps than this train next to nothing
 
 
-class NonFiniteLossError(RuntimeError):
+class NonFiniteLossError(StoppedError):
     """The loss became infinite or NaN; the message names the last good checkpoint."""
-
-
-class Interrupted(Exception):
-    """SIGINT or SIGTERM arrived; the state is saved. `signal_number` says which."""
-
-    def __init__(self, signal_number: int, message: str):
-        super().__init__(message)
-        self.signal_number = signal_number
 
 
 def train(config: Config, workdir: Path) -> list[dict[str, float]]:
@@ -55,8 +49,9 @@ def train(config: Config, workdir: Path) -> list[dict[str, float]]:
 
     Raises:
         InputError: If config, data, teacher or folder do not fit.
-        Interrupted: On SIGINT or SIGTERM, after saving.
+        Interrupted: On a signal (`signals.noting`) after the first step, when it is saved.
         NonFiniteLossError: If the loss is no longer finite.
+        StoppedError: If a checkpoint cannot be written: the disk is full, the folder gone.
     """
     run = prepare(config, workdir)
     print(_summary(run))
@@ -64,16 +59,22 @@ def train(config: Config, workdir: Path) -> list[dict[str, float]]:
         for member in run.members:
             stack_of.enter_context(run_folder.lock(member.workdir))
         folders = [stack_of.enter_context(_Folder(run, i)) for i in range(len(run.members))]
-        signals = stack_of.enter_context(_Signals())
         train_state, step = _restore(run, folders)
+        if step and not all(folder.has_row(step) for folder in folders):
+            print(f"validating step {step} of {workdir}, which has no row in metrics.jsonl")
+            _save(run, train_state, step, time.perf_counter(), folders)
+            signals.check()
         if step == run.total_steps:
             print(f"finished already: {workdir} has its {step} steps")
         elif step:
             print(f"resuming {workdir} at step {step} of {run.total_steps}")
         if step < run.total_steps:
-            _train_from(run, train_state, step, folders, signals)
-        last = [folder.log.rows()[-1] for folder in folders]
-    return [{k: v for k, v in row.items() if k.startswith("validation")} for row in last]
+            _train_from(run, train_state, step, folders)
+        logged = [folder.log.rows() for folder in folders]
+        for folder, rows in zip(folders, logged, strict=True):
+            if found := outcome.warning(run, rows):
+                print(f"warning: {folder.workdir}: {found}", file=sys.stderr)
+    return [{k: v for k, v in rows[-1].items() if k.startswith("validation")} for rows in logged]
 
 
 class _Folder:
@@ -83,6 +84,7 @@ class _Folder:
         self.config = run.members[number].config
         self.workdir = run.members[number].workdir
         self.digests = run.digests
+        self.steps_per_epoch = run.steps_per_epoch
 
     def __enter__(self) -> "_Folder":
         run_folder.record_session(self.workdir, self.config, self.digests)
@@ -94,14 +96,23 @@ class _Folder:
         self.log.close()
         self.checkpoints.close()
 
+    def has_row(self, step: int) -> bool:
+        """Whether the log has the metrics of the epoch that ended at a step, if one did."""
+        return step % self.steps_per_epoch > 0 or any(r["step"] == step for r in self.log.rows())
+
     def save(self, step: int, state: TrainState, row: dict[str, Any] | None) -> None:
         """Writes a checkpoint and, at the end of an epoch, its row of metrics."""
-        score = None
-        if row is not None:
-            # Before the checkpoint: on resuming, a row without one is dropped.
-            self.log.append(row)
-            score = row[SCORE]
-        self.checkpoints.save(step, state, config_lib.to_dict(self.config), score=score)
+        try:
+            if row is not None and not self.has_row(step):
+                self.log.append(row)  # first: a checkpoint makes up for its row, no row for it
+            score = None if row is None else row[SCORE]
+            self.checkpoints.save(step, state, config_lib.to_dict(self.config), score=score)
+        except (OSError, ValueError) as failure:  # TensorStore's are ValueErrors
+            raise StoppedError(
+                f"step {step} could not be saved in {str(self.workdir)!r} "
+                f"({checkpoint.reason(failure)}); {_last_good(self.workdir)}; make room, or mend "
+                "the folder, and run the same command again to go on from there"
+            ) from failure
 
 
 def _restore(run: Run, folders: list[_Folder]) -> tuple[TrainState, int]:
@@ -132,20 +143,22 @@ def _restore(run: Run, folders: list[_Folder]) -> tuple[TrainState, int]:
     return replicate(stack([one.tree for one in found if one]), run.mesh), steps[0]
 
 
-def _train_from(
-    run: Run, train_state: TrainState, step: int, folders: list[_Folder], signals: "_Signals"
-) -> None:
+def _train_from(run: Run, train_state: TrainState, step: int, folders: list[_Folder]) -> None:
     guide = make_guide(run)
     print("compiling, about half a minute on a CPU", flush=True)
     # Programs of as many steps as are asked for; an epoch may end with fewer.
     programs: dict[int, Callable] = {}
-    with progress(total=run.total_steps, initial=step, unit="step") as bar:
+    resumed = step
+    with (
+        progress(total=run.total_steps, initial=step, unit="step") as bar,
+        ExitStack() as unsaved,
+    ):
         while step < run.total_steps:
             started, first = time.perf_counter(), step
             epoch = _epoch_inputs(run, step // run.steps_per_epoch, guide)
             end = (step // run.steps_per_epoch + 1) * run.steps_per_epoch
             losses = None
-            while step < end and not signals.received:
+            while step < end and not signals.received():
                 length = min(run.scan_steps, end - step)
                 if length not in programs:
                     programs[length] = compile_steps(
@@ -153,6 +166,8 @@ def _train_from(
                     )
                 losses_before = losses
                 train_state, losses = programs[length](train_state, epoch)
+                if step == resumed:
+                    unsaved.enter_context(signals.noting())  # before, a signal may end all at once
                 # The losses of the call before this one: so the device never waits for the host.
                 if losses_before is not None:
                     _require_finite(losses_before, step, folders)
@@ -161,20 +176,29 @@ def _train_from(
             if step > first and losses is not None:
                 _require_finite(losses, step, folders)
                 _require_finite_state(train_state, step, folders)
-                done = step % run.steps_per_epoch == 0
-                rows = _epoch_rows(run, train_state, step, started) if done else None
-                states = unstack(train_state, len(folders))
-                for number, folder in enumerate(folders):
-                    row = rows[number] if rows else None
-                    folder.save(step, states[number], row)
-                if rows:
+                if rows := _save(run, train_state, step, started, folders):
                     bar.write(_epoch_line(rows, run.config.train.epochs))
-            if signals.received:
-                raise Interrupted(
-                    signals.received,
-                    f"interrupted at step {step} of {run.total_steps}, saved; "
-                    "run the same command again to go on",
-                )
+            signals.check(
+                f"interrupted at step {step} of {run.total_steps}, saved; run the same command "
+                "again to go on"
+            )
+
+
+def _save(
+    run: Run, state: TrainState, step: int, started: float, folders: list[_Folder]
+) -> list[dict[str, Any]]:
+    """Writes the members' checkpoints, and the metrics of an epoch that ends here; returns those.
+
+    A signal cuts validation off: the epoch then has no metrics, and gets them on resuming.
+    """
+    rows = []
+    if step % run.steps_per_epoch == 0:
+        with suppress(Interrupted):
+            rows = _epoch_rows(run, state, step, started)
+    states = unstack(state, len(folders))
+    for number, folder in enumerate(folders):
+        folder.save(step, states[number], rows[number] if rows else None)
+    return rows
 
 
 def _epoch_inputs(run: Run, number: int, guide: Any) -> Epoch:
@@ -229,6 +253,11 @@ def _summary(run: Run) -> str:
     return "\n".join(lines)
 
 
+def _last_good(workdir: Path) -> str:
+    steps = checkpoint.steps(workdir)
+    return f"last good checkpoint: step {max(steps)}" if steps else "no checkpoint yet"
+
+
 def _require_finite_state(state: TrainState, step: int, folders: list[_Folder]) -> None:
     """The last update may have spoilt the parameters after a loss that was finite still."""
     leaves = jax.tree.leaves((state.params, state.state))
@@ -242,16 +271,14 @@ def _require_finite(losses: jax.Array, step: int, folders: list[_Folder]) -> Non
     if finite.all():
         return
     bad = step - len(losses) + 1 + int(np.argmin(finite.all(axis=1)))
-    checkpoints = folders[0].checkpoints
-    good = checkpoints.latest_step()
-    advice = "no checkpoint yet" if good is None else f"last good checkpoint: step {good}"
     who = ""
     if finite.shape[1] > 1:
         names = np.array([folder.workdir.name for folder in folders])[~finite.all(axis=0)]
         who = f" in {', '.join(names)}"
     raise NonFiniteLossError(
-        f"the loss or the parameters became non-finite at step {bad}{who}; {advice} in "
-        f"{checkpoints.workdir}; lower the learning rates (optim.*_lr) or change the loss weights"
+        f"the loss or the parameters became non-finite at step {bad}{who}; "
+        f"{_last_good(folders[0].workdir)} in {folders[0].workdir}; lower the "
+        "learning rates (optim.*_lr) or change the loss weights"
     )
 
 
@@ -302,28 +329,3 @@ def _epoch_line(rows: list[dict[str, Any]], epochs: int) -> str:
         f"SSIM {listed('validation_ssim', '.3f')}  "
         f"{rows[0]['seconds']:.1f} s"
     )
-
-
-class _Signals:
-    """While entered, a first SIGINT or SIGTERM is only noted, for the loop to save and leave.
-
-    A second one raises KeyboardInterrupt at once, for who will not wait for the step to end.
-    """
-
-    def __init__(self) -> None:
-        self.received = 0
-
-    def __enter__(self) -> "_Signals":
-        self._before = {
-            number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)
-        }
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, _frame: object) -> None:
-        if self.received:
-            raise KeyboardInterrupt
-        self.received = number

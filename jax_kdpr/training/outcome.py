@@ -1,0 +1,38 @@
+"""Whether a finished training has learned anything, from its rows of metrics."""
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from jax_kdpr.data.batches import take_batch
+from jax_kdpr.metrics import psnr_from_mse
+from jax_kdpr.physics.scenes import scene_channels
+from jax_kdpr.training.preparation import Run
+
+FAR = 10.0
+
+
+def warning(run: Run, rows: list[dict[str, Any]]) -> str:
+    """Says that a run has diverged or learned nothing; "" for one that has learned something.
+
+    It has learned nothing where a single grey recovers the validation images better, and diverged
+    where the loss has risen to that, or is `FAR` above what any image in [0, 1] can make it.
+
+    Args:
+        run: The run.
+        rows: Its metrics, epoch by epoch.
+    """
+    first, last = rows[0], rows[-1]
+    config, images = run.config, run.dataset.validation
+    few = jnp.arange(min(len(images), run.eval_batch_size))
+    channels = scene_channels(config.scene.kind)
+    grey = jnp.var(take_batch(images, few, size=config.data.size, channels=channels))
+    found = (
+        f"validation {last['validation_psnr_pooled']:.2f} dB, pooled; one grey for all pixels has "
+        f"{psnr_from_mse(grey):.2f} dB"
+    )
+    learned = last["validation_psnr_pooled"] >= psnr_from_mse(grey)
+    own = config.loss.alpha * last["train_task"] + config.loss.rho * last["train_mask"]
+    if own > FAR or (not learned and last["train_total"] > first["train_total"]):
+        return f"it diverged (loss {last['train_total']:.3g}; {found}); lower optim.*_lr"
+    return "" if learned else f"it learned nothing ({found}); raise train.epochs"
