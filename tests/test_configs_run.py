@@ -68,4 +68,4 @@ def test_help_lists_flags_and_every_option_with_its_meaning_and_choices():
         for path, option in options.items():
             assert option.says and f"{path} = " in words and option.says in words, path
             assert not option.choices or f"one of {', '.join(option.choices)}" in words, path
-    assert "scene.phase_range = 3.14159 phase of a white pixel; radians" in words
+    assert "scene.phase_range = 3.14159 phase of a white pixel; in (0, 1000] radians" in words
