@@ -51,6 +51,7 @@ def main(positional: list[str]) -> int:
     if positional:
         raise InputError(f"unexpected argument {positional[0]!r}; quote the pattern of --input")
     workdir = Path(bench_flags.require(bench_flags.WORKDIR, "a run folder"))
+    lengths = bench_flags.fill_from_bench(workdir)
     frames = list_frames(bench_flags.require(bench_flags.INPUT, "frames of a known object"))
     output = Path(bench_flags.require(OUTPUT, "the file to write, such as calibration.json"))
     json_files.require_own("--output", output, CALIBRATION, command="calibrate")
@@ -63,7 +64,7 @@ def main(positional: list[str]) -> int:
         raise InputError(
             f"--input: expected {run.snapshots} frames, one a snapshot, got {len(frames)}"
         )
-    guess = default_geometry(window, run.sensor, SCALE.value)
+    guess = default_geometry(window, run.sensor, SCALE.value or lengths.scale)
     setup = Setup(
         correction, window, guess, bench_flags.SAMPLING.value, bench_flags.pixel_side(run), None
     )

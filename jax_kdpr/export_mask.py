@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from jax_kdpr import checkpoint, cli, json_files, run_folder
+from jax_kdpr import bench_file, checkpoint, cli, json_files, run_folder
 from jax_kdpr.errors import InputError
 from jax_kdpr.export.files import CONJUGATE, DIRECT, SLM, sidecar_path
 from jax_kdpr.export.plan import SUFFIXES, Request, plan_export
@@ -33,6 +33,7 @@ from jax_kdpr.limits import read_pixels
 from jax_kdpr.trained import load_trained
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Run folder.")
+flags.adopt_module_key_flags(bench_file)
 FORMAT = flags.DEFINE_enum("format", None, list(SUFFIXES), "slm, height, npy, csv or tiff.")
 OUTPUT = flags.DEFINE_string("output", None, "Folder for the files; default: RUN/export.")
 flags.DEFINE_enum(
@@ -86,6 +87,7 @@ def main(positional: list[str]) -> int:
     if VERIFY_FILE.value:
         return _verify(workdir, [Path(file) for file in (VERIFY_FILE.value, *positional)])
     config = run_folder.read_config(workdir)
+    _fill_from_bench()
     plan = plan_export(_request(), config)
     checkpoint.require_checkpoint(workdir)
     trained = load_trained(workdir, config)
@@ -94,7 +96,7 @@ def main(positional: list[str]) -> int:
     paths = export_masks(plan, phases, trained, workdir=workdir, output=output)
     print(sentences(plan, phases.shape[1:]))
     coding = plan.coding
-    if coding.kind == SLM and not (coding.table or GRAY_2PI.present):
+    if coding.kind == SLM and not (coding.table or GRAY_2PI.value):
         print(
             f"note: a phase of 2 pi is taken to be gray level {coding.gray_2pi}; if your panel "
             "reaches it elsewhere, give --gray_2pi or --table: no verification can know"
@@ -170,6 +172,20 @@ def _check_flags(positional: list[str]) -> None:
         raise InputError(
             f"--{unread[0]}: is read only with --verify or --verify_file; leave it out"
         )
+
+
+def _fill_from_bench() -> None:
+    """What the format reads of --bench; a run's own lengths are checked against it."""
+    bench = bench_file.read_bench()
+    modulator = bench.modulator
+    values: dict[str, Any] = {"wavelength": bench.wavelength}
+    if FORMAT.value == SLM:
+        panel = {"panel": bench_file.sides(modulator.panel)}
+        names = ("pixel_pitch", "magnify", "bits", "gray_2pi", "table")
+        values |= panel | {name: getattr(modulator, name) for name in names}
+    else:
+        values["mask_pitch"] = modulator.mask_pitch
+    bench_file.fill(values)
 
 
 def _request() -> Request:

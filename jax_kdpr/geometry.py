@@ -12,15 +12,17 @@ angular_spectrum) --distance takes the place of --focal_length. --workdir takes 
 and propagation, with its lengths, from a run. --output FILE.json also writes the numbers.
 """
 
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from absl import flags
 
-from jax_kdpr import cli, json_files, run_folder
+from jax_kdpr import bench_file, cli, json_files, run_folder
 from jax_kdpr.choices import PropagationKind
 from jax_kdpr.errors import InputError
 from jax_kdpr.frames.geometry import useful_bin
+from jax_kdpr.frames.model_noise import PixelNoise, model_noise
 from jax_kdpr.limits import POSITIVE_LENGTHS, Range, read_pixels, require
 from jax_kdpr.physics.geometry import Geometry, bench_geometry, geometry_warnings
 from jax_kdpr.physics.propagation import sampling_warnings
@@ -30,6 +32,7 @@ KINDS = {  # of length: which must be plausible
     **{"wavelength": "wavelength", "mask_pitch": "pitch", "camera_pixel": "pitch"},
     **{"focal_length": "distance", "distance": "distance"},
 }
+flags.adopt_module_key_flags(bench_file)
 WAVELENGTH = flags.DEFINE_float("wavelength", None, "Metres.")
 FOCAL_LENGTH = flags.DEFINE_float("focal_length", None, "Of the lens, metres; far field.")
 DISTANCE = flags.DEFINE_float("distance", None, "From mask to sensor, metres; near field.")
@@ -46,6 +49,24 @@ CAMERA_PIXELS = flags.DEFINE_string("camera_pixels", None, "Of the chip: HEIGHTx
 PROPAGATION = flags.DEFINE_enum(
     "propagation", None, [str(kind) for kind in PropagationKind], "Default: far."
 )
+PHOTONS = flags.DEFINE_float(
+    "photons",
+    None,
+    "Photoelectrons of a frame on the model's grid, its envelope divided out: `counts` of "
+    "results.json times electrons a count.",
+    lower_bound=1.0,
+    upper_bound=1e15,
+)
+FULL_WELL = flags.DEFINE_float(
+    "full_well", None, "Of a camera pixel, electrons.", lower_bound=1.0, upper_bound=1e9
+)
+READ_NOISE = flags.DEFINE_float(
+    "read_noise", None, "Of a camera pixel, electrons.", lower_bound=0.0, upper_bound=1e9
+)
+DARK = flags.DEFINE_float(
+    "dark", None, "Electrons of a camera pixel and frame.", lower_bound=0.0, upper_bound=1e9
+)
+BITS = flags.DEFINE_integer("bits", None, "Of the camera.", lower_bound=1, upper_bound=16)
 WORKDIR = flags.DEFINE_string("workdir", None, "Run folder that the rest is taken from.")
 OUTPUT = flags.DEFINE_string("output", None, "File for the numbers, .json.")
 
@@ -68,12 +89,15 @@ def main(positional: list[str]) -> int:
     """Prints the geometry of the bench that the flags describe."""
     if positional:
         raise InputError(f"expected flags only, got {positional[0]!r}")
-    bench = _bench(_from_run(WORKDIR.value) if WORKDIR.value else {})
+    known = _from_run(WORKDIR.value) if WORKDIR.value else {}
+    _fill_from_bench(known)
+    bench = _bench(known)
     if OUTPUT.value:
         json_files.require_own("--output", Path(OUTPUT.value), RESULT, command="geometry")
     found = bench_geometry(**bench._asdict())
     warnings = warnings_of(bench, found)
     print(table(bench, found))
+    print(noise_line(bench, found))
     for warning in warnings:
         print(f"warning: {warning}")
     if OUTPUT.value:
@@ -126,6 +150,62 @@ def table(bench: Bench, found: Geometry) -> str:
     }
     width = max(map(len, lines))
     return "\n".join(f"{name.ljust(width)}  {value}" for name, value in lines.items())
+
+
+def noise_line(bench: Bench, found: Geometry) -> str:
+    """Returns the options of `train` that are as noisy as the camera, or what they want."""
+    flags_of = {
+        "photons": PHOTONS,
+        "full_well": FULL_WELL,
+        "bits": BITS,
+    }
+    missing = [f"--{name}" for name, flag in flags_of.items() if flag.value is None]
+    if missing:
+        return f"noise for train: wants {', '.join(missing)}"
+    camera = PixelNoise(
+        photons=PHOTONS.value or 0.0,
+        read_noise=READ_NOISE.value or 0.0,
+        dark=DARK.value or 0.0,
+        full_well=FULL_WELL.value or 0.0,
+        bits=BITS.value or 1,
+    )
+    side = bench.oversample * bench.pixels
+    noise = model_noise(
+        camera,
+        scale=found.camera_pixels_per_sensor_pixel,
+        bin=useful_bin(found.camera_pixels_per_fringe),
+        sensor=(side, side),
+        pixel_side=bench.fill_factor**0.5 if bench.kind == "far" else 0.0,
+    )
+    options = " ".join(f"--config.noise.{name}={value:.4g}" for name, value in noise.items())
+    return f"noise for train, with that --bin: --config.noise.kind=camera {options}"
+
+
+def _fill_from_bench(known: dict[str, Any]) -> None:
+    """Gives flags the values of --bench, but for what a run says; there the two must agree."""
+    bench = bench_file.read_bench()
+    near = known.get("propagation", PROPAGATION.value or "far") != "far"
+    values: dict[str, Any] = {
+        "wavelength": bench.wavelength,
+        "mask_pitch": bench.modulator.mask_pitch,
+        "fill_factor": bench.modulator.fill_factor,
+        "camera_pixel": bench.camera.pixel_pitch,
+        "camera_pixels": bench_file.sides(bench.camera.pixels),
+        "distance" if near else "focal_length": bench.distance if near else bench.focal_length,
+        "photons": bench.photons,
+        **{
+            name: getattr(bench.camera, name)
+            for name in ("full_well", "read_noise", "dark", "bits")
+        },
+    }
+    for name in sorted(set(values) & set(known)):
+        value = values.pop(name)
+        if value and not math.isclose(value, known[name], rel_tol=1e-6):
+            raise InputError(
+                f"--bench: {name} is {value:g} there, and {known[name]:g} in the run of --workdir; "
+                "train for the bench, or correct the file"
+            )
+    bench_file.fill(values)
 
 
 def _from_run(workdir: str) -> dict[str, Any]:

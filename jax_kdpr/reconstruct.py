@@ -90,6 +90,7 @@ def main(positional: list[str]) -> int:
     if positional:
         raise InputError(f"unexpected argument {positional[0]!r}; quote the pattern of --input")
     workdir = Path(bench_flags.require(bench_flags.WORKDIR, "a run folder"))
+    lengths = bench_flags.fill_from_bench(workdir)
     output = Path(OUTPUT.value) if OUTPUT.value else workdir / "reconstruction"
     refinement = refine_flags.read_refinement()
     if LIMIT.value is not None and DATA_DIR.value:
@@ -109,7 +110,7 @@ def main(positional: list[str]) -> int:
     guess = default_geometry(
         window,
         run.sensor,
-        SCALE.value,
+        SCALE.value or lengths.scale,
         rotation=ROTATE.value or 0.0,
         flip=FLIP.value or "none",
         transpose=bool(TRANSPOSE.value),
@@ -171,7 +172,7 @@ def main(positional: list[str]) -> int:
         settings=settings,
         notes=(*notes, turned) if turned else tuple(notes),
         stack=STACK.value,
-        pitch=run.config.propagation.pitch,
+        pitch=lengths.pitch,
         rows=tuple(rows),
     )
     print(

@@ -37,7 +37,7 @@ LAYERS = [
     ),
     ("camera", "export.layout", "export.files"),
     ("classical",),
-    ("refine_flags",),
+    ("refine_flags", "bench_file"),
     ("systems", "presets", "run_folder", "checkpoint", "config_rules"),
     ("assembly", "trained", "training.state", "training.targets", "training.metric_log"),
     ("training.steps", "training.teacher"),

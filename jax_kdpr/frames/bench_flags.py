@@ -6,6 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from absl import flags
 
+from jax_kdpr import bench_file, run_folder
+from jax_kdpr.config_fields import shallow
 from jax_kdpr.errors import InputError
 from jax_kdpr.frames.correction import Correction, make_correction
 from jax_kdpr.frames.geometry import (
@@ -15,6 +17,7 @@ from jax_kdpr.frames.geometry import (
     binning_note,
     make_window,
     sampling_note,
+    useful_bin,
 )
 from jax_kdpr.frames.loaded import LoadedRun
 from jax_kdpr.frames.reading import (
@@ -26,6 +29,7 @@ from jax_kdpr.frames.reading import (
     read_moments,
 )
 
+flags.adopt_module_key_flags(bench_file)
 WORKDIR = flags.DEFINE_string("workdir", None, "Run folder of the trained system.")
 INPUT = flags.DEFINE_string(
     "input",
@@ -56,6 +60,33 @@ MASK_PIXELS = flags.DEFINE_enum(
     "square: divide out what square mask pixels take from the pattern's edge, in the far field; "
     "point: nothing, for a mask that is finer than the model's.",
 )
+
+
+class Lengths(NamedTuple):
+    """What a bench and its run say together of sizes."""
+
+    scale: float | None  # camera pixels in a model pixel, if they say it
+    pitch: float  # of the mask, metres; 0 if they do not
+
+
+def fill_from_bench(workdir: Path) -> Lengths:
+    """Gives --dark, --flat, --bad_pixels and --bin the values of --bench where they have none.
+
+    Raises:
+        InputError: If --bench or the run cannot be read.
+    """
+    bench, config = bench_file.read_bench(), run_folder.read_config(workdir)
+    scale = bench_file.camera_scale(
+        bench,
+        pixels=config.data.size,
+        oversample=config.masks.oversample,
+        propagation=shallow(config.propagation),
+    )
+    is_far = config.propagation.kind == "far"
+    period = config.masks.oversample if is_far else 1  # as `LoadedRun.finest_period`
+    suitable = useful_bin(period * scale) if scale else 0
+    bench_file.fill(shallow(bench.frames) | {"bin": bench.camera.bin or suitable})
+    return Lengths(scale, config.propagation.pitch or bench.modulator.mask_pitch)
 
 
 class FrameKind(NamedTuple):

@@ -1,0 +1,183 @@
+"""bench.toml: the numbers of one bench, for all commands that want some of them.
+
+    wavelength = 532e-9
+    [camera]
+    pixel_pitch = 3.45e-6
+
+`--bench bench.toml` gives what the flags of a command leave open; a flag goes before it. A number
+that the file does not say is 0, a text or a list empty.
+"""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from jax_kdpr import config_fields
+from jax_kdpr.config_fields import option
+from jax_kdpr.errors import InputError
+from jax_kdpr.limits import LENGTHS, Range, require_pixels
+from jax_kdpr.physics.geometry import bench_geometry
+
+BENCH = flags.DEFINE_string("bench", "", "bench.toml: numbers that the flags leave open.")
+LARGEST = 2**20  # bytes of a file of a few numbers
+ELECTRONS = Range(0, 1e9)
+
+
+@dataclass(kw_only=True, slots=True)
+class Modulator:
+    """The panel that shows the mask, or what the mask is etched into."""
+
+    pixel_pitch: float = option(0.0, "from pixel to pixel", unit="metres", within=LENGTHS["pitch"])
+    panel: tuple[int, ...] = option((), "its rows and columns", within=Range(1, 1_000_000))
+    magnify: int = option(1, "its pixels each way that show one mask pixel", within=Range(1, 65536))
+    fill_factor: float = option(0.0, "share of its area that is modulated", within=Range(0, 1))
+    bits: int = option(0, "of its gray levels: 8, 10 or 16", within=Range(0, 16))
+    gray_2pi: int = option(0, "gray level of a phase of 2 pi", within=Range(0, 65536))
+    table: str = option("", "file of the measured phase of each gray level")
+
+    @property
+    def mask_pitch(self) -> float:
+        """From mask pixel to mask pixel, metres."""
+        return self.pixel_pitch * self.magnify
+
+
+@dataclass(kw_only=True, slots=True)
+class Camera:
+    """Of its pixels, not of the model's samples."""
+
+    pixel_pitch: float = option(0.0, "from pixel to pixel", unit="metres", within=LENGTHS["pitch"])
+    pixels: tuple[int, ...] = option((), "its rows and columns", within=Range(1, 1_000_000))
+    bin: int = option(
+        0, "pixels each way to join; 0: what suits the pattern", within=Range(0, 1024)
+    )
+    bits: int = option(0, "of its converter", within=Range(0, 16))
+    full_well: float = option(0.0, "that a pixel holds", unit="electrons", within=ELECTRONS)
+    read_noise: float = option(0.0, "standard deviation", unit="electrons", within=ELECTRONS)
+    dark: float = option(0.0, "of a pixel and frame", unit="electrons", within=ELECTRONS)
+    offset: float = option(0.0, "without light", unit="counts", within=Range(0, 65535))
+
+    @property
+    def electrons_per_count(self) -> float:
+        """Of its converter; 0 where the file does not say enough."""
+        if not self.full_well or not self.bits:
+            return 0.0
+        return self.full_well / (2**self.bits - 1 - self.offset)
+
+
+@dataclass(kw_only=True, slots=True)
+class Frames:
+    """Files; relative to the folder of bench.toml."""
+
+    dark: str = option("", "without light")
+    flat: str = option("", "of even light")
+    bad_pixels: str = option("", "map of bad pixels")
+
+
+@dataclass(kw_only=True, slots=True)
+class Bench:
+    """All of it."""
+
+    wavelength: float = option(0.0, "of the light", unit="metres", within=LENGTHS["wavelength"])
+    focal_length: float = option(
+        0.0, "of the lens, far field", unit="metres", within=LENGTHS["distance"]
+    )
+    distance: float = option(
+        0.0, "from mask to sensor, near field", unit="metres", within=LENGTHS["distance"]
+    )
+    photons: float = option(
+        0.0,
+        "of a frame, on the model's grid: `counts` of results.json times electrons a count",
+        unit="photoelectrons",
+        within=Range(0, 1e15),
+    )
+    modulator: Modulator = field(default_factory=Modulator)
+    camera: Camera = field(default_factory=Camera)
+    frames: Frames = field(default_factory=Frames)
+
+
+def read_bench() -> Bench:
+    """Reads the file of --bench; without the flag a bench of which nothing is said.
+
+    Raises:
+        InputError: If it cannot be read, has a key that is none, or a value that cannot be meant.
+    """
+    if not BENCH.value:
+        return Bench()
+    path = Path(BENCH.value)
+    try:
+        if path.stat().st_size > LARGEST:
+            raise ValueError(f"{path.stat().st_size:,} bytes")
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as failure:
+        raise InputError(f"--bench: {path}: cannot be read as TOML ({failure})") from failure
+    try:
+        bench = config_fields.build(Bench, values, known=list(config_fields.flatten(Bench())))
+        config_fields.check_ranges(bench)
+        _check_pairs(bench)
+    except InputError as failure:
+        raise InputError(f"--bench: {path}: {failure}") from failure
+    for name, value in config_fields.shallow(bench.frames).items():
+        setattr(bench.frames, name, str(path.parent / value) if value else "")
+    table = bench.modulator.table
+    bench.modulator.table = str(path.parent / table) if table else ""
+    return bench
+
+
+def _check_pairs(bench: Bench) -> None:
+    pairs = {"modulator.panel": bench.modulator.panel, "camera.pixels": bench.camera.pixels}
+    for name, sides in pairs.items():
+        if sides and len(sides) != 2:
+            raise InputError(f"{name}: expected [rows, columns], got {list(sides)}")
+        if sides:
+            require_pixels(name, *sides)
+    if bench.camera.bits and bench.camera.offset >= 2**bench.camera.bits / 2:
+        raise InputError(
+            f"camera.offset: expected below half of the counts of {bench.camera.bits} bits, got "
+            f"{bench.camera.offset:g}"
+        )
+
+
+def fill(values: Mapping[str, Any]) -> None:
+    """Gives flags that the command line leaves open their values; 0 and empty ones give none."""
+    for name, value in values.items():
+        if value and not flags.FLAGS[name].present:
+            flags.FLAGS[name].value = value
+
+
+def sides(pixels: tuple[int, ...]) -> str:
+    """Returns a size as flags take it: "1080x1920"; empty if there is none."""
+    return "x".join(map(str, pixels))
+
+
+def camera_scale(
+    bench: Bench, *, pixels: int, oversample: int, propagation: Mapping[str, Any]
+) -> float | None:
+    """Returns how many camera pixels there are to a sample of the model; None if it is not said.
+
+    Args:
+        bench: Its lengths.
+        pixels: N, of the mask, each way.
+        oversample: Of the model.
+        propagation: Of the model; of a near field the lengths, in place of the bench's.
+    """
+    lengths: dict[str, Any] = {key: propagation[key] for key in ("wavelength", "pitch", "distance")}
+    if propagation["kind"] == "far":
+        lengths = {
+            "wavelength": bench.wavelength,
+            "pitch": bench.modulator.mask_pitch,
+            "distance": bench.focal_length,
+        }
+    if not all(lengths.values()) or not bench.camera.pixel_pitch:
+        return None
+    found = bench_geometry(
+        pixels=pixels,
+        oversample=oversample,
+        kind=propagation["kind"],
+        camera_pixel=bench.camera.pixel_pitch,
+        **lengths,
+    )
+    return found.camera_pixels_per_sensor_pixel
