@@ -8,10 +8,12 @@ For each mask set, on the first test scenes of the runs' data:
 
 Runs give their trained masks and their optics. --masks FILE.npy[,FILE.npy] gives phases in radians,
 [h w] or [L h w], behind the optics of --config FILE (or of the first run); --random adds masks of
-independent phases for comparison. Writes ambiguity.md, ambiguity.json and ambiguity.png.
+independent phases for comparison. Writes ambiguity.md and ambiguity.json, part by part, and at the
+end ambiguity.png.
 """
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,6 +40,7 @@ from jax_kdpr.types import Images, Phases
 
 PRIOR_IMAGES = 4000  # training images of the prior, at most
 DEFAULT_OUTPUT = "runs/ambiguity"
+LONG = 30  # seconds from which on a time is said in advance
 OWN_IMAGES = 256  # test images whose distance to the prior is its unit, at most
 
 CONFIG = cli.define_config()
@@ -50,6 +53,13 @@ SCENES = flags.DEFINE_integer("scenes", 4, "Test scenes.", lower_bound=1, upper_
 PHOTONS = flags.DEFINE_list("photons", ["1e3", "1e4", "1e5", "1e6"], "Photons a shot.")
 READ_NOISE = flags.DEFINE_float(
     "read_noise", 0.0, "Electrons, standard deviation.", lower_bound=0.0, upper_bound=1000000000.0
+)
+STEPS = flags.DEFINE_integer(
+    "steps",
+    mask_analysis.STEPS,
+    "Of conjugate gradients, beyond 2,048 unknowns: fewer are faster, and leave bounds lower.",
+    lower_bound=1,
+    upper_bound=1_000_000,
 )
 DATA_DIR = flags.DEFINE_string("data_dir", "", "Where the data lie now, if not where they were.")
 OUTPUT = flags.DEFINE_string(
@@ -79,23 +89,33 @@ def main(positional: list[str]) -> int:
     phases = {name: _read_masks(file, config) for name, file in files.items()}
     subject = _subject(config, configs, workdirs, phases)
     cli.make_folder("--output", output)
-    results = {
-        name: analyse(*design, subject, photons=photons, read_noise=READ_NOISE.value, name=name)
-        for name, design in subject.designs.items()
-    }
-    text = report(results, scenes=len(subject.images))
-    print(text)
-    plots.plot_ambiguity(results, output / "ambiguity.png")
-    whole_files.write_text(output / "ambiguity.md", text + "\n")
     record = {
         "scenes": len(subject.images),
         "read_noise": READ_NOISE.value,
+        "steps": STEPS.value,
         "own_prior_distance": subject.unit,
         "data_digest": subject.digest,
         "provenance": run_folder.provenance(),
-        "designs": _json_values(results),
     }
-    json_files.write_json(output / "ambiguity.json", record)
+    results: dict[str, dict[str, Any]] = {}
+    finished = False
+
+    def save() -> str:
+        """Writes what there is after each part: an interruption loses one part."""
+        text = report(results, scenes=len(subject.images), finished=finished)
+        whole_files.write_text(output / "ambiguity.md", text + "\n")
+        designs = {"finished": finished, "designs": _json_values(results)}
+        json_files.write_json(output / "ambiguity.json", record | designs)
+        return text
+
+    for name, design in subject.designs.items():
+        parts = analyse(*design, subject, photons=photons, read_noise=READ_NOISE.value, name=name)
+        for found in parts:
+            results[name] = found
+            save()
+    finished = True
+    print(save())
+    plots.plot_ambiguity(results, output / "ambiguity.png")
     print(f"written: {output}/ambiguity.md, .json, .png")
     return 0
 
@@ -115,37 +135,53 @@ def analyse(
     photons: tuple[float, ...],
     read_noise: float,
     name: str,
-) -> dict[str, Any]:
-    """Returns all that the report says of masks by design; noise and bench errors are none of it.
+) -> Iterator[dict[str, Any]]:
+    """Yields what the report says of masks by design, with one part more each time.
 
-    In double precision (`mask_analysis`).
+    Noise and bench errors are none of it. In double precision (`mask_analysis`).
     """
     prior = subject.prior
-    with (
-        jax.enable_x64(True),
-        progress(total=2 + len(photons), desc=name, unit="part") as bar,
-    ):
+    total = len(subject.images) * (2 + len(photons))
+    with jax.enable_x64(True), progress(total=total, desc=name, unit="part") as bar:
         design = mask_analysis.make_design(
             jax.tree.map(_double, camera.optics(_double(phases))),
             oversample=camera.oversample,
             scene=camera.scene,
         )
         images = _double(subject.images)
-        found: dict[str, Any] = {"snapshots": int(design.optics.masks.shape[0])}
-        found["oversample"] = design.oversample
-        found["false_objects"] = mask_analysis.false_objects(
-            design, images, prior=prior, unit=subject.unit
+        seconds = mask_analysis.longest_seconds(
+            design, images, levels=len(photons), steps=STEPS.value
         )
-        bar.update()
-        found["jacobian"] = mask_analysis.conditioning(design, images)
-        bar.update()
-        found["bounds"] = []
+        if seconds > LONG:
+            print(
+                f"{name}: {seconds / 60:.0f} minutes at most; fewer --scenes, --photons or --steps "
+                "take less, and Ctrl-C keeps what is done",
+                flush=True,
+            )
+        found: dict[str, Any] = {
+            "snapshots": int(design.optics.masks.shape[0]),
+            "oversample": design.oversample,
+            "false_objects": mask_analysis.false_objects(
+                design, images, prior=prior, unit=subject.unit, tick=bar.update
+            ),
+            "bounds": [],
+        }
+        yield found
+        found["jacobian"] = mask_analysis.conditioning(
+            design, images, steps=STEPS.value, tick=bar.update
+        )
+        yield found
         for bound in mask_analysis.bounds(
-            design, images, prior=prior, photons=photons, read_noise=read_noise
+            design,
+            images,
+            prior=prior,
+            photons=photons,
+            read_noise=read_noise,
+            steps=STEPS.value,
+            tick=bar.update,
         ):
             found["bounds"].append(bound)
-            bar.update()
-    return found
+            yield found
 
 
 def _photons(values: list[str]) -> tuple[float, ...]:

@@ -21,11 +21,16 @@ median over all frames has a tighter limit, found in the same way. What exceeds 
 warning, here and in results.json; where the median does, the exit code is 1, as where the first
 frames fit far better flipped, turned or transposed. A network that was
 hardly trained has large misfits of its own, and so a wide limit: look at `evaluate` first.
---limit sets the limit by hand, where the run's data are not at hand.
+--limit sets the limit by hand, where the run's data are not at hand. Trust proves nothing for an
+object beyond the run's phase range: another within it can explain the same pattern.
+
+sheet.png has all objects in one picture, green where they are trusted. --truth, images of the
+objects, adds PSNR, SSIM and the rms error in radians to each row.
 """
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from absl import flags
@@ -43,7 +48,7 @@ from jax_kdpr.frames.geometry import (
     grid_window,
     in_window,
 )
-from jax_kdpr.frames.loaded import LoadedRun, load_run
+from jax_kdpr.frames.loaded import LoadedRun, load_run, own_images
 from jax_kdpr.frames.measured import Setup, group_frames, measure_frames, noise_sigma
 from jax_kdpr.frames.orientation import orientation_warning
 from jax_kdpr.frames.reading import list_frames
@@ -55,8 +60,9 @@ from jax_kdpr.frames.recovery import (
     misfit_limit,
     simulated_misfits,
 )
+from jax_kdpr.frames.sheet import SHEET_FILE, write_sheet
 from jax_kdpr.trained import load_data, run_keys
-from jax_kdpr.types import RawImages
+from jax_kdpr.types import Images, RawImages
 
 LIMIT_IMAGES = 256  # validation images that the limit comes from, at most
 
@@ -82,6 +88,9 @@ flags.adopt_module_key_flags(refine_flags)
 BATCH = flags.DEFINE_integer("batch", 32, "Objects at a time.", lower_bound=1, upper_bound=65536)
 STACK = flags.DEFINE_bool("stack", False, "Write stacks instead of files for each object.")
 RESUME = flags.DEFINE_bool("resume", False, "Go on where an earlier call stopped.")
+TRUTH = flags.DEFINE_string(
+    "truth", "", "Images of the objects, as data.dir takes them, in the order of the frames."
+)
 DATA_DIR = flags.DEFINE_string("data_dir", "", "Where the run's data lie now, if they have moved.")
 
 
@@ -121,6 +130,7 @@ def main(positional: list[str]) -> int:
     if not bench_flags.DARK.value:
         notes.append("no --dark: the camera's offset counts as light")
     references = bench_flags.read_references(kind)
+    truth = _truth(run, len(groups))
     setup = _make_setup(run, kind, references, window, geometry, gain)
     first = next(measure_frames(groups[:1], setup, run))  # what is wrong with it is said now
     settings = {
@@ -140,6 +150,8 @@ def main(positional: list[str]) -> int:
         "refine_tv": refinement.tv,
         "limit": LIMIT.value,
     }
+    if TRUTH.value:
+        settings["truth"] = TRUTH.value
     rows = results.read_results(output, settings) if RESUME.value else []
     recover = make_recover(run.trained, refinement=refinement)
     images = _validation_images(run)
@@ -173,12 +185,22 @@ def main(positional: list[str]) -> int:
         notes=(*notes, turned) if turned else tuple(notes),
         stack=STACK.value,
         pitch=lengths.pitch,
+        truth=truth,
         rows=tuple(rows),
     )
     print(
         f"{len(found['frames'])} object(s), median misfit {found['median_misfit']:.3f} (limit "
         f"{found['median_misfit_limit']:.3f})"
     )
+    write_sheet(
+        output,
+        found["frames"],
+        scene=run.camera.scene,
+        pitch=lengths.pitch,
+        stack=STACK.value,
+    )
+    if truth is not None:
+        print(_against_truth(found["frames"], run))
     for line in found["warnings"]:
         print(f"warning: {line}", file=sys.stderr)
     flagged = [row for row in found["frames"] if row["warning"]]
@@ -188,8 +210,33 @@ def main(positional: list[str]) -> int:
             f"{flagged[0]['name']}: {flagged[0]['warning']}",
             file=sys.stderr,
         )
-    print(f"written: {output}/{results.RESULTS_FILE} and the objects")
+    print(f"written: {output}/{results.RESULTS_FILE}, {SHEET_FILE} and the objects")
     return 1 if turned or found["median_misfit"] > found["median_misfit_limit"] else 0
+
+
+def _truth(run: LoadedRun, count: int) -> Images | None:
+    """The images of --truth, one for each object."""
+    if not TRUTH.value:
+        return None
+    images = own_images(run, Path(TRUTH.value), flag="--truth")
+    if len(images) != count:
+        raise InputError(
+            f"--truth: expected {count} images, one for each object in the order of the frames, "
+            f"got {len(images)}"
+        )
+    return images
+
+
+def _against_truth(rows: list[dict[str, Any]], run: LoadedRun) -> str:
+    scored = [row for row in rows if "psnr" in row]
+    psnr, ssim, rms = (
+        float(np.mean([row[name] for row in scored])) for name in ("psnr", "ssim", "rms")
+    )
+    unit = "" if run.camera.scene["kind"] == "amplitude" else " rad, piston removed"
+    return (
+        f"against --truth, mean of {len(scored)}: PSNR {psnr:.2f} dB, SSIM {ssim:.3f}, rms error "
+        f"over the object {rms:.3f}{unit}"
+    )
 
 
 def _make_setup(

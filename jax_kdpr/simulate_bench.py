@@ -18,19 +18,40 @@ from pathlib import Path
 import jax.numpy as jnp
 from absl import flags
 
-from jax_kdpr import cli
+from jax_kdpr import bench_file, cli
+from jax_kdpr.config_fields import shallow
 from jax_kdpr.data.batches import take_batch
 from jax_kdpr.errors import InputError
 from jax_kdpr.frames.bench_folder import make_bench, write_bench
 from jax_kdpr.frames.geometry import FLIPS, check_geometry
-from jax_kdpr.frames.loaded import LoadedRun, load_run
+from jax_kdpr.frames.loaded import LoadedRun, load_run, own_images
 from jax_kdpr.frames.simulated_bench import Bench
+from jax_kdpr.limits import read_pixels
 from jax_kdpr.trained import load_data
+from jax_kdpr.types import Images
 
+flags.adopt_module_key_flags(bench_file)
 WORKDIR = flags.DEFINE_string("workdir", None, "Run folder of the trained system.")
 OUTPUT = flags.DEFINE_string("output", None, "Folder to write; new or empty.")
 FRAMES = flags.DEFINE_integer(
-    "frames", 16, "Objects, the run's first test scenes.", lower_bound=1, upper_bound=100_000
+    "frames",
+    16,
+    "Objects, the run's first test scenes; of --images at most so many.",
+    lower_bound=1,
+    upper_bound=100_000,
+)
+IMAGES = flags.DEFINE_string(
+    "images", "", "Images of objects of yours, as data.dir takes them, in place of the test scenes."
+)
+CAMERA_PIXELS = flags.DEFINE_string(
+    "camera_pixels", "", "Of a frame, HEIGHTxWIDTH; default: a third more than the pattern."
+)
+FULL_WELL = flags.DEFINE_float(
+    "full_well",
+    0.0,
+    "Electrons of the largest count; 0: the brightest pixel nearly fits, and --photons counts.",
+    lower_bound=0.0,
+    upper_bound=1e9,
 )
 DATA_DIR = flags.DEFINE_string("data_dir", "", "Where the data lie now, if not where they were.")
 SCALE = flags.DEFINE_float(
@@ -71,6 +92,8 @@ def main(positional: list[str]) -> int:
     output = Path(OUTPUT.value)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise InputError(f"--output: {str(output)!r} is not empty; give another folder")
+    run = load_run(Path(WORKDIR.value))
+    _fill_from_bench(run)
     if OFFSET.value >= 2**BITS.value / 2:
         raise InputError(
             f"--offset: expected below half of the {2**BITS.value} counts of --bits {BITS.value}, "
@@ -81,20 +104,50 @@ def main(positional: list[str]) -> int:
             f"--left_justified: frames of {BITS.value} bits are written as 8-bit files, which have "
             "no high bits to spare; give --bits 9 to 16, or leave it out"
         )
-    run = load_run(Path(WORKDIR.value))
     bench = _bench(run)
+    images = _images(run)
+    cli.make_folder("--output", output)
+    write_bench(output, run, images, bench, seed=SEED.value)
+    print(f"written: {output}/frames, calibration, dark.tif, flat.tif, bad_pixels.tif, truth.*")
+    return 0
+
+
+def _fill_from_bench(run: LoadedRun) -> None:
+    """Gives the camera's flags the values of --bench; its electrons become counts."""
+    bench = bench_file.read_bench()
+    scale = bench_file.camera_scale(
+        bench,
+        pixels=run.config.data.size,
+        oversample=run.config.masks.oversample,
+        propagation=shallow(run.config.propagation),
+    )
+    camera = bench.camera
+    a_count = camera.electrons_per_count
+    bench_file.fill(
+        {
+            "scale": scale,
+            "bits": camera.bits,
+            "offset": camera.offset,
+            "read_noise": camera.read_noise / a_count if a_count else 0.0,
+            "full_well": camera.full_well,
+            "camera_pixels": bench_file.sides(camera.pixels),
+            "photons": bench.photons,
+        }
+    )
+
+
+def _images(run: LoadedRun) -> Images:
+    if IMAGES.value:
+        if DATA_DIR.value:
+            raise InputError("--data_dir: nothing would read it beside --images; leave it out")
+        return own_images(run, Path(IMAGES.value), flag="--images")[: FRAMES.value]
     test = load_data(run.workdir, run.config, data_dir=DATA_DIR.value).test
     if FRAMES.value > len(test):
         raise InputError(
             f"--frames: expected at most {len(test)} (test scenes), got {FRAMES.value}"
         )
-    channels = run.camera.channels
-    size = run.camera.size
-    images = take_batch(test, jnp.arange(FRAMES.value), size=size, channels=channels)
-    cli.make_folder("--output", output)
-    write_bench(output, run, images, bench, seed=SEED.value)
-    print(f"written: {output}/frames, calibration, dark.tif, flat.tif, bad_pixels.tif, truth.*")
-    return 0
+    indices = jnp.arange(FRAMES.value)
+    return take_batch(test, indices, size=run.camera.size, channels=run.camera.channels)
 
 
 def _bench(run: LoadedRun) -> Bench:
@@ -106,6 +159,7 @@ def _bench(run: LoadedRun) -> Bench:
         shift=(SHIFT_Y.value, SHIFT_X.value),
         flip=FLIP.value,
         transpose=TRANSPOSE.value,
+        shape=read_pixels("--camera_pixels", CAMERA_PIXELS.value) if CAMERA_PIXELS.value else None,
     )
     check_geometry(
         bench.geometry,
@@ -120,6 +174,7 @@ def _bench(run: LoadedRun) -> Bench:
         offset=OFFSET.value,
         read_noise=READ_NOISE.value,
         photons=PHOTONS.value,
+        full_well=FULL_WELL.value,
         saturated=SATURATED.value,
     )
 

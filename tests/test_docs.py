@@ -40,6 +40,8 @@ def bench(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bench")
     (folder / "configs" / "bench_consistent").mkdir(parents=True)
     (folder / "configs" / "bench_consistent" / "e2e.py").write_text(SMALL)
+    (example,) = re.findall(r"^```toml\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+    (folder / "bench.toml").write_text(example)
     printed = {}
     for command in commands():
         ran = subprocess.run(

@@ -12,6 +12,7 @@ import tifffile
 from helpers import image_config, rejection, same
 from oracles import intensity, psnr
 from PIL import Image
+from skimage.metrics import structural_similarity
 
 from jax_kdpr.data.batches import take_batch
 from jax_kdpr.data.scenes import draw_scenes
@@ -33,7 +34,7 @@ from jax_kdpr.frames.geometry import (
     sensor_points,
     to_sensor,
 )
-from jax_kdpr.frames.loaded import blank_image, load_run, simulate, snapshot_energy
+from jax_kdpr.frames.loaded import blank_image, load_run, own_images, simulate, snapshot_energy
 from jax_kdpr.frames.measured import Setup, group_frames, measure_frames, noise_sigma
 from jax_kdpr.frames.orientation import (
     TURNS,
@@ -348,6 +349,35 @@ def test_batch_and_stack_change_nothing(rebuild, bench, setup, tmp_path):
     assert not list(tmp_path.rglob("*.tmp"))
 
 
+@pytest.mark.parametrize("stack", [False, True])
+def test_truth_scores_each_object_and_the_sheet_shows_all(
+    stack, rebuild, run, bench, setup, tmp_path
+):
+    frames = bench / "frames" / "object_0000*.tif"
+    truth = own_images(run, bench / "truth.npy", flag="--truth")
+    rows = rebuild(frames, setup, tmp_path, truth=truth, stack=stack)["frames"]
+    for number, row in enumerate(rows):
+        path = tmp_path / ("phase.npy" if stack else f"{row['name']}.npy")
+        phase = np.load(path)[number] if stack else np.load(path)
+        true = np.pi * np.load(bench / "truth.npy")[number, ..., 0]
+        mse = np.mean((phase - true) ** 2)
+        assert row["psnr"] == pytest.approx(10 * np.log10(np.pi**2 / mse), abs=1e-2)
+        inside = true >= true.min() + 0.1 * (true.max() - true.min())
+        assert row["rms"] == pytest.approx(np.std((phase - true)[inside]), rel=1e-3)
+        reference = structural_similarity(
+            true / np.pi,
+            phase / np.pi,
+            data_range=1.0,
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
+        )
+        assert row["ssim"] == pytest.approx(reference, abs=1e-2)
+    write_sheet(tmp_path, rows, scene=run.camera.scene, pitch=8e-6, stack=stack)
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert min(sheet.size) > 200 and np.asarray(sheet.convert("L")).std() > 20
+
+
 def test_rows_stand_in_the_order_of_the_stack(rebuild, bench, setup, tmp_path):
     sources = sorted((bench / "frames").glob("*.tif"))
     for name, source in zip(("img", "img-1", "img (2)"), sources, strict=False):
@@ -460,7 +490,8 @@ def test_the_three_commands(workdir, tmp_path):
     )
     assert found.returncode == 0, found.stderr
     whole = (*common, "--input", folder / "frames" / "*.tif", "--calibration", folder / "c.json")
-    done = commands.run("reconstruct", *whole, "--output", tmp_path / "out", "--batch=2")
+    truth = ("--truth", folder / "truth.npy")
+    done = commands.run("reconstruct", *whole, *truth, "--output", tmp_path / "out", "--batch=2")
     assert done.returncode == 0, done.stderr
     assert len(json.loads((tmp_path / "out" / "results.json").read_text())["frames"]) == 3
     calibration = json.loads((folder / "c.json").read_text())

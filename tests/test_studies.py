@@ -302,6 +302,14 @@ def test_the_report_says_what_the_folders_say(finished, tmp_path):
     (row,) = [line for line in text.splitlines() if line.startswith("| E2E ") and "26.41" in line]
     assert "26.41 / 0.910" in row
     assert "`the command`: 6 of 6 runs, seeds 0, 1" in text
+    validation = {
+        name: np.mean([max(row["validation_psnr"] for row in one.curve) for one in runs])
+        for name, runs in read_results(plan(study, workdir)).items()
+        if name in study.sections[0].entries
+    }
+    best = study.entries[max(validation, key=validation.get)].label
+    assert text.index("## Summary") < text.index("Made by")
+    assert f"| {study.sections[0].title} " in text and f"| {best} " in text.split("Made by")[0]
     assert "Comparisons in this report: 2." in text  # teacher and student, in two sections
     for picture in re.findall(r"!\[.*\]\((.*)\)", text):
         assert (tmp_path / picture).stat().st_size > 1000
@@ -334,10 +342,17 @@ def test_much_noise_changes_the_score_and_little_of_it_hardly(finished):
 def test_blocks_become_markdown_and_html(tmp_path):
     (tmp_path / "a.png").write_bytes(b"PNG")
     blocks = [Heading("T", 1), Paragraph("a < b"), Grid(["x"], [[1]]), Picture("a.png", "see")]
+    cells = [
+        Grid(
+            ["x"], [["-1.2 ± 0.3", "+2 over a", "E2E", "3 things that are told at greater length"]]
+        )
+    ]
     assert document.to_markdown(blocks) == "# T\n\na < b\n\n| x |\n|---|\n| 1 |\n\n![see](a.png)\n"
     page = document.to_html(blocks, tmp_path, title="T & U")
     assert "<title>T &amp; U</title>" in page and "<p>a &lt; b</p>" in page
-    assert "data:image/png;base64,UE5H" in page and "<td>1</td>" in page
+    assert "data:image/png;base64,UE5H" in page and '<td class="number">1</td>' in page
+    row = document.to_html(cells, tmp_path, title="T")
+    assert row.count('<td class="number">') == 2 and "td.number { white-space: nowrap; }" in row
 
 
 # Estimates and programs

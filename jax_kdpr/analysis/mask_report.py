@@ -7,13 +7,14 @@ from jax_kdpr.analysis import masks as mask_analysis
 from jax_kdpr.tables import markdown_table
 
 
-def report(results: dict[str, dict[str, Any]], *, scenes: int) -> str:
-    """Lays out the three tables, each with what its columns mean.
+def report(results: dict[str, dict[str, Any]], *, scenes: int, finished: bool = True) -> str:
+    """Lays out the three tables, each with what its columns mean; of what there is so far.
 
     Args:
         results: For each design {"snapshots", "oversample", "false_objects", "jacobian", "bounds"},
             the last three as `analysis.masks` gives them.
         scenes: How many test scenes they are medians over.
+        finished: Whether nothing is missing; else it says so.
     """
     false = [
         [
@@ -37,10 +38,11 @@ def report(results: dict[str, dict[str, Any]], *, scenes: int) -> str:
             *(found["jacobian"].get(key, "not counted") for key in ("null", "weak")),
         ]
         for name, found in results.items()
+        if "jacobian" in found
     ]
     levels = [f"{bound['photons']:g}" for bound in next(iter(results.values()))["bounds"]]
     bounds = [
-        [name, label, *(_error(bound[kind]) for bound in found["bounds"])]
+        _filled([name, label, *(_error(bound[kind]) for bound in found["bounds"])], 2 + len(levels))
         for name, found in results.items()
         for kind, label in (("cramer_rao", "no prior"), ("bayesian", "prior"))
     ]
@@ -52,7 +54,7 @@ def report(results: dict[str, dict[str, Any]], *, scenes: int) -> str:
     return "\n\n".join(
         [
             "# Masks compared without a network",
-            f"Medians over {scenes} test scene(s).",
+            f"Medians over {scenes} test scene(s)." + (" Not finished yet." * (not finished)),
             "## False objects",
             markdown_table(
                 [
@@ -98,6 +100,11 @@ def report(results: dict[str, dict[str, Any]], *, scenes: int) -> str:
             "local: they know nothing of the false objects above." + (estimated if probed else ""),
         ]
     )
+
+
+def _filled(cells: list[str], length: int) -> list[str]:
+    """What a design has no number for yet stays open."""
+    return [*cells, *[""] * (length - len(cells))]
 
 
 def _error(bound: dict[str, float]) -> str:

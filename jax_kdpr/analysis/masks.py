@@ -5,7 +5,8 @@ measurement and how far they are from the training images; the singular values o
 sqrt(y); Cramer-Rao bounds over photons (`physics.information`). Works in double precision.
 """
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -28,7 +29,17 @@ SHIFTS = 1023  # at most: all of them up to 32 x 32 pixels
 FITS = 0.01  # misfit below which a false object counts as one that fits
 TURNS = 16  # global phases tried, where the nearest to the training images is meant
 NULL, WEAK = 1e-6, 1e-2  # singular values below so much of the largest
-PROBES = 16  # random vectors, where there are too many unknowns for matrices
+# Where there are too many unknowns for matrices:
+PROBES = 8  # random vectors
+ROUNDS = 8  # of inverse iteration
+STEPS = 200  # of conjugate gradients, each time, at most
+
+
+Tick = Callable[[], object]  # called after each part of a long computation
+
+
+def _no_tick() -> None:
+    pass
 
 
 class Design(NamedTuple):
@@ -68,7 +79,7 @@ class Judged(NamedTuple):
 
 
 def false_objects(
-    design: Design, images: Images, *, prior: Prior, unit: float
+    design: Design, images: Images, *, prior: Prior, unit: float, tick: Tick = _no_tick
 ) -> dict[str, dict[str, Any]]:
     """Judges twin, mirror and shifts of each scene; medians over the scenes.
 
@@ -80,6 +91,7 @@ def false_objects(
         images: Scenes.
         prior: Of the training images.
         unit: Distance that counts as 1: the true scenes' own (`own_distance`).
+        tick: Called after each scene.
     """
     masks = design.optics.masks
     shifts = ambiguity.circular_shifts(*masks.shape[1:], most=SHIFTS)
@@ -102,6 +114,7 @@ def false_objects(
         worst.append(shifts[number])
         for name, place in (("twin", 0), ("mirror", 1), ("worst shift", 2 + number)):
             chosen[name].append(Judged(*[values[place] for values in judged]))
+        tick()
     found: dict[str, dict[str, Any]] = {
         name: {
             field: float(np.median([getattr(one, field) for one in several]))
@@ -113,21 +126,51 @@ def false_objects(
     return found
 
 
+def longest_seconds(design: Design, images: Images, *, levels: int, steps: int = STEPS) -> float:
+    """Returns about how long `conditioning` and `bounds` take at most, from one product or matrix.
+
+    Args:
+        design: Of which.
+        images: Scenes.
+        levels: Numbers of photons.
+        steps: Of conjugate gradients.
+    """
+    image, scenes = images[0], len(images)
+    if image.size <= information.DENSE:
+        matrix = np.eye(image.size) + 1e-3
+        started = time.monotonic()
+        np.linalg.eigvalsh(matrix)
+        # A level inverts, in the mean, for about as long as one spectrum takes.
+        return scenes * (1 + levels) * (time.monotonic() - started)
+    product = _product(design.measure, image, information.root_weights(design.measure(image)))
+    vector = np.ones(image.size)
+    product(vector)  # compiles
+    started = time.monotonic()
+    for _ in range(5):
+        product(vector)
+    products = steps * scenes * (ROUNDS + 2 * PROBES * levels)
+    return products * (time.monotonic() - started) / 5
+
+
 def own_distance(prior: Prior, images: Images) -> float:
     """Returns the median distance of true scenes to the training images' subspace."""
     mean, subspace = jnp.asarray(prior.mean), jnp.asarray(prior.subspace)
     return float(np.median(priors.subspace_distance(mean, subspace, images)))
 
 
-def conditioning(design: Design, images: Images) -> dict[str, Any]:
+def conditioning(
+    design: Design, images: Images, *, steps: int = STEPS, tick: Tick = _no_tick
+) -> dict[str, Any]:
     """Returns the singular values of the Jacobian of sqrt(y), global phase excluded.
 
     Up to `information.DENSE` unknowns "spectrum" has them all (medians over scenes, largest first),
     and "null" and "weak" say how many are below 1e-6 and 1e-2 of the largest; else there are only
-    the largest and the smallest. "condition", their ratio, is infinite where one is null.
+    the largest and the smallest, which few `steps` of conjugate gradients leave too large.
+    "condition", their ratio, is infinite where one is null. `tick` is called after each scene.
     """
     measure = design.measure
     free = information.global_phase_direction(images.shape[1:], design.scene["kind"])
+    extreme = partial(information.extreme_singular_values, rounds=ROUNDS, steps=steps)
     spectra, extremes = [], []
     for image in images:
         weights = information.root_weights(measure(image))
@@ -138,7 +181,8 @@ def conditioning(design: Design, images: Images) -> dict[str, Any]:
             extremes.append((spectra[-1][0], spectra[-1][-1]))
         else:
             product = _product(measure, image, weights)
-            extremes.append(information.extreme_singular_values(product, image.size, free))
+            extremes.append(extreme(product, image.size, free))
+        tick()
     largest, smallest = np.median(extremes, axis=0)
     condition = np.median(
         [top / bottom if bottom > NULL * top else np.inf for top, bottom in extremes]
@@ -163,6 +207,8 @@ def bounds(
     prior: Prior,
     photons: tuple[float, ...],
     read_noise: float,
+    steps: int = STEPS,
+    tick: Tick = _no_tick,
 ) -> Iterator[dict[str, Any]]:
     """Yields for each number of photons a frame the least error that an estimate can have.
 
@@ -170,7 +216,8 @@ def bounds(
     Trees' bound for Gaussian objects of the training images' mean and covariance. The global phase
     is taken from the truth in both. Each as rms of the image, as PSNR, and where there are phases
     as rms in radians. "probe_error" is there where the traces were estimated from random vectors:
-    the relative standard error of the mean squares.
+    the relative standard error of the mean squares; few `steps` of conjugate gradients leave them
+    too low. `tick` is called after each scene of each number of photons.
     """
     measure = design.measure
     free = information.global_phase_direction(images.shape[1:], design.scene["kind"])
@@ -190,7 +237,10 @@ def bounds(
                 information.gram_matrix(jacobian, np.asarray(weight).ravel())
                 for jacobian, weight in zip(jacobians, weights, strict=True)
             ]
-            errors = [information.cramer_rao(one, free).reshape(shape) for one in informations]
+            errors = []
+            for one in informations:
+                errors.append(information.cramer_rao(one, free).reshape(shape))
+                tick()
             mean = np.mean(informations, axis=0)
             bayesian = information.bayesian_bound(mean, precision, free).reshape(shape)
             found: dict[str, Any] = {
@@ -198,11 +248,13 @@ def bounds(
                 "bayesian": _as_error(_per_channel([bayesian])[0], design.scene),
             }
         else:
-            found = _probed_bounds(design, images, weights, free, prior)
+            found = _probed_bounds(design, images, weights, free, prior, steps=steps, tick=tick)
         yield {"photons": level, **found}
 
 
-def _probed_bounds(design: Design, images, weights, free, prior) -> dict[str, Any]:
+def _probed_bounds(
+    design: Design, images, weights, free, prior, *, steps: int, tick: Tick
+) -> dict[str, Any]:
     """The bounds without matrices; one number for all channels."""
     unknowns, shape = images[0].size, images.shape[1:]
     products = [
@@ -216,13 +268,14 @@ def _probed_bounds(design: Design, images, weights, free, prior) -> dict[str, An
     def mean_product(vector: np.ndarray) -> np.ndarray:
         return np.mean([product(vector) for product in products], axis=0)
 
-    each = [
-        information.probed_cramer_rao(product, unknowns, free, probes=PROBES)
-        for product in products
-    ]
+    each = []
+    for product in products:
+        found = information.probed_cramer_rao(product, unknowns, free, probes=PROBES, steps=steps)
+        each.append(found)
+        tick()
     middle = tuple(np.median(each, axis=0))
     bayesian = information.probed_bayesian_bound(
-        mean_product, prior_root, unknowns, free, probes=PROBES
+        mean_product, prior_root, unknowns, free, probes=PROBES, steps=steps
     )
     return {
         name: {**_as_error(np.full(shape[2], mean), design.scene), "probe_error": error / mean}

@@ -31,9 +31,11 @@ def make_bench(
     shift: tuple[float, float] = (0.0, 0.0),
     flip: str = "none",
     transpose: bool = False,
+    shape: tuple[int, int] | None = None,
 ) -> Bench:
-    """Returns a camera that is a third larger than the pattern, with the pattern moved on it."""
-    shape = (round(run.sensor[0] * scale * 4 / 3), round(run.sensor[1] * scale * 4 / 3))
+    """Returns a camera with the pattern moved on it; it is a third larger without a `shape`."""
+    if shape is None:
+        shape = (round(run.sensor[0] * scale * 4 / 3), round(run.sensor[1] * scale * 4 / 3))
     require_pixels("--scale", *shape)
     window = Window(0, 0, *shape)
     centred = default_geometry(

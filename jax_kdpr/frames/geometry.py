@@ -28,6 +28,9 @@ FLIPS = ("none", "vertical", "horizontal", "both")
 SAMPLINGS = ("points", "area")
 SPLINE = 3  # order
 SPLINE_REACH = 20  # pixels after which a spline has forgotten a frame's edge (1e-9)
+# Standard deviation of a point of `frame_spline` over that of a frame of white noise, averaged over
+# places between the pixels.
+POINT_NOISE = 1.215
 CAMERA_NYQUIST = 2.0  # camera pixels in a finest period of the pattern
 CAMERA_ENOUGH = 3.0  # of them, from which on "points" is 1 % exact
 

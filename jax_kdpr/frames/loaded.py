@@ -12,12 +12,14 @@ from jax_kdpr import checkpoint, run_folder
 from jax_kdpr.camera import Camera, Optics
 from jax_kdpr.choices import PropagationKind
 from jax_kdpr.config import Config
+from jax_kdpr.data.batches import take_batch
+from jax_kdpr.data.image_files import Preparation, read_images
 from jax_kdpr.errors import InputError
 from jax_kdpr.physics import cdp
 from jax_kdpr.physics.propagation import SHARED_ENVELOPE, shares_envelope
 from jax_kdpr.physics.scenes import scene_field
 from jax_kdpr.trained import Trained, load_trained
-from jax_kdpr.types import Image
+from jax_kdpr.types import Image, Images
 
 
 class LoadedRun(NamedTuple):
@@ -90,6 +92,28 @@ def blank_image(run: LoadedRun) -> Image:
     size = run.camera.size
     values = {"phase": [0.0], "amplitude": [1.0], "complex": [0.0, 1.0]}[run.camera.scene["kind"]]
     return jnp.broadcast_to(jnp.asarray(values, jnp.float32), (size, size, len(values)))
+
+
+def own_images(run: LoadedRun, source: Path, *, flag: str) -> Images:
+    """Reads image files as scenes of a run, prepared as its data are (`data.image_files`).
+
+    Args:
+        run: The run.
+        source: Folder, or one file of many pages.
+        flag: That names it.
+
+    Raises:
+        InputError: If they cannot be read.
+    """
+    data, scene = run.config.data, run.config.scene
+    phase_range = 0.0 if scene.kind == "amplitude" else scene.phase_range
+    wanted = Preparation(data.size, data.fit, data.unit, data.rescale, phase_range)
+    try:
+        raw = read_images(source, wanted, subfolders=data.subfolders)
+    except InputError as failure:
+        raise InputError(f"{flag}: {str(failure).removeprefix('data.dir: ')}") from failure
+    channels = run.camera.channels
+    return take_batch(jnp.asarray(raw), jnp.arange(len(raw)), size=data.size, channels=channels)
 
 
 def simulate(run: LoadedRun, image: Image) -> Float[np.ndarray, "k sh sw"]:

@@ -23,6 +23,7 @@ from jax_kdpr.frames.correction import (
     correct,
 )
 from jax_kdpr.frames.geometry import (
+    POINT_NOISE,
     Geometry,
     Window,
     crop,
@@ -34,10 +35,6 @@ from jax_kdpr.frames.geometry import (
 )
 from jax_kdpr.frames.loaded import LoadedRun, snapshot_energy
 from jax_kdpr.frames.reading import Frame, iterate_frames
-
-# Standard deviation of a point of `geometry.frame_spline` over that of the frame's white noise,
-# averaged over places between the pixels.
-POINT_NOISE = 1.215
 
 
 class Setup(NamedTuple):

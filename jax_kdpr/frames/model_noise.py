@@ -13,8 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jax_kdpr.frames.geometry import pixel_envelope, sensor_points
-from jax_kdpr.frames.measured import POINT_NOISE
+from jax_kdpr.frames.geometry import POINT_NOISE, pixel_envelope, sensor_points
 
 MOST_BITS = 16  # of `noise.bits`
 

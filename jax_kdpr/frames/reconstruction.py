@@ -17,6 +17,7 @@ from jax_kdpr.frames.recovery import Recover
 from jax_kdpr.frames.trust import frame_warnings, stack_warnings
 from jax_kdpr.physics.scenes import scene_parts
 from jax_kdpr.progress import progress
+from jax_kdpr.types import Image, Images
 
 Row = dict[str, Any]  # of one object in results.json
 SAVE_SECONDS = 5.0  # between writings of results.json
@@ -35,6 +36,7 @@ def reconstruct(
     notes: tuple[str, ...] = (),
     stack: bool = False,
     pitch: float = 0.0,
+    truth: Images | None = None,
     rows: tuple[Row, ...] = (),
 ) -> dict[str, Any]:
     """Recovers and writes every object that is not done yet; returns what results.json holds.
@@ -56,6 +58,7 @@ def reconstruct(
         notes: Warnings that hold before any frame is read.
         stack: Write stacks in place of files for each object.
         pitch: Of the object's pixels, metres, for the pictures; 0 where it is not known.
+        truth: The objects themselves [n h w c], in the order of `groups`, to score against.
         rows: Of objects that are done (`results.read_results`).
 
     Raises:
@@ -80,7 +83,10 @@ def reconstruct(
             for number, one in enumerate(measure_frames(left, setup, run), start=1):
                 batch.append(one)
                 if len(batch) == batch_size or number == len(left):
-                    found.extend(_write_batch(batch, recover, run, batch_size, limit(1), write))
+                    done_now = _write_batch(batch, recover, run, batch_size, limit(1), write)
+                    if truth is not None:
+                        _score(done_now, run, truth, place)
+                    found.extend(row for row, _ in done_now)
                     bar.update(len(batch))
                     batch = []
                     # All rows are written anew: after every batch, that adds up.
@@ -130,7 +136,7 @@ def _write_batch(
     batch_size: int,
     limit: float,
     write: Callable[[results.Recovery], None],
-) -> list[Row]:
+) -> list[tuple[Row, Image]]:
     # What fills up the last batch is recovered and dropped.
     filled = [batch[i % len(batch)].intensity for i in range(batch_size)]
     found = recover(jnp.asarray(np.stack(filled)))
@@ -150,5 +156,16 @@ def _write_batch(
             "unused_bits": one.unused_bits,
         }
         warning = frame_warnings(row, limit, modulus_one=run.camera.scene["kind"] == "phase")
-        rows.append({**row, "warning": warning})
+        rows.append(({**row, "warning": warning}, found.image[i]))
     return rows
+
+
+def _score(
+    recovered: list[tuple[Row, Image]], run: LoadedRun, truth: Images, place: dict[str, int]
+) -> None:
+    """Adds to each row how far its object is from the true one."""
+    images = jnp.stack([image for _, image in recovered])
+    true = jnp.stack([truth[place[row["name"]]] for row, _ in recovered])
+    scores = run.camera.score(images, true)
+    for number, (row, _) in enumerate(recovered):
+        row |= {name: float(getattr(scores, name)[number]) for name in ("psnr", "ssim", "rms")}

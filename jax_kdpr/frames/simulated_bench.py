@@ -36,6 +36,7 @@ class Bench(NamedTuple):
     offset: float = 64.0  # counts without light
     read_noise: float = 1.0  # standard deviation, counts
     photons: float = 0.0  # of one frame, in expectation; 0 for no shot noise
+    full_well: float = 0.0  # electrons of the largest count: sets the exposure with `photons`
     vignetting: float = 0.2  # loss of light in the corners
     hot: float = 1e-3  # share of pixels
     dead: float = 1e-3
@@ -99,12 +100,15 @@ def camera_light(
 
 
 def counts_per_unit(light: Float[np.ndarray, "n h w"], bench: Bench, sensor: Sensor) -> float:
-    """Returns the longest exposure: counts of a camera pixel for light 1.
+    """Returns the exposure: counts of a camera pixel for light 1.
 
-    The brightest pixel just fits; with `bench.saturated`, the frame that has it loses that share of
-    its pixels.
+    With full well and photons so many counts as they are: what exceeds the full well is lost. Else
+    the longest: the brightest pixel just fits; with `bench.saturated`, the frame that has it loses
+    that share of its pixels.
     """
     room = 2**bench.bits - 1 - bench.offset
+    if bench.full_well and bench.photons:
+        return bench.photons * room / (bench.full_well * float(light.sum(axis=(1, 2)).max()))
     seen = light * sensor.flat * sensor.dead
     brightest = seen[np.argmax(seen.max(axis=(1, 2)))]
     if bench.saturated:

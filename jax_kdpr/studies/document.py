@@ -2,6 +2,7 @@
 
 import base64
 import html
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ table { border-collapse: collapse; margin: 1rem 0; font-size: 0.9rem; display: b
   overflow-x: auto; }
 th, td { padding: 0.3rem 0.7rem; border-bottom: 1px solid #ddd; text-align: left; }
 th { border-bottom: 2px solid #888; } img { max-width: 100%; }
+td.number { white-space: nowrap; }
 code { background: #f3f3f3; padding: 0 0.2rem; }
 """
 
@@ -88,8 +90,13 @@ def to_html(blocks: list[Block], folder: Path, *, title: str) -> str:
 
 
 def _table(header: list[str], rows: list[list[Any]]) -> str:
-    def row(cells: list[Any], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}>{html.escape(str(c))}</{tag}>" for c in cells) + "</tr>"
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in header)
+    body = "\n".join(f"<tr>{''.join(map(_cell, cells))}</tr>" for cells in rows)
+    return f"<table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table>"
 
-    body = "\n".join(row(cells, "td") for cells in rows)
-    return f"<table><thead>{row(header, 'th')}</thead>\n<tbody>{body}</tbody></table>"
+
+def _cell(value: Any) -> str:
+    """Numbers stay on one line: "-1.2 ± 0.3" is one."""
+    text = str(value)
+    kind = ' class="number"' if len(text) <= 40 and re.match(r"[+-]?\d", text) else ""
+    return f"<td{kind}>{html.escape(text)}</td>"

@@ -24,6 +24,7 @@ from jax_kdpr.studies.results import (
 from jax_kdpr.studies.runner import FAILURES, FAILURES_FILE
 from jax_kdpr.studies.runs import PlannedRun
 from jax_kdpr.studies.sections import section_blocks
+from jax_kdpr.studies.summary import summary_blocks
 
 # Options that the preface says in words.
 SAID = (
@@ -47,7 +48,11 @@ def write_report(
     """
     output.mkdir(parents=True, exist_ok=True)
     results = read_results(runs)
-    blocks: list[Block] = [Heading(study.title, 1), *_preface(study, runs, results, command)]
+    blocks: list[Block] = [
+        Heading(study.title, 1),
+        *summary_blocks(study, results),
+        *_preface(study, runs, results, command),
+    ]
     for number, section in enumerate(study.sections, start=1):
         blocks += [Heading(section.title), Paragraph(section.question)]
         finished = {name: results.get(name, []) for name in named_entries(section)}

@@ -1,0 +1,137 @@
+"""bench.toml: what it may say, what it gives to commands, and the noise that follows from it."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from absl import flags
+from commands import run
+from helpers import rejection
+
+from jax_kdpr import bench_file, config_fields
+from jax_kdpr.frames.geometry import Window, default_geometry, join, to_sensor
+from jax_kdpr.frames.model_noise import PixelNoise, model_noise
+
+PAGE = Path(__file__).parents[1] / "docs" / "bench.md"
+(EXAMPLE,) = re.findall(r"^```toml\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture
+def read(tmp_path):
+    """read(text) -> the bench that a file of this text is."""
+    flags.FLAGS(["test"])
+
+    def reader(text: str) -> bench_file.Bench:
+        path = tmp_path / "bench.toml"
+        path.write_text(text)
+        flags.FLAGS["bench"].value = str(path)
+        return bench_file.read_bench()
+
+    yield reader
+    flags.FLAGS["bench"].value = ""
+
+
+def test_the_example_of_the_page_says_every_number(read, tmp_path):
+    bench = read(EXAMPLE)
+    said = {path for path, value in config_fields.flatten(bench).items() if value}
+    left = set(config_fields.flatten(bench)) - said
+    # A near field has a distance in place of a lens, a measured table that of a gray level.
+    assert left <= {"distance", "modulator.table", "camera.bin", "camera.dark"}
+    assert bench.modulator.mask_pitch == pytest.approx(64e-6)
+    assert bench.frames.dark == str(tmp_path / "dark/*.tif")
+    scale = bench_file.camera_scale(
+        bench,
+        pixels=32,
+        oversample=1,
+        propagation={"kind": "far", "wavelength": 0.0, "pitch": 0.0, "distance": 0.0},
+    )
+    assert scale == pytest.approx(532e-9 * 0.2 / (32 * 64e-6) / 3.45e-6)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("wavelenght = 532e-9", "did you mean wavelength"),
+        ("[camera]\npitch = 3e-6", "no field 'camera.pitch'"),
+        ("[lens]\nfocal_length = 0.2", "no field 'lens'"),
+        ("wavelength = 532", "532 nm as 532e-9"),
+        ("focal_length = 200", "200 mm as 0.2"),
+        ("[camera]\npixel_pitch = 3.45", "metres"),
+        ("[camera]\nbits = 12.0", "an integer"),
+        ("[camera]\nread_noise = nan", "finite"),
+        ("[camera]\npixels = [2048]", "[rows, columns]"),
+        ("[camera]\npixels = [200000, 200000]", "pixels"),
+        ("[camera]\nbits = 8\noffset = 200", "camera.offset"),
+        ("[modulator]\nfill_factor = 93", "in [0, 1]"),
+        ("[modulator]\npanel = '1080x1920'", "modulator.panel"),
+        ("camera = 3", "camera"),
+        ("wavelength = ", "TOML"),
+    ],
+)
+def test_what_it_cannot_mean_is_refused_in_one_line(text, said, read):
+    message = rejection(read, text)
+    assert said in message and "bench.toml" in message and "\n" not in message
+
+
+def test_flags_go_before_it_and_what_it_does_not_say_leaves_them():
+    defined = {name: flags.DEFINE_float(f"of_this_test_{name}", 1.0, "") for name in "abc"}
+    flags.FLAGS(["test", "--of_this_test_a=5"])
+    bench_file.fill({"of_this_test_a": 7.0, "of_this_test_b": 8.0, "of_this_test_c": 0.0})
+    assert [defined[name].value for name in "abc"] == [5.0, 8.0, 1.0]
+
+
+@pytest.mark.parametrize(("scale", "bin"), [(6.23, 2), (3.37, 1), (15.7, 5)])
+@pytest.mark.parametrize("side", [0.0, 0.96])
+def test_a_model_is_as_noisy_as_the_frames_of_the_camera(scale, bin, side):
+    """Frames of even light behind the envelope, drawn pixel by pixel in NumPy."""
+    sensor, camera = (16, 16), PixelNoise(2e5, 3.0, 4.0, 1e5, 12)
+    window = Window(0, 0, *[round(16 * scale * 4 / 3) // bin * bin] * 2, bin)
+    geometry = default_geometry(window, sensor, scale)
+    rng = np.random.default_rng(0)
+
+    def on_grid(frame):
+        inner = geometry._replace(
+            centre_y=(geometry.centre_y + 0.5) / bin - 0.5,
+            centre_x=(geometry.centre_x + 0.5) / bin - 0.5,
+            scale=scale / bin,
+        )
+        joined = join(frame, window)
+        return to_sensor(joined, inner, sensor, sampling="points", axis=(0, 0), pixel_side=side)
+
+    rows = (np.arange(window.height) - geometry.centre_y) / scale / 16
+    envelope = np.prod(np.meshgrid(np.sinc(side * rows) ** 2, np.sinc(side * rows) ** 2), axis=0)
+    light = camera.photons / (16 * scale) ** 2 * envelope
+    noise = model_noise(camera, scale=scale, bin=bin, sensor=sensor, pixel_side=side)
+    total = on_grid(light).sum()
+    assert total == pytest.approx(camera.photons, rel=0.02)  # `counts` of results.json
+
+    def spread(draw, count=150) -> float:
+        return float(np.mean(np.var([on_grid(draw()) for _ in range(count)], axis=0)))
+
+    # In electrons of the grid; what a pixel between samples costs differs with where it lies.
+    unit = total / noise["photons"]
+    shot = spread(lambda: rng.poisson(light).astype(float))
+    assert shot == pytest.approx(unit * total / 256, rel=0.2)
+    read = spread(lambda: 3.0 * rng.normal(size=light.shape))
+    assert read == pytest.approx((unit * noise["read_noise"]) ** 2, rel=0.2)
+    dark = spread(lambda: rng.poisson(4.0, light.shape).astype(float))
+    assert dark == pytest.approx(unit**2 * noise["dark"], rel=0.2)
+
+
+def test_geometry_prints_the_options_of_the_users_camera(tmp_path):
+    (tmp_path / "bench.toml").write_text(EXAMPLE)
+    shown = run("geometry", "--bench", "bench.toml", "--pixels", "32", cwd=tmp_path, check=True)
+    options = dict(re.findall(r"--config\.noise\.(\w+)=(\S+)", shown.stdout))
+    expected = model_noise(
+        PixelNoise(1.3e7, 2.0, 0.0, 10400.0, 12),
+        scale=15.06,
+        bin=5,
+        sensor=(32, 32),
+        pixel_side=0.93**0.5,
+    )
+    assert options.pop("kind") == "camera" and set(options) == set(expected)
+    for name, value in expected.items():
+        assert float(options[name]) == pytest.approx(value, rel=2e-3), name
+    wrong = run("geometry", "--bench", "bench.toml", "--pixels", "32", "--bits=99", cwd=tmp_path)
+    assert wrong.returncode == 2
