@@ -134,6 +134,9 @@ def plot_ambiguity(designs: dict[str, dict[str, Any]], path: Path) -> None:
     false.axhline(1.0, color="0.5", linewidth=0.8)
     false.set_xlabel("false object; on top: how badly it fits the measurement")
     false.set_ylabel("distance to the training images (true scenes: 1)")
+    if not spectrum.lines:
+        said = "too many unknowns for a spectrum:\nthe report has its ends"
+        spectrum.text(0.5, 0.5, said, ha="center", transform=spectrum.transAxes)
     spectrum.set_xlabel("number")
     spectrum.set_ylabel("singular value of d sqrt(y) / d image")
     bounds.set_xscale("log")

@@ -31,7 +31,7 @@ TURNS = 16  # global phases tried, where the nearest to the training images is m
 NULL, WEAK = 1e-6, 1e-2  # singular values below so much of the largest
 # Where there are too many unknowns for matrices:
 PROBES = 8  # random vectors
-ROUNDS = 8  # of inverse iteration
+ROUNDS = 20  # of inverse iteration
 STEPS = 200  # of conjugate gradients, each time, at most
 
 
