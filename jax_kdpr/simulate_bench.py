@@ -23,7 +23,7 @@ from jax_kdpr.config_fields import shallow
 from jax_kdpr.data.batches import take_batch
 from jax_kdpr.errors import InputError
 from jax_kdpr.frames.bench_folder import make_bench, write_bench
-from jax_kdpr.frames.geometry import FLIPS, check_geometry
+from jax_kdpr.frames.geometry import FLIPS, check_geometry, pixel_envelope, sensor_points
 from jax_kdpr.frames.loaded import LoadedRun, load_run, own_images
 from jax_kdpr.frames.simulated_bench import Bench
 from jax_kdpr.limits import read_pixels
@@ -123,6 +123,8 @@ def _fill_from_bench(run: LoadedRun) -> None:
     )
     camera = bench.camera
     a_count = camera.electrons_per_count
+    # --photons are those that reach the camera, of an even pattern.
+    envelope = pixel_envelope(sensor_points(run.sensor), run.sensor, run.pixel_side)
     bench_file.fill(
         {
             "scale": scale,
@@ -131,7 +133,7 @@ def _fill_from_bench(run: LoadedRun) -> None:
             "read_noise": camera.read_noise / a_count if a_count else 0.0,
             "full_well": camera.full_well,
             "camera_pixels": bench_file.sides(camera.pixels),
-            "photons": bench.photons,
+            "photons": bench.photons * float(envelope.mean()),
         }
     )
 
