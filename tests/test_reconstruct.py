@@ -50,6 +50,7 @@ from jax_kdpr.frames.recovery import (
     misfit_limit,
     simulated_misfits,
 )
+from jax_kdpr.frames.sheet import write_sheet
 from jax_kdpr.trained import load_data
 from jax_kdpr.training import loop
 
