@@ -344,7 +344,8 @@ def test_blocks_become_markdown_and_html(tmp_path):
     blocks = [Heading("T", 1), Paragraph("a < b"), Grid(["x"], [[1]]), Picture("a.png", "see")]
     cells = [
         Grid(
-            ["x"], [["-1.2 ± 0.3", "+2 over a", "E2E", "3 things that are told at greater length"]]
+            ["x"],
+            [["-1.2 ± 0.3", "+2 over a", "E2E", "3 things that are told at much greater length"]],
         )
     ]
     assert document.to_markdown(blocks) == "# T\n\na < b\n\n| x |\n|---|\n| 1 |\n\n![see](a.png)\n"
