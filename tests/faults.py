@@ -177,9 +177,9 @@ def full_disk(folder: Path, *, full: bool) -> Tally:
     """A disk without room or inodes: one line, and with room again the run ends as a whole one."""
     tally = Tally()
     train(folder, "whole").check_returncode()
-    limits = [f"size={kilobytes}k" for kilobytes in (300, 600, 900, 1200)]
+    limits = [f"size={kilobytes}k" for kilobytes in (100, 300, 500, 700)]
     limits += [f"nr_inodes={count}" for count in (20, 60, 100)]
-    for limit in limits if full else limits[1:2]:
+    for limit in limits if full else limits[2:3]:
         disk = folder / "disk"
         disk.mkdir(exist_ok=True)
         if subprocess.run(["mount", "-t", "tmpfs", "-o", limit, "tmpfs", disk]).returncode:
