@@ -11,6 +11,7 @@ import hashlib
 import logging as std_logging
 import math
 import os
+import re
 import shutil
 import sys
 import time
@@ -340,6 +341,17 @@ def _plain_path(handle: int, folder: Path) -> Path:
 
     It looks for the arrays to merge by a pattern of the whole path: below a folder `run[1]` it
     finds none, and leaves a checkpoint that cannot be read.
+
+    Raises:
+        InputError: If the system has no such path, as macOS, and the folder's own looks like one.
     """
     plain = Path(f"/proc/self/fd/{handle}")
-    return plain if plain.is_dir() else folder.resolve()
+    if plain.is_dir():
+        return plain
+    own = folder.resolve()
+    if re.search(r"[*?\[\]\\]", str(own)):
+        raise InputError(
+            f"--workdir: {str(own.parent)!r} has one of * ? [ ] \\ in its path, which checkpoints "
+            "cannot be read back from on this system; give another folder"
+        )
+    return own

@@ -184,7 +184,7 @@ def comparison_table(runs: dict[str, Evaluated]) -> str:
     note = (
         f"Mean ± standard error over {images:,} test images{paired}. Pooled: PSNR of the "
         "squared error averaged over all of them. rms: over the object, the mean error of each "
-        "taken away. The global phase of the network's input, and whole turns where the "
+        "image taken away. The global phase of the network's input, and whole turns where the "
         "phase range leaves them open, are taken from the truth. The errors say nothing about "
         "another random seed."
     )

@@ -174,6 +174,9 @@ def _check_flags(positional: list[str]) -> None:
         )
 
 
+INSTEAD = {"table": ["gray_2pi"], "gray_2pi": ["table"], "mask_pitch": ["magnify"]}
+
+
 def _fill_from_bench() -> None:
     """What the format reads of --bench; a run's own lengths are checked against it."""
     bench = bench_file.read_bench()
@@ -183,6 +186,10 @@ def _fill_from_bench() -> None:
         panel = {"panel": bench_file.sides(modulator.panel)}
         names = ("pixel_pitch", "magnify", "bits", "gray_2pi", "table")
         values |= panel | {name: getattr(modulator, name) for name in names}
+        # What a flag says in another way is not taken from the file beside it.
+        for flag, others in INSTEAD.items():
+            if flags.FLAGS[flag].present:
+                values |= dict.fromkeys(others)
     else:
         values["mask_pitch"] = modulator.mask_pitch
     bench_file.fill(values)

@@ -173,12 +173,17 @@ def noise_line(bench: Bench, found: Geometry) -> str:
     noise = model_noise(
         camera,
         scale=found.camera_pixels_per_sensor_pixel,
-        bin=useful_bin(found.camera_pixels_per_fringe),
+        bin=_bin(found),
         sensor=(side, side),
-        pixel_side=bench.fill_factor**0.5 if bench.kind == "far" else 0.0,
+        pixel_side=0.0 if bench.kind == "angular_spectrum" else bench.fill_factor**0.5,
     )
     options = " ".join(f"--config.noise.{name}={value:.4g}" for name, value in noise.items())
     return f"noise for train, with that --bin: --config.noise.kind=camera {options}"
+
+
+def _bin(found: Geometry) -> int:
+    """Returns --bin of the frames, as `bench_flags.fill_from_bench` takes it."""
+    return bench_file.read_bench().camera.bin or useful_bin(found.camera_pixels_per_fringe)
 
 
 def _fill_from_bench(known: dict[str, Any]) -> None:

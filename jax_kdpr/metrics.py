@@ -59,18 +59,17 @@ def object_rms(
     Args:
         recovered: Images.
         images: The true ones.
-        piston: Whether the mean error over the object is taken away first: no measurement holds it.
+        piston: Whether the mean error over the whole image is taken away first: no measurement
+            holds it. An error between object and background stays.
     """
     low, high = (pick(images, axis=(1, 2), keepdims=True) for pick in (jnp.min, jnp.max))
     inside = (images >= low + OBJECT * (high - low)).astype(images.dtype)
 
-    def mean(values):
-        return jnp.sum(values * inside, axis=(1, 2)) / jnp.sum(inside, axis=(1, 2))
-
     error = recovered - images
-    offset = mean(error) if piston else 0.0
-    # About the offset, not from two sums: those of a small error cancel in float32.
-    return jnp.sqrt(mean(jnp.square(error - jnp.reshape(offset, (-1, 1, 1)))))
+    if piston:
+        error = error - jnp.mean(error, axis=(1, 2), keepdims=True)
+    square = jnp.sum(jnp.square(error) * inside, axis=(1, 2))
+    return jnp.sqrt(square / jnp.sum(inside, axis=(1, 2)))
 
 
 def psnr_from_mse(error: Float[Array, "*b"]) -> Float[Array, "*b"]:

@@ -14,6 +14,8 @@ from typing import NoReturn
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
+AGAIN = "interrupted; run the same command again to go on"
+
 _noting = 0  # how many `noting` are entered
 _received = 0
 
@@ -52,10 +54,12 @@ def noting() -> Iterator[None]:
     _noting += 1
     try:
         yield
-        check()
     finally:
-        _noting -= 1
+        _noting -= 1  # from here on a signal ends at once; none comes between the two
+        last = _received
         _received = _received if _noting else 0
+    if last:
+        raise Interrupted(last, AGAIN)
 
 
 def received() -> int:
@@ -63,7 +67,7 @@ def received() -> int:
     return _received
 
 
-def check(message: str = "interrupted; run the same command again to go on") -> None:
+def check(message: str = AGAIN) -> None:
     """Raises `Interrupted` if a signal was noted; to be called where nothing would be lost."""
     if number := received():
         raise Interrupted(number, message)

@@ -74,8 +74,8 @@ def oracle(images, answers) -> dict[str, float]:
     ]
     rms = []
     for x, y in zip(images, answers, strict=True):
-        error = np.pi * (y - x)[x >= x.min() + 0.1 * np.ptp(x)]
-        rms.append(np.std(error))
+        error = np.pi * (y - x - np.mean(y - x))[x >= x.min() + 0.1 * np.ptp(x)]
+        rms.append(np.sqrt(np.mean(error**2)))
     return {
         "rms": np.mean(rms),
         "rms_error": np.std(rms, ddof=1) / np.sqrt(len(rms)),

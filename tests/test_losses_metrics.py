@@ -240,9 +240,18 @@ def test_rms_is_that_of_the_error_over_the_object(piston):
     truth[1] = 0.7  # no object to be seen: all of it
     recovered = truth + RNG.normal(0.05, 0.1, truth.shape)
     actual = metrics.object_rms(jnp.asarray(recovered), jnp.asarray(truth), piston=piston)
-    errors = [(recovered - truth)[0, 2:5, 3:7], (recovered - truth)[1]]
-    expected = [np.std(e) if piston else np.sqrt(np.mean(e**2)) for e in errors]
+    error = recovered - truth
+    if piston:
+        error = error - error.mean(axis=(1, 2), keepdims=True)
+    expected = [np.sqrt(np.mean(e**2)) for e in (error[0, 2:5, 3:7], error[1])]
     np.testing.assert_allclose(actual, expected, rtol=1e-5)
+
+
+def test_rms_sees_a_step_of_the_wrong_height():
+    truth = np.zeros((1, 20, 20))
+    truth[0, 5:15, 5:15] = 0.5
+    found = metrics.object_rms(jnp.asarray(0.2 * truth), jnp.asarray(truth))
+    np.testing.assert_allclose(found, 0.4 * 0.75, rtol=1e-5)  # a quarter of the image is object
 
 
 def test_scores_are_in_radians_where_there_is_a_phase():

@@ -8,7 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jax_kdpr import run_folder
+from jax_kdpr import run_folder, signals
 from jax_kdpr.frames import results
 from jax_kdpr.frames.loaded import LoadedRun
 from jax_kdpr.frames.measured import Measured, Setup, measure_frames
@@ -89,19 +89,21 @@ def reconstruct(
                     found.extend(row for row, _ in done_now)
                     bar.update(len(batch))
                     batch = []
+                    signals.check("interrupted, what is done is saved; go on with --resume")
                     # All rows are written anew: after every batch, that adds up.
                     if not stack and time.monotonic() - saved > SAVE_SECONDS:
                         save()
                         saved = time.monotonic()
 
     if stack:
-        with results.open_stack(output, len(left)) as append:
+        with signals.noting(), results.open_stack(output, len(left)) as append:
             each_batch(append)
     else:
         shown = {"scene": run.camera.scene, "pitch": pitch}
         try:
-            each_batch(lambda one: results.write_recovery(output, one, **shown))
-        except BaseException:  # also Ctrl-C
+            with signals.noting():
+                each_batch(lambda one: results.write_recovery(output, one, **shown))
+        except BaseException:  # also a signal
             if found:
                 save()
             raise
