@@ -44,7 +44,7 @@ from jax_kdpr.physics import propagation
 SEEDS = Range(0, 2**32 - 1)
 SHARE = Range(0, 1)
 WEIGHT = Range(0, 1e6)
-RATE = Range(0, 1e9)
+RATE = Range(0, 1e30)
 
 
 @dataclass(kw_only=True, slots=True)

@@ -24,10 +24,9 @@ from jax_kdpr.errors import InputError
 from jax_kdpr.frames.geometry import useful_bin
 from jax_kdpr.frames.model_noise import PixelNoise, model_noise
 from jax_kdpr.limits import POSITIVE_LENGTHS, Range, read_pixels, require
-from jax_kdpr.physics.geometry import Geometry, bench_geometry, geometry_warnings
+from jax_kdpr.physics.geometry import RECORD, Geometry, bench_geometry, geometry_warnings
 from jax_kdpr.physics.propagation import sampling_warnings
 
-RESULT = {"bench": {"camera_pixel": float}, "sensor_pixel": float, "warnings": [str]}
 KINDS = {  # of length: which must be plausible
     **{"wavelength": "wavelength", "mask_pitch": "pitch", "camera_pixel": "pitch"},
     **{"focal_length": "distance", "distance": "distance"},
@@ -93,7 +92,7 @@ def main(positional: list[str]) -> int:
     _fill_from_bench(known)
     bench = _bench(known)
     if OUTPUT.value:
-        json_files.require_own("--output", Path(OUTPUT.value), RESULT, command="geometry")
+        json_files.require_own("--output", Path(OUTPUT.value), RECORD, command="geometry")
     found = bench_geometry(**bench._asdict())
     warnings = warnings_of(bench, found)
     print(table(bench, found))

@@ -51,7 +51,7 @@ def test_training_falls_back_to_the_checkpoint_before(trained, copied):
     truncate(array_file(run, 8))
     outcome = copied.train()
     assert outcome.code == 0, outcome
-    warnings = [line for line in outcome.errors if line.startswith("warning: ")]
+    warnings = [line for line in outcome.errors if line.startswith("warning: checkpoint")]
     assert len(warnings) == 1
     assert "checkpoint 8" in warnings[0] and "falling back" in warnings[0]
     assert not [line for line in outcome.errors if "error" in line or "Traceback" in line]

@@ -90,6 +90,7 @@ def test_targets_are_live_where_they_change_or_do_not_fit(
 ):
     config = student_config(image_folder, teacher)
     monkeypatch.setattr(runtime, "device_memory", lambda: 1000)
+    monkeypatch.setattr(runtime, "require_memory", lambda *_: None)
     assert not prepare(config, tmp_path).caches_targets
     config.distill.targets = TargetMode.CACHED
     assert "a quarter of the device's memory" in rejection(prepare, config, tmp_path)
@@ -237,7 +238,10 @@ def test_any_number_of_devices_gets_an_evaluation_batch_that_fits(tmp_path):
         ({"ensemble": 3, "loss.rhos": (0.1, 0.2)}, "loss.rhos: expected one value for each"),
         ({"loss.rhos": (0.1,)}, "loss.rhos: expected one value for each"),
         ({"ensemble": 2, "loss.rhos": (0.1, 0.1)}, "two members are the same run"),
-        ({"ensemble": 2, "loss.alphas": (1.0, -1.0)}, "loss.alpha: expected a number above 0"),
+        (
+            {"ensemble": 2, "loss.alphas": (1.0, -1.0)},
+            "loss.alphas: expected a number in",
+        ),
         ({"ensemble": 2, "loss.betas": (0.1, 0.2)}, "only regime student has a teacher"),
     ],
 )

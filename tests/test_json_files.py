@@ -12,7 +12,7 @@ import pytest
 from helpers import rejection, tiny_config
 
 from jax_kdpr import config as config_lib
-from jax_kdpr import geometry, json_files, run_folder
+from jax_kdpr import json_files, run_folder
 from jax_kdpr.classical import Refinement
 from jax_kdpr.errors import InputError
 from jax_kdpr.export import files as mask_files
@@ -21,6 +21,7 @@ from jax_kdpr.frames import results
 from jax_kdpr.frames.calibration import Calibration, read_calibration, write_calibration
 from jax_kdpr.frames.geometry import Geometry
 from jax_kdpr.json_files import Maybe, check_shape
+from jax_kdpr.physics.geometry import RECORD
 from jax_kdpr.studies.declaration import Robustness
 from jax_kdpr.studies.runner import COSTS, FAILURES
 from jax_kdpr.studies.runs import PlannedRun
@@ -151,7 +152,7 @@ READERS = {
         },
     ),
     "geometry.json": (
-        lambda path: json_files.read_json(path, geometry.RESULT),
+        lambda path: json_files.read_json(path, RECORD),
         {"bench": {"camera_pixel": 1e-6}, "sensor_pixel": 1e-6, "warnings": []},
     ),
 }
@@ -222,11 +223,11 @@ def test_a_calibration_that_was_written_is_read(tmp_path):
 def test_nothing_but_an_earlier_result_is_replaced(tmp_path, content):
     path = tmp_path / "notes.json"
     path.write_text(content)
-    said = rejection(json_files.require_own, "--output", path, geometry.RESULT, command="geometry")
+    said = rejection(json_files.require_own, "--output", path, RECORD, command="geometry")
     assert said.startswith("--output: ") and "notes.json" in said
     json_files.write_json(path, READERS["geometry.json"][1])
-    json_files.require_own("--output", path, geometry.RESULT, command="geometry")
-    json_files.require_own("--output", tmp_path / "new.json", geometry.RESULT, command="geometry")
+    json_files.require_own("--output", path, RECORD, command="geometry")
+    json_files.require_own("--output", tmp_path / "new.json", RECORD, command="geometry")
     assert "is a folder" in rejection(
-        json_files.require_own, "--output", tmp_path, geometry.RESULT, command="geometry"
+        json_files.require_own, "--output", tmp_path, RECORD, command="geometry"
     )

@@ -45,7 +45,7 @@ def refusal(format="slm", config=None, **options) -> str:
             {"mask_pitch": 16e-6, "pixel_pitch": 8e-6, "magnify": 3},
             ["--magnify", "give 2", "got 3"],
         ),
-        ({"magnify": -2}, ["--magnify", "at least 1", "-2"]),
+        ({"magnify": -2}, ["--magnify", "in [0, 8192]", "-2"]),
         ({"rotate": 45}, ["--rotate", "90", "45"]),
         ({"tile": True}, ["--tile", "--panel"]),
         ({"panel": PANEL, "tile": True, "background": 7}, ["--background", "--tile"]),
@@ -94,7 +94,7 @@ def test_a_table_leaves_no_place_for_other_levels(tmp_path):
     path = tmp_path / "slm.csv"
     path.write_text("0,0\n1,1\n3,2")
     assert "got 3 in place of 2" in refusal(table=str(path))
-    path.write_text("".join(f"{gray},{gray / 100}\n" for gray in range(300)))
+    path.write_text("gray,phase (rad)\n" + "".join(f"{g},{g / 100}\n" for g in range(300)))
     assert "--bits 10" in refusal(table=str(path))
     path.write_text("0,0\n1,1\n2,2")
     assert "--table" in refusal(table=str(path), falling=True)

@@ -350,4 +350,4 @@ def test_damaged_files_are_one_line(tmp_path):
     sidecar_path(path).write_text("{}")
     assert "has no 'coding'" in rejection(read_mask_file, path)
     sidecar_path(path).unlink()
-    assert "keep it beside" in rejection(read_mask_file, path)
+    assert "keep the sidecar of" in rejection(read_mask_file, path)

@@ -41,7 +41,7 @@ def get_config():
 BETWEEN = """
 import signal, time
 from jax_kdpr import cli, study
-study.run_study = lambda *_: (signal.raise_signal(signal.{name}), time.sleep(2.0))
+study.run_study = lambda *_: (signal.raise_signal(signal.{name}), time.sleep(2.0), {{}})[-1]
 cli.run(study.main, prefix="base.", others=("seeds",))
 """
 

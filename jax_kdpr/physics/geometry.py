@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 from jax_kdpr.physics import propagation
 
+# What a file of these numbers, by the command geometry, holds.
+RECORD = {"bench": {"camera_pixel": float}, "sensor_pixel": float, "warnings": [str]}
 WHOLE = 0.01  # departure from a whole number of camera pixels, over the whole pattern, in pixels
 
 
