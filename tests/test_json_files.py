@@ -74,6 +74,7 @@ def planned(folder: Path) -> PlannedRun:
 METRICS_ROW = {
     **{"epoch": 2, "step": 8, "validation_psnr": 20.0, "validation_psnr_pooled": 20.0},
     **{"validation_ssim": 0.5, "train_seconds": 1.0, "seconds": 2.0},
+    **{"train_total": 0.1, "train_task": 0.1, "train_mask": 0.0},
 }
 QUALITY = {"recovered": {"psnr": 20.0, "ssim": 0.5}}
 SCORED = {"epochs": 2, "checkpoint_digest": DIGEST, "refine": 0, "scores": QUALITY}
