@@ -213,10 +213,6 @@ def test_a_run_that_another_call_trains_is_left_to_it(images, tmp_path, monkeypa
     assert taught and set(begun) == set(study.entries) - {"teacher"} - taught
 
 
-@pytest.mark.xfail(
-    strict=False,
-    reason="since a signal cuts validation, the interrupted student's entry differed once; see why",
-)
 def test_interrupted_twice_it_ends_with_the_same_report(finished, images, tmp_path, monkeypatch):
     study, whole = finished
     pieces = tmp_path / "pieces"

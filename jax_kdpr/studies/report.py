@@ -194,7 +194,7 @@ def _numbers(study: Study, results: Results) -> dict[str, Any]:
                 str(result.run.seed): {
                     "scores": result.scores,
                     "validation_psnr": [row["validation_psnr"] for row in result.curve],
-                    "commits": [session["commit"] for session in result.sessions],
+                    "commits": sorted({session["commit"] for session in result.sessions}),
                     "robustness": result.robustness,
                 }
                 for result in found
