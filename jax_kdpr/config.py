@@ -266,7 +266,7 @@ class OptimConfig:
 
     mask_lr: float = option(5e-4, "at most about so much a step", unit="radians", within=RATE)
     filter_lr: float = option(5e-4, "learning rate of the filter", within=RATE)
-    net_lr: float = option(5e-4, "learning rate of the network", within=Range(0, 1e9, "(]"))
+    net_lr: float = option(5e-4, "learning rate of the network", within=Range(0, 1e30, "(]"))
     schedule: Schedule = option(Schedule.CONSTANT, "course of all rates over the training")
     average: float = option(
         0.0,
