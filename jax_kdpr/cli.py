@@ -66,7 +66,9 @@ def run(
         checkpoint.quiet_logs()
         try:
             runtime.set_up()
-            return main(list(argv[1:]))
+            code = main(list(argv[1:])) or 0
+            signals.all_done(code)
+            return code
         except InputError as failure:
             _exit_with(str(failure))
         except StoppedError as failure:

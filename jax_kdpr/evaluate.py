@@ -42,7 +42,7 @@ from jax_kdpr.evaluation import (
 )
 from jax_kdpr.metrics import ImageScores
 from jax_kdpr.physics.solvers import SOLVERS
-from jax_kdpr.scoring import Evaluated, score_run
+from jax_kdpr.scoring import FILES, Evaluated, score_run
 from jax_kdpr.tables import markdown_table
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Run folder; more may follow it.")
@@ -106,7 +106,8 @@ def main(positional: list[str]) -> int:
         elif summarise(run.scores[RECOVERED]).psnr < summarise(run.scores[SPECTRAL]).psnr:
             print(
                 f"note: {name} is worse than its own input with the true global phase (and whole "
-                "turns, if any): more steps of training would help",
+                "turns, if any), which no measurement tells: train longer (train.epochs), or add "
+                "steps of error reduction (spectral.consistency_steps; --refine)",
                 file=sys.stderr,
             )
     if len(workdirs) > 1 or OUTPUT.value:
@@ -122,7 +123,7 @@ def main(positional: list[str]) -> int:
         )
         print(f"written: {output}/comparison.md, .json, .png")
     for place in places.values():
-        print(f"written: {place}/metrics.json, scores.npz, masks.npy and figure.png")
+        print(f"written: {place}/{', '.join(FILES)}")
     return 0
 
 

@@ -212,8 +212,13 @@ def summarise(scores: ImageScores) -> Summary:
     )
 
 
+def rms_unit(scene: str) -> str:
+    """Returns what follows a number of `Summary.rms`: radians where a scene has a phase."""
+    return "" if scene == "amplitude" else " rad"
+
+
 def rms_header(scene: str) -> str:
-    """Returns the head of a column of `Summary.rms`, in radians where a scene has a phase."""
+    """Returns the head of a column of `Summary.rms`."""
     return "rms" if scene == "amplitude" else "rms (rad)"
 
 

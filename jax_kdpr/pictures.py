@@ -1,10 +1,11 @@
 """Pictures of scenes, masks and recoveries: phases in radians, and in micrometres where they lie.
 
-Every panel has the scale of its column, and a bar says which: phases of objects from 0 to the
-scene's phase range, those of fields and masks from -pi to pi.
+Every panel has the scale of its column, and a bar says which: phases of objects, and of estimates
+of them, from 0 to the scene's phase range, those of masks from -pi to pi.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +19,6 @@ from jax_kdpr.metrics import mse, psnr_from_mse, ssim
 from jax_kdpr.physics.scenes import scene_parts
 from jax_kdpr.plots import write_figure
 
-MASKS_SHOWN = 6
 SHEET = 100  # objects of a contact sheet, at most
 SHEET_COLUMNS = 8
 DECADES = 5  # of a CDP that are shown
@@ -34,15 +34,33 @@ class Scale(NamedTuple):
     high: float
     map: str
 
-    def bar(self, figure: Figure | SubFigure, axes: Iterable[Axes], location: str = "bottom"):
-        """Draws its colour bar beside some axes."""
+    def bar(
+        self,
+        figure: Figure | SubFigure,
+        axes: Iterable[Axes],
+        location: str = "bottom",
+        *,
+        panels: int = 1,
+    ):
+        """Draws its colour bar along some axes, which are so many panels long."""
         mappable = ScalarMappable(Normalize(self.low, self.high), self.map)
-        drawn = figure.colorbar(mappable, ax=list(axes), location=location, aspect=15, pad=0.02)
+        drawn = figure.colorbar(
+            mappable, ax=list(axes), location=location, aspect=15 * panels, pad=0.02
+        )
         drawn.set_label(self.label, fontsize=8)
         drawn.ax.tick_params(labelsize=7)
 
 
 ANGLE = Scale("phase (rad)", -np.pi, np.pi, "twilight")
+
+
+class Column(NamedTuple):
+    """Panels below each other in `plot_run`."""
+
+    title: str
+    scale: Scale
+    values: np.ndarray  # [n h w]
+    below: Sequence[str] = ()  # captions of the n panels, if any
 
 
 class Sheet(NamedTuple):
@@ -90,32 +108,36 @@ def plot_run(
     patterns = np.stack([centred(np.asarray(cdps[0]), axis) for cdps in samples.output.intensity])
     logs = np.log10(np.maximum(patterns, 1e-30))
     top = float(logs.max())
-    columns: list[tuple[str, Scale, Iterable[np.ndarray], bool]] = [
-        ("CDP 1", Scale("intensity, log10", top - DECADES, top, "inferno"), logs, False),
-        ("|z|", _modulus_scale(np.abs(estimates)), np.abs(estimates), False),
-        ("arg z", ANGLE, np.angle(estimates), False),
+    shots = samples.output.intensity.shape[1]
+    log_scale = Scale("intensity, log10", top - DECADES, top, "inferno")
+    columns = [
+        Column(f"CDP, shot 1 of {shots}", log_scale, logs),
+        Column("estimate, |z|", _modulus_scale(np.abs(estimates)), np.abs(estimates)),
+        Column("estimate, arg z", *_estimated_phase(estimates, scene)),
     ]
     for part, scale in ((part, part_scale(part, scene)) for part in scenes):
         half = (scale.high - scale.low) / 2
-        error = Scale(f"{scale.label}, error", -half, half, "RdBu")
-        several = f" {part}" if len(scenes) > 1 else ""
+        unit = scale.label.removeprefix(part)
+        error = Scale(f"recovered - scene{unit}", -half, half, "RdBu_r")
+        several = f", {part}" if len(scenes) > 1 else ""
         columns += [
-            (f"scene{several}", scale, scenes[part], False),
-            (f"recovered{several}", scale, recovered[part], True),
-            (f"error{several}", error, recovered[part] - scenes[part], False),
+            Column(f"scene{several}", scale, scenes[part]),
+            Column(f"recovered{several}", scale, recovered[part], _captions(samples)),
+            Column(f"error{several}", error, recovered[part] - scenes[part]),
         ]
     figure = Figure(figsize=(2.0 * len(columns), 2.1 * count + 3.6), layout="constrained")
-    figure.suptitle(title)
+    figure.suptitle(title, fontsize=11)
     halves = figure.subfigures(2, 1, height_ratios=[2.1 * count + 0.6, 2.6], squeeze=False)[:, 0]
     axes = halves[0].subplots(count, len(columns), squeeze=False)
-    quality = _captions(samples)
-    for column, (name, scale, values, scored) in enumerate(columns):
-        axes[0, column].set_title(name, fontsize=9)
-        for row, value in enumerate(values):
-            below = quality[row] if scored else ""
-            _show(axes[row, column], value, scale, below=below, pitch=pitch if column else 0.0)
-        scale.bar(halves[0], axes[:, column])
-    _draw_masks(halves[1], np.asarray(samples.phases))
+    for place, column in enumerate(columns):
+        axes[0, place].set_title(column.title, fontsize=9)
+        for row, value in enumerate(column.values):
+            below = column.below[row] if column.below else ""
+            _show(axes[row, place], value, column.scale, below=below, pitch=pitch if place else 0.0)
+    for scale, alike in groupby(range(len(columns)), key=lambda place: columns[place].scale):
+        places = list(alike)
+        scale.bar(halves[0], axes[:, places].flat, panels=len(places))
+    _draw_masks(halves[1], np.asarray(samples.phases), len(columns))
     write_figure(figure, path)
 
 
@@ -146,7 +168,7 @@ def plot_comparison(
         for column in range(count):
             _show(axes[row, column + 1], recovered[column], scale, below=captions[column])
     ANGLE.bar(figure, axes[1:, 0])
-    scale.bar(figure, axes[:, 1:].flat, "right")
+    scale.bar(figure, axes[:, 1:].flat, "right", panels=len(runs) + 1)
     write_figure(figure, path)
 
 
@@ -218,14 +240,22 @@ def plot_sheet(
             edge.set(color=colour, linewidth=2.0)
     for axis in axes.flat[len(objects) :]:
         axis.set_axis_off()
-    scale.bar(figure, axes.flat, "right")
+    scale.bar(figure, axes.flat, "right", panels=rows)
     write_figure(figure, path)
 
 
 def _captions(samples: Samples) -> list[str]:
     psnr = psnr_from_mse(mse(samples.output.image, samples.images))
     similarity = ssim(samples.output.image, samples.images)
-    return [f"{p:.1f} dB / {s:.2f}" for p, s in zip(psnr, similarity, strict=True)]
+    return [f"{p:.1f} dB, SSIM {s:.2f}" for p, s in zip(psnr, similarity, strict=True)]
+
+
+def _estimated_phase(estimates: np.ndarray, scene: Options) -> tuple[Scale, np.ndarray]:
+    """In the colours of the scene's phase, on the branch around its middle, if it has one."""
+    if scene["kind"] == "amplitude":
+        return ANGLE, np.angle(estimates)
+    middle = scene["phase_range"] / 2
+    return part_scale("phase", scene), middle + np.angle(estimates * np.exp(-1j * middle))
 
 
 def _modulus_scale(modulus: np.ndarray) -> Scale:
@@ -236,21 +266,28 @@ def _modulus_scale(modulus: np.ndarray) -> Scale:
     return Scale("modulus", low, high, "gray")
 
 
-def _draw_masks(figure: SubFigure, phases: np.ndarray) -> None:
+def _draw_masks(figure: SubFigure, phases: np.ndarray, columns: int) -> None:
     """Draws the first masks, wrapped to (-pi, pi], and the histogram of all their phases."""
-    shown = min(len(phases), MASKS_SHOWN)
-    axes = figure.subplots(1, shown + 1, squeeze=False)[0]
+    axes = figure.subplots(1, columns, squeeze=False)[0]
+    shown = min(len(phases), columns - 1)
     for number in range(shown):
         _show(axes[number], _wrapped(phases[number]), ANGLE)
         axes[number].set_title(f"mask {number + 1} of {len(phases)}", fontsize=9)
-    ANGLE.bar(figure, axes[:-1], "right")
-    axes[-1].set_title("phases", fontsize=9)
-    _draw_histogram(axes[-1], phases)
+    ANGLE.bar(figure, axes[:shown], panels=shown)
+    axes[shown].set_title(
+        "phases of the masks" if len(phases) > 1 else "phases of the mask", fontsize=9
+    )
+    _draw_histogram(axes[shown], phases)
+    axes[shown].set_box_aspect(1)
+    for axis in axes[shown + 1 :]:
+        axis.set_axis_off()
 
 
 def _draw_histogram(axis: Axes, phases: np.ndarray) -> None:
     axis.hist(_wrapped(phases).ravel(), bins=48, range=(-np.pi, np.pi), color="tab:purple")
-    axis.set_xlabel("wrapped phase (rad)", fontsize=8)
+    axis.set_xlabel("phase (rad)", fontsize=8)
+    axis.set_ylabel("pixels", fontsize=8)
+    axis.tick_params(labelsize=7)
     axis.set_yticks([])
 
 

@@ -35,6 +35,7 @@ IMAGE_SCORES_FILE = "scores.npz"
 SAMPLES_FILE = "samples.npz"
 MASKS_FILE = "masks.npy"
 FIGURE_FILE = "figure.png"
+FILES = (IMAGE_SCORES_FILE, MASKS_FILE, SAMPLES_FILE, FIGURE_FILE, SCORES_FILE)
 STAGING = "scoring-"  # and random letters: where files wait until all of them are made
 
 
@@ -135,13 +136,16 @@ def score_run(
             staging / FIGURE_FILE,
             scene=camera.scene,
             axis=camera.axis,
-            title=f"{config.regime}, {config.masks.snapshots} snapshot(s): {psnr:.2f} dB",
+            title=(
+                f"{config.regime}, {config.masks.snapshots} shot(s): mean PSNR of "
+                f"{len(dataset.test):,} test images {psnr:.2f} dB"
+            ),
             pitch=config.propagation.pitch,
         )
         json_files.write_json(staging / SCORES_FILE, result)
         # First gone, and last there: whoever finds it finds the others too, of the same scoring.
         (output / SCORES_FILE).unlink(missing_ok=True)
-        for name in (IMAGE_SCORES_FILE, MASKS_FILE, SAMPLES_FILE, FIGURE_FILE, SCORES_FILE):
+        for name in FILES:
             (staging / name).replace(output / name)
     return Evaluated(config, epochs, scores, shown, result)
 

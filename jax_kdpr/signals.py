@@ -18,6 +18,7 @@ AGAIN = "interrupted; run the same command again to go on"
 
 _noting = 0  # how many `noting` are entered
 _received = 0
+_own_code: int | None = None  # the exit code of a command that has done all its work
 
 
 class Interrupted(Exception):
@@ -62,6 +63,15 @@ def noting() -> Iterator[None]:
         raise Interrupted(last, AGAIN)
 
 
+def all_done(exit_code: int) -> None:
+    """From here on a signal ends the process with the command's own exit code, and in silence.
+
+    For what a process takes to end after its last line: JAX lets go of its devices then.
+    """
+    global _own_code
+    _own_code = exit_code
+
+
 def received() -> int:
     """Returns the number of the signal that was noted; 0 if there is none."""
     return _received
@@ -85,6 +95,9 @@ def _watch(reading: int) -> None:
 
 
 def _leave(number: int) -> NoReturn:
-    with suppress(OSError):  # the terminal may be gone
-        os.write(2, b"interrupted\n")
-    os._exit(128 + number)  # not even by way of destructors, which would wait for computations
+    code = _own_code
+    if code is None:
+        code = 128 + number
+        with suppress(OSError):  # the terminal may be gone
+            os.write(2, b"interrupted\n")
+    os._exit(code)  # not even by way of destructors, which would wait for computations

@@ -11,6 +11,7 @@ from absl import flags
 from jax_kdpr import cli
 from jax_kdpr.config import members
 from jax_kdpr.errors import InputError
+from jax_kdpr.evaluation import rms_unit
 from jax_kdpr.training import loop
 
 CONFIG = cli.define_config()
@@ -28,7 +29,11 @@ def main(positional: list[str]) -> int:
     names = [name for name, _ in members(config)]
     for name, scores in zip(names, final, strict=True):
         # A run that was finished by an earlier version has no rms.
-        rms = f"rms {scores['validation_rms']:.3f}, " if "validation_rms" in scores else ""
+        rms = (
+            f"rms {scores['validation_rms']:.3f}{rms_unit(config.scene.kind)}, "
+            if "validation_rms" in scores
+            else ""
+        )
         print(
             f"done: {name + ', ' if name else ''}validation {scores['validation_psnr']:.2f} dB "
             f"(pooled {scores['validation_psnr_pooled']:.2f} dB), {rms}"

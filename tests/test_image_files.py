@@ -251,6 +251,14 @@ def test_images_need_a_folder(monkeypatch):
     assert message.startswith("data.dir: ") and sources.DATA_DIR_VARIABLE in message
 
 
+def test_what_names_a_folder_that_is_not_there_is_named(monkeypatch):
+    """Its variable only where the folder comes from there."""
+    monkeypatch.setenv(sources.DATA_DIR_VARIABLE, "/nowhere/a")
+    assert rejection(load_images, "").startswith(f"{sources.DATA_DIR_VARIABLE}: ")
+    message = rejection(load_images, "/nowhere/b")
+    assert message == "data.dir: no file or folder '/nowhere/b'; give its path"
+
+
 def write_plain(path):
     Image.fromarray(np.round(RAMP * 255).astype(np.uint8)).save(path)
 
@@ -336,7 +344,8 @@ def test_phases_in_radians_keep_their_differences(tmp_path, capsys):
     images = read(tmp_path / "a.npy", **options, phase_range=2.0)
     np.testing.assert_allclose(2.0 * images, np.abs(phases), atol=1e-6)
     np.save(tmp_path / "a.npy", np.zeros((3, 8, 8), np.uint8))
-    assert "float" in rejection(read, tmp_path / "a.npy", **options, phase_range=2.0)
+    message = rejection(read, tmp_path / "a.npy", **options, phase_range=2.0)
+    assert "data.unit=radians" in message and "float .tif" in message
 
 
 def test_folders_below_are_searched_on_request(tmp_path):

@@ -195,8 +195,12 @@ def test_a_run_that_diverged_or_learned_nothing_is_told_so(tmp_path):
         return outcome.warning(run, [sane, sane | {"validation_psnr_pooled": pooled} | last])
 
     assert told(grey + 0.1) == "" == told(grey + 0.1, train_total=0.3)
-    assert told(grey - 0.1).startswith("it learned nothing")
-    assert "it diverged (loss 0.3;" in told(grey - 0.1, train_total=0.3)
+    assert told(grey - 0.1) == (
+        "it learned nothing: the pooled PSNR of the validation images is "
+        f"{grey - 0.1:.2f} dB, and that of one grey for all their pixels {grey:.2f} dB; raise "
+        "train.epochs"
+    )
+    assert "it diverged: the loss is 0.3, " in told(grey - 0.1, train_total=0.3)
     assert "it diverged" in told(grey + 0.1, train_mask=101.0)
 
 
@@ -301,6 +305,22 @@ def test_sigkill_in_an_epoch_and_in_a_save_lose_nothing(tmp_path, config_file):
     )
     assert last.returncode == 0 and "resuming" in last.stdout
     assert final_rows(killed) == final_rows(whole)
+
+
+@pytest.mark.parametrize(
+    ("working", "code", "said"), [("pass", 128 + signal.SIGTERM, "interrupted\n"), ("", 3, "")]
+)
+def test_a_signal_after_the_last_line_interrupts_nothing(working, code, said):
+    program = (
+        "import os, signal, time\n"
+        "from jax_kdpr import signals\n"
+        "signals.take_over()\n"
+        f"{working or 'signals.all_done(3)'}\n"
+        "os.kill(os.getpid(), signal.SIGTERM)\n"
+        "time.sleep(30)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (code, said)
 
 
 @pytest.mark.slow

@@ -63,28 +63,34 @@ def test_every_panel_of_a_run_has_a_bar_in_the_objects_unit(kind, drawn, tmp_pat
     pictures.plot_run(shown, tmp_path / "a.png", scene=scene, axis=(0, 0), title="t", pitch=8e-6)
     said = bars(drawn[0])
     expected = {
-        "phase": {"phase (rad)": 4, "phase (rad), error": 1},
-        "amplitude": {"phase (rad)": 2, "amplitude": 2, "amplitude, error": 1},
+        "phase": {"phase (rad)": 2, "recovered - scene (rad)": 1},
+        "amplitude": {"phase (rad)": 2, "amplitude": 1, "recovered - scene": 1},
         "complex": {
-            **{"phase (rad)": 4, "phase (rad), error": 1},
-            **{"amplitude": 2, "amplitude, error": 1},
+            **{"phase (rad)": 2, "recovered - scene (rad)": 1},
+            **{"amplitude": 1, "recovered - scene": 1},
         },
-    }[kind]
+    }[kind]  # one for alike panels side by side
     assert said == expected | {"intensity, log10": 1, "modulus": 1}
     found = panels(drawn[0])
-    part = " phase" if kind == "complex" else ""
+    part = ", phase" if kind == "complex" else ""
     image = np.asarray(shown.images[0, ..., 0])
     unit = 1.0 if kind == "amplitude" else 2.0
     np.testing.assert_allclose(found[f"scene{part}"].get_array(), unit * image, rtol=1e-6)
     assert found[f"recovered{part}"].get_clim() == (0.0, unit)
     assert found[f"error{part}"].get_clim() == (-unit / 2, unit / 2)
     assert found[f"scene{part}"].axes.get_xticklabels()[1].get_text() == f"{8 * SIZE} µm"
-    assert not found["CDP 1"].axes.get_xticks().size
+    assert not found["CDP, shot 1 of 1"].axes.get_xticks().size
+    # The estimate's phase is a phase of the scene, where this has one: the same colours, no turn.
+    estimated = found["estimate, arg z"]
+    if kind != "amplitude":
+        assert estimated.get_clim() == (0.0, 2.0)
+        assert estimated.get_cmap() == found[f"scene{part}"].get_cmap()
+    np.testing.assert_allclose(estimated.get_array(), image, rtol=1e-5, atol=1e-6)
 
 
 def test_an_even_modulus_is_not_drawn_white(drawn, tmp_path):
     pictures.plot_run(samples(1), tmp_path / "a.png", scene=SCENES["phase"], axis=(0, 0), title="t")
-    drawn_modulus = panels(drawn[0])["|z|"]
+    drawn_modulus = panels(drawn[0])["estimate, |z|"]
     assert 0.2 < drawn_modulus.norm(1.0) < 0.8
 
 

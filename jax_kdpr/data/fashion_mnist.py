@@ -28,8 +28,7 @@ def read_folder(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     """
     if not folder.is_dir():
         raise InputError(
-            f"data.dir: no folder {str(folder)!r} (KDPR_DATA_DIR, if data.dir is not set); "
-            f"give the folder that holds {', '.join(FILES)}"
+            f"data.dir: no folder {str(folder)!r}; give the folder that holds {', '.join(FILES)}"
         )
     train, test = (_read_images(folder / name, *facts) for name, facts in FILES.items())
     return train, test

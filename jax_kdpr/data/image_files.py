@@ -108,10 +108,7 @@ def _images(source: Path, subfolders: bool) -> Iterator[_Image]:
     path = Path(name)
     if not path.exists():
         below = "" if path.is_absolute() else f" below {Path.cwd()}"
-        raise InputError(
-            f"data.dir: no file or folder {name!r}{below}; give its path (KDPR_DATA_DIR, if "
-            "data.dir is not set)"
-        )
+        raise InputError(f"data.dir: no file or folder {name!r}{below}; give its path")
     if path.suffix.lower() not in STACKS:
         raise InputError(
             f"data.dir: expected a folder of images, or one stack ({', '.join(STACKS)}), got "
@@ -165,8 +162,15 @@ def _values(image: _Image, wanted: Preparation) -> np.ndarray:
     elif pixels.dtype == bool or np.issubdtype(pixels.dtype, np.floating):
         grey = pixels.astype(np.float32)
     else:
-        kinds = "float" if wanted.unit == Unit.RADIANS else "uint8, uint16 or float"
-        raise InputError(f"{name}: expected {kinds} pixels, got {pixels.dtype}; convert the file")
+        if wanted.unit == Unit.RADIANS:
+            raise InputError(
+                f"{name}: expected float pixels, which data.unit=radians takes as phases, got "
+                f"{pixels.dtype}; save the phases as a float .tif or .npy, or, where values are "
+                "fractions of scene.phase_range, train with data.unit=fraction"
+            )
+        raise InputError(
+            f"{name}: expected uint8, uint16 or float pixels, got {pixels.dtype}; convert the file"
+        )
     if not np.all(np.isfinite(grey)):
         raise InputError(f"{name}: has pixels that are not finite numbers; mend or remove it")
     low, high = float(grey.min()), float(grey.max())

@@ -15,6 +15,7 @@ from jax_kdpr.choices import Fit, Unit
 from jax_kdpr.data import fashion_mnist, image_files
 from jax_kdpr.data.scenes import SCENES_VERSION, draw_scenes
 from jax_kdpr.errors import InputError
+from jax_kdpr.pages.stacks import split_dataset
 from jax_kdpr.types import RawImages
 
 DATA_DIR_VARIABLE = "KDPR_DATA_DIR"
@@ -78,7 +79,12 @@ def load(
     counts = {"train": train_images, "validation": validation_images, "test": test_images}
     if source == "scenes":
         return _procedural(counts, size=size, seed=seed)
-    dir = dir or os.environ.get(DATA_DIR_VARIABLE, "")
+    if not dir:
+        dir = os.environ.get(DATA_DIR_VARIABLE, "")
+        if dir and not Path(split_dataset(dir)[0]).exists():
+            raise InputError(
+                f"{DATA_DIR_VARIABLE}: no file or folder {dir!r}; set it, or data.dir, to its path"
+            )
     if source == "fashion_mnist":
         if dir:
             train, test = fashion_mnist.read_folder(Path(dir))

@@ -7,6 +7,7 @@ import numpy as np
 
 from jax_kdpr import pictures
 from jax_kdpr.camera import Options
+from jax_kdpr.evaluation import rms_unit
 
 SHEET_FILE = "sheet.png"
 
@@ -47,5 +48,4 @@ def _verdict(row: dict[str, Any], part: str) -> str:
     said = f"{'doubtful' if row['warning'] else 'trusted'}, misfit {row['misfit']:.2f}"
     if "psnr" not in row:
         return said
-    unit = " rad" if part == "phase" else ""
-    return f"{said}\n{row['psnr']:.1f} dB, rms {row['rms']:.2f}{unit}"
+    return f"{said}\n{row['psnr']:.1f} dB, rms {row['rms']:.2f}{rms_unit(part)}"

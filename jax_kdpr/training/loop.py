@@ -23,6 +23,7 @@ from jax_kdpr.choices import Gauge, Gradient, SceneKind
 from jax_kdpr.config import Config
 from jax_kdpr.data.batches import epoch_order, over_batches
 from jax_kdpr.errors import InputError, StoppedError
+from jax_kdpr.evaluation import rms_unit
 from jax_kdpr.metrics import psnr_from_mse
 from jax_kdpr.progress import progress
 from jax_kdpr.sharding import replicate
@@ -177,7 +178,7 @@ def _train_from(run: Run, train_state: TrainState, step: int, folders: list[_Fol
                 _require_finite(losses, step, folders)
                 _require_finite_state(train_state, step, folders)
                 if rows := _save(run, train_state, step, started, folders):
-                    bar.write(_epoch_line(rows, run.config.train.epochs))
+                    bar.write(_epoch_line(rows, run.config))
             signals.check(
                 f"interrupted at step {step} of {run.total_steps}, saved; run the same command "
                 "again to go on"
@@ -319,13 +320,14 @@ def _epoch_rows(run: Run, state: TrainState, step: int, started: float) -> list[
     return rows
 
 
-def _epoch_line(rows: list[dict[str, Any]], epochs: int) -> str:
+def _epoch_line(rows: list[dict[str, Any]], config: Config) -> str:
     def listed(name: str, form: str) -> str:
         return " ".join(format(row[name], form) for row in rows)
 
     return (
-        f"epoch {rows[0]['epoch']:>3}/{epochs}  loss {listed('train_total', '.5f')}  "
-        f"validation {listed(SCORE, '.2f')} dB, rms {listed('validation_rms', '.3f')}, "
+        f"epoch {rows[0]['epoch']:>3}/{config.train.epochs}  "
+        f"loss {listed('train_total', '.5f')}  validation {listed(SCORE, '.2f')} dB, "
+        f"rms {listed('validation_rms', '.3f')}{rms_unit(config.scene.kind)}, "
         f"SSIM {listed('validation_ssim', '.3f')}  "
         f"{rows[0]['seconds']:.1f} s"
     )

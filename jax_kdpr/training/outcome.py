@@ -28,11 +28,11 @@ def warning(run: Run, rows: list[dict[str, Any]]) -> str:
     channels = scene_channels(config.scene.kind)
     grey = jnp.var(take_batch(images, few, size=config.data.size, channels=channels))
     found = (
-        f"validation {last['validation_psnr_pooled']:.2f} dB, pooled; one grey for all pixels has "
-        f"{psnr_from_mse(grey):.2f} dB"
+        f"the pooled PSNR of the validation images is {last['validation_psnr_pooled']:.2f} dB, and "
+        f"that of one grey for all their pixels {psnr_from_mse(grey):.2f} dB"
     )
     learned = last["validation_psnr_pooled"] >= psnr_from_mse(grey)
     own = config.loss.alpha * last["train_task"] + config.loss.rho * last["train_mask"]
     if own > FAR or (not learned and last["train_total"] > first["train_total"]):
-        return f"it diverged (loss {last['train_total']:.3g}; {found}); lower optim.*_lr"
-    return "" if learned else f"it learned nothing ({found}); raise train.epochs"
+        return f"it diverged: the loss is {last['train_total']:.3g}, {found}; lower optim.*_lr"
+    return "" if learned else f"it learned nothing: {found}; raise train.epochs"
