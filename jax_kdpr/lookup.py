@@ -21,10 +21,15 @@ SHORTEST = math.pi
 # What words of a header mean, in radians.
 UNITS = {
     **dict.fromkeys(("rad", "radian", "radians"), 1.0),
-    **dict.fromkeys(("pi", "π"), math.pi),
     **dict.fromkeys(("wave", "waves", "lambda", "λ", "turn", "turns"), math.tau),
     **dict.fromkeys(("deg", "degree", "degrees", "°"), math.pi / 180),
 }
+# "pi", "2 pi", "2*pi rad", "pi/2": the numbers are its groups.
+LETTER = r"[^\W\d_]"
+MULTIPLE_OF_PI = (
+    rf"(?:(\d+(?:\.\d+)?)[\s*·]*)?(?<!{LETTER})(?:pi|π)(?!{LETTER})(?:\s*/\s*([1-9]\d*))?"
+    rf"(?:[\s*·_]*rad(?:ian)?s?(?!{LETTER}))?"
+)
 MOST_BYTES = 2**24  # of a text
 
 
@@ -36,11 +41,12 @@ def read_table(path: str | Path) -> tuple[float, ...]:
     Args:
         path: Text of two columns, gray level and phase, split by semicolon, tab, comma or space, in
             any order of the levels, with or without a header line; or NPY [n] (phases) or [n 2].
-            A header may name the unit of the phases, a word of `UNITS`: "gray,phase (waves)".
+            A header may name the unit of the phases, a word of `UNITS` or a multiple of pi:
+            "gray,phase (waves)", "gray,phase (2 pi rad)".
 
     Raises:
         InputError: If the file cannot be read, has other columns, fewer than two levels, a gap
-            between them, or phases that are no radians.
+            between them, a header of several units, or phases that are no radians.
     """
     path = Path(path)
     unit = None
@@ -130,7 +136,7 @@ def _read_text(path: Path) -> tuple[np.ndarray, float | None]:
             row = [float(cell) for cell in cells]
         except ValueError as failure:
             if number == 0 and not any(map(str.isdecimal, cells)):
-                unit = _unit(cells[-1])  # of the header
+                unit = _unit(path, line if len(cells) > 2 else cells[-1])  # of the header
                 continue
             raise InputError(f"{path}: expected numbers, got {line!r}") from failure
         if len(row) != 2:
@@ -146,9 +152,19 @@ def _cells(line: str) -> list[str]:
     for separator in (";", "\t"):
         if separator in line:
             return [cell.strip().replace(",", ".") for cell in line.split(separator)]
-    return re.split(r"\s*,\s*|\s+", line)
+    return [cell.strip() for cell in line.split(",")] if "," in line else line.split()
 
 
-def _unit(title: str) -> float | None:
-    words = re.findall(r"[^\W\d_]+|°", title.lower())
-    return next((UNITS[word] for word in words if word in UNITS), None)
+def _unit(path: Path, title: str) -> float | None:
+    """What the unit in the title of a column is in radians; None where it names none."""
+    title = title.lower()
+    multiples = re.findall(MULTIPLE_OF_PI, title)
+    found = {math.pi * float(times or 1) / float(parts or 1) for times, parts in multiples}
+    words = re.findall(rf"{LETTER}+|°", re.sub(MULTIPLE_OF_PI, " ", title))
+    found |= {UNITS[word] for word in words if word in UNITS}
+    if len(found) > 1:
+        raise InputError(
+            f"{path}: expected one unit in the header, such as (rad), (pi), (waves) or (degrees), "
+            f"got several in {title!r}; name the one that the phases are in"
+        )
+    return found.pop() if found else None

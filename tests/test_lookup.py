@@ -34,7 +34,11 @@ def test_text_of_two_columns(tmp_path, text):
 
 @pytest.mark.parametrize(
     ("unit", "radians"),
-    [("waves", math.tau), ("lambda", math.tau), ("pi", math.pi), ("deg", math.pi / 180)],
+    [
+        *[("waves", math.tau), ("lambda", math.tau), ("deg", math.pi / 180)],
+        *[("pi", math.pi), ("pi rad", math.pi), ("pi*rad", math.pi), ("pi_rad", math.pi)],
+        *[("2pi", math.tau), ("2 pi rad", math.tau), ("2*pi", math.tau), ("pi/2", math.pi / 2)],
+    ],
 )
 def test_a_header_names_the_unit(tmp_path, unit, radians, capsys):
     values = [phase / radians for phase in PHASES]
@@ -43,6 +47,9 @@ def test_a_header_names_the_unit(tmp_path, unit, radians, capsys):
         path = written(tmp_path / "slm.csv", "\n".join([f"gray,{title}", *rows]))
         assert read_table(path) == pytest.approx(PHASES)
         assert "4 gray levels, 0.3 to 4 rad" in capsys.readouterr().out
+    for separator in (";", "\t", " "):
+        text = "\n".join([f"gray,phase ({unit})", *rows]).replace(",", separator)
+        assert read_table(written(tmp_path / "slm.txt", text)) == pytest.approx(PHASES)
 
 
 @pytest.mark.parametrize("top", [1.0, 2.0])  # of a turn in waves, in units of pi
@@ -79,6 +86,8 @@ def test_what_a_panel_adds_is_what_the_negative_mask_does(tmp_path):
         ("0.3\n1.9", ["two columns", "got 1"]),
         ("0,0\n1,180\n2,359", ["radians", "359", "degrees"]),
         ("0,0.3\n1,x", ["numbers", "'1,x'"]),
+        ("gray,phase (deg, rad)\n0,0\n1,4", ["one unit", "deg, rad"]),
+        ("gray;waves (pi)\n0;0\n1;4", ["one unit", "waves (pi)"]),
     ],
 )
 def test_bad_tables_are_one_line(tmp_path, text, says):
