@@ -4,8 +4,8 @@
     [camera]
     pixel_pitch = 3.45e-6
 
-`--bench bench.toml` gives what the flags of a command leave open; a flag goes before it. A number
-that the file does not say is 0, a text or a list empty.
+`--bench bench.toml` gives what the flags of a command leave open; a flag goes before it. What the
+file does not say is None.
 """
 
 import tomllib
@@ -19,7 +19,7 @@ from absl import flags
 from jax_kdpr import config_fields
 from jax_kdpr.config_fields import option
 from jax_kdpr.errors import InputError
-from jax_kdpr.limits import LENGTHS, Range, require_pixels
+from jax_kdpr.limits import POSITIVE_LENGTHS, Range, require_pixels, shown
 from jax_kdpr.physics.geometry import bench_geometry
 
 BENCH = flags.DEFINE_string("bench", "", "bench.toml: numbers that the flags leave open.")
@@ -31,68 +31,75 @@ ELECTRONS = Range(0, 1e9)
 class Modulator:
     """The panel that shows the mask, or what the mask is etched into."""
 
-    pixel_pitch: float = option(0.0, "from pixel to pixel", unit="metres", within=LENGTHS["pitch"])
-    panel: tuple[int, ...] = option((), "its rows and columns", within=Range(1, 1_000_000))
+    pixel_pitch: float | None = option(
+        None, "from pixel to pixel", unit="metres", within=POSITIVE_LENGTHS["pitch"]
+    )
+    panel: tuple[int, ...] | None = option(None, "its rows and columns", within=Range(1, 1_000_000))
     magnify: int = option(1, "its pixels each way that show one mask pixel", within=Range(1, 65536))
-    fill_factor: float = option(0.0, "share of its area that is modulated", within=Range(0, 1))
-    bits: int = option(0, "of its gray levels: 8, 10 or 16", within=Range(0, 16))
-    gray_2pi: int = option(0, "gray level of a phase of 2 pi", within=Range(0, 65536))
-    table: str = option("", "file of the measured phase of each gray level")
+    fill_factor: float | None = option(
+        None, "share of its area that is modulated", within=Range(0, 1, "(]")
+    )
+    bits: int | None = option(None, "of its gray levels: 8, 10 or 16", within=Range(1, 16))
+    gray_2pi: int | None = option(None, "gray level of a phase of 2 pi", within=Range(1, 65536))
+    table: str | None = option(None, "file of the measured phase of each gray level")
 
     @property
-    def mask_pitch(self) -> float:
+    def mask_pitch(self) -> float | None:
         """From mask pixel to mask pixel, metres."""
-        return self.pixel_pitch * self.magnify
+        return None if self.pixel_pitch is None else self.pixel_pitch * self.magnify
 
 
 @dataclass(kw_only=True, slots=True)
 class Camera:
     """Of its pixels, not of the model's samples."""
 
-    pixel_pitch: float = option(0.0, "from pixel to pixel", unit="metres", within=LENGTHS["pitch"])
-    pixels: tuple[int, ...] = option((), "its rows and columns", within=Range(1, 1_000_000))
-    bin: int = option(
-        0, "pixels each way to join; 0: what suits the pattern", within=Range(0, 1024)
+    pixel_pitch: float | None = option(
+        None, "from pixel to pixel", unit="metres", within=POSITIVE_LENGTHS["pitch"]
     )
-    bits: int = option(0, "of its converter", within=Range(0, 16))
-    full_well: float = option(0.0, "that a pixel holds", unit="electrons", within=ELECTRONS)
-    read_noise: float = option(0.0, "standard deviation", unit="electrons", within=ELECTRONS)
-    dark: float = option(0.0, "of a pixel and frame", unit="electrons", within=ELECTRONS)
-    offset: float = option(0.0, "without light", unit="counts", within=Range(0, 65535))
-
-    @property
-    def electrons_per_count(self) -> float:
-        """Of its converter; 0 where the file does not say enough."""
-        if not self.full_well or not self.bits:
-            return 0.0
-        return self.full_well / (2**self.bits - 1 - self.offset)
+    pixels: tuple[int, ...] | None = option(
+        None, "its rows and columns", within=Range(1, 1_000_000)
+    )
+    bin: int | None = option(
+        None, "pixels each way to join; 0: what suits the pattern", within=Range(0, 1024)
+    )
+    bits: int | None = option(None, "of its converter", within=Range(1, 16))
+    full_well: float | None = option(
+        None, "that a pixel holds", unit="electrons", within=Range(1, 1e9)
+    )
+    read_noise: float | None = option(
+        None, "standard deviation", unit="electrons", within=ELECTRONS
+    )
+    dark: float | None = option(None, "of a pixel and frame", unit="electrons", within=ELECTRONS)
+    offset: float | None = option(None, "without light", unit="counts", within=Range(0, 65535))
 
 
 @dataclass(kw_only=True, slots=True)
 class Frames:
     """Files; relative to the folder of bench.toml."""
 
-    dark: str = option("", "without light")
-    flat: str = option("", "of even light")
-    bad_pixels: str = option("", "map of bad pixels")
+    dark: str | None = option(None, "without light")
+    flat: str | None = option(None, "of even light")
+    bad_pixels: str | None = option(None, "map of bad pixels")
 
 
 @dataclass(kw_only=True, slots=True)
 class Bench:
     """All of it."""
 
-    wavelength: float = option(0.0, "of the light", unit="metres", within=LENGTHS["wavelength"])
-    focal_length: float = option(
-        0.0, "of the lens, far field", unit="metres", within=LENGTHS["distance"]
+    wavelength: float | None = option(
+        None, "of the light", unit="metres", within=POSITIVE_LENGTHS["wavelength"]
     )
-    distance: float = option(
-        0.0, "from mask to sensor, near field", unit="metres", within=LENGTHS["distance"]
+    focal_length: float | None = option(
+        None, "of the lens, far field", unit="metres", within=POSITIVE_LENGTHS["distance"]
     )
-    photons: float = option(
-        0.0,
+    distance: float | None = option(
+        None, "from mask to sensor, near field", unit="metres", within=POSITIVE_LENGTHS["distance"]
+    )
+    photons: float | None = option(
+        None,
         "of a frame, on the model's grid: `counts` of results.json times electrons a count",
         unit="photoelectrons",
-        within=Range(0, 1e15),
+        within=Range(1, 1e15),
     )
     modulator: Modulator = field(default_factory=Modulator)
     camera: Camera = field(default_factory=Camera)
@@ -121,36 +128,55 @@ def read_bench() -> Bench:
     except InputError as failure:
         raise InputError(f"--bench: {path}: {failure}") from failure
     for name, value in config_fields.shallow(bench.frames).items():
-        setattr(bench.frames, name, str(path.parent / value) if value else "")
+        setattr(bench.frames, name, str(path.parent / value) if value else None)
     table = bench.modulator.table
-    bench.modulator.table = str(path.parent / table) if table else ""
+    bench.modulator.table = str(path.parent / table) if table else None
     return bench
 
 
 def _check_pairs(bench: Bench) -> None:
     pairs = {"modulator.panel": bench.modulator.panel, "camera.pixels": bench.camera.pixels}
     for name, sides in pairs.items():
-        if sides and len(sides) != 2:
+        if sides is None:
+            continue
+        if len(sides) != 2:
             raise InputError(f"{name}: expected [rows, columns], got {list(sides)}")
-        if sides:
-            require_pixels(name, *sides)
-    if bench.camera.bits and bench.camera.offset >= 2**bench.camera.bits / 2:
+        require_pixels(name, *sides)
+    bits, offset = bench.camera.bits, bench.camera.offset
+    if bits is not None and offset is not None and offset >= 2**bits / 2:
         raise InputError(
-            f"camera.offset: expected below half of the counts of {bench.camera.bits} bits, got "
-            f"{bench.camera.offset:g}"
+            f"camera.offset: expected below half of the counts of {bits} bits, got {offset:g}"
         )
 
 
 def fill(values: Mapping[str, Any]) -> None:
-    """Gives flags that the command line leaves open their values; 0 and empty ones give none."""
+    """Gives flags that the command line leaves open their values; None gives none.
+
+    Raises:
+        InputError: If a flag would not take its value.
+    """
     for name, value in values.items():
-        if value and not flags.FLAGS[name].present:
-            flags.FLAGS[name].value = value
+        if value is not None and not flags.FLAGS[name].present:
+            flags.FLAGS[name].value = as_flag(name, value)
 
 
-def sides(pixels: tuple[int, ...]) -> str:
-    """Returns a size as flags take it: "1080x1920"; empty if there is none."""
-    return "x".join(map(str, pixels))
+def as_flag(name: str, value: Any) -> Any:
+    """Returns a value of the file as a flag takes it.
+
+    Raises:
+        InputError: If the flag would refuse it.
+    """
+    try:
+        return flags.FLAGS[name].parser.parse(value)
+    except (TypeError, ValueError) as failure:
+        raise InputError(
+            f"--bench: {BENCH.value}: it gives --{name} {shown(value)}: {failure}"
+        ) from failure
+
+
+def sides(pixels: tuple[int, ...] | None) -> str | None:
+    """Returns a size as flags take it: "1080x1920"; None if there is none."""
+    return None if pixels is None else "x".join(map(str, pixels))
 
 
 def camera_scale(

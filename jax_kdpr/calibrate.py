@@ -15,8 +15,6 @@ trusted: a warning says so, and the exit code is 1.
 import sys
 from pathlib import Path
 
-import jax.numpy as jnp
-import numpy as np
 from absl import flags
 
 from jax_kdpr import cli, json_files
@@ -24,13 +22,19 @@ from jax_kdpr.errors import InputError
 from jax_kdpr.frames import bench_flags
 from jax_kdpr.frames.calibration import CALIBRATION, calibrate, write_calibration
 from jax_kdpr.frames.geometry import default_geometry
-from jax_kdpr.frames.loaded import LoadedRun, blank_image, load_run
+from jax_kdpr.frames.loaded import LoadedRun, blank_image, load_run, own_images
 from jax_kdpr.frames.measured import Setup
-from jax_kdpr.frames.reading import iterate_frames, list_frames
+from jax_kdpr.frames.reading import list_frames
+from jax_kdpr.types import Image
 
 flags.adopt_module_key_flags(bench_flags)
 OUTPUT = flags.DEFINE_string("output", None, "Calibration file to write, .json.")
-OBJECT = flags.DEFINE_string("object", "", "Image file of the object; default: none in the beam.")
+OBJECT = flags.DEFINE_string(
+    "object",
+    "",
+    "Image file of the object, as data.dir takes them, but never stretched; default: none in the "
+    "beam.",
+)
 SCALE = flags.DEFINE_float(
     "scale", None, "Camera pixels in a model pixel, about.", lower_bound=0.1, upper_bound=1000.0
 )
@@ -99,23 +103,15 @@ def main(positional: list[str]) -> int:
     return 0 if found.trusted else 1
 
 
-def _object_image(run: LoadedRun) -> jnp.ndarray:
+def _object_image(run: LoadedRun) -> Image:
     if not OBJECT.value:
         return blank_image(run)
-    if run.camera.scene["kind"] == "complex":
-        raise InputError("--object: a complex scene has two images; calibrate without an object")
-    return jnp.asarray(_read_one(Path(OBJECT.value), run.camera.size))
-
-
-def _read_one(path: Path, size: int) -> np.ndarray:
-    raw = next(iterate_frames(list_frames(str(path), flag="--object")))
-    top = np.iinfo(raw.dtype).max if raw.dtype.kind in "ui" else 1.0
-    if raw.shape != (size, size) or raw.min() < 0 or raw.max() > top:
+    images = own_images(run, Path(OBJECT.value), flag="--object")
+    if len(images) != 1:
         raise InputError(
-            f"--object: expected {size} x {size} pixels in [0, 1] (or of an integer type's range), "
-            f"got {raw.shape[0]} x {raw.shape[1]} in [{raw.min():.4g}, {raw.max():.4g}]"
+            f"--object: expected one object, got {len(images)}; give the one in the beam"
         )
-    return (raw / top).astype(np.float32)[..., None]
+    return images[0]
 
 
 if __name__ == "__main__":

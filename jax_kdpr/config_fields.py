@@ -60,7 +60,7 @@ def check_ranges(config: Any, prefix: str = "") -> None:
         value = getattr(config, f.name)
         if dataclasses.is_dataclass(value):
             check_ranges(value, f"{prefix}{f.name}.")
-        elif f.metadata["within"] is not None:
+        elif f.metadata["within"] is not None and value is not None:
             for number in value if isinstance(value, tuple) else (value,):
                 require(prefix + f.name, number, f.metadata["within"], unit=f.metadata["unit"])
 
@@ -135,6 +135,8 @@ def build(cls: type, values: Any, *, known: list[str], prefix: str = "") -> Any:
 
 
 def _typed(hint: Any, value: Any, path: str) -> Any:
+    if isinstance(hint, types.UnionType):  # with None, for what is not said
+        hint = typing.get_args(hint)[0]
     if isinstance(hint, type) and issubclass(hint, enum.Enum):
         if value not in list(hint):
             raise InputError(f"{path}: expected {_in_words(hint)}; got {_text(value)}")

@@ -204,7 +204,7 @@ def _fill_from_bench(known: dict[str, Any]) -> None:
     }
     for name in sorted(set(values) & set(known)):
         value = values.pop(name)
-        if value and not math.isclose(value, known[name], rel_tol=1e-6):
+        if value is not None and not math.isclose(value, known[name], rel_tol=1e-6):
             raise InputError(
                 f"--bench: {name} is {value:g} there, and {known[name]:g} in the run of --workdir; "
                 "train for the bench, or correct the file"

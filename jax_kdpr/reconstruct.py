@@ -48,7 +48,7 @@ from jax_kdpr.frames.geometry import (
     grid_window,
     in_window,
 )
-from jax_kdpr.frames.loaded import LoadedRun, load_run, own_images
+from jax_kdpr.frames.loaded import LoadedRun, load_run, own_images, phase_offset
 from jax_kdpr.frames.measured import Setup, group_frames, measure_frames, noise_sigma
 from jax_kdpr.frames.orientation import orientation_warning
 from jax_kdpr.frames.reading import list_frames
@@ -89,7 +89,10 @@ BATCH = flags.DEFINE_integer("batch", 32, "Objects at a time.", lower_bound=1, u
 STACK = flags.DEFINE_bool("stack", False, "Write stacks instead of files for each object.")
 RESUME = flags.DEFINE_bool("resume", False, "Go on where an earlier call stopped.")
 TRUTH = flags.DEFINE_string(
-    "truth", "", "Images of the objects, as data.dir takes them, in the order of the frames."
+    "truth",
+    "",
+    "Images of the objects, in the order of the frames, as data.dir takes them, but never "
+    "stretched; of complex scenes phase and amplitude by turns; or truth.npy of simulate_bench.",
 )
 DATA_DIR = flags.DEFINE_string("data_dir", "", "Where the run's data lie now, if they have moved.")
 
@@ -102,8 +105,6 @@ def main(positional: list[str]) -> int:
     lengths = bench_flags.fill_from_bench(workdir)
     output = Path(OUTPUT.value) if OUTPUT.value else workdir / "reconstruction"
     refinement = refine_flags.read_refinement()
-    if LIMIT.value is not None and DATA_DIR.value:
-        raise InputError("--data_dir: nothing would read it beside --limit; leave out one of them")
     if STACK.value and RESUME.value:
         raise InputError("--resume: a stack is written in one go; leave out one of the two")
     if (output / results.RESULTS_FILE).exists() and not RESUME.value:
@@ -115,6 +116,8 @@ def main(positional: list[str]) -> int:
     kind = bench_flags.frame_kind(frames)
     window = bench_flags.read_window(kind.shape)
     run = load_run(workdir)
+    if LIMIT.value is not None and DATA_DIR.value and not (TRUTH.value and run.in_radians):
+        raise InputError("--data_dir: nothing would read it beside --limit; leave out one of them")
     groups = group_frames(frames, run.snapshots)
     guess = default_geometry(
         window,
@@ -218,7 +221,8 @@ def _truth(run: LoadedRun, count: int) -> Images | None:
     """The images of --truth, one for each object."""
     if not TRUTH.value:
         return None
-    images = own_images(run, Path(TRUTH.value), flag="--truth")
+    offset = phase_offset(run, DATA_DIR.value)
+    images = own_images(run, Path(TRUTH.value), flag="--truth", offset=offset)
     if len(images) != count:
         raise InputError(
             f"--truth: expected {count} images, one for each object in the order of the frames, "

@@ -10,7 +10,7 @@
 
 Writes frames/ (L frames of each of the run's first test scenes), calibration/ (L frames without an
 object), dark.tif, flat.tif, bad_pixels.tif, and the truth: truth.json (geometry, counts a unit) and
-truth.npy (the scenes' images).
+truth.npy (the scenes' images), which `reconstruct --truth` takes beside it.
 """
 
 from pathlib import Path
@@ -23,8 +23,8 @@ from jax_kdpr.config_fields import shallow
 from jax_kdpr.data.batches import take_batch
 from jax_kdpr.errors import InputError
 from jax_kdpr.frames.bench_folder import make_bench, write_bench
-from jax_kdpr.frames.geometry import FLIPS, check_geometry, pixel_envelope, sensor_points
-from jax_kdpr.frames.loaded import LoadedRun, load_run, own_images
+from jax_kdpr.frames.geometry import FLIPS, check_geometry
+from jax_kdpr.frames.loaded import LoadedRun, load_run, own_images, phase_offset
 from jax_kdpr.frames.simulated_bench import Bench
 from jax_kdpr.limits import read_pixels
 from jax_kdpr.trained import load_data
@@ -41,7 +41,10 @@ FRAMES = flags.DEFINE_integer(
     upper_bound=100_000,
 )
 IMAGES = flags.DEFINE_string(
-    "images", "", "Images of objects of yours, as data.dir takes them, in place of the test scenes."
+    "images",
+    "",
+    "Images of objects of yours, as data.dir takes them, in place of the test scenes; of complex "
+    "scenes phase and amplitude by turns.",
 )
 CAMERA_PIXELS = flags.DEFINE_string(
     "camera_pixels", "", "Of a frame, HEIGHTxWIDTH; default: a third more than the pattern."
@@ -71,7 +74,19 @@ READ_NOISE = flags.DEFINE_float(
     "read_noise", 1.0, "Standard deviation, counts.", lower_bound=0.0, upper_bound=65535.0
 )
 PHOTONS = flags.DEFINE_float(
-    "photons", 0.0, "Of a frame; 0: no shot noise.", lower_bound=0.0, upper_bound=1e18
+    "photons",
+    0.0,
+    "Photoelectrons of a frame of a scene of modulus 1, on the model's grid, its envelope divided "
+    "out: `counts` of results.json times electrons a count; 0: no shot noise.",
+    lower_bound=0.0,
+    upper_bound=1e18,
+)
+DARK = flags.DEFINE_float(
+    "dark",
+    0.0,
+    "Electrons of a pixel and frame without light; wants --full_well or --photons.",
+    lower_bound=0.0,
+    upper_bound=1e9,
 )
 SATURATED = flags.DEFINE_float(
     "saturated",
@@ -104,6 +119,8 @@ def main(positional: list[str]) -> int:
             f"--left_justified: frames of {BITS.value} bits are written as 8-bit files, which have "
             "no high bits to spare; give --bits 9 to 16, or leave it out"
         )
+    if DARK.value and not (FULL_WELL.value or PHOTONS.value):
+        raise InputError("--dark: how many counts an electron gives is not said; give --full_well")
     bench = _bench(run)
     images = _images(run)
     cli.make_folder("--output", output)
@@ -122,27 +139,27 @@ def _fill_from_bench(run: LoadedRun) -> None:
         propagation=shallow(run.config.propagation),
     )
     camera = bench.camera
-    a_count = camera.electrons_per_count
-    # --photons are those that reach the camera, of an even pattern.
-    envelope = pixel_envelope(sensor_points(run.sensor), run.sensor, run.pixel_side)
+    names = ("bits", "offset", "full_well", "dark")
     bench_file.fill(
         {
             "scale": scale,
-            "bits": camera.bits,
-            "offset": camera.offset,
-            "read_noise": camera.read_noise / a_count if a_count else 0.0,
-            "full_well": camera.full_well,
             "camera_pixels": bench_file.sides(camera.pixels),
-            "photons": bench.photons * float(envelope.mean()),
+            "photons": bench.photons,
+            **{name: getattr(camera, name) for name in names},
         }
     )
+    if camera.read_noise is not None and (FULL_WELL.value or not camera.read_noise):
+        counts = (2**BITS.value - 1 - OFFSET.value) / (FULL_WELL.value or 1.0)  # of an electron
+        bench_file.fill({"read_noise": camera.read_noise * counts})
 
 
 def _images(run: LoadedRun) -> Images:
     if IMAGES.value:
-        if DATA_DIR.value:
+        if DATA_DIR.value and not run.in_radians:
             raise InputError("--data_dir: nothing would read it beside --images; leave it out")
-        return own_images(run, Path(IMAGES.value), flag="--images")[: FRAMES.value]
+        offset = phase_offset(run, DATA_DIR.value)
+        found = own_images(run, Path(IMAGES.value), flag="--images", offset=offset, rescale=True)
+        return found[: FRAMES.value]
     test = load_data(run.workdir, run.config, data_dir=DATA_DIR.value).test
     if FRAMES.value > len(test):
         raise InputError(
@@ -176,6 +193,7 @@ def _bench(run: LoadedRun) -> Bench:
         offset=OFFSET.value,
         read_noise=READ_NOISE.value,
         photons=PHOTONS.value,
+        dark=DARK.value,
         full_well=FULL_WELL.value,
         saturated=SATURATED.value,
     )

@@ -4,8 +4,11 @@ import jax
 import numpy as np
 import pytest
 
+from jax_kdpr.assembly import build_system
 from jax_kdpr.config import Config, Regime, Schedule, Source
 from jax_kdpr.errors import InputError
+from jax_kdpr.frames.loaded import LoadedRun
+from jax_kdpr.trained import Trained
 
 
 def rejection(call, *arguments, **options) -> str:
@@ -72,3 +75,11 @@ def student_config(folder, teacher, **changes) -> Config:
     config.regime = Regime.STUDENT
     config.loss.alpha, config.loss.beta = 0.6, 0.2
     return config
+
+
+def untrained_run(config: Config, workdir) -> LoadedRun:
+    """A run for measured data with the masks and the network that a training starts from."""
+    system = build_system(config)
+    variables = system.init(jax.random.key(0))
+    optics = system.camera.optics(variables[0]["phases"])
+    return LoadedRun(workdir, config, Trained(system, variables, "digest", 1), optics)

@@ -34,10 +34,9 @@ def read(tmp_path):
 
 def test_the_example_of_the_page_says_every_number(read, tmp_path):
     bench = read(EXAMPLE)
-    said = {path for path, value in config_fields.flatten(bench).items() if value}
-    left = set(config_fields.flatten(bench)) - said
+    left = {path for path, value in config_fields.flatten(bench).items() if value is None}
     # A near field has a distance in place of a lens, a measured table that of a gray level.
-    assert left <= {"distance", "modulator.table", "camera.bin", "camera.dark"}
+    assert left == {"distance", "modulator.table"}
     assert bench.modulator.mask_pitch == pytest.approx(64e-6)
     assert bench.frames.dark == str(tmp_path / "dark/*.tif")
     scale = bench_file.camera_scale(
@@ -60,10 +59,15 @@ def test_the_example_of_the_page_says_every_number(read, tmp_path):
         ("[camera]\npixel_pitch = 3.45", "metres"),
         ("[camera]\nbits = 12.0", "an integer"),
         ("[camera]\nread_noise = nan", "finite"),
+        ("wavelength = 0", "in (0, 0.0001] metres"),
+        ("photons = 0", "photons: expected"),
+        ("[camera]\nbits = 0", "camera.bits: expected"),
+        ("[camera]\nfull_well = 0.0", "camera.full_well: expected"),
+        ("[camera]\npixels = []", "[rows, columns]"),
         ("[camera]\npixels = [2048]", "[rows, columns]"),
         ("[camera]\npixels = [200000, 200000]", "pixels"),
         ("[camera]\nbits = 8\noffset = 200", "camera.offset"),
-        ("[modulator]\nfill_factor = 93", "in [0, 1]"),
+        ("[modulator]\nfill_factor = 93", "in (0, 1]"),
         ("[modulator]\npanel = '1080x1920'", "modulator.panel"),
         ("camera = 3", "camera"),
         ("wavelength = ", "TOML"),
@@ -75,10 +79,24 @@ def test_what_it_cannot_mean_is_refused_in_one_line(text, said, read):
 
 
 def test_flags_go_before_it_and_what_it_does_not_say_leaves_them():
-    defined = {name: flags.DEFINE_float(f"of_this_test_{name}", 1.0, "") for name in "abc"}
+    defined = {name: flags.DEFINE_float(f"of_this_test_{name}", 1.0, "") for name in "abcd"}
     flags.FLAGS(["test", "--of_this_test_a=5"])
-    bench_file.fill({"of_this_test_a": 7.0, "of_this_test_b": 8.0, "of_this_test_c": 0.0})
-    assert [defined[name].value for name in "abc"] == [5.0, 8.0, 1.0]
+    values = {"a": 7.0, "b": 8.0, "c": None, "d": 0.0}
+    bench_file.fill({f"of_this_test_{name}": value for name, value in values.items()})
+    assert [defined[name].value for name in "abcd"] == [5.0, 8.0, 1.0, 0.0]
+    assert not flags.FLAGS["of_this_test_d"].present  # it was not given
+
+
+def test_its_values_pass_the_checks_of_the_flags():
+    bits = flags.DEFINE_integer("of_this_test_bits", 12, "", lower_bound=4, upper_bound=16)
+    flags.DEFINE_float("of_this_test_scale", None, "", lower_bound=0.1, upper_bound=1000.0)
+    flags.DEFINE_enum("of_this_test_kind", "far", ["far", "near"], "")
+    flags.FLAGS(["test"])
+    for name, wrong in (("bits", 2), ("bits", 17), ("scale", 0.01), ("kind", "none")):
+        message = rejection(bench_file.fill, {f"of_this_test_{name}": wrong})
+        assert f"--of_this_test_{name} {wrong!r}" in message and "--bench" in message
+    assert bits.value == 12
+    assert bench_file.as_flag("of_this_test_scale", 3) == 3.0
 
 
 @pytest.mark.parametrize(("scale", "bin"), [(6.23, 2), (3.37, 1), (15.7, 5)])

@@ -16,7 +16,7 @@ from jax_kdpr.data.image_files import Preparation, read_images
 
 
 def read(source, *, subfolders=False, **wanted):
-    return read_images(source, Preparation(**wanted), subfolders=subfolders)
+    return read_images(source, Preparation(**wanted), subfolders=subfolders)[0]
 
 
 RAMP = np.linspace(0, 1, 64).reshape(8, 8)

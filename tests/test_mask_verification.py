@@ -184,6 +184,13 @@ def test_export_and_verification_as_a_user_runs_them(teacher, tmp_path):
     last = done.stderr.strip().splitlines()[-1]
     assert "flipped vertically" in last and "verification failed" in last
     assert run("export_mask", *verify, "--max_loss", "100").returncode == 0
+    bench = "wavelength = 532e-9\n[modulator]\npixel_pitch = 8e-6\nmagnify = 3\nbits = 10\n"
+    (tmp_path / "bench.toml").write_text(bench)
+    relief = ("--format", "height", "--index", "1.46", "--bench", str(tmp_path / "bench.toml"))
+    done = run("export_mask", "--workdir", str(workdir), *relief)
+    assert done.returncode == 0, done.stderr
+    sidecar = json.loads((workdir / "export" / "height-0.tif.json").read_text())
+    assert sidecar["relief"]["smallest_feature_m"] == pytest.approx(24e-6)
 
 
 @pytest.mark.slow

@@ -479,11 +479,23 @@ def test_a_small_pattern_on_a_large_chip_is_judged_alone(run, setup, images, tmp
 
 @pytest.mark.slow
 def test_the_three_commands(workdir, tmp_path):
+    own = np.abs(np.asarray(draw_scenes(jax.random.key(1), count=4, size=20), np.float32))
+    np.save(tmp_path / "own.npy", own[..., None])
+    camera = "bits = 12\noffset = 0\nfull_well = 1e4\nread_noise = 0\ndark = 5.0"
+    (tmp_path / "bench.toml").write_text(f"photons = 1e6\n[camera]\n{camera}\n")
     made = commands.run(
-        "simulate_bench", "--workdir", workdir, "--output", tmp_path / "b", "--frames=3"
+        *("simulate_bench", "--workdir", workdir, "--output", tmp_path / "b", "--frames=3"),
+        *("--images", tmp_path / "own.npy", "--bench", tmp_path / "bench.toml"),
     )
     assert made.returncode == 0, made.stderr
     folder = tmp_path / "b"
+    record = json.loads((folder / "truth.json").read_text())
+    expected = {"offset": 0.0, "read_noise": 0.0, "dark": 5.0, "full_well": 1e4, "photons": 1e6}
+    assert {name: record[name] for name in expected} == expected
+    assert record["counts_per_electron"] == pytest.approx(4095 / 1e4)
+    for number, seen in enumerate(np.load(folder / "truth.npy")):
+        shrunk = Image.fromarray(own[number]).resize((16, 16), Image.Resampling.BILINEAR)
+        assert same(seen[..., 0], np.asarray(shrunk).clip(0, 1))
     references = [f"--{n}={folder / n}.tif" for n in ("dark", "flat", "bad_pixels")]
     common = ("--workdir", workdir, *references)
     found = commands.run(

@@ -12,6 +12,7 @@ from PIL import Image
 from jax_kdpr.choices import Fit, Unit
 from jax_kdpr.errors import InputError
 from jax_kdpr.pages.opening import STACKS, Pages, open_pages
+from jax_kdpr.pages.opening import SUFFIXES as OF_ONE
 from jax_kdpr.pages.stacks import split_dataset
 from jax_kdpr.pages.tiff import TIFF
 
@@ -28,6 +29,7 @@ class Preparation(NamedTuple):
     unit: Unit = Unit.FRACTION
     rescale: bool = False  # stretch each image so that its darkest pixel is 0, its brightest 1
     phase_range: float = 0.0  # radians of the value 1; 0 where images are no phases
+    offset: float | None = None  # radians added to phases; None: what makes the smallest 0
 
 
 class _Image(NamedTuple):
@@ -38,7 +40,9 @@ class _Image(NamedTuple):
     turned: bool
 
 
-def read_images(source: Path, wanted: Preparation, *, subfolders: bool = False) -> np.ndarray:
+def read_images(
+    source: Path, wanted: Preparation, *, subfolders: bool = False, may_be_one: bool = False
+) -> tuple[np.ndarray, float]:
     """Reads images as float32 [n size size] with values in [0, 1], sorted by file name.
 
     Integers are divided by the largest value that a pixel of the file can have (255, 4,095 of a
@@ -54,19 +58,25 @@ def read_images(source: Path, wanted: Preparation, *, subfolders: bool = False) 
             may follow, "scan.h5::/entry/data").
         wanted: What images are made of them.
         subfolders: Take the images in folders of the folder as well.
+        may_be_one: Whether a file of one image will do.
+
+    Returns:
+        The images, and the radians that were added to all phases (0 of the unit fraction).
 
     Raises:
         InputError: If nothing is found, or an image cannot be read or used; names the file.
     """
     found: Counter[str] = Counter()
-    shapes, colours, turned, prepared = set(), 0, 0, []
-    for image in _images(source, subfolders):
+    shapes, colours, turned, assumed, prepared = set(), 0, 0, 0, []
+    for image in _images(source, subfolders, may_be_one):
         found[image.format] += 1
         shapes.add(image.pixels.shape[:2])
         colours += image.pixels.ndim == 3
         turned += image.turned
+        assumed += image.pixels.dtype == np.uint16 and image.top is None
         prepared.append(_fitted(_values(image, wanted), wanted))
-    images, said = _in_range(np.stack(prepared), source, wanted)
+    divides = wanted.unit == Unit.FRACTION and not wanted.rescale
+    images, offset, said = _in_range(np.stack(prepared), source, wanted)
     dark = sum(float(image.max()) < DARK for image in images)
     if dark and wanted.unit == Unit.FRACTION:
         print(
@@ -81,6 +91,8 @@ def read_images(source: Path, wanted: Preparation, *, subfolders: bool = False) 
             "are taken as stored",
             file=sys.stderr,
         )
+    if assumed and divides:
+        said += ", counts over 65535: no file says fewer bits"
     sizes = sorted(shapes)
     colour = f"{colours} in colour made " if colours else ""
     ends = dict.fromkeys((sizes[0], sizes[-1]))
@@ -89,10 +101,10 @@ def read_images(source: Path, wanted: Preparation, *, subfolders: bool = False) 
         f"data: {len(images)} {', '.join(found)} {size}, {colour}grey -> {wanted.size} x "
         f"{wanted.size} ({wanted.fit}), {said}"
     )
-    return images
+    return images, offset
 
 
-def _images(source: Path, subfolders: bool) -> Iterator[_Image]:
+def _images(source: Path, subfolders: bool, may_be_one: bool) -> Iterator[_Image]:
     """Every image of a folder or a stack, one at a time."""
     if source.is_dir():
         for path in _image_paths(source, subfolders):
@@ -109,13 +121,13 @@ def _images(source: Path, subfolders: bool) -> Iterator[_Image]:
     if not path.exists():
         below = "" if path.is_absolute() else f" below {Path.cwd()}"
         raise InputError(f"data.dir: no file or folder {name!r}{below}; give its path")
-    if path.suffix.lower() not in STACKS:
+    if path.suffix.lower() not in (OF_ONE if may_be_one else STACKS):
         raise InputError(
             f"data.dir: expected a folder of images, or one stack ({', '.join(STACKS)}), got "
             f"{name!r}"
         )
     with open_pages(path, dataset) as pages:
-        if pages.count == 1:
+        if pages.count == 1 and not may_be_one:
             raise InputError(
                 f"{path}: expected a stack [n h w], got one image, shape {pages.read(0).shape}; "
                 "give the folder of several"
@@ -213,22 +225,32 @@ def _fitted(grey: np.ndarray, wanted: Preparation) -> np.ndarray:
     return resized.clip(0.0, 1.0) if wanted.unit == Unit.FRACTION else resized
 
 
-def _in_range(images: np.ndarray, source: Path, wanted: Preparation) -> tuple[np.ndarray, str]:
-    """Returns the images in [0, 1], and in words what their values were."""
+def _in_range(
+    images: np.ndarray, source: Path, wanted: Preparation
+) -> tuple[np.ndarray, float, str]:
+    """Returns the images in [0, 1], the offset, and in words what their values were."""
     low, high, mean = float(images.min()), float(images.max()), float(images.mean())
     if wanted.unit == Unit.FRACTION:
         said = f"values {low:.3g} to {high:.3g} (mean {mean:.2g})"
         if wanted.phase_range:
             r = wanted.phase_range
             said += f" = {low * r:.3g} to {high * r:.3g} rad"
-        return images, said
-    offset = max(0.0, -low)
-    if high + offset > wanted.phase_range * (1 + ROUNDING):
+        return images, 0.0, said
+    offset, top = wanted.offset, wanted.phase_range
+    found = f"got {low:.4g} to {high:.4g} rad"
+    if offset is None:
+        offset = max(0.0, -low)
+        if high + offset > top * (1 + ROUNDING):
+            raise InputError(
+                f"{source}: expected phases within scene.phase_range = {top:.4g} rad, {found}; set "
+                f"scene.phase_range={high + offset:.4g} or more"
+            )
+    elif not -ROUNDING * top <= low + offset <= high + offset <= top * (1 + ROUNDING):
         raise InputError(
-            f"{source}: expected phases within scene.phase_range = {wanted.phase_range:.4g} rad, "
-            f"got {low:.4g} to {high:.4g} rad; set scene.phase_range={high + offset:.4g} or more"
+            f"{source}: expected phases of {-offset:.4g} to {top - offset:.4g} rad, as the run's "
+            f"own, to which {offset:.4g} is added, {found}; train for objects of that range"
         )
-    said = f"phases {low:.3g} to {high:.3g} rad (mean {mean:.2g}) of {wanted.phase_range:.3g}"
+    said = f"phases {low:.3g} to {high:.3g} rad (mean {mean:.2g}) of {top:.3g}"
     if offset:
         said += f", {offset:.4g} added to all"
-    return ((images + offset) / wanted.phase_range).clip(0.0, 1.0).astype(np.float32), said
+    return ((images + offset) / top).clip(0.0, 1.0).astype(np.float32), offset, said

@@ -34,6 +34,8 @@ class Dataset(NamedTuple):
     """SHA-256 that tells one data set, split and subset from another."""
     held_back_digest: str
     """The same of validation and test images alone: what no training may have seen."""
+    offset: float = 0.0
+    """Radians that were added to all phases, source "images" only."""
 
 
 def load(
@@ -79,6 +81,7 @@ def load(
     counts = {"train": train_images, "validation": validation_images, "test": test_images}
     if source == "scenes":
         return _procedural(counts, size=size, seed=seed)
+    offset = 0.0
     if not dir:
         dir = os.environ.get(DATA_DIR_VARIABLE, "")
         if dir and not Path(split_dataset(dir)[0]).exists():
@@ -106,11 +109,12 @@ def load(
                 f"set data.dir or {DATA_DIR_VARIABLE}"
             )
         wanted = image_files.Preparation(size, fit, unit, rescale, phase_range)
-        images = image_files.read_images(Path(dir), wanted, subfolders=subfolders)
+        images, offset = image_files.read_images(Path(dir), wanted, subfolders=subfolders)
         splits = _split(images, seed, validation_fraction, test_fraction)
     else:
         raise ValueError(f"source: expected scenes, fashion_mnist or images, got {source!r}")
-    return _from_arrays({name: images[: counts[name] or None] for name, images in splits.items()})
+    kept = {name: images[: counts[name] or None] for name, images in splits.items()}
+    return _from_arrays(kept)._replace(offset=offset)
 
 
 def _procedural(counts: dict[str, int], *, size: int, seed: int) -> Dataset:

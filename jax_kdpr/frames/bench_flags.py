@@ -84,9 +84,11 @@ def fill_from_bench(workdir: Path) -> Lengths:
     )
     is_far = config.propagation.kind == "far"
     period = config.masks.oversample if is_far else 1  # as `LoadedRun.finest_period`
-    suitable = useful_bin(period * scale) if scale else 0
+    suitable = useful_bin(period * scale) if scale else None
     bench_file.fill(shallow(bench.frames) | {"bin": bench.camera.bin or suitable})
-    return Lengths(scale, config.propagation.pitch or bench.modulator.mask_pitch)
+    if scale and not flags.FLAGS["scale"].present:
+        scale = bench_file.as_flag("scale", scale)
+    return Lengths(scale, config.propagation.pitch or bench.modulator.mask_pitch or 0.0)
 
 
 class FrameKind(NamedTuple):

@@ -1,17 +1,24 @@
 """A folder of frames from a simulated bench, and the truth beside them."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
 
 from jax_kdpr import json_files, whole_files
 from jax_kdpr.frames.geometry import Window, default_geometry
-from jax_kdpr.frames.loaded import LoadedRun, blank_image
+from jax_kdpr.frames.loaded import (
+    TRUTH_FILE,
+    TRUTH_RECORD,
+    LoadedRun,
+    blank_image,
+    snapshot_energy,
+)
 from jax_kdpr.frames.simulated_bench import (
     Bench,
     camera_light,
-    counts_per_unit,
     expose,
+    find_exposure,
     make_sensor,
     write_references,
     write_tiff,
@@ -61,23 +68,25 @@ def write_bench(output: Path, run: LoadedRun, images: Images, bench: Bench, *, s
     sensor = make_sensor(bench, rng)
     for folder in ("frames", "calibration"):
         (output / folder).mkdir(parents=True, exist_ok=True)
-    # One exposure for all, so that a calibration's gain holds for the frames. Twice through all of
-    # them: memory holds one object's.
+    # Twice through all of the objects: memory holds one.
     blank = _lights(run, blank_image(run), bench)
-    gain = counts_per_unit(blank, bench, sensor)
-    for image in progress(images, desc="exposure", unit="object"):
-        gain = min(gain, counts_per_unit(_lights(run, image, bench), bench, sensor))
+    objects = (
+        _lights(run, image, bench) for image in progress(images, desc="exposure", unit="object")
+    )
+    energy = float(np.mean(snapshot_energy(run)))
+    exposure = find_exposure(itertools.chain([blank], objects), bench, sensor, energy=energy)
     for number, image in enumerate(progress(images, desc="frames", unit="object")):
         for k, one in enumerate(_lights(run, image, bench)):
             path = output / "frames" / f"object_{number:05d}_{k:02d}.tif"
-            write_tiff(path, expose(one, gain, bench, sensor, rng))
+            write_tiff(path, expose(one, exposure, bench, sensor, rng))
     for k, one in enumerate(blank):
         path = output / "calibration" / f"blank_{k:02d}.tif"
-        write_tiff(path, expose(one, gain, bench, sensor, rng))
-    write_references(output, bench, sensor, rng)
-    whole_files.write_whole(output / "truth.npy", lambda file: np.save(file, np.asarray(images)))
-    truth = {**bench._asdict(), "geometry": bench.geometry._asdict(), "counts_per_unit": gain}
-    json_files.write_json(output / "truth.json", truth)
+        write_tiff(path, expose(one, exposure, bench, sensor, rng))
+    write_references(output, exposure, bench, sensor, rng)
+    whole_files.write_whole(output / TRUTH_FILE, lambda file: np.save(file, np.asarray(images)))
+    known = {"counts_per_unit": exposure.gain, "counts_per_electron": exposure.electron}
+    truth = {**bench._asdict(), "geometry": bench.geometry._asdict(), **known}
+    json_files.write_json(output / TRUTH_RECORD, truth)
 
 
 def _lights(run: LoadedRun, image: Image, bench: Bench) -> np.ndarray:

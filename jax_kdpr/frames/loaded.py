@@ -9,17 +9,21 @@ import numpy as np
 from jaxtyping import Float
 
 from jax_kdpr import checkpoint, run_folder
+from jax_kdpr import config as config_lib
 from jax_kdpr.camera import Camera, Optics
-from jax_kdpr.choices import PropagationKind
+from jax_kdpr.choices import PropagationKind, Unit
 from jax_kdpr.config import Config
-from jax_kdpr.data.batches import take_batch
 from jax_kdpr.data.image_files import Preparation, read_images
 from jax_kdpr.errors import InputError
+from jax_kdpr.pages.stacks import read_array
 from jax_kdpr.physics import cdp
 from jax_kdpr.physics.propagation import SHARED_ENVELOPE, shares_envelope
 from jax_kdpr.physics.scenes import scene_field
-from jax_kdpr.trained import Trained, load_trained
+from jax_kdpr.trained import Trained, load_data, load_trained
 from jax_kdpr.types import Image, Images
+
+TRUTH_FILE = "truth.npy"  # of a simulated bench: its scenes
+TRUTH_RECORD = "truth.json"  # and all else
 
 
 class LoadedRun(NamedTuple):
@@ -63,6 +67,11 @@ class LoadedRun(NamedTuple):
         return float(np.sqrt(self.config.device.fill_factor))
 
     @property
+    def in_radians(self) -> bool:
+        """Whether its images are files of phases, which its data have an offset of."""
+        return self.config.data.unit == Unit.RADIANS
+
+    @property
     def finest_period(self) -> int:
         """Of a pattern, in samples of `sensor`: the far field of M pixels repeats after 1 / M."""
         return self.camera.oversample if self.optics.transfer is None else 1
@@ -94,26 +103,84 @@ def blank_image(run: LoadedRun) -> Image:
     return jnp.broadcast_to(jnp.asarray(values, jnp.float32), (size, size, len(values)))
 
 
-def own_images(run: LoadedRun, source: Path, *, flag: str) -> Images:
-    """Reads image files as scenes of a run, prepared as its data are (`data.image_files`).
+def phase_offset(run: LoadedRun, data_dir: str = "") -> float | None:
+    """Returns the radians that were added to all phases of a run's own images, from its data.
 
     Args:
         run: The run.
-        source: Folder, or one file of many pages.
+        data_dir: Where its data lie now.
+
+    Returns:
+        None where its images are no files of phases; its data are not read then.
+    """
+    if not run.in_radians:
+        return None
+    return load_data(run.workdir, run.config, data_dir=data_dir).offset
+
+
+def own_images(
+    run: LoadedRun,
+    source: Path,
+    *,
+    flag: str,
+    offset: float | None = None,
+    rescale: bool = False,
+) -> Images:
+    """Reads image files as scenes of a run, prepared as its data are (`data.image_files`).
+
+    A complex scene is two images that follow each other, its phase and its amplitude. The truth.npy
+    of a simulated bench, beside its truth.json, is scenes already.
+
+    Args:
+        run: The run.
+        source: Folder, one file of many pages, or of one image.
         flag: That names it.
+        offset: Of phases in radians, `phase_offset`; None makes the smallest 0, which will do where
+            the global phase does not count.
+        rescale: Whether images are stretched where the run's are, which leaves no truth.
 
     Raises:
-        InputError: If they cannot be read.
+        InputError: If they cannot be read, or are no scenes of this run.
     """
-    data, scene = run.config.data, run.config.scene
-    phase_range = 0.0 if scene.kind == "amplitude" else scene.phase_range
-    wanted = Preparation(data.size, data.fit, data.unit, data.rescale, phase_range)
+    if source.name == TRUTH_FILE and (source.parent / TRUTH_RECORD).exists():
+        return _written_scenes(run, source, flag)
+    data = config_lib.data_arguments(run.config)
+    wanted = Preparation(
+        data["size"],
+        data["fit"],
+        data["unit"],
+        rescale and data["rescale"],
+        data["phase_range"],
+        offset,
+    )
     try:
-        raw = read_images(source, wanted, subfolders=data.subfolders)
+        raw, _ = read_images(source, wanted, subfolders=data["subfolders"], may_be_one=True)
     except InputError as failure:
         raise InputError(f"{flag}: {str(failure).removeprefix('data.dir: ')}") from failure
     channels = run.camera.channels
-    return take_batch(jnp.asarray(raw), jnp.arange(len(raw)), size=data.size, channels=channels)
+    if len(raw) % channels:
+        raise InputError(
+            f"{flag}: expected two images of each complex scene, its phase and its amplitude, got "
+            f"{len(raw)} in all; add the one that is missing"
+        )
+    scenes = raw.reshape(-1, channels, *raw.shape[1:])
+    return jnp.asarray(np.moveaxis(scenes, 1, -1))
+
+
+def _written_scenes(run: LoadedRun, path: Path, flag: str) -> Images:
+    """What `bench_folder.write_bench` wrote, to the bit."""
+    try:
+        scenes = read_array(path)
+        top = float(np.abs(scenes - 0.5).max(initial=0.0))
+    except Exception as failure:  # numpy raises many kinds
+        raise InputError(f"{flag}: {path}: cannot be read ({failure}); make it anew") from failure
+    shape = (run.camera.size, run.camera.size, run.camera.channels)
+    if scenes.dtype != np.float32 or scenes.shape[1:] != shape or not top <= 0.5:
+        raise InputError(
+            f"{flag}: {path}: expected scenes float32 [n {shape[0]} {shape[1]} {shape[2]}] in "
+            f"[0, 1], got {scenes.dtype} {list(scenes.shape)}; they are of another run"
+        )
+    return jnp.asarray(scenes)
 
 
 def simulate(run: LoadedRun, image: Image) -> Float[np.ndarray, "k sh sw"]:

@@ -2,9 +2,10 @@
 
 The continuous pattern of each CDP (its band-limited interpolation, exact) is laid on the camera by
 a `Geometry`, integrated over the camera's pixels, and turned into counts: light times flat field,
-shot noise, dark level, hot and dead pixels, read noise, clipping and rounding.
+shot noise, dark electrons, offset, hot and dead pixels, read noise, clipping and rounding.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,8 +36,9 @@ class Bench(NamedTuple):
     left_justified: bool = False
     offset: float = 64.0  # counts without light
     read_noise: float = 1.0  # standard deviation, counts
-    photons: float = 0.0  # of one frame, in expectation; 0 for no shot noise
+    photons: float = 0.0  # photoelectrons on the model's grid, scene of modulus 1; 0: no shot noise
     full_well: float = 0.0  # electrons of the largest count: sets the exposure with `photons`
+    dark: float = 0.0  # electrons of a pixel and frame, in expectation
     vignetting: float = 0.2  # loss of light in the corners
     hot: float = 1e-3  # share of pixels
     dead: float = 1e-3
@@ -49,6 +51,13 @@ class Sensor(NamedTuple):
     flat: Float[np.ndarray, "h w"]
     dark: Float[np.ndarray, "h w"]  # counts
     dead: Float[np.ndarray, "h w"]  # 0 where dead, else 1
+
+
+class Exposure(NamedTuple):
+    """What light and electrons give, in every frame of a bench."""
+
+    gain: float  # counts of a camera pixel for light 1
+    electron: float  # counts; 0 where it is not known
 
 
 def make_sensor(bench: Bench, rng: np.random.Generator) -> Sensor:
@@ -99,16 +108,30 @@ def camera_light(
     return np.maximum(total, 0.0) / (PIXEL_POINTS * bench.geometry.scale) ** 2
 
 
-def counts_per_unit(light: Float[np.ndarray, "n h w"], bench: Bench, sensor: Sensor) -> float:
-    """Returns the exposure: counts of a camera pixel for light 1.
+def find_exposure(
+    lights: Iterable[Float[np.ndarray, "n h w"]], bench: Bench, sensor: Sensor, *, energy: float
+) -> Exposure:
+    """Returns one exposure for all frames, so that the gain of a calibration holds for each.
 
     With full well and photons so many counts as they are: what exceeds the full well is lost. Else
     the longest: the brightest pixel just fits; with `bench.saturated`, the frame that has it loses
     that share of its pixels.
+
+    Args:
+        lights: Of every frame, in model units a camera pixel.
+        bench: The camera.
+        sensor: Its sensor.
+        energy: Sum of a CDP of modulus 1, model units: what `bench.photons` are.
     """
     room = 2**bench.bits - 1 - bench.offset
+    electron = room / bench.full_well if bench.full_well else 0.0
     if bench.full_well and bench.photons:
-        return bench.photons * room / (bench.full_well * float(light.sum(axis=(1, 2)).max()))
+        return Exposure(electron * bench.photons / energy, electron)
+    gain = min(_longest(light, bench, sensor, room) for light in lights)
+    return Exposure(gain, electron or (gain * energy / bench.photons if bench.photons else 0.0))
+
+
+def _longest(light: np.ndarray, bench: Bench, sensor: Sensor, room: float) -> float:
     seen = light * sensor.flat * sensor.dead
     brightest = seen[np.argmax(seen.max(axis=(1, 2)))]
     if bench.saturated:
@@ -118,7 +141,7 @@ def counts_per_unit(light: Float[np.ndarray, "n h w"], bench: Bench, sensor: Sen
 
 def expose(
     light: Float[np.ndarray, "h w"],
-    gain: float,
+    exposure: Exposure,
     bench: Bench,
     sensor: Sensor,
     rng: np.random.Generator,
@@ -127,15 +150,16 @@ def expose(
 
     Args:
         light: In model units a camera pixel.
-        gain: Counts for light 1.
+        exposure: Of all frames.
         bench: The camera.
         sensor: Its sensor.
         rng: For the noise.
     """
-    signal = gain * light * sensor.flat
-    if bench.photons and light.sum() > 0:
-        per_photon = gain * light.sum() / bench.photons
-        signal = per_photon * rng.poisson(signal / per_photon)
+    signal = exposure.gain * light * sensor.flat
+    if bench.photons:
+        signal = exposure.electron * rng.poisson(signal / exposure.electron)
+    if bench.dark:
+        signal = signal + exposure.electron * rng.poisson(bench.dark, light.shape)
     counts = sensor.dead * (signal + sensor.dark + bench.read_noise * rng.normal(size=light.shape))
     counts = np.clip(np.round(counts), 0, 2**bench.bits - 1).astype(np.uint16)
     if bench.bits <= 8:
@@ -143,13 +167,15 @@ def expose(
     return counts << (16 - bench.bits) if bench.left_justified else counts
 
 
-def write_references(folder: Path, bench: Bench, sensor: Sensor, rng: np.random.Generator) -> None:
+def write_references(
+    folder: Path, exposure: Exposure, bench: Bench, sensor: Sensor, rng: np.random.Generator
+) -> None:
     """Writes dark.tif and flat.tif, of several pages each, and bad_pixels.tif (255 where dead)."""
-    quiet = bench._replace(photons=0.0)
+    quiet, even_gain = bench._replace(photons=0.0), exposure._replace(gain=1.0)
     nothing = np.zeros(bench.shape)
     even = np.full(bench.shape, FLAT_LEVEL * 2**bench.bits)
-    dark = [expose(nothing, 1.0, quiet, sensor, rng) for _ in range(DARK_FRAMES)]
-    flat = [expose(even, 1.0, quiet, sensor, rng) for _ in range(FLAT_FRAMES)]
+    dark = [expose(nothing, exposure, quiet, sensor, rng) for _ in range(DARK_FRAMES)]
+    flat = [expose(even, even_gain, quiet, sensor, rng) for _ in range(FLAT_FRAMES)]
     write_tiff(folder / "dark.tif", np.stack(dark))
     write_tiff(folder / "flat.tif", np.stack(flat))
     write_tiff(folder / "bad_pixels.tif", np.where(sensor.dead > 0, 0, 255).astype(np.uint8))

@@ -1,0 +1,127 @@
+"""Images of the user's own beside a run: read as the run's data are, and back from a bench."""
+
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tifffile
+from helpers import image_config, rejection, same, untrained_run
+from PIL import Image
+
+from jax_kdpr import config as config_lib
+from jax_kdpr import run_folder
+from jax_kdpr.choices import SceneKind, Unit
+from jax_kdpr.data import sources
+from jax_kdpr.frames.bench_folder import make_bench, write_bench
+from jax_kdpr.frames.loaded import LoadedRun, own_images, phase_offset
+
+SIZE = 16
+RNG = np.random.default_rng(0)
+OBJECTS = RNG.uniform(-0.4, 1.5, (4, SIZE, SIZE)).astype(np.float32)  # radians
+RANGE = 3.0  # radians
+OFFSET = 0.75  # of the run's own data: their smallest phase is -0.75
+
+
+@pytest.fixture
+def make_run(tmp_path):
+    """make_run(field=value, ...) -> a run of random masks whose data are phases or fractions."""
+
+    def make(**changes) -> LoadedRun:
+        radians = changes.get("data__unit") == Unit.RADIANS
+        low, high = (-OFFSET, RANGE - OFFSET) if radians else (0.0, 0.9)
+        pixels = RNG.uniform(low, high, (20, SIZE, SIZE)).astype(np.float32)
+        pixels[3, 0, 0] = low
+        np.save(tmp_path / "data.npy", pixels[..., None])
+        config = image_config(tmp_path / "data.npy", masks__snapshots=1, **changes)
+        config.scene.phase_range = RANGE
+        workdir = tmp_path / "run"
+        workdir.mkdir()
+        dataset = sources.load(**config_lib.data_arguments(config))
+        run_folder.record_session(workdir, config, {"data": dataset.digest})
+        return untrained_run(config, workdir)
+
+    return make
+
+
+def save_stack(path, images):
+    np.save(path, np.asarray(images, np.float32)[..., None])
+    return path
+
+
+RUNS = {
+    "fraction": {},
+    "radians": {"data__unit": Unit.RADIANS},
+    "stretched": {"data__rescale": True},
+    "amplitude": {"scene__kind": SceneKind.AMPLITUDE},
+    "complex": {"scene__kind": SceneKind.COMPLEX},
+}
+
+
+@pytest.mark.parametrize("changes", RUNS.values(), ids=RUNS)
+def test_the_truth_of_a_simulated_bench_comes_back_to_the_bit(changes, make_run, tmp_path):
+    run = make_run(**changes)
+    given = OBJECTS if run.in_radians else np.abs(OBJECTS) / 2
+    source = save_stack(tmp_path / "own.npy", given)
+    images = own_images(run, source, flag="--images", offset=phase_offset(run), rescale=True)
+    write_bench(tmp_path / "bench", run, images, make_bench(run, scale=2.0), seed=0)
+    back = own_images(run, tmp_path / "bench" / "truth.npy", flag="--truth")
+    assert same(back, images) and back.dtype == jnp.float32
+    assert len(images) == len(OBJECTS) // run.camera.channels
+    assert images.shape[1:] == (SIZE, SIZE, run.camera.channels)
+    one = make_bench(run, scale=2.0)
+    write_bench(tmp_path / "one", run, images[:1], one, seed=0)
+    assert same(own_images(run, tmp_path / "one" / "truth.npy", flag="--truth"), images[:1])
+
+
+def test_phases_get_the_offset_of_the_runs_own(make_run, tmp_path):
+    run = make_run(data__unit=Unit.RADIANS)
+    offset = phase_offset(run)
+    assert offset == pytest.approx(OFFSET)
+    source = save_stack(tmp_path / "own.npy", OBJECTS)
+    images = own_images(run, source, flag="--truth", offset=offset)
+    np.testing.assert_allclose(images[..., 0], (OBJECTS + OFFSET) / RANGE, atol=1e-6)
+    for beyond in (OBJECTS - 0.5, OBJECTS + 1.0):
+        source = save_stack(tmp_path / "beyond.npy", beyond)
+        message = rejection(own_images, run, source, flag="--truth", offset=offset)
+        assert "-0.75 to 2.25 rad" in message
+    assert phase_offset(run._replace(config=config_lib.Config())) is None
+
+
+def test_a_truth_is_not_stretched(make_run, tmp_path):
+    run, values = make_run(data__rescale=True), np.abs(OBJECTS) / 3
+    source = save_stack(tmp_path / "own.npy", values)
+    assert same(own_images(run, source, flag="--truth")[..., 0], values)
+    stretched = np.asarray(own_images(run, source, flag="--images", rescale=True))
+    assert np.all(stretched.min(axis=(1, 2)) == 0) and np.all(stretched.max(axis=(1, 2)) == 1)
+
+
+def test_a_complex_scene_is_phase_and_amplitude_by_turns(make_run, tmp_path):
+    run, values = make_run(scene__kind=SceneKind.COMPLEX), np.abs(OBJECTS) / 2
+    images = own_images(run, save_stack(tmp_path / "own.npy", values), flag="--truth")
+    assert same(images[..., 0], values[0::2]) and same(images[..., 1], values[1::2])
+    odd = save_stack(tmp_path / "odd.npy", values[:3])
+    assert "two images of each" in rejection(own_images, run, odd, flag="--truth")
+
+
+def test_one_file_of_one_image_with_its_own_depth(make_run, tmp_path, capsys):
+    run = make_run()
+    counts = RNG.integers(0, 4096, (SIZE, SIZE)).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "in16.tif", counts)
+    (found,) = own_images(run, tmp_path / "in16.tif", flag="--object")
+    np.testing.assert_allclose(found[..., 0], counts / 65535, rtol=1e-6)
+    assert "counts over 65535: no file says fewer bits" in capsys.readouterr().out
+    Image.fromarray((counts >> 4).astype(np.uint8)).save(tmp_path / "own.png")
+    (found,) = own_images(run, tmp_path / "own.png", flag="--object")
+    np.testing.assert_allclose(found[..., 0], (counts >> 4) / 255, rtol=1e-6)
+    assert "counts over" not in capsys.readouterr().out
+
+
+def test_a_truth_of_another_run_is_refused(make_run, tmp_path):
+    run = make_run()
+    (tmp_path / "truth.json").write_text(json.dumps({}))
+    for wrong in (np.zeros((2, 8, 8, 1)), np.full((2, SIZE, SIZE, 1), np.nan), np.zeros(3)):
+        np.save(tmp_path / "truth.npy", wrong.astype(np.float32))
+        assert "another run" in rejection(own_images, run, tmp_path / "truth.npy", flag="--truth")
+    (tmp_path / "truth.npy").write_bytes(b"\x93NUMPY")
+    assert "--truth" in rejection(own_images, run, tmp_path / "truth.npy", flag="--truth")

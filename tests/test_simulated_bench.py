@@ -1,0 +1,85 @@
+"""The sensor of a simulated bench, against electrons counted one by one."""
+
+import numpy as np
+import pytest
+from helpers import tiny_config, untrained_run
+
+from jax_kdpr.frames.bench_folder import make_bench, write_bench
+from jax_kdpr.frames.correction import make_correction
+from jax_kdpr.frames.geometry import make_window
+from jax_kdpr.frames.loaded import blank_image
+from jax_kdpr.frames.measured import Setup, measure_frames
+from jax_kdpr.frames.reading import list_frames, read_mean, read_moments
+from jax_kdpr.frames.simulated_bench import Exposure, Sensor, expose, find_exposure
+
+SHAPE, ENERGY, OFFSET, ELECTRONS = (40, 40), 256.0, 64.0, 1e4
+A_COUNT = ELECTRONS / (4095 - OFFSET)  # electrons
+DARK = 30.0
+RNG = np.random.default_rng(0)
+FLAT = RNG.uniform(0.8, 1.2, SHAPE)
+SENSOR = Sensor(FLAT, np.full(SHAPE, OFFSET), np.ones(SHAPE))
+LIGHT = RNG.uniform(0.5, 1.5, (1, *SHAPE)) * ENERGY / np.prod(SHAPE)
+
+
+@pytest.fixture
+def bench(tmp_path):
+    """A camera of 12 bits that looks at the pattern of an empty mask: all light in its middle."""
+    config = tiny_config(masks__snapshots=1)
+    run = untrained_run(config, tmp_path)
+    even = run.trained.system.camera.optics(0 * run.trained.variables[0]["phases"])
+    run = run._replace(optics=even)
+    bench = make_bench(run, scale=3.0)
+    return run, bench._replace(
+        bits=12, offset=OFFSET, read_noise=0.0, vignetting=0.0, hot=0, dead=0
+    )
+
+
+@pytest.mark.parametrize("full_well", [ELECTRONS, 0.0])
+def test_every_frame_has_the_noise_of_its_own_electrons(bench, full_well):
+    camera = bench[1]._replace(photons=4e5, full_well=full_well, dark=DARK)
+    exposure = find_exposure([LIGHT], camera, SENSOR, energy=ENERGY)
+    a_count = 1 / exposure.electron
+    if full_well:
+        assert a_count == pytest.approx(A_COUNT)
+    # As a scene of modulus 1, and as one of amplitude 0.5, which has a quarter of its light.
+    for light in (LIGHT[0], LIGHT[0] / 4):
+        frames = np.array([expose(light, exposure, camera, SENSOR, RNG) for _ in range(400)])
+        electrons = (frames - OFFSET) * a_count
+        photons = 4e5 * light / ENERGY * FLAT
+        np.testing.assert_allclose(electrons.mean(), photons.mean() + DARK, rtol=0.01)
+        np.testing.assert_allclose(electrons.mean(axis=0), photons + DARK, rtol=0.05)
+        spread = photons + DARK + a_count**2 / 12  # of Poisson, and of rounding
+        np.testing.assert_allclose(
+            np.var(frames, axis=0).mean() * a_count**2, spread.mean(), rtol=0.02
+        )
+
+
+def test_dark_frames_hold_the_dark_electrons(bench, tmp_path):
+    run, camera = bench
+    camera = camera._replace(full_well=ELECTRONS, dark=DARK)
+    write_bench(tmp_path / "b", run, blank_image(run)[None], camera, seed=0)
+    dark = read_moments(str(tmp_path / "b" / "dark.tif"))
+    assert np.mean(dark.mean - OFFSET) * A_COUNT == pytest.approx(DARK, rel=0.01)
+    spread = (dark.spread or 0.0) * A_COUNT
+    assert spread**2 == pytest.approx(DARK + A_COUNT**2 / 12, rel=0.2)
+    quiet = expose(np.zeros(SHAPE), Exposure(1.0, 0.0), camera._replace(dark=0.0), SENSOR, RNG)
+    assert np.all(quiet == OFFSET)
+
+
+def test_photons_are_the_counts_of_results_times_electrons_a_count(bench, tmp_path):
+    """Also where the mask sends all to the middle, which its pixels' envelope leaves whole."""
+    run, camera = bench
+    camera = camera._replace(photons=1e5, full_well=1e6, bits=16)
+    write_bench(tmp_path / "b", run, blank_image(run)[None], camera, seed=0)
+    folder = tmp_path / "b"
+    correction = make_correction(
+        camera.shape,
+        dark=read_mean(str(folder / "dark.tif")),
+        flat=read_mean(str(folder / "flat.tif")),
+    )
+    window = make_window(camera.shape, None, 1)
+    setup = Setup(correction, window, camera.geometry, "area", run.pixel_side, None)
+    frames = list_frames(str(folder / "frames" / "*.tif"))
+    (measured,) = measure_frames([tuple(frames)], setup, run)
+    a_count = 1e6 / (2**16 - 1 - OFFSET)
+    assert measured.counts[0] * a_count == pytest.approx(1e5, rel=0.03)
