@@ -149,15 +149,6 @@ def analyse(
             scene=camera.scene,
         )
         images = _double(subject.images)
-        seconds = mask_analysis.longest_seconds(
-            design, images, levels=len(photons), steps=STEPS.value
-        )
-        if seconds > LONG:
-            print(
-                f"{name}: {seconds / 60:.0f} minutes at most; fewer --scenes, --photons or --steps "
-                "take less, and Ctrl-C keeps what is done",
-                flush=True,
-            )
         found: dict[str, Any] = {
             "snapshots": int(design.optics.masks.shape[0]),
             "oversample": design.oversample,
@@ -167,6 +158,15 @@ def analyse(
             "bounds": [],
         }
         yield found
+        seconds = mask_analysis.longest_seconds(
+            design, images, levels=len(photons), steps=STEPS.value
+        )
+        if seconds > LONG:
+            print(
+                f"{name}: {seconds / 60:.0f} minutes at most from here; fewer --scenes, --photons "
+                "or --steps take less, and Ctrl-C keeps what is done",
+                flush=True,
+            )
         found["jacobian"] = mask_analysis.conditioning(
             design, images, steps=STEPS.value, tick=bar.update
         )

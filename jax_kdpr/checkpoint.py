@@ -32,6 +32,7 @@ from jax_kdpr.types import PyTree
 
 FOLDER = "checkpoints"  # inside a run folder
 SCORE = "validation_psnr"  # what "best" means, dB
+SCORE_DIGEST = "digest"  # beside it, of versions that write one
 REMOVAL_SECONDS = 0.5
 # A state holds parameters, two moments of each and a running mean: what declares more is not ours.
 MOST_COPIES = 8  # of what is asked for, or of a megabyte
@@ -70,22 +71,26 @@ class _Manager(ocp.CheckpointManager):
         self.workdir = workdir
         super().__init__(*args, **options)
 
-    # Orbax reads every score on opening, and gives up on one that is unreadable. No digest covers
-    # it, but metrics.jsonl has it too.
+    # Orbax reads every score on opening, and gives up on one that is unreadable. metrics.jsonl has
+    # it too; where the two differ, that of the checkpoint counts if it matches its own digest.
     def metrics(self, step: int) -> Any:
         try:
             metrics = super().metrics(step)
             stored = None if metrics is None else float(metrics[SCORE])
         except (ValueError, TypeError, KeyError):
-            stored = math.nan
+            metrics, stored = None, math.nan
         rows = run_folder.read_metrics(self.workdir)
-        known = next((row[SCORE] for row in rows if row["step"] == step), stored)
-        if stored is not None and stored != known:
-            lost = math.isnan(known or 0.0)
-            counts = "it does not" if lost else f"that of {run_folder.METRICS_FILE} does"
+        logged = next((row[SCORE] for row in rows if row["step"] == step), stored)
+        known = logged
+        if stored is not None and stored != logged:
+            wrong = f"checkpoint {step} in {self.workdir / FOLDER}"
+            right = run_folder.METRICS_FILE
+            if metrics and metrics.get(SCORE_DIGEST) == _score_digest(step, stored):
+                wrong, right = f"step {step} in {self.workdir / right}", "the checkpoint"
+                known = stored
+            counts = "it does not" if math.isnan(known or 0.0) else f"that of {right} does"
             print(
-                f"warning: the score of checkpoint {step} in {self.workdir / FOLDER} is damaged; "
-                f"{counts} count when the best is chosen",
+                f"warning: the score of {wrong} is damaged; {counts} count when the best is chosen",
                 file=sys.stderr,
             )
         return None if known is None or math.isnan(known) else {SCORE: known}
@@ -157,7 +162,9 @@ class Checkpoints:
                 config=ocp.args.JsonSave(config),
                 info=ocp.args.JsonSave({"digest": digest(arrays)}),
             ),
-            metrics=None if score is None else {SCORE: score},
+            metrics=score
+            if score is None
+            else {SCORE: score, SCORE_DIGEST: _score_digest(step, score)},
         )
         if not saved:
             raise RuntimeError(
@@ -305,6 +312,10 @@ def digest(arrays: dict[str, Any]) -> str:
         total.update(f"{name} {array.dtype} {array.shape} ".encode())
         total.update(np.ascontiguousarray(array).tobytes())
     return total.hexdigest()
+
+
+def _score_digest(step: int, score: float) -> str:
+    return hashlib.sha256(f"{step} {score!r}".encode()).hexdigest()
 
 
 def _size(leaves: Iterable[Any]) -> int:

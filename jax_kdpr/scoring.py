@@ -5,13 +5,12 @@ not have been trained with.
 """
 
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
-from jax_kdpr import evaluation, json_files, pictures, run_folder, runtime
+from jax_kdpr import evaluation, json_files, pictures, run_folder, runtime, whole_files
 from jax_kdpr.assembly import build_system
 from jax_kdpr.choices import NoiseKind
 from jax_kdpr.classical import NO_REFINEMENT, Refinement
@@ -24,7 +23,6 @@ from jax_kdpr.physics.masks import wrap_phases
 from jax_kdpr.sharding import make_mesh
 from jax_kdpr.systems import Output
 from jax_kdpr.trained import Trained, load_data, load_trained, run_keys
-from jax_kdpr.whole_files import write_whole
 
 SCORES_FILE = "metrics.json"
 SCORES = {
@@ -126,10 +124,11 @@ def score_run(
     masks = np.asarray(wrap_phases(shown.phases))
     psnr = summarise(scores[RECOVERED]).psnr
     camera = trained.system.camera
-    with TemporaryDirectory(dir=output, prefix=STAGING) as folder:
-        staging = Path(folder)
-        write_whole(staging / IMAGE_SCORES_FILE, lambda file: np.savez(file, **per_image))
-        write_whole(staging / MASKS_FILE, lambda file: np.save(file, masks))
+    with whole_files.staging(output, STAGING) as staging:
+        whole_files.write_whole(
+            staging / IMAGE_SCORES_FILE, lambda file: np.savez(file, **per_image)
+        )
+        whole_files.write_whole(staging / MASKS_FILE, lambda file: np.save(file, masks))
         _save_samples(staging / SAMPLES_FILE, shown)
         pictures.plot_run(
             shown,
@@ -218,7 +217,7 @@ def read_samples(workdir: Path) -> Samples:
 def _save_samples(path: Path, samples: Samples) -> None:
     arrays = {"images": samples.images, "phases": samples.phases, **samples.output._asdict()}
     named: dict[str, Any] = {name: np.asarray(value) for name, value in arrays.items()}
-    write_whole(path, lambda file: np.savez_compressed(file, **named))
+    whole_files.write_whole(path, lambda file: np.savez_compressed(file, **named))
 
 
 def load_subject(workdir: Path, data_dir: str = "", *, images: int = 0) -> Subject:

@@ -6,18 +6,22 @@ lies at either name is never followed: one at the final name is replaced.
 """
 
 import errno
+import fcntl
 import os
 import re
 import secrets
+import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import IO
 
 from jax_kdpr.errors import InputError
 
 ABANDONED = 86400  # seconds after which nobody is still writing a temporary file
+STARTING = 10.0  # seconds within which a folder that is made is locked
 
 
 @contextmanager
@@ -72,6 +76,33 @@ def remove_abandoned(path: Path) -> None:
     for other in path.parent.iterdir():
         if is_temporary(other, path.name) and time.time() - other.lstat().st_mtime > ABANDONED:
             other.unlink(missing_ok=True)
+
+
+@contextmanager
+def staging(folder: Path, prefix: str) -> Iterator[Path]:
+    """Gives a folder inside another, for files that wait until all of them are made.
+
+    It is gone at the end; so is what processes that were killed left of theirs.
+    """
+    for left in folder.glob(f"{prefix}*"):
+        with suppress(OSError), _locked(left):
+            if time.time() - left.lstat().st_mtime > STARTING:
+                shutil.rmtree(left)
+    with TemporaryDirectory(dir=folder, prefix=prefix) as made, ExitStack() as held:
+        with suppress(OSError):  # where the file system has no locks, others let it be too
+            held.enter_context(_locked(Path(made)))
+        yield Path(made)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Holds a folder, which is no link, that no living process holds; else raises OSError."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
 
 
 @contextmanager

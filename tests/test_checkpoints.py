@@ -59,12 +59,28 @@ def test_arrays_beside_the_state_do_not_fill_the_memory(tmp_path, capsys):
     assert "declares 12,000,076 bytes" in capsys.readouterr().err
 
 
-def test_a_score_that_the_log_contradicts_does_not_choose(tmp_path, capsys):
+@pytest.mark.parametrize("wrong", ["checkpoint", "log", "digest", "log of an earlier version"])
+def test_a_flipped_bit_in_a_score_does_not_choose(tmp_path, capsys, wrong):
     save(tmp_path, {1: 20.0, 2: 10.0})
-    (tmp_path / "checkpoints/1/metrics/metrics").write_text(json.dumps({"validation_psnr": 2.0}))
-    assert best(tmp_path) == 1.0
-    (warning,) = capsys.readouterr().err.splitlines()
-    assert warning.startswith("warning: the score of checkpoint 1 ") and "damaged" in warning
+    written = tmp_path / "checkpoints/1/metrics/metrics"
+    log = tmp_path / run_folder.METRICS_FILE
+    values = json.loads(written.read_text())
+    if wrong == "checkpoint":
+        written.write_text(json.dumps(values | {"validation_psnr": 2.0}))
+    elif wrong == "digest":
+        written.write_text(json.dumps(values | {"digest": "0" + values["digest"][1:]}))
+    else:
+        log.write_text(log.read_text().replace("20.0", "2.0"))
+    if wrong == "log of an earlier version":
+        written.write_text(json.dumps({"validation_psnr": 20.0}))
+    # Without a digest nothing tells which is right: the log counts, and a warning says so.
+    assert best(tmp_path) == (2.0 if "earlier" in wrong else 1.0)
+    warnings = capsys.readouterr().err.splitlines()
+    if wrong == "digest":
+        assert not warnings  # both copies of the score agree
+        return
+    place = f"step 1 in {log} " if wrong == "log" else f"checkpoint 1 in {tmp_path}"
+    assert warnings[0].startswith(f"warning: the score of {place}") and "damaged" in warnings[0]
 
 
 def test_a_checkpoint_that_a_training_removes_meanwhile_is_not_damaged(

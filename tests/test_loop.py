@@ -89,23 +89,27 @@ def test_the_loop_runs_on_four_devices(tmp_path):
 def test_a_signal_before_the_first_step_leaves_no_trace(tmp_path, monkeypatch):
     config = tiny_config(train__epochs=2)
 
-    def train_until_signal(steps: int):
+    def train_until_signal(steps: int, says: str):
         """Runs until a signal that arrives after so many checks for one."""
         checks = iter([0] * steps)
         with monkeypatch.context() as patch:
             patch.setattr(signals, "received", lambda: next(checks, signal.SIGINT))
-            with pytest.raises(signals.Interrupted):
+            with pytest.raises(signals.Interrupted, match=says):
                 loop.train(config, tmp_path)
 
-    train_until_signal(0)
+    train_until_signal(0, "interrupted before a step was made; run")
     assert run_folder.read_metrics(tmp_path) == []
     assert not list((tmp_path / "checkpoints").iterdir())
-    train_until_signal(4)  # the four steps of the first epoch: it comes within the validation
+    train_until_signal(
+        4, "at step 4 of 8, saved"
+    )  # the four steps of the first epoch: it comes within the validation
     assert run_folder.read_metrics(tmp_path) == []
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["4"]
-    train_until_signal(4)  # which is made up for: two batches, one check each, and one at the end
+    train_until_signal(
+        4, "interrupted"
+    )  # which is made up for: two batches, one check each, and one at the end
     assert [row["epoch"] for row in run_folder.read_metrics(tmp_path)] == [1]
-    train_until_signal(0)  # resumed between two epochs
+    train_until_signal(0, "at step 4 of 8, saved")  # resumed between two epochs
     assert [row["epoch"] for row in run_folder.read_metrics(tmp_path)] == [1]
 
 

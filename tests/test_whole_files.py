@@ -125,3 +125,20 @@ def test_leftovers_of_a_killed_start_are_not_foreign(folder):
     run_folder.check_workdir(folder, Config(), {})
     (folder / "other.json.0a1b2c3d.tmp").write_text("half")
     assert "neither empty" in rejection(run_folder.check_workdir, folder, Config(), {})
+
+
+def test_a_staging_folder_goes_with_its_process(folder, precious):
+    long_ago = time.time() - 60
+    killed, foreign = folder / "scoring-a", folder / "scoring-b"
+    killed.mkdir()
+    (killed / "figure.png").touch()
+    foreign.symlink_to(precious.parent)
+    with whole_files.staging(folder, "scoring-") as living:
+        (living / "figure.png").touch()
+        for path in (killed, living):
+            os.utime(path, (long_ago, long_ago))
+        with whole_files.staging(folder, "scoring-") as other:
+            assert {path.name for path in folder.iterdir()} == {
+                *(living.name, other.name, foreign.name)
+            }
+    assert list(folder.iterdir()) == [foreign] and precious.read_text() == OTHERS

@@ -32,6 +32,7 @@ NULL, WEAK = 1e-6, 1e-2  # singular values below so much of the largest
 # Where there are too many unknowns for matrices:
 PROBES = 8  # random vectors
 ROUNDS = 20  # of inverse iteration
+LANCZOS = 500  # products for the largest singular value; 80 to 400 seen
 STEPS = 200  # of conjugate gradients, each time, at most
 
 
@@ -129,6 +130,8 @@ def false_objects(
 def longest_seconds(design: Design, images: Images, *, levels: int, steps: int = STEPS) -> float:
     """Returns about how long `conditioning` and `bounds` take at most, from one product or matrix.
 
+    Not `false_objects`, which is the short part of large scenes.
+
     Args:
         design: Of which.
         images: Scenes.
@@ -148,7 +151,7 @@ def longest_seconds(design: Design, images: Images, *, levels: int, steps: int =
     started = time.monotonic()
     for _ in range(5):
         product(vector)
-    products = steps * scenes * (ROUNDS + 2 * PROBES * levels)
+    products = scenes * (LANCZOS + steps * (ROUNDS + 2 * PROBES * levels))
     return products * (time.monotonic() - started) / 5
 
 

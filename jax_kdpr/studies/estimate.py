@@ -4,7 +4,9 @@ The rate is that of the runs already finished in this folder; before the first, 
 matrix product reaches on this device.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from jax_kdpr import run_folder
 from jax_kdpr.bench.counts import measure_limits, measure_work, spectral_work, unet_work
@@ -44,8 +46,22 @@ def run_operations(config: Config, teacher: Config | None, images: ImageCounts) 
 def measured_rate(runs: list[PlannedRun], operations: list[float]) -> float | None:
     """Returns operations a second of the finished runs; None if there is none."""
     done = [(run, count) for run, count in zip(runs, operations, strict=True) if run.is_trained]
-    seconds = sum(row["seconds"] for run, _ in done for row in run_folder.read_metrics(run.workdir))
+    seconds = sum(training_seconds(run_folder.read_metrics(run.workdir)) for run, _ in done)
     return sum(count for _, count in done) / seconds if seconds else None
+
+
+def training_seconds(rows: list[dict[str, Any]]) -> float:
+    """Returns how long a training took, from its rows of metrics.
+
+    An epoch that was interrupted says only how long its rest took, or its validation alone: it
+    counts as the median epoch.
+    """
+    seconds = [row["seconds"] for row in rows]
+    if not seconds:
+        return 0.0
+    # The lower one of two: the first epoch may have compiled.
+    median = np.quantile(seconds, 0.5, method="lower")
+    return float(np.sum(np.maximum(seconds, median)))
 
 
 def expected_rate() -> float:

@@ -73,7 +73,7 @@ def train(config: Config, workdir: Path) -> list[dict[str, float]]:
             _train_from(run, train_state, step, folders)
         logged = [folder.log.rows() for folder in folders]
         for folder, rows in zip(folders, logged, strict=True):
-            if found := outcome.warning(run, rows):
+            if found := outcome.warning(run._replace(config=folder.config), rows):
                 print(f"warning: {folder.workdir}: {found}", file=sys.stderr)
     return [{k: v for k, v in rows[-1].items() if k.startswith("validation")} for rows in logged]
 
@@ -179,10 +179,10 @@ def _train_from(run: Run, train_state: TrainState, step: int, folders: list[_Fol
                 _require_finite_state(train_state, step, folders)
                 if rows := _save(run, train_state, step, started, folders):
                     bar.write(_epoch_line(rows, run.config))
-            signals.check(
-                f"interrupted at step {step} of {run.total_steps}, saved; run the same command "
-                "again to go on"
+            where = (
+                f"at step {step} of {run.total_steps}, saved" if step else "before a step was made"
             )
+            signals.check(f"interrupted {where}; run the same command again to go on")
 
 
 def _save(
