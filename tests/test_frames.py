@@ -367,6 +367,23 @@ def test_what_camera_pixels_average_away_is_divided_out(scale, error):
     assert not sampling_note(scale)
 
 
+def test_a_large_camera_sees_what_a_small_one_does():
+    """Wherever on it the pattern lies, and no light where it does not."""
+    spectra = forward(random_complex(RNG, (SIZE, SIZE)), PHASES)[0]
+    around = Geometry(45.3, 44.1, 10.0, 4.0, transpose=True)
+    seen = camera_light(spectra, Bench(around, (90, 90)), axis=(0, 0))
+    assert seen.sum() > 0.99 * (np.abs(spectra) ** 2).sum()
+    for row, column in ((0, 0), (210, 100)):
+        moved = around._replace(centre_y=45.3 + row, centre_x=44.1 + column)
+        light = camera_light(spectra, Bench(moved, (300, 240)), axis=(0, 0))
+        part = np.s_[row : row + 90, column : column + 90]
+        np.testing.assert_allclose(light[part], seen, atol=1e-9)
+        light[part] = 0.0
+        assert light.max() < 1e-9
+    cut = camera_light(spectra, Bench(around, (50, 300)), axis=(0, 0))
+    np.testing.assert_allclose(cut[:, :90], seen[:50], atol=1e-9)
+
+
 def test_too_few_camera_pixels_are_said():
     assert "1.5 camera pixels" in sampling_note(1.5)
     assert not sampling_note(2.0)

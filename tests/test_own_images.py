@@ -13,8 +13,10 @@ from jax_kdpr import config as config_lib
 from jax_kdpr import run_folder
 from jax_kdpr.choices import SceneKind, Unit
 from jax_kdpr.data import sources
+from jax_kdpr.data.image_files import Preparation, read_images
 from jax_kdpr.frames.bench_folder import make_bench, write_bench
 from jax_kdpr.frames.loaded import LoadedRun, own_images, phase_offset
+from jax_kdpr.frames.reading import list_frames
 
 SIZE = 16
 RNG = np.random.default_rng(0)
@@ -86,6 +88,20 @@ def test_phases_get_the_offset_of_the_runs_own(make_run, tmp_path):
         message = rejection(own_images, run, source, flag="--truth", offset=offset)
         assert "-0.75 to 2.25 rad" in message
     assert phase_offset(run._replace(config=config_lib.Config())) is None
+
+
+def test_truths_of_a_folder_have_the_order_of_frames(make_run, tmp_path):
+    run, truth, shots = make_run(), tmp_path / "truth", tmp_path / "shots"
+    truth.mkdir()
+    shots.mkdir()
+    for number in (10, 9, 100, 2):
+        tifffile.imwrite(shots / f"a{number}.tif", np.zeros((8, 8), np.uint16))
+        np.save(truth / f"a{number}.npy", np.full((8, 8), number / 200))
+    expected = [int(frame.name[1:]) / 200 for frame in list_frames(f"{shots}/*.tif")]
+    found = own_images(run, truth, flag="--truth")
+    np.testing.assert_allclose(found[:, 0, 0, 0], expected)
+    trained_on, _ = read_images(truth, Preparation(8))  # in the order that the split is made of
+    np.testing.assert_allclose(200 * trained_on[:, 0, 0], [10, 100, 2, 9])
 
 
 def test_a_truth_is_not_stretched(make_run, tmp_path):

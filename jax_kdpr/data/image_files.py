@@ -11,7 +11,7 @@ from PIL import Image
 
 from jax_kdpr.choices import Fit, Unit
 from jax_kdpr.errors import InputError
-from jax_kdpr.pages.opening import STACKS, Pages, open_pages
+from jax_kdpr.pages.opening import STACKS, Pages, natural_order, open_pages
 from jax_kdpr.pages.opening import SUFFIXES as OF_ONE
 from jax_kdpr.pages.stacks import split_dataset
 from jax_kdpr.pages.tiff import TIFF
@@ -41,9 +41,9 @@ class _Image(NamedTuple):
 
 
 def read_images(
-    source: Path, wanted: Preparation, *, subfolders: bool = False, may_be_one: bool = False
+    source: Path, wanted: Preparation, *, subfolders: bool = False, of_frames: bool = False
 ) -> tuple[np.ndarray, float]:
-    """Reads images as float32 [n size size] with values in [0, 1], sorted by file name.
+    """Reads images as float32 [n size size] with values in [0, 1], those of a folder by name.
 
     Integers are divided by the largest value that a pixel of the file can have (255, 4,095 of a
     TIFF of 12 bits, 65,535); floats must lie in [0, 1] already. Of the unit radians, values are
@@ -58,7 +58,9 @@ def read_images(
             may follow, "scan.h5::/entry/data").
         wanted: What images are made of them.
         subfolders: Take the images in folders of the folder as well.
-        may_be_one: Whether a file of one image will do.
+        of_frames: Whether they belong to frames: names are then in the same order, 2 before 10
+            (else character by character: the split of old runs depends on it), and a file of one
+            image will do.
 
     Returns:
         The images, and the radians that were added to all phases (0 of the unit fraction).
@@ -68,7 +70,7 @@ def read_images(
     """
     found: Counter[str] = Counter()
     shapes, colours, turned, assumed, prepared = set(), 0, 0, 0, []
-    for image in _images(source, subfolders, may_be_one):
+    for image in _images(source, subfolders, of_frames):
         found[image.format] += 1
         shapes.add(image.pixels.shape[:2])
         colours += image.pixels.ndim == 3
@@ -104,10 +106,10 @@ def read_images(
     return images, offset
 
 
-def _images(source: Path, subfolders: bool, may_be_one: bool) -> Iterator[_Image]:
+def _images(source: Path, subfolders: bool, of_frames: bool) -> Iterator[_Image]:
     """Every image of a folder or a stack, one at a time."""
     if source.is_dir():
-        for path in _image_paths(source, subfolders):
+        for path in _image_paths(source, subfolders, of_frames):
             with open_pages(path) as pages:
                 if pages.count > 1:
                     raise InputError(
@@ -121,13 +123,13 @@ def _images(source: Path, subfolders: bool, may_be_one: bool) -> Iterator[_Image
     if not path.exists():
         below = "" if path.is_absolute() else f" below {Path.cwd()}"
         raise InputError(f"data.dir: no file or folder {name!r}{below}; give its path")
-    if path.suffix.lower() not in (OF_ONE if may_be_one else STACKS):
+    if path.suffix.lower() not in (OF_ONE if of_frames else STACKS):
         raise InputError(
             f"data.dir: expected a folder of images, or one stack ({', '.join(STACKS)}), got "
             f"{name!r}"
         )
     with open_pages(path, dataset) as pages:
-        if pages.count == 1 and not may_be_one:
+        if pages.count == 1 and not of_frames:
             raise InputError(
                 f"{path}: expected a stack [n h w], got one image, shape {pages.read(0).shape}; "
                 "give the folder of several"
@@ -140,12 +142,12 @@ def _image(pages: Pages, page: int, name: str) -> _Image:
     return _Image(pages.read(page), name, pages.format, pages.top, pages.turned)
 
 
-def _image_paths(folder: Path, subfolders: bool) -> list[Path]:
+def _image_paths(folder: Path, subfolders: bool, of_frames: bool) -> list[Path]:
     """The image files of a folder, by name; says what else it leaves aside."""
     entries = folder.rglob("*") if subfolders else folder.iterdir()
     visible = [
         path
-        for path in sorted(entries)
+        for path in sorted(entries, key=natural_order if of_frames else None)
         if not any(part.startswith(".") for part in path.relative_to(folder).parts)
         and not (subfolders and path.is_dir())
     ]

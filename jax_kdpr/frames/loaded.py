@@ -154,7 +154,7 @@ def own_images(
         offset,
     )
     try:
-        raw, _ = read_images(source, wanted, subfolders=data["subfolders"], may_be_one=True)
+        raw, _ = read_images(source, wanted, subfolders=data["subfolders"], of_frames=True)
     except InputError as failure:
         raise InputError(f"{flag}: {str(failure).removeprefix('data.dir: ')}") from failure
     channels = run.camera.channels

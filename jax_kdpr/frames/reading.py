@@ -5,7 +5,6 @@ Pixels keep their type and their counts: nothing is scaled. `list_frames` reads 
 """
 
 import glob
-import re
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 
 from jax_kdpr.errors import InputError
 from jax_kdpr.frames.correction import read_counts
-from jax_kdpr.pages.opening import STACKS, open_pages
+from jax_kdpr.pages.opening import STACKS, natural_order, open_pages
 from jax_kdpr.pages.stacks import split_dataset
 
 SUFFIXES = (*STACKS, ".png", ".bmp", ".pgm")  # JPEG has no counts
@@ -58,7 +57,7 @@ def list_frames(pattern: str, *, flag: str = "--input") -> list[Frame]:
     if not paths:
         raise InputError(f"{flag}: no file matches {files!r}; quote the pattern, check the folder")
     frames = []
-    for path in sorted(paths, key=_natural):
+    for path in sorted(paths, key=natural_order):
         if path.suffix.lower() not in SUFFIXES:
             raise InputError(f"{path}: expected {', '.join(SUFFIXES)}; convert it or leave it out")
         with open_pages(path, dataset) as pages:
@@ -144,15 +143,6 @@ def _matching(pattern: str) -> list[Path]:
             folder, rest = parent, Path(pattern).relative_to(parent)
     found = glob.glob(str(rest), root_dir=folder, recursive=True)
     return [path for path in (folder / name for name in found) if path.is_file()]
-
-
-def _natural(path: Path) -> tuple[list[list[str | int]], str]:
-    """Sorts folder by folder, digits as numbers; the text itself decides between 1 and 01."""
-
-    def pieces(part: str) -> list[str | int]:  # text and numbers by turns, so that types agree
-        return [int(s) if i % 2 else s for i, s in enumerate(re.split("([0-9]+)", part))]
-
-    return [pieces(part) for part in path.parts], str(path)
 
 
 def _check(pixels: np.ndarray, name: str) -> None:

@@ -15,7 +15,7 @@ from jaxtyping import Complex, Float, UInt
 from scipy import ndimage
 
 from jax_kdpr import whole_files
-from jax_kdpr.frames.geometry import Geometry, model_points, pixel_envelope
+from jax_kdpr.frames.geometry import Geometry, camera_points, model_points, pixel_envelope
 
 FINE = 8  # samples of the pattern in a model pixel, for splines between them
 PIXEL_POINTS = 3  # each way, in a camera pixel
@@ -92,9 +92,10 @@ def camera_light(
         coefficients = np.conj(np.fft.fftshift(np.fft.fft2(spectra, norm="ortho")))
     fine = np.fft.fft2(coefficients, tuple(FINE * samples)) / np.sqrt(samples.prod())
     pattern = ndimage.spline_filter(np.abs(fine) ** 2, order=3, mode="grid-wrap")
-    rows, columns = np.meshgrid(*[np.arange(float(n)) for n in bench.shape], indexing="ij")
+    reached = _reached(bench, samples)
+    rows, columns = np.mgrid[reached].astype(float)
     offsets = (np.arange(PIXEL_POINTS) + 0.5) / PIXEL_POINTS - 0.5
-    total = np.zeros(bench.shape)
+    total = np.zeros(rows.shape)
     for dy in offsets:
         for dx in offsets:
             u = model_points(bench.geometry, np.stack([rows + dy, columns + dx]))
@@ -105,7 +106,18 @@ def camera_light(
             inside = np.all(np.abs(u) <= (samples / 2 + EDGE).reshape(2, 1, 1), axis=0)
             envelope = pixel_envelope(u, spectra.shape, bench.pixel_side)
             total += np.where(inside, seen * envelope, 0.0)
-    return np.maximum(total, 0.0) / (PIXEL_POINTS * bench.geometry.scale) ** 2
+    light = np.zeros(bench.shape)
+    light[reached] = np.maximum(total, 0.0) / (PIXEL_POINTS * bench.geometry.scale) ** 2
+    return light
+
+
+def _reached(bench: Bench, samples: np.ndarray) -> tuple[slice, ...]:
+    """Rows and columns of the camera that a pattern of so many samples can reach: often few."""
+    corners = np.array([[-1, -1, 1, 1], [-1, 1, -1, 1]]) * (samples / 2 + EDGE)[:, None]
+    found = camera_points(bench.geometry, corners)
+    low, high = np.floor(found.min(axis=1)) - 1, np.ceil(found.max(axis=1)) + 2
+    ends = np.clip([low, high], 0, bench.shape).astype(int)
+    return tuple(slice(start, stop) for start, stop in ends.T)
 
 
 def find_exposure(

@@ -1,5 +1,6 @@
 """Opens any file of pages: one place for what it may be, how much it may hold, what is refused."""
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -74,6 +75,15 @@ def open_pages(path: Path, dataset: str = "") -> Iterator[Pages]:
     except Exception as failure:  # decoders of damaged files raise many kinds
         reason = " ".join(str(failure).split()) or type(failure).__name__
         raise InputError(f"{path}: cannot be read ({reason}); copy or export it again") from failure
+
+
+def natural_order(path: Path) -> tuple[list[list[str | int]], str]:
+    """Sorts folder by folder, digits as numbers; the text itself decides between 1 and 01."""
+
+    def pieces(part: str) -> list[str | int]:  # text and numbers by turns, so that types agree
+        return [int(s) if i % 2 else s for i, s in enumerate(re.split("([0-9]+)", part))]
+
+    return [pieces(part) for part in path.parts], str(path)
 
 
 def read_stack(path: Path) -> np.ndarray:
