@@ -20,7 +20,7 @@ from jax_kdpr import checkpoint, config_fields, config_rules, run_folder, runtim
 from jax_kdpr import config as config_lib
 from jax_kdpr.errors import InputError, StoppedError
 from jax_kdpr.help_page import help_page
-from jax_kdpr.limits import Range, radians_hint, require
+from jax_kdpr.limits import Range, number_hint, require
 
 # Exit codes.
 BAD_INPUT = 2
@@ -214,13 +214,17 @@ def _flag_message(failure: Exception, prefix: str) -> str:
         field = re.match(r"flag --config\.([\w.]+)=(.*?): ", message, re.DOTALL)
         option = field and field[1].removeprefix(prefix)
         if field and option in config_lib.field_paths():
-            hint = radians_hint(field[2])
+            hint = number_hint(field[2])
             return f"{field[1]}: expected {config_lib.expected(option)}, got {field[2]!r}{hint}"
         if "Traceback (most recent call last)" in message:  # so ml_collections wraps a TypeError
             places = re.findall(r'File "([^"]+)", line (\d+)', message)
             file, line = places[-1] if places else ("?", "?")
             said = message.strip().splitlines()[-1]
             return f"--config: {file}, line {line}, raised {said}"
+        given = re.match(r"flag --(\w+)=(.*?): (could not convert|invalid literal)", message, re.S)
+        if given:
+            kind = "a number" if given[3] == "could not convert" else "a whole number"
+            return f"--{given[1]}: expected {kind}, got {given[2]!r}{number_hint(given[2])}"
         return message
     if isinstance(failure, flags.UnrecognizedFlagError):
         near = [path for path in config_lib.field_paths() if path.endswith(f".{failure.flagname}")]

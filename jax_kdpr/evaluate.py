@@ -104,10 +104,14 @@ def main(positional: list[str]) -> int:
                 file=sys.stderr,
             )
         elif summarise(run.scores[RECOVERED]).psnr < summarise(run.scores[SPECTRAL]).psnr:
+            steps = (
+                ", or with spectral.consistency_steps=10"
+                if not run.config.spectral.consistency_steps
+                else ""
+            )
             print(
                 f"note: {name} is worse than its own input with the true global phase (and whole "
-                "turns, if any), which no measurement tells: train longer (train.epochs), or add "
-                "steps of error reduction (spectral.consistency_steps; --refine)",
+                f"turns, if any), which no measurement tells: train longer (train.epochs){steps}",
                 file=sys.stderr,
             )
     if len(workdirs) > 1 or OUTPUT.value:

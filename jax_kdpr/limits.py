@@ -35,6 +35,9 @@ POSITIVE_LENGTHS = {  # metres, above 0
 LENGTHS = {kind: Range(0, within.high) for kind, within in POSITIVE_LENGTHS.items()}
 
 
+IN_METRES = "; write 532 nm as 532e-9, 8 um as 8e-6, 200 mm as 0.2"
+
+
 def require(name: str, value: int | float, within: Range, *, unit: str = "") -> None:
     """Refuses a number outside its range.
 
@@ -50,7 +53,7 @@ def require(name: str, value: int | float, within: Range, *, unit: str = "") -> 
     if within.holds(value):
         return
     what = "a number" if math.isfinite(value) else "a finite number"
-    hint = "; write 532 nm as 532e-9, 8 um as 8e-6, 200 mm as 0.2" if unit == "metres" else ""
+    hint = IN_METRES if unit == "metres" else ""
     raise InputError(
         f"{name}: expected {what} in {within}{unit and f' {unit}'}, got {shown(value)}{hint}"
     )
@@ -84,8 +87,10 @@ def read_pixels(name: str, text: str) -> tuple[int, int]:
     return height, width
 
 
-def radians_hint(text: str) -> str:
-    """Returns what to write for a number such as "2*pi" or "pi/4"; empty for any other text."""
+def number_hint(text: str) -> str:
+    """Returns what to write for "2*pi", "pi/4" or "200 mm"; empty for any other text."""
+    if re.fullmatch(r"[\d.]+(?:e-?\d+)?\s*(?:nm|um|µm|mm|cm|m)", text.strip()):
+        return IN_METRES
     factors = re.fullmatch(r"(?:(\d+(?:\.\d+)?)\s*\*?\s*)?pi(?:\s*/\s*([1-9]\d*))?", text.strip())
     if not factors:
         return ""

@@ -21,6 +21,7 @@ from jax_kdpr.plots import write_figure
 
 SHEET = 100  # objects of a contact sheet, at most
 SHEET_COLUMNS = 8
+SHEET_NAME = 24  # characters above one of them
 DECADES = 5  # of a CDP that are shown
 EVEN = 1e-3  # relative spread below which a modulus is the same everywhere
 GOOD, DOUBTFUL = "tab:green", "tab:red"
@@ -234,7 +235,7 @@ def plot_sheet(
     for axis, one in zip(axes.flat, objects, strict=False):
         colour = GOOD if one.trusted else DOUBTFUL
         _show(axis, one.values, scale, below=one.verdict, pitch=pitch)
-        axis.set_title(one.name, fontsize=7)
+        axis.set_title(_shortened(one.name), fontsize=7)
         axis.xaxis.label.set(color=colour, fontsize=7)
         for edge in axis.spines.values():
             edge.set(color=colour, linewidth=2.0)
@@ -242,6 +243,11 @@ def plot_sheet(
         axis.set_axis_off()
     scale.bar(figure, axes.flat, "right", panels=rows)
     write_figure(figure, path)
+
+
+def _shortened(name: str) -> str:
+    """Both ends of a name that is too long to stand above a panel of a sheet."""
+    return name if len(name) <= SHEET_NAME else f"{name[:8]}...{name[11 - SHEET_NAME :]}"
 
 
 def _captions(samples: Samples) -> list[str]:

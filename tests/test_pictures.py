@@ -1,5 +1,7 @@
 """Figures: what their colours mean, and that nothing covers the curves."""
 
+import itertools
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -107,6 +109,18 @@ def test_a_sheet_marks_which_objects_are_to_be_trusted(drawn, tmp_path):
     others = {colour for name, colour in colours.items() if name != "shot-2"}
     assert len(others) == 1 and colours["shot-2"] not in others
     assert bars(drawn[0]) == {"phase (rad)": 1}
+
+
+def test_long_names_of_a_sheet_do_not_run_into_each_other(drawn, tmp_path):
+    names = [f"2026-11-27_HeLa_plate3_40x_exposure20ms_{number:04d}" for number in range(9)]
+    objects = [pictures.Sheet(name, np.ones((4, 4)), "said", trusted=True) for name in names]
+    scale = pictures.part_scale("phase", SCENES["phase"])
+    pictures.plot_sheet(objects, tmp_path / "a.png", scale=scale, title="t")
+    drawn[0].draw_without_rendering()
+    titles = [axis.title for axis in drawn[0].axes if axis.images]
+    assert all(t.get_text()[-4:] == name[-4:] for t, name in zip(titles, names, strict=True))
+    boxes = [title.get_window_extent() for title in titles]
+    assert not any(a.overlaps(b) for a, b in itertools.pairwise(boxes))
 
 
 @pytest.mark.parametrize("count", [3, 14, 40])

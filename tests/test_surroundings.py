@@ -13,7 +13,7 @@ from jax_kdpr import config as config_lib
 from jax_kdpr import run_folder, runtime, whole_files
 from jax_kdpr.config import Config
 from jax_kdpr.data import sources
-from jax_kdpr.limits import radians_hint
+from jax_kdpr.limits import IN_METRES, number_hint
 
 SCENES = {"train_images": 32, "validation_images": 16, "test_images": 16}
 # As run folders have recorded it since the first version.
@@ -132,7 +132,10 @@ def test_paths_of_a_config_become_absolute(monkeypatch, tmp_path):
         ("1.5 pi", "; write 4.71238898"),
         ("pie", ""),
         ("2", ""),
+        ("200mm", IN_METRES),
+        ("532e-3 um", IN_METRES),
+        ("3 bananas", ""),
     ],
 )
-def test_a_number_with_pi_is_told_in_digits(text, hint):
-    assert radians_hint(text) == hint
+def test_a_number_with_pi_or_a_unit_is_told_in_digits(text, hint):
+    assert number_hint(text) == hint

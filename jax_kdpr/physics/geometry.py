@@ -139,8 +139,9 @@ def geometry_warnings(found: Geometry, *, oversample: int) -> list[str]:
     ratio, whole = found.camera_pixels_per_sensor_pixel, found.whole_ratio
     drift = abs(ratio - whole) * found.extent_camera_pixels / ratio
     if drift > WHOLE:
+        length = "distance" if found.mask_pixel_factor is None else "focal length"
         remedy = (
-            f"a distance of {found.whole_ratio_distance:.6g} m"
+            f"a {length} of {found.whole_ratio_distance:.6g} m"
             if found.whole_ratio_distance is not None
             else f"a camera pixel of {found.whole_ratio_camera_pixel:.4g} m"
         )
