@@ -135,8 +135,10 @@ def _verify(workdir: Path, paths: list[Path]) -> int:
     for note in verdict.notes:
         print(f"note: {note}")
     print(
-        f"PSNR over {verdict.images:,} test images: trained masks {verdict.trained:.2f} dB, file "
-        f"{verdict.found:.2f} dB; loss {verdict.loss:.3f} ± {verdict.loss_error:.3f} dB"
+        f"PSNR over {verdict.images:,} test images, and rms over the object: trained masks "
+        f"{verdict.trained:.2f} dB, {verdict.trained_rms:.3f}{verdict.rms_unit}; file "
+        f"{verdict.found:.2f} dB, {verdict.found_rms:.3f}{verdict.rms_unit}; loss "
+        f"{verdict.loss:.3f} ± {verdict.loss_error:.3f} dB"
     )
     if verdict.loss <= MAX_LOSS.value:
         return 0

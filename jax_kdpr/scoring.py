@@ -34,6 +34,7 @@ SAMPLES_FILE = "samples.npz"
 MASKS_FILE = "masks.npy"
 FIGURE_FILE = "figure.png"
 FILES = (IMAGE_SCORES_FILE, MASKS_FILE, SAMPLES_FILE, FIGURE_FILE, SCORES_FILE)
+UnderNoise = dict[str, dict[str, dict[str, float]]]  # answer: noise: level: mean
 STAGING = "scoring-"  # and random letters: where files wait until all of them are made
 
 
@@ -157,7 +158,7 @@ def score_under_noise(
     images: int,
     refinement: Refinement = NO_REFINEMENT,
     data_dir: str = "",
-) -> dict[str, dict[str, dict[str, float]]]:
+) -> dict[str, UnderNoise]:
     """Scores one run on its first test images at each noise level; the network stays as it is.
 
     The bench is the design's: without the noise and the errors that the run was trained with.
@@ -171,8 +172,9 @@ def score_under_noise(
         data_dir: Where its data lie now.
 
     Returns:
-        For "recovered", and "refined" if there are steps, {"gaussian": {level: mean PSNR in dB},
-        "poisson": {...}, "none": {"0": ...}}.
+        {"psnr": means in dB, "rms": means over the object (`ImageScores.rms`)}; each for
+        "recovered", and "refined" if there are steps, {"gaussian": {level: mean}, "poisson": {...},
+        "none": {"0": ...}}.
 
     Raises:
         InputError: As `score_run`.
@@ -190,11 +192,17 @@ def score_under_noise(
         refinement=refinement,
     )
     return {
-        answer: {
-            kind: {f"{level:g}": summarise(score).psnr for level, score in scores.items()}
-            for kind, scores in kinds.items()
+        metric: {
+            answer: {
+                kind: {
+                    f"{level:g}": getattr(summarise(score), metric)
+                    for level, score in scores.items()
+                }
+                for kind, scores in kinds.items()
+            }
+            for answer, kinds in found.items()
         }
-        for answer, kinds in found.items()
+        for metric in ("psnr", "rms")
     }
 
 

@@ -27,6 +27,7 @@ from jax_kdpr.analysis.bench_errors import GRIDS, UNITS
 from jax_kdpr.assembly import build_system
 from jax_kdpr.config import camera_arguments
 from jax_kdpr.errors import InputError
+from jax_kdpr.evaluation import rms_header
 from jax_kdpr.physics.perturbation import Perturbation
 from jax_kdpr.plots import Line
 from jax_kdpr.scoring import load_subject
@@ -84,7 +85,8 @@ def main(positional: list[str]) -> int:
             camera=camera_arguments(subject.config),
             batch_size=min(subject.batch_size, IMAGES.value, len(subject.dataset.test)),
         )
-        results[name] = measure_run(measure, spreads)
+        found = measure_run(measure, spreads)
+        results[name] = found | {"rms": rms_header(subject.config.scene.kind)}
     record = {
         "images": {
             name: len(subject.dataset.test[: IMAGES.value]) for name, subject in subjects.items()
@@ -119,16 +121,21 @@ def draw(results: dict[str, Any], path: Path) -> None:
 
 
 def measure_run(measure: bench_errors.Measure, spreads: dict[str, float]) -> dict[str, Any]:
-    """Returns the design's PSNR, the curves, and the PSNR of each random bench of one run."""
+    """Returns PSNR and rms of the design, of the curves, and of each random bench of one run."""
     key = jax.random.key(SEED.value)
-    design = float(np.mean(measure(Perturbation(), 0.0, jax.random.split(key)[1])))
+    design = np.mean(measure(Perturbation(), 0.0, jax.random.split(key)[1]), axis=1)
     curves = bench_errors.error_curves(measure, key, kinds=tuple(ERRORS.value))
-    result: dict[str, Any] = {"design_psnr": design, "curves": curves}
+    result: dict[str, Any] = {"design_psnr": float(design[0]), "design_rms": float(design[1])}
+    for name, metric in (("curves", "psnr"), ("rms_curves", "rms")):
+        result[name] = {
+            kind: {value: float(getattr(found, metric)) for value, found in curve.items()}
+            for kind, curve in curves.items()
+        }
     if BENCHES.value:
-        psnr = bench_errors.random_benches(measure, key, count=BENCHES.value, spreads=spreads)
-        threshold = design - LOSS.value if TARGET.value is None else TARGET.value
-        result["bench_psnr"] = psnr.tolist()
-        result["yield"] = bench_errors.share_above(psnr, threshold)._asdict()
+        found = bench_errors.random_benches(measure, key, count=BENCHES.value, spreads=spreads)
+        threshold = result["design_psnr"] - LOSS.value if TARGET.value is None else TARGET.value
+        result["bench_psnr"], result["bench_rms"] = found.psnr.tolist(), found.rms.tolist()
+        result["yield"] = bench_errors.share_above(found.psnr, threshold)._asdict()
     return result
 
 
@@ -137,18 +144,20 @@ def report(record: dict[str, Any]) -> str:
     runs = record["runs"]
     counts = sorted(set(record["images"].values()))
     lines = [
-        f"Mean PSNR (dB) over {' or '.join(map(str, counts))} test images, each on the bench that "
-        "is named, with noise drawn anew for each number (`evaluate` draws benches by the run's "
-        "own jitter)."
+        f"Mean PSNR (dB), and mean rms over the object, of {' or '.join(map(str, counts))} test "
+        "images, each on the bench that is named, with noise drawn anew for each number "
+        "(`evaluate` draws benches by the run's own jitter)."
         + " So few images leave tenths of a dB to chance."
         * (min(counts) < FEW_IMAGES),
         "",
     ]
     for kind in ERRORS.value:
         values = list(next(iter(runs.values()))["curves"][kind])
-        rows = [
-            [name, *(f"{run['curves'][kind][v]:.2f}" for v in values)] for name, run in runs.items()
-        ]
+        rows = []
+        for name, run in runs.items():
+            psnr, rms = run["curves"][kind], run["rms_curves"][kind]
+            rows.append([f"{name}: PSNR (dB)", *(f"{psnr[v]:.2f}" for v in values)])
+            rows.append([f"{name}: {run['rms']}", *(f"{rms[v]:.3f}" for v in values)])
         lines += [
             markdown_table([f"{kind} ({UNITS[kind]})", *(f"{v:g}" for v in values)], rows),
             "",
@@ -167,11 +176,15 @@ def report(record: dict[str, Any]) -> str:
                     f"{found.mean():.2f}",
                     f"{np.percentile(found, 10):.2f}",
                     f"{share['threshold']:.2f}",
+                    f"{run['design_rms']:.3f}",
+                    f"{np.mean(run['bench_rms']):.3f}",
                     f"{100 * share['share']:.0f} % "
                     f"({100 * share['low']:.0f} to {100 * share['high']:.0f})",
                 ]
             )
-        header = ["run", "design (dB)", "mean bench", "worst tenth below", "good from", "yield"]
+        header = ["run", "design (dB)", "mean bench", "worst tenth below", "good from"]
+        rms = " or ".join(dict.fromkeys(run["rms"] for run in runs.values()))
+        header += [f"design, {rms}", "mean bench", "yield"]
         lines += [
             f"{BENCHES.value} random benches, standard deviations: {spread}.",
             "",

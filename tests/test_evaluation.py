@@ -271,6 +271,9 @@ def test_noise_is_added_on_a_bench_without_errors(teacher, tmp_path):
     record["config"]["jitter"]["shift"] = 2.0
     json_files.write_json(run / "run.json", record)
     assert scoring.score_under_noise(run, **levels) == aligned
+    quiet = {name: aligned[name]["recovered"]["none"]["0"] for name in ("psnr", "rms")}
+    assert aligned["psnr"]["recovered"]["gaussian"]["20"] != quiet["psnr"]
+    assert 0 < quiet["rms"] < np.pi
 
 
 def test_a_second_scoring_that_is_cut_off_leaves_the_first(teacher, tmp_path, monkeypatch):

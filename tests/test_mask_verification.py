@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 
@@ -171,6 +172,7 @@ def test_export_and_verification_as_a_user_runs_them(teacher, tmp_path):
     slm = ("--workdir", str(workdir), "--format", "slm", "--panel", "40x60", "--verify")
     done = run("export_mask", *slm)
     assert done.returncode == 0, done.stderr
+    assert re.search(r"trained masks \d+\.\d+ dB, 0\.\d+ rad; file", done.stdout)
     assert "loss" in done.stdout and "No correction included" in done.stdout
     files = sorted((workdir / "export").iterdir())
     assert [file.name for file in files] == [

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -337,6 +338,25 @@ def test_much_noise_changes_the_score_and_little_of_it_hardly(finished):
         for kind, (most, least) in {"gaussian": ("0", "60"), "poisson": ("100", "1e+09")}.items():
             assert abs(scores[kind][least] - quiet) < 0.05, (answer, kind)
             assert abs(scores[kind][most] - quiet) > change, (answer, kind)
+            rms = record["rms"][answer]
+            assert abs(rms[kind][least] - rms["none"]["0"]) < 0.02, (answer, kind)
+            assert rms[kind][most] != rms["none"]["0"]
+
+
+def test_a_report_of_runs_without_rms_under_noise_leaves_it_open(finished, tmp_path):
+    study, workdir = finished
+    write(study, workdir, tmp_path)
+    known = (tmp_path / "report.md").read_text()
+    assert "rms (rad); SNR of the CDP (dB)" in known
+    copy = tmp_path / "runs"
+    shutil.copytree(workdir, copy)
+    for path in copy.glob("*/*/robustness.json"):
+        record = json_files.read_json(path)
+        json_files.write_json(path, {name: record[name] for name in record if name != "rms"})
+    write(study, copy, tmp_path / "open")
+    text = (tmp_path / "open" / "report.md").read_text()
+    rows = text.split("rms (rad); SNR of the CDP (dB)")[1].split("\n\n")[0].splitlines()[2:]
+    assert rows and all(row.count("–") == 3 for row in rows)
 
 
 def test_blocks_become_markdown_and_html(tmp_path):

@@ -37,18 +37,25 @@ def test_the_design_scores_as_the_run_itself(measured):
     scenes = jnp.asarray(images, jnp.float32)[..., None] / (255 if images.dtype == "uint8" else 1)
     output, _ = trained.system.apply(*trained.variables, scenes, KEY)
     error = np.mean(np.square(np.asarray(output.image - scenes)), axis=(1, 2, 3))
-    np.testing.assert_allclose(measure(Perturbation(), 0.0, KEY), -10 * np.log10(error), atol=1e-3)
+    found = measure(Perturbation(), 0.0, KEY)
+    np.testing.assert_allclose(found.psnr, -10 * np.log10(error), atol=1e-3)
+    for true, image, rms in zip(scenes[..., 0], output.image[..., 0], found.rms, strict=True):
+        off = np.pi * np.asarray(image - true, np.float64)
+        inside = true >= true.min() + 0.1 * (true.max() - true.min())
+        assert rms == pytest.approx(np.sqrt(np.mean((off - off.mean())[inside] ** 2)), rel=1e-3)
 
 
 def test_errors_cost_more_the_larger_they_are(measured):
     *_, measure = measured
     curves = bench_errors.error_curves(measure, KEY, kinds=("rotation", "defocus", "photons"))
     for kind in ("rotation", "defocus"):
-        psnr = list(curves[kind].values())
+        psnr = [found.psnr for found in curves[kind].values()]
         assert list(curves[kind]) == list(bench_errors.GRIDS[kind])
-        assert psnr[0] == pytest.approx(float(np.mean(measure(Perturbation(), 0.0, KEY))), abs=1e-4)
+        assert psnr[0] == pytest.approx(np.mean(measure(Perturbation(), 0.0, KEY).psnr), abs=1e-4)
         assert psnr[-1] < psnr[0] - 0.5
-    assert curves["photons"][1e7] > curves["photons"][1e4]
+        rms = [found.rms for found in curves[kind].values()]
+        assert rms[-1] > 1.05 * rms[0] > 0
+    assert curves["photons"][1e7].psnr > curves["photons"][1e4].psnr
 
 
 def test_random_benches_are_the_same_for_every_run_and_none_is_the_design(measured):
@@ -56,11 +63,11 @@ def test_random_benches_are_the_same_for_every_run_and_none_is_the_design(measur
     once = bench_errors.random_benches(measure, KEY, count=3, spreads=CAREFUL)
     again = bench_errors.random_benches(measure, KEY, count=3, spreads=CAREFUL)
     np.testing.assert_array_equal(once, again)
-    assert len(set(once)) == 3
+    assert len(set(once.psnr)) == 3 == len(set(once.rms))
     still = dict.fromkeys(CAREFUL, 0.0)
-    design = float(np.mean(measure(Perturbation(), 0.0, KEY)))
+    design = float(np.mean(measure(Perturbation(), 0.0, KEY).psnr))
     np.testing.assert_allclose(
-        bench_errors.random_benches(measure, KEY, count=2, spreads=still), design, atol=1e-4
+        bench_errors.random_benches(measure, KEY, count=2, spreads=still).psnr, design, atol=1e-4
     )
 
 
@@ -68,8 +75,8 @@ def test_photons_take_the_place_of_the_runs_own_noise(measured):
     trained, images, camera, _ = measured
     noisy = camera | {"noise": {"kind": "gaussian", "snr_db": 0.0}}
     measure = bench_errors.make_measure(trained, images, camera=noisy, batch_size=6)
-    own = float(np.mean(measure(Perturbation(), 0.0, KEY)))
-    many = float(np.mean(measure(Perturbation(), 1e9, KEY)))
+    own = float(np.mean(measure(Perturbation(), 0.0, KEY).psnr))
+    many = float(np.mean(measure(Perturbation(), 1e9, KEY).psnr))
     assert many > own + 0.1
 
 
@@ -121,6 +128,8 @@ def test_command_reports_two_runs_on_the_same_benches(teacher, tmp_path):
     one, two = record["runs"].values()
     assert one == two
     assert list(one["curves"]) == ["gain", "photons"]
-    assert len(one["bench_psnr"]) == one["yield"]["benches"] == 4
+    assert len(one["bench_psnr"]) == one["yield"]["benches"] == 4 == len(one["bench_rms"])
+    assert list(one["rms_curves"]) == ["gain", "photons"]
+    assert "copy: rms (rad)" in ran.stdout
     for name in ("tolerance.md", "tolerance.png"):
         assert (tmp_path / "out" / name).stat().st_size > 500

@@ -22,8 +22,16 @@ from jax_kdpr.progress import progress
 from jax_kdpr.trained import Trained
 from jax_kdpr.types import Key, RawImages, Scalar
 
-Measure = Callable[[Perturbation, float, Key], Float[np.ndarray, "images"]]
-"""measure(by, photons, key) -> PSNR of each image, dB; photons 0: the run's own noise."""
+
+class Quality(NamedTuple):
+    """Of images, one each or their mean."""
+
+    psnr: Float[np.ndarray, "*n"]  # dB
+    rms: Float[np.ndarray, "*n"]  # over the object (`metrics.ImageScores`)
+
+
+Measure = Callable[[Perturbation, float, Key], Quality]
+"""measure(by, photons, key) -> quality of each image; photons 0: the run's own noise."""
 
 # What each curve goes through, in the units of `Perturbation`; photons of a shot.
 GRIDS: dict[str, tuple[float, ...]] = {
@@ -110,16 +118,17 @@ def make_measure(
             options = noise if noise is own else {**noise, "photons": photons}
             seen = jax.vmap(lambda key, y: add_noise(key, y, **options))(keys, clean)
             output, _ = trained.system.recover(*variables, seen)
-            return quiet.score(output.image, batch).psnr
+            scores = quiet.score(output.image, batch)
+            return scores.psnr, scores.rms
 
         return step
 
     with_own, with_photons = make_step(own), make_step(counted)
 
-    def measure(by: Perturbation, photons: float, key: Key) -> Float[np.ndarray, "images"]:
+    def measure(by: Perturbation, photons: float, key: Key) -> Quality:
         step = with_photons if photons else with_own
         by = jax.tree.map(jnp.float32, by)
-        psnr = over_batches(
+        found = over_batches(
             lambda indices, batch_key: step(
                 trained.variables, images, by, jnp.float32(photons), indices, batch_key
             ),
@@ -127,19 +136,19 @@ def make_measure(
             batch_size=batch_size,
             key=key,
         )
-        return np.asarray(psnr)
+        return Quality(*map(np.asarray, found))
 
     return measure
 
 
 def error_curves(
     measure: Measure, key: Key, *, kinds: tuple[str, ...]
-) -> dict[str, dict[float, float]]:
-    """Returns {kind: {size of the error: mean PSNR in dB}}, one error at a time, over `GRIDS`.
+) -> dict[str, dict[float, Quality]]:
+    """Returns {kind: {size of the error: mean quality}}, one error at a time, over `GRIDS`.
 
     An error of either sign counts alike: the mean of both. A shift goes along each axis in turn.
     """
-    curves: dict[str, dict[float, float]] = {}
+    curves: dict[str, dict[float, Quality]] = {}
     points = [(kind, value) for kind in kinds for value in GRIDS[kind]]
     for kind, value in progress(points, desc="one error at a time", unit="point"):
         benches = [Perturbation()]
@@ -148,15 +157,15 @@ def error_curves(
                 Perturbation(**{name: sign * value}) for name in SPREADS[kind] for sign in (1, -1)
             ]
         photons = value if kind == "photons" else 0.0
-        found = [float(np.mean(measure(by, photons, key))) for by in benches]
-        curves.setdefault(kind, {})[value] = float(np.mean(found))
+        found = [measure(by, photons, key) for by in benches]
+        curves.setdefault(kind, {})[value] = Quality(*np.mean(found, axis=(0, 2)))
     return curves
 
 
 def random_benches(
     measure: Measure, key: Key, *, count: int, spreads: Mapping[str, float]
-) -> Float[np.ndarray, "benches"]:
-    """Returns the mean PSNR (dB) over the images of each of `count` benches drawn at random.
+) -> Quality:
+    """Returns the mean quality over the images of each of `count` benches drawn at random.
 
     Args:
         measure: From `make_measure`.
@@ -168,8 +177,8 @@ def random_benches(
     found = []
     for number in progress(range(count), desc="random benches", unit="bench"):
         by = perturbation.draw(jax.random.fold_in(bench_key, number), **spreads)
-        found.append(float(np.mean(measure(by, 0.0, noise_key))))
-    return np.array(found)
+        found.append(np.mean(measure(by, 0.0, noise_key), axis=1))
+    return Quality(*np.array(found).T)
 
 
 def share_above(psnr: Float[np.ndarray, "benches"], threshold: float) -> Yield:

@@ -17,7 +17,7 @@ from jax_kdpr import run_folder
 from jax_kdpr.camera import WRITING, make_camera
 from jax_kdpr.data.batches import over_batches, take_batch
 from jax_kdpr.errors import InputError
-from jax_kdpr.evaluation import paired_gain, summarise
+from jax_kdpr.evaluation import paired_gain, rms_unit, summarise
 from jax_kdpr.export.files import MaskFile, read_mask_file
 from jax_kdpr.metrics import ImageScores
 from jax_kdpr.physics.device import TURN
@@ -38,6 +38,9 @@ class Verdict(NamedTuple):
 
     trained: float  # PSNR in dB of the trained masks
     found: float  # of the file's
+    trained_rms: float  # over the object (`metrics.object_rms`), with the unit of `rms_unit`
+    found_rms: float
+    rms_unit: str  # " rad"; "" of an amplitude scene
     loss: float  # trained - found
     loss_error: float  # its standard error, paired by image
     images: int
@@ -119,9 +122,13 @@ def verify_files(
         mistake, held[numbers] = find_mistake(held[numbers], wanted[numbers].astype(float))
         if mistake:
             mended = summarise(score(held, "mended")).psnr
+    of_trained, of_found = summarise(reference), summarise(found)
     return Verdict(
-        trained=summarise(reference).psnr,
-        found=summarise(found).psnr,
+        trained=of_trained.psnr,
+        found=of_found.psnr,
+        trained_rms=of_trained.rms,
+        found_rms=of_found.rms,
+        rms_unit=rms_unit(config.scene.kind),
         loss=-gain,
         loss_error=error,
         images=len(test),

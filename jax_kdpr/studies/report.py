@@ -196,6 +196,7 @@ def _numbers(study: Study, results: Results) -> dict[str, Any]:
                     "validation_psnr": [row["validation_psnr"] for row in result.curve],
                     "commits": sorted({session["commit"] for session in result.sessions}),
                     "robustness": result.robustness,
+                    "robustness_rms": result.robustness_rms,
                 }
                 for result in found
             },

@@ -7,7 +7,7 @@ import numpy as np
 
 from jax_kdpr import run_folder
 from jax_kdpr.evaluation import RECOVERED, REFINED, SPECTRAL
-from jax_kdpr.scoring import read_image_scores
+from jax_kdpr.scoring import UnderNoise, read_image_scores
 from jax_kdpr.studies.runs import PlannedRun
 from jax_kdpr.studies.statistics import Estimate, PairedTest, over_images, over_seeds
 
@@ -18,7 +18,8 @@ class SeedResult(NamedTuple):
     run: PlannedRun
     scores: dict[str, dict[str, float]]  # of metrics.json
     curve: list[dict[str, Any]]  # rows of metrics.jsonl
-    robustness: dict[str, dict[str, dict[str, float]]] | None  # answer: noise: level: dB
+    robustness: UnderNoise | None  # dB
+    robustness_rms: UnderNoise | None  # None also of runs that an earlier version scored
     sessions: list[dict[str, Any]]  # of run.json: what it was trained with, and when
 
     @property
@@ -55,6 +56,7 @@ def read_results(runs: list[PlannedRun]) -> Results:
                     scores=run.scores["scores"],
                     curve=run_folder.read_metrics(run.workdir),
                     robustness=run.noisy_scores and run.noisy_scores["scores"],
+                    robustness_rms=run.noisy_scores and run.noisy_scores.get("rms"),
                     sessions=run_folder.read_run(run.workdir)["sessions"],
                 )
             )

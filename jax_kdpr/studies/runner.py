@@ -168,7 +168,7 @@ def _run_one(run: PlannedRun) -> None:
             images=wanted.images,
             refinement=run.refinement,
         )
-        record = run.noise_conditions(scores) | {"scores": found}
+        record = run.noise_conditions(scores) | {"scores": found["psnr"], "rms": found["rms"]}
         json_files.write_json(run.workdir / ROBUSTNESS_FILE, record)
 
 

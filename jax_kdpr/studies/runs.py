@@ -9,11 +9,13 @@ from jax_kdpr.checkpoint import holds_step
 from jax_kdpr.classical import Refinement
 from jax_kdpr.config import Config
 from jax_kdpr.errors import InputError
+from jax_kdpr.json_files import Maybe
 from jax_kdpr.scoring import SCORES, SCORES_FILE
 from jax_kdpr.studies.declaration import Robustness, Study, entry_config, training_order
 
 ROBUSTNESS_FILE = "robustness.json"
-ROBUSTNESS = {"checkpoint": str, "scores": {str: {str: {str: float}}}}
+UNDER_NOISE = {str: {str: {str: float}}}
+ROBUSTNESS = {"checkpoint": str, "scores": UNDER_NOISE, "rms": Maybe(UNDER_NOISE)}
 
 
 class PlannedRun(NamedTuple):

@@ -10,7 +10,7 @@ from jax_kdpr import json_files, pictures, plots
 from jax_kdpr.config_fields import shallow
 from jax_kdpr.evaluation import CONSTANT, MEAN_IMAGE, RECOVERED, REFINED, rms_header
 from jax_kdpr.plots import Line
-from jax_kdpr.scoring import MASKS_FILE, read_samples
+from jax_kdpr.scoring import MASKS_FILE, UnderNoise, read_samples
 from jax_kdpr.studies import declaration
 from jax_kdpr.studies.declaration import Study
 from jax_kdpr.studies.document import Block, Grid, Paragraph, Picture
@@ -257,8 +257,9 @@ def _robustness(
 ) -> list[Block]:
     blocks: list[Block] = [
         Paragraph(
-            f"PSNR in dB of the first {section.images:,} test images. Rows share seeds and images: "
-            "two of them may differ by less than their intervals, and still be told apart."
+            f"PSNR in dB, and rms over the object, of the first {section.images:,} test images. "
+            "Rows share seeds and images: two of them may differ by less than their intervals, and "
+            "still be told apart."
         )
     ]
     axes = {
@@ -266,25 +267,40 @@ def _robustness(
         "poisson": ("photons a shot", section.photons),
     }
     for kind, (axis, levels) in axes.items():
-        drawn, rows = {}, []
+        drawn, rows, errors = {}, [], []
         for name, found in results.items():
             for answer in (RECOVERED, REFINED)[: 1 + bool(study.refine)]:
                 label = labels[name] + ", refined" * (answer == REFINED)
-                estimates = [_robust_psnr(found, answer, kind, f"{level:g}") for level in levels]
-                quiet = _robust_psnr(found, answer, "none", "0")
+                places = [(answer, kind, f"{level:g}") for level in levels]
+                places.append((answer, "none", "0"))
+                tables = [result.robustness or {} for result in found]
+                *estimates, quiet = [_under_noise(tables, *place) for place in places]
                 rows.append([label, *[e.text(".1f") for e in estimates], quiet.text(".1f")])
+                of_rms = [result.robustness_rms for result in found if result.robustness_rms]
+                known = len(of_rms) == len(found)
+                errors.append(
+                    [
+                        label,
+                        *(
+                            _under_noise(of_rms, *place).text(".3f") if known else OPEN
+                            for place in places
+                        ),
+                    ]
+                )
                 drawn[label] = Line(
                     list(levels), [e.mean for e in estimates], [e.half_width for e in estimates]
                 )
         file = f"{stem}-{kind}.png"
         plots.plot_lines(drawn, output / file, x_label=axis, log_x=kind == "poisson")
-        header = [axis, *[f"{level:g}" for level in levels], "no noise"]
-        blocks += [Grid(header, rows), Picture(file, f"{section.title}: {axis}")]
+        header = [*[f"{level:g}" for level in levels], "no noise"]
+        rms = f"{rms_header(study.base.scene.kind)}; {axis}"
+        blocks += [Grid([axis, *header], rows), Grid([rms, *header], errors)]
+        blocks += [Picture(file, f"{section.title}: {axis}")]
     return blocks
 
 
-def _robust_psnr(found: list[SeedResult], answer: str, kind: str, level: str) -> Estimate:
-    return over_seeds([(result.robustness or {})[answer][kind][level] for result in found])
+def _under_noise(tables: list[UnderNoise], answer: str, kind: str, level: str) -> Estimate:
+    return over_seeds([table[answer][kind][level] for table in tables])
 
 
 def _costs(
