@@ -8,6 +8,7 @@ The flow, and the module that holds each step:
 `systems` joins them into one pair of pure functions, `training` trains it, `evaluate` scores it.
 """
 
+import sys as _sys
 from importlib.metadata import PackageNotFoundError as _PackageNotFoundError
 from importlib.metadata import version as _version
 
@@ -15,3 +16,9 @@ try:
     __version__ = _version("jax_kdpr")
 except _PackageNotFoundError:  # only on the path
     __version__ = "not installed"
+
+# While `python -m` looks for a command of ours, whose imports take seconds.
+if _sys.argv[:1] == ["-m"] and any("jax_kdpr." in argument for argument in _sys.orig_argv):
+    from jax_kdpr import signals as _signals
+
+    _signals.take_over()

@@ -5,6 +5,7 @@ callback of the garbage collector is lost, and one below the C++ of JAX ends the
 thread is told of signals: it ends the process, or notes them for whoever has work to save.
 """
 
+import functools
 import os
 import signal
 import threading
@@ -29,6 +30,7 @@ class Interrupted(Exception):
         self.exit_code = 128 + signal_number  # as a shell expects of a process that a signal ended
 
 
+@functools.cache  # once a process
 def take_over() -> None:
     """Lets `ENDING` end this process with a line and an exit code of 128 + number.
 

@@ -141,7 +141,7 @@ def test_nothing_imports_a_command_line():
 
 def test_packages_import_nothing_of_ours():
     for package in PACKAGES:
-        assert not own_imports(package), package
+        assert own_imports(package) <= ({"signals"} if package == "" else set()), package
 
 
 def test_no_cycles():

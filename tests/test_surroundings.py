@@ -1,6 +1,7 @@
 """Places and settings of a machine that are not the usual ones."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -139,3 +140,12 @@ def test_paths_of_a_config_become_absolute(monkeypatch, tmp_path):
 )
 def test_a_number_with_pi_or_a_unit_is_told_in_digits(text, hint):
     assert number_hint(text) == hint
+
+
+def test_a_signal_during_the_imports_of_a_command_is_one_word():
+    code = (
+        "import sys; sys.argv[0] = '-m'; import jax_kdpr; "
+        "import os, signal, time; os.kill(os.getpid(), signal.SIGINT); time.sleep(30)"
+    )
+    found = run_python(f'exec "$0" -c "{code}" jax_kdpr.train')
+    assert (found.returncode, found.stderr) == (128 + signal.SIGINT, "interrupted\n")
