@@ -590,6 +590,7 @@ def test_a_calibration_that_calibrate_cannot_have_written_is_refused(setup, tmp_
         ("simulate_bench", ("--output={out}", "--shift_y=1000"), "--shift_y"),
         ("simulate_bench", ("--output={out}", "--rotation=nan"), "--rotation"),
         ("simulate_bench", ("--output={out}", "--bits=8", "--left_justified"), "--left_justified"),
+        ("simulate_bench", ("--output={out}", "--bench={noisy}"), "camera.full_well"),
         ("calibrate", ("--output={file}/c.json",), "--output"),
         ("calibrate", ("--output={bench}",), "--output"),
     ],
@@ -598,7 +599,8 @@ def test_a_rehearsal_that_cannot_work_is_refused(
     workdir, bench, tmp_path, command, arguments, word
 ):
     (tmp_path / "file").write_text("in the way")
-    places = {"file": tmp_path / "file", "out": tmp_path / "out", "bench": bench}
+    (tmp_path / "noisy").write_text("[camera]\nread_noise = 2.0\n")
+    places = {name: tmp_path / name for name in ("file", "out", "noisy")} | {"bench": bench}
     filled = [argument.format(**places) for argument in arguments]
     if command == "calibrate":
         filled += [f"--input={bench}/calibration/*.tif", "--scale=3"]
