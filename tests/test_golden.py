@@ -1,0 +1,60 @@
+"""Runs that an earlier commit recorded (`golden.py`) open; trained anew they are the same."""
+
+import json
+import tarfile
+
+import golden
+import numpy as np
+import pytest
+
+from jax_kdpr import run_folder
+from jax_kdpr.scoring import score_run
+from jax_kdpr.training import loop
+
+SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in golden.KINDS if kind != "e2e"]
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    """The folder that holds the recorded runs."""
+    folder = tmp_path_factory.mktemp("golden")
+    with tarfile.open(golden.RECORD) as archive:
+        archive.extractall(folder, filter="data")
+    return folder
+
+
+def close(ours, theirs):
+    # The same to the bit on the machine that recorded them; other processors round elsewhere.
+    np.testing.assert_allclose(ours, theirs, rtol=2e-5, atol=1e-6)
+
+
+def numbers(row: dict) -> dict:
+    return {name: value for name, value in row.items() if "seconds" not in name}
+
+
+@pytest.mark.parametrize("kind", ["e2e", *SLOW])
+def test_a_recorded_run_is_scored_as_it_was(kind, recorded, tmp_path):
+    before = json.loads((recorded / kind / "metrics.json").read_text())
+    result = score_run(recorded / kind, output=tmp_path).result
+    assert result["checkpoint_digest"] == before["checkpoint_digest"]
+    assert result["scores"].keys() == before["scores"].keys()
+    for name, scores in before["scores"].items():
+        for metric, value in scores.items():
+            close(result["scores"][name][metric], value)
+    masks = [np.load(folder / "masks.npy") for folder in (tmp_path, recorded / kind)]
+    close(*masks)
+
+
+@pytest.mark.parametrize("kind", ["e2e", *SLOW])
+def test_a_run_gives_the_losses_and_masks_that_were_recorded(kind, recorded, tmp_path):
+    config = run_folder.read_config(recorded / kind)
+    if config.distill.teacher:
+        config.distill.teacher = str(recorded / "teacher")
+    loop.train(config, tmp_path / kind)
+    rows = zip(
+        *[run_folder.read_metrics(folder / kind) for folder in (tmp_path, recorded)], strict=True
+    )
+    for ours, theirs in rows:
+        ours, theirs = numbers(ours), numbers(theirs)
+        assert ours.keys() == theirs.keys()
+        close(list(ours.values()), list(theirs.values()))
