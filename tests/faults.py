@@ -209,27 +209,26 @@ KINDS: dict[str, Callable[..., Tally]] = {
 }
 
 
-def command(folder: Path, run: str, *options: str) -> list[str]:
-    """Returns the command that trains `folder`/`run`."""
+def arguments(folder: Path, run: str) -> list[str]:
+    """Returns what makes `train` train `folder`/`run`."""
     (folder / "tiny.py").write_text(CONFIG)
-    config = f"--config={folder / 'tiny.py'}"
-    return [sys.executable, "-m", "jax_kdpr.train", config, f"--workdir={folder / run}", *options]
+    return [f"--config={folder / 'tiny.py'}", f"--workdir={folder / run}"]
 
 
 def start(folder: Path, run: str, *options: str, **variables: str) -> subprocess.Popen[str]:
     """Starts a training without waiting for its end."""
-    pipe = subprocess.PIPE
-    environment = commands.user_environment(**variables)
     return subprocess.Popen(
-        command(folder, run, *options), env=environment, stdout=pipe, stderr=pipe, text=True
+        [sys.executable, "-m", "jax_kdpr.train", *arguments(folder, run), *options],
+        env=commands.user_environment(**variables),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
 
 
 def train(folder: Path, run: str, *options: str) -> subprocess.CompletedProcess[str]:
     """Trains to the end."""
-    process = start(folder, run, *options)
-    output, errors = process.communicate(timeout=300)
-    return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+    return commands.run("train", *arguments(folder, run), *options)
 
 
 def finished(run: Path) -> bool:

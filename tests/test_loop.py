@@ -5,13 +5,12 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
+import faults
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from commands import user_environment
 from helpers import assert_equal_trees, tiny_config
 
 from jax_kdpr import run_folder, signals
@@ -238,79 +237,6 @@ def test_a_session_killed_before_run_json_was_written_blocks_nothing(tmp_path, l
 # Processes: what a power cut or a batch queue does
 
 
-COMMAND = """
-import os, sys, threading, time, glob
-sys.argv = ["train", *sys.argv[1:]]
-if os.environ.get("KILL_IN_SAVE"):
-    # Dies as soon as the temporary folder of the second checkpoint appears: within a save.
-    def watch():
-        while True:
-            if glob.glob(os.environ["KILL_IN_SAVE"] + "/checkpoints/8*tmp*"):
-                os.kill(os.getpid(), 9)
-            time.sleep(0.0002)
-    threading.Thread(target=watch, daemon=True).start()
-from jax_kdpr import cli, train
-cli.run(train.main)
-"""
-
-
-def command_line(workdir: Path, config_file: Path) -> list[str]:
-    return [sys.executable, "-c", COMMAND, f"--config={config_file}", f"--workdir={workdir}"]
-
-
-@pytest.fixture(scope="module")
-def config_file(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("config") / "tiny.py"
-    path.write_text(
-        "from jax_kdpr.config import Config\n"
-        "def get_config():\n"
-        "    config = Config()\n"
-        "    config.data.size, config.net.widths = 16, (8, 16)\n"
-        "    config.data.train_images = 64\n"
-        "    config.data.validation_images = config.data.test_images = 32\n"
-        "    config.spectral.iterations = 5\n"
-        "    config.train.batch_size = config.train.eval_batch_size = 16\n"
-        "    config.train.epochs = 4\n"
-        "    return config\n"
-    )
-    return path
-
-
-def final_rows(workdir: Path) -> list[dict]:
-    return [
-        {name: value for name, value in row.items() if "seconds" not in name}
-        for row in run_folder.read_metrics(workdir)
-    ]
-
-
-@pytest.mark.slow
-def test_sigkill_in_an_epoch_and_in_a_save_lose_nothing(tmp_path, config_file):
-    environment = user_environment()
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    subprocess.run(command_line(whole, config_file), env=environment, check=True)
-
-    # In the middle of a save.
-    in_save = subprocess.run(
-        command_line(killed, config_file), env=environment | {"KILL_IN_SAVE": str(killed)}
-    )
-    assert in_save.returncode == -signal.SIGKILL
-    assert list((killed / "checkpoints").glob("8*tmp*")), "not killed within the save"
-
-    # In the middle of an epoch: once the epoch after the resumed one is under way.
-    process = subprocess.Popen(command_line(killed, config_file), env=environment)
-    while not (final_rows(killed) and final_rows(killed)[-1]["step"] >= 8):
-        assert process.poll() is None
-        time.sleep(0.002)
-    process.kill()
-    process.wait()
-
-    last = subprocess.run(
-        command_line(killed, config_file), env=environment, capture_output=True, text=True
-    )
-    assert last.returncode == 0 and "resuming" in last.stdout
-    assert final_rows(killed) == final_rows(whole)
-
-
 @pytest.mark.parametrize(
     ("working", "code", "said"), [("pass", 128 + signal.SIGTERM, "interrupted\n"), ("", 3, "")]
 )
@@ -328,17 +254,15 @@ def test_a_signal_after_the_last_line_interrupts_nothing(working, code, said):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_and_leaves(tmp_path, config_file, number):
-    environment = user_environment()
-    command = [*command_line(tmp_path / "run", config_file), "--config.train.epochs=200"]
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
-    while not final_rows(tmp_path / "run"):
+def test_a_signal_saves_and_leaves(tmp_path):
+    run = tmp_path / "run"
+    process = faults.start(tmp_path, "run", "--config.train.epochs=200")
+    while not faults.record(run):
         assert process.poll() is None
         time.sleep(0.01)
-    process.send_signal(number)
+    process.send_signal(signal.SIGTERM)
     _, messages = process.communicate(timeout=60)
-    assert process.returncode == 128 + number
+    assert process.returncode == 128 + signal.SIGTERM
     assert "saved; run the same command again" in messages
-    step = max(int(p.name) for p in (tmp_path / "run/checkpoints").iterdir())
-    assert step >= final_rows(tmp_path / "run")[-1]["step"]
+    step = max(int(path.name) for path in (run / "checkpoints").iterdir())
+    assert step >= faults.record(run)[-1]["step"]

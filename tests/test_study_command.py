@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import user_environment
+from commands import run, user_environment
 
 from jax_kdpr import json_files, run_folder
 from jax_kdpr.run_folder import METRICS_FILE
@@ -75,9 +75,9 @@ class Place:
         )
 
     def run(self, *options: str, workdir: str = "out") -> tuple[int, str, str]:
-        process = self.start(*options, workdir=workdir)
-        output, errors = process.communicate(timeout=300)
-        return process.returncode, output, errors
+        given = ("--config=study.py", *([f"--workdir={workdir}"] if workdir else []), *options)
+        done = run("study", *given, cwd=self.folder)
+        return done.returncode, done.stdout, done.stderr
 
 
 @pytest.fixture(scope="module")
