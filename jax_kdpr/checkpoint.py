@@ -162,7 +162,7 @@ class Checkpoints:
                 config=ocp.args.JsonSave(config),
                 info=ocp.args.JsonSave({"digest": digest(arrays)}),
             ),
-            metrics=score
+            metrics=None
             if score is None
             else {SCORE: score, SCORE_DIGEST: _score_digest(step, score)},
         )

@@ -40,7 +40,7 @@ from jax_kdpr.evaluation import (
     SPECTRAL,
     summarise,
 )
-from jax_kdpr.metrics import ImageScores
+from jax_kdpr.metrics import ImageScores, rms_header
 from jax_kdpr.physics.solvers import SOLVERS
 from jax_kdpr.scoring import FILES, Evaluated, score_run
 from jax_kdpr.tables import markdown_table
@@ -157,7 +157,7 @@ def comparison_table(runs: dict[str, Evaluated]) -> str:
     """
     baseline = next((name for name, run in runs.items() if run.config.regime == Regime.E2E), None)
     compared = baseline if len(runs) > 1 else None
-    rms = evaluation.rms_header(next(iter(runs.values())).config.scene.kind)
+    rms = rms_header(next(iter(runs.values())).config.scene.kind)
     header = ["run", "L", "PSNR (dB)", "pooled", rms, "SSIM", "network's input alone (dB)"]
     steps = {run.result["refine"] for run in runs.values()} - {0}
     if steps:

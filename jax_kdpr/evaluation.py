@@ -212,16 +212,6 @@ def summarise(scores: ImageScores) -> Summary:
     )
 
 
-def rms_unit(scene: str) -> str:
-    """Returns what follows a number of `Summary.rms`: radians where a scene has a phase."""
-    return "" if scene == "amplitude" else " rad"
-
-
-def rms_header(scene: str) -> str:
-    """Returns the head of a column of `Summary.rms`."""
-    return "rms" if scene == "amplitude" else "rms (rad)"
-
-
 def paired_gain(scores: ImageScores, baseline: ImageScores) -> tuple[float, float]:
     """Mean PSNR gain over a baseline on the same images, dB, and its paired standard error.
 

@@ -92,3 +92,14 @@ def ssim(recovered: Images, images: Images) -> Float[Array, "b"]:
         raise ValueError(f"images: SSIM needs at least 11 x 11 pixels, got {images.shape[1:3]}")
     # One image at a time, each channel as an image of its own: dm_pix takes a batch of any depth.
     return jax.vmap(lambda a, b: jnp.mean(dm_pix.ssim(a, b)))(recovered, images)
+
+
+def rms_unit(scene: str) -> str:
+    """Returns what follows a number of `ImageScores.rms`: radians where a scene has a phase."""
+    return "" if scene == "amplitude" else " rad"
+
+
+def rms_header(scene: str) -> str:
+    """Returns the head of a column of `ImageScores.rms`."""
+    unit = rms_unit(scene).strip()
+    return f"rms ({unit})" if unit else "rms"

@@ -148,14 +148,15 @@ def _fill_from_bench(run: LoadedRun) -> None:
             **{name: getattr(camera, name) for name in names},
         }
     )
-    if camera.read_noise and not FULL_WELL.value and not flags.FLAGS["read_noise"].present:
-        raise InputError(
-            "--bench: camera.read_noise: how many counts an electron gives is not said; give "
-            "camera.full_well too, or --read_noise in counts"
-        )
-    if camera.read_noise is not None and (FULL_WELL.value or not camera.read_noise):
-        counts = (2**BITS.value - 1 - OFFSET.value) / (FULL_WELL.value or 1.0)  # of an electron
-        bench_file.fill({"read_noise": camera.read_noise * counts})
+    noise = camera.read_noise  # electrons
+    if noise and not flags.FLAGS["read_noise"].present:
+        if not FULL_WELL.value:
+            raise InputError(
+                "--bench: camera.read_noise: how many counts an electron gives is not said; give "
+                "camera.full_well too, or --read_noise in counts"
+            )
+        noise *= (2**BITS.value - 1 - OFFSET.value) / FULL_WELL.value  # counts
+    bench_file.fill({"read_noise": noise})
 
 
 def _images(run: LoadedRun) -> Images:

@@ -21,7 +21,6 @@ from absl import flags
 from jax_kdpr import (
     classical,
     cli,
-    evaluation,
     json_files,
     pictures,
     run_folder,
@@ -33,6 +32,7 @@ from jax_kdpr.analysis.solving import GAUGES, NETWORK, START, Plan
 from jax_kdpr.camera import Camera
 from jax_kdpr.errors import InputError
 from jax_kdpr.frames.reading import read_mean
+from jax_kdpr.metrics import rms_header
 from jax_kdpr.physics.solvers import BETA as DEFAULT_BETA
 from jax_kdpr.physics.solvers import CONSTRAINTS, SOLVERS
 from jax_kdpr.tables import markdown_table
@@ -160,7 +160,7 @@ def solve_table(
     support: np.ndarray | None,
 ) -> str:
     """Lays out the results, with a note on how they were made."""
-    rms = evaluation.rms_header(subject.config.scene.kind)
+    rms = rms_header(subject.config.scene.kind)
     header = ["solver", "PSNR (dB)", "pooled", rms, "SSIM", "residual", "ms / image"]
     header.append("global phase")
     labels = {START: "none: the spectral estimate", NETWORK: "none: the network"}

@@ -27,7 +27,7 @@ from jax_kdpr.analysis.bench_errors import GRIDS, UNITS
 from jax_kdpr.assembly import build_system
 from jax_kdpr.config import camera_arguments
 from jax_kdpr.errors import InputError
-from jax_kdpr.evaluation import rms_header
+from jax_kdpr.metrics import rms_header
 from jax_kdpr.physics.perturbation import Perturbation
 from jax_kdpr.plots import Line
 from jax_kdpr.scoring import load_subject

@@ -11,7 +11,7 @@ from absl import flags
 from jax_kdpr import cli
 from jax_kdpr.config import members
 from jax_kdpr.errors import InputError
-from jax_kdpr.evaluation import rms_unit
+from jax_kdpr.metrics import rms_unit
 from jax_kdpr.training import loop
 
 CONFIG = cli.define_config()

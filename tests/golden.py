@@ -24,17 +24,13 @@ from jax_kdpr.training import loop
 RECORD = Path(__file__).parent / "data" / "runs.tar.xz"
 
 
-def _e2e(config: Config) -> None:
-    config.regime = Regime.E2E
-
-
 def _teacher(config: Config) -> None:
     config.regime = Regime.TEACHER
     config.masks.snapshots = 3
 
 
 def _student(config: Config) -> None:
-    presets.student(config)
+    config.regime = Regime.STUDENT
     config.loss.alpha, config.loss.beta = 0.6, 0.2  # every loss with a weight that is felt
     config.distill.teacher = "teacher"
 
@@ -43,22 +39,18 @@ def _gated(config: Config) -> None:
     config.spectral.consistency_steps = config.net.refine_steps = 3
 
 
-def _bench(config: Config) -> None:
-    presets.bench(config)
-
-
 def _near(config: Config) -> None:
     config.propagation.kind = PropagationKind.FRESNEL
     config.propagation.wavelength, config.propagation.pitch = 633e-9, 8e-6
     config.propagation.distance = 0.02
 
 
-KINDS: dict[str, Callable[[Config], None]] = {
-    "e2e": _e2e,
+KINDS: dict[str, Callable[[Config], object]] = {
+    "e2e": lambda config: config,
     "teacher": _teacher,
     "student": _student,
     "gated": _gated,
-    "bench": _bench,
+    "bench": presets.bench,
     "near": _near,
 }
 

@@ -17,9 +17,9 @@ from jax_kdpr import run_folder
 from jax_kdpr.camera import WRITING, make_camera
 from jax_kdpr.data.batches import over_batches, take_batch
 from jax_kdpr.errors import InputError
-from jax_kdpr.evaluation import paired_gain, rms_unit, summarise
+from jax_kdpr.evaluation import paired_gain, summarise
 from jax_kdpr.export.files import MaskFile, read_mask_file
-from jax_kdpr.metrics import ImageScores
+from jax_kdpr.metrics import ImageScores, rms_unit
 from jax_kdpr.physics.device import TURN
 from jax_kdpr.progress import progress
 from jax_kdpr.scoring import load_subject

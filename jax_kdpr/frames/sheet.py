@@ -7,7 +7,7 @@ import numpy as np
 
 from jax_kdpr import pictures
 from jax_kdpr.camera import Options
-from jax_kdpr.evaluation import rms_unit
+from jax_kdpr.metrics import rms_unit
 
 SHEET_FILE = "sheet.png"
 

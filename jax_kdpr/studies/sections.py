@@ -8,7 +8,8 @@ import numpy as np
 
 from jax_kdpr import json_files, pictures, plots
 from jax_kdpr.config_fields import shallow
-from jax_kdpr.evaluation import CONSTANT, MEAN_IMAGE, RECOVERED, REFINED, rms_header
+from jax_kdpr.evaluation import CONSTANT, MEAN_IMAGE, RECOVERED, REFINED
+from jax_kdpr.metrics import rms_header
 from jax_kdpr.plots import Line
 from jax_kdpr.scoring import MASKS_FILE, UnderNoise, read_samples
 from jax_kdpr.studies import declaration

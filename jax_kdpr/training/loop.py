@@ -23,8 +23,7 @@ from jax_kdpr.choices import Gauge, Gradient, SceneKind
 from jax_kdpr.config import Config
 from jax_kdpr.data.batches import epoch_order, over_batches
 from jax_kdpr.errors import InputError, StoppedError
-from jax_kdpr.evaluation import rms_unit
-from jax_kdpr.metrics import psnr_from_mse
+from jax_kdpr.metrics import psnr_from_mse, rms_unit
 from jax_kdpr.progress import progress
 from jax_kdpr.sharding import replicate
 from jax_kdpr.signals import Interrupted
