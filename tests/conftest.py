@@ -1,6 +1,7 @@
 """For every test: no silent rank promotion, four CPU devices to shard over, a trained teacher."""
 
 import os
+import signal
 import tempfile
 from pathlib import Path
 
@@ -26,6 +27,9 @@ from jax_kdpr.export.plan import Request, plan_export
 from jax_kdpr.export.writing import export_masks
 from jax_kdpr.trained import Trained, load_trained
 from jax_kdpr.training import loop
+
+# Tests that were started in the background (nohup) ignore Ctrl-C, and so would what they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 checkpoint.quiet_logs()
 jax.config.update("jax_numpy_rank_promotion", "raise")
