@@ -274,7 +274,6 @@ def _facts(config: Config) -> dict[str, Any]:
         "size": config.data.size,
         "iterations": config.spectral.iterations,
         "batch": shape.batch,
-        "gradient": config.spectral.gradient.value,
         "precision": config.net.precision.value,
         "devices": 1 if shape.mesh is None else shape.mesh.size,
         "scan_steps": shape.scan_steps,

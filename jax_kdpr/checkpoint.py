@@ -176,15 +176,14 @@ class Checkpoints:
         for later in [saved for saved in self._manager.all_steps() if saved > step]:
             self._manager.delete(later)
 
-    def restore_latest(self, like: PyTree, *, not_after: int | None = None) -> Restored | None:
-        """Reads the newest readable checkpoint, of a step up to `not_after`; None if there is none.
+    def restore_latest(self, like: PyTree) -> Restored | None:
+        """Reads the newest readable checkpoint; None if there is none.
 
         `like` has the structure, shapes and types to return: all of the saved tree, or a part.
         """
 
         def steps() -> list[int]:
-            saved = sorted(self._manager.all_steps(), reverse=True)
-            return [step for step in saved if not_after is None or step <= not_after]
+            return sorted(self._manager.all_steps(), reverse=True)
 
         return self._restore(steps, like) if steps() else None
 
@@ -197,10 +196,6 @@ class Checkpoints:
             return ([] if best is None else [best]) + others
 
         return self._restore(steps, like)
-
-    def latest_step(self) -> int | None:
-        """Returns the step of the newest checkpoint."""
-        return self._manager.latest_step()
 
     def _restore(self, steps: Callable[[], list[int]], like: PyTree) -> Restored:
         """Tries the steps in turn, and anew if a training beside removed one while it was read."""

@@ -67,15 +67,6 @@ class Weights(enum.StrEnum):
     INTENSITY = "intensity"
     TOPK = "topk"
     THRESHOLD = "threshold"
-    OPTIMAL = "optimal"
-
-
-class Gradient(enum.StrEnum):
-    """How the power iteration is differentiated: `physics.power_iteration`."""
-
-    UNROLLED = "unrolled"
-    SEGMENTS = "segments"
-    IMPLICIT = "implicit"
 
 
 class Gauge(enum.StrEnum):
@@ -109,45 +100,6 @@ class TargetMode(enum.StrEnum):
     CACHED = "cached"
 
 
-class TargetType(enum.StrEnum):
-    """Number type of cached targets."""
-
-    FLOAT32 = "float32"
-    BFLOAT16 = "bfloat16"
-
-
-class CdpView(enum.StrEnum):
-    """What of the measurement the CDP loss compares: `losses.cdp_view`."""
-
-    PAPER = "paper"
-    NORMALISED = "normalised"
-    LOG = "log"
-    AMPLITUDE = "amplitude"
-    ESTIMATE = "estimate"
-
-
-class FeatureView(enum.StrEnum):
-    """What of the bottleneck the feature loss compares: `losses.feature_view`."""
-
-    PAPER = "paper"
-    NORMALISED = "normalised"
-
-
-class Balance(enum.StrEnum):
-    """What the guiding losses are measured in: `losses.weighted_sum`."""
-
-    NONE = "none"  # each in its own unit, as in eq. 7
-    TASK = "task"  # in units of the task loss
-
-
-class Anneal(enum.StrEnum):
-    """Course of the guiding losses' weights over the training: `losses.guidance_share`."""
-
-    CONSTANT = "constant"
-    LINEAR = "linear"  # from full to zero
-    COSINE = "cosine"
-
-
 class StudentStart(enum.StrEnum):
     """Which parts of a student start from its teacher's, the others at random."""
 
@@ -157,19 +109,11 @@ class StudentStart(enum.StrEnum):
     ALL = "all"
 
 
-class Inputs(enum.StrEnum):
-    """What the network sees of the spectral estimate: `systems.network_input`."""
-
-    RE_IM = "re_im"
-    ABS_PHASE = "abs_phase"
-
-
 class Regulariser(enum.StrEnum):
     """R(phi) of eq. 4: `physics.masks.mask_penalty`."""
 
     NONE = "none"
     RANGE = "range"
-    LEVELS = "levels"
     SMOOTHNESS = "smoothness"
 
 

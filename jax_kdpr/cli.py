@@ -16,7 +16,15 @@ from typing import NoReturn
 from absl import app, flags
 from ml_collections import config_flags
 
-from jax_kdpr import checkpoint, config_fields, config_rules, run_folder, runtime, signals
+from jax_kdpr import (
+    checkpoint,
+    config_fields,
+    config_rules,
+    removed_options,
+    run_folder,
+    runtime,
+    signals,
+)
 from jax_kdpr import config as config_lib
 from jax_kdpr.errors import InputError, StoppedError
 from jax_kdpr.help_page import help_page
@@ -178,7 +186,8 @@ def _check_config_flags(argv: Sequence[str], prefix: str, others: tuple[str, ...
     for place, argument in enumerate(argv):
         override = re.match(r"--?(?:no)?config\.([\w.]+)", argument)
         if override and override[1] not in known:
-            raise InputError(config_fields.unknown_field(override[1], known))
+            gone = removed_options.removed(override[1].removeprefix(prefix))
+            raise InputError(gone or config_fields.unknown_field(override[1], known))
         given = re.fullmatch(r"--?config(?:=(.*))?", argument)
         if given:
             path = given[1] if given[1] is not None else "".join(argv[place + 1 : place + 2])

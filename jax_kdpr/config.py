@@ -5,23 +5,16 @@ overrides single fields (`--config.optim.mask_lr=0.02`). Classes have slots, so 
 raises instead of being carried along unread. Defaults are the paper's where it states them.
 """
 
-import copy
 import dataclasses
 import math
 import os
 from dataclasses import dataclass, field
 from typing import Any
 
-from jax_kdpr import config_fields
+from jax_kdpr import config_fields, removed_options
 from jax_kdpr.choices import (
-    Anneal,
-    Balance,
-    CdpView,
-    FeatureView,
     Fit,
     Gauge,
-    Gradient,
-    Inputs,
     NoiseKind,
     Norm,
     Precision,
@@ -33,7 +26,6 @@ from jax_kdpr.choices import (
     Source,
     StudentStart,
     TargetMode,
-    TargetType,
     Unit,
     Weights,
 )
@@ -99,9 +91,6 @@ class MaskConfig:
     )
     oversample: int = option(1, "zero padding of the operator", within=Range(1, 2))
     regulariser: Regulariser = option(Regulariser.RANGE, "what loss.rho weighs, of the masks")
-    levels: int = option(
-        256, "that the regulariser levels draws the phases to", within=Range(2, 65536)
-    )
 
 
 @dataclass(kw_only=True, slots=True)
@@ -206,7 +195,6 @@ class SpectralConfig:
     filter_sigma: float = option(
         1.0, "of the Gaussian that it starts as", unit="pixels", within=Range(0, 1000, "(]")
     )
-    gradient: Gradient = option(Gradient.SEGMENTS, "how the power method is differentiated")
     gauge: Gauge = option(Gauge.START, "what sets the estimate's global phase")
     consistency_steps: int = option(
         0, "of error reduction, between the estimate and the network", within=Range(0, 10_000)
@@ -221,7 +209,6 @@ class NetConfig:
         (32, 64, 128, 256), "channels of each level", within=Range(1, 8192)
     )
     norm: Norm = option(Norm.BATCH, "norm layers")
-    inputs: Inputs = option(Inputs.RE_IM, "what it sees of the spectral estimate")
     precision: Precision = option(Precision.TF32, "of its convolutions")
     refine_steps: int = option(
         0,
@@ -237,15 +224,6 @@ class LossConfig:
     alpha: float = option(1.0, "weight of the task loss", within=WEIGHT)
     beta: float = option(0.0, "weight of the CDP loss, student only", within=SHARE)
     rho: float = option(1e-3, "weight of the mask regulariser", within=WEIGHT)
-    alphas: tuple[float, ...] = option(
-        (), "one for each member of an ensemble, in place of alpha", within=WEIGHT
-    )
-    betas: tuple[float, ...] = option((), "likewise, in place of beta", within=SHARE)
-    rhos: tuple[float, ...] = option((), "likewise, in place of rho", within=WEIGHT)
-    cdp: CdpView = option(CdpView.PAPER, "what of the measurement the CDP loss compares")
-    feature: FeatureView = option(FeatureView.PAPER, "what the feature loss compares")
-    balance: Balance = option(Balance.NONE, "task: guiding losses in units of the task loss")
-    anneal: Anneal = option(Anneal.CONSTANT, "course of beta and sigma over the training")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -256,7 +234,6 @@ class DistillConfig:
     targets: TargetMode = option(
         TargetMode.AUTO, "when the teacher runs; auto caches where nothing changes and it fits"
     )
-    target_type: TargetType = option(TargetType.FLOAT32, "of cached targets")
     start: StudentStart = option(StudentStart.NONE, "what of the teacher a student starts with")
 
 
@@ -307,9 +284,6 @@ class Config:
         Regime.E2E, "all is trained, the network alone (random), or guided by a teacher (student)"
     )
     seed: int = option(0, "of masks, filter start, network and noise", within=SEEDS)
-    ensemble: int = option(
-        1, "runs of seed, seed + 1, ... (or of loss weights) in one program", within=Range(1, 1000)
-    )
     data: DataConfig = field(default_factory=DataConfig)
     scene: SceneConfig = field(default_factory=SceneConfig)
     masks: MaskConfig = field(default_factory=MaskConfig)
@@ -335,8 +309,6 @@ CIRCUMSTANCES = (
 
 # Where files lie. Kept absolute in a run folder: it may be resumed from another folder.
 PATHS = ("data.dir", "data.tfds_manual_dir", "distill.teacher")
-# Lists of loss weights, one for each member of an ensemble, and the weight that each replaces.
-MEMBER_WEIGHTS = {"loss.alphas": "alpha", "loss.betas": "beta", "loss.rhos": "rho"}
 
 
 def camera_arguments(config: Config) -> dict[str, Any]:
@@ -356,7 +328,6 @@ def recovery_arguments(config: Config) -> dict[str, Any]:
     """Returns the keyword arguments of `systems.make_system`."""
     return {
         "snapshots": config.masks.snapshots,
-        "inputs": config.net.inputs,
         "widths": config.net.widths,
         "norm": config.net.norm,
         "precision": config.net.precision,
@@ -381,30 +352,6 @@ def data_arguments(config: Config) -> dict[str, Any]:
     }
 
 
-def members(config: Config) -> list[tuple[str, Config]]:
-    """Returns the single runs that an ensemble is made of, each with a name for its folder.
-
-    Where the loss weights have a value for each member, these are what differs, else the seeds.
-    """
-    if config.ensemble == 1:
-        return [("", config)]
-    runs = []
-    for number in range(config.ensemble):
-        member = copy.deepcopy(config)
-        member.ensemble, member.train.devices = 1, 1
-        given = []
-        for path, single in MEMBER_WEIGHTS.items():
-            values = getattr(member.loss, path.removeprefix("loss."))
-            if values:
-                setattr(member.loss, single, values[number])
-                setattr(member.loss, path.removeprefix("loss."), ())
-                given.append(f"{single}-{values[number]:g}")
-        if not given:
-            member.seed += number
-        runs.append(("_".join(given) or f"seed-{member.seed}", member))
-    return runs
-
-
 def to_dict(config: Config) -> dict[str, Any]:
     """Returns the config as nested plain values that JSON can hold."""
     return dataclasses.asdict(config)
@@ -413,9 +360,12 @@ def to_dict(config: Config) -> dict[str, Any]:
 def from_dict(values: Any) -> Config:
     """Rebuilds a config from `to_dict`'s values; fields that are missing take their default.
 
+    Options that have gone may stand there still, if they change nothing.
+
     Raises:
         InputError: If a field is unknown or its value is of the wrong type.
     """
+    values = removed_options.without_removed(values)
     return config_fields.build(Config, values, known=field_paths())
 
 
@@ -449,7 +399,7 @@ def field_paths() -> list[str]:
 
 def unknown_field(path: str) -> str:
     """Returns the line that says an option does not exist, with the nearest that does."""
-    return config_fields.unknown_field(path, field_paths())
+    return removed_options.removed(path) or config_fields.unknown_field(path, field_paths())
 
 
 def expected(path: str) -> str:

@@ -10,14 +10,13 @@ from jax_kdpr.choices import (
     Norm,
     PropagationKind,
     Regime,
-    Regulariser,
     SceneKind,
     Source,
     StudentStart,
     Unit,
     Weights,
 )
-from jax_kdpr.config import MEMBER_WEIGHTS, Config, members
+from jax_kdpr.config import Config
 from jax_kdpr.config_fields import flatten
 from jax_kdpr.errors import InputError
 from jax_kdpr.limits import LENGTHS, POSITIVE_LENGTHS, Range, require
@@ -37,7 +36,6 @@ READ_ONLY_WITH = {
         )
     },
     "scene.min_amplitude": ("scene.kind", (SceneKind.COMPLEX,)),
-    "masks.levels": ("masks.regulariser", (Regulariser.LEVELS,)),
     "noise.snr_db": ("noise.kind", (NoiseKind.GAUSSIAN,)),
     "noise.photons": ("noise.kind", (NoiseKind.POISSON, NoiseKind.CAMERA)),
     **{
@@ -46,20 +44,10 @@ READ_ONLY_WITH = {
     },
     **{f"propagation.{name}": ("propagation.kind", NEAR_FIELD) for name in LENGTHS},
     "distill.targets": ("regime", (Regime.STUDENT,)),
-    "distill.target_type": ("regime", (Regime.STUDENT,)),
     "distill.start": ("regime", (Regime.STUDENT,)),
-    "loss.cdp": ("regime", (Regime.STUDENT,)),
-    "loss.feature": ("regime", (Regime.STUDENT,)),
-    "loss.balance": ("regime", (Regime.STUDENT,)),
-    "loss.anneal": ("regime", (Regime.STUDENT,)),
     "spectral.fraction": ("spectral.weights", (Weights.TOPK,)),
     "spectral.threshold": ("spectral.weights", (Weights.THRESHOLD,)),
 }
-# Likewise, of a student whose teacher's losses weigh nothing.
-READ_BY_GUIDANCE = (
-    *("loss.cdp", "loss.feature", "loss.balance", "loss.anneal"),
-    *("distill.targets", "distill.target_type"),
-)
 
 
 def validate(config: Config) -> None:
@@ -75,9 +63,6 @@ def validate(config: Config) -> None:
             raise InputError(message)
 
     config_fields.check_ranges(c)
-    _validate_ensemble(c, need)
-    if c.ensemble > 1:
-        return  # each member was validated: what only its weights replace is never used
     if c.data.unit == Unit.RADIANS:
         need(
             c.scene.kind == SceneKind.PHASE,
@@ -138,10 +123,9 @@ def validate(config: Config) -> None:
             f"{sigma:.6g} (alpha = {c.loss.alpha:g}, beta = {c.loss.beta:g}); lower one of them",
         )
         if c.loss.alpha == 1:  # and so beta = sigma = 0
-            unread = [path for path in READ_BY_GUIDANCE if flat[path] != default[path]]
             need(
-                not unread,
-                f"{', '.join(unread)}: is read only where the guiding losses have a weight, got "
+                c.distill.targets == default["distill.targets"],
+                "distill.targets: is read only where the guiding losses have a weight, got "
                 "loss.alpha = 1; lower it, or leave that out",
             )
             need(
@@ -186,25 +170,6 @@ def _validate_device(c: Config, need: Callable[[bool, str], None]) -> None:
     )
 
 
-def _validate_ensemble(c: Config, need: Callable[[bool, str], None]) -> None:
-    for path in MEMBER_WEIGHTS:
-        values = flatten(c)[path]
-        need(
-            not values or len(values) == c.ensemble > 1,
-            f"{path}: expected one value for each member of an ensemble, got {len(values)} with "
-            f"ensemble = {c.ensemble}; set ensemble to their number",
-        )
-    need(
-        c.ensemble == 1 or c.train.devices in (0, 1),
-        f"train.devices: an ensemble runs on one device, got {c.train.devices}; leave it 0",
-    )
-    if c.ensemble > 1:
-        names = [name for name, _ in members(c)]
-        need(len(set(names)) == c.ensemble, f"loss: two members are the same run, {names[0]!r}")
-        for _, member in members(c):
-            validate(member)
-
-
 def training_bytes(c: Config) -> int:
     """Returns the least memory that a training takes: masks, network, and what one batch needs.
 
@@ -217,4 +182,4 @@ def training_bytes(c: Config) -> int:
     shots = c.masks.snapshots * (c.data.size * c.masks.oversample) ** 2
     maps = widths[0] * c.data.size**2
     batch = -(-c.train.batch_size // max(1, c.train.devices))
-    return 4 * c.ensemble * (4 * (masks + network) + batch * (shots + maps))
+    return 4 * (4 * (masks + network) + batch * (shots + maps))

@@ -27,6 +27,7 @@ from jax_kdpr import config_rules, json_files, whole_files
 from jax_kdpr.config import Config
 from jax_kdpr.errors import InputError, InUseError
 from jax_kdpr.json_files import Maybe
+from jax_kdpr.removed_options import RemovedOptionError
 
 RUN_FILE = "run.json"
 LOCK_FILE = "run.lock"
@@ -77,6 +78,8 @@ def read_config(workdir: Path) -> Config:
         config = config_lib.from_dict(read_run(workdir)["config"])
         config_rules.validate(config)
         return config
+    except RemovedOptionError as failure:
+        raise InputError(f"{workdir / RUN_FILE}: {failure}") from failure
     except InputError as failure:
         if str(workdir) in str(failure):
             raise

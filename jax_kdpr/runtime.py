@@ -89,7 +89,7 @@ def choose_devices(requested: int, *batch_sizes: int) -> int:
     return max(n for n in range(1, jax.local_device_count() + 1) if common % n == 0)
 
 
-def choose_eval_batch(requested: int, *, size: int, features: int, members: int = 1) -> int:
+def choose_eval_batch(requested: int, *, size: int, features: int) -> int:
     """Returns how many images to evaluate at a time.
 
     On a GPU as many as `GPU_EVAL_BYTES` hold, 6 maps of `features` float32 numbers a pixel each
@@ -97,7 +97,7 @@ def choose_eval_batch(requested: int, *, size: int, features: int, members: int 
     """
     if requested or on_cpu():
         return requested or CPU_EVAL_BATCH
-    per_image = size * size * features * 6 * 4 * members
+    per_image = size * size * features * 6 * 4
     fitting = max(1, GPU_EVAL_BYTES // per_image)
     return min(1024, 2 ** (fitting.bit_length() - 1))
 

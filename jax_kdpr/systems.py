@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
@@ -78,10 +77,8 @@ def make_system(
     threshold: float = 0.6,
     filter_size: int = 5,
     filter_sigma: float = 1.0,
-    gradient: str = "segments",
     gauge: str = "start",
     consistency_steps: int = 0,
-    inputs: str = "re_im",
     widths: tuple[int, ...] = (32, 64, 128, 256),
     norm: str = "batch",
     precision: str = "tf32",
@@ -97,11 +94,9 @@ def make_system(
         weights: Weights of Gamma, with their `fraction` and `threshold` (`physics.spectral`).
         filter_size: Taps of the learned filter each way, odd.
         filter_sigma: Width of its Gaussian start, pixels.
-        gradient: How the iterations are differentiated (`physics.power_iteration`).
         gauge: What sets the estimate's global phase, "start" or "mean" (`physics.spectral`).
         consistency_steps: Steps of error reduction between estimate and network
             (`physics.error_reduction`).
-        inputs: What the network sees of z: "re_im" or "abs_phase" (modulus, angle / pi).
         widths: Features of the U-Net per resolution.
         norm: Its norm layer: "batch", "group" or "none".
         precision: Arithmetic of its convolutions (`models.unet`).
@@ -151,7 +146,6 @@ def make_system(
             weights=weights,
             fraction=fraction,
             threshold=threshold,
-            gradient=gradient,
             gauge=gauge,
         )
         return closer_to_data(estimate, intensity, optics, steps=consistency_steps), residual
@@ -177,9 +171,7 @@ def make_system(
         optics: Optics = camera.optics(params["phases"])
         recovery = (optics, params["filter"], state["start"])
         estimate, residual = estimate_batch(recovery, intensity)
-        net_output, stats = run_net(
-            params, state, network_input(estimate, kind=inputs), train=train
-        )
+        net_output, stats = run_net(params, state, network_input(estimate), train=train)
         image = net_output.image
         if net_output.gate is not None:
             image = refine_batch(optics, image, net_output.gate, intensity)
@@ -244,27 +236,9 @@ def _functional_net(
     return init, run
 
 
-def network_input(estimate: Fields, *, kind: str) -> Float[Array, "b h w 2"]:
-    """Turns complex estimates into two real channels.
-
-    "re_im" is smooth everywhere. "abs_phase" gives the modulus and the angle in units of pi, in
-    (-1, 1]; the angle has a branch cut, and counts as constant (0) where the estimate vanishes.
-
-    Raises:
-        ValueError: If `kind` is neither.
-    """
-    match kind:
-        case "re_im":
-            return jnp.stack([estimate.real, estimate.imag], axis=-1)
-        case "abs_phase":
-            power = jnp.square(estimate.real) + jnp.square(estimate.imag)
-            dark = power < 1e-12
-            modulus = jnp.where(dark, 0.0, jnp.sqrt(jnp.where(dark, 1.0, power)))
-            angle = jnp.arctan2(
-                jnp.where(dark, 0.0, estimate.imag), jnp.where(dark, 1.0, estimate.real)
-            )
-            return jnp.stack([modulus, angle / np.pi], axis=-1)
-    raise ValueError(f"inputs: expected re_im or abs_phase, got {kind!r}")
+def network_input(estimate: Fields) -> Float[Array, "b h w 2"]:
+    """Returns real and imaginary part of complex estimates as two channels."""
+    return jnp.stack([estimate.real, estimate.imag], axis=-1)
 
 
 def count_parameters(params: Params) -> dict[str, int]:

@@ -9,7 +9,6 @@ from pathlib import Path
 from absl import flags
 
 from jax_kdpr import cli
-from jax_kdpr.config import members
 from jax_kdpr.errors import InputError
 from jax_kdpr.metrics import rms_unit
 from jax_kdpr.training import loop
@@ -25,22 +24,18 @@ def main(positional: list[str]) -> int:
     config = cli.read_config(CONFIG)
     if not WORKDIR.value:
         raise InputError("--workdir: a run folder is needed, such as runs/e2e")
-    final = loop.train(config, Path(WORKDIR.value))
-    names = [name for name, _ in members(config)]
-    for name, scores in zip(names, final, strict=True):
-        # A run that was finished by an earlier version has no rms.
-        rms = (
-            f"rms {scores['validation_rms']:.3f}{rms_unit(config.scene.kind)}, "
-            if "validation_rms" in scores
-            else ""
-        )
-        print(
-            f"done: {name + ', ' if name else ''}validation {scores['validation_psnr']:.2f} dB "
-            f"(pooled {scores['validation_psnr_pooled']:.2f} dB), {rms}"
-            f"SSIM {scores['validation_ssim']:.3f}"
-        )
-    folders = " ".join(str(Path(WORKDIR.value) / name) for name in names)
-    print(f"next: python -m jax_kdpr.evaluate --workdir {folders}")
+    scores = loop.train(config, Path(WORKDIR.value))
+    # A run that was finished by an earlier version has no rms.
+    rms = (
+        f"rms {scores['validation_rms']:.3f}{rms_unit(config.scene.kind)}, "
+        if "validation_rms" in scores
+        else ""
+    )
+    print(
+        f"done: validation {scores['validation_psnr']:.2f} dB (pooled "
+        f"{scores['validation_psnr_pooled']:.2f} dB), {rms}SSIM {scores['validation_ssim']:.3f}"
+    )
+    print(f"next: python -m jax_kdpr.evaluate --workdir {WORKDIR.value}")
     return 0
 
 

@@ -24,10 +24,11 @@ Intensity = Float[Array, "k sh sw"]  # what the sensor records: a coded diffract
 Kernel = Float[Array, "n n"]  # low-pass filter of the spectral initialisation
 Scalar = Float[Array, ""]
 Key = PRNGKeyArray
-Keys = KeyArray[Array, "*members"]  # of one run, or of each member of an ensemble
+Keys = KeyArray[Array, "b"]
 
 Images = Float[Array, "b h w c"]
 Intensities = Float[Array, "b k sh sw"]
+Patterns = Float[Array, "b sh sw"]  # means of a CDP over its snapshots
 Fields = Complex[Array, "b h w"]
 Features = Float[Array, "b fh fw f"]
 Gates = Float[Array, "b h w 1"]  # weights of one answer against another, in (0, 1)

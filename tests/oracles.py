@@ -60,7 +60,6 @@ def weights(
     *,
     fraction: float = 1 / 6,
     threshold: float = 0.6,
-    sampling: float | None = None,
 ) -> np.ndarray:
     """Diagonal weights w of Gamma for the CDPs [k sh sw] of one sample."""
     y = np.clip(np.asarray(y, np.float64), 0, None)
@@ -75,10 +74,6 @@ def weights(
             return (y >= np.sort(y, axis=None)[-kept]).astype(float)
         case "threshold":
             return (y >= (1 - threshold) * y.max()).astype(float)
-        case "optimal":
-            denominator = ratio + np.sqrt(len(y) if sampling is None else sampling) - 1
-            with np.errstate(divide="ignore"):
-                return np.maximum((ratio - 1) / denominator, -5) + 5
     raise ValueError(kind)
 
 
@@ -112,7 +107,7 @@ def spectral_estimate(
 ) -> tuple[np.ndarray, float]:
     """Algorithm 1: the estimate [h w] of norm sqrt(sum(y) / k), and its residual."""
     k, height, width = phases.shape
-    weight = weights(y, kind, sampling=k * oversample**2)
+    weight = weights(y, kind)
     step = filter_matrix(kernel, height, width) @ gamma_matrix(weight, phases, oversample)
     z, residual = power_iteration(step, start, iterations)
     return np.sqrt(y.sum() / k) * z.reshape(height, width), residual

@@ -197,7 +197,7 @@ def test_pytorch_steps_descend_the_same_loss():
     from jax_kdpr.systems import make_system
     from jax_kdpr.training.state import init_train_state, make_optimizer
     from jax_kdpr.training.steps import Epoch, LossWeights, compile_steps, make_train_step
-    from jax_kdpr.training.targets import make_teach, make_views
+    from jax_kdpr.training.targets import make_teach
 
     size, widths, parts = 16, (8, 16), ("phases", "filter", "net")
     student, teacher = (
@@ -214,7 +214,7 @@ def test_pytorch_steps_descend_the_same_loss():
     weights = LossWeights(alpha=0.6, beta=0.1, sigma=0.3, rho=0.1)
     step = torch_twin.make_step(twins[0].train(), weights=weights._asdict(), rates=rates)
     targets = torch_twin.teach(twins[1].eval(), torch.from_numpy(images))
-    ours = make_teach(teacher, make_views())(guide, jnp.asarray(images), jax.random.key(0))
+    ours = make_teach(teacher)(guide, jnp.asarray(images), jax.random.key(0))
     np.testing.assert_allclose(ours.cdp, targets[0].numpy(), atol=1e-5)
     theirs = [float(step(torch.from_numpy(images), targets)) for _ in range(3)]
 
@@ -229,7 +229,6 @@ def test_pytorch_steps_descend_the_same_loss():
             batch_size=4,
             size=size,
             channels=1,
-            total_steps=2,
         )
     )
     state = init_train_state(*variables, optimizer, trained=parts)

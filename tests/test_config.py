@@ -11,9 +11,9 @@ import pytest
 from helpers import rejection
 
 from jax_kdpr import config as config_lib
-from jax_kdpr import config_rules
+from jax_kdpr import config_rules, removed_options
 from jax_kdpr.camera import SCENE, make_camera
-from jax_kdpr.config import Config, Inputs, Norm, Regime, Schedule, Source, Weights
+from jax_kdpr.config import Config, Norm, Regime, Schedule, Source, Weights
 from jax_kdpr.config_fields import describe
 from jax_kdpr.data import sources
 from jax_kdpr.studies import declaration
@@ -128,9 +128,6 @@ RANGES = [
     ("train.eval_batch_size", -1, "in [0, 65536]"),
     ("train.devices", -1, "in [0, 4096]"),
     ("train.scan_steps", -1, "in [0, 1000000]"),
-    ("ensemble", 0, "in [1, 1000]"),
-    ("ensemble", 2**31, "in [1, 1000]"),
-    ("loss.alphas", (0.5, 0.7), "set ensemble to their number"),
     ("scene.phase_range", 0.0, "in (0, 1000] radians"),
     ("scene.phase_range", math.nan, "finite"),
     ("noise.photons", 0.5, "in [1, 2000000000] photoelectrons"),
@@ -147,7 +144,6 @@ RANGES = [
     ("data.test_fraction", -0.5, "in [0, 1]"),
     ("scene.min_amplitude", 1.5, "in [0, 1]"),
     ("masks.oversample", 3, "in [1, 2]"),
-    ("masks.levels", 1, "in [2, 65536]"),
     ("device.levels", 2**31, "in [0, 65536]"),
     ("spectral.threshold", 1.5, "in [0, 1]"),
     ("spectral.fraction", 0.0, "in (0, 1]"),
@@ -321,7 +317,7 @@ def test_paper_configs_are_the_protocol_of_the_paper(regime):
     assert config.spectral.filter_size == 5
     assert config.spectral.weights == Weights.SOFT
     assert config.net.widths == (32, 64, 128, 256)
-    assert (config.net.norm, config.net.inputs) == (Norm.BATCH, Inputs.RE_IM)
+    assert config.net.norm == Norm.BATCH
     assert config.masks.snapshots == (9 if regime == "teacher" else 1)
     assert config.masks.oversample == 1
     assert config.scene.kind == "phase" and config.scene.phase_range == math.pi
@@ -347,27 +343,36 @@ def another(default):
     return default * 1.01 if default else 1e-5
 
 
-def test_lists_of_loss_weights_are_numbers():
-    values = {"ensemble": 2, "loss": {"alphas": [1, 0.5]}}
-    config = config_lib.from_dict(values)
-    assert config.loss.alphas == (1.0, 0.5)
-    assert config_lib.from_dict(json.loads(json.dumps(config_lib.to_dict(config)))) == config
-    message = rejection(config_lib.from_dict, {"loss": {"alphas": ["a"]}})
-    assert message.startswith("loss.alphas: expected numbers in brackets")
-
-
-def test_a_student_without_guidance_reads_none_of_its_options():
-    for path in config_rules.READ_BY_GUIDANCE:
-        other = another(config_lib.flatten(Config())[path])
-        fields = {path.replace(".", "__"): other, "distill__start": "all"}
-        message = rejection(
-            config_rules.validate, student(loss__alpha=1.0, loss__beta=0.0, **fields)
-        )
-        assert message.startswith(path) and "loss.alpha" in message
-    message = rejection(config_rules.validate, student(loss__alpha=1.0, loss__beta=0.0))
+def test_a_student_without_guidance_takes_something_else_from_its_teacher():
+    alone = {"loss__alpha": 1.0, "loss__beta": 0.0}
+    message = rejection(
+        config_rules.validate,
+        student(**alone, distill__start="all", distill__targets="live"),
+    )
+    assert message.startswith("distill.targets") and "loss.alpha" in message
+    message = rejection(config_rules.validate, student(**alone))
     assert "takes nothing from its teacher" in message
-    started = student(loss__alpha=1.0, loss__beta=0.0, distill__start="all")
+    started = student(**alone, distill__start="all")
     config_rules.validate(config_lib.check_types(started))
+
+
+@pytest.mark.parametrize(("path", "values"), removed_options.OPTIONS.items())
+def test_an_option_that_has_gone_is_read_where_it_changes_nothing(path, values):
+    section, _, name = path.rpartition(".")
+    for value in values:
+        fields = {name: value}
+        assert config_lib.from_dict({section: fields} if section else fields) == Config()
+    fields = {name: "other"}
+    message = rejection(config_lib.from_dict, {section: fields} if section else fields)
+    assert message.startswith(f"{path}='other' has been taken out")
+    assert removed_options.LAST_COMMIT in message
+
+
+@pytest.mark.parametrize(("path", "choice"), removed_options.CHOICES.items())
+def test_a_choice_that_has_gone_names_a_commit_that_has_it(path, choice):
+    section, name = path.split(".")
+    message = rejection(config_lib.from_dict, {section: {name: choice}})
+    assert removed_options.LAST_COMMIT in message
 
 
 @pytest.mark.parametrize("path", config_rules.READ_ONLY_WITH)

@@ -172,7 +172,7 @@ def test_a_gate_goes_from_the_networks_image_to_what_the_solver_makes_of_it(kind
         return system.recover({**params, "net": net}, state, intensity)[0]
 
     shut, half, open_ = (recover(bias) for bias in (-100.0, 0.0, 100.0))
-    inputs = network_input(shut.estimate, kind="re_im")
+    inputs = network_input(shut.estimate)
     (network, _, gate), _ = system.run_net(params, state, inputs)
     np.testing.assert_allclose(shut.image, network, atol=1e-6)
     fields = camera.encode(network)

@@ -1,4 +1,4 @@
-"""Faster ways of training that must be the same training: cached targets, scans, ensembles."""
+"""Faster ways of training that must be the same training: cached targets and scans."""
 
 import jax
 import jax.numpy as jnp
@@ -9,14 +9,12 @@ from helpers import image_config, rejection, student_config, tiny_config
 from jax_kdpr import json_files, run_folder, runtime
 from jax_kdpr.camera import make_camera
 from jax_kdpr.checkpoint import Checkpoints
-from jax_kdpr.config import Config, Precision, Regime, TargetMode, TargetType, members
-from jax_kdpr.config_rules import validate
+from jax_kdpr.config import Config, Precision, Regime, TargetMode
 from jax_kdpr.data.scenes import draw_scenes
 from jax_kdpr.systems import make_system
 from jax_kdpr.training import loop
 from jax_kdpr.training.preparation import make_guide, prepare
 from jax_kdpr.training.steps import Epoch, compile_steps
-from jax_kdpr.training.targets import Targets
 from jax_kdpr.training.teacher import changing_targets
 
 
@@ -40,11 +38,10 @@ def assert_close_rows(one, other, *, decibel=0.02):
 
 def losses_of(run, steps=3):
     """The loss of the first steps and the terms of the last."""
-    member = run.members[0]
     epoch = Epoch(
         images=run.dataset.train(0),
         order=jnp.arange(run.dataset.train_size),
-        key=member.keys.steps,
+        key=run.keys.steps,
         weights=run.weights,
         guide=make_guide(run),
     )
@@ -72,17 +69,6 @@ def test_cached_targets_give_the_losses_of_a_live_teacher(image_folder, teacher,
         np.testing.assert_allclose(
             getattr(cached_terms, name), getattr(live_terms, name), rtol=1e-4
         )
-
-
-def test_targets_in_bfloat16_are_kept_so_and_used_in_float32(image_folder, teacher, tmp_path):
-    config = student_config(image_folder, teacher, distill__target_type=TargetType.BFLOAT16)
-    run = prepare(config, tmp_path)
-    guide = make_guide(run)
-    assert isinstance(guide, Targets) and guide.cdp.dtype == jnp.bfloat16
-    taken = guide.take(jnp.arange(4))
-    assert taken.feature.dtype == jnp.float32
-    exact = make_guide(prepare(student_config(image_folder, teacher), tmp_path))
-    np.testing.assert_allclose(taken.cdp, exact.cdp[:4], rtol=1e-2)
 
 
 def test_targets_are_live_where_they_change_or_do_not_fit(
@@ -157,63 +143,6 @@ def test_scanned_losses_come_step_by_step(tmp_path):
     assert scanned[1] == stepped[1] == 4
 
 
-# Ensembles
-
-
-def test_an_ensemble_is_its_single_runs(tmp_path):
-    config = tiny_config(train__epochs=2)
-    config.ensemble, config.seed = 2, 5
-    loop.train(config, tmp_path / "together")
-    for _, single in members(config):
-        name = f"seed-{single.seed}"
-        assert single.ensemble == 1
-        loop.train(single, tmp_path / name)
-        assert_close_rows(rows_of(tmp_path / "together" / name), rows_of(tmp_path / name))
-        # What an ensemble leaves is a run like any other: finished, it is left alone.
-        before = rows_of(tmp_path / "together" / name)
-        loop.train(single, tmp_path / "together" / name)
-        assert rows_of(tmp_path / "together" / name) == before
-    first, second = (rows_of(tmp_path / "together" / f"seed-{seed}") for seed in (5, 6))
-    assert first[-1]["validation_psnr"] != second[-1]["validation_psnr"]
-
-
-def test_an_ensemble_over_loss_weights_is_its_single_runs(image_folder, teacher, tmp_path):
-    config = student_config(image_folder, teacher)
-    config.ensemble, config.loss.alphas, config.loss.betas = 2, (0.9, 0.5), (0.1, 0.2)
-    loop.train(config, tmp_path / "together")
-    names = [name for name, _ in members(config)]
-    assert names == ["alpha-0.9_beta-0.1", "alpha-0.5_beta-0.2"]
-    for name, single in members(config):
-        assert single.seed == config.seed
-        loop.train(single, tmp_path / name)
-        assert_close_rows(rows_of(tmp_path / "together" / name), rows_of(tmp_path / name))
-
-
-def test_an_ensemble_resumes_from_what_all_its_members_have(tmp_path):
-    """A kill between the saves of two members leaves one of them an epoch behind."""
-    config = tiny_config()
-    config.ensemble = 2
-    loop.train(config, tmp_path)
-    whole = [rows_of(tmp_path / name) for name, _ in members(config)]
-    last = max(int(p.name) for p in (tmp_path / "seed-1/checkpoints").iterdir())
-    with Checkpoints(tmp_path / "seed-1") as checkpoints:
-        checkpoints.discard_after(last - 1)
-    loop.train(config, tmp_path)
-    again = [rows_of(tmp_path / name) for name, _ in members(config)]
-    assert again == whole
-
-
-def test_an_ensemble_without_a_common_step_loses_nothing(tmp_path):
-    """A finished ensemble that is asked for one more member must not start all over."""
-    config = tiny_config(train__epochs=2)
-    config.ensemble = 2
-    loop.train(config, tmp_path)
-    before = rows_of(tmp_path / "seed-0")
-    config.ensemble = 3
-    assert "no step in common" in rejection(loop.train, config, tmp_path)
-    assert rows_of(tmp_path / "seed-0") == before
-
-
 def test_checkpoints_made_again_replace_later_ones(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         for step in (1, 2, 3):
@@ -231,28 +160,6 @@ def test_any_number_of_devices_gets_an_evaluation_batch_that_fits(tmp_path):
     assert prepare(config, tmp_path).eval_batch_size % 3 == 0
 
 
-@pytest.mark.parametrize(
-    ("changes", "says"),
-    [
-        ({"ensemble": 2, "train.devices": 2}, "train.devices: an ensemble runs on one device"),
-        ({"ensemble": 3, "loss.rhos": (0.1, 0.2)}, "loss.rhos: expected one value for each"),
-        ({"loss.rhos": (0.1,)}, "loss.rhos: expected one value for each"),
-        ({"ensemble": 2, "loss.rhos": (0.1, 0.1)}, "two members are the same run"),
-        (
-            {"ensemble": 2, "loss.alphas": (1.0, -1.0)},
-            "loss.alphas: expected a number in",
-        ),
-        ({"ensemble": 2, "loss.betas": (0.1, 0.2)}, "only regime student has a teacher"),
-    ],
-)
-def test_ensembles_that_cannot_be_are_refused(changes, says):
-    config = tiny_config()
-    for path, value in changes.items():
-        *section, name = path.split(".")
-        setattr(getattr(config, section[0]) if section else config, name, value)
-    assert says in rejection(validate, config)
-
-
 # Arithmetic of the network
 
 
@@ -264,8 +171,8 @@ def test_bfloat16_network_keeps_weights_physics_and_outputs_in_float32(tmp_path)
     output, _ = run.system.apply(run.start.params, run.start.state, images, jax.random.key(1))
     assert output.estimate.dtype == jnp.complex64
     assert output.image.dtype == output.bottleneck.dtype == jnp.float32
-    reduced = loop.train(config, tmp_path / "bfloat16")[0]
-    full = loop.train(tiny_config(train__devices=1), tmp_path / "float32")[0]
+    reduced = loop.train(config, tmp_path / "bfloat16")
+    full = loop.train(tiny_config(train__devices=1), tmp_path / "float32")
     assert abs(reduced["validation_psnr"] - full["validation_psnr"]) < 0.5
 
 
@@ -294,7 +201,7 @@ def test_a_gpu_takes_large_batches_and_whole_chunks(monkeypatch):
     assert runtime.choose_scan_steps(7, 468) == 7
     assert runtime.choose_eval_batch(0, size=96, features=32) == 512
     assert runtime.choose_eval_batch(0, size=16, features=8) == 1024
-    assert runtime.choose_eval_batch(0, size=4096, features=64, members=8) == 1
+    assert runtime.choose_eval_batch(0, size=32768, features=64) == 1
     assert runtime.choose_eval_batch(50, size=96, features=32) == 50
 
 

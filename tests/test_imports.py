@@ -34,6 +34,7 @@ LAYERS = [
         "data",
         "config",
         "config_fields",
+        "removed_options",
     ),
     ("camera", "export.layout", "export.files"),
     ("classical",),

@@ -1,6 +1,5 @@
 """Losses of eq. 3 to 7 and image quality, against hand-computed cases and other libraries."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import oracles
@@ -9,6 +8,8 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from jax_kdpr import losses, metrics
 from jax_kdpr.physics.phase import align_global_phase
+from jax_kdpr.systems import Output
+from jax_kdpr.training.targets import targets_of
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.uniform(size=(4, 24, 20, 2))
@@ -19,14 +20,14 @@ TEACHER_FEATURES = RNG.normal(size=(4, 3, 2, 8))
 STUDENT_FEATURES = RNG.normal(size=(4, 3, 2, 8))
 
 
-def cdp_loss(student, teacher, kind="paper"):
-    """Eq. 5 from two stacks of CDPs [b k h w]; their estimates are not looked at."""
+def cdp_loss(student, teacher):
+    """Eq. 5 from two stacks of CDPs [b k h w], as a training takes it from its outputs."""
 
-    def view(y):
-        y = jnp.asarray(y)
-        return losses.cdp_view(y, jnp.ones(y[:, 0].shape, complex), kind=kind)
+    def pattern(y):
+        output = Output(*[None] * len(Output._fields))._replace(intensity=jnp.asarray(y))
+        return targets_of(output).cdp
 
-    return losses.cdp_loss(view(student), view(teacher))
+    return losses.cdp_loss(pattern(student), pattern(teacher))
 
 
 LOSSES = {
@@ -74,94 +75,6 @@ def test_cdp_loss_compares_the_means_over_snapshots():
     teacher = np.concatenate([STUDENT_Y + offset, STUDENT_Y - offset], axis=1)
     loss = cdp_loss(jnp.asarray(STUDENT_Y), jnp.asarray(teacher))
     np.testing.assert_allclose(loss, 0.0, atol=1e-12)
-
-
-def reference_view(y: np.ndarray, kind: str) -> np.ndarray:
-    """Views of CDPs [b k h w], written scene by scene."""
-    views = []
-    for stack in y.astype(np.float64):
-        m = stack.mean(axis=0)
-        views.append(
-            {
-                "paper": m,
-                "normalised": (m - m.mean()) / m.std(),
-                "log": np.log(1 + m / m.mean()),
-                "amplitude": np.sqrt(m / m.mean()),
-            }[kind]
-        )
-    return np.stack(views)
-
-
-@pytest.mark.parametrize("kind", ["paper", "normalised", "log", "amplitude"])
-def test_cdp_views_equal_their_formulas(kind):
-    estimate = jnp.ones((4, 6, 5), complex)
-    actual = losses.cdp_view(jnp.asarray(TEACHER_Y), estimate, kind=kind)
-    np.testing.assert_allclose(actual, reference_view(TEACHER_Y, kind), rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("kind", ["normalised", "log", "amplitude"])
-def test_all_views_but_the_papers_do_not_see_the_exposure(kind):
-    np.testing.assert_allclose(cdp_loss(STUDENT_Y, 3 * STUDENT_Y, kind), 0.0, atol=1e-5)
-    assert cdp_loss(STUDENT_Y, 3 * STUDENT_Y, "paper") > 1
-
-
-def test_the_view_of_the_estimate_does_not_see_its_global_phase():
-    fields = RNG.normal(size=(4, 6, 5)) + 1j * RNG.normal(size=(4, 6, 5)) + 0.5
-    turned = fields * np.exp(1j * np.array([0.0, 1.0, 2.0, 3.0]))[:, None, None]
-
-    def view(estimate):
-        y = jnp.asarray(STUDENT_Y)
-        return losses.cdp_view(y, jnp.asarray(estimate, jnp.complex64), kind="estimate")
-
-    np.testing.assert_allclose(view(fields), view(turned), atol=1e-5)
-    np.testing.assert_allclose(jnp.mean(view(fields)[..., 1], axis=(1, 2)), 0.0, atol=1e-6)
-
-
-def test_normalised_features_compare_directions():
-    a, b = jnp.asarray(STUDENT_FEATURES), jnp.asarray(TEACHER_FEATURES)
-
-    def loss(a, b):
-        return losses.feature_loss(*[losses.feature_view(x, kind="normalised") for x in (a, b)])
-
-    flat = [np.asarray(x).reshape(4, -1) for x in (a, b)]
-    norms = np.prod([np.linalg.norm(x, axis=1) for x in flat], axis=0)
-    cosines = np.sum(flat[0] * flat[1], axis=1) / norms
-    np.testing.assert_allclose(loss(a, b), np.mean(2 - 2 * cosines), rtol=1e-4)
-    np.testing.assert_allclose(loss(5 * a, b), loss(a, b), rtol=1e-4)
-
-
-@pytest.mark.parametrize("view", [losses.cdp_view, losses.feature_view])
-def test_unknown_views_raise(view):
-    arguments = [jnp.ones((1, 1, 4, 4)), jnp.ones((1, 4, 4), complex)]
-    with pytest.raises(ValueError, match="expected paper"):
-        view(*arguments[: 1 + (view is losses.cdp_view)], kind="other")
-
-
-@pytest.mark.parametrize(
-    ("kind", "shares"),
-    [("constant", [1, 1, 1]), ("linear", [1, 0.75, 0]), ("cosine", [1, 0.8535534, 0])],
-)
-def test_guidance_is_annealed(kind, shares):
-    progress = [jnp.asarray(value) for value in (0.0, 0.25, 1.0)]
-    actual = [losses.guidance_share(value, kind=kind) for value in progress]
-    np.testing.assert_allclose(actual, shares, atol=1e-6)
-
-
-def test_balanced_terms_weigh_what_their_weights_say():
-    """In value and, since the scale is a constant, in gradient."""
-
-    def total(x, balance):
-        task, cdp, feature = 0.01 * x, 5.0 * x**2, 0.3 * x**3
-        terms = {"task": task, "mask": 0.0 * x, "cdp": cdp, "feature": feature}
-        weights = {"alpha": 0.5, "rho": 0.0, "beta": 0.3, "sigma": 0.2}
-        return losses.weighted_sum(**terms, **weights, balance=balance).total
-
-    at = jnp.asarray(1.0)
-    np.testing.assert_allclose(total(at, "task"), 0.01, rtol=1e-5)
-    # Each term grows by its own power of x, from the same 0.01.
-    slope = jax.grad(total)(at, "task")
-    np.testing.assert_allclose(slope, 0.01 * (0.5 + 0.3 * 2 + 0.2 * 3), rtol=1e-5)
-    np.testing.assert_allclose(total(at, "none"), 0.005 + 1.5 + 0.06, rtol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -160,7 +160,7 @@ def first_features(params, x) -> np.ndarray:
 def test_training_pass_records_the_statistics_of_the_batch(small):
     _, params, state, evaluate, train = small
     output, after = train(params, state, IMAGES, KEY)
-    features = first_features(params, network_input(output.estimate, kind="re_im"))
+    features = first_features(params, network_input(output.estimate))
     recorded = after["net"]["encoder"][0]["first_norm"]
     np.testing.assert_allclose(recorded["mean"], 0.1 * features.mean(axis=(0, 1, 2)), atol=1e-5)
     np.testing.assert_allclose(recorded["var"], 0.9 + 0.1 * features.var(axis=(0, 1, 2)), rtol=1e-4)
@@ -252,24 +252,7 @@ def test_init_depends_on_the_key_alone(small):
 
 def test_network_input_values():
     estimate = jnp.array([[[3 + 4j, -2 + 0j, -1j, 0j]]])
-    np.testing.assert_array_equal(
-        network_input(estimate, kind="re_im")[0, 0], [[3, 4], [-2, 0], [0, -1], [0, 0]]
-    )
-    np.testing.assert_allclose(
-        network_input(estimate, kind="abs_phase")[0, 0],
-        [[5, np.arctan2(4, 3) / np.pi], [2, 1], [1, -0.5], [0, 0]],
-        rtol=1e-6,
-    )
-    with pytest.raises(ValueError, match="inputs: expected re_im or abs_phase, got 'raw'"):
-        network_input(estimate, kind="raw")
-
-
-@pytest.mark.parametrize("kind", ["re_im", "abs_phase"])
-def test_network_input_has_a_finite_gradient_at_zero(kind):
-    def total(parts):
-        return jnp.sum(network_input((parts[0] + 1j * parts[1])[None], kind=kind))
-
-    assert np.isfinite(jax.grad(total)(jnp.zeros((2, 1, 3)))).all()
+    np.testing.assert_array_equal(network_input(estimate)[0, 0], [[3, 4], [-2, 0], [0, -1], [0, 0]])
 
 
 @pytest.fixture(scope="module")

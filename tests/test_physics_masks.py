@@ -7,11 +7,10 @@ import pytest
 from flax import nnx
 from scipy import stats
 
-from jax_kdpr.config import Inputs, NoiseKind, Norm, Regulariser, SceneKind, Weights
+from jax_kdpr.config import NoiseKind, Norm, Regulariser, SceneKind, Weights
 from jax_kdpr.models.unet import make_norm
 from jax_kdpr.physics.masks import (
     init_phases,
-    level_penalty,
     mask_penalty,
     range_penalty,
     smoothness_penalty,
@@ -20,7 +19,6 @@ from jax_kdpr.physics.masks import (
 from jax_kdpr.physics.noise import add_noise
 from jax_kdpr.physics.scenes import field_image, image_beside, scene_channels, scene_field
 from jax_kdpr.physics.spectral import spectral_weights
-from jax_kdpr.systems import network_input
 
 PI = np.pi
 
@@ -47,17 +45,6 @@ def test_range_penalty_is_the_mean_squared_distance_from_0_to_2_pi():
     np.testing.assert_allclose(jax.grad(range_penalty)(inside), 0.0, atol=1e-6)
 
 
-@pytest.mark.parametrize("levels", [2, 4, 8])
-def test_level_penalty_is_zero_on_a_level_and_one_halfway(levels):
-    on = 2 * PI / levels * jnp.arange(-1.0, levels + 1).reshape(1, 1, -1)
-    np.testing.assert_allclose(level_penalty(on, levels=levels), 0.0, atol=1e-6)
-    np.testing.assert_allclose(level_penalty(on + PI / levels, levels=levels), 1.0, rtol=1e-6)
-    quarter = level_penalty(on + PI / (2 * levels), levels=levels)
-    np.testing.assert_allclose(quarter, 0.5, rtol=1e-5)
-    # descent leads back to the level
-    assert jnp.all(jax.grad(lambda p: level_penalty(p, levels=levels))(on + 0.1) > 0)
-
-
 def test_smoothness_penalty_by_hand():
     mask = jnp.array([[[0.0, PI / 2], [PI, PI]]])  # steps: pi, pi / 2 down; pi / 2, 0 right
     np.testing.assert_allclose(smoothness_penalty(mask), (2 + 1 + 1 + 0) / (2 * 4), rtol=1e-6)
@@ -76,15 +63,14 @@ def test_smoothness_does_not_compare_opposite_edges_or_different_masks():
     np.testing.assert_allclose(smoothness_penalty(two), expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["levels", "smoothness"])
-def test_penalty_is_blind_to_whole_turns_and_to_the_number_of_masks(kind):
+def test_smoothness_is_blind_to_whole_turns_and_to_the_number_of_masks():
     rng = np.random.default_rng(1)
     phases = rng.uniform(0, 2 * PI, (1, 4, 5))
     turns = 2 * PI * rng.integers(-2, 3, phases.shape)
-    penalty = mask_penalty(jnp.asarray(phases), kind=kind, levels=4)
-    turned = mask_penalty(jnp.asarray(phases + turns), kind=kind, levels=4)
+    penalty = smoothness_penalty(jnp.asarray(phases))
+    turned = smoothness_penalty(jnp.asarray(phases + turns))
     np.testing.assert_allclose(turned, penalty, rtol=1e-4)
-    twice = mask_penalty(jnp.asarray(np.concatenate([phases, phases])), kind=kind, levels=4)
+    twice = smoothness_penalty(jnp.asarray(np.concatenate([phases, phases])))
     np.testing.assert_allclose(twice, penalty, rtol=1e-5)
 
 
@@ -92,7 +78,6 @@ def test_mask_penalty_chooses_by_name():
     phases = jnp.asarray(np.random.default_rng(1).uniform(-1, 8, (2, 4, 5)))
     assert mask_penalty(phases, kind="none") == 0.0
     assert mask_penalty(phases, kind="range") == range_penalty(phases)
-    assert mask_penalty(phases, kind="levels", levels=6) == level_penalty(phases, levels=6)
     assert mask_penalty(phases, kind="smoothness") == smoothness_penalty(phases)
     with pytest.raises(ValueError, match=r"regulariser: expected none, .* got 'flat'"):
         mask_penalty(phases, kind="flat")
@@ -186,7 +171,6 @@ READERS = {
     NoiseKind: lambda kind: add_noise(jax.random.key(0), jnp.ones((2, 4, 4)), kind=kind),
     SceneKind: lambda kind: scene_field(jnp.ones((2, 2, scene_channels(kind))), kind=kind),
     Regulariser: lambda kind: mask_penalty(jnp.ones((1, 2, 2)), kind=kind),
-    Inputs: lambda kind: network_input(jnp.ones((1, 2, 2)) + 0j, kind=kind),
     Norm: lambda kind: make_norm(kind, 8, rngs=nnx.Rngs(0)),
 }
 

@@ -59,9 +59,7 @@ def recover(rng, kind: str, k: int, *, scenes: int, spectral=False, oversample=1
     def run(x, masks, start):
         y = measure_intensity(x, masks, oversample=oversample, transfer=transfer)
         if spectral:
-            start, _ = filtered_spectral_init(
-                y, masks, delta, start, iterations=100, weights="optimal"
-            )
+            start, _ = filtered_spectral_init(y, masks, delta, start, iterations=100)
         return solve(y, masks, start, scene=kind, **options)
 
     found, residual = run(x, masks, first)

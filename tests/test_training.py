@@ -14,7 +14,7 @@ from jax_kdpr.systems import make_system
 from jax_kdpr.training.preparation import trained_parts
 from jax_kdpr.training.state import init_train_state, make_optimizer
 from jax_kdpr.training.steps import Epoch, LossWeights, compile_steps, make_train_step
-from jax_kdpr.training.targets import make_teach, make_views
+from jax_kdpr.training.targets import make_teach
 
 SYSTEM = {"widths": (8, 16), "iterations": 5}
 ALL_PARTS = ("phases", "filter", "net")
@@ -42,8 +42,7 @@ def trainer(regime=Regime.E2E, *, teacher=None, weights=None, mesh=None, snapsho
             batch_size=16,
             size=16,
             channels=1,
-            total_steps=100,
-            teach=teacher and make_teach(teacher[0], make_views()),
+            teach=teacher and make_teach(teacher[0]),
             average=average,
             mesh=mesh,
         )
@@ -171,8 +170,7 @@ def test_distillation_losses_vanish_when_the_student_is_the_teacher():
         batch_size=16,
         size=16,
         channels=1,
-        total_steps=1,
-        teach=make_teach(system, make_views()),
+        teach=make_teach(system),
     )
     copy = jax.tree.map(jnp.array, params)
     train_state = init_train_state(

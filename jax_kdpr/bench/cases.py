@@ -30,7 +30,7 @@ from jax_kdpr.sharding import AXIS, replicate
 from jax_kdpr.systems import System
 from jax_kdpr.training.state import init_train_state, make_optimizer
 from jax_kdpr.training.steps import Epoch, LossWeights, compile_steps, make_train_step
-from jax_kdpr.training.targets import make_teach, make_views
+from jax_kdpr.training.targets import make_teach
 from jax_kdpr.types import Images, Params, State
 
 NATIVE_SIZE = 28  # pixels of the images that a step gathers and resizes
@@ -229,7 +229,7 @@ def _step_case(
     raw = jax.random.randint(jax.random.key(4), (count, NATIVE_SIZE, NATIVE_SIZE), 0, 256, "uint8")
     teach, guide = None, None
     if teacher_snapshots:
-        teach = make_teach(shape.make(teacher_snapshots), make_views())
+        teach = make_teach(shape.make(teacher_snapshots))
         guide = shape.variables(teacher_snapshots)
         if cached:
             batch = jnp.zeros((shape.batch, size, size, channels))
@@ -243,7 +243,6 @@ def _step_case(
         batch_size=shape.batch,
         size=size,
         channels=channels,
-        total_steps=1000,
         teach=teach,
         mesh=shape.mesh,
     )

@@ -155,7 +155,7 @@ def _conditions(r: Row, leave_out: str = "") -> str:
     said = ", ".join(text for name, text in facts.items() if name != leave_out)
     calls = f"; {r['calls']} calls" if "calls" in r else ""
     return (
-        f"{said}, gradient {r['gradient']}, network {r['precision']}; {r['devices']} x "
+        f"{said}, network {r['precision']}; {r['devices']} x "
         f"{where['devices'][0]} of {where['cpu_count']} core(s), jax {where['versions']['jax']}, "
         f"commit {where['commit']}, {where['time']}{calls}."
     )

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jax_kdpr import signals
-from jax_kdpr.types import Images, Indices, Key, Keys, PyTree, RawImages
+from jax_kdpr.types import Images, Indices, Key, PyTree, RawImages
 
 
 def epoch_order(key: Key, epoch: int, count: int) -> Indices:
@@ -36,24 +36,22 @@ def take_batch(images: RawImages, indices: Indices, *, size: int, channels: int)
 
 
 def over_batches(
-    step: Callable[[Indices, Keys], PyTree], count: int, *, batch_size: int, key: Keys
+    step: Callable[[Indices, Key], PyTree], count: int, *, batch_size: int, key: Key
 ) -> PyTree:
     """Runs step(indices, key) over `count` items in order and joins what it returns per item.
 
     All batches have one size, so that the step compiles once: the last one is filled up from the
-    start, and what it says of those items again is dropped. `key` may be an array of keys, of the
-    members of an ensemble: the step then gets as many.
+    start, and what it says of those items again is dropped.
 
     Raises:
         Interrupted: If a signal was noted meanwhile.
     """
     parts = []
-    fold_in = jax.random.fold_in if key.shape == () else jax.vmap(jax.random.fold_in, (0, None))
     for first in range(0, count, batch_size):
         jax.block_until_ready(parts[-2:-1])  # so that a signal waits for two batches at most
         if signals.received():
             break
-        parts.append(step((jnp.arange(batch_size) + first) % count, fold_in(key, first)))
+        parts.append(step((jnp.arange(batch_size) + first) % count, jax.random.fold_in(key, first)))
     # Joining is a program for all devices too. On a CPU's few threads it must not start while
     # batches are under way, or each device may wait for the other for ever (seen, jax 0.10.2).
     jax.block_until_ready(parts)

@@ -33,15 +33,6 @@ def range_penalty(phases: Phases) -> Scalar:
     return jnp.mean(jnp.square(below) + jnp.square(above))
 
 
-def level_penalty(phases: Phases, *, levels: int) -> Scalar:
-    """Pulls phases to the nearest of `levels` equal steps on the circle: mean (1 - cos(N phi)) / 2.
-
-    0 when every phase is a multiple of 2 pi / N, 1 when every phase is halfway between two levels.
-    Level N is level 0: the circle has N distinct levels, not N + 1.
-    """
-    return jnp.mean(1.0 - jnp.cos(levels * phases)) / 2.0
-
-
 def smoothness_penalty(phases: Phases) -> Scalar:
     """Mean of (1 - cos(step)) / 2 over horizontal and vertical neighbours, blind to 2 pi wraps.
 
@@ -53,8 +44,8 @@ def smoothness_penalty(phases: Phases) -> Scalar:
     return (jnp.sum(vertical) + jnp.sum(horizontal)) / (2.0 * pairs)
 
 
-def mask_penalty(phases: Phases, *, kind: str, levels: int = 256) -> Scalar:
-    """Evaluates the regulariser `kind`: "none", "range", "levels" (reads `levels`) or "smoothness".
+def mask_penalty(phases: Phases, *, kind: str) -> Scalar:
+    """Evaluates the regulariser `kind`: "none", "range" or "smoothness".
 
     Raises:
         ValueError: If `kind` is none of these.
@@ -64,8 +55,6 @@ def mask_penalty(phases: Phases, *, kind: str, levels: int = 256) -> Scalar:
             return jnp.zeros((), phases.dtype)
         case "range":
             return range_penalty(phases)
-        case "levels":
-            return level_penalty(phases, levels=levels)
         case "smoothness":
             return smoothness_penalty(phases)
-    raise ValueError(f"regulariser: expected none, range, levels or smoothness, got {kind!r}")
+    raise ValueError(f"regulariser: expected none, range or smoothness, got {kind!r}")

@@ -1,17 +1,14 @@
-"""Power iteration of a linear map, and three ways to differentiate what it finds.
+"""Power iteration of a linear map, and the gradient of what it finds.
 
-The iterates are z_{t+1} = M z_t / norm(M z_t). How the gradient of z_T with respect to M is made is
-a choice of memory, time and meaning; one iterate is stored as one complex [h w] field.
+The iterates are z_{t+1} = M z_t / norm(M z_t). The gradient of z_T is exact, of the T iterations
+as they ran. The backward pass wants every iterate, a complex [h w] field each: up to `STORED` are
+kept, beyond that segments of them are made again from their first one.
 
-| gradient | what it is | stored iterates | maps applied, forward and backward |
-| --- | --- | --- | --- |
-| unrolled | exact, of the T iterations as they ran | T | 1 + 2 times T |
-| segments | the same numbers | 25 to T = 157, then 2 sqrt(T) | 1 + 2 T to T = 26, then 1 + 3 T |
-| implicit | of the eigenvector that the iterations tend to | 1 | 1 + 1 times T |
-
-"implicit" equals the others where two things hold: the iterations have converged, and what is
-differentiated does not change with the global phase of z. The phase of z_T comes from how the start
-vector overlaps with the left eigenvector, which the fixed point knows nothing of.
+| iterations | stored iterates | maps applied, forward and backward |
+| --- | --- | --- |
+| to 26 | T - 1 | 1 + 2 T |
+| to 157 | 25 at most | 1 + 3 T |
+| more | 2 sqrt(T) | 1 + 3 T |
 """
 
 import math
@@ -24,12 +21,12 @@ from jaxtyping import Array, Complex, Float
 
 from jax_kdpr.types import Field, PyTree, Scalar
 
-STORED = 25  # iterates that "segments" may store: those of the paper's T
+STORED = 25  # iterates: those of the paper's T
 LinearMap = Callable[[PyTree, Field], Field]
 
 
 def power_iteration(
-    apply: LinearMap, operator: PyTree, start: Field, *, iterations: int, gradient: str = "segments"
+    apply: LinearMap, operator: PyTree, start: Field, *, iterations: int, stored: int = STORED
 ) -> tuple[Field, Scalar]:
     """Iterates z <- M z / norm(M z) from `start` / norm(`start`).
 
@@ -38,7 +35,7 @@ def power_iteration(
         operator: What M is made of; differentiable. `start` is a constant.
         start: z^(0), not zero.
         iterations: T, at least 1.
-        gradient: "unrolled", "segments" or "implicit"; see the table above.
+        stored: Iterates that the gradient may keep, where segments can keep to it.
 
     Returns:
         z: The unit vector after T iterations.
@@ -46,7 +43,7 @@ def power_iteration(
             is z. 0 at a fixed point, in [0, 1], and without gradient.
 
     Raises:
-        ValueError: If `iterations` is less than 1 or `gradient` is none of these.
+        ValueError: If `iterations` is less than 1.
     """
     if iterations < 1:
         raise ValueError(f"iterations: expected at least 1, got {iterations}")
@@ -55,22 +52,13 @@ def power_iteration(
         return _unit(apply(operator, z))
 
     z = _unit(start)
-    match gradient:
-        case "unrolled":
-            before_last = _advance(step, operator, z, iterations - 1)
-            last = step(operator, before_last)
-        case "segments":
-            before_last = _advance_in_segments(step, operator, z, iterations - 1)
-            last = step(operator, before_last)
-        case "implicit":
-            last, before_last = _fixed_point(step, operator, z, iterations)
-        case _:
-            raise ValueError(f"gradient: expected unrolled, segments or implicit, got {gradient!r}")
+    before_last = _advance_in_segments(step, operator, z, iterations - 1, stored)
+    last = step(operator, before_last)
     overlap = inner(before_last, last)
     return last, lax.stop_gradient(norm(last - overlap * before_last))
 
 
-def segment_length(steps: int, stored: int = STORED) -> int:
+def segment_length(steps: int, stored: int) -> int:
     """Returns the shortest segments that keep at most `stored` iterates alive in the gradient.
 
     One iterate is kept for each segment, and those of one segment while it is gone through. 1 means
@@ -109,49 +97,12 @@ def _advance(step: LinearMap, operator: PyTree, z: Field, steps: int) -> Field:
     return lax.fori_loop(0, steps, lambda _, z: recomputed(operator, z), z)
 
 
-def _advance_in_segments(step: LinearMap, operator: PyTree, z: Field, steps: int) -> Field:
-    length = segment_length(steps)
+def _advance_in_segments(
+    step: LinearMap, operator: PyTree, z: Field, steps: int, stored: int
+) -> Field:
+    length = segment_length(steps, stored)
     if length == 1:
         return _advance(step, operator, z, steps)
     segment = jax.checkpoint(lambda operator, z: _advance(step, operator, z, length))
     z = lax.fori_loop(0, steps // length, lambda _, z: segment(operator, z), z)
     return _advance(step, operator, z, steps % length)
-
-
-def _fixed_point(
-    step: LinearMap, operator: PyTree, start: Field, iterations: int
-) -> tuple[Field, Field]:
-    """The last two iterates; the gradient of the last one is that of the fixed point.
-
-    With J the derivative of one step at z, the cotangent g of z becomes sum_j (J^H)^j g, as many
-    terms as there were iterations; one step's derivative with respect to the operator ends it.
-    """
-
-    @jax.custom_vjp
-    def iterate(operator: PyTree) -> tuple[Field, Field]:
-        before = lax.fori_loop(0, iterations - 1, lambda _, z: step(operator, z), start)
-        return step(operator, before), before
-
-    def forward(operator):
-        last, before = iterate(operator)
-        return (last, before), (operator, last)
-
-    def backward(saved, cotangents):
-        operator, z = saved
-        # An unsymmetric filter turns the phase a little at every step: J is taken without that.
-        overlap = inner(z, step(operator, z))
-        turn = jnp.conj(overlap) / jnp.maximum(jnp.abs(overlap), jnp.finfo(z.real.dtype).tiny)
-        _, pull_z = jax.vjp(lambda z: turn * step(operator, z), z)
-        _, pull_operator = jax.vjp(lambda operator: turn * step(operator, z), operator)
-
-        def add_term(_, carry):
-            term, total = carry
-            (term,) = pull_z(term)
-            return term, total + term
-
-        first = cotangents[0]
-        _, total = lax.fori_loop(0, iterations - 1, add_term, (first, first))
-        return pull_operator(total)
-
-    iterate.defvjp(forward, backward)
-    return iterate(operator)

@@ -41,7 +41,6 @@ def spectral_weights(
     kind: str = "soft",
     fraction: float = 1 / 6,
     threshold: float = 0.6,
-    sampling: float | None = None,
 ) -> Intensity:
     """Turns the intensities of one sample into the diagonal weights w of Gamma.
 
@@ -52,19 +51,12 @@ def spectral_weights(
     * "intensity": r.
     * "topk": 1 for the ceil(fraction * m) brightest pixels (ties included), else 0.
     * "threshold": 1 where y >= (1 - threshold) * max(y), else 0.
-    * "optimal": (r - 1) / (r + sqrt(sampling) - 1) (Mondelli and Montanari, 2018), floored at -5
-      and lifted by 5. The lift adds a multiple of the identity to Gamma, which keeps its
-      eigenvectors and makes the largest eigenvalue the dominant one, as a power iteration needs.
-      With a filter between the iterations it is an approximation: G (Gamma + 5 I) leans towards
-      the smoothest images more than G Gamma does.
 
     Args:
         intensity: CDPs of one sample, any unit.
         kind: One of the names above.
         fraction: Share of pixels kept by "topk", in (0, 1].
         threshold: p of "threshold", in [0, 1].
-        sampling: m / n of "optimal", all sensor pixels over object pixels; default k, which is
-            its value without zero padding.
 
     Raises:
         ValueError: If `kind` is none of these.
@@ -83,12 +75,7 @@ def spectral_weights(
             return (intensity >= faintest_kept).astype(intensity.dtype)
         case "threshold":
             return (intensity >= (1.0 - threshold) * jnp.max(intensity)).astype(intensity.dtype)
-        case "optimal":
-            offset = math.sqrt(intensity.shape[0] if sampling is None else sampling) - 1.0
-            # At m = n the offset vanishes and a dark pixel divides by zero: the floor takes it.
-            weight = (ratio - 1.0) / jnp.maximum(ratio + offset, 1e-3)
-            return jnp.maximum(weight, -5.0) + 5.0
-    raise ValueError(f"weights: expected soft, intensity, topk, threshold or optimal, got {kind!r}")
+    raise ValueError(f"weights: expected soft, intensity, topk or threshold, got {kind!r}")
 
 
 def filter_response(kernel: Kernel, height: int, width: int) -> Complex[Array, "h w"]:
@@ -117,7 +104,6 @@ def filtered_spectral_init(
     weights: str = "soft",
     fraction: float = 1 / 6,
     threshold: float = 0.6,
-    gradient: str = "segments",
     gauge: str = "start",
 ) -> tuple[Field, Scalar]:
     """Estimates the scene from its CDPs: algorithm 1, T power iterations of G_psi Gamma.
@@ -134,7 +120,6 @@ def filtered_spectral_init(
         transfer: Of free space, for a sensor in the near field (`physics.cdp`).
         iterations: T, at least 1.
         weights: Kind of weights, with their `fraction` and `threshold`: see `spectral_weights`.
-        gradient: How the iterations are differentiated: see `physics.power_iteration`.
         gauge: What sets the global phase, which no measurement holds: see `fix_global_phase`.
 
     Returns:
@@ -154,7 +139,6 @@ def filtered_spectral_init(
         kind=weights,
         fraction=fraction,
         threshold=threshold,
-        sampling=intensity.size / (height * width),
     )
     # The scale of Gamma cancels in the normalisation; 1 / k keeps the numbers near 1.
     response = filter_response(kernel, height, width) / snapshots
@@ -170,7 +154,6 @@ def filtered_spectral_init(
         (weight, transmittance, response, transfer),
         start,
         iterations=iterations,
-        gradient=gradient,
     )
     energy = jnp.maximum(jnp.sum(intensity), 0.0)
     implied_norm = safe_sqrt(energy / jnp.mean(mask_power(transmittance)))

@@ -17,7 +17,7 @@ from jax_kdpr.errors import InputError
 
 FOLDERS = ("report",)  # names that a study's folder has another use for
 # Options that an entry cannot change, beside data.*: all runs are scored on the same images.
-RESERVED = ("seed", "ensemble", "distill.teacher")
+RESERVED = ("seed", "distill.teacher")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -163,11 +163,6 @@ def check(study: Study) -> None:
         raise InputError(f"seeds: expected one or more different integers, got {study.seeds}")
     if study.refine < 0:
         raise InputError(f"refine: expected a number of steps, at least 0, got {study.refine}")
-    if study.base.ensemble != 1:
-        raise InputError(
-            "base.ensemble: a study trains its seeds as runs of their own, got "
-            f"{study.base.ensemble}; leave it 1"
-        )
     configs: dict[str, Config] = {}
     for name, entry in study.entries.items():
         if not re.fullmatch(r"[\w.-]+", name) or name in FOLDERS:

@@ -20,7 +20,7 @@ from jax_kdpr.sharding import make_mesh, replicate
 from jax_kdpr.training.preparation import build_step, loss_weights, trained_parts
 from jax_kdpr.training.state import init_train_state
 from jax_kdpr.training.steps import Epoch, compile_steps
-from jax_kdpr.training.targets import Targets, make_teach, make_views
+from jax_kdpr.training.targets import Targets, make_teach
 from jax_kdpr.training.teacher import changing_targets
 
 BATCHES = 2  # of images, in the programs compiled here
@@ -49,22 +49,20 @@ def trace_step(config: Config, teacher: Config | None) -> Program:
     images and targets of two batches only.
     """
     mesh = make_mesh(runtime.choose_devices(config.train.devices, config.train.batch_size))
-    views = make_views(cdp=config.loss.cdp, feature=config.loss.feature)
     count, size = BATCHES * config.train.batch_size, config.data.size
     side = NATIVE_SIZE if config.data.source == Source.FASHION_MNIST else size
     guide, teach = None, None
     if teacher is not None and loss_weights(config).guides:
         system = build_system(teacher, mesh=mesh)
-        teach, guide = make_teach(system, views), jax.jit(system.init)(jax.random.key(0))
+        teach, guide = make_teach(system), jax.jit(system.init)(jax.random.key(0))
         live = config.distill.targets == TargetMode.LIVE or changing_targets(config, teacher)
         if not live:
             batch = jnp.zeros((config.train.batch_size, size, size, _channels(config)))
             one = jax.eval_shape(teach, guide, batch, jax.random.key(0))
-            kind = config.distill.target_type.value
-            rows = [jnp.zeros((count, *leaf.shape[1:]), kind) for leaf in one]
+            rows = [jnp.zeros((count, *leaf.shape[1:]), leaf.dtype) for leaf in one]
             guide, teach = Targets(*rows), None
     system, optimizer, step = build_step(
-        config, total_steps=BATCHES * config.train.epochs, views=views, teach=teach, mesh=mesh
+        config, total_steps=BATCHES * config.train.epochs, teach=teach, mesh=mesh
     )
     params, state = jax.jit(system.init)(jax.random.key(0))
     start = init_train_state(

@@ -12,15 +12,7 @@ from jax_kdpr.studies.grids import CONSISTENT, GATED, NOISY, REFINE, student_ent
 
 MASK_RATES = (5e-4, 2e-2, 1e-1)  # radians a step, at most about
 CONSISTENCY = (0, 3, 10, 30)  # steps of error reduction
-PAPER_SHARES = (0.001, 0.05)  # of the guiding losses: that of `presets.student`, and one that hurts
-BALANCED_SHARES = (0.05, 0.2)
-# Guiding losses that a student can follow: in units of the task, without the CDP's heavy tail.
-BALANCED: dict[str, Any] = {
-    "loss.balance": "task",
-    "loss.anneal": "linear",
-    "loss.cdp": "log",
-    "loss.feature": "normalised",
-}
+SHARES = (0.001, 0.05)  # of the guiding losses: that of `presets.student`, and one that hurts
 
 
 def readings_study(base: Config, *, title: str, seeds: tuple[int, ...]) -> Study:
@@ -49,9 +41,6 @@ def readings_study(base: Config, *, title: str, seeds: tuple[int, ...]) -> Study
             for rate in MASK_RATES
             if rate != base.optim.mask_lr
         },
-        "inputs-abs-phase": Entry(
-            label="network sees modulus and angle", changes={"net.inputs": "abs_phase"}
-        ),
         "range-2pi": Entry(
             label="phase range 2 pi", changes={"scene.phase_range": 6.283185307179586}
         ),
@@ -59,10 +48,6 @@ def readings_study(base: Config, *, title: str, seeds: tuple[int, ...]) -> Study
         "oversample-2": Entry(label="oversampling 2", changes={"masks.oversample": 2}),
         "iterations-50": Entry(label="T = 50", changes={"spectral.iterations": 50}),
         "gauge-mean": Entry(label="gauge: real mean", changes={"spectral.gauge": "mean"}),
-        "implicit": Entry(
-            label="implicit gradient, gauge: real mean",
-            changes={"spectral.gradient": "implicit", "spectral.gauge": "mean"},
-        ),
     }
     return Study(
         title=title,
@@ -90,25 +75,15 @@ def readings_study(base: Config, *, title: str, seeds: tuple[int, ...]) -> Study
 
 
 def distillation_study(base: Config, *, title: str, seeds: tuple[int, ...]) -> Study:
-    """What a teacher of nine can give: how much to listen to it, in which form, and where to start.
+    """What a teacher of nine can give: how much to listen to it, and where to start.
 
     `share` is what the guiding losses weigh together: alpha = 1 - share, half of it for each.
     """
-    forms: dict[str, tuple[str, dict[str, Any]]] = {
-        "eq7": ("eq. 7", {}),
-        "balanced": ("log CDP, normalised features, balanced, annealed", BALANCED),
-        "estimate": (
-            "spectral estimate, normalised features, balanced, annealed",
-            BALANCED | {"loss.cdp": "estimate"},
-        ),
-    }
     guided = {
-        f"{form}-{share:g}": student_entry(
-            f"{label}, share {share:g}",
-            changes | {"loss.alpha": 1.0 - share, "loss.beta": share / 2},
+        f"eq7-{share:g}": student_entry(
+            f"eq. 7, share {share:g}", {"loss.alpha": 1.0 - share, "loss.beta": share / 2}
         )
-        for form, (label, changes) in forms.items()
-        for share in (PAPER_SHARES if form == "eq7" else BALANCED_SHARES)
+        for share in SHARES
     }
     everything: dict[str, Any] = {"distill.start": "all"}
     started = {
@@ -117,10 +92,6 @@ def distillation_study(base: Config, *, title: str, seeds: tuple[int, ...]) -> S
         ),
         "started-network": student_entry("network from the teacher", {"distill.start": "network"}),
         "started": student_entry("all from the teacher", everything),
-        "started-guided": student_entry(
-            "all from the teacher, and balanced",
-            everything | BALANCED | {"loss.alpha": 0.8, "loss.beta": 0.1},
-        ),
     }
     # The same second training, without the teacher's shots.
     started["restarted"] = student_entry("all from E2E: restarted", everything, teacher="e2e")
@@ -140,7 +111,7 @@ def distillation_study(base: Config, *, title: str, seeds: tuple[int, ...]) -> S
         sections=(
             Table(
                 title="Guided by a teacher's losses",
-                question="At which weight and in which form do the guiding losses help?",
+                question="At which weight do the guiding losses help?",
                 entries=("e2e", *guided),
                 baseline="e2e",
             ),

@@ -1,4 +1,4 @@
-"""From a config to all that a training needs: data, teacher, members, compiled steps, start state.
+"""From a config to all that a training needs: data, teacher, compiled steps, start state.
 
 Everything that a user can get wrong is found here, before anything is compiled or written.
 """
@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
@@ -27,36 +26,22 @@ from jax_kdpr.trained import RunKeys, Trained, run_keys
 from jax_kdpr.training.metric_log import require_tensorboard
 from jax_kdpr.training.state import TrainState, init_train_state, make_optimizer
 from jax_kdpr.training.steps import LossWeights, Step, make_eval_step, make_train_step
-from jax_kdpr.training.targets import (
-    Targets,
-    Teach,
-    Views,
-    cache_targets,
-    make_teach,
-    make_views,
-)
+from jax_kdpr.training.targets import Targets, Teach, cache_targets, make_teach
 from jax_kdpr.training.teacher import (
     can_cache_targets,
     load_teacher,
     require_same_split,
     take_over,
 )
-from jax_kdpr.types import Params, PyTree, Residuals, State
-
-
-class Member(NamedTuple):
-    """One run of an ensemble, or the only one."""
-
-    config: Config
-    workdir: Path
-    keys: RunKeys
+from jax_kdpr.types import Params, Residuals, State
 
 
 class Run(NamedTuple):
     """Everything that one training needs and that does not change while it lasts."""
 
     config: Config
-    members: tuple[Member, ...]
+    workdir: Path
+    keys: RunKeys
     dataset: sources.Dataset
     digests: dict[str, str]
     teacher: Trained | None
@@ -77,11 +62,6 @@ class Run(NamedTuple):
         """Length of the whole training."""
         return self.steps_per_epoch * self.config.train.epochs
 
-    @property
-    def is_ensemble(self) -> bool:
-        """Whether arrays have a leading axis of members."""
-        return len(self.members) > 1
-
 
 def prepare(config: Config, workdir: Path) -> Run:
     """Checks a run against its data, teacher and folder, and builds its steps; writes nothing.
@@ -91,25 +71,20 @@ def prepare(config: Config, workdir: Path) -> Run:
     """
     config_rules.validate(config)
     runtime.require_memory(
-        "data.size, masks.snapshots, masks.oversample, net.widths, train.batch_size, ensemble",
+        "data.size, masks.snapshots, masks.oversample, net.widths, train.batch_size",
         config_rules.training_bytes(config),
     )
     if config.train.tensorboard:
         require_tensorboard()
-    members = tuple(
-        Member(member, workdir / name, run_keys(member.seed))
-        for name, member in config_lib.members(config)
-    )
     eval_batch_size = runtime.choose_eval_batch(
         config.train.eval_batch_size,
         size=config.data.size,
         features=config.net.widths[0],
-        members=len(members),
     )
     # An automatic number must fit the devices that were asked for.
     asked = max(1, config.train.devices)
     eval_batch_size = -(-eval_batch_size // asked) * asked
-    mesh = _mesh(config, eval_batch_size, ensemble=len(members) > 1)
+    mesh = _mesh(config, eval_batch_size)
     teacher = load_teacher(config, mesh)
     dataset = sources.load(**config_lib.data_arguments(config))
     if config.train.batch_size > dataset.train_size:
@@ -121,14 +96,12 @@ def prepare(config: Config, workdir: Path) -> Run:
     if teacher is not None:
         require_same_split(config, dataset)
         digests["teacher"] = teacher.digest
-    views = make_views(cdp=config.loss.cdp, feature=config.loss.feature)
-    weights = [loss_weights(member.config) for member in members]
+    weights = loss_weights(config)
     teach, caches_targets = None, False
-    if teacher is not None and any(weight.guides for weight in weights):
-        teach = make_teach(teacher.system, views)
+    if teacher is not None and weights.guides:
+        teach = make_teach(teacher.system)
         caches_targets = can_cache_targets(config, teach, teacher, dataset, mesh)
-    for member in members:
-        run_folder.check_workdir(member.workdir, member.config, digests)
+    run_folder.check_workdir(workdir, config, digests)
     for warning in config_lib.sampling_warnings(config):
         print(f"warning: propagation: {warning}", file=sys.stderr)
 
@@ -136,30 +109,25 @@ def prepare(config: Config, workdir: Path) -> Run:
     system, optimizer, train_step = build_step(
         config,
         total_steps=steps_per_epoch * config.train.epochs,
-        views=views,
         teach=None if caches_targets else teach,
         mesh=mesh,
     )
-    trained = trained_parts(config.regime)
     shape = {"size": config.data.size, "channels": scene_channels(config.scene.kind)}
-    init = jax.jit(system.init)
-    starts = []
-    for member in members:
-        params, state = init(member.keys.init)
-        if teacher is not None:
-            params, state = take_over(member.config, teacher, params, state)
-        starts.append(
-            init_train_state(
-                params,
-                state,
-                optimizer,
-                trained=trained,
-                keep_average=config.optim.average > 0,
-            )
-        )
+    keys = run_keys(config.seed)
+    params, state = jax.jit(system.init)(keys.init)
+    if teacher is not None:
+        params, state = take_over(config, teacher, params, state)
+    start = init_train_state(
+        params,
+        state,
+        optimizer,
+        trained=trained_parts(config.regime),
+        keep_average=config.optim.average > 0,
+    )
     return Run(
         config=config,
-        members=members,
+        workdir=workdir,
+        keys=keys,
         dataset=dataset,
         digests=digests,
         teacher=teacher,
@@ -167,9 +135,9 @@ def prepare(config: Config, workdir: Path) -> Run:
         caches_targets=caches_targets,
         system=system,
         train_step=train_step,
-        eval_step=make_eval_step(system, mesh=mesh, ensemble=len(members) > 1, **shape),
-        start=replicate(stack(starts), mesh),
-        weights=stack(weights),
+        eval_step=make_eval_step(system, mesh=mesh, **shape),
+        start=replicate(start, mesh),
+        weights=weights,
         steps_per_epoch=steps_per_epoch,
         eval_batch_size=eval_batch_size,
         scan_steps=runtime.choose_scan_steps(config.train.scan_steps, steps_per_epoch),
@@ -178,14 +146,13 @@ def prepare(config: Config, workdir: Path) -> Run:
 
 
 def build_step(
-    config: Config, *, total_steps: int, views: Views, teach: Teach | None, mesh: Mesh | None
+    config: Config, *, total_steps: int, teach: Teach | None, mesh: Mesh | None
 ) -> tuple[System, optax.GradientTransformation, Step]:
     """Builds a run's system, optimiser and step from its config alone; needs no data, no folder.
 
     Args:
         config: Validated.
         total_steps: Length of the training.
-        views: What a student's guiding losses compare.
         teach: A live teacher's; None without one, or where its targets are cached.
         mesh: Devices to spread a batch over.
     """
@@ -204,12 +171,7 @@ def build_step(
         batch_size=config.train.batch_size,
         size=config.data.size,
         channels=scene_channels(config.scene.kind),
-        total_steps=total_steps,
         regulariser=config.masks.regulariser,
-        levels=config.masks.levels,
-        balance=config.loss.balance,
-        anneal=config.loss.anneal,
-        views=views,
         teach=teach,
         average=config.optim.average,
         mesh=mesh,
@@ -231,7 +193,6 @@ def make_guide(run: Run) -> Targets | tuple[Params, State] | None:
         size=config.data.size,
         channels=scene_channels(config.scene.kind),
         batch_size=run.eval_batch_size,
-        dtype=config.distill.target_type.value,
     )
     return replicate(targets, run.mesh)
 
@@ -241,28 +202,12 @@ def trained_parts(regime: Regime) -> tuple[str, ...]:
     return ("net",) if regime == Regime.RANDOM else ("phases", "filter", "net")
 
 
-def stack(trees: list[PyTree]) -> PyTree:
-    """Joins the members' trees along a new leading axis; that of a single run stays as it is."""
-    if len(trees) == 1:
-        return trees[0]
-    return jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(x) for x in leaves]), *trees)
-
-
-def unstack(tree: PyTree, members: int) -> list[PyTree]:
-    """The inverse of `stack`."""
-    if members == 1:
-        return [tree]
-    return [jax.tree.map(lambda leaf, i=i: leaf[i], tree) for i in range(members)]
-
-
-def _mesh(config: Config, eval_batch_size: int, *, ensemble: bool) -> Mesh | None:
+def _mesh(config: Config, eval_batch_size: int) -> Mesh | None:
     if config.train.devices > jax.local_device_count():
         raise InputError(
             f"train.devices: expected at most the {jax.local_device_count()} device(s) of this "
             f"machine, got {config.train.devices}"
         )
-    if ensemble:
-        return None
     devices = runtime.choose_devices(config.train.devices, config.train.batch_size, eval_batch_size)
     return make_mesh(devices)
 

@@ -14,7 +14,7 @@ from jax_kdpr.types import Params, PyTree, State
 class TrainState:
     """Everything a resumed run needs: restoring it continues bit for bit on one device."""
 
-    step: Int[Array, "*members"]  # optimiser steps done
+    step: Int[Array, ""]  # optimiser steps done
     params: Params
     state: State  # of the system: start vector, batch statistics
     opt_state: PyTree

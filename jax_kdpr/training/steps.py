@@ -3,12 +3,11 @@
 The regimes differ in constants only: which parts of `params` are trained, how many snapshots the
 system takes, and which losses have a weight. What is not trained is not differentiated either.
 
-`compile_steps` makes programs of them: several steps in one call (a `lax.scan`, for a GPU) and
-several runs at once (a `vmap` over an ensemble).
+`compile_steps` makes a program of several steps in one call (a `lax.scan`, for a GPU).
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +22,7 @@ from jax_kdpr.physics.masks import mask_penalty
 from jax_kdpr.sharding import shard_batch
 from jax_kdpr.systems import System
 from jax_kdpr.training.state import TrainState, advance_average
-from jax_kdpr.training.targets import Targets, Teach, Views, make_views
+from jax_kdpr.training.targets import Targets, Teach, targets_of
 from jax_kdpr.types import Indices, Key, Params, PyTree, RawImages, Residuals, Scalar, State
 
 
@@ -63,12 +62,7 @@ def make_train_step(
     batch_size: int,
     size: int,
     channels: int,
-    total_steps: int,
     regulariser: str = "range",
-    levels: int = 256,
-    balance: str = "none",
-    anneal: str = "constant",
-    views: Views | None = None,
     teach: Teach | None = None,
     average: float = 0.0,
     mesh: Mesh | None = None,
@@ -85,33 +79,25 @@ def make_train_step(
         batch_size: Images a step.
         size: Height and width that the systems take.
         channels: Images that make one scene.
-        total_steps: Length of the training.
-        regulariser: R(phi), with its `levels` (`physics.masks`).
-        balance: Unit of a student's guiding losses (`losses.weighted_sum`).
-        anneal: Course of their weights (`losses.guidance_share`).
-        views: What these losses compare, from `make_views`; default the paper's.
+        regulariser: R(phi) (`physics.masks`).
         teach: What a teacher that guides live says of a batch; not needed for cached targets.
         average: Decay of the running mean that the train state keeps, if it keeps one.
         mesh: Devices to spread the batch over.
     """
-    views = views or make_views()
 
     def loss_fn(parts: Params, train_state: TrainState, images, targets, weights, key: Key):
         params = {**train_state.params, **parts}
         output, state = system.apply(params, train_state.state, images, key, train=True)
         cdp = feature = jnp.zeros(())
         if targets is not None:
-            own = views(output)
+            own = targets_of(output)
             cdp = losses.cdp_loss(own.cdp, targets.cdp)
             feature = losses.feature_loss(own.feature, targets.feature)
-            share = losses.guidance_share(train_state.step / total_steps, kind=anneal)
-            weights = weights._replace(beta=share * weights.beta, sigma=share * weights.sigma)
         terms = losses.weighted_sum(
             task=losses.task_loss(output.image, images),
-            mask=mask_penalty(params["phases"], kind=regulariser, levels=levels),
+            mask=mask_penalty(params["phases"], kind=regulariser),
             cdp=cdp,
             feature=feature,
-            balance=balance,
             **weights._asdict(),
         )
         return terms.total, (terms, state)
@@ -160,22 +146,17 @@ def make_train_step(
 
 
 def compile_steps(
-    step: Step, *, length: int = 1, ensemble: bool = False
+    step: Step, *, length: int = 1
 ) -> Callable[[TrainState, Epoch], tuple[TrainState, Float[Array, "*steps"]]]:
     """Compiles `length` steps into one program: (train_state, epoch) -> (train_state, losses).
 
-    The argument `train_state` is donated. Losses are [length], or [length members].
+    The argument `train_state` is donated. Losses are [length].
 
     Args:
         step: From `make_train_step`.
         length: Steps a call. Above 1 they are a `lax.scan`: not for a CPU, where XLA runs
             convolutions inside a loop tens of times slower.
-        ensemble: Whether train_state, and in the epoch `order`, `key` and `weights`, have a leading
-            axis of members, which share images and guide.
     """
-    if ensemble:
-        shared_and_own: Any = {"images": None, "order": 0, "key": 0, "weights": 0, "guide": None}
-        step = jax.vmap(step, in_axes=(0, Epoch(**shared_and_own)))
 
     def run(train_state: TrainState, epoch: Epoch):
         if length == 1:
@@ -187,19 +168,13 @@ def compile_steps(
 
 
 def make_eval_step(
-    system: System, *, size: int, channels: int, ensemble: bool = False, mesh: Mesh | None = None
+    system: System, *, size: int, channels: int, mesh: Mesh | None = None
 ) -> Callable[[PyTree, RawImages, Indices, Key], tuple[ImageScores, Residuals]]:
-    """Builds step((params, state), images, indices, key) -> (scores, residuals) per image, jitted.
-
-    With `ensemble` the variables and the key have a leading axis of members; what comes back then
-    is [images members].
-    """
+    """Builds step((params, state), images, indices, key) -> (scores, residuals), jitted."""
 
     def step(variables: tuple[Params, State], images: RawImages, indices: Indices, key: Key):
         batch = shard_batch(take_batch(images, indices, size=size, channels=channels), mesh)
         output, _ = system.apply(*variables, batch, key)
         return system.camera.score(output.image, batch), output.residual
 
-    if ensemble:
-        step = jax.vmap(step, in_axes=(0, None, None, 0), out_axes=1)
     return jax.jit(step)

@@ -9,65 +9,54 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
 from jax_kdpr.data.batches import over_batches, take_batch
-from jax_kdpr.losses import cdp_view, feature_view
 from jax_kdpr.progress import progress
 from jax_kdpr.systems import Output, System
-from jax_kdpr.types import Features, Images, Indices, Key, Params, RawImages, State
+from jax_kdpr.types import Features, Images, Indices, Key, Params, Patterns, RawImages, State
 
 
 class Targets(NamedTuple):
-    """The two views of a system that the guiding losses compare; of a batch, or of all images."""
+    """What the guiding losses compare of a system; of a batch, or of all images."""
 
-    cdp: Float[Array, "n ..."]  # eq. 5
+    cdp: Patterns  # eq. 5
     feature: Features  # eq. 6
 
     def take(self, indices: Indices) -> "Targets":
-        """Returns those of a batch, in float32."""
-        return Targets(*[values[indices].astype(jnp.float32) for values in self])
+        """Returns those of a batch."""
+        return Targets(*[values[indices] for values in self])
 
 
-Views = Callable[[Output], Targets]
 Teach = Callable[[tuple[Params, State], Images, Key], Targets]
 
 
-def make_views(*, cdp: str = "paper", feature: str = "paper") -> Views:
-    """Builds views(output) -> what `losses.cdp_view` and `losses.feature_view` make of it."""
-
-    def views(output: Output) -> Targets:
-        return Targets(
-            cdp=cdp_view(output.intensity, output.estimate, kind=cdp),
-            feature=feature_view(output.bottleneck, kind=feature),
-        )
-
-    return views
+def targets_of(output: Output) -> Targets:
+    """Returns what the guiding losses compare of a system's output."""
+    return Targets(cdp=jnp.mean(output.intensity, axis=1), feature=output.bottleneck)
 
 
-def make_teach(teacher: System, views: Views) -> Teach:
-    """Builds teach(variables, images, key): the frozen teacher's views, without gradient.
+def make_teach(teacher: System) -> Teach:
+    """Builds teach(variables, images, key): the frozen teacher's targets, without gradient.
 
     The teacher measures the scenes with noise of its own.
     """
 
     def teach(variables: tuple[Params, State], images: Images, key: Key) -> Targets:
         output, _ = teacher.apply(*variables, images, key)
-        return jax.lax.stop_gradient(views(output))
+        return jax.lax.stop_gradient(targets_of(output))
 
     return teach
 
 
 def target_bytes(
-    teach: Teach, variables: tuple[Params, State], images: Images, *, count: int, dtype
+    teach: Teach, variables: tuple[Params, State], images: Images, *, count: int
 ) -> int:
-    """Returns the memory that the targets of `count` images take as `dtype`, without making any.
+    """Returns the memory that the targets of `count` images take, without making any.
 
     `images` is a batch, or the shape of one, that the teacher takes.
     """
     batch = jax.eval_shape(lambda images: teach(variables, images, jax.random.key(0)), images)
-    numbers = sum(leaf.size // len(leaf) for leaf in batch)
-    return count * numbers * jnp.dtype(dtype).itemsize
+    return count * sum(leaf.size * leaf.dtype.itemsize // len(leaf) for leaf in batch)
 
 
 def cache_targets(
@@ -78,9 +67,8 @@ def cache_targets(
     size: int,
     channels: int,
     batch_size: int,
-    dtype,
 ) -> Targets:
-    """Makes the targets of all training images, in order, as `dtype`; needs a noiseless teacher.
+    """Makes the targets of all training images, in order; needs a noiseless teacher.
 
     Args:
         teach: From `make_teach`.
@@ -89,14 +77,12 @@ def cache_targets(
         size: Height and width that the system takes.
         channels: Images that make one scene.
         batch_size: Images at a time.
-        dtype: Number type to keep.
     """
 
     @jax.jit
     def one_batch(variables, images, indices, key):
         batch = take_batch(images, indices, size=size, channels=channels)
-        targets = teach(variables, batch, key)
-        return Targets(*[values.astype(dtype) for values in targets])
+        return teach(variables, batch, key)
 
     count = len(images)
     with progress(total=count, unit="image", desc="teacher's targets") as bar:

@@ -20,7 +20,7 @@ from jax_kdpr.types import Params, State
 # What student and teacher must share for their losses to be defined: scene, sensor, bottleneck.
 TEACHER_FITS = (
     *("data.size", "masks.oversample", "scene.", "propagation."),
-    *("net.widths", "net.norm", "net.inputs"),
+    *("net.widths", "net.norm"),
 )
 # What makes the estimates that a network was trained on.
 NETWORK_FITS = (
@@ -139,7 +139,6 @@ def can_cache_targets(
         teacher.variables,
         jnp.zeros((config.train.batch_size, size, size, channels)),
         count=dataset.train_size,
-        dtype=config.distill.target_type.value,
     )
     allowed = int(runtime.TARGETS_SHARE * runtime.device_memory())
     obstacles = changing_targets(config, theirs)
