@@ -189,6 +189,7 @@ def test_moments_are_those_of_the_frames_and_said(tmp_path, capsys):
     ("name", "content", "word"),
     [
         ("a.npy", np.full((4, 4), np.nan), "finite"),
+        ("a.npy", np.full((4, 4), 40000, np.uint16).view(np.int16), "got -25536 of int16"),
         ("a.npy", np.ones((4, 4, 1)) * np.arange(3.0), "shape"),
         ("a.npy", np.ones((4, 4), complex), "complex"),
         ("a.tif", b"no tiff", "cannot be read"),

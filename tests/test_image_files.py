@@ -207,6 +207,13 @@ def stack(tmp_path) -> Path:
     return tmp_path / "stack.npy"
 
 
+def test_more_images_than_memory_holds_are_refused_before_the_first_is_read(tmp_path):
+    path = tmp_path / "many.npy"
+    np.lib.format.open_memmap(path, "w+", np.uint8, (10**6, 2, 3, 1))
+    message = rejection(read, path, size=1024)
+    assert "data.dir, data.size" in message and "7,812.5 GiB" in message  # twice, as float32
+
+
 def test_images_are_split_by_fraction(stack):
     data = load_images(stack)
     assert [data.train_size, len(data.validation), len(data.test)] == [10, 4, 6]

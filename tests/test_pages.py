@@ -13,7 +13,9 @@ import tifffile
 from helpers import rejection
 from PIL import Image
 
-from jax_kdpr.pages.opening import open_pages
+from jax_kdpr.data.image_files import Preparation, read_images
+from jax_kdpr.frames.reading import list_frames
+from jax_kdpr.pages.opening import open_pages, read_stack
 
 RNG = np.random.default_rng(0)
 BYTES = RNG.integers(0, 256, (12, 10)).astype(np.uint8)
@@ -33,6 +35,10 @@ def refused(path) -> str:
     message = rejection(pages_of, path)
     assert path.name.partition("::")[0] in message
     return message
+
+
+def images_of(path):
+    return read_images(path, Preparation(12), of_frames=True)
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
@@ -203,13 +209,19 @@ def test_orientation_tags_are_not_followed_but_told(tmp_path, orientation, optio
         assert pages.turned == (orientation != 1)
 
 
-def test_exif_is_not_followed_but_told(tmp_path):
+READERS = {"frames": lambda path: list_frames(str(path)), "mask": read_stack, "images": images_of}
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_exif_is_not_followed_but_told(tmp_path, reader, capsys):
     exif = Image.Exif()
     exif[274] = 6
     Image.fromarray(BYTES).save(tmp_path / "a.png", exif=exif)
     with open_pages(tmp_path / "a.png") as pages:
         assert pages.turned
         np.testing.assert_array_equal(pages.read(0), BYTES)
+    READERS[reader](tmp_path / "a.png")
+    assert "1 file(s) of" in (said := capsys.readouterr().err) and "taken as stored" in said
 
 
 @pytest.mark.parametrize("flag", [0, 1])
@@ -275,6 +287,105 @@ def test_links_of_a_master_file_are_followed(tmp_path):
     np.testing.assert_array_equal(pages_of(tmp_path / "master.h5::/entry/data_1"), STACK)
 
 
+def write_animation(path):
+    Image.fromarray(BYTES).save(path, save_all=True, append_images=[Image.fromarray(BYTES // 2)])
+
+
+def write_pgm_after_pgm(path):
+    path.write_bytes(2 * (b"P5\n10 12\n255\n" + BYTES.tobytes()))
+
+
+def write_deep_pgm_after_pgm(path):
+    path.write_bytes(2 * (b"P5\n10 12\n4095\n" + (COUNTS >> 4).astype(">u2").tobytes()))
+
+
+def write_two_of_fits(path):
+    fits = pytest.importorskip("astropy.io.fits")
+    fits.HDUList([fits.PrimaryHDU(COUNTS), fits.ImageHDU(COUNTS)]).writeto(path)
+
+
+def write_two_values(path):
+    pair = np.stack([BYTES, BYTES // 2], axis=-1)
+    tifffile.imwrite(path, pair, photometric="minisblack", extrasamples=["unspecified"])
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "says"),
+    [
+        ("a.png", write_animation, "several pictures"),
+        ("a.pgm", write_pgm_after_pgm, "several pictures"),
+        ("a.pgm", write_deep_pgm_after_pgm, "several pictures"),
+        ("a.fits", write_two_of_fits, "2 images"),
+        ("a.tif", write_two_values, "2 values a pixel"),
+    ],
+)
+def test_no_page_of_a_file_is_left_out_in_silence(tmp_path, name, write, says):
+    write(tmp_path / name)
+    assert says in refused(tmp_path / name)
+
+
+def save_virtual(path, *sources: str, mapped: int = len(STACK)):
+    """A dataset that takes its frames from those named d of other files, one after the other."""
+    count, *page = STACK.shape
+    layout = h5py.VirtualLayout((len(sources) * count, *page), "u2")
+    for number, source in enumerate(sources):
+        frames = h5py.VirtualSource(source, "d", STACK.shape)
+        layout[number * count : number * count + mapped] = frames[:mapped]
+    with h5py.File(path, "w") as file:
+        file.create_virtual_dataset("d", layout)
+
+
+@pytest.fixture
+def sources(tmp_path):
+    """Files for virtual datasets: a good one, a short one, one half written, one lying outside."""
+    raw = str(tmp_path / "raw")
+    STACK.tofile(raw)
+    with h5py.File(tmp_path / "good.h5", "w") as file:
+        file["d"] = STACK
+    with h5py.File(tmp_path / "part.h5", "w") as file:
+        file.create_dataset("d", STACK.shape, "u2", chunks=(1, 12, 10))[:3] = STACK[:3]
+    with h5py.File(tmp_path / "outside.h5", "w") as file:
+        file.create_dataset("d", STACK.shape, "u2", external=[(raw, 0, STACK.nbytes)])
+    save_virtual(tmp_path / "inner.h5", "gone.h5")
+    return tmp_path
+
+
+@pytest.mark.parametrize("source", ["good.h5", "/moved/since/good.h5"])
+def test_a_virtual_dataset_is_that_of_its_sources(sources, source):
+    save_virtual(sources / "a.h5", source, source)
+    np.testing.assert_array_equal(pages_of(sources / "a.h5"), [*STACK, *STACK])
+    save_virtual(sources / "b.h5", "a.h5")  # and so is one of virtual ones
+    np.testing.assert_array_equal(pages_of(sources / "b.h5"), STACK)
+
+
+def test_a_virtual_dataset_may_grow_with_its_source(sources):
+    layout = h5py.VirtualLayout(STACK.shape, "u2", (None, 12, 10))
+    source = h5py.VirtualSource("good.h5", "d", STACK.shape, maxshape=(None, 12, 10))
+    layout[: h5py.h5s.UNLIMITED] = source[: h5py.h5s.UNLIMITED]
+    with h5py.File(sources / "a.h5", "w") as file:
+        file.create_virtual_dataset("d", layout)
+    np.testing.assert_array_equal(pages_of(sources / "a.h5"), STACK)
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("gone.h5", "the source 'gone.h5' of /d is not there"),
+        ("part.h5", "3 of 5 chunks"),
+        ("outside.h5", "lies outside"),
+        ("inner.h5", "the source 'gone.h5'"),
+    ],
+)
+def test_what_hdf5_would_read_as_zeros_is_refused(sources, source, says):
+    save_virtual(sources / "a.h5", "good.h5", source)
+    assert says in refused(sources / "a.h5")
+
+
+def test_a_virtual_dataset_with_gaps_is_refused(sources):
+    save_virtual(sources / "a.h5", "good.h5", mapped=3)
+    assert "leave parts of it open" in refused(sources / "a.h5")
+
+
 def test_hdf5_as_detectors_compress_it(tmp_path):
     hdf5plugin = pytest.importorskip("hdf5plugin")
     with h5py.File(tmp_path / "a.h5", "w") as file:
@@ -306,12 +417,17 @@ def write_npz_bomb(path):
 
 def write_unwritten(path):
     with h5py.File(path, "w") as file:
-        file.create_dataset("d", (10**8, 64, 64), "u2", chunks=(1, 64, 64))
+        file.create_dataset("d", (100, 64, 64), "u2")
 
 
 def write_many_frames(path):
+    path.write_bytes(npy_header((10**7, 5, 5)))
+    os.truncate(path, path.stat().st_size + 8 * 25 * 10**7)  # takes no room on the disk
+
+
+def write_a_part(path):
     with h5py.File(path, "w") as file:
-        file.create_dataset("d", (10**8, 64, 64), "u2", chunks=(1, 64, 64))[0] = 1
+        file.create_dataset("d", (100, 12, 10), "u2", chunks=(1, 12, 10))[:10] = 1
 
 
 def write_huge_chunks(path):
@@ -350,7 +466,8 @@ def write_inflated(path):
         ("a.npy", write_beyond_the_file, "file size"),
         ("a.npz", write_npz_bomb, "48,000,000,000 bytes"),
         ("a.h5", write_unwritten, "nothing was written"),
-        ("a.h5", write_many_frames, "100,000,000 pages"),
+        ("a.npy", write_many_frames, "10,000,000 pages"),
+        ("a.h5", write_a_part, "10 of 100 chunks"),
         ("a.h5", write_huge_chunks, "4,194,304,000 bytes"),
         ("a.h5", write_elsewhere, "lies outside"),
         ("a.png", write_wide_png, "13000"),

@@ -9,9 +9,10 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from jax_kdpr import runtime
 from jax_kdpr.choices import Fit, Unit
 from jax_kdpr.errors import InputError
-from jax_kdpr.pages.opening import STACKS, Pages, natural_order, open_pages
+from jax_kdpr.pages.opening import STACKS, Pages, natural_order, note_turned, open_pages
 from jax_kdpr.pages.opening import SUFFIXES as OF_ONE
 from jax_kdpr.pages.stacks import split_dataset
 from jax_kdpr.pages.tiff import TIFF
@@ -66,11 +67,12 @@ def read_images(
         The images, and the radians that were added to all phases (0 of the unit fraction).
 
     Raises:
-        InputError: If nothing is found, or an image cannot be read or used; names the file.
+        InputError: If nothing is found, an image cannot be read or used (names the file), or
+            memory would not hold them all.
     """
     found: Counter[str] = Counter()
     shapes, colours, turned, assumed, prepared = set(), 0, 0, 0, []
-    for image in _images(source, subfolders, of_frames):
+    for image in _images(source, subfolders, of_frames, wanted.size):
         found[image.format] += 1
         shapes.add(image.pixels.shape[:2])
         colours += image.pixels.ndim == 3
@@ -87,12 +89,7 @@ def read_images(
             "files (data.rescale=True stretches each image by itself)",
             file=sys.stderr,
         )
-    if turned:
-        print(
-            f"note: {turned} file(s) of {source} ask viewers to turn them (orientation tag); they "
-            "are taken as stored",
-            file=sys.stderr,
-        )
+    note_turned(turned, str(source))
     if assumed and divides:
         said += ", counts over 65535: no file says fewer bits"
     sizes = sorted(shapes)
@@ -106,10 +103,12 @@ def read_images(
     return images, offset
 
 
-def _images(source: Path, subfolders: bool, of_frames: bool) -> Iterator[_Image]:
-    """Every image of a folder or a stack, one at a time."""
+def _images(source: Path, subfolders: bool, of_frames: bool, size: int) -> Iterator[_Image]:
+    """Every image of a folder or a stack, one at a time, if all will fit when they have a size."""
     if source.is_dir():
-        for path in _image_paths(source, subfolders, of_frames):
+        paths = _image_paths(source, subfolders, of_frames)
+        _require_room(len(paths), size)
+        for path in paths:
             with open_pages(path) as pages:
                 if pages.count > 1:
                     raise InputError(
@@ -134,8 +133,14 @@ def _images(source: Path, subfolders: bool, of_frames: bool) -> Iterator[_Image]
                 f"{path}: expected a stack [n h w], got one image, shape {pages.read(0).shape}; "
                 "give the folder of several"
             )
+        _require_room(pages.count, size)
         for page in range(pages.count):
             yield _image(pages, page, f"{path}[{page}]")
+
+
+def _require_room(count: int, size: int) -> None:
+    """Of float32, and twice: one by one, and joined."""
+    runtime.require_memory("data.dir, data.size", 2 * 4 * count * size**2)
 
 
 def _image(pages: Pages, page: int, name: str) -> _Image:

@@ -14,7 +14,7 @@ import numpy as np
 
 from jax_kdpr.errors import InputError
 from jax_kdpr.frames.correction import read_counts
-from jax_kdpr.pages.opening import STACKS, natural_order, open_pages
+from jax_kdpr.pages.opening import STACKS, natural_order, note_turned, open_pages
 from jax_kdpr.pages.stacks import split_dataset
 
 SUFFIXES = (*STACKS, ".png", ".bmp", ".pgm")  # JPEG has no counts
@@ -56,18 +56,20 @@ def list_frames(pattern: str, *, flag: str = "--input") -> list[Frame]:
     paths = _matching(files)
     if not paths:
         raise InputError(f"{flag}: no file matches {files!r}; quote the pattern, check the folder")
-    frames = []
+    frames, turned = [], 0
     for path in sorted(paths, key=natural_order):
         if path.suffix.lower() not in SUFFIXES:
             raise InputError(f"{path}: expected {', '.join(SUFFIXES)}; convert it or leave it out")
         with open_pages(path, dataset) as pages:
             count, found = pages.count, pages.dataset
+            turned += pages.turned
         if not count:
             raise InputError(f"{path}: holds no frame; remove it")
         digits = max(4, len(str(count - 1)))
         for page in range(count):
             name = path.stem if count == 1 else f"{path.stem}_{page:0{digits}d}"
             frames.append(Frame(path, page, found, name))
+    note_turned(turned, pattern)
     names = [frame.name for frame in frames]
     doubled = sorted({name for name in names if names.count(name) > 1}) if _repeat(names) else []
     if doubled:
@@ -81,8 +83,8 @@ def iterate_frames(frames: list[Frame]) -> Iterator[np.ndarray]:
     """Yields each frame [h w] in its own type, in order; a file is opened once for all its pages.
 
     Raises:
-        InputError: If a frame is not grey, is not finite, cannot be read, or is of another size
-            than the first one.
+        InputError: If a frame is not grey, has integers below 0, is not finite, cannot be read, or
+            is of another size than the first one.
     """
     size = None
     for (path, dataset), members in groupby(frames, key=lambda frame: (frame.path, frame.dataset)):
@@ -151,6 +153,11 @@ def _check(pixels: np.ndarray, name: str) -> None:
             f"{name}: expected a grey frame [h w], got colours, shape {pixels.shape}; save the "
             "camera's raw counts (a TIFF stack of 3 or 4 frames wants "
             "tifffile.imwrite(photometric='minisblack'))"
+        )
+    if pixels.dtype.kind == "i" and pixels.min() < 0:
+        raise InputError(
+            f"{name}: expected counts of 0 and more, got {pixels.min()} of {pixels.dtype}; save "
+            "raw counts as unsigned integers, nothing subtracted"
         )
     if pixels.dtype.kind == "f" and not np.all(np.isfinite(pixels)):
         raise InputError(

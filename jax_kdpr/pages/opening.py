@@ -1,6 +1,7 @@
 """Opens any file of pages: one place for what it may be, how much it may hold, what is refused."""
 
 import re
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -77,6 +78,16 @@ def open_pages(path: Path, dataset: str = "") -> Iterator[Pages]:
         raise InputError(f"{path}: cannot be read ({reason}); copy or export it again") from failure
 
 
+def note_turned(files: int, source: str) -> None:
+    """Says of how many files of a source a tag asks viewers to turn them, if of any."""
+    if files:
+        print(
+            f"note: {files} file(s) of {source} ask viewers to turn them (orientation tag); they "
+            "are taken as stored",
+            file=sys.stderr,
+        )
+
+
 def natural_order(path: Path) -> tuple[list[list[str | int]], str]:
     """Sorts folder by folder, digits as numbers; the text itself decides between 1 and 01."""
 
@@ -87,13 +98,14 @@ def natural_order(path: Path) -> tuple[list[list[str | int]], str]:
 
 
 def read_stack(path: Path) -> np.ndarray:
-    """Reads all pages of a file, which must be grey and of one size: [n h w].
+    """Reads all pages of a file, which must be grey and of one size: [n h w]; `note_turned`.
 
     Raises:
         InputError: As `open_pages`, or if a page has colours or another size.
     """
     with open_pages(path) as pages:
         images = [pages.read(page) for page in range(pages.count)]
+        note_turned(int(pages.turned), str(path))
     if any(image.ndim != 2 for image in images):
         raise InputError(f"{path}: its colours differ; save it as grey")
     if len({image.shape for image in images}) > 1:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import IO, NamedTuple, cast
 
 import numpy as np
 from PIL import Image, ImageFile
@@ -15,6 +15,7 @@ Image.MAX_IMAGE_PIXELS = None  # it would warn beside the error: `limits` has th
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".pgm")
 FORMATS = ("PNG", "JPEG", "BMP", "DIB", "PPM")  # no others: some start foreign programs
+SEVERAL = "holds several pictures, of which only the first would be read; save each as a file"
 ORIENTATION = 274  # tag of EXIF and TIFF; 1 is upright
 # Pillow cuts colours of 16 bits to 8: it unpacks the high bytes. Unpacked as if they were of the
 # other byte order, the low ones come; grey and alpha have as many bytes as colours of 8 bits.
@@ -44,6 +45,9 @@ def open_picture(path: Path) -> Iterator[Picture]:
     image = Image.open(path, formats=FORMATS)
     with image:
         require_page(image.height, image.width)
+        # Further pictures of a JPEG are previews, which cameras put beside their own.
+        if image.format == "PNG" and getattr(image, "is_animated", False):
+            raise Refused(SEVERAL)
         tagged = image.format in ("JPEG", "MPO") or "exif" in image.info
         top = _unscaled(image) if image.format == "PPM" else None
         unpackers = DEEP.get(str(image.tile[0].args))
@@ -95,7 +99,13 @@ def _require_opaque(pixels: np.ndarray, image: Image.Image) -> None:
 def _unscaled(image: ImageFile.ImageFile) -> int | None:
     """Keeps the counts of a grey PGM, which Pillow would scale; returns its largest value."""
     (tile,) = image.tile
-    if tile.codec_name == "raw" or image.mode not in ("L", "I"):
+    if image.mode not in ("L", "I", "I;16"):
+        return None
+    file = cast(IO[bytes], image.fp)
+    file.seek(tile.offset + image.height * image.width * (1 if image.mode == "L" else 2))
+    if file.read(2) == b"P5":
+        raise Refused(SEVERAL)
+    if tile.codec_name == "raw":
         return None
     if tile.codec_name != "ppm":
         raise Refused("is PGM as text; save it as binary PGM (P5)")

@@ -10,6 +10,7 @@ An array of three axes that looks like [h w n] is refused: [n h w 1] cannot be m
 
 import contextlib
 import importlib
+import math
 import re
 import zipfile
 from collections.abc import Callable, Iterator
@@ -126,17 +127,56 @@ def open_hdf5(path: Path, dataset: str) -> Iterator[Stack]:
         item = file[name]
         if not isinstance(item, h5py.Dataset):
             raise Refused(f"{name} is no dataset; name one, {path.name}::/path/to/dataset")
-        if item.external:
-            raise Refused(f"{name} lies outside, in {item.external[0][0]!r}; copy it into one")
-        if not item.is_virtual and not item.id.get_storage_size():
-            raise Refused(f"nothing was written into {name}, shape {item.shape}; record it again")
-        require_bytes(int(np.prod(item.chunks or (1,), dtype=float)) * item.dtype.itemsize)
-        yield make_stack(item.shape, item.__getitem__, name)
+        stack = make_stack(item.shape, item.__getitem__, name)
+        _require_all_there(item)
+        yield stack
+
+
+def _require_all_there(item: Any) -> None:
+    """Refuses an HDF5 dataset of which a part would be read as zeros, or lies in foreign files.
+
+    Of a virtual one, which takes its values from other datasets, each of these is looked at.
+    """
+    name = item.name
+    if item.external:
+        raise Refused(f"{name} lies outside, in {item.external[0][0]!r}; copy it into one")
+    if item.is_virtual:
+        sources = item.virtual_sources()
+        grows = None in item.maxshape  # with its sources, of which HDF5 does not tell the size
+        if not grows and sum(s.vspace.get_select_npoints() for s in sources) < item.size:
+            raise Refused(f"the sources of {name} leave parts of it open; copy it without them")
+        for file, dataset in {(source.file_name, source.dset_name) for source in sources}:
+            with h5py.File(_source_path(item, file), "r") as opened:
+                _require_all_there(opened[dataset])
+    elif item.chunks:
+        require_bytes(math.prod(item.chunks) * item.dtype.itemsize)
+        wanted = math.prod(
+            -(-side // chunk) for side, chunk in zip(item.shape, item.chunks, strict=True)
+        )
+        written = item.id.get_num_chunks()
+        if written < wanted:
+            raise Refused(
+                f"{written:,} of {wanted:,} chunks of {name}, shape {item.shape}, were written; "
+                "record it again, or copy what is there into a file of its own"
+            )
+    elif not item.id.get_storage_size():
+        raise Refused(f"nothing was written into {name}, shape {item.shape}; record it again")
+
+
+def _source_path(item: h5py.Dataset, name: str) -> Path:
+    """Where a source of a virtual dataset lies, as HDF5 looks for it; "." is the same file."""
+    here = Path(item.file.filename)
+    path = here if name == "." else here.parent / name
+    if Path(name).is_absolute() and not path.exists():  # it was moved with its sources
+        path = here.parent / path.name
+    if not path.is_file():
+        raise Refused(f"the source {name!r} of {item.name} is not there; put it beside the file")
+    return path
 
 
 @contextmanager
 def open_fits(path: Path) -> Iterator[Stack]:
-    """Opens the first image of a FITS file, in its physical values (BZERO, BSCALE).
+    """Opens the only image of a FITS file, in its physical values (BZERO, BSCALE).
 
     Raises:
         Exception: Of any kind, then or in `read`, where the file is damaged or unusual.
@@ -149,8 +189,8 @@ def open_fits(path: Path) -> Iterator[Stack]:
         ) from missing
     with fits.open(path, memmap=False) as units:
         images = [unit for unit in units if unit.is_image and len(unit.shape) >= 2]
-        if not images:
-            raise Refused("holds no image; export it again")
+        if len(images) != 1:
+            raise Refused(f"holds {len(images)} images; save one, or one stack of them [n h w]")
         yield make_stack(images[0].shape, lambda part: images[0].section[part])
 
 

@@ -121,7 +121,8 @@ def _read_page(path: Path, file: tifffile.TiffFile, number: int) -> np.ndarray:
     if page.imagedepth > 1:
         raise Refused(f"has pages of {page.imagedepth} layers; save each as a page")
     is_grey = page.photometric in GREY
-    samples = (1, 2) if is_grey else (3, 4)
+    # A second value beside grey that is not said to be alpha may be a frame of its own.
+    samples = ((1, 2) if any(page.extrasamples) else (1,)) if is_grey else (3, 4)
     if page.photometric in (*GREY, PHOTOMETRIC.RGB) and page.samplesperpixel not in samples:
         raise Refused(
             f"has {page.samplesperpixel} values a pixel; save a stack with a page for each image, "
@@ -160,8 +161,8 @@ def _channels_last(page: tifffile.TiffPage) -> np.ndarray:
         return pixels.reshape(page.imagelength, page.imagewidth)
     planar = page.planarconfig == tifffile.PLANARCONFIG.SEPARATE
     pixels = np.moveaxis(pixels, 0, -1) if planar else pixels
-    # A further channel of no stated meaning is no alpha.
-    return pixels if any(page.extrasamples) else pixels[..., : 1 if page.photometric in GREY else 3]
+    # A fourth channel of no stated meaning is no alpha.
+    return pixels if any(page.extrasamples) else pixels[..., :3]
 
 
 def _check_inflated(page: tifffile.TiffPage) -> None:
