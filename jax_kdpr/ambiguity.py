@@ -85,6 +85,11 @@ def main(positional: list[str]) -> int:
     workdirs = cli.run_folders(WORKDIR.value, positional) if WORKDIR.value or positional else {}
     files = cli.named_paths("--masks", MASKS.value)
     output = Path(OUTPUT.value or _default_output(list(workdirs.values())))
+    json_files.require_own(
+        *("--output", output / "ambiguity.json", {"scenes": int, "designs": dict}),
+        command="ambiguity",
+        beside=("ambiguity.md", "ambiguity.png"),
+    )
     config, configs = _configs(list(workdirs.values()), bool(files))
     phases = {name: _read_masks(file, config) for name, file in files.items()}
     subject = _subject(config, configs, workdirs, phases)
@@ -103,9 +108,9 @@ def main(positional: list[str]) -> int:
     def save() -> str:
         """Writes what there is after each part: an interruption loses one part."""
         text = report(results, scenes=len(subject.images), finished=finished)
-        whole_files.write_text(output / "ambiguity.md", text + "\n")
         designs = {"finished": finished, "designs": _json_values(results)}
         json_files.write_json(output / "ambiguity.json", record | designs)
+        whole_files.write_text(output / "ambiguity.md", text + "\n")
         return text
 
     for name, design in subject.designs.items():

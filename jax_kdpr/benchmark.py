@@ -28,6 +28,7 @@ from jax_kdpr import (
     cli,
     config_fields,
     config_rules,
+    json_files,
     losses,
     plots,
     run_folder,
@@ -96,6 +97,12 @@ def main(positional: list[str]) -> int:
     jax.config.update("jax_enable_compilation_cache", False)
     output = Path(OUTPUT.value)
     run_folder.require_writable("--output", output)
+    for name in [f"sweep-{name}" for name, _ in sweeps] or [_name()]:
+        json_files.require_own(
+            *("--output", output / f"{name}.jsonl", {"case": str}),
+            command="benchmark",
+            beside=(f"{name}.md", f"{name}.png"),
+        )
 
     facts = _facts(config)
     for name, trials in sweeps:

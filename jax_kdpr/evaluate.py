@@ -42,7 +42,7 @@ from jax_kdpr.evaluation import (
 )
 from jax_kdpr.metrics import ImageScores, rms_header
 from jax_kdpr.physics.solvers import SOLVERS
-from jax_kdpr.scoring import FILES, Evaluated, score_run
+from jax_kdpr.scoring import FILES, SCORES, SCORES_FILE, Evaluated, score_run
 from jax_kdpr.tables import markdown_table
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Run folder; more may follow it.")
@@ -76,6 +76,11 @@ def main(positional: list[str]) -> int:
     _require_comparable(workdirs)
     output = Path(OUTPUT.value) if OUTPUT.value else workdirs[0].parent
     if len(workdirs) > 1 or OUTPUT.value:
+        json_files.require_own(
+            *("--output", output / "comparison.json", {str: SCORES}),
+            command="evaluate",
+            beside=("comparison.md", "comparison.png"),
+        )
         cli.make_folder("--output", output)
     places = {
         name: _place(name, workdir, output if OUTPUT.value else None)
@@ -115,9 +120,9 @@ def main(positional: list[str]) -> int:
                 file=sys.stderr,
             )
     if len(workdirs) > 1 or OUTPUT.value:
-        whole_files.write_text(output / "comparison.md", text + "\n")
         results = {name: run.result for name, run in runs.items()}
         json_files.write_json(output / "comparison.json", results)
+        whole_files.write_text(output / "comparison.md", text + "\n")
         first = next(iter(runs.values())).config
         pictures.plot_comparison(
             {name: run.samples for name, run in runs.items()},
@@ -135,7 +140,7 @@ def _place(name: str, workdir: Path, output: Path | None) -> Path:
     """Returns where a run's files go: its folder or, if that may not be written, one in --output.
 
     Raises:
-        InputError: If it may not be written, and there is no --output.
+        InputError: If it may not be written, and there is no --output, or one with other files.
     """
     try:
         run_folder.require_writable("--workdir", workdir)
@@ -145,8 +150,12 @@ def _place(name: str, workdir: Path, output: Path | None) -> Path:
                 f"--workdir: {str(workdir)!r} cannot be written to; name a folder for the results "
                 "by --output"
             ) from refused
-        cli.make_folder("--output", output / name)
-        return output / name
+        place = output / name
+        json_files.require_own(
+            "--output", place / SCORES_FILE, SCORES, command="evaluate", beside=FILES
+        )
+        cli.make_folder("--output", place)
+        return place
     return workdir
 
 

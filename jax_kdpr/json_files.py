@@ -12,6 +12,7 @@ shape for a list of any length, a tuple of shapes for a list of as many values.
 import json
 import math
 import typing
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,13 +53,24 @@ def read_json(
         InputError: If the file is missing, damaged or of another shape.
     """
     try:
-        if path.exists() and not path.is_file():  # a pipe would be waited for without end
-            raise ValueError("it is no file")
-        if path.exists() and path.stat().st_size > MOST:
-            raise ValueError(f"{path.stat().st_size:,} bytes, expected at most {MOST:,}")
-        return parse(path.read_text(encoding="utf-8"), shape)
+        return parse(read_bounded(path).decode(), shape)
     except (OSError, ValueError) as failure:
         raise InputError(f"{path}: cannot be read ({failure}); {remedy}") from failure
+
+
+def read_bounded(path: Path, most: int = MOST) -> bytes:
+    """Reads a file of at most so many bytes.
+
+    Raises:
+        OSError: If it is not there, or cannot be read.
+        ValueError: If it is larger, or no file: a pipe would be waited for without end.
+    """
+    if path.exists() and not path.is_file():
+        raise ValueError("it is no file")
+    size = path.stat().st_size
+    if size > most:
+        raise ValueError(f"{size:,} bytes, expected at most {most:,}")
+    return path.read_bytes()
 
 
 def parse(text: str, shape: Shape) -> Any:
@@ -118,14 +130,19 @@ def _in_words(shape: Shape) -> str:
     return words.get(shape, getattr(shape, "__name__", str(shape)))
 
 
-def require_own(flag: str, path: Path, shape: Shape, *, command: str) -> None:
-    """Refuses to replace a file that is no earlier result of the same command.
+def require_own(
+    flag: str, path: Path, shape: Shape, *, command: str, beside: Iterable[str] = ()
+) -> None:
+    """Refuses to replace files that are no earlier results of the same command.
+
+    A command that writes several files writes its JSON first: by that the others are its own.
 
     Args:
-        flag: That names the file.
-        path: Where the result is to go.
-        shape: Of the command's results.
+        flag: That names the file, or its folder.
+        path: Where the result is to go: JSON, or .jsonl with one value a line.
+        shape: Of the result, or of each line.
         command: Its name.
+        beside: Names, or patterns of names, of what the command writes into the same folder.
 
     Raises:
         InputError: If something else lies there.
@@ -133,10 +150,18 @@ def require_own(flag: str, path: Path, shape: Shape, *, command: str) -> None:
     if path.is_dir():
         raise InputError(f"{flag}: {str(path)!r} is a folder; name a file in it, .json")
     if not path.exists():
+        for other in (other for pattern in beside for other in path.parent.glob(pattern)):
+            raise InputError(
+                f"{flag}: {str(other)!r} is there, and no {path.name} says that {command} wrote "
+                "it; move it away, or give another --output"
+            )
         return
     try:
-        read_json(path, shape)
-    except InputError as failure:
+        text = read_bounded(path).decode()
+        for value in text.splitlines() if path.suffix == ".jsonl" else [text]:
+            parse(value, shape)
+    except (OSError, ValueError) as failure:
         raise InputError(
-            f"{flag}: {str(path)!r} is there, and no earlier result of {command}; name another file"
+            f"{flag}: {str(path)!r} is there, and no earlier result of {command} ({failure}); move "
+            "it away, or give another --output"
         ) from failure

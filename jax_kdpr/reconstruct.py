@@ -119,6 +119,9 @@ def main(positional: list[str]) -> int:
     if LIMIT.value is not None and DATA_DIR.value and not (TRUTH.value and run.in_radians):
         raise InputError("--data_dir: nothing would read it beside --limit; leave out one of them")
     groups = group_frames(frames, run.snapshots)
+    if not RESUME.value:
+        names = results.STACKED if STACK.value else [group[0].name for group in groups]
+        results.require_new(output, (*names, Path(SHEET_FILE).stem))
     guess = default_geometry(
         window,
         run.sensor,

@@ -100,6 +100,11 @@ def main(positional: list[str]) -> int:
     solving.check_plan(plan)
     workdir = Path(WORKDIR.value)
     output = Path(OUTPUT.value) if OUTPUT.value else workdir / "solve"
+    json_files.require_own(
+        *("--output", output / "solve.json", {"run": str, "checkpoint_digest": str}),
+        command="solve",
+        beside=("solve.md", "solve.png"),
+    )
     subject = scoring.load_subject(workdir, DATA_DIR.value, images=IMAGES.value)
     available = len(subject.dataset.test)
     plan = plan._replace(
@@ -112,13 +117,6 @@ def main(positional: list[str]) -> int:
     results = solving.summarise(report)
     text = solve_table(results, subject, plan, support=support)
     print(text)
-    pictures.plot_comparison(
-        report.samples,
-        output / "solve.png",
-        scene=subject.trained.system.camera.scene,
-        pitch=subject.config.propagation.pitch,
-    )
-    whole_files.write_text(output / "solve.md", text + "\n")
     record = {
         "run": str(workdir),
         "checkpoint_digest": subject.trained.digest,
@@ -129,6 +127,13 @@ def main(positional: list[str]) -> int:
         "provenance": run_folder.provenance(),
     }
     json_files.write_json(output / "solve.json", record)
+    whole_files.write_text(output / "solve.md", text + "\n")
+    pictures.plot_comparison(
+        report.samples,
+        output / "solve.png",
+        scene=subject.trained.system.camera.scene,
+        pitch=subject.config.propagation.pitch,
+    )
     print(f"written: {output}/solve.md, solve.json and solve.png")
     return 0
 

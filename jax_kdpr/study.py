@@ -17,13 +17,13 @@ from pathlib import Path
 
 from absl import flags
 
-from jax_kdpr import cli, config, run_folder
+from jax_kdpr import cli, config, json_files, run_folder
 from jax_kdpr.errors import InputError
 from jax_kdpr.signals import Interrupted, noting
 from jax_kdpr.studies import declaration
 from jax_kdpr.studies.declaration import Study, difference_from_base
 from jax_kdpr.studies.programs import trace_step
-from jax_kdpr.studies.report import write_report
+from jax_kdpr.studies.report import FIGURES, REPORT, REPORT_FILE, write_report
 from jax_kdpr.studies.runner import count_operations, remaining_minutes, run_study
 from jax_kdpr.studies.runs import PlannedRun, plan
 from jax_kdpr.tables import markdown_table
@@ -56,6 +56,11 @@ def main(positional: list[str]) -> int:
     output = Path(OUTPUT.value) if OUTPUT.value else workdir / "report"
     run_folder.require_writable("--workdir", workdir)
     run_folder.require_writable("--output", output)
+    json_files.require_own(
+        *("--output", output / REPORT_FILE, REPORT),
+        command="study",
+        beside=("report.md", "report.html", FIGURES),
+    )
     failures: dict[str, str] = {}
     stopped = 0
     if not REPORT_ONLY.value:

@@ -72,6 +72,11 @@ def main(positional: list[str]) -> int:
             raise InputError(f"--{flag.name}: is read only with --benches above 0; leave it out")
     spreads = bench_errors.read_spreads(SPREAD.value)
     output = Path(OUTPUT.value) if OUTPUT.value else next(iter(workdirs.values()))
+    json_files.require_own(
+        *("--output", output / "tolerance.json", {"spreads": dict, "runs": dict}),
+        command="tolerance",
+        beside=("tolerance.md", "tolerance.png"),
+    )
     subjects = {name: load_subject(folder, DATA_DIR.value) for name, folder in workdirs.items()}
 
     cli.make_folder("--output", output)
@@ -98,8 +103,8 @@ def main(positional: list[str]) -> int:
     }
     text = report(record)
     print(text)
-    whole_files.write_text(output / "tolerance.md", text + "\n")
     json_files.write_json(output / "tolerance.json", record)
+    whole_files.write_text(output / "tolerance.md", text + "\n")
     if ERRORS.value:
         draw(results, output / "tolerance.png")
     print(f"written: {output}/tolerance.md, tolerance.json{', .png' if ERRORS.value else ''}")

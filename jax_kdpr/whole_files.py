@@ -22,6 +22,7 @@ from jax_kdpr.errors import InputError
 
 ABANDONED = 86400  # seconds after which nobody is still writing a temporary file
 STARTING = 10.0  # seconds within which a folder that is made is locked
+MARK = ".jax_kdpr"  # a file in each folder of `staging`: no other folder is ever removed
 
 
 @contextmanager
@@ -85,19 +86,20 @@ def staging(folder: Path, prefix: str) -> Iterator[Path]:
     It is gone at the end; so is what processes that were killed left of theirs.
     """
     for left in folder.glob(f"{prefix}*"):
-        with suppress(OSError), _locked(left):
+        with suppress(OSError), _locked(left / MARK):
             if time.time() - left.lstat().st_mtime > STARTING:
                 shutil.rmtree(left)
     with TemporaryDirectory(dir=folder, prefix=prefix) as made, ExitStack() as held:
+        (Path(made) / MARK).touch()
         with suppress(OSError):  # where the file system has no locks, others let it be too
-            held.enter_context(_locked(Path(made)))
+            held.enter_context(_locked(Path(made) / MARK))
         yield Path(made)
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Holds a folder, which is no link, that no living process holds; else raises OSError."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+def _locked(file: Path) -> Iterator[None]:
+    """Holds a file, which is no link, that no living process holds; else raises OSError."""
+    handle = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield

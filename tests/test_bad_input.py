@@ -60,6 +60,17 @@ def foreign_folder(place):
     (place.folder / "new" / "thesis.tex").write_text("the only copy")
 
 
+def notes_as(name):
+    """Writes a file that somebody keeps in the folder that is given as --output."""
+
+    def prepare(place):
+        study_of_one(place)
+        (place.folder / "notes").mkdir()
+        (place.folder / "notes" / name).write_text("the only copy")
+
+    return prepare
+
+
 def changed_data(place):
     np.save(place.folder / "other.npy", 255 - np.load(place.stack))
 
@@ -226,6 +237,21 @@ RUN_ROWS = {
             ["--output", "'stack.npy/new'", "is a file"],
         )
         for command in ("evaluate", "tolerance", "solve", "ambiguity")
+    },
+    **{
+        f"{command} over the notes of somebody": (
+            notes_as(name),
+            (command, *(options or ("--workdir", "run")), "--output", "notes"),
+            ["--output", f"'notes/{name}'", f"says that {command} wrote it"],
+        )
+        for command, name, options in (
+            ("evaluate", "comparison.md", ()),
+            ("tolerance", "tolerance.png", ()),
+            ("solve", "solve.md", ()),
+            ("ambiguity", "ambiguity.md", ()),
+            ("study", "section-1-masks.png", ("--config", "study.py", "--workdir", "study")),
+            ("benchmark", "benchmark.md", ("--config", "tiny.py")),
+        )
     },
     "study into a file": (
         study_of_one,

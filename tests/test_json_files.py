@@ -1,6 +1,7 @@
 """JSON that parses and is none of ours: one line from every reader, whatever stands where."""
 
 import copy
+import functools
 import itertools
 import json
 import os
@@ -22,7 +23,9 @@ from jax_kdpr.frames.calibration import Calibration, read_calibration, write_cal
 from jax_kdpr.frames.geometry import Geometry
 from jax_kdpr.json_files import Maybe, check_shape
 from jax_kdpr.physics.geometry import RECORD
+from jax_kdpr.scoring import SCORES
 from jax_kdpr.studies.declaration import Robustness
+from jax_kdpr.studies.report import REPORT
 from jax_kdpr.studies.runner import COSTS, FAILURES
 from jax_kdpr.studies.runs import PlannedRun
 
@@ -232,3 +235,34 @@ def test_nothing_but_an_earlier_result_is_replaced(tmp_path, content):
     assert "is a folder" in rejection(
         json_files.require_own, "--output", tmp_path, RECORD, command="geometry"
     )
+
+
+def test_what_lies_beside_a_result_is_replaced_with_it_only(tmp_path):
+    (tmp_path / "geometry-1.png").touch()
+    require = functools.partial(json_files.require_own, "--output", command="geometry")
+    path = tmp_path / "geometry.json"
+    require(path, RECORD, beside=["geometry.md"])
+    said = rejection(require, path, RECORD, beside=["geometry.md", "geometry-*.png"])
+    assert f"'{tmp_path / 'geometry-1.png'}' is there, and no geometry.json says" in said
+    json_files.write_json(path, READERS["geometry.json"][1])
+    require(path, RECORD, beside=["geometry-*.png"])
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"case": "step"}\n{"case": "epoch"}\n')
+    require(rows, {"case": str})
+    rows.write_text('{"case": "step"}\nnotes\n')
+    assert "no earlier result of geometry" in rejection(require, rows, {"case": str})
+
+
+@pytest.mark.parametrize(
+    ("pattern", "shape"),
+    [
+        ("*/report.json", REPORT),
+        ("*/comparison.json", {str: SCORES}),
+        ("*/benchmark.jsonl", {"case": str}),
+    ],
+)
+def test_results_of_earlier_versions_may_be_replaced(pattern, shape):
+    paths = list((Path(__file__).parents[1] / "results").glob(pattern))
+    for path in paths:
+        json_files.require_own("--output", path, shape, command="it")
+    assert paths

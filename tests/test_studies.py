@@ -318,8 +318,17 @@ def test_the_report_says_what_the_folders_say(finished, tmp_path):
 
 def test_the_page_needs_no_other_file_and_escapes_what_it_shows(finished, tmp_path):
     study, workdir = finished
-    (tmp_path / "section-99-masks.png").write_bytes(b"of an earlier declaration")
     write(study, workdir, tmp_path)
+    report = json_files.read_json(tmp_path / "report.json")
+    earlier, foreign = (tmp_path / f"section-{number}-masks.png" for number in (98, 99))
+    earlier.write_bytes(b"of an earlier declaration")
+    foreign.write_bytes(b"of somebody else")
+    figures = [*report["figures"], earlier.name]
+    json_files.write_json(tmp_path / "report.json", report | {"figures": figures})
+    write(study, workdir, tmp_path)
+    assert json_files.read_json(tmp_path / "report.json") == report
+    assert not earlier.exists()
+    foreign.unlink()  # fails if it is gone
     page = (tmp_path / "report.html").read_text()
     assert "a &lt;student&gt;" in page and "<student>" not in page
     assert page.count("data:image/png;base64,") == len(list(tmp_path.glob("*.png")))

@@ -129,16 +129,18 @@ def test_leftovers_of_a_killed_start_are_not_foreign(folder):
 
 def test_a_staging_folder_goes_with_its_process(folder, precious):
     long_ago = time.time() - 60
-    killed, foreign = folder / "scoring-a", folder / "scoring-b"
-    killed.mkdir()
-    (killed / "figure.png").touch()
+    killed, foreign, notes = (folder / f"scoring-{name}" for name in ("a", "b", "notes"))
+    for path, name in ((killed, "figure.png"), (killed, whole_files.MARK), (notes, "mine.txt")):
+        path.mkdir(exist_ok=True)
+        (path / name).touch()
     foreign.symlink_to(precious.parent)
     with whole_files.staging(folder, "scoring-") as living:
         (living / "figure.png").touch()
-        for path in (killed, living):
+        for path in (killed, living, notes):
             os.utime(path, (long_ago, long_ago))
         with whole_files.staging(folder, "scoring-") as other:
             assert {path.name for path in folder.iterdir()} == {
-                *(living.name, other.name, foreign.name)
+                *(living.name, other.name, foreign.name, notes.name)
             }
-    assert list(folder.iterdir()) == [foreign] and precious.read_text() == OTHERS
+    assert set(folder.iterdir()) == {foreign, notes} and precious.read_text() == OTHERS
+    assert (notes / "mine.txt").exists()

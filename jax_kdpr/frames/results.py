@@ -8,7 +8,7 @@ phase.tif, phase.npy (or amplitude), estimate.npy and intensity.npy, without pre
 """
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -27,6 +27,8 @@ ROW = {  # of one object
     **{"name": str, "misfit": float, "refined_misfit": float, "correlation": float},
     **{"energy": float, "saturation": float, "unused_bits": int, "warning": str},
 }
+ENDS = (".tif", ".npy", ".npz", ".png", "_amplitude.tif", "_amplitude.npy")  # of its files
+STACKED = ("phase", "amplitude", "estimate", "intensity")  # of all objects of a stack
 RESULTS = {"settings": dict, "frames": [ROW]}
 
 
@@ -93,6 +95,26 @@ def open_stack(folder: Path, count: int) -> Iterator[Callable[[Recovery], None]]
         yield append
         for array in arrays.values():
             array.flush()
+
+
+def require_new(folder: Path, names: Iterable[str]) -> None:
+    """Refuses to write objects over files that no results.json says are of a reconstruction.
+
+    Args:
+        folder: For the results; it may be there.
+        names: Of the objects, and of what is written of all of them.
+
+    Raises:
+        InputError: If one of these files is there.
+    """
+    planned = {f"{name}{end}" for name in names for end in ENDS}
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.name in planned:
+            raise InputError(
+                f"--output: {str(path)!r} is there, and no {RESULTS_FILE} says that it is of a "
+                "reconstruction; give another folder, or --resume to go on with one that was "
+                "killed at its start"
+            )
 
 
 def read_results(folder: Path, settings: dict[str, Any]) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from jax_kdpr import json_files, whole_files
 from jax_kdpr.evaluation import RECOVERED
+from jax_kdpr.json_files import Maybe
 from jax_kdpr.studies import declaration
 from jax_kdpr.studies.declaration import (
     Study,
@@ -33,6 +34,10 @@ SAID = (
     *("spectral.iterations", "net.widths"),
 )
 
+REPORT_FILE = "report.json"
+FIGURES = "section-*-*.png"
+REPORT = {"title": str, "entries": dict, "train_seconds": dict, "figures": Maybe([str])}
+
 
 def write_report(
     study: Study, runs: list[PlannedRun], workdir: Path, output: Path, *, command: str
@@ -48,6 +53,10 @@ def write_report(
     """
     output.mkdir(parents=True, exist_ok=True)
     results = read_results(runs)
+    numbers, path = _numbers(study, results), output / REPORT_FILE
+    # Of versions that did not list them, none.
+    earlier = json_files.read_json(path, REPORT).get("figures", []) if path.exists() else []
+    json_files.write_json(path, numbers | {"figures": earlier})
     blocks: list[Block] = [
         Heading(study.title, 1),
         *summary_blocks(study, results),
@@ -65,10 +74,10 @@ def write_report(
     blocks += _appendix(study, runs, results, workdir)
     whole_files.write_text(output / "report.md", to_markdown(blocks))
     whole_files.write_text(output / "report.html", to_html(blocks, output, title=study.title))
-    json_files.write_json(output / "report.json", _numbers(study, results))
     shown = {block.file for block in blocks if isinstance(block, Picture)}
-    for figure in output.glob("section-*-*.png"):  # of a report with other sections
-        if figure.name not in shown:
+    json_files.write_json(path, numbers | {"figures": sorted(shown)})
+    for figure in output.glob(FIGURES):
+        if figure.name in set(earlier) - shown:  # of a report with other sections
             figure.unlink()
 
 
