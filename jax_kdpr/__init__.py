@@ -9,6 +9,16 @@ The flow, and the module that holds each step:
 """
 
 import sys as _sys
+
+# While `python -m` looks for a command of ours, whose imports take seconds; before any of them.
+# Before the command's own arguments stands its name, or "-m" and its name in one.
+if _sys.argv[:1] == ["-m"] and (
+    _sys.orig_argv[-len(_sys.argv)].removeprefix("-m").startswith("jax_kdpr.")
+):
+    from jax_kdpr import signals as _signals
+
+    _signals.take_over()
+
 from importlib.metadata import PackageNotFoundError as _PackageNotFoundError
 from importlib.metadata import version as _version
 
@@ -16,9 +26,3 @@ try:
     __version__ = _version("jax_kdpr")
 except _PackageNotFoundError:  # only on the path
     __version__ = "not installed"
-
-# While `python -m` looks for a command of ours, whose imports take seconds.
-if _sys.argv[:1] == ["-m"] and any("jax_kdpr." in argument for argument in _sys.orig_argv):
-    from jax_kdpr import signals as _signals
-
-    _signals.take_over()

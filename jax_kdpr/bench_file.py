@@ -16,7 +16,7 @@ from typing import Any
 
 from absl import flags
 
-from jax_kdpr import config_fields
+from jax_kdpr import config_fields, json_files
 from jax_kdpr.config_fields import option
 from jax_kdpr.errors import InputError
 from jax_kdpr.limits import POSITIVE_LENGTHS, Range, require_pixels, shown
@@ -116,9 +116,7 @@ def read_bench() -> Bench:
         return Bench()
     path = Path(BENCH.value)
     try:
-        if path.stat().st_size > LARGEST:
-            raise ValueError(f"{path.stat().st_size:,} bytes")
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(json_files.read_bounded(path, LARGEST).decode())
     except (OSError, ValueError, RecursionError) as failure:
         raise InputError(f"--bench: {path}: cannot be read as TOML ({failure})") from failure
     try:

@@ -72,20 +72,24 @@ class _Manager(ocp.CheckpointManager):
         super().__init__(*args, **options)
 
     # Orbax reads every score on opening, and gives up on one that is unreadable. metrics.jsonl has
-    # it too; where the two differ, that of the checkpoint counts if it matches its own digest.
+    # it too; where the two differ, that of the checkpoint counts if it matches its own digest. One
+    # that does not, and that no row tells, is not known.
     def metrics(self, step: int) -> Any:
         try:
             metrics = super().metrics(step)
             stored = None if metrics is None else float(metrics[SCORE])
         except (ValueError, TypeError, KeyError):
             metrics, stored = None, math.nan
+        digest = (metrics or {}).get(SCORE_DIGEST)
+        proven = stored is not None and digest == _score_digest(step, stored)
         rows = run_folder.read_metrics(self.workdir)
-        logged = next((row[SCORE] for row in rows if row["step"] == step), stored)
+        without_row = math.nan if digest and not proven else stored
+        logged = next((row[SCORE] for row in rows if row["step"] == step), without_row)
         known = logged
         if stored is not None and stored != logged:
             wrong = f"checkpoint {step} in {self.workdir / FOLDER}"
             right = run_folder.METRICS_FILE
-            if metrics and metrics.get(SCORE_DIGEST) == _score_digest(step, stored):
+            if proven:
                 wrong, right = f"step {step} in {self.workdir / right}", "the checkpoint"
                 known = stored
             counts = "it does not" if math.isnan(known or 0.0) else f"that of {right} does"

@@ -24,6 +24,7 @@ from jax_kdpr import (
     run_folder,
     runtime,
     signals,
+    whole_files,
 )
 from jax_kdpr import config as config_lib
 from jax_kdpr.errors import InputError, StoppedError
@@ -33,8 +34,6 @@ from jax_kdpr.limits import Range, number_hint, require
 # Exit codes.
 BAD_INPUT = 2
 STOPPED = 1
-# What a disk or a file system says, and is no defect of ours.
-PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM)
 FLOATS = Range(-1e30, 1e30)  # of flags, whose own bounds are closer
 INTEGERS = Range(-(2**31), 2**32)
 
@@ -52,7 +51,7 @@ def run(
     The config of a command may hold a `Config` under `prefix` ("base."), and the options `others`.
 
     An `InputError`, in the flags or later, prints as one line on stderr and exits with code 2; a
-    `StoppedError`, or a disk that is full or refuses, with code 1.
+    `StoppedError`, or what the system refuses, as a disk that is full, with code 1.
     """
 
     def parse(argv: Sequence[str]) -> list[str]:
@@ -81,18 +80,19 @@ def run(
             _exit_with(str(failure))
         except StoppedError as failure:
             _exit_with(str(failure), code=STOPPED)
+        except BrokenPipeError:  # whoever reads what is printed has left, as `head` does
+            for stream in (sys.stdout, sys.stderr):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            return 128 + signal.SIGPIPE  # as a shell expects
         except OSError as failure:
             if failure.errno == errno.ENAMETOOLONG:
                 _exit_with(
                     f"{failure.filename}: its path is too long for this file system; shorten it"
                 )
-            if failure.errno not in PLACE:
+            if failure.errno is None:  # a library's, not the system's
                 raise
-            _exit_with(
-                f"{failure.filename or 'a file'}: {failure.strerror}; make room, or mend the "
-                "place, and run the same command again",
-                code=STOPPED,
-            )
+            place = failure.filename or "a file"
+            _exit_with(whole_files.not_written(place, str(failure.strerror)), code=STOPPED)
         except signals.Interrupted as stop:
             print(stop, file=sys.stderr)
             return stop.exit_code

@@ -100,6 +100,17 @@ def main(positional: list[str]) -> int:
         for name, workdir in named.items()
     }
     text = comparison_table(runs)
+    if len(workdirs) > 1 or OUTPUT.value:
+        results = {name: run.result for name, run in runs.items()}
+        json_files.write_json(output / "comparison.json", results)
+        whole_files.write_text(output / "comparison.md", text + "\n")
+        first = next(iter(runs.values())).config
+        pictures.plot_comparison(
+            {name: run.samples for name, run in runs.items()},
+            output / "comparison.png",
+            scene=config_fields.shallow(first.scene),
+            pitch=first.propagation.pitch,
+        )
     print(text)
     for name, run in runs.items():
         if summarise(run.scores[RECOVERED]).psnr < summarise(run.scores[MEAN_IMAGE]).psnr:
@@ -120,16 +131,6 @@ def main(positional: list[str]) -> int:
                 file=sys.stderr,
             )
     if len(workdirs) > 1 or OUTPUT.value:
-        results = {name: run.result for name, run in runs.items()}
-        json_files.write_json(output / "comparison.json", results)
-        whole_files.write_text(output / "comparison.md", text + "\n")
-        first = next(iter(runs.values())).config
-        pictures.plot_comparison(
-            {name: run.samples for name, run in runs.items()},
-            output / "comparison.png",
-            scene=config_fields.shallow(first.scene),
-            pitch=first.propagation.pitch,
-        )
         print(f"written: {output}/comparison.md, .json, .png")
     for place in places.values():
         print(f"written: {place}/{', '.join(FILES)}")

@@ -95,19 +95,16 @@ def main(positional: list[str]) -> int:
         json_files.require_own("--output", Path(OUTPUT.value), RECORD, command="geometry")
     found = bench_geometry(**bench._asdict())
     warnings = warnings_of(bench, found)
+    if OUTPUT.value:
+        record = {"bench": bench._asdict(), **found._asdict(), "warnings": warnings}
+        cli.make_folder("--output", Path(OUTPUT.value).parent)
+        json_files.write_json(Path(OUTPUT.value), record)
     print(table(bench, found))
     print(noise_line(bench, found))
     for warning in warnings:
         print(f"warning: {warning}")
     if OUTPUT.value:
-        path = Path(OUTPUT.value)
-        record = {"bench": bench._asdict(), **found._asdict(), "warnings": warnings}
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            json_files.write_json(path, record)
-        except OSError as failure:
-            raise InputError(f"--output: {path} cannot be written ({failure})") from failure
-        print(f"written: {path}")
+        print(f"written: {OUTPUT.value}")
     return 0
 
 

@@ -228,9 +228,16 @@ def _git(*command: str) -> str:
 
 
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:
-    """Returns the rows of metrics.jsonl, one per epoch; damaged lines are left out, and named."""
+    """Returns the rows of metrics.jsonl, one per epoch; damaged lines are left out, and named.
+
+    Raises:
+        InputError: If it cannot be read at all.
+    """
     path = workdir / METRICS_FILE
-    lines = path.read_bytes().splitlines() if path.exists() else []
+    try:
+        lines = json_files.read_bounded(path).splitlines() if path.exists() else []
+    except (OSError, ValueError) as failure:
+        raise InputError(f"{path}: cannot be read ({failure}); {RESTORE}") from failure
     rows, damaged = [], []
     for number, line in enumerate(lines, start=1):
         try:

@@ -116,7 +116,6 @@ def main(positional: list[str]) -> int:
     report = solving.solve_images(subject, plan, support=support, samples=SAMPLES.value)
     results = solving.summarise(report)
     text = solve_table(results, subject, plan, support=support)
-    print(text)
     record = {
         "run": str(workdir),
         "checkpoint_digest": subject.trained.digest,
@@ -134,6 +133,7 @@ def main(positional: list[str]) -> int:
         scene=subject.trained.system.camera.scene,
         pitch=subject.config.propagation.pitch,
     )
+    print(text)
     print(f"written: {output}/solve.md, solve.json and solve.png")
     return 0
 

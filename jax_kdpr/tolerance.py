@@ -102,11 +102,11 @@ def main(positional: list[str]) -> int:
         "provenance": run_folder.provenance(),
     }
     text = report(record)
-    print(text)
     json_files.write_json(output / "tolerance.json", record)
     whole_files.write_text(output / "tolerance.md", text + "\n")
     if ERRORS.value:
         draw(results, output / "tolerance.png")
+    print(text)
     print(f"written: {output}/tolerance.md, tolerance.json{', .png' if ERRORS.value else ''}")
     return 0
 

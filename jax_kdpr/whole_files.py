@@ -18,7 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO
 
-from jax_kdpr.errors import InputError
+from jax_kdpr.errors import InputError, StoppedError
 
 ABANDONED = 86400  # seconds after which nobody is still writing a temporary file
 STARTING = 10.0  # seconds within which a folder that is made is locked
@@ -30,18 +30,30 @@ def whole(path: Path) -> Iterator[IO[bytes]]:
     """Gives an open file that becomes `path` when the context ends, and nothing if it fails.
 
     Its `name` is the temporary one, for libraries that open files themselves.
+
+    Raises:
+        StoppedError: If the file system refuses: it is full, the folder is gone.
     """
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
-    file = temporary.open("x+b")  # "x": never one that exists, and so never through a link
     try:
-        with file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())  # or a power cut could leave a renamed file empty
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+        file = temporary.open("x+b")  # "x": never one that exists, and so never through a link
+        try:
+            with file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())  # or a power cut could leave a renamed file empty
+            temporary.replace(path)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
+    except OSError as failure:  # NumPy's name neither file nor number
+        raise StoppedError(not_written(path, failure.strerror or str(failure))) from failure
+
+
+def not_written(path: Path | str, why: str) -> str:
+    """Returns in one line that a file system refuses, and what to do."""
+    return f"{path}: {why}; make room, or mend the place, and run the same command again"
 
 
 def nearest(path: Path) -> Path:

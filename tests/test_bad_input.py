@@ -247,10 +247,7 @@ RUN_ROWS = {
         for command, name, options in (
             ("evaluate", "comparison.md", ()),
             ("tolerance", "tolerance.png", ()),
-            ("solve", "solve.md", ()),
-            ("ambiguity", "ambiguity.md", ()),
             ("study", "section-1-masks.png", ("--config", "study.py", "--workdir", "study")),
-            ("benchmark", "benchmark.md", ("--config", "tiny.py")),
         )
     },
     "study into a file": (

@@ -1,5 +1,6 @@
 """bench.toml: what it may say, what it gives to commands, and the noise that follows from it."""
 
+import os
 import re
 from pathlib import Path
 
@@ -46,6 +47,13 @@ def test_the_example_of_the_page_says_every_number(read, tmp_path):
         propagation={"kind": "far", "wavelength": 0.0, "pitch": 0.0, "distance": 0.0},
     )
     assert scale == pytest.approx(532e-9 * 0.2 / (32 * 64e-6) / 3.45e-6)
+
+
+def test_a_pipe_and_a_file_of_something_else_are_not_read(read, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    flags.FLAGS["bench"].value = str(tmp_path / "pipe")
+    assert "it is no file" in rejection(bench_file.read_bench)
+    assert "expected at most 1,048,576" in rejection(read, "#" * 2**20 + "#")
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,18 @@ def test_arrays_beside_the_state_do_not_fill_the_memory(tmp_path, capsys):
     assert "declares 12,000,076 bytes" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("row", ["of another step", "none"])
+def test_a_flipped_score_that_no_row_tells_does_not_count(tmp_path, capsys, row):
+    save(tmp_path, {1: 20.0, 2: 10.0})
+    written, log = tmp_path / "checkpoints/2/metrics/metrics", tmp_path / run_folder.METRICS_FILE
+    written.write_text(json.dumps(json.loads(written.read_text()) | {"validation_psnr": 90.0}))
+    log.write_text(log.read_text().splitlines(keepends=True)[0] if row != "none" else "")
+    assert best(tmp_path) == 1.0
+    assert "checkpoint 2" in (said := capsys.readouterr().err) and "it does not count" in said
+    written.write_text(json.dumps({"validation_psnr": 90.0}))  # of an earlier version
+    assert best(tmp_path) == 2.0
+
+
 @pytest.mark.parametrize("wrong", ["checkpoint", "log", "digest", "log of an earlier version"])
 def test_a_flipped_bit_in_a_score_does_not_choose(tmp_path, capsys, wrong):
     save(tmp_path, {1: 20.0, 2: 10.0})

@@ -59,9 +59,18 @@ def test_a_shape_says_where_something_else_stands(change, says):
     assert str(caught.value).startswith(says)
 
 
-def test_a_pipe_is_not_waited_for(tmp_path):
-    os.mkfifo(tmp_path / "run.json")
-    assert "it is no file" in rejection(run_folder.read_run, tmp_path)
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [("run.json", run_folder.read_run), ("metrics.jsonl", run_folder.read_metrics)],
+)
+def test_a_pipe_and_a_file_without_end_are_not_read(tmp_path, name, read):
+    os.mkfifo(tmp_path / name)
+    assert "it is no file" in rejection(read, tmp_path)
+    (tmp_path / name).unlink()
+    with (tmp_path / name).open("wb") as file:
+        file.truncate(json_files.MOST + 1)  # with a hole: nothing is on the disk
+    said = rejection(read, tmp_path)
+    assert "268,435,457 bytes, expected at most 268,435,456" in said and name in said
 
 
 # Each reader: what it reads, named, and a value that it takes.

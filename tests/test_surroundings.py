@@ -1,6 +1,8 @@
 """Places and settings of a machine that are not the usual ones."""
 
+import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,8 +12,8 @@ import jax
 import pytest
 from commands import user_environment
 
+from jax_kdpr import cli, run_folder, runtime, signals, whole_files
 from jax_kdpr import config as config_lib
-from jax_kdpr import run_folder, runtime, whole_files
 from jax_kdpr.config import Config
 from jax_kdpr.data import sources
 from jax_kdpr.limits import IN_METRES, number_hint
@@ -142,10 +144,86 @@ def test_a_number_with_pi_or_a_unit_is_told_in_digits(text, hint):
     assert number_hint(text) == hint
 
 
-def test_a_signal_during_the_imports_of_a_command_is_one_word():
-    code = (
-        "import sys; sys.argv[0] = '-m'; import jax_kdpr; "
-        "import os, signal, time; os.kill(os.getpid(), signal.SIGINT); time.sleep(30)"
+INTERRUPTED = """
+import os, signal, sys, time
+
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == "importlib.metadata":  # the first import that takes long
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(30)
+
+sys.meta_path.insert(0, Interrupting())
+"""
+
+
+def test_a_signal_during_the_imports_of_a_command_is_one_word(tmp_path, monkeypatch):
+    (tmp_path / "sitecustomize.py").write_text(INTERRUPTED)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    for started in ("-m jax_kdpr.train", "-mjax_kdpr.train --config x"):
+        found = run_python(f'exec "$0" {started}')
+        assert (found.returncode, found.stderr) == (128 + signal.SIGINT, "interrupted\n"), started
+
+
+def test_signals_of_another_program_are_left_alone(tmp_path, monkeypatch):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "__init__.py").write_text("import jax_kdpr, signal")
+    (tmp_path / "other" / "work.py").write_text(
+        "import signal\nprint(signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
     )
-    found = run_python(f'exec "$0" -c "{code}" jax_kdpr.train')
-    assert (found.returncode, found.stderr) == (128 + signal.SIGINT, "interrupted\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    found = run_python('exec "$0" -m other.work --then=jax_kdpr.train')
+    assert (found.stdout, found.stderr) == ("True\n", "")
+
+
+@pytest.fixture
+def command(monkeypatch):
+    """command(main) -> the exit code of a command, without flags, signals and devices."""
+    for module, name in ((runtime, "set_up"), (signals, "take_over"), (signals, "all_done")):
+        monkeypatch.setattr(module, name, lambda *_: None)
+    monkeypatch.setattr(cli.app, "run", lambda main, flags_parser: sys.exit(main(["the command"])))
+
+    def run(main):
+        with pytest.raises(SystemExit) as ended:
+            cli.run(main)
+        return ended.value.code
+
+    return run
+
+
+@pytest.mark.parametrize("number", ["ENOENT", "ESTALE", "EMFILE", "EFBIG", "EDQUOT", "ENODEV"])
+def test_what_the_system_refuses_is_one_line(command, capsys, number):
+    code = getattr(errno, number)
+
+    def main(_):
+        raise OSError(code, os.strerror(code), "out/solve.md")
+
+    assert command(main) == cli.STOPPED
+    assert capsys.readouterr().err == (
+        f"error: out/solve.md: {os.strerror(code)}; make room, or mend the place, and run the same "
+        "command again\n"
+    )
+
+
+def test_a_folder_that_goes_while_a_command_works_is_one_line(command, capsys, tmp_path):
+    folder = tmp_path / "out"
+    folder.mkdir()
+
+    def main(_):
+        def write(file):
+            file.write(b"half")
+            shutil.rmtree(folder)
+
+        whole_files.write_whole(folder / "masks.npy", write)
+
+    assert command(main) == cli.STOPPED
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {folder / 'masks.npy'}: No such file") and said.count("\n") == 1
+
+
+def test_output_that_nobody_reads_ends_a_command_in_silence():
+    numbers = (
+        "--pixels=32 --wavelength=5e-7 --focal_length=0.2 --mask_pitch=1e-5 --camera_pixel=4e-6"
+    )
+    found = run_python(f'"$0" -m jax_kdpr.geometry {numbers} | true; echo ${{PIPESTATUS[0]}}')
+    assert (found.stdout, found.stderr) == (f"{128 + signal.SIGPIPE}\n", "")
