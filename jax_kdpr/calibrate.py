@@ -36,7 +36,7 @@ OBJECT = flags.DEFINE_string(
     "beam.",
 )
 SCALE = flags.DEFINE_float(
-    "scale", None, "Camera pixels in a model pixel, about.", lower_bound=0.1, upper_bound=1000.0
+    "scale", None, "Camera pixels in a model sample, about.", lower_bound=0.1, upper_bound=1000.0
 )
 ROTATION_RANGE = flags.DEFINE_float(
     "rotation_range", 10.0, "Degrees to search each way.", lower_bound=0.0, upper_bound=45.0
@@ -56,7 +56,9 @@ def main(positional: list[str]) -> int:
         raise InputError(f"unexpected argument {positional[0]!r}; quote the pattern of --input")
     workdir = Path(bench_flags.require(bench_flags.WORKDIR, "a run folder"))
     lengths = bench_flags.fill_from_bench(workdir)
-    frames = list_frames(bench_flags.require(bench_flags.INPUT, "frames of a known object"))
+    frames = list_frames(
+        bench_flags.require(bench_flags.INPUT, "frames without an object, or of that of --object")
+    )
     output = Path(bench_flags.require(OUTPUT, "the file to write, such as calibration.json"))
     json_files.require_own("--output", output, CALIBRATION, command="calibrate")
     kind = bench_flags.frame_kind(frames)

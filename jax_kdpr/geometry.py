@@ -5,9 +5,9 @@
     python -m jax_kdpr.geometry --workdir RUN --wavelength 532e-9 --focal_length 0.2 \\
         --mask_pitch 8e-6 --camera_pixel 3.45e-6
 
-Prints the sensor pixel of the model against the camera's, the extent of the pattern, the focal
-length for a whole number of camera pixels, what pixels of finite size do at the edge, and what is
-sampled too coarsely. Lengths are in metres. In the near field (--propagation fresnel or
+Prints the model sample against the camera pixel, the extent of the pattern, the focal length for
+a whole number of camera pixels, what pixels of finite size do at the edge, and what is sampled too
+coarsely. Lengths are in metres. In the near field (--propagation fresnel or
 angular_spectrum) --distance takes the place of --focal_length. --workdir takes pixels, oversample
 and propagation, with its lengths, from a run. --output FILE.json also writes the numbers.
 """
@@ -123,15 +123,15 @@ def table(bench: Bench, found: Geometry) -> str:
     fits = {None: "", True: ", fits the chip", False: ", does not fit the chip"}[found.fits]
     whole = found.whole_ratio
     lines = {
-        "sensor pixel of the model": _micrometres(found.sensor_pixel),
-        "camera pixels per sensor pixel": f"{found.camera_pixels_per_sensor_pixel:.4g}",
+        "model sample on the camera": _micrometres(found.sensor_pixel),
+        "camera pixels per model sample": f"{found.camera_pixels_per_sensor_pixel:.4g}",
         "pattern": f"{found.extent * 1e3:.4g} mm, {found.extent_camera_pixels:.0f} camera pixels"
         + fits,
     }
     if found.whole_ratio_distance is not None:
         lines[f"{length} for {whole} camera pixel(s)"] = f"{found.whole_ratio_distance:.6g} m"
     lines |= {
-        f"camera pixel for {whole} a sensor pixel": _micrometres(found.whole_ratio_camera_pixel),
+        f"camera pixel for {whole} a model sample": _micrometres(found.whole_ratio_camera_pixel),
         "finest fringe": _micrometres(found.finest_fringe),
         "oversample that the camera resolves": (
             str(found.oversample_resolved) if found.oversample_resolved else "none: too coarse"

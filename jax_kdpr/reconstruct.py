@@ -8,9 +8,8 @@ The geometry comes from `jax_kdpr.calibrate` or from --centre, --rotate, --scale
 --transpose, in pixels of the raw frame; without any the pattern fills the frame, upright.
 
 --gain auto scales each frame to the energy that a scene of modulus 1 has (h * w for ideal masks);
-amplitude and
-complex scenes have no such energy and take the counts a unit of the calibration. A number is counts
-a unit (of a model pixel).
+amplitude and complex scenes have no such energy and take the counts a unit of the calibration. A
+number is counts a unit (of a model sample).
 
 Each object gives phase (radians) as .tif and .npy, a preview .png, and .npz with the spectral
 estimate and the CDPs; --stack writes stacks instead. results.json says how far to trust each one:
@@ -48,7 +47,7 @@ from jax_kdpr.frames.geometry import (
     grid_window,
     in_window,
 )
-from jax_kdpr.frames.loaded import LoadedRun, load_run, own_images, phase_offset
+from jax_kdpr.frames.loaded import LoadedRun, load_run, own_images
 from jax_kdpr.frames.measured import Setup, group_frames, measure_frames, noise_sigma
 from jax_kdpr.frames.orientation import orientation_warning
 from jax_kdpr.frames.reading import list_frames
@@ -72,7 +71,7 @@ CALIBRATION = flags.DEFINE_string("calibration", "", "File that jax_kdpr.calibra
 CENTRE = flags.DEFINE_string("centre", "", "Y,X of the zero frequency; default: the middle.")
 ROTATE = flags.DEFINE_float("rotate", None, "Rotation of the pattern on the camera, degrees.")
 SCALE = flags.DEFINE_float(
-    "scale", None, "Camera pixels in a model pixel.", lower_bound=0.1, upper_bound=1000.0
+    "scale", None, "Camera pixels in a model sample.", lower_bound=0.1, upper_bound=1000.0
 )
 FLIP = flags.DEFINE_enum("flip", None, FLIPS, "How the camera mirrors the pattern.")
 TRANSPOSE = flags.DEFINE_bool("transpose", None, "Whether it swaps rows and columns (first).")
@@ -224,8 +223,7 @@ def _truth(run: LoadedRun, count: int) -> Images | None:
     """The images of --truth, one for each object."""
     if not TRUTH.value:
         return None
-    offset = phase_offset(run, DATA_DIR.value)
-    images = own_images(run, Path(TRUTH.value), flag="--truth", offset=offset)
+    images = own_images(run, Path(TRUTH.value), flag="--truth", data_dir=DATA_DIR.value)
     if len(images) != count:
         raise InputError(
             f"--truth: expected {count} images, one for each object in the order of the frames, "

@@ -24,7 +24,7 @@ from jax_kdpr.data.batches import take_batch
 from jax_kdpr.errors import InputError
 from jax_kdpr.frames.bench_folder import make_bench, write_bench
 from jax_kdpr.frames.geometry import FLIPS, check_geometry
-from jax_kdpr.frames.loaded import LoadedRun, load_run, own_images, phase_offset
+from jax_kdpr.frames.loaded import LoadedRun, load_run, own_images
 from jax_kdpr.frames.simulated_bench import Bench
 from jax_kdpr.limits import read_pixels
 from jax_kdpr.trained import load_data
@@ -36,7 +36,7 @@ OUTPUT = flags.DEFINE_string("output", None, "Folder to write; new or empty.")
 FRAMES = flags.DEFINE_integer(
     "frames",
     16,
-    "Objects, the run's first test scenes; of --images at most so many.",
+    "Objects: the run's first test scenes, or of --images; without the flag, fewer will do.",
     lower_bound=1,
     upper_bound=100_000,
 )
@@ -58,7 +58,7 @@ FULL_WELL = flags.DEFINE_float(
 )
 DATA_DIR = flags.DEFINE_string("data_dir", "", "Where the data lie now, if not where they were.")
 SCALE = flags.DEFINE_float(
-    "scale", 3.1, "Camera pixels in a model pixel.", lower_bound=1.0, upper_bound=1000.0
+    "scale", 3.1, "Camera pixels in a model sample.", lower_bound=1.0, upper_bound=1000.0
 )
 ROTATION = flags.DEFINE_float("rotation", 2.0, "Of the pattern on the camera, degrees.")
 SHIFT_Y = flags.DEFINE_float("shift_y", 2.3, "Of the pattern from the frame's middle, pixels.")
@@ -163,16 +163,20 @@ def _images(run: LoadedRun) -> Images:
     if IMAGES.value:
         if DATA_DIR.value and not run.in_radians:
             raise InputError("--data_dir: nothing would read it beside --images; leave it out")
-        offset = phase_offset(run, DATA_DIR.value)
-        found = own_images(run, Path(IMAGES.value), flag="--images", offset=offset, rescale=True)
-        return found[: FRAMES.value]
-    test = load_data(run.workdir, run.config, data_dir=DATA_DIR.value).test
-    if FRAMES.value > len(test):
-        raise InputError(
-            f"--frames: expected at most {len(test)} (test scenes), got {FRAMES.value}"
+        data_dir = DATA_DIR.value
+        images = own_images(
+            run, Path(IMAGES.value), flag="--images", data_dir=data_dir, rescale=True
         )
-    indices = jnp.arange(FRAMES.value)
-    return take_batch(test, indices, size=run.camera.size, channels=run.camera.channels)
+    else:
+        test = load_data(run.workdir, run.config, data_dir=DATA_DIR.value).test
+        indices = jnp.arange(min(len(test), FRAMES.value))
+        images = take_batch(test, indices, size=run.camera.size, channels=run.camera.channels)
+    if FRAMES.present and FRAMES.value > len(images):
+        raise InputError(
+            f"--frames: expected at most the {len(images)} objects that there are, got "
+            f"{FRAMES.value}; lower it, or leave it out"
+        )
+    return images[: FRAMES.value]
 
 
 def _bench(run: LoadedRun) -> Bench:

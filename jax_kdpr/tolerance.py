@@ -187,9 +187,9 @@ def report(record: dict[str, Any]) -> str:
                     f"({100 * share['low']:.0f} to {100 * share['high']:.0f})",
                 ]
             )
-        header = ["run", "design (dB)", "mean bench", "worst tenth below", "good from"]
+        header = ["run", "design (dB)", "mean bench (dB)", "worst tenth below", "good from"]
         rms = " or ".join(dict.fromkeys(run["rms"] for run in runs.values()))
-        header += [f"design, {rms}", "mean bench", "yield"]
+        header += [f"design, {rms}", f"mean bench, {rms}", "yield"]
         lines += [
             f"{BENCHES.value} random benches, standard deviations: {spread}.",
             "",

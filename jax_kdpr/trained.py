@@ -14,7 +14,6 @@ from jax_kdpr.choices import Source
 from jax_kdpr.config import Config
 from jax_kdpr.data import sources
 from jax_kdpr.errors import InputError
-from jax_kdpr.pages.stacks import split_dataset
 from jax_kdpr.systems import System
 from jax_kdpr.types import Key, Params, PyTree, State
 
@@ -76,12 +75,11 @@ def load_data(workdir: Path, config: Config, *, data_dir: str = "") -> sources.D
         raise InputError(
             f"--data_dir: nothing reads it, the scenes of {workdir} are procedural; leave it out"
         )
-    if config.data.dir and not data_dir and not Path(split_dataset(config.data.dir)[0]).exists():
-        below = "" if Path(config.data.dir).is_absolute() else f" below {Path.cwd()}"
-        raise InputError(
-            f"{workdir}: its data were in {config.data.dir!r}, which is not there{below}; give "
-            "--data_dir with where they lie now"
-        )
+    if data_dir:
+        arguments["named"] = "--data_dir"
+    else:
+        arguments["named"] = f"{workdir}: its data.dir"
+        arguments["remedy"] = "give --data_dir with where they lie now"
     dataset = sources.load(**arguments)
     recorded = run_folder.read_run(workdir)["digests"]["data"]
     if dataset.digest != recorded:

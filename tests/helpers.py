@@ -1,5 +1,7 @@
 """Small things that several test files do."""
 
+import struct
+
 import jax
 import numpy as np
 import pytest
@@ -22,6 +24,20 @@ def rejection(call, *arguments, **options) -> str:
 
 def same(one, other) -> bool:
     return np.array_equal(np.asarray(one), np.asarray(other))
+
+
+def packed_tiff(values: np.ndarray, bits: int) -> bytes:
+    """An uncompressed TIFF of a few bits a pixel, by its specification."""
+    places = np.arange(bits)[::-1]
+    rows = np.packbits(values[..., None] >> places & 1 == 1, axis=None)
+    assert values.shape[1] * bits % 8 == 0
+    data = rows.tobytes() + b"\0" * (rows.size % 2)
+    height, width = values.shape
+    tags = [(256, width), (257, height), (258, bits), (259, 1), (262, 1), (273, 8), (277, 1)]
+    tags += [(278, height), (279, rows.size)]
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    start = struct.pack("<2sHI", b"II", 42, 8 + len(data))
+    return start + data + struct.pack("<H", len(tags)) + entries + bytes(4)
 
 
 def image_ids(splits, originals) -> list[set[int]]:

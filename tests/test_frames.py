@@ -477,7 +477,7 @@ def test_registration_finds_shift_rotation_scale_and_orientation(truth):
     found = register(light, PATTERN, Geometry(0.0, 0.0, 0.0, 3.0))
     assert found.trusted
     assert (found.geometry.flip, found.geometry.transpose) == (truth.flip, truth.transpose)
-    # Camera pixels (a tenth of one, 0.03 of a model pixel), degrees, relative.
+    # Camera pixels (a tenth of one, 0.03 of a model sample), degrees, relative.
     assert found.geometry.centre_y == pytest.approx(truth.centre_y, abs=0.1)
     assert found.geometry.centre_x == pytest.approx(truth.centre_x, abs=0.1)
     assert found.geometry.rotation == pytest.approx(truth.rotation, abs=0.2)

@@ -177,12 +177,9 @@ def test_pickled_objects_are_refused(tmp_path):
     assert "bad.npy" in rejection(read, tmp_path, size=8)
 
 
-@pytest.mark.parametrize(
-    ("name", "says"), [("", ".png"), ("nowhere", "nowhere"), ("nowhere.npy", "nowhere.npy")]
-)
-def test_no_images_at_all(tmp_path, name, says):
-    message = rejection(read, tmp_path / name, size=8)
-    assert message.startswith("data.dir: ") and says in message
+def test_no_images_at_all(tmp_path):
+    message = rejection(read, tmp_path, size=8)
+    assert message.startswith("data.dir: ") and ".png" in message
 
 
 def test_array_files_that_are_no_stack(tmp_path):

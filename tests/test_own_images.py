@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tifffile
-from helpers import image_config, rejection, same, untrained_run
+from helpers import image_config, packed_tiff, rejection, same, untrained_run
 from PIL import Image
 
 from jax_kdpr import config as config_lib
@@ -15,7 +15,7 @@ from jax_kdpr.choices import SceneKind, Unit
 from jax_kdpr.data import sources
 from jax_kdpr.data.image_files import Preparation, read_images
 from jax_kdpr.frames.bench_folder import make_bench, write_bench
-from jax_kdpr.frames.loaded import LoadedRun, own_images, phase_offset
+from jax_kdpr.frames.loaded import LoadedRun, own_images
 from jax_kdpr.frames.reading import list_frames
 
 SIZE = 16
@@ -65,7 +65,7 @@ def test_the_truth_of_a_simulated_bench_comes_back_to_the_bit(changes, make_run,
     run = make_run(**changes)
     given = OBJECTS if run.in_radians else np.abs(OBJECTS) / 2
     source = save_stack(tmp_path / "own.npy", given)
-    images = own_images(run, source, flag="--images", offset=phase_offset(run), rescale=True)
+    images = own_images(run, source, flag="--images", data_dir="", rescale=True)
     write_bench(tmp_path / "bench", run, images, make_bench(run, scale=2.0), seed=0)
     back = own_images(run, tmp_path / "bench" / "truth.npy", flag="--truth")
     assert same(back, images) and back.dtype == jnp.float32
@@ -76,18 +76,31 @@ def test_the_truth_of_a_simulated_bench_comes_back_to_the_bit(changes, make_run,
     assert same(own_images(run, tmp_path / "one" / "truth.npy", flag="--truth"), images[:1])
 
 
-def test_phases_get_the_offset_of_the_runs_own(make_run, tmp_path):
+def test_phases_get_the_offset_of_the_runs_own(make_run, tmp_path, capsys):
     run = make_run(data__unit=Unit.RADIANS)
-    offset = phase_offset(run)
-    assert offset == pytest.approx(OFFSET)
     source = save_stack(tmp_path / "own.npy", OBJECTS)
-    images = own_images(run, source, flag="--truth", offset=offset)
+    images = own_images(run, source, flag="--truth", data_dir="")
+    assert "--truth: 4 NPY" in capsys.readouterr().out  # beside the line of the run's own data
     np.testing.assert_allclose(images[..., 0], (OBJECTS + OFFSET) / RANGE, atol=1e-6)
     for beyond in (OBJECTS - 0.5, OBJECTS + 1.0):
         source = save_stack(tmp_path / "beyond.npy", beyond)
-        message = rejection(own_images, run, source, flag="--truth", offset=offset)
+        message = rejection(own_images, run, source, flag="--truth", data_dir="")
         assert "-0.75 to 2.25 rad" in message
-    assert phase_offset(run._replace(config=config_lib.Config())) is None
+
+
+def test_only_phases_need_the_runs_data(make_run, tmp_path):
+    """A truth.npy is scenes already, and a known object's global phase does not count."""
+    run = make_run(data__unit=Unit.RADIANS)
+    write_bench(tmp_path, run, jnp.zeros((1, SIZE, SIZE, 1)), make_bench(run, scale=2.0), seed=0)
+    source = save_stack(tmp_path / "own.npy", OBJECTS)
+    (tmp_path / "data.npy").unlink()
+    assert len(own_images(run, tmp_path / "truth.npy", flag="--truth", data_dir="")) == 1
+    found = own_images(run, source, flag="--object")[..., 0]
+    np.testing.assert_allclose(found, (OBJECTS - OBJECTS.min()) / RANGE, atol=1e-6)
+    assert "--data_dir" in rejection(own_images, run, source, flag="--truth", data_dir="")
+    for flag in ("--truth", "--object"):
+        message = rejection(own_images, run, tmp_path / "nowhere", flag=flag)
+        assert message == f"{flag}: no file or folder '{tmp_path}/nowhere'; give its path"
 
 
 def test_truths_of_a_folder_have_the_order_of_frames(make_run, tmp_path):
@@ -127,6 +140,12 @@ def test_one_file_of_one_image_with_its_own_depth(make_run, tmp_path, capsys):
     (found,) = own_images(run, tmp_path / "in16.tif", flag="--object")
     np.testing.assert_allclose(found[..., 0], counts / 65535, rtol=1e-6)
     assert "counts over 65535: no file says fewer bits" in capsys.readouterr().out
+    (tmp_path / "in12.tif").write_bytes(packed_tiff(counts, 12))
+    pgm = f"P5\n{SIZE} {SIZE}\n4095\n".encode()
+    (tmp_path / "in12.pgm").write_bytes(pgm + counts.astype(">u2").tobytes())
+    for name in ("in12.tif", "in12.pgm"):
+        (found,) = own_images(run, tmp_path / name, flag="--object")
+        np.testing.assert_allclose(found[..., 0], counts / 4095, rtol=1e-6)
     Image.fromarray((counts >> 4).astype(np.uint8)).save(tmp_path / "own.png")
     (found,) = own_images(run, tmp_path / "own.png", flag="--object")
     np.testing.assert_allclose(found[..., 0], (counts >> 4) / 255, rtol=1e-6)

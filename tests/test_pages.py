@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import pytest
 import tifffile
-from helpers import rejection
+from helpers import packed_tiff, rejection
 from PIL import Image
 
 from jax_kdpr.data.image_files import Preparation, read_images
@@ -58,20 +58,6 @@ def deep_png(channels: np.ndarray, *more: bytes) -> bytes:
     height, width, count = channels.shape
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in channels)
     return png(width, height, 16, {1: 0, 2: 4, 3: 2, 4: 6}[count], rows, *more)
-
-
-def packed_tiff(values: np.ndarray, bits: int) -> bytes:
-    """An uncompressed TIFF of a few bits a pixel, by its specification."""
-    places = np.arange(bits)[::-1]
-    rows = np.packbits(values[..., None] >> places & 1 == 1, axis=None)
-    assert values.shape[1] * bits % 8 == 0
-    data = rows.tobytes() + b"\0" * (rows.size % 2)
-    height, width = values.shape
-    tags = [(256, width), (257, height), (258, bits), (259, 1), (262, 1), (273, 8), (277, 1)]
-    tags += [(278, height), (279, rows.size)]
-    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
-    start = struct.pack("<2sHI", b"II", 42, 8 + len(data))
-    return start + data + struct.pack("<H", len(tags)) + entries + bytes(4)
 
 
 ARRAYS = {
@@ -285,6 +271,8 @@ def test_links_of_a_master_file_are_followed(tmp_path):
         file["lost"] = h5py.ExternalLink("data_2.h5", "entry/data")
     np.testing.assert_array_equal(pages_of(tmp_path / "master.h5"), STACK)
     np.testing.assert_array_equal(pages_of(tmp_path / "master.h5::/entry/data_1"), STACK)
+    message = rejection(pages_of, tmp_path / "master.h5::/entry/data_3")
+    assert message.endswith("no dataset '/entry/data_3'; it has /entry/data_1")
 
 
 def write_animation(path):

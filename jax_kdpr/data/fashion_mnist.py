@@ -24,12 +24,8 @@ def read_folder(folder: Path) -> tuple[np.ndarray, np.ndarray]:
         (60,000 training images, 10,000 test images), uint8 [n 28 28].
 
     Raises:
-        InputError: If the folder or a file is missing, truncated, or not the published bytes.
+        InputError: If a file is missing, truncated, or not the published bytes.
     """
-    if not folder.is_dir():
-        raise InputError(
-            f"data.dir: no folder {str(folder)!r}; give the folder that holds {', '.join(FILES)}"
-        )
     train, test = (_read_images(folder / name, *facts) for name, facts in FILES.items())
     return train, test
 

@@ -42,7 +42,12 @@ class _Image(NamedTuple):
 
 
 def read_images(
-    source: Path, wanted: Preparation, *, subfolders: bool = False, of_frames: bool = False
+    source: Path,
+    wanted: Preparation,
+    *,
+    subfolders: bool = False,
+    of_frames: bool = False,
+    label: str = "data",
 ) -> tuple[np.ndarray, float]:
     """Reads images as float32 [n size size] with values in [0, 1], those of a folder by name.
 
@@ -62,6 +67,7 @@ def read_images(
         of_frames: Whether they belong to frames: names are then in the same order, 2 before 10
             (else character by character: the split of old runs depends on it), and a file of one
             image will do.
+        label: Of the line that says what was found.
 
     Returns:
         The images, and the radians that were added to all phases (0 of the unit fraction).
@@ -97,7 +103,7 @@ def read_images(
     ends = dict.fromkeys((sizes[0], sizes[-1]))
     size = " to ".join(f"{height} x {width}" for height, width in ends)
     print(
-        f"data: {len(images)} {', '.join(found)} {size}, {colour}grey -> {wanted.size} x "
+        f"{label}: {len(images)} {', '.join(found)} {size}, {colour}grey -> {wanted.size} x "
         f"{wanted.size} ({wanted.fit}), {said}"
     )
     return images, offset
@@ -119,9 +125,6 @@ def _images(source: Path, subfolders: bool, of_frames: bool, size: int) -> Itera
         return
     name, dataset = split_dataset(str(source))
     path = Path(name)
-    if not path.exists():
-        below = "" if path.is_absolute() else f" below {Path.cwd()}"
-        raise InputError(f"data.dir: no file or folder {name!r}{below}; give its path")
     if path.suffix.lower() not in (OF_ONE if of_frames else STACKS):
         raise InputError(
             f"data.dir: expected a folder of images, or one stack ({', '.join(STACKS)}), got "

@@ -55,6 +55,8 @@ def load(
     unit: Unit = Unit.FRACTION,
     subfolders: bool = False,
     phase_range: float = 0.0,
+    named: str = "data.dir",
+    remedy: str = "give its path",
 ) -> Dataset:
     """Loads the data set of `source`: "scenes", "fashion_mnist" or "images".
 
@@ -74,6 +76,8 @@ def load(
         unit: Of their values.
         subfolders: Take the images in folders of the folder as well.
         phase_range: Radians that an image's value 1 stands for; 0 where it is no phase.
+        named: What `dir` comes from, and
+        remedy: what to do, where nothing is there.
 
     Raises:
         InputError: If the files are missing or unusable, or a split would be empty.
@@ -83,11 +87,9 @@ def load(
         return _procedural(counts, size=size, seed=seed)
     offset = 0.0
     if not dir:
-        dir = os.environ.get(DATA_DIR_VARIABLE, "")
-        if dir and not Path(split_dataset(dir)[0]).exists():
-            raise InputError(
-                f"{DATA_DIR_VARIABLE}: no file or folder {dir!r}; set it, or data.dir, to its path"
-            )
+        dir, named = os.environ.get(DATA_DIR_VARIABLE, ""), DATA_DIR_VARIABLE
+    if dir:
+        require_there(dir, named=named, remedy=remedy)
     if source == "fashion_mnist":
         if dir:
             train, test = fashion_mnist.read_folder(Path(dir))
@@ -115,6 +117,17 @@ def load(
         raise ValueError(f"source: expected scenes, fashion_mnist or images, got {source!r}")
     kept = {name: images[: counts[name] or None] for name, images in splits.items()}
     return _from_arrays(kept)._replace(offset=offset)
+
+
+def require_there(path: str, *, named: str, remedy: str = "give its path") -> None:
+    """Raises InputError where neither file nor folder is at `path`, which `named` gave.
+
+    Of HDF5 a dataset may follow the file.
+    """
+    name, _ = split_dataset(path)
+    if not Path(name).exists():
+        below = "" if Path(name).is_absolute() else f" below {Path.cwd()}"
+        raise InputError(f"{named}: no file or folder {name!r}{below}; {remedy}")
 
 
 def _procedural(counts: dict[str, int], *, size: int, seed: int) -> Dataset:

@@ -50,7 +50,7 @@ SAMPLING = flags.DEFINE_enum(
     "points",
     SAMPLINGS,
     "points: read the pattern at the model's samples, as the model does; area: add up the light "
-    "over a model pixel, for noisy frames or a system trained for it.",
+    "over a model sample, for noisy frames or a system trained for it.",
 )
 
 MASK_PIXELS = flags.DEFINE_enum(
@@ -65,7 +65,7 @@ MASK_PIXELS = flags.DEFINE_enum(
 class Lengths(NamedTuple):
     """What a bench and its run say together of sizes."""
 
-    scale: float | None  # camera pixels in a model pixel, if they say it
+    scale: float | None  # camera pixels in a model sample, if they say it
     pitch: float  # of the mask, metres; 0 if they do not
 
 

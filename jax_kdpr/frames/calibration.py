@@ -43,7 +43,7 @@ class Calibration(NamedTuple):
     """What `reconstruct --calibration` reads."""
 
     geometry: Geometry  # in pixels of the raw frame
-    counts_per_unit: float  # counts of a model pixel whose CDP is 1
+    counts_per_unit: float  # counts of a model sample whose CDP is 1
     score: float
     runner_up: float
     trusted: bool

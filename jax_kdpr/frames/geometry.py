@@ -1,6 +1,6 @@
 """From the pixels of a camera to the sensor grid of the model.
 
-A point of the pattern has centred coordinates u = (u_y, u_x) in model pixels, zero frequency (or,
+A point of the pattern has centred coordinates u = (u_y, u_x) in model samples, zero frequency (or,
 in the near field, sample [sh // 2, sw // 2] of the grid) at (0, 0). The camera sees it at
 
     (row, column) = centre + scale * R(rotation) * O * u,
@@ -10,9 +10,9 @@ with O the axis swaps and mirrors of the orientation: first the transposition, t
 A CDP of the model is a *sample* of the continuous pattern at each u. "points" reads it there, off
 the cubic spline whose integrals over the camera's pixels are the counts of the frame: a camera of
 two or more pixels (`CAMERA_NYQUIST`) in the pattern's finest period holds the whole pattern. That
-period is `oversample` model pixels in the far field, and one in the near. "area" integrates over
-the model pixel, as a camera with pixels as large as the model's does: less noise, but amplitudes a
-quarter off the model's. Both give counts per model pixel, and keep the sum of a pattern that fills
+period is `oversample` model samples in the far field, and one in the near. "area" integrates over
+the model sample, as a camera with pixels as large as the model's does: less noise, but amplitudes a
+quarter off the model's. Both give counts per model sample, and keep the sum of a pattern that fills
 the grid.
 """
 
@@ -41,7 +41,7 @@ class Geometry(NamedTuple):
     centre_y: float  # row of the zero frequency
     centre_x: float
     rotation: float = 0.0  # degrees, from the row axis towards the column axis
-    scale: float = 1.0  # camera pixels in a model pixel
+    scale: float = 1.0  # camera pixels in a model sample
     flip: str = "none"
     transpose: bool = False
 
@@ -74,7 +74,7 @@ def default_geometry(
         rotation: With `flip` and `transpose` as of `Geometry`.
     """
     found = scale or min(window.height / sensor[0], window.width / sensor[1])
-    # Of an even grid the zero frequency is half a model pixel off its middle, to the side that the
+    # Of an even grid the zero frequency is half a model sample off its middle, to the side that the
     # orientation has turned to.
     geometry = Geometry(0.0, 0.0, rotation, found, flip, transpose)
     middle = np.array([(samples - 1) / 2 - samples // 2 for samples in sensor])
@@ -114,7 +114,7 @@ def grid_window(window: Window, geometry: Geometry, sensor: tuple[int, int]) -> 
         sensor: (sh, sw) of the model.
     """
     points = camera_points(in_window(geometry, window), sensor_points(sensor)).reshape(2, -1)
-    # Half a model pixel, turned, is what "area" reads beyond the samples.
+    # Half a model sample, turned, is what "area" reads beyond the samples.
     margin = SPLINE_REACH + geometry.scale / window.bin
     limits = window.height // window.bin, window.width // window.bin
     low = np.maximum(np.floor(points.min(axis=1) - margin), 0).astype(int)
@@ -247,7 +247,7 @@ def to_sensor(
         pixel_side: Of the mask's pixels (`pixel_envelope`), whose envelope is divided out.
 
     Returns:
-        Counts per model pixel.
+        Counts per model sample.
     """
     spline = frame_spline(light, sampling=sampling)
     sampled = sample_spline(spline, geometry, sensor, sampling=sampling)
@@ -318,8 +318,8 @@ def sample_spline(
 ) -> Float[np.ndarray, "sh sw"]:
     """As `to_sensor`, of coefficients from `frame_spline`; zero stays at [sh // 2, sw // 2].
 
-    "area" adds up ceil(scale) points each way in a model pixel: without rotation, and with a whole
-    number of camera pixels in a model pixel, these are the camera's pixels themselves.
+    "area" adds up ceil(scale) points each way in a model sample: without rotation, and with a whole
+    number of camera pixels in a model sample, these are the camera's pixels themselves.
     """
     parts = int(np.ceil(geometry.scale - 1e-9)) if sampling == "area" else 1
     offsets = (np.arange(parts) + 0.5) / parts - 0.5

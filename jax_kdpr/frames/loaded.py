@@ -13,6 +13,7 @@ from jax_kdpr import config as config_lib
 from jax_kdpr.camera import Camera, Optics
 from jax_kdpr.choices import PropagationKind, Unit
 from jax_kdpr.config import Config
+from jax_kdpr.data import sources
 from jax_kdpr.data.image_files import Preparation, read_images
 from jax_kdpr.errors import InputError
 from jax_kdpr.pages.stacks import read_array
@@ -103,27 +104,12 @@ def blank_image(run: LoadedRun) -> Image:
     return jnp.broadcast_to(jnp.asarray(values, jnp.float32), (size, size, len(values)))
 
 
-def phase_offset(run: LoadedRun, data_dir: str = "") -> float | None:
-    """Returns the radians that were added to all phases of a run's own images, from its data.
-
-    Args:
-        run: The run.
-        data_dir: Where its data lie now.
-
-    Returns:
-        None where its images are no files of phases; its data are not read then.
-    """
-    if not run.in_radians:
-        return None
-    return load_data(run.workdir, run.config, data_dir=data_dir).offset
-
-
 def own_images(
     run: LoadedRun,
     source: Path,
     *,
     flag: str,
-    offset: float | None = None,
+    data_dir: str | None = None,
     rescale: bool = False,
 ) -> Images:
     """Reads image files as scenes of a run, prepared as its data are (`data.image_files`).
@@ -135,8 +121,9 @@ def own_images(
         run: The run.
         source: Folder, one file of many pages, or of one image.
         flag: That names it.
-        offset: Of phases in radians, `phase_offset`; None makes the smallest 0, which will do where
-            the global phase does not count.
+        data_dir: Where the run's data lie now, or "" where they were: phases in radians get the
+            offset that those got. None makes the smallest phase 0, which will do where the global
+            phase does not count, and reads no data.
         rescale: Whether images are stretched where the run's are, which leaves no truth.
 
     Raises:
@@ -144,6 +131,10 @@ def own_images(
     """
     if source.name == TRUTH_FILE and (source.parent / TRUTH_RECORD).exists():
         return _written_scenes(run, source, flag)
+    sources.require_there(str(source), named=flag)
+    offset = None
+    if run.in_radians and data_dir is not None:
+        offset = load_data(run.workdir, run.config, data_dir=data_dir).offset
     data = config_lib.data_arguments(run.config)
     wanted = Preparation(
         data["size"],
@@ -154,7 +145,9 @@ def own_images(
         offset,
     )
     try:
-        raw, _ = read_images(source, wanted, subfolders=data["subfolders"], of_frames=True)
+        raw, _ = read_images(
+            source, wanted, subfolders=data["subfolders"], of_frames=True, label=flag
+        )
     except InputError as failure:
         raise InputError(f"{flag}: {str(failure).removeprefix('data.dir: ')}") from failure
     channels = run.camera.channels

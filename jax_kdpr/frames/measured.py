@@ -115,7 +115,7 @@ def measure_frames(
 def on_grid(
     light: Float[np.ndarray, "h w"], setup: Setup, run: LoadedRun
 ) -> Float[np.ndarray, "sh sw"]:
-    """Returns a corrected frame on the model's grid, in counts a model pixel."""
+    """Returns a corrected frame on the model's grid, in counts a model sample."""
     return to_sensor(
         join(light, setup.window),
         in_window(setup.geometry, setup.window),
@@ -129,7 +129,7 @@ def on_grid(
 def noise_sigma(
     spread: float | None, setup: Setup, run: LoadedRun, counts: list[float]
 ) -> Float[np.ndarray, "sh sw"]:
-    """Returns the read noise in each model pixel, model units, from the spread of dark frames.
+    """Returns the read noise in each model sample, model units, from the spread of dark frames.
 
     "area" adds the noise of scale^2 camera pixels; "points" reads one, times scale^2, with
     `POINT_NOISE` of the spline. It grows where the envelope of the mask's pixels is divided out.

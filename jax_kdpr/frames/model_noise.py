@@ -35,7 +35,7 @@ def model_noise(
 
     Args:
         camera: Of its pixels.
-        scale: Camera pixels in a model pixel.
+        scale: Camera pixels in a model sample.
         bin: Pixels joined each way; sampling "points".
         sensor: (sh, sw) of the model.
         pixel_side: Of the mask's pixels (`geometry.pixel_envelope`).

@@ -124,7 +124,7 @@ def simulated_misfits(
         trained: The system.
         recover: As `make_recover` builds it.
         images: Validation images.
-        noise_sigma: Standard deviation of the bench's noise in each model pixel, model units.
+        noise_sigma: Standard deviation of the bench's noise in each model sample, model units.
         batch_size: Images at a time.
         key: For the noise.
     """

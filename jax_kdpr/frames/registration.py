@@ -30,7 +30,7 @@ from jax_kdpr.progress import progress
 
 MIN_SCORE = 0.8
 MIN_LEAD = 0.15
-EDGE_SHIFT = 0.7  # model pixels by which one step of the grid moves the pattern's edge
+EDGE_SHIFT = 0.7  # model samples by which one step of the grid moves the pattern's edge
 
 Fit = tuple[float, Geometry]  # with its correlation
 
@@ -120,9 +120,9 @@ def _search(
     target: Float[np.ndarray, "sh sw"],
     turns: list[tuple[float, float]],
 ) -> list[list[Fit]]:
-    """The best centre, to a model pixel, for every rotation and scale; a list an orientation.
+    """The best centre, to a model sample, for every rotation and scale; a list an orientation.
 
-    The frame is read on a grid of model pixels that covers it, once for all orientations: these
+    The frame is read on a grid of model samples that covers it, once for all orientations: these
     mirror and transpose the target. Every place of the target on that grid is scored at once, by
     normalised cross-correlation.
 
@@ -204,7 +204,7 @@ def _refine(
     start: Geometry,
     sampling: str,
 ) -> tuple[float, Geometry]:
-    """Nelder and Mead on the four numbers, each in units of one model pixel at the edge."""
+    """Nelder and Mead on the four numbers, each in units of one model sample at the edge."""
     half = max(target.shape) / 2
 
     def moved(x: np.ndarray) -> Geometry:

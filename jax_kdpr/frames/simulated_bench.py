@@ -17,9 +17,9 @@ from scipy import ndimage
 from jax_kdpr import whole_files
 from jax_kdpr.frames.geometry import Geometry, camera_points, model_points, pixel_envelope
 
-FINE = 8  # samples of the pattern in a model pixel, for splines between them
+FINE = 8  # samples of the pattern in a model sample, for splines between them
 PIXEL_POINTS = 3  # each way, in a camera pixel
-EDGE = 1.0  # model pixels past the grid that the pattern still reaches
+EDGE = 1.0  # model samples past the grid that the pattern still reaches
 HEADROOM = 0.9  # of full scale for the brightest pixel, where none shall saturate
 FLAT_LEVEL = 0.6  # of full scale, of the flat frame
 DARK_FRAMES = 8

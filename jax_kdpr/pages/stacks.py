@@ -124,6 +124,8 @@ def open_hdf5(path: Path, dataset: str) -> Iterator[Stack]:
         importlib.import_module("hdf5plugin")  # an extra: how detectors compress
     with h5py.File(path, "r") as file:
         name = dataset or _only_dataset(path, file)
+        if file.get(name, getlink=True) is None:
+            raise InputError(f"{path}: no dataset {name!r}; it has {_listed(_datasets(file))}")
         item = file[name]
         if not isinstance(item, h5py.Dataset):
             raise Refused(f"{name} is no dataset; name one, {path.name}::/path/to/dataset")
@@ -223,6 +225,21 @@ def _declared_bytes(file: Any) -> int:
 
 
 def _only_dataset(path: Path, file: h5py.File) -> str:
+    found = _datasets(file)
+    if len(found) != 1:
+        raise InputError(
+            f"{path}: expected one dataset of 2 or 3 axes, got {_listed(found)}; name it, "
+            f"such as '{path}::/entry/data'"
+        )
+    return found[0]
+
+
+def _listed(names: list[str]) -> str:
+    return (", ".join(names[:8]) or "none") + (", ..." if len(names) > 8 else "")
+
+
+def _datasets(file: h5py.File) -> list[str]:
+    """All of 2 or 3 axes, each under one of its names."""
     found: list[str] = []
     seen = set()
 
@@ -241,10 +258,4 @@ def _only_dataset(path: Path, file: h5py.File) -> str:
                 visit(item, f"{place}/{name}")
 
     visit(file, "")
-    if len(found) != 1:
-        listed = ", ".join(found[:8]) + (", ..." if len(found) > 8 else "")
-        raise InputError(
-            f"{path}: expected one dataset of 2 or 3 axes, got {listed or 'none'}; name it, "
-            f"such as '{path}::/entry/data'"
-        )
-    return found[0]
+    return found

@@ -1,8 +1,8 @@
 """How the samples of the model lie on a real camera: pixels, extent, resolution. Metres.
 
-The model's sensor pixel is lambda f / (M p) (`propagation.sensor_pixel`), M the zero-padded pixels
-a side and p the pitch of the mask. A camera has its own. What is recorded must be resampled onto
-the model's pixels, which is easiest where one of them is a whole number of the camera's.
+A model sample is lambda f / (M p) wide (`propagation.sensor_pixel`), M the zero-padded pixels a
+side and p the pitch of the mask. A camera has pixels of its own. What is recorded must be resampled
+onto the model's samples, which is easiest where one of them is a whole number of camera pixels.
 """
 
 import math
@@ -70,7 +70,7 @@ def bench_geometry(
         fits: Whether the chip holds it; None if its size is not known.
         whole_ratio: Nearest whole number of camera pixels, at least 1.
         whole_ratio_distance: Distance, or focal length, that gives it; None for the angular
-            spectrum, whose sensor pixel is the pitch at any distance.
+            spectrum, whose model sample is the pitch at any distance.
         whole_ratio_camera_pixel: Camera pixel that would give it at this distance.
         finest_fringe: Shortest period in the intensity: lambda f / (N p), from the two edges of the
             object; a field of pitch p holds at most 1 / (2 p) cycles a metre and its intensity
@@ -146,7 +146,7 @@ def geometry_warnings(found: Geometry, *, oversample: int) -> list[str]:
             else f"a camera pixel of {found.whole_ratio_camera_pixel:.4g} m"
         )
         warnings.append(
-            f"{ratio:.4g} camera pixels per sensor pixel are no whole number: reconstruct "
+            f"{ratio:.4g} camera pixels per model sample are no whole number: reconstruct "
             f"resamples; {remedy} gives {whole}"
         )
     if found.fits is False:
@@ -157,7 +157,7 @@ def geometry_warnings(found: Geometry, *, oversample: int) -> list[str]:
         )
     if found.oversample_resolved < oversample:
         warnings.append(
-            f"the camera pixel is coarser than the sensor pixel at oversample {oversample}: "
+            f"the camera pixel is coarser than the model sample at oversample {oversample}: "
             + ("take oversample 1" if found.oversample_resolved == 1 else "take a longer distance")
         )
     elif found.camera_pixels_per_fringe < 2 * (1 - 1e-9):
