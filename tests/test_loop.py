@@ -85,7 +85,7 @@ def test_the_loop_runs_on_four_devices(tmp_path):
     np.testing.assert_allclose(four["validation_psnr"], one["validation_psnr"], atol=0.05)
 
 
-def test_a_signal_before_the_first_step_leaves_no_trace(tmp_path, monkeypatch):
+def test_a_signal_before_the_first_step_leaves_no_trace(tmp_path, monkeypatch, capsys):
     config = tiny_config(train__epochs=2)
 
     def train_until_signal(steps: int, says: str):
@@ -107,6 +107,7 @@ def test_a_signal_before_the_first_step_leaves_no_trace(tmp_path, monkeypatch):
     train_until_signal(
         4, "interrupted"
     )  # which is made up for: two batches, one check each, and one at the end
+    assert "epoch   1/2" in capsys.readouterr().out
     assert [row["epoch"] for row in run_folder.read_metrics(tmp_path)] == [1]
     train_until_signal(0, "at step 4 of 8, saved")  # resumed between two epochs
     assert [row["epoch"] for row in run_folder.read_metrics(tmp_path)] == [1]

@@ -50,13 +50,17 @@ def measured_rate(runs: list[PlannedRun], operations: list[float]) -> float | No
     return sum(count for _, count in done) / seconds if seconds else None
 
 
-def training_seconds(rows: list[dict[str, Any]]) -> float:
+def training_seconds(rows: list[dict[str, Any]], *, timed: str = "seconds") -> float:
     """Returns how long a training took, from its rows of metrics.
 
     An epoch that was interrupted says only how long its rest took, or its validation alone: it
     counts as the median epoch.
+
+    Args:
+        rows: One an epoch.
+        timed: "seconds", or "train_seconds" to leave validation out.
     """
-    seconds = [row["seconds"] for row in rows]
+    seconds = [row[timed] for row in rows]
     if not seconds:
         return 0.0
     # The lower one of two: the first epoch may have compiled.

@@ -8,6 +8,7 @@ import numpy as np
 from jax_kdpr import run_folder
 from jax_kdpr.evaluation import RECOVERED, REFINED, SPECTRAL
 from jax_kdpr.scoring import UnderNoise, read_image_scores
+from jax_kdpr.studies.estimate import training_seconds
 from jax_kdpr.studies.runs import PlannedRun
 from jax_kdpr.studies.statistics import Estimate, PairedTest, over_images, over_seeds
 
@@ -30,7 +31,7 @@ class SeedResult(NamedTuple):
     @property
     def train_seconds(self) -> float:
         """Of the training alone, without validation."""
-        return sum(row["train_seconds"] for row in self.curve)
+        return training_seconds(self.curve, timed="train_seconds")
 
 
 Results = dict[str, list[SeedResult]]  # by entry; only finished runs

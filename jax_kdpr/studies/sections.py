@@ -332,8 +332,8 @@ def _costs(
     devices = {f"{cost['device']}, batches of {cost['batch']}" for cost in measured.values()}
     note = (
         f"Measured on: {'; '.join(sorted(devices)) or OPEN}. Training: all steps, compilation "
-        "included, validation, scores and a teacher's targets not; of an interrupted epoch only "
-        "its last part. Memory: what the compiled step needs on one device, images and targets of "
+        "included, validation, scores and a teacher's targets not; an interrupted epoch counts as "
+        "the median one. Memory: what the compiled step needs on one device, images and targets of "
         "the whole data set aside. Inference: from CDPs to image, median of 20 synchronised calls, "
         "quartiles in brackets. "
         "The paper: an RTX 4090, 96 x 96 pixels, batches of 64."

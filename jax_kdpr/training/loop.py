@@ -55,7 +55,8 @@ def train(config: Config, workdir: Path) -> dict[str, float]:
         train_state, step = _restore(run, folder)
         if step and not folder.has_row(step):
             print(f"validating step {step} of {workdir}, which has no row in metrics.jsonl")
-            _save(run, train_state, step, time.perf_counter(), folder)
+            if row := _save(run, train_state, step, time.perf_counter(), folder):
+                print(_epoch_line(row, run.config))
             signals.check()
         if step == run.total_steps:
             print(f"finished already: {workdir} has its {step} steps")
