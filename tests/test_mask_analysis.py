@@ -1,12 +1,15 @@
 """What is said of a design, where theory says what it must be; the command line as a process."""
 
 import json
+import signal
+import subprocess
+import sys
 
 import jax.numpy as jnp
 import numpy as np
 import oracles
 import pytest
-from commands import run
+from commands import run, user_environment
 
 from jax_kdpr.analysis import masks as mask_analysis
 from jax_kdpr.analysis.mask_report import report
@@ -20,6 +23,26 @@ RNG = np.random.default_rng(0)
 TRAIN = oracles.smooth_images(RNG, 400, SIZE, SIZE, 2.0)
 IMAGES = oracles.smooth_images(RNG, 3, SIZE, SIZE, 2.0)[..., None]
 PRIOR = fit_prior(TRAIN)
+
+
+# Ctrl-C in the second part of the first design.
+INTERRUPTED = """
+import signal, time
+from jax_kdpr import ambiguity, cli
+ambiguity.mask_analysis.conditioning = lambda *_, **__: (
+    signal.raise_signal(signal.SIGINT), time.sleep(30)
+)
+cli.run(ambiguity.main)
+"""
+TINY = """
+from jax_kdpr.config import Config
+
+def get_config():
+    config = Config()
+    config.data.size, config.net.widths = 16, (8, 16)
+    config.data.train_images = config.data.test_images = 16
+    return config
+"""
 
 
 def design_of(phases: np.ndarray, oversample: int = 1, kind: str = "phase") -> Design:
@@ -197,3 +220,26 @@ def test_command_line(teacher, tmp_path):
         assert refused.returncode == 2
         assert refused.stderr.startswith(f"error: {message}") and refused.stderr.count("\n") == 1
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.slow
+def test_an_interruption_keeps_the_parts_that_are_done(tmp_path):
+    (tmp_path / "tiny.py").write_text(TINY)
+    arguments = [f"--config={tmp_path / 'tiny.py'}", "--random", "--scenes=1", "--photons=1e4"]
+    arguments.append(f"--output={tmp_path / 'out'}")
+    stopped = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, *arguments],
+        env=user_environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert (stopped.returncode, stopped.stderr) == (128 + signal.SIGINT, "interrupted\n")
+    text = (tmp_path / "out" / "ambiguity.md").read_text()
+    assert "Not finished yet" in text and "worst shift" in text
+    found = json.loads((tmp_path / "out" / "ambiguity.json").read_text())
+    assert not found["finished"] and "jacobian" not in found["designs"]["random phases"]
+    run("ambiguity", *arguments, check=True)
+    again = json.loads((tmp_path / "out" / "ambiguity.json").read_text())
+    assert again["finished"] and "jacobian" in again["designs"]["random phases"]
+    names = ["ambiguity.json", "ambiguity.md", "ambiguity.png"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == names

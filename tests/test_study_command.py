@@ -7,9 +7,9 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 from commands import run, user_environment
+from places import Place
 
 from jax_kdpr import json_files, run_folder
 from jax_kdpr.run_folder import METRICS_FILE
@@ -46,17 +46,14 @@ cli.run(study.main, prefix="base.", others=("seeds",))
 """
 
 
-class Place:
-    """A folder with a study of three entries and its images."""
+class StudyPlace:
+    """A place with a study of three entries, and the config of a run."""
 
     def __init__(self, folder: Path):
         self.folder = folder
-        rng = np.random.default_rng(0)
-        np.save(folder / "stack.npy", rng.integers(0, 256, (128, 16, 16), np.uint8))
-        (folder / "study.py").write_text(STUDY.format(stack=str(folder / "stack.npy")))
-        (folder / "run.py").write_text(
-            "from jax_kdpr.config import Config\n\ndef get_config():\n    return Config()\n"
-        )
+        place = Place(folder)
+        place.config(name="run.py")
+        (folder / "study.py").write_text(STUDY.format(stack=str(place.stack)))
 
     def start(
         self,
@@ -81,8 +78,8 @@ class Place:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory) -> Place:
-    return Place(tmp_path_factory.mktemp("study"))
+def place(tmp_path_factory) -> StudyPlace:
+    return StudyPlace(tmp_path_factory.mktemp("study"))
 
 
 @pytest.mark.slow
