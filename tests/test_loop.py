@@ -66,7 +66,7 @@ def test_resuming_after_each_epoch_is_bit_exact(tmp_path, monkeypatch):
 def test_the_running_mean_is_what_is_validated_and_restored(tmp_path):
     config = tiny_config(optim__average=0.9, train__epochs=2, train__devices=1)
     config.data.source = "scenes"
-    (last,) = loop.train(config, tmp_path / "run")
+    last = loop.train(config, tmp_path / "run")
     trained = load_trained(tmp_path / "run", config)
     run = prepare(config, tmp_path / "again")
     scores, _ = run.eval_step(
