@@ -10,12 +10,24 @@ import tempfile
 from pathlib import Path
 from unittest import mock
 
-# Most of the tests' time would go into LLVM's optimisation of programs that run a few times.
-QUICKLY_COMPILED = "--xla_backend_optimization_level=0"
+# Most of the tests' time would go into compiling programs that run a few times: hence no LLVM
+# optimisation, XLA's older emitters (a third of the time of those by MLIR), and one thread.
+QUICKLY_COMPILED = (
+    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+    " --xla_cpu_parallel_codegen_split_count=1"
+)
 
-# Processes are forks of one that has imported what takes the most of a command's two seconds.
+# Processes are forks of one that has imported all that commands are made of: the most of the two to
+# five seconds of a command that only refuses its input. What defines flags belongs to a command.
+PACKAGE = Path(__file__).parents[1] / "jax_kdpr"
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["jax_kdpr.cli", "jax_kdpr.training.loop"])
+FORKS.set_forkserver_preload(
+    [
+        ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
+        for path in sorted(PACKAGE.glob("*/**/*.py"))
+        if "flags.DEFINE" not in path.read_text()
+    ]
+)
 
 
 def user_environment(**variables: str) -> dict[str, str]:
@@ -27,7 +39,14 @@ def run(
     module: str, *arguments: str | Path, cwd: Path | None = None, check: bool = False
 ) -> subprocess.CompletedProcess[str]:
     """Runs `python -m jax_kdpr.MODULE ARGUMENTS`."""
-    command = [f"jax_kdpr.{module}", *map(str, arguments)]
+    return run_program(f"jax_kdpr.{module}", *arguments, cwd=cwd, check=check)
+
+
+def run_program(
+    module: str, *arguments: str | Path, cwd: Path | None = None, check: bool = False
+) -> subprocess.CompletedProcess[str]:
+    """Runs `python -m MODULE ARGUMENTS`, of the package or of the tests."""
+    command = [module, *map(str, arguments)]
     with tempfile.TemporaryDirectory() as folder:
         streams = [Path(folder) / "out", Path(folder) / "err"]
         place = (user_environment(), cwd or Path.cwd(), streams)
@@ -57,7 +76,7 @@ def _run_module(
     os.environ.update(environment)
     os.chdir(cwd)
     sys.argv = command
-    sys.path[0] = str(cwd)
+    sys.path.insert(0, str(cwd))
     try:
         runpy.run_module(command[0], run_name="__main__", alter_sys=True)
     finally:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import tarfile
 import tempfile
 from pathlib import Path
 
@@ -14,13 +15,14 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["XLA_FLAGS"] = f"{QUICKLY_COMPILED} --xla_force_host_platform_device_count=4"
 
+import golden
 import jax
 import numpy as np
 import pytest
 from helpers import image_config
 from PIL import Image
 
-from jax_kdpr import checkpoint, run_folder
+from jax_kdpr import checkpoint, run_folder, scoring
 from jax_kdpr.config import Regime
 from jax_kdpr.data.scenes import draw_scenes
 from jax_kdpr.export.plan import Request, plan_export
@@ -51,6 +53,23 @@ def image_folder(tmp_path_factory):
     for number, image in enumerate(images):
         Image.fromarray(image).save(folder / f"{number}.png")
     return folder
+
+
+@pytest.fixture(scope="session")
+def recorded(tmp_path_factory) -> Path:
+    """The folder of the runs of `golden.py`: of each kind one that is trained and scored."""
+    folder = tmp_path_factory.mktemp("golden")
+    with tarfile.open(golden.RECORD) as archive:
+        archive.extractall(folder, filter="data")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undrawn():
+    """No figures of runs that are scored: each takes as long as the scores."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scoring.pictures, "plot_run", lambda _, path, **__: path.touch())
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -131,14 +131,8 @@ def options(folder: Path, *, full: bool) -> Tally:
     train(folder, "run", "--config.train.epochs=1").check_returncode()
     for name in fuzz_options.WORK:
         count = 1000 // len(fuzz_options.WORK) + 1 if full else 10
-        done = subprocess.run(
-            [sys.executable, fuzz_options.__file__, name, str(count), str(folder / "run")],
-            env=commands.user_environment(),
-            cwd=folder,
-            stdout=subprocess.PIPE,
-            text=True,
-            check=True,
-        )
+        given = (name, str(count), folder / "run")
+        done = commands.run_program("fuzz_options", *given, cwd=folder, check=True)
         found = json.loads(done.stdout)
         tally.held.update(found["held"])
         tally.lost.extend(found["lost"])

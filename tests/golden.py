@@ -12,9 +12,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from commands import QUICKLY_COMPILED
-
-os.environ.setdefault("XLA_FLAGS", QUICKLY_COMPILED)
+# How the record was compiled, without which a run has other bits.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 from jax_kdpr import presets
 from jax_kdpr.config import Config, PropagationKind, Regime
