@@ -107,8 +107,9 @@ def test_its_values_pass_the_checks_of_the_flags():
     assert bench_file.as_flag("of_this_test_scale", 3) == 3.0
 
 
-@pytest.mark.parametrize(("scale", "bin"), [(6.23, 2), (3.37, 1), (15.7, 5)])
-@pytest.mark.parametrize("side", [0.0, 0.96])
+@pytest.mark.parametrize(
+    ("scale", "bin", "side"), [(6.23, 2, 0.96), (3.37, 1, 0.0), (15.7, 5, 0.96)]
+)
 def test_a_model_is_as_noisy_as_the_frames_of_the_camera(scale, bin, side):
     """Frames of even light behind the envelope, drawn pixel by pixel in NumPy."""
     sensor, camera = (16, 16), PixelNoise(2e5, 3.0, 4.0, 1e5, 12)

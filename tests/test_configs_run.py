@@ -53,6 +53,8 @@ def test_tensorboard_gets_the_same_numbers(tmp_path):
         tmp_path,
         "--config.train.tensorboard=True",
         "--config.data.source=scenes",
+        "--config.data.size=16",
+        "--config.net.widths=8,16",
     )
     (events,) = (tmp_path / "tensorboard").glob("events.*")
     assert b"validation_psnr" in events.read_bytes()

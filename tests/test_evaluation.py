@@ -21,7 +21,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from jax_kdpr import config as config_lib
 from jax_kdpr import evaluate, evaluation, json_files, plots, scoring
 from jax_kdpr.classical import Refinement
-from jax_kdpr.config import Config, Regime, SceneKind
+from jax_kdpr.config import Config, SceneKind
 from jax_kdpr.data import sources
 from jax_kdpr.data.batches import take_batch
 from jax_kdpr.errors import InputError
@@ -160,10 +160,7 @@ def test_result_says_where_it_comes_from(scored, run):
 
 
 def test_several_runs_give_one_table_and_one_figure(scored, run, tmp_path, capsys):
-    random = tmp_path / "random"
-    config = evaluated_config()
-    config.regime = Regime.RANDOM
-    loop.train(config, random)
+    random = edited_copy(run, tmp_path / "random")
     output = tmp_path / "out"
     options = [f"--workdir={run}", f"--output={output}", "--samples=2", "--refine=2"]
     evaluate.flags.FLAGS(["evaluate", *options])
@@ -276,11 +273,10 @@ def test_noise_is_added_on_a_bench_without_errors(teacher, tmp_path):
     assert 0 < quiet["rms"] < np.pi
 
 
-def test_a_second_scoring_that_is_cut_off_leaves_the_first(teacher, tmp_path, monkeypatch):
+def test_a_second_scoring_that_is_cut_off_leaves_the_first(recorded, tmp_path, monkeypatch):
     """Whoever finds metrics.json finds the arrays of the same scoring."""
     run = tmp_path / "run"
-    shutil.copytree(teacher, run)
-    scoring.score_run(run)
+    shutil.copytree(recorded / "e2e", run)
     before = files(run)
 
     def fail(*_, **__):

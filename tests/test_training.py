@@ -1,5 +1,7 @@
 """The step: what is trained, what is not, and what a teacher adds."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,28 +26,36 @@ def arrays(tree):
     return [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
 
 
-def trainer(regime=Regime.E2E, *, teacher=None, weights=None, mesh=None, snapshots=1, average=0.0):
-    """Returns (step(train_state) on a fixed set of images, initial train state)."""
-    system = make_system(make_camera(size=16, mesh=mesh), **SYSTEM, snapshots=snapshots)
+@functools.cache
+def make_step(regime: Regime, mesh, average: float, teach=None):
+    """Returns (compiled step, its system, its optimizer); tests of the same step share it."""
+    system = make_system(make_camera(size=16, mesh=mesh), **SYSTEM)
     optimizer = make_optimizer(
         mask_lr=2e-2, filter_lr=1e-3, net_lr=2e-3, schedule="constant", total_steps=100
     )
-    trained = trained_parts(regime)
-    state = init_train_state(
-        *system.init(jax.random.key(0)), optimizer, trained=trained, keep_average=average > 0
+    step = make_train_step(
+        system,
+        optimizer,
+        trained=trained_parts(regime),
+        batch_size=16,
+        size=16,
+        channels=1,
+        teach=teach,
+        average=average,
+        mesh=mesh,
     )
-    step = compile_steps(
-        make_train_step(
-            system,
-            optimizer,
-            trained=trained,
-            batch_size=16,
-            size=16,
-            channels=1,
-            teach=teacher and make_teach(teacher[0]),
-            average=average,
-            mesh=mesh,
-        )
+    return compile_steps(step), system, optimizer
+
+
+def trainer(regime=Regime.E2E, *, teacher=None, weights=None, mesh=None, average=0.0):
+    """Returns (step(train_state) on a fixed set of images, initial train state, compiled step)."""
+    teach = teacher and make_teach(teacher[0])
+    step, system, optimizer = make_step(regime, mesh, average, teach)
+    state = init_train_state(
+        *system.init(jax.random.key(0)),
+        optimizer,
+        trained=trained_parts(regime),
+        keep_average=average > 0,
     )
     epoch = Epoch(
         images=replicate(draw_scenes(jax.random.key(1), count=32, size=16), mesh),
