@@ -21,15 +21,16 @@ SHORTEST = math.pi
 # What words of a header mean, in radians.
 UNITS = {
     **dict.fromkeys(("rad", "radian", "radians"), 1.0),
+    **dict.fromkeys(("pi", "π"), math.pi),
     **dict.fromkeys(("wave", "waves", "lambda", "λ", "turn", "turns"), math.tau),
     **dict.fromkeys(("deg", "degree", "degrees", "°"), math.pi / 180),
 }
-# "pi", "2 pi", "2*pi rad", "pi/2": the numbers are its groups.
 LETTER = r"[^\W\d_]"
-MULTIPLE_OF_PI = (
-    rf"(?:(\d+(?:\.\d+)?)[\s*·]*)?(?<!{LETTER})(?:pi|π)(?!{LETTER})(?:\s*/\s*([1-9]\d*))?"
-    rf"(?:[\s*·_]*rad(?:ian)?s?(?!{LETTER}))?"
-)
+WORD = rf"({'|'.join(UNITS)})(?!{LETTER})"
+# A unit is a word, a multiple or a part of it: "pi", "2 pi", "2*pi rad", "waves/10".
+NUMBER = r"(0\.\d*[1-9]\d*|[1-9]\d*(?:\.\d+)?)"
+UNIT = rf"(?P<unit>(?:{NUMBER}[\s*·]*)?{WORD}(?:\s*/\s*{NUMBER})?)"
+RAD_AFTER_PI = rf"((?:pi|π)(?:\s*/\s*\d+)?)[\s*·_]*rad(?:ian)?s?(?!{LETTER})"  # says nothing more
 MOST_BYTES = 2**24  # of a text
 
 
@@ -41,12 +42,12 @@ def read_table(path: str | Path) -> tuple[float, ...]:
     Args:
         path: Text of two columns, gray level and phase, split by semicolon, tab, comma or space, in
             any order of the levels, with or without a header line; or NPY [n] (phases) or [n 2].
-            A header may name the unit of the phases, a word of `UNITS` or a multiple of pi:
-            "gray,phase (waves)", "gray,phase (2 pi rad)".
+            A header may name the unit of the phases, alone in a bracket, a word of `UNITS` or a
+            multiple or part of it: "gray,phase (waves)", "(2 pi rad)", "(lambda/2)".
 
     Raises:
         InputError: If the file cannot be read, has other columns, fewer than two levels, a gap
-            between them, a header of several units, or phases that are no radians.
+            between them, a header of an unclear unit, or phases that are no radians.
     """
     path = Path(path)
     unit = None
@@ -156,15 +157,20 @@ def _cells(line: str) -> list[str]:
 
 
 def _unit(path: Path, title: str) -> float | None:
-    """What the unit in the title of a column is in radians; None where it names none."""
-    title = title.lower()
-    multiples = re.findall(MULTIPLE_OF_PI, title)
-    found = {math.pi * float(times or 1) / float(parts or 1) for times, parts in multiples}
-    words = re.findall(rf"{LETTER}+|°", re.sub(MULTIPLE_OF_PI, " ", title))
-    found |= {UNITS[word] for word in words if word in UNITS}
-    if len(found) > 1:
+    """What the unit in the title of a column is in radians; None where it names none.
+
+    It stands in a bracket that holds nothing else, or after one word: "phase (waves)", "phase_pi".
+    """
+    title = re.sub(RAD_AFTER_PI, r"\1", title.lower().strip())
+    named = re.search(rf"[(\[]\s*{UNIT}\s*[)\]]", title)
+    named = named or re.fullmatch(rf"(?:{LETTER}+\s*[_/]\s*)?{UNIT}", title)
+    rest = title[: named.start("unit")] + title[named.end("unit") :] if named else title
+    if re.search(WORD, rest):
         raise InputError(
-            f"{path}: expected one unit in the header, such as (rad), (pi), (waves) or (degrees), "
-            f"got several in {title!r}; name the one that the phases are in"
+            f"{path}: expected one unit in the header, alone in its bracket, such as (rad), (pi), "
+            f"(waves), (lambda/2) or (degrees), got {title!r}; name the one that the phases are in"
         )
-    return found.pop() if found else None
+    if not named:
+        return None
+    _, times, word, parts = named.groups()
+    return float(times or 1) * UNITS[word] / float(parts or 1)

@@ -25,7 +25,7 @@ from jax_kdpr.errors import InputError
 from jax_kdpr.frames.bench_folder import make_bench, write_bench
 from jax_kdpr.frames.geometry import FLIPS, check_geometry
 from jax_kdpr.frames.loaded import LoadedRun, load_run, own_images
-from jax_kdpr.frames.simulated_bench import Bench
+from jax_kdpr.frames.simulated_bench import Bench, check_bench
 from jax_kdpr.limits import read_pixels
 from jax_kdpr.trained import load_data
 from jax_kdpr.types import Images
@@ -43,8 +43,8 @@ FRAMES = flags.DEFINE_integer(
 IMAGES = flags.DEFINE_string(
     "images",
     "",
-    "Images of objects of yours, as data.dir takes them, in place of the test scenes; of complex "
-    "scenes phase and amplitude by turns.",
+    "Images of objects of yours, as data.dir takes them, but never stretched, in place of the test "
+    "scenes; of complex scenes phase and amplitude by turns.",
 )
 CAMERA_PIXELS = flags.DEFINE_string(
     "camera_pixels", "", "Of a frame, HEIGHTxWIDTH; default: a third more than the pattern."
@@ -109,18 +109,6 @@ def main(positional: list[str]) -> int:
         raise InputError(f"--output: {str(output)!r} is not empty; give another folder")
     run = load_run(Path(WORKDIR.value))
     _fill_from_bench(run)
-    if OFFSET.value >= 2**BITS.value / 2:
-        raise InputError(
-            f"--offset: expected below half of the {2**BITS.value} counts of --bits {BITS.value}, "
-            f"got {OFFSET.value:g}; lower it"
-        )
-    if LEFT.value and BITS.value <= 8:
-        raise InputError(
-            f"--left_justified: frames of {BITS.value} bits are written as 8-bit files, which have "
-            "no high bits to spare; give --bits 9 to 16, or leave it out"
-        )
-    if DARK.value and not (FULL_WELL.value or PHOTONS.value):
-        raise InputError("--dark: how many counts an electron gives is not said; give --full_well")
     bench = _bench(run)
     images = _images(run)
     cli.make_folder("--output", output)
@@ -164,9 +152,11 @@ def _images(run: LoadedRun) -> Images:
         if DATA_DIR.value and not run.in_radians:
             raise InputError("--data_dir: nothing would read it beside --images; leave it out")
         data_dir = DATA_DIR.value
-        images = own_images(
-            run, Path(IMAGES.value), flag="--images", data_dir=data_dir, rescale=True
-        )
+        images = own_images(run, Path(IMAGES.value), flag="--images", data_dir=data_dir)
+        if len(images) > FRAMES.value:
+            print(
+                f"--images: the first {FRAMES.value} of {len(images)} objects; --frames says more"
+            )
     else:
         test = load_data(run.workdir, run.config, data_dir=DATA_DIR.value).test
         indices = jnp.arange(min(len(test), FRAMES.value))
@@ -197,7 +187,7 @@ def _bench(run: LoadedRun) -> Bench:
         flags="--shift_y, --shift_x, --rotation",
         remedy="lower them",
     )
-    return bench._replace(
+    bench = bench._replace(
         bits=BITS.value,
         left_justified=LEFT.value,
         offset=OFFSET.value,
@@ -207,6 +197,8 @@ def _bench(run: LoadedRun) -> Bench:
         full_well=FULL_WELL.value,
         saturated=SATURATED.value,
     )
+    check_bench(bench)
+    return bench
 
 
 if __name__ == "__main__":

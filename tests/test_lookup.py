@@ -24,6 +24,9 @@ def written(path, text: str):
         "# measured at 635 nm\nlevel; phase (rad)\n0; 0.3\n1; 1.9\n\n2; 1.2\n3; 4.0\n",
         "3,4.0\n1,1.9\n0,0.3\n2,1.2\n",  # in any order
         "\ufeff0,0.3\n1,1.9\n2,1.2\n3,4.0\n",  # a spreadsheet's mark at the start
+        "level,phase/rad\n0,0.3\n1,1.9\n2,1.2\n3,4.0\n",
+        "level,phase (panel 2) [rad]\n0,0.3\n1,1.9\n2,1.2\n3,4.0\n",
+        "level,phase at a wavelength of 635 nm\n0,0.3\n1,1.9\n2,1.2\n3,4.0\n",
         "Grauwert;Phase\n0;0,3\n1;1,9\n2;1,2\n3;4,0\n",  # with decimal commas
         "\ufeff0\t0,3\n1\t1,9\n2\t1,2\n3\t4,0\n",
     ],
@@ -37,6 +40,7 @@ def test_text_of_two_columns(tmp_path, text):
     [
         *[("waves", math.tau), ("lambda", math.tau), ("deg", math.pi / 180)],
         *[("pi", math.pi), ("pi rad", math.pi), ("pi*rad", math.pi), ("pi_rad", math.pi)],
+        *[("lambda/2", math.pi), ("waves/10", math.tau / 10), ("0.5 λ", math.pi)],
         *[("2pi", math.tau), ("2 pi rad", math.tau), ("2*pi", math.tau), ("pi/2", math.pi / 2)],
     ],
 )
@@ -86,8 +90,16 @@ def test_what_a_panel_adds_is_what_the_negative_mask_does(tmp_path):
         ("0.3\n1.9", ["two columns", "got 1"]),
         ("0,0\n1,180\n2,359", ["radians", "359", "degrees"]),
         ("0,0.3\n1,x", ["numbers", "'1,x'"]),
+        *[
+            (f"gray;{title}\n0;0\n1;4", ["one unit", title])
+            for title in (
+                *("waves (pi)", "phase (half waves)", "phase (centi-waves)"),
+                *("phase (halfwaves)", "phase mod 2pi", "phase_0_2pi", "phase (2pi wrapped)"),
+                *("phase (2/pi)", "phase (waves/0)", "phase (0 waves)", "phase (rad) of 2 pi"),
+                *("phase (mrad)", "phase in rad", "2pi wrapped"),
+            )
+        ],
         ("gray,phase (deg, rad)\n0,0\n1,4", ["one unit", "deg, rad"]),
-        ("gray;waves (pi)\n0;0\n1;4", ["one unit", "waves (pi)"]),
     ],
 )
 def test_bad_tables_are_one_line(tmp_path, text, says):

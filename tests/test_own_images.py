@@ -65,7 +65,7 @@ def test_the_truth_of_a_simulated_bench_comes_back_to_the_bit(changes, make_run,
     run = make_run(**changes)
     given = OBJECTS if run.in_radians else np.abs(OBJECTS) / 2
     source = save_stack(tmp_path / "own.npy", given)
-    images = own_images(run, source, flag="--images", data_dir="", rescale=True)
+    images = own_images(run, source, flag="--images", data_dir="")
     write_bench(tmp_path / "bench", run, images, make_bench(run, scale=2.0), seed=0)
     back = own_images(run, tmp_path / "bench" / "truth.npy", flag="--truth")
     assert same(back, images) and back.dtype == jnp.float32
@@ -113,16 +113,14 @@ def test_truths_of_a_folder_have_the_order_of_frames(make_run, tmp_path):
     expected = [int(frame.name[1:]) / 200 for frame in list_frames(f"{shots}/*.tif")]
     found = own_images(run, truth, flag="--truth")
     np.testing.assert_allclose(found[:, 0, 0, 0], expected)
-    trained_on, _ = read_images(truth, Preparation(8))  # in the order that the split is made of
+    trained_on = read_images(truth, Preparation(8)).images  # in the order that is split
     np.testing.assert_allclose(200 * trained_on[:, 0, 0], [10, 100, 2, 9])
 
 
-def test_a_truth_is_not_stretched(make_run, tmp_path):
+def test_objects_are_not_stretched_though_the_runs_images_are(make_run, tmp_path):
     run, values = make_run(data__rescale=True), np.abs(OBJECTS) / 3
     source = save_stack(tmp_path / "own.npy", values)
     assert same(own_images(run, source, flag="--truth")[..., 0], values)
-    stretched = np.asarray(own_images(run, source, flag="--images", rescale=True))
-    assert np.all(stretched.min(axis=(1, 2)) == 0) and np.all(stretched.max(axis=(1, 2)) == 1)
 
 
 def test_a_complex_scene_is_phase_and_amplitude_by_turns(make_run, tmp_path):
@@ -131,6 +129,31 @@ def test_a_complex_scene_is_phase_and_amplitude_by_turns(make_run, tmp_path):
     assert same(images[..., 0], values[0::2]) and same(images[..., 1], values[1::2])
     odd = save_stack(tmp_path / "odd.npy", values[:3])
     assert "two images of each" in rejection(own_images, run, odd, flag="--truth")
+
+
+def test_names_that_say_phase_and_amplitude_are_right(make_run, tmp_path, capsys):
+    run = make_run(scene__kind=SceneKind.COMPLEX)
+
+    def folder(*names):  # of which the name itself says nothing
+        made = tmp_path / f"phase_{len(list(tmp_path.iterdir()))}"
+        made.mkdir()
+        for name in names:
+            np.save(made / f"{name}.npy", np.abs(OBJECTS[0]) / 2)
+        return made
+
+    for names, said in (
+        (("1_phase", "2_amplitude"), "phase 1_phase.npy, amplitude 2_amplitude.npy\n"),
+        (("sample_1", "sample_2"), "phase sample_1.npy, amplitude sample_2.npy\n"),
+        (("a_1", "a_2", "b_1", "b_2"), "phase a_1.npy, amplitude a_2.npy, and so on\n"),
+    ):
+        own_images(run, folder(*names), flag="--truth")
+        assert f"--truth: {said}" in capsys.readouterr().out
+    for names, wrong in (
+        (("cell1_amplitude", "cell1_phase"), "cell1_amplitude.npy would be the phase"),
+        (("1_amp", "2"), "1_amp.npy would be the phase"),
+        (("phase_1", "phase_2"), "phase_2.npy would be the amplitude"),
+    ):
+        assert wrong in rejection(own_images, run, folder(*names), flag="--truth")
 
 
 def test_one_file_of_one_image_with_its_own_depth(make_run, tmp_path, capsys):
@@ -158,5 +181,13 @@ def test_a_truth_of_another_run_is_refused(make_run, tmp_path):
     for wrong in (np.zeros((2, 8, 8, 1)), np.full((2, SIZE, SIZE, 1), np.nan), np.zeros(3)):
         np.save(tmp_path / "truth.npy", wrong.astype(np.float32))
         assert "another run" in rejection(own_images, run, tmp_path / "truth.npy", flag="--truth")
+    np.save(tmp_path / "truth.npy", np.zeros((2, SIZE, SIZE, 1), np.float32))
+    for scene, says in (
+        ({"kind": "phase", "phase_range": 1.0}, "scene.phase_range 1.0, those of the run 3.0"),
+        ({"kind": "amplitude"}, "scene.kind 'amplitude', those of the run phase"),
+    ):
+        (tmp_path / "truth.json").write_text(json.dumps({"scene": scene}))
+        assert says in rejection(own_images, run, tmp_path / "truth.npy", flag="--truth")
+    (tmp_path / "truth.json").write_text(json.dumps({}))
     (tmp_path / "truth.npy").write_bytes(b"\x93NUMPY")
     assert "--truth" in rejection(own_images, run, tmp_path / "truth.npy", flag="--truth")

@@ -488,6 +488,7 @@ def test_the_three_commands(workdir, tmp_path):
         *("--images", tmp_path / "own.npy", "--bench", tmp_path / "bench.toml"),
     )
     assert made.returncode == 0, made.stderr
+    assert "--images: the first 3 of 4 objects" in made.stdout
     folder = tmp_path / "b"
     record = json.loads((folder / "truth.json").read_text())
     expected = {"offset": 0.0, "read_noise": 0.0, "dark": 5.0, "full_well": 1e4, "photons": 1e6}

@@ -2,15 +2,22 @@
 
 import numpy as np
 import pytest
-from helpers import tiny_config, untrained_run
+from helpers import rejection, tiny_config, untrained_run
 
 from jax_kdpr.frames.bench_folder import make_bench, write_bench
 from jax_kdpr.frames.correction import make_correction
-from jax_kdpr.frames.geometry import make_window
+from jax_kdpr.frames.geometry import default_geometry, make_window
 from jax_kdpr.frames.loaded import blank_image
 from jax_kdpr.frames.measured import Setup, measure_frames
 from jax_kdpr.frames.reading import list_frames, read_mean, read_moments
-from jax_kdpr.frames.simulated_bench import Exposure, Sensor, expose, find_exposure
+from jax_kdpr.frames.simulated_bench import (
+    Bench,
+    Exposure,
+    Sensor,
+    check_bench,
+    expose,
+    find_exposure,
+)
 
 SHAPE, ENERGY, OFFSET, ELECTRONS = (40, 40), 256.0, 64.0, 1e4
 A_COUNT = ELECTRONS / (4095 - OFFSET)  # electrons
@@ -18,6 +25,7 @@ DARK = 30.0
 RNG = np.random.default_rng(0)
 FLAT = RNG.uniform(0.8, 1.2, SHAPE)
 SENSOR = Sensor(FLAT, np.full(SHAPE, OFFSET), np.ones(SHAPE))
+GEOMETRY = default_geometry(make_window(SHAPE, None, 1), (16, 16), 2.0)
 LIGHT = RNG.uniform(0.5, 1.5, (1, *SHAPE)) * ENERGY / np.prod(SHAPE)
 
 
@@ -52,6 +60,55 @@ def test_every_frame_has_the_noise_of_its_own_electrons(bench, full_well):
         np.testing.assert_allclose(
             np.var(frames, axis=0).mean() * a_count**2, spread.mean(), rtol=0.02
         )
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *[{}, {"offset": 1700.0}, {"bits": 8, "offset": 100.0}],
+        *[{"full_well": 1e4, "dark": 4900.0}, {"photons": 1e5, "dark": 1000.0}],
+    ],
+    ids=str,
+)
+def test_no_frame_is_clipped_and_the_flat_neither(bench, tmp_path, changes):
+    run, camera = bench
+    camera = camera._replace(**changes, vignetting=0.2)
+    write_bench(tmp_path / "b", run, blank_image(run)[None], camera, seed=0)
+    top = 2**camera.bits - 1
+    frame, flat, dark = (
+        read_mean(str(tmp_path / "b" / name)) / top
+        for name in ("frames/*.tif", "flat.tif", "dark.tif")
+    )
+    assert frame.max() < 0.99 and flat.max() < 0.99
+    assert 0.8 * (1 - dark.mean()) < frame.max() - dark.mean()  # the longest that fits
+    assert flat.mean() - dark.mean() == pytest.approx(0.6 * (1 - dark.mean()), rel=0.02)
+
+
+def test_an_object_without_light_does_not_set_the_exposure():
+    camera = Bench(GEOMETRY, SHAPE)
+    nothing = np.zeros((1, *SHAPE))
+    assert find_exposure([LIGHT, nothing], camera, SENSOR, energy=ENERGY) == find_exposure(
+        [LIGHT], camera, SENSOR, energy=ENERGY
+    )
+    few = nothing.copy()
+    few[0, 0, :5] = 1.0
+    message = rejection(find_exposure, [few], camera._replace(saturated=0.4), SENSOR, energy=ENERGY)
+    assert "--saturated" in message
+
+
+@pytest.mark.parametrize(
+    ("changes", "flag"),
+    [
+        ({"offset": 2048.0}, "--offset"),
+        ({"bits": 8, "left_justified": True}, "--left_justified"),
+        ({"dark": 1.0}, "--dark"),
+        ({"dark": 500.0, "full_well": 1000.0}, "--dark"),
+        ({"saturated": 0.1, "full_well": 1000.0, "photons": 1e5}, "--saturated"),
+    ],
+    ids=str,
+)
+def test_a_camera_that_cannot_be_is_refused(changes, flag):
+    assert flag in rejection(check_bench, Bench(GEOMETRY, SHAPE, **changes))
 
 
 def test_dark_frames_hold_the_dark_electrons(bench, tmp_path):

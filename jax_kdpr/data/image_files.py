@@ -33,6 +33,14 @@ class Preparation(NamedTuple):
     offset: float | None = None  # radians added to phases; None: what makes the smallest 0
 
 
+class Found(NamedTuple):
+    """Images that were read."""
+
+    images: np.ndarray  # float32 [n size size], in [0, 1]
+    offset: float  # radians that were added to all phases; 0 of the unit fraction
+    names: list[str]  # path of each, with its page in a stack
+
+
 class _Image(NamedTuple):
     pixels: np.ndarray  # [h w] or [h w 3], as in the file
     name: str
@@ -48,7 +56,7 @@ def read_images(
     subfolders: bool = False,
     of_frames: bool = False,
     label: str = "data",
-) -> tuple[np.ndarray, float]:
+) -> Found:
     """Reads images as float32 [n size size] with values in [0, 1], those of a folder by name.
 
     Integers are divided by the largest value that a pixel of the file can have (255, 4,095 of a
@@ -69,15 +77,12 @@ def read_images(
             image will do.
         label: Of the line that says what was found.
 
-    Returns:
-        The images, and the radians that were added to all phases (0 of the unit fraction).
-
     Raises:
         InputError: If nothing is found, an image cannot be read or used (names the file), or
             memory would not hold them all.
     """
     found: Counter[str] = Counter()
-    shapes, colours, turned, assumed, prepared = set(), 0, 0, 0, []
+    shapes, colours, turned, assumed, prepared, names = set(), 0, 0, 0, [], []
     for image in _images(source, subfolders, of_frames, wanted.size):
         found[image.format] += 1
         shapes.add(image.pixels.shape[:2])
@@ -85,6 +90,7 @@ def read_images(
         turned += image.turned
         assumed += image.pixels.dtype == np.uint16 and image.top is None
         prepared.append(_fitted(_values(image, wanted), wanted))
+        names.append(image.name)
     divides = wanted.unit == Unit.FRACTION and not wanted.rescale
     images, offset, said = _in_range(np.stack(prepared), source, wanted)
     dark = sum(float(image.max()) < DARK for image in images)
@@ -106,7 +112,7 @@ def read_images(
         f"{label}: {len(images)} {', '.join(found)} {size}, {colour}grey -> {wanted.size} x "
         f"{wanted.size} ({wanted.fit}), {said}"
     )
-    return images, offset
+    return Found(images, offset, names)
 
 
 def _images(source: Path, subfolders: bool, of_frames: bool, size: int) -> Iterator[_Image]:

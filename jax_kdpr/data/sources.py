@@ -111,8 +111,9 @@ def load(
                 f"set data.dir or {DATA_DIR_VARIABLE}"
             )
         wanted = image_files.Preparation(size, fit, unit, rescale, phase_range)
-        images, offset = image_files.read_images(Path(dir), wanted, subfolders=subfolders)
-        splits = _split(images, seed, validation_fraction, test_fraction)
+        found = image_files.read_images(Path(dir), wanted, subfolders=subfolders)
+        offset = found.offset
+        splits = _split(found.images, seed, validation_fraction, test_fraction)
     else:
         raise ValueError(f"source: expected scenes, fashion_mnist or images, got {source!r}")
     kept = {name: images[: counts[name] or None] for name, images in splits.items()}

@@ -85,7 +85,8 @@ def write_bench(output: Path, run: LoadedRun, images: Images, bench: Bench, *, s
     write_references(output, exposure, bench, sensor, rng)
     whole_files.write_whole(output / TRUTH_FILE, lambda file: np.save(file, np.asarray(images)))
     known = {"counts_per_unit": exposure.gain, "counts_per_electron": exposure.electron}
-    truth = {**bench._asdict(), "geometry": bench.geometry._asdict(), **known}
+    scene = {"scene": dict(run.camera.scene)}
+    truth = {**bench._asdict(), "geometry": bench.geometry._asdict(), **known, **scene}
     json_files.write_json(output / TRUTH_RECORD, truth)
 
 

@@ -1,5 +1,6 @@
 """A trained run as measured data need it: its system, its optics, its grid and its energy."""
 
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from jax_kdpr import checkpoint, run_folder
+from jax_kdpr import checkpoint, json_files, run_folder
 from jax_kdpr import config as config_lib
 from jax_kdpr.camera import Camera, Optics
 from jax_kdpr.choices import PropagationKind, Unit
@@ -16,13 +17,16 @@ from jax_kdpr.config import Config
 from jax_kdpr.data import sources
 from jax_kdpr.data.image_files import Preparation, read_images
 from jax_kdpr.errors import InputError
-from jax_kdpr.pages.stacks import read_array
+from jax_kdpr.json_files import Maybe
+from jax_kdpr.limits import shown
+from jax_kdpr.pages.stacks import read_array, split_dataset
 from jax_kdpr.physics import cdp
 from jax_kdpr.physics.propagation import SHARED_ENVELOPE, shares_envelope
 from jax_kdpr.physics.scenes import scene_field
 from jax_kdpr.trained import Trained, load_data, load_trained
 from jax_kdpr.types import Image, Images
 
+PARTS = {"phase": "phase", "amplitude": r"amplitude|(?<![a-z])amp(?![a-z])"}  # words in names
 TRUTH_FILE = "truth.npy"  # of a simulated bench: its scenes
 TRUTH_RECORD = "truth.json"  # and all else
 
@@ -110,12 +114,12 @@ def own_images(
     *,
     flag: str,
     data_dir: str | None = None,
-    rescale: bool = False,
 ) -> Images:
     """Reads image files as scenes of a run, prepared as its data are (`data.image_files`).
 
-    A complex scene is two images that follow each other, its phase and its amplitude. The truth.npy
-    of a simulated bench, beside its truth.json, is scenes already.
+    But they are never stretched: an object is what it is. A complex scene is two images that follow
+    each other, its phase and its amplitude; a line says which are the first two. The truth.npy of a
+    simulated bench, beside its truth.json, is scenes already.
 
     Args:
         run: The run.
@@ -124,7 +128,6 @@ def own_images(
         data_dir: Where the run's data lie now, or "" where they were: phases in radians get the
             offset that those got. None makes the smallest phase 0, which will do where the global
             phase does not count, and reads no data.
-        rescale: Whether images are stretched where the run's are, which leaves no truth.
 
     Raises:
         InputError: If they cannot be read, or are no scenes of this run.
@@ -140,12 +143,11 @@ def own_images(
         data["size"],
         data["fit"],
         data["unit"],
-        rescale and data["rescale"],
-        data["phase_range"],
-        offset,
+        phase_range=data["phase_range"],
+        offset=offset,
     )
     try:
-        raw, _ = read_images(
+        raw, _, names = read_images(
             source, wanted, subfolders=data["subfolders"], of_frames=True, label=flag
         )
     except InputError as failure:
@@ -156,12 +158,39 @@ def own_images(
             f"{flag}: expected two images of each complex scene, its phase and its amplitude, got "
             f"{len(raw)} in all; add the one that is missing"
         )
+    if channels == 2:
+        _check_turns(flag, [name.removeprefix(split_dataset(str(source))[0]) for name in names])
     scenes = raw.reshape(-1, channels, *raw.shape[1:])
     return jnp.asarray(np.moveaxis(scenes, 1, -1))
 
 
+def _check_turns(flag: str, names: list[str]) -> None:
+    """Says which files are phase and amplitude; refuses names that say otherwise."""
+    for number, name in enumerate(names):
+        said = [part for part, word in PARTS.items() if re.search(word, name.lower())]
+        part = tuple(PARTS)[number % 2]
+        if said and part not in said:
+            raise InputError(
+                f"{flag}: {name.lstrip('/')} would be the {part} of a complex scene; name the "
+                "files so that each phase comes right before its amplitude, such as 1_1_phase and "
+                "1_2_amplitude"
+            )
+    more = ", and so on" if len(names) > 2 else ""
+    print(f"{flag}: phase {names[0].lstrip('/')}, amplitude {names[1].lstrip('/')}{more}")
+
+
 def _written_scenes(run: LoadedRun, path: Path, flag: str) -> Images:
     """What `bench_folder.write_bench` wrote, to the bit."""
+    record = json_files.read_json(
+        path.with_name(TRUTH_RECORD), {"scene": Maybe(dict)}, remedy="make both anew"
+    )
+    for name, value in run.camera.scene.items():
+        found = record.get("scene", {}).get(name, value)  # earlier versions left it open
+        if found != value:
+            raise InputError(
+                f"{flag}: {path}: its scenes have scene.{name} {shown(found)}, those of the run "
+                f"{value}; they are of another run"
+            )
     try:
         scenes = read_array(path)
         top = float(np.abs(scenes - 0.5).max(initial=0.0))

@@ -15,13 +15,14 @@ from jaxtyping import Complex, Float, UInt
 from scipy import ndimage
 
 from jax_kdpr import whole_files
+from jax_kdpr.errors import InputError
 from jax_kdpr.frames.geometry import Geometry, camera_points, model_points, pixel_envelope
 
 FINE = 8  # samples of the pattern in a model sample, for splines between them
 PIXEL_POINTS = 3  # each way, in a camera pixel
 EDGE = 1.0  # model samples past the grid that the pattern still reaches
 HEADROOM = 0.9  # of full scale for the brightest pixel, where none shall saturate
-FLAT_LEVEL = 0.6  # of full scale, of the flat frame
+FLAT_LEVEL = 0.6  # of the counts that are left for light, of the flat frame
 DARK_FRAMES = 8
 FLAT_FRAMES = 4
 
@@ -58,6 +59,37 @@ class Exposure(NamedTuple):
 
     gain: float  # counts of a camera pixel for light 1
     electron: float  # counts; 0 where it is not known
+
+
+def check_bench(bench: Bench) -> None:
+    """Refuses, by the flags of `simulate_bench`, what its counts cannot hold or nothing would read.
+
+    Raises:
+        InputError: If there is such a number.
+    """
+    bits, full_well, dark = bench.bits, bench.full_well, bench.dark
+    if bench.offset >= 2**bits / 2:
+        raise InputError(
+            f"--offset: expected below half of the {2**bits} counts of --bits {bits}, got "
+            f"{bench.offset:g}; lower it"
+        )
+    if bench.left_justified and bits <= 8:
+        raise InputError(
+            f"--left_justified: frames of {bits} bits are written as 8-bit files, which have no "
+            "high bits to spare; give --bits 9 to 16, or leave it out"
+        )
+    if dark and not (full_well or bench.photons):
+        raise InputError("--dark: how many counts an electron gives is not said; give --full_well")
+    if full_well and dark >= full_well / 2:
+        raise InputError(
+            f"--dark: expected below half of the {full_well:g} electrons of --full_well, got "
+            f"{dark:g}; lower it"
+        )
+    if bench.saturated and full_well and bench.photons:
+        raise InputError(
+            "--saturated: nothing would read it beside --full_well and --photons, which set the "
+            "exposure; leave out one of the three"
+        )
 
 
 def make_sensor(bench: Bench, rng: np.random.Generator) -> Sensor:
@@ -134,21 +166,35 @@ def find_exposure(
         bench: The camera.
         sensor: Its sensor.
         energy: Sum of a CDP of modulus 1, model units: what `bench.photons` are.
+
+    Raises:
+        InputError: If `bench.saturated` is more than the share of the pixels that see light.
     """
-    room = 2**bench.bits - 1 - bench.offset
-    electron = room / bench.full_well if bench.full_well else 0.0
+    electron = _room(bench) / bench.full_well if bench.full_well else 0.0
     if bench.full_well and bench.photons:
         return Exposure(electron * bench.photons / energy, electron)
-    gain = min(_longest(light, bench, sensor, room) for light in lights)
+    level = max(_brightest(light, bench, sensor) for light in lights)
+    if not level:
+        raise InputError(
+            f"--saturated: {bench.saturated:g} of the pixels cannot saturate, fewer of them see "
+            "light; lower it, or give fewer --camera_pixels"
+        )
+    # Where photons say what an electron is, dark ones take room as light does.
+    dark = bench.dark * energy / bench.photons if bench.photons else 0.0
+    gain = (1.0 if bench.saturated else HEADROOM) * _room(bench, electron) / (level + dark)
     return Exposure(gain, electron or (gain * energy / bench.photons if bench.photons else 0.0))
 
 
-def _longest(light: np.ndarray, bench: Bench, sensor: Sensor, room: float) -> float:
+def _room(bench: Bench, electron: float = 0.0) -> float:
+    """Counts that are left for light beside the offset and, if `electron` counts, the dark."""
+    return 2**bench.bits - 1 - bench.offset - bench.dark * electron
+
+
+def _brightest(light: np.ndarray, bench: Bench, sensor: Sensor) -> float:
+    """What just fits of the brightest snapshot [k h w]: its brightest pixel, or a quantile."""
     seen = light * sensor.flat * sensor.dead
     brightest = seen[np.argmax(seen.max(axis=(1, 2)))]
-    if bench.saturated:
-        return room / float(np.quantile(brightest, 1.0 - bench.saturated))
-    return HEADROOM * room / float(brightest.max())
+    return float(np.quantile(brightest, 1.0 - bench.saturated))
 
 
 def expose(
@@ -185,7 +231,7 @@ def write_references(
     """Writes dark.tif and flat.tif, of several pages each, and bad_pixels.tif (255 where dead)."""
     quiet, even_gain = bench._replace(photons=0.0), exposure._replace(gain=1.0)
     nothing = np.zeros(bench.shape)
-    even = np.full(bench.shape, FLAT_LEVEL * 2**bench.bits)
+    even = np.full(bench.shape, FLAT_LEVEL * _room(bench, exposure.electron))
     dark = [expose(nothing, exposure, quiet, sensor, rng) for _ in range(DARK_FRAMES)]
     flat = [expose(even, even_gain, quiet, sensor, rng) for _ in range(FLAT_FRAMES)]
     write_tiff(folder / "dark.tif", np.stack(dark))
