@@ -32,6 +32,7 @@ from jax_kdpr.data import sources
 from jax_kdpr.data.batches import take_batch
 from jax_kdpr.data.prior import Prior, fit_prior
 from jax_kdpr.errors import InputError
+from jax_kdpr.limits import Range
 from jax_kdpr.pages.opening import read_stack
 from jax_kdpr.physics.masks import init_phases
 from jax_kdpr.progress import progress
@@ -40,6 +41,7 @@ from jax_kdpr.types import Images, Phases
 
 PRIOR_IMAGES = 4000  # training images of the prior, at most
 DEFAULT_OUTPUT = "runs/ambiguity"
+PHOTON_RANGE = Range(0, 1e18, "(]")  # of a shot
 LONG = 30  # seconds from which on a time is said in advance
 OWN_IMAGES = 256  # test images whose distance to the prior is its unit, at most
 
@@ -194,10 +196,10 @@ def _photons(values: list[str]) -> tuple[float, ...]:
         photons = tuple(float(value) for value in values)
     except ValueError:
         photons = ()
-    if not photons or not all(0 < value < math.inf for value in photons):
+    if not photons or not all(PHOTON_RANGE.holds(value) for value in photons):
         raise InputError(
-            f"--photons: expected numbers above 0 with commas between them, such as 1e3,1e4; got "
-            f"{','.join(values)!r}"
+            f"--photons: expected numbers in {PHOTON_RANGE} with commas between them, such as "
+            f"1e3,1e4; got {','.join(values)!r}"
         )
     return photons
 

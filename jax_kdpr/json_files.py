@@ -5,8 +5,9 @@ A shape says what a value must be:
     {"frames": [{"name": str, "misfit": float}], "settings": dict, "note": Maybe(str)}
 
 A type stands for its values (float for integers too), a union for those of its types, `object` for
-any; a dictionary for one with at least these keys, {str: shape} for one of any keys; a list of one
-shape for a list of any length, a tuple of shapes for a list of as many values.
+any, a `Range` for its numbers; a dictionary for one with at least these keys, {str: shape} for one
+of any keys; a list of one shape for a list of any length, a tuple of shapes for a list of as many
+values.
 """
 
 import json
@@ -18,7 +19,7 @@ from typing import Any, NamedTuple
 
 from jax_kdpr import whole_files
 from jax_kdpr.errors import InputError
-from jax_kdpr.limits import shown
+from jax_kdpr.limits import Range, shown
 
 MOST = 2**28  # bytes; results.json of a hundred thousand objects has a tenth of it
 Shape = Any
@@ -90,6 +91,12 @@ def parse(text: str, shape: Shape) -> Any:
 def check_shape(value: Any, shape: Shape, place: str = "") -> None:
     """Raises `ValueError`, with the place, unless a value of JSON has a shape."""
     match shape, value:
+        case Range(), _:
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not (is_number and shape.holds(value)):
+                raise ValueError(
+                    f"{place or 'it'}: expected a number in {shape}, got {shown(value)}"
+                )
         case dict(), dict():
             if set(shape) == {str}:
                 shape = dict.fromkeys(value, shape[str])

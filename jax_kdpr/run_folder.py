@@ -39,9 +39,15 @@ SESSION = {
 RUN = {
     "config": dict,
     "digests": {"data": str, "held_back": Maybe(str), "teacher": Maybe(str)},
+    "sample": Maybe([float]),
     "sessions": [SESSION],
 }
+SAME = 0.02  # of means of blocks of scenes in [0, 1]: far above what rounding changes in them
 RESTORE = "restore it from a copy"
+DRAWN = (
+    "the scenes, which this version of jax_kdpr or JAX draws otherwise (run.json says which made "
+    "the run)"
+)
 ROW = {"epoch": int, "step": int} | dict.fromkeys(
     (
         *("train_total", "train_task", "train_mask"),
@@ -86,13 +92,16 @@ def read_config(workdir: Path) -> Config:
         raise InputError(f"{workdir / RUN_FILE}: {failure}; {RESTORE}") from failure
 
 
-def check_workdir(workdir: Path, config: Config, digests: dict[str, str]) -> None:
+def check_workdir(
+    workdir: Path, config: Config, digests: dict[str, str], sample: tuple[float, ...] = ()
+) -> None:
     """Refuses a folder that is not this run's to write in; an empty or new one is fine.
 
     Args:
         workdir: The folder.
         config: The config of the run that wants it.
         digests: Of what the run depends on beside its config: "data", "teacher".
+        sample: Of its data (`Dataset.sample`).
 
     Raises:
         InputError: If the folder holds other files, or a run of another config, data or teacher;
@@ -113,6 +122,8 @@ def check_workdir(workdir: Path, config: Config, digests: dict[str, str]) -> Non
         for name, value in digests.items()
         if recorded["digests"].get(name) != value
     ]
+    if not draws_alike(recorded, sample):
+        differing.append(DRAWN)
     if differing:
         raise InputError(
             f"--workdir: {str(workdir)!r} belongs to another run; differing (yours against its): "
@@ -173,13 +184,28 @@ def lock(workdir: Path) -> Iterator[None]:
         yield
 
 
-def record_session(workdir: Path, config: Config, digests: dict[str, str]) -> None:
+def draws_alike(record: dict[str, Any], sample: tuple[float, ...]) -> bool:
+    """Returns whether scenes that are drawn anew are those of run.json, as far as it tells."""
+    known = record.get("sample", [])
+    return not known or (
+        len(known) == len(sample)
+        and all(abs(a - b) <= SAME for a, b in zip(known, sample, strict=True))
+    )
+
+
+def record_session(
+    workdir: Path, config: Config, digests: dict[str, str], sample: tuple[float, ...] = ()
+) -> None:
     """Writes run.json, or adds this session to it. Call `check_workdir` first."""
     path = workdir / RUN_FILE
     record = (
         read_run(workdir)
         if path.exists()
-        else {"config": config_lib.to_dict(config), "digests": digests, "sessions": []}
+        else {
+            **{"config": config_lib.to_dict(config), "digests": digests},
+            **({"sample": sample} if sample else {}),
+            "sessions": [],
+        }
     )
     record["sessions"].append(provenance())
     json_files.write_json(path, record)

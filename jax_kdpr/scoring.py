@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from jax_kdpr import evaluation, json_files, pictures, run_folder, runtime, whole_files
 from jax_kdpr.assembly import build_system
@@ -18,7 +19,8 @@ from jax_kdpr.config import Config, JitterConfig
 from jax_kdpr.data import sources
 from jax_kdpr.evaluation import RECOVERED, Samples, summarise
 from jax_kdpr.json_files import Maybe
-from jax_kdpr.metrics import ImageScores
+from jax_kdpr.metrics import ImageScores, psnr_from_mse
+from jax_kdpr.pages.stacks import read_arrays
 from jax_kdpr.physics.masks import wrap_phases
 from jax_kdpr.sharding import make_mesh
 from jax_kdpr.systems import Output
@@ -150,6 +152,13 @@ def score_run(
     return Evaluated(config, epochs, scores, shown, result)
 
 
+def noise_levels(
+    snr_db: tuple[float, ...], photons: tuple[float, ...]
+) -> dict[str, tuple[float, ...]]:
+    """Returns {kind of noise: levels} of `score_under_noise`, the quiet bench among them."""
+    return {"none": (0.0,), "gaussian": snr_db, "poisson": photons}
+
+
 def score_under_noise(
     workdir: Path,
     *,
@@ -186,7 +195,7 @@ def score_under_noise(
     found = evaluation.score_under_noise(
         trained._replace(system=quiet),
         dataset.test[:images],
-        levels={"none": (0.0,), "gaussian": snr_db, "poisson": photons},
+        levels=noise_levels(snr_db, photons),
         batch_size=batch_size,
         key=run_keys(config.seed).evaluation,
         refinement=refinement,
@@ -206,18 +215,25 @@ def score_under_noise(
     }
 
 
-def read_image_scores(workdir: Path, name: str = RECOVERED) -> ImageScores:
-    """Returns what `score_run` wrote of each test image."""
-    with np.load(workdir / IMAGE_SCORES_FILE) as arrays:
-        return ImageScores(
-            *[jnp.asarray(arrays[f"{name}_{field}"]) for field in ImageScores._fields]
-        )
+def read_image_psnr(workdir: Path, name: str = RECOVERED) -> Float[np.ndarray, "n"]:
+    """Returns the PSNR of each test image, dB, from what `score_run` wrote.
+
+    Raises:
+        InputError: If it cannot be read.
+    """
+    mse = f"{name}_mse"
+    errors = read_arrays(workdir / IMAGE_SCORES_FILE, [mse])[mse]
+    return np.asarray(psnr_from_mse(jnp.asarray(errors)))
 
 
 def read_samples(workdir: Path) -> Samples:
-    """Returns the scenes that `score_run` wrote, and what the system made of them."""
-    with np.load(workdir / SAMPLES_FILE) as arrays:
-        read = {name: jnp.asarray(arrays[name]) for name in arrays}
+    """Returns the scenes that `score_run` wrote, and what the system made of them.
+
+    Raises:
+        InputError: If they cannot be read.
+    """
+    arrays = read_arrays(workdir / SAMPLES_FILE, ["images", "phases", *Output._fields])
+    read = {name: jnp.asarray(array) for name, array in arrays.items()}
     output = Output(**{field: read[field] for field in Output._fields})
     return Samples(read["images"], output, read["phases"])
 

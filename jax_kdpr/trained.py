@@ -81,7 +81,10 @@ def load_data(workdir: Path, config: Config, *, data_dir: str = "") -> sources.D
         arguments["named"] = f"{workdir}: its data.dir"
         arguments["remedy"] = "give --data_dir with where they lie now"
     dataset = sources.load(**arguments)
-    recorded = run_folder.read_run(workdir)["digests"]["data"]
+    record = run_folder.read_run(workdir)
+    if not run_folder.draws_alike(record, dataset.sample):
+        raise InputError(f"{workdir}: its data have changed: {run_folder.DRAWN}; use that one")
+    recorded = record["digests"]["data"]
     if dataset.digest != recorded:
         raise InputError(
             f"{workdir}: its data have changed (digest {dataset.digest[:12]}, trained on "

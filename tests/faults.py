@@ -161,7 +161,9 @@ def signals(folder: Path, *, full: bool) -> Tally:
         during = "while it trained" if "compiling" in output else "before"
         if "saved" in errors:
             during = "saved"
-        answered = process.returncode in (128 + sent, -sent)  # -sent: before the package is read
+        # Before the package is read Python answers alone: by -number, or 1 and what it was at.
+        python_alone = sent == signal.SIGINT and errors.startswith("Fatal Python error: init_")
+        answered = python_alone or process.returncode in (128 + sent, -sent)
         what = f"{during}, exit code {process.returncode} after {sent.name}: {errors[-300:]}"
         tally.add(during if answered else what, lost=not answered)
     return tally
@@ -241,10 +243,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("kinds", nargs="*", metavar="KIND", help=f"of {', '.join(KINDS)}")
     parser.add_argument("--full", action="store_true", help="the counts of a release")
-    parser.add_argument("--folder", type=Path, help="empty folder to work in; default temporary")
+    parser.add_argument("--folder", type=Path, help="folder to work in; default a temporary one")
     options = parser.parse_args()
     if unknown := set(options.kinds) - set(KINDS):
         parser.error(f"no kind {', '.join(sorted(unknown))}; kinds: {', '.join(KINDS)}")
+    if options.folder:
+        options.folder.mkdir(parents=True, exist_ok=True)
     lost = 0
     for name in options.kinds or KINDS:
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:

@@ -13,6 +13,8 @@ from jax_kdpr.training import loop
 pytestmark = pytest.mark.usefixtures("undrawn")
 SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in golden.KINDS if kind != "e2e"]
 
+LOSSES = ("train_total", "train_task", "train_cdp", "train_feature")
+
 
 def close(ours, theirs, rtol=2e-5):
     np.testing.assert_allclose(ours, theirs, rtol=rtol, atol=1e-6)
@@ -44,7 +46,7 @@ def test_a_run_gives_the_losses_and_masks_that_were_recorded(kind, recorded, tmp
     rows = zip(
         *[run_folder.read_metrics(folder / kind) for folder in (tmp_path, recorded)], strict=True
     )
-    for ours, theirs in rows:
+    for number, (ours, theirs) in enumerate(rows):
         ours, theirs = numbers(ours), numbers(theirs)
         assert ours.keys() == theirs.keys()
         # Another processor, number of devices or way of compiling rounds elsewhere, which eight
@@ -53,3 +55,5 @@ def test_a_run_gives_the_losses_and_masks_that_were_recorded(kind, recorded, tmp
         # same bits.
         rtol = 1e-2 if kind == "gated" else 2e-3
         close(list(ours.values()), list(theirs.values()), rtol=rtol)
+        if number == 0 and kind != "gated":  # at most 5e-4 after four steps, compiled either way
+            close(*[[row[name] for name in LOSSES] for row in (ours, theirs)], rtol=1e-3)

@@ -22,6 +22,7 @@ from jax_kdpr.frames import results
 from jax_kdpr.frames.calibration import Calibration, read_calibration, write_calibration
 from jax_kdpr.frames.geometry import Geometry
 from jax_kdpr.json_files import Maybe, check_shape
+from jax_kdpr.limits import Range
 from jax_kdpr.physics.geometry import RECORD
 from jax_kdpr.scoring import SCORES
 from jax_kdpr.studies.declaration import Robustness
@@ -32,7 +33,8 @@ from jax_kdpr.studies.runs import PlannedRun
 DIGEST = "0" * 64
 NOISE = Robustness(title="", question="", entries=("e2e",), snr_db=(20.0,), photons=(1e6,))
 SHAPE = {"n": int, "x": float, "frames": [{"name": str}], "size": (int, int), "note": Maybe(str)}
-GOOD = {"n": 1, "x": 2, "frames": [{"name": "a"}], "size": [3, 4]}
+SHAPE["bits"] = Range(0, 16)
+GOOD = {"n": 1, "x": 2, "frames": [{"name": "a"}], "size": [3, 4], "bits": 16}
 
 
 @pytest.mark.parametrize(
@@ -49,6 +51,9 @@ GOOD = {"n": 1, "x": 2, "frames": [{"name": "a"}], "size": [3, 4]}
         ({"frames": [{"name": 7}]}, "frames[0].name: expected text, got 7"),
         ({"size": [3]}, "size: expected a list of 2, got [3]"),
         ({"note": 1}, "note: expected text, got 1"),
+        ({"bits": 17}, "bits: expected a number in [0, 16], got 17"),
+        ({"bits": [0, 16, "[]"]}, "bits: expected a number in [0, 16], got [0, 16, "),
+        ({"bits": True}, "bits: expected a number in [0, 16], got True"),
     ],
 )
 def test_a_shape_says_where_something_else_stands(change, says):
@@ -90,6 +95,7 @@ METRICS_ROW = {
 }
 QUALITY = {"recovered": {"psnr": 20.0, "ssim": 0.5}}
 SCORED = {"epochs": 2, "checkpoint_digest": DIGEST, "refine": 0, "scores": QUALITY}
+UNDER_NOISE = {"none": {"0": 20.0}, "gaussian": {"20": 19.0}, "poisson": {"1e+06": 18.0}}
 
 
 def read_noisy_scores(path: Path):
@@ -147,7 +153,8 @@ READERS = {
             "photons": [1e6],
             "images": NOISE.images,
             "refine": 0,
-            "scores": {"recovered": {"none": {"0": 20.0}}},
+            "scores": {"recovered": UNDER_NOISE},
+            "rms": {"recovered": UNDER_NOISE},
         },
     ),
     "failures.json": (lambda path: json_files.read_json(path, FAILURES), {"e2e, seed 0": "why"}),
@@ -222,6 +229,37 @@ def test_a_value_of_another_kind_gets_one_line_or_does_no_harm(tmp_path, name):
             assert "\n" not in str(failure)
             refused += 1
     assert refused > 5
+
+
+@pytest.mark.parametrize(("table", "kept"), [("scores", None), ("rms", {"scores"})])
+@pytest.mark.parametrize("hole", [{}, {"recovered": {}}, {"recovered": {"none": {"0": 1.0}}}])
+def test_scores_under_noise_with_a_hole_are_open(tmp_path, table, kept, hole):
+    read, good = READERS["robustness.json"]
+    path = tmp_path / "robustness.json"
+    json_files.write_json(path, good | {table: hole})
+    found = read(path)
+    assert (found and set(found)) == kept
+
+
+def test_rows_of_an_earlier_version_are_scored_again(tmp_path):
+    rows = [ROW | {"name": "a", "psnr": 20.0, "ssim": 0.5}]
+    rows.append(rows[0] | {"name": "b", "rms": 0.1})
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.npz").touch()
+    for settings, names in (({"truth": "objects"}, ["b"]), ({}, ["a", "b"])):
+        results.write_results(tmp_path, {"settings": settings, "frames": rows})
+        assert [row["name"] for row in results.read_results(tmp_path, settings)] == names
+    results.write_results(tmp_path, {"settings": {}, "frames": [rows[0] | {"psnr": None}]})
+    assert "psnr: expected a number, got None" in rejection(results.read_results, tmp_path, {})
+
+
+@pytest.mark.parametrize("counts", [1e-300, 1e300, 0.0])
+@pytest.mark.parametrize("name", ["counts_per_unit", "scale"])
+def test_a_calibration_of_no_bench_is_refused(tmp_path, name, counts):
+    path, value = tmp_path / "calibration.json", a_calibration()
+    (value if name in value else value["geometry"])[name] = counts
+    json_files.write_json(path, value)
+    assert "no calibration that can be read" in rejection(read_calibration, path)
 
 
 def test_a_calibration_that_was_written_is_read(tmp_path):

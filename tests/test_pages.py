@@ -16,6 +16,7 @@ from PIL import Image
 from jax_kdpr.data.image_files import Preparation, read_images
 from jax_kdpr.frames.reading import list_frames
 from jax_kdpr.pages.opening import open_pages, read_stack
+from jax_kdpr.pages.stacks import read_arrays
 
 RNG = np.random.default_rng(0)
 BYTES = RNG.integers(0, 256, (12, 10)).astype(np.uint8)
@@ -252,6 +253,41 @@ def test_pgm_keeps_its_counts(tmp_path, top):
     with open_pages(tmp_path / "a.pgm") as pages:
         assert pages.top in (None, top)
         np.testing.assert_array_equal(pages.read(0), counts)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(path.read_bytes()[:-30]),
+        lambda path: path.write_bytes(path.read_bytes().replace(b"\x93NUMPY", b"\x93NUMBY")),
+        lambda path: np.savez(path, images=np.zeros(3)),
+        lambda path: np.savez(path, images=np.zeros(3), phases=np.array(["a", None])),
+        lambda path: path.write_bytes(huge_npz()),
+        lambda path: (path.unlink(), os.mkfifo(path)),
+        lambda path: path.unlink(),
+    ],
+)
+def test_damaged_arrays_of_ours_are_one_line(tmp_path, damage):
+    path = tmp_path / "samples.npz"
+    arrays = {"images": np.arange(6.0).reshape(2, 3), "phases": np.ones(4)}
+    np.savez(path, **arrays)
+    found = read_arrays(path, ["phases", "images"])
+    assert all(np.array_equal(found[name], array) for name, array in arrays.items())
+    damage(path)
+    assert "samples.npz: " in rejection(read_arrays, path, ["images", "phases"])
+
+
+def huge_npz() -> bytes:
+    """Two arrays that declare a terabyte each."""
+    header, archive = io.BytesIO(), io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "<f8", "fortran_order": False, "shape": (2**37,)}
+    )
+    with zipfile.ZipFile(archive, "w") as file:
+        for name in ("images", "phases"):
+            file.writestr(f"{name}.npy", header.getvalue())
+    return archive.getvalue()
 
 
 def test_fits_in_its_physical_values(tmp_path):

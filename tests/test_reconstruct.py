@@ -433,6 +433,10 @@ def test_frames_of_several_snapshots_come_in_groups(teacher, tmp_path):
         ideal = simulate(run, image)
         assert np.linalg.norm(one.intensity - ideal) < 0.15 * np.linalg.norm(ideal)
     np.testing.assert_allclose(snapshot_energy(run), 16 * 16, rtol=1e-4)
+    for gain, light in ((1e-300, "e+"), (1e300, "e-")):
+        cdps = measure_frames(group_frames(frames, 3), setup._replace(counts_per_unit=gain), run)
+        said = rejection(next, cdps)
+        assert light in said and "times the light of a scene of modulus 1" in said
 
 
 def test_frames_without_a_pattern_are_refused():

@@ -238,7 +238,7 @@ def test_evaluate_adds_a_row_for_each_solver_and_run(parse, evaluated, capsys):
     assert scores["solver_raar"]["psnr"] > scores[evaluation.RECOVERED]["psnr"] + 3
     assert scores[evaluation.REFINED]["psnr"] > scores[evaluation.RECOVERED]["psnr"] + 1
     np.testing.assert_allclose(
-        np.mean(scoring.read_image_scores(evaluated, "solver_taf").psnr),
+        np.mean(scoring.read_image_psnr(evaluated, "solver_taf")),
         scores["solver_taf"]["psnr"],
         rtol=1e-4,
     )

@@ -302,8 +302,8 @@ def test_the_report_says_what_the_folders_say(finished, tmp_path):
     assert found is not None and found.psnr.text("+.2f") in row
     by_hand = [
         np.mean(
-            scoring.read_image_scores(workdir / "student" / f"seed-{seed}").psnr
-            - scoring.read_image_scores(workdir / "e2e" / f"seed-{seed}").psnr
+            scoring.read_image_psnr(workdir / "student" / f"seed-{seed}")
+            - scoring.read_image_psnr(workdir / "e2e" / f"seed-{seed}")
         )
         for seed in (0, 1)
     ]

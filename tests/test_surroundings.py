@@ -11,12 +11,14 @@ from pathlib import Path
 import jax
 import pytest
 from commands import user_environment
+from helpers import rejection, tiny_config
 
 from jax_kdpr import cli, run_folder, runtime, signals, whole_files
 from jax_kdpr import config as config_lib
 from jax_kdpr.config import Config
 from jax_kdpr.data import sources
 from jax_kdpr.limits import IN_METRES, number_hint
+from jax_kdpr.trained import load_data
 
 SCENES = {"train_images": 32, "validation_images": 16, "test_images": 16}
 # As run folders have recorded it since the first version.
@@ -142,6 +144,31 @@ def test_paths_of_a_config_become_absolute(monkeypatch, tmp_path):
 )
 def test_a_number_with_pi_or_a_unit_is_told_in_digits(text, hint):
     assert number_hint(text) == hint
+
+
+def test_scenes_that_are_drawn_otherwise_are_told_though_their_digest_is_the_same(
+    tmp_path, monkeypatch
+):
+    config = tiny_config()
+    data = sources.load(**config_lib.data_arguments(config))
+    digests = {"data": data.digest}
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+    run_folder.record_session(tmp_path / "old", config, digests)  # as earlier versions did
+    run_folder.record_session(tmp_path / "new", config, digests, data.sample)
+    draw = sources.draw_scenes
+    for change, same in ((1e-3, True), (-1.0, False)):
+        monkeypatch.setattr(
+            sources, "draw_scenes", lambda *args, c=change, **shape: (1 + c) * draw(*args, **shape)
+        )
+        drawn = sources.load(**config_lib.data_arguments(config))
+        assert drawn.digest == data.digest
+        load_data(tmp_path / "old", config)
+        for call, rest in ((load_data, ()), (run_folder.check_workdir, (digests, drawn.sample))):
+            if same:
+                call(tmp_path / "new", config, *rest)
+            else:
+                assert "draws otherwise" in rejection(call, tmp_path / "new", config, *rest)
 
 
 INTERRUPTED = """

@@ -96,8 +96,9 @@ def test_spreads_are_read_and_checked():
     for given, wanted in (
         ("shift", "NAME=NUMBER, got 'shift'"),
         ("tilt=1", "got 'tilt'"),
-        ("shift=-1", "at least 0, got -1"),
-        ("shift=nan", "at least 0, got nan"),
+        ("shift=-1", "shift: expected a number in [0, 1000] mask pixels, got -1"),
+        ("shift=1e300", "shift: expected a number in [0, 1000] mask pixels, got 1e+300"),
+        ("gain=nan", "gain: expected a finite number in [0, 1], got nan"),
     ):
         assert wanted in rejection(bench_errors.read_spreads, [given])
 

@@ -13,6 +13,8 @@ from jaxtyping import Float
 from scipy import stats
 
 from jax_kdpr.camera import make_camera
+from jax_kdpr.config import JitterConfig
+from jax_kdpr.config_fields import check_ranges
 from jax_kdpr.data.batches import over_batches, take_batch
 from jax_kdpr.errors import InputError
 from jax_kdpr.physics import perturbation
@@ -70,7 +72,7 @@ def read_spreads(given: list[str]) -> dict[str, float]:
     Those that it does not name are 0.
 
     Raises:
-        InputError: If a name is unknown, or a value no number of at least 0.
+        InputError: If a name is unknown, or a value outside what `JitterConfig` takes.
     """
     if not given:
         return dict(CAREFUL)
@@ -83,8 +85,10 @@ def read_spreads(given: list[str]) -> dict[str, float]:
             raise InputError(f"--spread: expected NAME=NUMBER, got {item!r}") from None
         if name not in SPREADS:
             raise InputError(f"--spread: expected one of {', '.join(SPREADS)}, got {name!r}")
-        if not 0 <= spreads[name] < np.inf:
-            raise InputError(f"--spread: expected {name} of at least 0, got {value}")
+    try:
+        check_ranges(JitterConfig(**spreads))
+    except InputError as failure:
+        raise InputError(f"--spread: {failure}") from failure
     return spreads
 
 

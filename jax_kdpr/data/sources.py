@@ -21,6 +21,8 @@ from jax_kdpr.types import RawImages
 DATA_DIR_VARIABLE = "KDPR_DATA_DIR"
 SCENE_COUNTS = {"train": 1024, "validation": 256, "test": 512}  # of procedural scenes, by default
 
+SAMPLE, BLOCKS = 2, 4  # scenes of `Dataset.sample`, and its blocks a side
+
 
 class Dataset(NamedTuple):
     """Images as held on the device, at the size and type they came in."""
@@ -36,6 +38,11 @@ class Dataset(NamedTuple):
     """The same of validation and test images alone: what no training may have seen."""
     offset: float = 0.0
     """Radians that were added to all phases, source "images" only."""
+    sample: tuple[float, ...] = ()
+    """Means of blocks of the first validation scenes, source "scenes" only.
+
+    Their digests are of what they are drawn with, since pixels differ by rounding from machine to
+    machine; this tells whether they are drawn alike."""
 
 
 def load(
@@ -148,14 +155,26 @@ def _procedural(counts: dict[str, int], *, size: int, seed: int) -> Dataset:
         known = repr(("scenes", SCENES_VERSION, size, seed, *facts))
         return hashlib.sha256(known.encode()).hexdigest()
 
+    validation = draw_scenes(validation_key, count=counts["validation"], size=size)
     return Dataset(
         train=train,
         train_size=counts["train"],
-        validation=draw_scenes(validation_key, count=counts["validation"], size=size),
+        validation=validation,
         test=draw_scenes(test_key, count=counts["test"], size=size),
         digest=digest(counts),
         held_back_digest=digest(counts["validation"], counts["test"]),
+        sample=_block_means(np.asarray(validation[:SAMPLE])),
     )
+
+
+def _block_means(images: np.ndarray) -> tuple[float, ...]:
+    blocks = [
+        block
+        for rows in np.array_split(images, min(BLOCKS, images.shape[1]), axis=1)
+        for block in np.array_split(rows, min(BLOCKS, images.shape[2]), axis=2)
+    ]
+    means = np.stack([block.mean(axis=(1, 2), dtype=float) for block in blocks], axis=1)
+    return tuple(round(float(mean), 3) for mean in means.ravel())
 
 
 def _from_arrays(splits: dict[str, np.ndarray]) -> Dataset:

@@ -24,6 +24,7 @@ from jax_kdpr.frames.loaded import LoadedRun, simulate
 from jax_kdpr.frames.measured import Setup, on_grid
 from jax_kdpr.frames.reading import Frame, iterate_frames
 from jax_kdpr.frames.registration import Registration, register
+from jax_kdpr.limits import Range
 from jax_kdpr.types import Image
 
 HALF_TURN = 0.01  # relative difference of amplitudes below which a pattern is its own half turn
@@ -31,10 +32,12 @@ HALF_TURN = 0.01  # relative difference of amplitudes below which a pattern is i
 
 CALIBRATION = {
     "geometry": {
-        **dict.fromkeys(("centre_y", "centre_x", "rotation", "scale"), float),
-        **{"flip": str, "transpose": bool},
+        **dict.fromkeys(("centre_y", "centre_x", "rotation"), float),
+        # Wider than --scale and what is searched around it.
+        **{"scale": Range(0.01, 10_000), "flip": str, "transpose": bool},
     },
-    **dict.fromkeys(("counts_per_unit", "score", "runner_up"), float),
+    **dict.fromkeys(("score", "runner_up"), float),
+    "counts_per_unit": Range(1e-30, 1e30),
     **{"trusted": bool, "checkpoint": str, "sensor": (int, int)},
 }
 
@@ -175,8 +178,6 @@ def read_calibration(path: Path) -> Calibration:
         found = Calibration(
             **{**known, "geometry": Geometry(**geometry), "sensor": tuple(values["sensor"])}
         )
-        if found.geometry.scale <= 0 or found.counts_per_unit <= 0:
-            raise InputError("scale and counts_per_unit: expected numbers above 0")
         if found.geometry.flip not in FLIPS:
             raise InputError(f"flip: expected one of {', '.join(FLIPS)}")
         return found

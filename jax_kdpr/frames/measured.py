@@ -35,6 +35,11 @@ from jax_kdpr.frames.geometry import (
 )
 from jax_kdpr.frames.loaded import LoadedRun, snapshot_energy
 from jax_kdpr.frames.reading import Frame, iterate_frames
+from jax_kdpr.limits import Range
+
+# Of a frame, relative to a scene of modulus 1: beyond, the unit is no matter of an exposure, and
+# 32-bit floats do not hold the squares.
+ENERGIES = Range(1e-9, 1e9)
 
 
 class Setup(NamedTuple):
@@ -101,12 +106,18 @@ def measure_frames(
             )
         scale = energies / counts if setup.counts_per_unit is None else 1 / setup.counts_per_unit
         cdps = cdps * np.reshape(scale, (-1, 1, 1))
+        energy = float(cdps.sum() / energies.sum())
+        if not ENERGIES.holds(energy):
+            raise InputError(
+                f"{group[0].name}: it holds {energy:.3g} times the light of a scene of modulus 1, "
+                "expected about as much, or less of an amplitude; check --gain or --calibration"
+            )
         yield Measured(
             name=group[0].name,
             files=[str(frame.path) for frame in group],
             intensity=cdps.astype(np.float32),
             counts=[float(value) for value in counts],
-            energy=float(cdps.sum() / energies.sum()),
+            energy=energy,
             saturation=max(one.saturation for one in said),
             unused_bits=min(one.unused_bits for one in said),
         )

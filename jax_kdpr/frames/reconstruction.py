@@ -170,4 +170,4 @@ def _score(
     true = jnp.stack([truth[place[row["name"]]] for row, _ in recovered])
     scores = run.camera.score(images, true)
     for number, (row, _) in enumerate(recovered):
-        row |= {name: float(getattr(scores, name)[number]) for name in ("psnr", "ssim", "rms")}
+        row |= {name: float(getattr(scores, name)[number]) for name in results.SCORES}

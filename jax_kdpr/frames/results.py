@@ -20,12 +20,16 @@ from jaxtyping import Complex, Float
 from jax_kdpr import json_files, pictures
 from jax_kdpr.camera import Options
 from jax_kdpr.errors import InputError
+from jax_kdpr.json_files import Maybe
+from jax_kdpr.limits import Range
 from jax_kdpr.whole_files import remove_abandoned, whole, write_whole
 
 RESULTS_FILE = "results.json"
+SCORES = ("psnr", "ssim", "rms")  # where there is a truth
 ROW = {  # of one object
     **{"name": str, "misfit": float, "refined_misfit": float, "correlation": float},
-    **{"energy": float, "saturation": float, "unused_bits": int, "warning": str},
+    **{"energy": float, "saturation": float, "unused_bits": Range(0, 16), "warning": str},
+    **dict.fromkeys(SCORES, Maybe(float)),
 }
 ENDS = (".tif", ".npy", ".npz", ".png", "_amplitude.tif", "_amplitude.npy")  # of its files
 STACKED = ("phase", "amplitude", "estimate", "intensity")  # of all objects of a stack
@@ -135,7 +139,12 @@ def read_results(folder: Path, settings: dict[str, Any]) -> list[dict[str, Any]]
             "same flags, or another --output"
         )
     there = {path.name for path in folder.iterdir()}
-    return [row for row in found["frames"] if f"{row['name']}.npz" in there]
+    wanted = SCORES if "truth" in settings else ()  # an earlier version had fewer
+    return [
+        row
+        for row in found["frames"]
+        if f"{row['name']}.npz" in there and all(name in row for name in wanted)
+    ]
 
 
 def write_results(folder: Path, results: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ import importlib
 import math
 import re
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +27,7 @@ from jax_kdpr.pages.limits import (
     Refused,
     require_bytes,
     require_count,
+    require_file,
     require_page,
     require_pixels,
 )
@@ -98,6 +99,27 @@ def read_array(path: Path) -> np.ndarray:
         file.seek(0)
         with np.load(file, allow_pickle=False) as arrays:
             return arrays[names[0].removesuffix(".npy")]
+
+
+def read_arrays(path: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
+    """Reads arrays by name of an .npz that this package wrote.
+
+    Raises:
+        InputError: If one of them is missing or cannot be read.
+    """
+    require_file(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for name in names:
+                with archive.open(f"{name}.npy") as member:
+                    require_bytes(_declared_bytes(member))
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in names}
+    except Exception as failure:  # of many kinds
+        raise InputError(
+            f"{path}: cannot be read ({' '.join(str(failure).split())}); remove it and the "
+            "metrics.json beside it, and the same command as before makes both again"
+        ) from failure
 
 
 def open_numpy(path: Path) -> Stack:

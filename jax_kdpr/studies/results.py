@@ -1,13 +1,12 @@
 """What the run folders of a study say, gathered by entry."""
 
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jax_kdpr import run_folder
 from jax_kdpr.evaluation import RECOVERED, REFINED, SPECTRAL
-from jax_kdpr.scoring import UnderNoise, read_image_scores
+from jax_kdpr.scoring import UnderNoise, read_image_psnr
 from jax_kdpr.studies.estimate import training_seconds
 from jax_kdpr.studies.runs import PlannedRun
 from jax_kdpr.studies.statistics import Estimate, PairedTest, over_images, over_seeds
@@ -91,13 +90,9 @@ def gain(results: list[SeedResult], baseline: list[SeedResult]) -> Gain | None:
         metric: [a.scores[RECOVERED][metric] - b.scores[RECOVERED][metric] for a, b in pairs]
         for metric in ("psnr", "ssim")
     }
-    images = [_image_psnr(a.run.workdir) - _image_psnr(b.run.workdir) for a, b in pairs]
+    images = [read_image_psnr(a.run.workdir) - read_image_psnr(b.run.workdir) for a, b in pairs]
     return Gain(
         psnr=over_seeds(differences["psnr"]),
         ssim=over_seeds(differences["ssim"]),
         images=over_images(np.stack(images)),
     )
-
-
-def _image_psnr(workdir: Path) -> np.ndarray:
-    return np.asarray(read_image_scores(workdir).psnr)

@@ -9,8 +9,9 @@ from jax_kdpr.checkpoint import holds_step
 from jax_kdpr.classical import Refinement
 from jax_kdpr.config import Config
 from jax_kdpr.errors import InputError
+from jax_kdpr.evaluation import RECOVERED, REFINED
 from jax_kdpr.json_files import Maybe
-from jax_kdpr.scoring import SCORES, SCORES_FILE
+from jax_kdpr.scoring import SCORES, SCORES_FILE, noise_levels
 from jax_kdpr.studies.declaration import Robustness, Study, entry_config, training_order
 
 ROBUSTNESS_FILE = "robustness.json"
@@ -76,7 +77,22 @@ class PlannedRun(NamedTuple):
             return None
         found = json_files.read_json(path, ROBUSTNESS)
         wanted = self.noise_conditions(scores)
-        return found if all(found.get(name) == value for name, value in wanted.items()) else None
+        if any(found.get(name) != value for name, value in wanted.items()):
+            return None
+        whole = {name for name in ("scores", "rms") if self._is_whole(found.get(name, {}))}
+        return {name: found[name] for name in whole} if "scores" in whole else None
+
+    def _is_whole(self, under_noise: dict[str, Any]) -> bool:
+        """Whether there is a number for each level of noise that is wanted."""
+        if self.robustness is None:
+            return False
+        levels = noise_levels(self.robustness.snr_db, self.robustness.photons)
+        return all(
+            f"{level:g}" in under_noise.get(answer, {}).get(kind, {})
+            for answer in (RECOVERED, REFINED)[: 1 + bool(self.refinement.steps)]
+            for kind, values in levels.items()
+            for level in values
+        )
 
     def noise_conditions(self, scores: dict[str, Any]) -> dict[str, Any]:
         """Returns what scores under noise are made for, as it is written beside them."""

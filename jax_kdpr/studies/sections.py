@@ -4,12 +4,11 @@ import datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from jax_kdpr import json_files, pictures, plots
 from jax_kdpr.config_fields import shallow
 from jax_kdpr.evaluation import CONSTANT, MEAN_IMAGE, RECOVERED, REFINED
 from jax_kdpr.metrics import rms_header
+from jax_kdpr.pages.opening import read_stack
 from jax_kdpr.plots import Line
 from jax_kdpr.scoring import MASKS_FILE, UnderNoise, read_samples
 from jax_kdpr.studies import declaration
@@ -65,7 +64,7 @@ def section_blocks(
             return _curves(results, labels, output, f"{stem}-curves.png")
         case declaration.Masks():
             phases = {
-                labels[name]: np.load(found[0].run.workdir / MASKS_FILE)
+                labels[name]: read_stack(found[0].run.workdir / MASKS_FILE)
                 for name, found in results.items()
             }
             pictures.plot_masks(phases, output / f"{stem}-masks.png")

@@ -76,11 +76,11 @@ class _Folder:
     def __init__(self, run: Run):
         self.config = run.config
         self.workdir = run.workdir
-        self.digests = run.digests
+        self.digests, self.sample = run.digests, run.dataset.sample
         self.steps_per_epoch = run.steps_per_epoch
 
     def __enter__(self) -> "_Folder":
-        run_folder.record_session(self.workdir, self.config, self.digests)
+        run_folder.record_session(self.workdir, self.config, self.digests, self.sample)
         self.checkpoints = Checkpoints(self.workdir)
         self.log = MetricLog(self.workdir, tensorboard=self.config.train.tensorboard)
         return self

@@ -101,7 +101,7 @@ def prepare(config: Config, workdir: Path) -> Run:
     if teacher is not None and weights.guides:
         teach = make_teach(teacher.system)
         caches_targets = can_cache_targets(config, teach, teacher, dataset, mesh)
-    run_folder.check_workdir(workdir, config, digests)
+    run_folder.check_workdir(workdir, config, digests, dataset.sample)
     for warning in config_lib.sampling_warnings(config):
         print(f"warning: propagation: {warning}", file=sys.stderr)
 
