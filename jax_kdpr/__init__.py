@@ -3,7 +3,7 @@
 The flow, and the module that holds each step:
 
     image -> field -> CDP y -> noise -> spectral estimate z -> U-Net -> image, bottleneck -> losses
-             (physics.scenes, .cdp, .noise, .spectral)        (models.unet)                 (losses)
+             (optics.objects, .cdp, .noise, .spectral)        (networks.unet)                 (losses)
 
 `systems` joins them into one pair of pure functions, `training` trains it, `evaluate` scores it.
 """
@@ -15,7 +15,7 @@ import sys as _sys
 if _sys.argv[:1] == ["-m"] and (
     _sys.orig_argv[-len(_sys.argv)].removeprefix("-m").startswith("jax_kdpr.")
 ):
-    from jax_kdpr import signals as _signals
+    from jax_kdpr.core import signals as _signals
 
     _signals.take_over()
 

@@ -22,22 +22,26 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from jax_kdpr import cli, config_fields, json_files, plots, run_folder, whole_files
-from jax_kdpr import config as config_lib
-from jax_kdpr.analysis import masks as mask_analysis
-from jax_kdpr.analysis.mask_report import report
-from jax_kdpr.camera import Camera, make_camera
-from jax_kdpr.config import Config
+from jax_kdpr.config import schema as config_lib
+from jax_kdpr.config.schema import Config
+from jax_kdpr.core import json_files, whole_files
+from jax_kdpr.core import options as config_fields
+from jax_kdpr.core.errors import InputError
+from jax_kdpr.core.limits import Range
+from jax_kdpr.core.progress import progress
+from jax_kdpr.core.types import Images, Phases
 from jax_kdpr.data import sources
 from jax_kdpr.data.batches import take_batch
-from jax_kdpr.data.prior import Prior, fit_prior
-from jax_kdpr.errors import InputError
-from jax_kdpr.limits import Range
-from jax_kdpr.pages.opening import read_stack
-from jax_kdpr.physics.masks import init_phases
-from jax_kdpr.progress import progress
-from jax_kdpr.trained import load_data, load_trained, run_keys
-from jax_kdpr.types import Images, Phases
+from jax_kdpr.data.pages.opening import read_stack
+from jax_kdpr.evaluation import plots
+from jax_kdpr.evaluation.uniqueness import masks as mask_analysis
+from jax_kdpr.evaluation.uniqueness.prior import Prior, fit_prior
+from jax_kdpr.evaluation.uniqueness.report import report
+from jax_kdpr.interface import cli
+from jax_kdpr.optics.camera import Camera, make_camera
+from jax_kdpr.optics.masks import init_phases
+from jax_kdpr.runs import folder as run_folder
+from jax_kdpr.runs.run import load_data, load_trained, run_keys
 
 PRIOR_IMAGES = 4000  # training images of the prior, at most
 DEFAULT_OUTPUT = "runs/ambiguity"

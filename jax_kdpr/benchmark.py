@@ -24,28 +24,30 @@ import jax
 import numpy as np
 from absl import flags
 
-from jax_kdpr import (
-    cli,
-    config_fields,
-    config_rules,
-    json_files,
-    losses,
-    plots,
-    run_folder,
-    runtime,
-    whole_files,
+from jax_kdpr.config import checks as config_rules
+from jax_kdpr.config import schema as config_lib
+from jax_kdpr.config.schema import Config
+from jax_kdpr.core import json_files, runtime, whole_files
+from jax_kdpr.core import options as config_fields
+from jax_kdpr.core.choices import Precision
+from jax_kdpr.core.errors import InputError
+from jax_kdpr.core.progress import progress
+from jax_kdpr.core.sharding import make_mesh
+from jax_kdpr.evaluation import plots
+from jax_kdpr.evaluation.speed import cases, report
+from jax_kdpr.evaluation.speed.cases import Case, Plan, Shape
+from jax_kdpr.evaluation.speed.counts import measure_limits
+from jax_kdpr.evaluation.speed.timing import Timing, clock, ratio_of, time_alternating
+from jax_kdpr.evaluation.speed.torch_worker import (
+    AGREEMENT,
+    COMPILED,
+    EAGER,
+    TorchWorker,
+    require_twin,
 )
-from jax_kdpr import config as config_lib
-from jax_kdpr.bench import cases, report
-from jax_kdpr.bench.cases import Case, Plan, Shape
-from jax_kdpr.bench.counts import measure_limits
-from jax_kdpr.bench.timing import Timing, clock, ratio_of, time_alternating
-from jax_kdpr.bench.torch_worker import AGREEMENT, COMPILED, EAGER, TorchWorker, require_twin
-from jax_kdpr.choices import Precision
-from jax_kdpr.config import Config
-from jax_kdpr.errors import InputError
-from jax_kdpr.progress import progress
-from jax_kdpr.sharding import make_mesh
+from jax_kdpr.interface import cli
+from jax_kdpr.runs import folder as run_folder
+from jax_kdpr.training import losses
 from jax_kdpr.training.steps import LossWeights
 
 CONFIG = cli.define_config()

@@ -17,15 +17,15 @@ from pathlib import Path
 
 from absl import flags
 
-from jax_kdpr import cli, json_files
-from jax_kdpr.errors import InputError
-from jax_kdpr.frames import bench_flags
-from jax_kdpr.frames.calibration import CALIBRATION, calibrate, write_calibration
-from jax_kdpr.frames.geometry import default_geometry
-from jax_kdpr.frames.loaded import LoadedRun, blank_image, load_run, own_images
-from jax_kdpr.frames.measured import Setup
-from jax_kdpr.frames.reading import list_frames
-from jax_kdpr.types import Image
+from jax_kdpr.core import json_files
+from jax_kdpr.core.errors import InputError
+from jax_kdpr.core.types import Image
+from jax_kdpr.interface import bench_flags, cli
+from jax_kdpr.lab.frames.calibration import CALIBRATION, calibrate, write_calibration
+from jax_kdpr.lab.frames.geometry import default_geometry
+from jax_kdpr.lab.frames.loaded import LoadedRun, blank_image, load_run, own_images
+from jax_kdpr.lab.frames.measured import Setup
+from jax_kdpr.lab.frames.reading import list_frames
 
 flags.adopt_module_key_flags(bench_flags)
 OUTPUT = flags.DEFINE_string("output", None, "Calibration file to write, .json.")

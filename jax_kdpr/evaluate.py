@@ -17,21 +17,15 @@ from pathlib import Path
 
 from absl import flags
 
-from jax_kdpr import (
-    checkpoint,
-    classical,
-    cli,
-    config_fields,
-    evaluation,
-    json_files,
-    pictures,
-    refine_flags,
-    run_folder,
-    whole_files,
-)
-from jax_kdpr.config import Regime
-from jax_kdpr.errors import InputError
-from jax_kdpr.evaluation import (
+from jax_kdpr.config.schema import Regime
+from jax_kdpr.core import json_files, whole_files
+from jax_kdpr.core import options as config_fields
+from jax_kdpr.core.errors import InputError
+from jax_kdpr.core.metrics import ImageScores, rms_header
+from jax_kdpr.core.tables import markdown_table
+from jax_kdpr.evaluation import pictures
+from jax_kdpr.evaluation import scores as evaluation
+from jax_kdpr.evaluation.scores import (
     CONSTANT,
     MEAN_IMAGE,
     RECOVERED,
@@ -40,10 +34,12 @@ from jax_kdpr.evaluation import (
     SPECTRAL,
     summarise,
 )
-from jax_kdpr.metrics import ImageScores, rms_header
-from jax_kdpr.physics.solvers import SOLVERS
-from jax_kdpr.scoring import FILES, SCORES, SCORES_FILE, Evaluated, score_run
-from jax_kdpr.tables import markdown_table
+from jax_kdpr.evaluation.scoring import FILES, SCORES, SCORES_FILE, Evaluated, score_run
+from jax_kdpr.interface import cli, refine_flags
+from jax_kdpr.recovery import refinement as classical
+from jax_kdpr.recovery.solvers import SOLVERS
+from jax_kdpr.runs import checkpoint
+from jax_kdpr.runs import folder as run_folder
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Run folder; more may follow it.")
 OUTPUT = flags.DEFINE_string(

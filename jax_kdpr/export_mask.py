@@ -23,14 +23,18 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from jax_kdpr import bench_file, checkpoint, cli, json_files, run_folder
-from jax_kdpr.errors import InputError
-from jax_kdpr.export.files import CONJUGATE, DIRECT, SLM, sidecar_path
-from jax_kdpr.export.plan import SUFFIXES, Request, plan_export
-from jax_kdpr.export.verification import explain, verify_files
-from jax_kdpr.export.writing import export_masks, sentences
-from jax_kdpr.limits import read_pixels
-from jax_kdpr.trained import load_trained
+from jax_kdpr.core import json_files
+from jax_kdpr.core.errors import InputError
+from jax_kdpr.core.limits import read_pixels
+from jax_kdpr.interface import cli
+from jax_kdpr.lab import bench_file
+from jax_kdpr.lab.masks.files import CONJUGATE, DIRECT, SLM, sidecar_path
+from jax_kdpr.lab.masks.request import SUFFIXES, Request, plan_export
+from jax_kdpr.lab.masks.verification import explain, verify_files
+from jax_kdpr.lab.masks.writing import export_masks, sentences
+from jax_kdpr.runs import checkpoint
+from jax_kdpr.runs import folder as run_folder
+from jax_kdpr.runs.run import load_trained
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Run folder.")
 flags.adopt_module_key_flags(bench_file)

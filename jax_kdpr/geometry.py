@@ -18,14 +18,17 @@ from typing import Any, NamedTuple
 
 from absl import flags
 
-from jax_kdpr import bench_file, cli, json_files, run_folder
-from jax_kdpr.choices import PropagationKind
-from jax_kdpr.errors import InputError
-from jax_kdpr.frames.geometry import useful_bin
-from jax_kdpr.frames.model_noise import PixelNoise, model_noise
-from jax_kdpr.limits import POSITIVE_LENGTHS, Range, read_pixels, require
-from jax_kdpr.physics.geometry import RECORD, Geometry, bench_geometry, geometry_warnings
-from jax_kdpr.physics.propagation import sampling_warnings
+from jax_kdpr.core import json_files
+from jax_kdpr.core.choices import PropagationKind
+from jax_kdpr.core.errors import InputError
+from jax_kdpr.core.limits import POSITIVE_LENGTHS, Range, read_pixels, require
+from jax_kdpr.interface import cli
+from jax_kdpr.lab import bench_file
+from jax_kdpr.lab.frames.geometry import useful_bin
+from jax_kdpr.lab.frames.model_noise import PixelNoise, model_noise
+from jax_kdpr.optics.propagation import sampling_warnings
+from jax_kdpr.optics.sampling import RECORD, Geometry, bench_geometry, geometry_warnings
+from jax_kdpr.runs import folder as run_folder
 
 KINDS = {  # of length: which must be plausible
     **{"wavelength": "wavelength", "mask_pitch": "pitch", "camera_pixel": "pitch"},

@@ -34,11 +34,12 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from jax_kdpr import cli, refine_flags
-from jax_kdpr.errors import InputError
-from jax_kdpr.frames import bench_flags, results
-from jax_kdpr.frames.calibration import Calibration, read_calibration
-from jax_kdpr.frames.geometry import (
+from jax_kdpr.core.errors import InputError
+from jax_kdpr.core.types import Images, RawImages
+from jax_kdpr.interface import bench_flags, cli, refine_flags
+from jax_kdpr.lab.frames import results
+from jax_kdpr.lab.frames.calibration import Calibration, read_calibration
+from jax_kdpr.lab.frames.geometry import (
     FLIPS,
     Geometry,
     Window,
@@ -47,21 +48,20 @@ from jax_kdpr.frames.geometry import (
     grid_window,
     in_window,
 )
-from jax_kdpr.frames.loaded import LoadedRun, load_run, own_images
-from jax_kdpr.frames.measured import Setup, group_frames, measure_frames, noise_sigma
-from jax_kdpr.frames.orientation import orientation_warning
-from jax_kdpr.frames.reading import list_frames
-from jax_kdpr.frames.reconstruction import reconstruct
-from jax_kdpr.frames.recovery import (
+from jax_kdpr.lab.frames.loaded import LoadedRun, load_run, own_images
+from jax_kdpr.lab.frames.measured import Setup, group_frames, measure_frames, noise_sigma
+from jax_kdpr.lab.frames.orientation import orientation_warning
+from jax_kdpr.lab.frames.reading import list_frames
+from jax_kdpr.lab.frames.reconstruction import reconstruct
+from jax_kdpr.lab.frames.recovery import (
     Recover,
     Simulated,
     make_recover,
     misfit_limit,
     simulated_misfits,
 )
-from jax_kdpr.frames.sheet import SHEET_FILE, write_sheet
-from jax_kdpr.trained import load_data, run_keys
-from jax_kdpr.types import Images, RawImages
+from jax_kdpr.lab.frames.sheet import SHEET_FILE, write_sheet
+from jax_kdpr.runs.run import load_data, run_keys
 
 LIMIT_IMAGES = 256  # validation images that the limit comes from, at most
 

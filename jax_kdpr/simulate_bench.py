@@ -18,17 +18,18 @@ from pathlib import Path
 import jax.numpy as jnp
 from absl import flags
 
-from jax_kdpr import bench_file, cli
-from jax_kdpr.config_fields import shallow
+from jax_kdpr.core.errors import InputError
+from jax_kdpr.core.limits import read_pixels
+from jax_kdpr.core.options import shallow
+from jax_kdpr.core.types import Images
 from jax_kdpr.data.batches import take_batch
-from jax_kdpr.errors import InputError
-from jax_kdpr.frames.bench_folder import make_bench, write_bench
-from jax_kdpr.frames.geometry import FLIPS, check_geometry
-from jax_kdpr.frames.loaded import LoadedRun, load_run, own_images
-from jax_kdpr.frames.simulated_bench import Bench, check_bench
-from jax_kdpr.limits import read_pixels
-from jax_kdpr.trained import load_data
-from jax_kdpr.types import Images
+from jax_kdpr.interface import cli
+from jax_kdpr.lab import bench_file
+from jax_kdpr.lab.frames.bench_folder import make_bench, write_bench
+from jax_kdpr.lab.frames.geometry import FLIPS, check_geometry
+from jax_kdpr.lab.frames.loaded import LoadedRun, load_run, own_images
+from jax_kdpr.lab.frames.simulated_camera import Bench, check_bench
+from jax_kdpr.runs.run import load_data
 
 flags.adopt_module_key_flags(bench_file)
 WORKDIR = flags.DEFINE_string("workdir", None, "Run folder of the trained system.")

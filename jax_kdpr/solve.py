@@ -8,7 +8,7 @@ Classical solvers get the same CDPs of the run's masks, its noise included, as t
 
 Prints one table, and writes it with every number and a figure into --output (default RUN/solve):
 solve.md, solve.json, solve.png. Solvers: error_reduction, hio, raar, wirtinger, taf, raf,
-accelerated (with --tv for its prior); physics/solvers.py says what each of them does. With one
+accelerated (with --tv for its prior); recovery/solvers.py says what each of them does. With one
 shot several objects give the same CDP: a residual near zero then does not mean that it is the right
 one.
 """
@@ -19,24 +19,20 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from jax_kdpr import (
-    classical,
-    cli,
-    json_files,
-    pictures,
-    run_folder,
-    scoring,
-    whole_files,
-)
-from jax_kdpr.analysis import solving
-from jax_kdpr.analysis.solving import GAUGES, NETWORK, START, Plan
-from jax_kdpr.camera import Camera
-from jax_kdpr.errors import InputError
-from jax_kdpr.frames.reading import read_mean
-from jax_kdpr.metrics import rms_header
-from jax_kdpr.physics.solvers import BETA as DEFAULT_BETA
-from jax_kdpr.physics.solvers import CONSTRAINTS, SOLVERS
-from jax_kdpr.tables import markdown_table
+from jax_kdpr.core import json_files, whole_files
+from jax_kdpr.core.errors import InputError
+from jax_kdpr.core.metrics import rms_header
+from jax_kdpr.core.tables import markdown_table
+from jax_kdpr.evaluation import pictures, scoring
+from jax_kdpr.evaluation import solvers as solving
+from jax_kdpr.evaluation.solvers import GAUGES, NETWORK, START, Plan
+from jax_kdpr.interface import cli
+from jax_kdpr.lab.frames.reading import read_mean
+from jax_kdpr.optics.camera import Camera
+from jax_kdpr.recovery import refinement as classical
+from jax_kdpr.recovery.solvers import BETA as DEFAULT_BETA
+from jax_kdpr.recovery.solvers import CONSTRAINTS, SOLVERS
+from jax_kdpr.runs import folder as run_folder
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Run folder.")
 SOLVER = flags.DEFINE_list("solver", ["raar"], f"One or several of {', '.join(SOLVERS)}.")

@@ -17,16 +17,19 @@ from pathlib import Path
 
 from absl import flags
 
-from jax_kdpr import cli, config, json_files, run_folder
-from jax_kdpr.errors import InputError
-from jax_kdpr.signals import Interrupted, noting
+from jax_kdpr.config import schema as config
+from jax_kdpr.core import json_files
+from jax_kdpr.core.errors import InputError
+from jax_kdpr.core.signals import Interrupted, noting
+from jax_kdpr.core.tables import markdown_table
+from jax_kdpr.interface import cli
+from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.studies import declaration
 from jax_kdpr.studies.declaration import Study, difference_from_base
+from jax_kdpr.studies.plan import PlannedRun, plan
 from jax_kdpr.studies.programs import trace_step
 from jax_kdpr.studies.report import FIGURES, REPORT, REPORT_FILE, write_report
 from jax_kdpr.studies.runner import count_operations, remaining_minutes, run_study
-from jax_kdpr.studies.runs import PlannedRun, plan
-from jax_kdpr.tables import markdown_table
 
 CONFIG = cli.define_config()
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the study: new, or its own.")

@@ -21,17 +21,20 @@ import jax
 import numpy as np
 from absl import flags
 
-from jax_kdpr import cli, json_files, plots, run_folder, whole_files
-from jax_kdpr.analysis import bench_errors
-from jax_kdpr.analysis.bench_errors import GRIDS, UNITS
-from jax_kdpr.assembly import build_system
-from jax_kdpr.config import camera_arguments
-from jax_kdpr.errors import InputError
-from jax_kdpr.metrics import rms_header
-from jax_kdpr.physics.perturbation import Perturbation
-from jax_kdpr.plots import Line
-from jax_kdpr.scoring import load_subject
-from jax_kdpr.tables import markdown_table
+from jax_kdpr.config.schema import camera_arguments
+from jax_kdpr.core import json_files, whole_files
+from jax_kdpr.core.errors import InputError
+from jax_kdpr.core.metrics import rms_header
+from jax_kdpr.core.tables import markdown_table
+from jax_kdpr.evaluation import plots
+from jax_kdpr.evaluation import tolerance as bench_errors
+from jax_kdpr.evaluation.plots import Line
+from jax_kdpr.evaluation.scoring import load_subject
+from jax_kdpr.evaluation.tolerance import GRIDS, UNITS
+from jax_kdpr.interface import cli
+from jax_kdpr.optics.misalignment import Perturbation
+from jax_kdpr.runs import folder as run_folder
+from jax_kdpr.runs.assembly import build_system
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Run folder; more may follow it.")
 OUTPUT = flags.DEFINE_string("output", None, "Folder of the report; default: the first run's.")

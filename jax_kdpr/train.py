@@ -1,16 +1,16 @@
 """Trains one run: `python -m jax_kdpr.train --config configs/cpu/e2e.py --workdir runs/e2e`.
 
 The same command resumes a run that was interrupted. Single options are overridden by
-`--config.section.field=value`; `jax_kdpr/config.py` lists them all.
+`--config.section.field=value`; `jax_kdpr/config/schema.py` lists them all.
 """
 
 from pathlib import Path
 
 from absl import flags
 
-from jax_kdpr import cli
-from jax_kdpr.errors import InputError
-from jax_kdpr.metrics import rms_unit
+from jax_kdpr.core.errors import InputError
+from jax_kdpr.core.metrics import rms_unit
+from jax_kdpr.interface import cli
 from jax_kdpr.training import loop
 
 CONFIG = cli.define_config()

@@ -22,12 +22,14 @@ import pytest
 from helpers import image_config
 from PIL import Image
 
-from jax_kdpr import checkpoint, run_folder, scoring
-from jax_kdpr.config import Regime
+from jax_kdpr.config.schema import Regime
 from jax_kdpr.data.scenes import draw_scenes
-from jax_kdpr.export.plan import Request, plan_export
-from jax_kdpr.export.writing import export_masks
-from jax_kdpr.trained import Trained, load_trained
+from jax_kdpr.evaluation import scoring
+from jax_kdpr.lab.masks.request import Request, plan_export
+from jax_kdpr.lab.masks.writing import export_masks
+from jax_kdpr.runs import checkpoint
+from jax_kdpr.runs import folder as run_folder
+from jax_kdpr.runs.run import Trained, load_trained
 from jax_kdpr.training import loop
 
 # Tests that were started in the background (nohup) ignore Ctrl-C, and so would what they start.

@@ -22,13 +22,13 @@ from pathlib import Path
 import commands
 import fuzz_options
 
-from jax_kdpr import run_folder
-from jax_kdpr.checkpoint import FOLDER
+from jax_kdpr.runs import folder as run_folder
+from jax_kdpr.runs.checkpoint import FOLDER
 
 EPOCHS = 12
 STEPS = 4  # an epoch
 CONFIG = f"""
-from jax_kdpr.config import Config
+from jax_kdpr.config.schema import Config
 
 def get_config():
     config = Config()

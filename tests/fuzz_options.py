@@ -20,9 +20,10 @@ from pathlib import Path
 
 from absl import flags
 
-from jax_kdpr import cli, runtime
-from jax_kdpr import config as config_lib
-from jax_kdpr.training import preparation
+from jax_kdpr.config import schema as config_lib
+from jax_kdpr.core import runtime
+from jax_kdpr.interface import cli
+from jax_kdpr.training import setup as preparation
 
 ACCEPTED, SECONDS, KILOBYTES = 77, 60, 700_000
 CONFIG = str(Path(__file__).parents[1] / "configs" / "quickstart" / "e2e.py")

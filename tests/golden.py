@@ -15,9 +15,9 @@ from pathlib import Path
 # How the record was compiled, without which a run has other bits.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
-from jax_kdpr import presets
-from jax_kdpr.config import Config, PropagationKind, Regime
-from jax_kdpr.scoring import score_run
+from jax_kdpr.config import presets
+from jax_kdpr.config.schema import Config, PropagationKind, Regime
+from jax_kdpr.evaluation.scoring import score_run
 from jax_kdpr.training import loop
 
 RECORD = Path(__file__).parent / "data" / "runs.tar.xz"

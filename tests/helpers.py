@@ -6,11 +6,11 @@ import jax
 import numpy as np
 import pytest
 
-from jax_kdpr.assembly import build_system
-from jax_kdpr.config import Config, Regime, Schedule, Source
-from jax_kdpr.errors import InputError
-from jax_kdpr.frames.loaded import LoadedRun
-from jax_kdpr.trained import Trained
+from jax_kdpr.config.schema import Config, Regime, Schedule, Source
+from jax_kdpr.core.errors import InputError
+from jax_kdpr.lab.frames.loaded import LoadedRun
+from jax_kdpr.runs.assembly import build_system
+from jax_kdpr.runs.run import Trained
 
 
 def rejection(call, *arguments, **options) -> str:

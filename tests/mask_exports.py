@@ -5,12 +5,12 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jax_kdpr.assembly import build_system
-from jax_kdpr.config import Config
-from jax_kdpr.export.plan import Request, plan_export
-from jax_kdpr.export.writing import export_masks
-from jax_kdpr.physics.masks import init_phases
-from jax_kdpr.trained import Trained
+from jax_kdpr.config.schema import Config
+from jax_kdpr.lab.masks.request import Request, plan_export
+from jax_kdpr.lab.masks.writing import export_masks
+from jax_kdpr.optics.masks import init_phases
+from jax_kdpr.runs.assembly import build_system
+from jax_kdpr.runs.run import Trained
 
 SIZE = 16
 PANEL = (40, 60)

@@ -8,7 +8,7 @@ import commands
 import numpy as np
 
 CONFIG = """
-from jax_kdpr.config import Config, Regime, Source
+from jax_kdpr.config.schema import Config, Regime, Source
 
 def get_config():
     config = Config()

@@ -5,7 +5,7 @@ import numpy as np
 import oracles
 import pytest
 
-from jax_kdpr.physics.ambiguity import (
+from jax_kdpr.evaluation.uniqueness.ambiguity import (
     circular_shifts,
     constraint_distance,
     mirror,
@@ -13,8 +13,8 @@ from jax_kdpr.physics.ambiguity import (
     shifted,
     twin,
 )
-from jax_kdpr.physics.device import device_masks
-from jax_kdpr.physics.propagation import make_propagation
+from jax_kdpr.optics.device import device_masks
+from jax_kdpr.optics.propagation import make_propagation
 
 H, W = 6, 5
 SHIFT = (2, -1)

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from places import Outcome, Place, files, trained_place
 
-from jax_kdpr import json_files, run_folder
+from jax_kdpr.core import json_files
 from jax_kdpr.data import fashion_mnist
+from jax_kdpr.runs import folder as run_folder
 
 TRAIN_FILE, TEST_FILE = fashion_mnist.FILES
 

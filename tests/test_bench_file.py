@@ -10,9 +10,10 @@ from absl import flags
 from commands import run
 from helpers import rejection
 
-from jax_kdpr import bench_file, config_fields
-from jax_kdpr.frames.geometry import Window, default_geometry, join, to_sensor
-from jax_kdpr.frames.model_noise import PixelNoise, model_noise
+from jax_kdpr.core import options as config_fields
+from jax_kdpr.lab import bench_file
+from jax_kdpr.lab.frames.geometry import Window, default_geometry, join, to_sensor
+from jax_kdpr.lab.frames.model_noise import PixelNoise, model_noise
 
 PAGE = Path(__file__).parents[1] / "docs" / "bench.md"
 (EXAMPLE,) = re.findall(r"^```toml\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE)

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from helpers import rejection
 
-from jax_kdpr.bench import cases, counts, torch_worker
-from jax_kdpr.bench.counts import Limits, Work
-from jax_kdpr.bench.timing import Timing, ratio_of, time_alternating
-from jax_kdpr.config import Config, NoiseKind
-from jax_kdpr.config_fields import flatten
+from jax_kdpr.config.schema import Config, NoiseKind
+from jax_kdpr.core.options import flatten
+from jax_kdpr.evaluation.speed import cases, counts, torch_worker
+from jax_kdpr.evaluation.speed.counts import Limits, Work
+from jax_kdpr.evaluation.speed.timing import Timing, ratio_of, time_alternating
 
 ROOT = Path(__file__).parent.parent
 TINY = [
@@ -192,9 +192,9 @@ def test_pytorch_steps_descend_the_same_loss():
     import jax.numpy as jnp
     import torch
 
-    from jax_kdpr.bench import torch_twin
-    from jax_kdpr.camera import make_camera
-    from jax_kdpr.systems import make_system
+    from jax_kdpr.evaluation.speed import torch_twin
+    from jax_kdpr.optics.camera import make_camera
+    from jax_kdpr.recovery.system import make_system
     from jax_kdpr.training.state import init_train_state, make_optimizer
     from jax_kdpr.training.steps import Epoch, LossWeights, compile_steps, make_train_step
     from jax_kdpr.training.targets import make_teach

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_kdpr import checkpoint, run_folder
-from jax_kdpr.checkpoint import Checkpoints
+from jax_kdpr.runs import checkpoint
+from jax_kdpr.runs import folder as run_folder
+from jax_kdpr.runs.checkpoint import Checkpoints
 
 LIKE = {"x": jnp.zeros(3), "y": {"z": jnp.zeros((4, 4))}}
 

@@ -10,14 +10,15 @@ from pathlib import Path
 import pytest
 from helpers import rejection
 
-from jax_kdpr import config as config_lib
-from jax_kdpr import config_rules, removed_options
-from jax_kdpr.camera import SCENE, make_camera
-from jax_kdpr.config import Config, Norm, Regime, Schedule, Source, Weights
-from jax_kdpr.config_fields import describe
+from jax_kdpr.config import checks as config_rules
+from jax_kdpr.config import removed as removed_options
+from jax_kdpr.config import schema as config_lib
+from jax_kdpr.config.schema import Config, Norm, Regime, Schedule, Source, Weights
+from jax_kdpr.core.options import describe
 from jax_kdpr.data import sources
+from jax_kdpr.optics.camera import SCENE, make_camera
+from jax_kdpr.recovery.system import make_system
 from jax_kdpr.studies import declaration
-from jax_kdpr.systems import make_system
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 FILES = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.glob("*/*.py"))

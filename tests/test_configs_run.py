@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from commands import run
 
-from jax_kdpr import run_folder
-from jax_kdpr.config import Config
-from jax_kdpr.config_fields import describe
+from jax_kdpr.config.schema import Config
+from jax_kdpr.core.options import describe
+from jax_kdpr.runs import folder as run_folder
 
 ROOT = Path(__file__).parent.parent
 ONE_STEP = [

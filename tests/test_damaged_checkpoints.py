@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from places import Place, files, trained_place
 
-from jax_kdpr import run_folder
+from jax_kdpr.runs import folder as run_folder
 
 
 @pytest.fixture(scope="module")

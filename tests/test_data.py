@@ -18,7 +18,7 @@ from skimage.morphology import convex_hull_image
 from jax_kdpr.data import fashion_mnist, sources
 from jax_kdpr.data.batches import epoch_order, take_batch
 from jax_kdpr.data.scenes import BLOCK, draw_scenes
-from jax_kdpr.trained import load_data
+from jax_kdpr.runs.run import load_data
 
 FASHION_MNIST = os.environ.get(sources.DATA_DIR_VARIABLE)
 needs_fashion_mnist = pytest.mark.skipif(

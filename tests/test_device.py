@@ -7,10 +7,10 @@ import pytest
 from helpers import tiny_config
 from scipy.ndimage import gaussian_filter
 
-from jax_kdpr.assembly import build_system
-from jax_kdpr.camera import make_camera
-from jax_kdpr.physics.cdp import mask_transmittance, measure_intensity
-from jax_kdpr.physics.device import device_masks, nearest_level, written_phases
+from jax_kdpr.optics.camera import make_camera
+from jax_kdpr.optics.cdp import mask_transmittance, measure_intensity
+from jax_kdpr.optics.device import device_masks, nearest_level, written_phases
+from jax_kdpr.runs.assembly import build_system
 
 TURN = 2 * np.pi
 SLM = (0.1, 0.9, 0.4, 2.0, 3.1, 2.6, 4.4)  # radians: neither monotone nor a whole turn

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from helpers import assert_equal_trees, rejection, same, student_config
 
-from jax_kdpr import run_folder
-from jax_kdpr.choices import StudentStart
-from jax_kdpr.trained import load_trained
+from jax_kdpr.core.choices import StudentStart
+from jax_kdpr.runs import folder as run_folder
+from jax_kdpr.runs.run import load_trained
 from jax_kdpr.training import loop
-from jax_kdpr.training.preparation import make_guide, prepare
+from jax_kdpr.training.setup import make_guide, prepare
 
 
 @pytest.mark.parametrize("start", list(StudentStart))

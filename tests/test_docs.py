@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 from commands import run
 
-from jax_kdpr import config as config_lib
-from jax_kdpr import json_files
+from jax_kdpr.config import schema as config_lib
+from jax_kdpr.core import json_files
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "bench.md"
 SMALL = """
 from jax_kdpr import presets
-from jax_kdpr.config import Regime
+from jax_kdpr.config.schema import Regime
 
 def get_config():
     config = presets.bench(presets.quickstart())

@@ -7,12 +7,12 @@ import oracles
 import pytest
 from scipy import ndimage
 
-from jax_kdpr.camera import make_camera
-from jax_kdpr.classical import Refinement, make_refine, make_solve
-from jax_kdpr.physics.cdp import measure_intensity
-from jax_kdpr.physics.error_reduction import error_reduction, object_constraint
-from jax_kdpr.physics.masks import init_phases
-from jax_kdpr.systems import make_system, network_input
+from jax_kdpr.optics.camera import make_camera
+from jax_kdpr.optics.cdp import measure_intensity
+from jax_kdpr.optics.masks import init_phases
+from jax_kdpr.recovery.data_consistency import error_reduction, object_constraint
+from jax_kdpr.recovery.refinement import Refinement, make_refine, make_solve
+from jax_kdpr.recovery.system import make_system, network_input
 
 RNG = np.random.default_rng(0)
 SHAPE = (6, 5)

@@ -18,16 +18,19 @@ from PIL import Image
 from places import files
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from jax_kdpr import config as config_lib
-from jax_kdpr import evaluate, evaluation, json_files, plots, scoring
-from jax_kdpr.classical import Refinement
-from jax_kdpr.config import Config, SceneKind
+from jax_kdpr import evaluate
+from jax_kdpr.config import schema as config_lib
+from jax_kdpr.config.schema import Config, SceneKind
+from jax_kdpr.core import json_files
+from jax_kdpr.core.errors import InputError
+from jax_kdpr.core.metrics import ImageScores
 from jax_kdpr.data import sources
 from jax_kdpr.data.batches import take_batch
-from jax_kdpr.errors import InputError
-from jax_kdpr.metrics import ImageScores
-from jax_kdpr.physics.scenes import scene_field
-from jax_kdpr.trained import load_trained
+from jax_kdpr.evaluation import plots, scoring
+from jax_kdpr.evaluation import scores as evaluation
+from jax_kdpr.optics.objects import scene_field
+from jax_kdpr.recovery.refinement import Refinement
+from jax_kdpr.runs.run import load_trained
 from jax_kdpr.training import loop
 
 TEST_IMAGES = 24

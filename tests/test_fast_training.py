@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 from helpers import image_config, rejection, student_config, tiny_config
 
-from jax_kdpr import json_files, run_folder, runtime
-from jax_kdpr.camera import make_camera
-from jax_kdpr.checkpoint import Checkpoints
-from jax_kdpr.config import Config, Precision, Regime, TargetMode
+from jax_kdpr.config.schema import Config, Precision, Regime, TargetMode
+from jax_kdpr.core import json_files, runtime
 from jax_kdpr.data.scenes import draw_scenes
-from jax_kdpr.systems import make_system
+from jax_kdpr.optics.camera import make_camera
+from jax_kdpr.recovery.system import make_system
+from jax_kdpr.runs import folder as run_folder
+from jax_kdpr.runs.checkpoint import Checkpoints
 from jax_kdpr.training import loop
-from jax_kdpr.training.preparation import make_guide, prepare
+from jax_kdpr.training.setup import make_guide, prepare
 from jax_kdpr.training.steps import Epoch, compile_steps
 from jax_kdpr.training.teacher import changing_targets
 

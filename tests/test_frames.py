@@ -10,14 +10,14 @@ from helpers import rejection, same
 from oracles import forward, random_complex
 from PIL import Image
 
-from jax_kdpr.frames.calibration import (
+from jax_kdpr.lab.frames.calibration import (
     Calibration,
     check_orientation,
     read_calibration,
     write_calibration,
 )
-from jax_kdpr.frames.correction import correct, hot_pixels, make_correction, read_counts
-from jax_kdpr.frames.geometry import (
+from jax_kdpr.lab.frames.correction import correct, hot_pixels, make_correction, read_counts
+from jax_kdpr.lab.frames.geometry import (
     FLIPS,
     SAMPLINGS,
     Geometry,
@@ -36,10 +36,10 @@ from jax_kdpr.frames.geometry import (
     to_sensor,
     useful_bin,
 )
-from jax_kdpr.frames.measured import POINT_NOISE
-from jax_kdpr.frames.reading import iterate_frames, list_frames, read_moments
-from jax_kdpr.frames.registration import register
-from jax_kdpr.frames.simulated_bench import Bench, camera_light
+from jax_kdpr.lab.frames.measured import POINT_NOISE
+from jax_kdpr.lab.frames.reading import iterate_frames, list_frames, read_moments
+from jax_kdpr.lab.frames.registration import register
+from jax_kdpr.lab.frames.simulated_camera import Bench, camera_light
 
 RNG = np.random.default_rng(0)
 STACK = RNG.integers(0, 4096, (3, 6, 8)).astype(np.uint16)

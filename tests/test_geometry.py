@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from commands import run
 
-from jax_kdpr.physics.geometry import bench_geometry, geometry_warnings
+from jax_kdpr.optics.sampling import bench_geometry, geometry_warnings
 
 # 500 nm, f = 0.2 m, 100 pixels of 10 um: lambda f / (N p) = 1e-7 / 1e-3 = 100 um.
 BENCH = {

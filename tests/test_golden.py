@@ -6,8 +6,8 @@ import golden
 import numpy as np
 import pytest
 
-from jax_kdpr import run_folder
-from jax_kdpr.scoring import score_run
+from jax_kdpr.evaluation.scoring import score_run
+from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.training import loop
 
 pytestmark = pytest.mark.usefixtures("undrawn")

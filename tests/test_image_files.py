@@ -10,7 +10,7 @@ from helpers import image_ids, rejection, same
 from oracles import resized
 from PIL import Image
 
-from jax_kdpr.choices import Fit, Unit
+from jax_kdpr.core.choices import Fit, Unit
 from jax_kdpr.data import sources
 from jax_kdpr.data.image_files import Preparation, read_images
 

@@ -1,4 +1,4 @@
-"""The one-way order of imports and the few rules about who may import what."""
+"""The structure of the package: which room may import which, and what is imported in one place."""
 
 import ast
 import graphlib
@@ -7,84 +7,16 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "jax_kdpr"
-
-# A module imports from its own layer (without cycles) and from those above it in this list.
-LAYERS = [
-    (
-        "errors",
-        "types",
-        "choices",
-        "tables",
-        "lookup",
-        "pages",
-        "whole_files",
-        "json_files",
-        "limits",
-        "progress",
-        "signals",
-        "figures",
-    ),
-    ("physics",),
-    (
-        "models",
-        "sharding",
-        "runtime",
-        "losses",
-        "metrics",
-        "data",
-        "config",
-        "config_fields",
-        "removed_options",
-    ),
-    ("camera", "export.layout", "export.files"),
-    ("classical",),
-    ("refine_flags", "bench_file"),
-    ("systems", "presets", "run_folder", "checkpoint", "config_rules"),
-    ("assembly", "trained", "training.state", "training.targets", "training.metric_log"),
-    ("training.steps", "training.teacher"),
-    ("training.preparation",),
-    ("evaluation", "analysis.bench_errors", "training.outcome", "training.loop", "bench"),
-    ("plots", "help_page"),
-    ("pictures", "cli"),
-    ("scoring", "export.plan", "analysis.masks"),
-    ("export.writing", "export.verification", "analysis.mask_report", "analysis.solving"),
-    ("studies", "frames"),
-    (
-        *("train", "evaluate", "reconstruct", "export_mask", "benchmark", "study"),
-        *("ambiguity", "geometry", "tolerance", "solve", "simulate_bench", "calibrate"),
-    ),
-]
-COMMANDS = LAYERS[-1]
-PACKAGES = (
-    *("", "training", "physics", "models", "data", "bench", "studies"),
-    *("export", "analysis", "frames", "pages"),
+# A room imports only itself and rooms before it; commands stand beside the rooms, and nothing
+# imports one.
+ROOMS = (
+    *("core", "data", "optics", "recovery", "config", "runs", "training", "evaluation", "lab"),
+    *("studies", "interface"),
 )
-CONFIG_USERS = {
-    *(
-        "presets",
-        "run_folder",
-        "config_rules",
-        "cli",
-        "help_page",
-        "assembly",
-        "trained",
-        "training.teacher",
-        "training.preparation",
-        "training.loop",
-        "scoring",
-        "export.plan",
-        "bench.cases",
-        "frames.loaded",
-    ),
-    "export.verification",
-    *(f"studies.{name}" for name in ("declaration", "runs", "estimate", "programs")),
-    *(f"studies.{name}" for name in ("runner", "grids", "trials")),
-    *COMMANDS,
-}
 
 
 def module_name(path: Path) -> str:
-    """E.g. "physics.cdp"; a package's own file has the name of the package."""
+    """E.g. "optics.cdp"; a package's own file has the name of the package."""
     parts = path.relative_to(PACKAGE).with_suffix("").parts
     return ".".join(part for part in parts if part != "__init__")
 
@@ -115,13 +47,6 @@ def own_imports(module: str) -> set[str]:
     return found
 
 
-def layer(module: str) -> int:
-    for level, members in enumerate(LAYERS):
-        if any(module == member or module.startswith(member + ".") for member in members):
-            return level
-    raise AssertionError(f"{module} has no place in LAYERS: add it where its imports allow")
-
-
 def users(library: str) -> set[str]:
     return {
         module
@@ -130,22 +55,16 @@ def users(library: str) -> set[str]:
     }
 
 
-@pytest.mark.parametrize("module", [name for name in MODULES if name not in PACKAGES])
-def test_imports_go_one_way(module):
-    upward = [other for other in own_imports(module) if other and layer(other) > layer(module)]
-    assert not upward
+def test_a_room_imports_only_rooms_before_it():
+    for module in MODULES:
+        room = module.partition(".")[0]
+        if room in ROOMS:
+            allowed = ROOMS[: ROOMS.index(room) + 1]
+            found = {other.partition(".")[0] for other in own_imports(module)}
+            assert found <= set(allowed), module
 
 
-def test_nothing_imports_a_command_line():
-    assert not {m for m in MODULES if own_imports(m) & set(COMMANDS)}
-
-
-def test_packages_import_nothing_of_ours():
-    for package in PACKAGES:
-        assert own_imports(package) <= ({"signals"} if package == "" else set()), package
-
-
-def test_no_cycles():
+def test_modules_import_each_other_in_no_circle():
     graphlib.TopologicalSorter({module: own_imports(module) for module in MODULES}).prepare()
 
 
@@ -156,22 +75,16 @@ def test_imports_are_absolute():
 @pytest.mark.parametrize(
     ("library", "owners"),
     [
-        ("orbax", {"checkpoint"}),
-        ("matplotlib", {"figures"}),
-        ("flax.nnx", {"models.unet", "systems"}),
-        ("tensorboardX", {"training.metric_log"}),
+        ("orbax", {"runs.checkpoint"}),
+        ("matplotlib", {"core.figures"}),
+        ("flax.nnx", {"recovery.networks.unet", "recovery.system"}),
+        ("tensorboardX", {"runs.metric_log"}),
         ("tensorflow_datasets", {"data.fashion_mnist"}),
-        ("torch", {"bench.torch_twin", "bench.torch_worker"}),
+        ("torch", {"evaluation.speed.torch_twin", "evaluation.speed.torch_worker"}),
     ],
 )
 def test_library_is_imported_in_one_place(library, owners):
     assert users(library) == owners
-
-
-def test_few_modules_know_the_config():
-    knowing = {module for module in MODULES if "config" in own_imports(module)}
-    assert knowing <= CONFIG_USERS
-    assert "training.loop" in knowing
 
 
 def test_package_has_no_bare_asserts():

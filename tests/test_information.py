@@ -7,10 +7,10 @@ import oracles
 import pytest
 from scipy.optimize import minimize
 
-from jax_kdpr.data import prior as priors
-from jax_kdpr.physics import information
-from jax_kdpr.physics.cdp import measure_intensity
-from jax_kdpr.physics.scenes import scene_field
+from jax_kdpr.evaluation.uniqueness import information
+from jax_kdpr.evaluation.uniqueness import prior as priors
+from jax_kdpr.optics.cdp import measure_intensity
+from jax_kdpr.optics.objects import scene_field
 
 pytestmark = pytest.mark.usefixtures("x64")
 H, W = 6, 5

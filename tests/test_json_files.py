@@ -12,23 +12,24 @@ import numpy as np
 import pytest
 from helpers import rejection, tiny_config
 
-from jax_kdpr import config as config_lib
-from jax_kdpr import json_files, run_folder
-from jax_kdpr.classical import Refinement
-from jax_kdpr.errors import InputError
-from jax_kdpr.export import files as mask_files
-from jax_kdpr.export.layout import Layout
-from jax_kdpr.frames import results
-from jax_kdpr.frames.calibration import Calibration, read_calibration, write_calibration
-from jax_kdpr.frames.geometry import Geometry
-from jax_kdpr.json_files import Maybe, check_shape
-from jax_kdpr.limits import Range
-from jax_kdpr.physics.geometry import RECORD
-from jax_kdpr.scoring import SCORES
+from jax_kdpr.config import schema as config_lib
+from jax_kdpr.core import json_files
+from jax_kdpr.core.errors import InputError
+from jax_kdpr.core.json_files import Maybe, check_shape
+from jax_kdpr.core.limits import Range
+from jax_kdpr.evaluation.scoring import SCORES
+from jax_kdpr.lab.frames import results
+from jax_kdpr.lab.frames.calibration import Calibration, read_calibration, write_calibration
+from jax_kdpr.lab.frames.geometry import Geometry
+from jax_kdpr.lab.masks import files as mask_files
+from jax_kdpr.lab.masks.layout import Layout
+from jax_kdpr.optics.sampling import RECORD
+from jax_kdpr.recovery.refinement import Refinement
+from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.studies.declaration import Robustness
+from jax_kdpr.studies.plan import PlannedRun
 from jax_kdpr.studies.report import REPORT
 from jax_kdpr.studies.runner import COSTS, FAILURES
-from jax_kdpr.studies.runs import PlannedRun
 
 DIGEST = "0" * 64
 NOISE = Robustness(title="", question="", entries=("e2e",), snr_db=(20.0,), photons=(1e6,))

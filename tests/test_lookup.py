@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from helpers import rejection
 
-from jax_kdpr.lookup import device_table, read_table
+from jax_kdpr.optics.lookup_table import device_table, read_table
 
 PHASES = (0.3, 1.9, 1.2, 4.0)  # not monotone
 

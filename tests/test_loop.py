@@ -13,13 +13,15 @@ import numpy as np
 import pytest
 from helpers import assert_equal_trees, tiny_config
 
-from jax_kdpr import checkpoint, run_folder, signals
-from jax_kdpr.checkpoint import Checkpoints
-from jax_kdpr.config import Regime
-from jax_kdpr.errors import InputError
-from jax_kdpr.trained import load_trained
+from jax_kdpr.config.schema import Regime
+from jax_kdpr.core import signals
+from jax_kdpr.core.errors import InputError
+from jax_kdpr.runs import checkpoint
+from jax_kdpr.runs import folder as run_folder
+from jax_kdpr.runs.checkpoint import Checkpoints
+from jax_kdpr.runs.run import load_trained
 from jax_kdpr.training import loop, outcome
-from jax_kdpr.training.preparation import prepare
+from jax_kdpr.training.setup import prepare
 
 
 def restored_tree(workdir, config):

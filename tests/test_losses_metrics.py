@@ -6,9 +6,10 @@ import oracles
 import pytest
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from jax_kdpr import losses, metrics
-from jax_kdpr.physics.phase import align_global_phase
-from jax_kdpr.systems import Output
+from jax_kdpr.core import metrics
+from jax_kdpr.optics.phase import align_global_phase
+from jax_kdpr.recovery.system import Output
+from jax_kdpr.training import losses
 from jax_kdpr.training.targets import targets_of
 
 RNG = np.random.default_rng(0)

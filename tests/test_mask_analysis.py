@@ -11,12 +11,12 @@ import oracles
 import pytest
 from commands import run, user_environment
 
-from jax_kdpr.analysis import masks as mask_analysis
-from jax_kdpr.analysis.mask_report import report
-from jax_kdpr.analysis.masks import Design, make_design
-from jax_kdpr.camera import SCENE, Optics
-from jax_kdpr.data.prior import fit_prior
-from jax_kdpr.physics import information
+from jax_kdpr.evaluation.uniqueness import information
+from jax_kdpr.evaluation.uniqueness import masks as mask_analysis
+from jax_kdpr.evaluation.uniqueness.masks import Design, make_design
+from jax_kdpr.evaluation.uniqueness.prior import fit_prior
+from jax_kdpr.evaluation.uniqueness.report import report
+from jax_kdpr.optics.camera import SCENE, Optics
 
 SIZE = 12
 RNG = np.random.default_rng(0)
@@ -35,7 +35,7 @@ ambiguity.mask_analysis.conditioning = lambda *_, **__: (
 cli.run(ambiguity.main)
 """
 TINY = """
-from jax_kdpr.config import Config
+from jax_kdpr.config.schema import Config
 
 def get_config():
     config = Config()

@@ -10,13 +10,13 @@ from helpers import rejection
 from mask_exports import PANEL, SIZE, lands, tiny
 from PIL import Image
 
-from jax_kdpr.config import PropagationKind
-from jax_kdpr.export.files import circle_distance, read_mask_file, sidecar_path
-from jax_kdpr.export.plan import Request, plan_export
-from jax_kdpr.export.writing import export_masks, sentences
-from jax_kdpr.lookup import device_table, read_table
-from jax_kdpr.physics.device import written_phases
-from jax_kdpr.physics.masks import init_phases
+from jax_kdpr.config.schema import PropagationKind
+from jax_kdpr.lab.masks.files import circle_distance, read_mask_file, sidecar_path
+from jax_kdpr.lab.masks.request import Request, plan_export
+from jax_kdpr.lab.masks.writing import export_masks, sentences
+from jax_kdpr.optics.device import written_phases
+from jax_kdpr.optics.lookup_table import device_table, read_table
+from jax_kdpr.optics.masks import init_phases
 
 
 def refusal(format="slm", config=None, **options) -> str:

@@ -10,7 +10,7 @@ import tifffile
 from helpers import rejection
 from PIL import Image
 
-from jax_kdpr.export.files import (
+from jax_kdpr.lab.masks.files import (
     CONJUGATE,
     Coding,
     circle_distance,
@@ -21,8 +21,8 @@ from jax_kdpr.export.files import (
     read_mask_file,
     sidecar_path,
 )
-from jax_kdpr.export.layout import Layout, corner, pick, place
-from jax_kdpr.physics.relief import largest_step, smallest_feature, turn_height
+from jax_kdpr.lab.masks.layout import Layout, corner, pick, place
+from jax_kdpr.lab.masks.relief import largest_step, smallest_feature, turn_height
 
 TURN = 2 * math.pi
 # Neither monotone nor a whole turn: 0.2 to 5.1 radians.

@@ -13,13 +13,14 @@ from helpers import image_config, rejection
 from mask_exports import PANEL, lands, tiny
 from PIL import Image
 
-from jax_kdpr import evaluation, scoring
-from jax_kdpr.config import Regime
-from jax_kdpr.export.files import sidecar_path
-from jax_kdpr.export.plan import Request, plan_export
-from jax_kdpr.export.verification import explain, find_mistake, verify_files
-from jax_kdpr.export.writing import export_masks
-from jax_kdpr.trained import load_trained, run_keys
+from jax_kdpr.config.schema import Regime
+from jax_kdpr.evaluation import scores as evaluation
+from jax_kdpr.evaluation import scoring
+from jax_kdpr.lab.masks.files import sidecar_path
+from jax_kdpr.lab.masks.request import Request, plan_export
+from jax_kdpr.lab.masks.verification import explain, find_mistake, verify_files
+from jax_kdpr.lab.masks.writing import export_masks
+from jax_kdpr.runs.run import load_trained, run_keys
 from jax_kdpr.training import loop
 
 

@@ -9,10 +9,10 @@ from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 from scipy.ndimage import correlate
 
-from jax_kdpr.camera import Camera, make_camera
-from jax_kdpr.models.unet import UNet, make_norm
-from jax_kdpr.sharding import AXIS, make_mesh, shard_batch
-from jax_kdpr.systems import count_parameters, make_system, network_input
+from jax_kdpr.core.sharding import AXIS, make_mesh, shard_batch
+from jax_kdpr.optics.camera import Camera, make_camera
+from jax_kdpr.recovery.networks.unet import UNet, make_norm
+from jax_kdpr.recovery.system import count_parameters, make_system, network_input
 
 SMALL = {"snapshots": 2, "iterations": 3, "widths": (4, 8)}
 KEY = jax.random.key(0)

@@ -9,14 +9,14 @@ import tifffile
 from helpers import image_config, packed_tiff, rejection, same, untrained_run
 from PIL import Image
 
-from jax_kdpr import config as config_lib
-from jax_kdpr import run_folder
-from jax_kdpr.choices import SceneKind, Unit
+from jax_kdpr.config import schema as config_lib
+from jax_kdpr.core.choices import SceneKind, Unit
 from jax_kdpr.data import sources
 from jax_kdpr.data.image_files import Preparation, read_images
-from jax_kdpr.frames.bench_folder import make_bench, write_bench
-from jax_kdpr.frames.loaded import LoadedRun, own_images
-from jax_kdpr.frames.reading import list_frames
+from jax_kdpr.lab.frames.bench_folder import make_bench, write_bench
+from jax_kdpr.lab.frames.loaded import LoadedRun, own_images
+from jax_kdpr.lab.frames.reading import list_frames
+from jax_kdpr.runs import folder as run_folder
 
 SIZE = 16
 RNG = np.random.default_rng(0)

@@ -14,9 +14,9 @@ from helpers import packed_tiff, rejection
 from PIL import Image
 
 from jax_kdpr.data.image_files import Preparation, read_images
-from jax_kdpr.frames.reading import list_frames
-from jax_kdpr.pages.opening import open_pages, read_stack
-from jax_kdpr.pages.stacks import read_arrays
+from jax_kdpr.data.pages.opening import open_pages, read_stack
+from jax_kdpr.data.pages.stacks import read_arrays
+from jax_kdpr.lab.frames.reading import list_frames
 
 RNG = np.random.default_rng(0)
 BYTES = RNG.integers(0, 256, (12, 10)).astype(np.uint8)

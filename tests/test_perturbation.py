@@ -6,10 +6,10 @@ import numpy as np
 import oracles
 import pytest
 
-from jax_kdpr.camera import make_camera
-from jax_kdpr.physics import perturbation
-from jax_kdpr.physics.cdp import cdp_forward
-from jax_kdpr.physics.perturbation import Perturbation
+from jax_kdpr.optics import misalignment as perturbation
+from jax_kdpr.optics.camera import make_camera
+from jax_kdpr.optics.cdp import cdp_forward
+from jax_kdpr.optics.misalignment import Perturbation
 
 SIZE = 12
 

@@ -7,7 +7,7 @@ import numpy as np
 import oracles
 import pytest
 
-from jax_kdpr.physics.cdp import (
+from jax_kdpr.optics.cdp import (
     cdp_adjoint,
     cdp_forward,
     mask_transmittance,

@@ -7,18 +7,18 @@ import pytest
 from flax import nnx
 from scipy import stats
 
-from jax_kdpr.config import NoiseKind, Norm, Regulariser, SceneKind, Weights
-from jax_kdpr.models.unet import make_norm
-from jax_kdpr.physics.masks import (
+from jax_kdpr.config.schema import NoiseKind, Norm, Regulariser, SceneKind, Weights
+from jax_kdpr.optics.masks import (
     init_phases,
     mask_penalty,
     range_penalty,
     smoothness_penalty,
     wrap_phases,
 )
-from jax_kdpr.physics.noise import add_noise
-from jax_kdpr.physics.scenes import field_image, image_beside, scene_channels, scene_field
-from jax_kdpr.physics.spectral import spectral_weights
+from jax_kdpr.optics.noise import add_noise
+from jax_kdpr.optics.objects import field_image, image_beside, scene_channels, scene_field
+from jax_kdpr.recovery.networks.unet import make_norm
+from jax_kdpr.recovery.spectral import spectral_weights
 
 PI = np.pi
 

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_kdpr.config import NoiseKind
-from jax_kdpr.physics.noise import (
+from jax_kdpr.config.schema import NoiseKind
+from jax_kdpr.optics.noise import (
     add_noise,
     camera_frame,
     dark_counts,

@@ -9,8 +9,8 @@ import numpy as np
 import oracles
 import pytest
 
-from jax_kdpr.physics.cdp import measure_intensity
-from jax_kdpr.physics.spectral import (
+from jax_kdpr.optics.cdp import measure_intensity
+from jax_kdpr.recovery.spectral import (
     filter_response,
     filtered_spectral_init,
     gaussian_kernel,

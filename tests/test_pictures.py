@@ -6,10 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_kdpr import pictures, plots
-from jax_kdpr.evaluation import Samples
-from jax_kdpr.plots import Line
-from jax_kdpr.systems import Output
+from jax_kdpr.evaluation import pictures, plots
+from jax_kdpr.evaluation.plots import Line
+from jax_kdpr.evaluation.scores import Samples
+from jax_kdpr.recovery.system import Output
 
 SCENES = {
     "phase": {"kind": "phase", "phase_range": 2.0, "min_amplitude": 0.5},

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_kdpr.physics import spectral
-from jax_kdpr.physics.phase import fix_global_phase
-from jax_kdpr.physics.power_iteration import STORED, power_iteration, segment_length
-from jax_kdpr.physics.spectral import filtered_spectral_init, gaussian_kernel
+from jax_kdpr.optics.phase import fix_global_phase
+from jax_kdpr.recovery import spectral
+from jax_kdpr.recovery.power_iteration import STORED, power_iteration, segment_length
+from jax_kdpr.recovery.spectral import filtered_spectral_init, gaussian_kernel
 
 HEIGHT, WIDTH = 10, 12
 

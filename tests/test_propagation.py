@@ -9,23 +9,23 @@ import oracles
 import pytest
 from helpers import tiny_config
 
-from jax_kdpr.assembly import build_system
-from jax_kdpr.camera import Optics
-from jax_kdpr.choices import PropagationKind
-from jax_kdpr.errors import InputError
-from jax_kdpr.frames.loaded import LoadedRun
-from jax_kdpr.physics import propagation
-from jax_kdpr.physics.cdp import cdp_adjoint, cdp_forward, measure_intensity
-from jax_kdpr.physics.error_reduction import error_reduction
-from jax_kdpr.physics.propagation import (
+from jax_kdpr.core.choices import PropagationKind
+from jax_kdpr.core.errors import InputError
+from jax_kdpr.lab.frames.loaded import LoadedRun
+from jax_kdpr.optics import propagation
+from jax_kdpr.optics.camera import Optics
+from jax_kdpr.optics.cdp import cdp_adjoint, cdp_forward, measure_intensity
+from jax_kdpr.optics.propagation import (
     angular_spectrum,
     fresnel_chirp,
     make_propagation,
     sampling_warnings,
     sensor_pixel,
 )
-from jax_kdpr.physics.spectral import filtered_spectral_init, gaussian_kernel
-from jax_kdpr.trained import Trained, load_trained, run_keys
+from jax_kdpr.recovery.data_consistency import error_reduction
+from jax_kdpr.recovery.spectral import filtered_spectral_init, gaussian_kernel
+from jax_kdpr.runs.assembly import build_system
+from jax_kdpr.runs.run import Trained, load_trained, run_keys
 from jax_kdpr.training import loop
 
 pytestmark = pytest.mark.usefixtures("x64")

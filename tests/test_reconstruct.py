@@ -16,16 +16,16 @@ from skimage.metrics import structural_similarity
 
 from jax_kdpr.data.batches import take_batch
 from jax_kdpr.data.scenes import draw_scenes
-from jax_kdpr.frames import results
-from jax_kdpr.frames.bench_folder import make_bench, write_bench
-from jax_kdpr.frames.calibration import (
+from jax_kdpr.lab.frames import results
+from jax_kdpr.lab.frames.bench_folder import make_bench, write_bench
+from jax_kdpr.lab.frames.calibration import (
     Calibration,
     calibrate,
     read_calibration,
     write_calibration,
 )
-from jax_kdpr.frames.correction import check_exposure, check_light, make_correction
-from jax_kdpr.frames.geometry import (
+from jax_kdpr.lab.frames.correction import check_exposure, check_light, make_correction
+from jax_kdpr.lab.frames.geometry import (
     Geometry,
     default_geometry,
     grid_window,
@@ -34,24 +34,14 @@ from jax_kdpr.frames.geometry import (
     sensor_points,
     to_sensor,
 )
-from jax_kdpr.frames.loaded import blank_image, load_run, own_images, simulate, snapshot_energy
-from jax_kdpr.frames.measured import Setup, group_frames, measure_frames, noise_sigma
-from jax_kdpr.frames.orientation import (
-    TURNS,
-    orientation_warning,
-    turned,
-    turned_geometry,
-)
-from jax_kdpr.frames.reading import list_frames, read_mean, read_moments
-from jax_kdpr.frames.reconstruction import reconstruct
-from jax_kdpr.frames.recovery import (
-    Simulated,
-    make_recover,
-    misfit_limit,
-    simulated_misfits,
-)
-from jax_kdpr.frames.sheet import write_sheet
-from jax_kdpr.trained import load_data
+from jax_kdpr.lab.frames.loaded import blank_image, load_run, own_images, simulate, snapshot_energy
+from jax_kdpr.lab.frames.measured import Setup, group_frames, measure_frames, noise_sigma
+from jax_kdpr.lab.frames.orientation import TURNS, orientation_warning, turned, turned_geometry
+from jax_kdpr.lab.frames.reading import list_frames, read_mean, read_moments
+from jax_kdpr.lab.frames.reconstruction import reconstruct
+from jax_kdpr.lab.frames.recovery import Simulated, make_recover, misfit_limit, simulated_misfits
+from jax_kdpr.lab.frames.sheet import write_sheet
+from jax_kdpr.runs.run import load_data
 from jax_kdpr.training import loop
 
 OBJECTS = 12

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jax_kdpr.models.resampling import max_pool, upsample
+from jax_kdpr.recovery.networks.resampling import max_pool, upsample
 
 SHAPES = [(2, 4, 6, 3), (1, 1, 2, 1), (3, 5, 1, 2)]
 

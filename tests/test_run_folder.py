@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from jax_kdpr import run_folder
-from jax_kdpr.errors import InUseError
+from jax_kdpr.core.errors import InUseError
+from jax_kdpr.runs import folder as run_folder
 
 NAMES = [name for name in run_folder.ROW if name not in ("epoch", "step")]
 

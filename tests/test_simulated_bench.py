@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from helpers import rejection, tiny_config, untrained_run
 
-from jax_kdpr.frames.bench_folder import make_bench, write_bench
-from jax_kdpr.frames.correction import make_correction
-from jax_kdpr.frames.geometry import default_geometry, make_window
-from jax_kdpr.frames.loaded import blank_image
-from jax_kdpr.frames.measured import Setup, measure_frames
-from jax_kdpr.frames.reading import list_frames, read_mean, read_moments
-from jax_kdpr.frames.simulated_bench import (
+from jax_kdpr.lab.frames.bench_folder import make_bench, write_bench
+from jax_kdpr.lab.frames.correction import make_correction
+from jax_kdpr.lab.frames.geometry import default_geometry, make_window
+from jax_kdpr.lab.frames.loaded import blank_image
+from jax_kdpr.lab.frames.measured import Setup, measure_frames
+from jax_kdpr.lab.frames.reading import list_frames, read_mean, read_moments
+from jax_kdpr.lab.frames.simulated_camera import (
     Bench,
     Exposure,
     Sensor,

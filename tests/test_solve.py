@@ -12,16 +12,20 @@ from commands import run
 from helpers import rejection
 from PIL import Image
 
-from jax_kdpr import classical, evaluate, evaluation, run_folder, scoring
-from jax_kdpr.analysis import solving
-from jax_kdpr.analysis.solving import Plan
-from jax_kdpr.camera import make_camera
-from jax_kdpr.classical import Refinement
+from jax_kdpr import evaluate
 from jax_kdpr.data.batches import take_batch
-from jax_kdpr.physics.masks import init_phases
-from jax_kdpr.physics.scenes import scene_field
-from jax_kdpr.physics.solvers import amplitude_residual
-from jax_kdpr.trained import load_trained
+from jax_kdpr.evaluation import scores as evaluation
+from jax_kdpr.evaluation import scoring
+from jax_kdpr.evaluation import solvers as solving
+from jax_kdpr.evaluation.solvers import Plan
+from jax_kdpr.optics.camera import make_camera
+from jax_kdpr.optics.masks import init_phases
+from jax_kdpr.optics.objects import scene_field
+from jax_kdpr.recovery import refinement as classical
+from jax_kdpr.recovery.refinement import Refinement
+from jax_kdpr.recovery.solvers import amplitude_residual
+from jax_kdpr.runs import folder as run_folder
+from jax_kdpr.runs.run import load_trained
 
 IMAGES = 4
 

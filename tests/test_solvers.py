@@ -6,13 +6,13 @@ import numpy as np
 import oracles
 import pytest
 
-from jax_kdpr.physics.cdp import measure_intensity
-from jax_kdpr.physics.error_reduction import error_reduction
-from jax_kdpr.physics.flows import smooth_total_variation
-from jax_kdpr.physics.projections import project_object
-from jax_kdpr.physics.propagation import angular_spectrum
-from jax_kdpr.physics.solvers import SOLVERS, amplitude_residual, random_start, solve
-from jax_kdpr.physics.spectral import filtered_spectral_init
+from jax_kdpr.optics.cdp import measure_intensity
+from jax_kdpr.optics.propagation import angular_spectrum
+from jax_kdpr.recovery.data_consistency import error_reduction
+from jax_kdpr.recovery.gradient_flows import smooth_total_variation
+from jax_kdpr.recovery.projections import project_object
+from jax_kdpr.recovery.solvers import SOLVERS, amplitude_residual, random_start, solve
+from jax_kdpr.recovery.spectral import filtered_spectral_init
 
 SHAPE = (6, 5)
 LENGTHS = {"wavelength": 0.5e-6, "pitch": 8e-6, "distance": 2e-3}

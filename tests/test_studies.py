@@ -11,16 +11,18 @@ import pytest
 from helpers import rejection, tiny_config
 from scipy import stats
 
-from jax_kdpr import json_files, run_folder, scoring, signals
-from jax_kdpr.choices import Regime
-from jax_kdpr.config import Config
-from jax_kdpr.errors import InUseError
+from jax_kdpr.config.schema import Config
+from jax_kdpr.core import json_files, signals
+from jax_kdpr.core.choices import Regime
+from jax_kdpr.core.errors import InUseError
+from jax_kdpr.evaluation import scoring
+from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.studies import declaration, document, estimate, programs, report, runner
 from jax_kdpr.studies.declaration import Entry, Study, Table
 from jax_kdpr.studies.document import Grid, Heading, Paragraph, Picture
 from jax_kdpr.studies.estimate import ImageCounts
+from jax_kdpr.studies.plan import plan
 from jax_kdpr.studies.results import gain, read_results
-from jax_kdpr.studies.runs import plan
 from jax_kdpr.studies.statistics import over_images, over_seeds
 
 pytestmark = pytest.mark.usefixtures("undrawn")

@@ -11,11 +11,12 @@ import pytest
 from commands import run, user_environment
 from places import Place
 
-from jax_kdpr import json_files, run_folder
-from jax_kdpr.run_folder import METRICS_FILE
+from jax_kdpr.core import json_files
+from jax_kdpr.runs import folder as run_folder
+from jax_kdpr.runs.folder import METRICS_FILE
 
 STUDY = """
-from jax_kdpr.config import Config, Source
+from jax_kdpr.config.schema import Config, Source
 from jax_kdpr.studies.declaration import Costs, Entry, Study, Table
 
 def get_config():

@@ -13,12 +13,14 @@ import pytest
 from commands import user_environment
 from helpers import rejection, tiny_config
 
-from jax_kdpr import cli, run_folder, runtime, signals, whole_files
-from jax_kdpr import config as config_lib
-from jax_kdpr.config import Config
+from jax_kdpr.config import schema as config_lib
+from jax_kdpr.config.schema import Config
+from jax_kdpr.core import runtime, signals, whole_files
+from jax_kdpr.core.limits import IN_METRES, number_hint
 from jax_kdpr.data import sources
-from jax_kdpr.limits import IN_METRES, number_hint
-from jax_kdpr.trained import load_data
+from jax_kdpr.interface import cli
+from jax_kdpr.runs import folder as run_folder
+from jax_kdpr.runs.run import load_data
 
 SCENES = {"train_images": 32, "validation_images": 16, "test_images": 16}
 # As run folders have recorded it since the first version.

@@ -10,12 +10,12 @@ from commands import run
 from helpers import rejection
 from scipy import stats
 
-from jax_kdpr import json_files
-from jax_kdpr.analysis import bench_errors
-from jax_kdpr.assembly import build_system
-from jax_kdpr.config import camera_arguments
-from jax_kdpr.physics.perturbation import CAREFUL, Perturbation
-from jax_kdpr.scoring import load_subject
+from jax_kdpr.config.schema import camera_arguments
+from jax_kdpr.core import json_files
+from jax_kdpr.evaluation import tolerance as bench_errors
+from jax_kdpr.evaluation.scoring import load_subject
+from jax_kdpr.optics.misalignment import CAREFUL, Perturbation
+from jax_kdpr.runs.assembly import build_system
 
 KEY = jax.random.key(0)
 

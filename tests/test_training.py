@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 from helpers import assert_equal_trees
 
-from jax_kdpr.camera import make_camera
-from jax_kdpr.config import Regime
+from jax_kdpr.config.schema import Regime
+from jax_kdpr.core.sharding import make_mesh, replicate
 from jax_kdpr.data.batches import over_batches
 from jax_kdpr.data.scenes import draw_scenes
-from jax_kdpr.sharding import make_mesh, replicate
-from jax_kdpr.systems import make_system
-from jax_kdpr.training.preparation import trained_parts
+from jax_kdpr.optics.camera import make_camera
+from jax_kdpr.recovery.system import make_system
+from jax_kdpr.training.setup import trained_parts
 from jax_kdpr.training.state import init_train_state, make_optimizer
 from jax_kdpr.training.steps import Epoch, LossWeights, compile_steps, make_train_step
 from jax_kdpr.training.targets import make_teach

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 from helpers import rejection
 
-from jax_kdpr import json_files, plots, run_folder, whole_files
-from jax_kdpr.camera import SCENE
-from jax_kdpr.config import Config
-from jax_kdpr.errors import StoppedError
-from jax_kdpr.frames import results
+from jax_kdpr.config.schema import Config
+from jax_kdpr.core import json_files, whole_files
+from jax_kdpr.core.errors import StoppedError
+from jax_kdpr.evaluation import plots
+from jax_kdpr.lab.frames import results
+from jax_kdpr.optics.camera import SCENE
+from jax_kdpr.runs import folder as run_folder
 
 OTHERS = "the only copy"
 

@@ -1,7 +1,6 @@
 """E2E on a bench: an 8-bit modulator, a 12-bit camera, errors of alignment; procedural scenes."""
 
-from jax_kdpr import presets
-from jax_kdpr.config import Config, Regime
+from jax_kdpr.config import Config, Regime, presets
 
 
 def get_config() -> Config:

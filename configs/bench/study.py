@@ -6,7 +6,7 @@ Every entry changes options of the base config; a table compares entries with on
 seed. `studies.declaration` says what else a report can show.
 """
 
-from jax_kdpr import presets
+from jax_kdpr.config import presets
 from jax_kdpr.studies.declaration import Entry, Study, Table
 
 BEFORE = {"spectral.consistency_steps": 10}

@@ -4,8 +4,7 @@ Gated steps after it (`presets.recipe`) take 0.7 dB away again with this camera 
 alignment (`configs/bench/study.py`).
 """
 
-from jax_kdpr import presets
-from jax_kdpr.config import Config, Regime
+from jax_kdpr.config import Config, Regime, presets
 
 
 def get_config() -> Config:

@@ -1,6 +1,6 @@
 """What a teacher can give its student, at CPU scale: python -m jax_kdpr.study."""
 
-from jax_kdpr import presets
+from jax_kdpr.config import presets
 from jax_kdpr.studies.declaration import Study
 from jax_kdpr.studies.trials import distillation_study
 

@@ -1,7 +1,6 @@
 """E2E baseline: one snapshot, everything trained, no teacher."""
 
-from jax_kdpr import presets
-from jax_kdpr.config import Config, Regime
+from jax_kdpr.config import Config, Regime, presets
 
 
 def get_config() -> Config:

@@ -1,6 +1,6 @@
 """What the paper leaves open, one reading at a time, at CPU scale: python -m jax_kdpr.study."""
 
-from jax_kdpr import presets
+from jax_kdpr.config import presets
 from jax_kdpr.studies.declaration import Study
 from jax_kdpr.studies.trials import readings_study
 

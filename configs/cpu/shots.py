@@ -1,6 +1,6 @@
 """What closes the distance between one shot and nine, at CPU scale: python -m jax_kdpr.study."""
 
-from jax_kdpr import presets
+from jax_kdpr.config import presets
 from jax_kdpr.studies.declaration import Study
 from jax_kdpr.studies.trials import shots_study
 

@@ -1,6 +1,6 @@
 """The paper's tables and figures at CPU scale, three seeds: python -m jax_kdpr.study."""
 
-from jax_kdpr import presets
+from jax_kdpr.config import presets
 from jax_kdpr.studies.declaration import Study
 from jax_kdpr.studies.grids import paper_study
 

@@ -1,7 +1,6 @@
 """Student: one snapshot, guided by a teacher (--config.distill.teacher=RUN_DIR)."""
 
-from jax_kdpr import presets
-from jax_kdpr.config import Config
+from jax_kdpr.config import Config, presets
 
 
 def get_config() -> Config:

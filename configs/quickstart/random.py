@@ -1,7 +1,6 @@
 """Random: one snapshot; mask and filter stay as drawn, only the network is trained."""
 
-from jax_kdpr import presets
-from jax_kdpr.config import Config, Regime
+from jax_kdpr.config import Config, Regime, presets
 
 
 def get_config() -> Config:

@@ -1,7 +1,6 @@
 """Teacher: four snapshots, trained end to end."""
 
-from jax_kdpr import presets
-from jax_kdpr.config import Config, Regime
+from jax_kdpr.config import Config, Regime, presets
 
 
 def get_config() -> Config:

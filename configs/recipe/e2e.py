@@ -1,7 +1,6 @@
 """Our recipe without a teacher: one snapshot, error reduction before and after the network."""
 
-from jax_kdpr import presets
-from jax_kdpr.config import Config, Regime
+from jax_kdpr.config import Config, Regime, presets
 
 
 def get_config() -> Config:

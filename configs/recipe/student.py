@@ -3,8 +3,7 @@
 Give that run with --config.distill.teacher=RUN_DIR.
 """
 
-from jax_kdpr import presets
-from jax_kdpr.config import Config, Regime
+from jax_kdpr.config import Config, Regime, presets
 
 
 def get_config() -> Config:

@@ -1,7 +1,6 @@
 """Our recipe's teacher: four snapshots, error reduction before and after the network."""
 
-from jax_kdpr import presets
-from jax_kdpr.config import Config, Regime
+from jax_kdpr.config import Config, Regime, presets
 
 
 def get_config() -> Config:

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jax_kdpr import signals
-from jax_kdpr.types import Images, Indices, Key, PyTree, RawImages
+from jax_kdpr.core import signals
+from jax_kdpr.core.types import Images, Indices, Key, PyTree, RawImages
 
 
 def epoch_order(key: Key, epoch: int, count: int) -> Indices:

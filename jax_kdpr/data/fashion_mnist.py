@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jax_kdpr.errors import InputError
+from jax_kdpr.core.errors import InputError
 
 # File -> (MD5 that the data set's own README lists, number of images). Labels are never read.
 FILES = {

@@ -9,13 +9,13 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from jax_kdpr import runtime
-from jax_kdpr.choices import Fit, Unit
-from jax_kdpr.errors import InputError
-from jax_kdpr.pages.opening import STACKS, Pages, natural_order, note_turned, open_pages
-from jax_kdpr.pages.opening import SUFFIXES as OF_ONE
-from jax_kdpr.pages.stacks import split_dataset
-from jax_kdpr.pages.tiff import TIFF
+from jax_kdpr.core import runtime
+from jax_kdpr.core.choices import Fit, Unit
+from jax_kdpr.core.errors import InputError
+from jax_kdpr.data.pages.opening import STACKS, Pages, natural_order, note_turned, open_pages
+from jax_kdpr.data.pages.opening import SUFFIXES as OF_ONE
+from jax_kdpr.data.pages.stacks import split_dataset
+from jax_kdpr.data.pages.tiff import TIFF
 
 SUFFIXES = (".npy", ".png", ".jpg", ".jpeg", ".bmp", *TIFF)  # in a folder
 DARK = 0.1  # an image that never gets brighter was likely written with fewer bits than its type has

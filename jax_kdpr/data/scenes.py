@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jax_kdpr.types import Key
+from jax_kdpr.core.types import Key
 
 SCENES_VERSION = 1  # raise it with every change of what a key draws: it tells data sets apart
 BLOCK = 256  # objects drawn at a time

@@ -10,13 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_kdpr import runtime
-from jax_kdpr.choices import Fit, Unit
+from jax_kdpr.core import runtime
+from jax_kdpr.core.choices import Fit, Unit
+from jax_kdpr.core.errors import InputError
+from jax_kdpr.core.types import RawImages
 from jax_kdpr.data import fashion_mnist, image_files
+from jax_kdpr.data.pages.stacks import split_dataset
 from jax_kdpr.data.scenes import SCENES_VERSION, draw_scenes
-from jax_kdpr.errors import InputError
-from jax_kdpr.pages.stacks import split_dataset
-from jax_kdpr.types import RawImages
 
 DATA_DIR_VARIABLE = "KDPR_DATA_DIR"
 SCENE_COUNTS = {"train": 1024, "validation": 256, "test": 512}  # of procedural scenes, by default

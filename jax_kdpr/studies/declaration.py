@@ -9,11 +9,11 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from jax_kdpr import config as config_lib
-from jax_kdpr import config_rules
-from jax_kdpr.config import Config
-from jax_kdpr.config_fields import flatten
-from jax_kdpr.errors import InputError
+from jax_kdpr.config import checks as config_rules
+from jax_kdpr.config import schema as config_lib
+from jax_kdpr.config.schema import Config
+from jax_kdpr.core.errors import InputError
+from jax_kdpr.core.options import flatten
 
 FOLDERS = ("report",)  # names that a study's folder has another use for
 # Options that an entry cannot change, beside data.*: all runs are scored on the same images.

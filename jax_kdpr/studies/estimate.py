@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jax_kdpr import run_folder
-from jax_kdpr.bench.counts import measure_limits, measure_work, spectral_work, unet_work
-from jax_kdpr.config import Config, Regime
-from jax_kdpr.physics.scenes import scene_channels
-from jax_kdpr.studies.runs import PlannedRun
-from jax_kdpr.training.preparation import loss_weights
+from jax_kdpr.config.schema import Config, Regime
+from jax_kdpr.evaluation.speed.counts import measure_limits, measure_work, spectral_work, unet_work
+from jax_kdpr.optics.objects import scene_channels
+from jax_kdpr.runs import folder as run_folder
+from jax_kdpr.studies.plan import PlannedRun
+from jax_kdpr.training.setup import loss_weights
 
 # On two cores of an AMD EPYC an operation of the FFTs took as long as five of the convolutions.
 FFT_COST = 5.0

@@ -6,9 +6,9 @@
 import copy
 from typing import Any
 
-from jax_kdpr import presets
-from jax_kdpr.config import Config, Regime
-from jax_kdpr.config_fields import flatten
+from jax_kdpr.config import presets
+from jax_kdpr.config.schema import Config, Regime
+from jax_kdpr.core.options import flatten
 from jax_kdpr.studies.declaration import (
     Costs,
     Curves,

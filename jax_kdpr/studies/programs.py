@@ -9,15 +9,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jax_kdpr import runtime
-from jax_kdpr.assembly import build_system
-from jax_kdpr.bench.cases import NATIVE_SIZE
-from jax_kdpr.bench.timing import Timing, clock, time_alternating
-from jax_kdpr.choices import Source, TargetMode
-from jax_kdpr.config import Config
-from jax_kdpr.physics.scenes import scene_channels
-from jax_kdpr.sharding import make_mesh, replicate
-from jax_kdpr.training.preparation import build_step, loss_weights, trained_parts
+from jax_kdpr.config.schema import Config
+from jax_kdpr.core import runtime
+from jax_kdpr.core.choices import Source, TargetMode
+from jax_kdpr.core.sharding import make_mesh, replicate
+from jax_kdpr.evaluation.speed.cases import NATIVE_SIZE
+from jax_kdpr.evaluation.speed.timing import Timing, clock, time_alternating
+from jax_kdpr.optics.objects import scene_channels
+from jax_kdpr.runs.assembly import build_system
+from jax_kdpr.training.setup import build_step, loss_weights, trained_parts
 from jax_kdpr.training.state import init_train_state
 from jax_kdpr.training.steps import Epoch, compile_steps
 from jax_kdpr.training.targets import Targets, make_teach

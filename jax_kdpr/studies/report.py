@@ -7,23 +7,15 @@ left open, and said so.
 from pathlib import Path
 from typing import Any
 
-from jax_kdpr import json_files, whole_files
-from jax_kdpr.evaluation import RECOVERED
-from jax_kdpr.json_files import Maybe
+from jax_kdpr.core import json_files, whole_files
+from jax_kdpr.core.json_files import Maybe
+from jax_kdpr.evaluation.scores import RECOVERED
 from jax_kdpr.studies import declaration
-from jax_kdpr.studies.declaration import (
-    Study,
-    difference_from_base,
-    named_entries,
-    options_of_base,
-)
+from jax_kdpr.studies.declaration import Study, difference_from_base, named_entries, options_of_base
 from jax_kdpr.studies.document import Block, Grid, Heading, Paragraph, Picture, to_html, to_markdown
-from jax_kdpr.studies.results import (
-    Results,
-    read_results,
-)
+from jax_kdpr.studies.plan import PlannedRun
+from jax_kdpr.studies.results import Results, read_results
 from jax_kdpr.studies.runner import FAILURES, FAILURES_FILE
-from jax_kdpr.studies.runs import PlannedRun
 from jax_kdpr.studies.sections import section_blocks
 from jax_kdpr.studies.summary import summary_blocks
 

@@ -4,11 +4,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jax_kdpr import run_folder
-from jax_kdpr.evaluation import RECOVERED, REFINED, SPECTRAL
-from jax_kdpr.scoring import UnderNoise, read_image_psnr
+from jax_kdpr.evaluation.scores import RECOVERED, REFINED, SPECTRAL
+from jax_kdpr.evaluation.scoring import UnderNoise, read_image_psnr
+from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.studies.estimate import training_seconds
-from jax_kdpr.studies.runs import PlannedRun
+from jax_kdpr.studies.plan import PlannedRun
 from jax_kdpr.studies.statistics import Estimate, PairedTest, over_images, over_seeds
 
 

@@ -13,18 +13,19 @@ from pathlib import Path
 
 import jax
 
-from jax_kdpr import json_files, run_folder, signals
-from jax_kdpr.config import Config, data_arguments
-from jax_kdpr.config_fields import flatten, shallow
+from jax_kdpr.config.schema import Config, data_arguments
+from jax_kdpr.core import json_files, signals
+from jax_kdpr.core.errors import InUseError
+from jax_kdpr.core.options import flatten, shallow
+from jax_kdpr.core.signals import Interrupted
 from jax_kdpr.data import sources
-from jax_kdpr.errors import InUseError
-from jax_kdpr.scoring import score_run, score_under_noise
-from jax_kdpr.signals import Interrupted
+from jax_kdpr.evaluation.scoring import score_run, score_under_noise
+from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.studies import estimate
 from jax_kdpr.studies.declaration import RESERVED, Costs, Study
 from jax_kdpr.studies.estimate import ImageCounts
+from jax_kdpr.studies.plan import ROBUSTNESS_FILE, PlannedRun
 from jax_kdpr.studies.programs import time_inference, trace_step
-from jax_kdpr.studies.runs import ROBUSTNESS_FILE, PlannedRun
 from jax_kdpr.training import loop
 
 FAILURES_FILE = "failures.json"

@@ -4,13 +4,14 @@ import datetime
 from pathlib import Path
 from typing import Any
 
-from jax_kdpr import json_files, pictures, plots
-from jax_kdpr.config_fields import shallow
-from jax_kdpr.evaluation import CONSTANT, MEAN_IMAGE, RECOVERED, REFINED
-from jax_kdpr.metrics import rms_header
-from jax_kdpr.pages.opening import read_stack
-from jax_kdpr.plots import Line
-from jax_kdpr.scoring import MASKS_FILE, UnderNoise, read_samples
+from jax_kdpr.core import json_files
+from jax_kdpr.core.metrics import rms_header
+from jax_kdpr.core.options import shallow
+from jax_kdpr.data.pages.opening import read_stack
+from jax_kdpr.evaluation import pictures, plots
+from jax_kdpr.evaluation.plots import Line
+from jax_kdpr.evaluation.scores import CONSTANT, MEAN_IMAGE, RECOVERED, REFINED
+from jax_kdpr.evaluation.scoring import MASKS_FILE, UnderNoise, read_samples
 from jax_kdpr.studies import declaration
 from jax_kdpr.studies.declaration import Study
 from jax_kdpr.studies.document import Block, Grid, Paragraph, Picture

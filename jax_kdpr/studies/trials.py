@@ -6,7 +6,7 @@ returns a study; every trial changes one thing at a time.
 
 from typing import Any
 
-from jax_kdpr.config import Config
+from jax_kdpr.config.schema import Config
 from jax_kdpr.studies.declaration import Curves, Entry, Masks, Study, Sweep, Table
 from jax_kdpr.studies.grids import CONSISTENT, GATED, NOISY, REFINE, student_entry, teacher_entry
 

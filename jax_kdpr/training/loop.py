@@ -12,21 +12,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_kdpr import checkpoint, run_folder, signals
-from jax_kdpr import config as config_lib
-from jax_kdpr.checkpoint import SCORE, Checkpoints
-from jax_kdpr.choices import SceneKind
-from jax_kdpr.config import Config
+from jax_kdpr.config import schema as config_lib
+from jax_kdpr.config.schema import Config
+from jax_kdpr.core import signals
+from jax_kdpr.core.choices import SceneKind
+from jax_kdpr.core.errors import StoppedError
+from jax_kdpr.core.metrics import psnr_from_mse, rms_unit
+from jax_kdpr.core.progress import progress
+from jax_kdpr.core.sharding import replicate
+from jax_kdpr.core.signals import Interrupted
 from jax_kdpr.data.batches import epoch_order, over_batches
-from jax_kdpr.errors import StoppedError
-from jax_kdpr.metrics import psnr_from_mse, rms_unit
-from jax_kdpr.progress import progress
-from jax_kdpr.sharding import replicate
-from jax_kdpr.signals import Interrupted
-from jax_kdpr.systems import count_parameters
+from jax_kdpr.recovery.system import count_parameters
+from jax_kdpr.runs import checkpoint
+from jax_kdpr.runs import folder as run_folder
+from jax_kdpr.runs.checkpoint import SCORE, Checkpoints
+from jax_kdpr.runs.metric_log import MetricLog
 from jax_kdpr.training import outcome
-from jax_kdpr.training.metric_log import MetricLog
-from jax_kdpr.training.preparation import Run, make_guide, prepare, trained_parts
+from jax_kdpr.training.setup import Run, make_guide, prepare, trained_parts
 from jax_kdpr.training.state import TrainState
 from jax_kdpr.training.steps import Epoch, compile_steps
 

@@ -4,10 +4,10 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from jax_kdpr.core.metrics import psnr_from_mse
 from jax_kdpr.data.batches import take_batch
-from jax_kdpr.metrics import psnr_from_mse
-from jax_kdpr.physics.scenes import scene_channels
-from jax_kdpr.training.preparation import Run
+from jax_kdpr.optics.objects import scene_channels
+from jax_kdpr.training.setup import Run
 
 FAR = 10.0
 

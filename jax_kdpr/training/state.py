@@ -6,8 +6,8 @@ import optax
 from flax import struct
 from jaxtyping import Array, Int
 
-from jax_kdpr.losses import Losses
-from jax_kdpr.types import Params, PyTree, State
+from jax_kdpr.core.types import Params, PyTree, State
+from jax_kdpr.training.losses import Losses
 
 
 @struct.dataclass

@@ -15,15 +15,15 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
-from jax_kdpr import losses
+from jax_kdpr.core.metrics import ImageScores
+from jax_kdpr.core.sharding import shard_batch
+from jax_kdpr.core.types import Indices, Key, Params, PyTree, RawImages, Residuals, Scalar, State
 from jax_kdpr.data.batches import take_batch
-from jax_kdpr.metrics import ImageScores
-from jax_kdpr.physics.masks import mask_penalty
-from jax_kdpr.sharding import shard_batch
-from jax_kdpr.systems import System
+from jax_kdpr.optics.masks import mask_penalty
+from jax_kdpr.recovery.system import System
+from jax_kdpr.training import losses
 from jax_kdpr.training.state import TrainState, advance_average
 from jax_kdpr.training.targets import Targets, Teach, targets_of
-from jax_kdpr.types import Indices, Key, Params, PyTree, RawImages, Residuals, Scalar, State
 
 
 class LossWeights(NamedTuple):
@@ -79,7 +79,7 @@ def make_train_step(
         batch_size: Images a step.
         size: Height and width that the systems take.
         channels: Images that make one scene.
-        regulariser: R(phi) (`physics.masks`).
+        regulariser: R(phi) (`optics.masks`).
         teach: What a teacher that guides live says of a batch; not needed for cached targets.
         average: Decay of the running mean that the train state keeps, if it keeps one.
         mesh: Devices to spread the batch over.

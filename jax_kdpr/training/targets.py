@@ -10,10 +10,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jax_kdpr.core.progress import progress
+from jax_kdpr.core.types import Features, Images, Indices, Key, Params, Patterns, RawImages, State
 from jax_kdpr.data.batches import over_batches, take_batch
-from jax_kdpr.progress import progress
-from jax_kdpr.systems import Output, System
-from jax_kdpr.types import Features, Images, Indices, Key, Params, Patterns, RawImages, State
+from jax_kdpr.recovery.system import Output, System
 
 
 class Targets(NamedTuple):

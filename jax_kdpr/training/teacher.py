@@ -6,16 +6,18 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from jax_kdpr import config_fields, run_folder, runtime
-from jax_kdpr.choices import NoiseKind, StudentStart, TargetMode
-from jax_kdpr.config import Config, JitterConfig, Regime, Source
+from jax_kdpr.config.schema import Config, JitterConfig, Regime, Source
+from jax_kdpr.core import options as config_fields
+from jax_kdpr.core import runtime
+from jax_kdpr.core.choices import NoiseKind, StudentStart, TargetMode
+from jax_kdpr.core.errors import InputError
+from jax_kdpr.core.sharding import replicate
+from jax_kdpr.core.types import Params, State
 from jax_kdpr.data import sources
-from jax_kdpr.errors import InputError
-from jax_kdpr.physics.scenes import scene_channels
-from jax_kdpr.sharding import replicate
-from jax_kdpr.trained import Trained, load_trained
+from jax_kdpr.optics.objects import scene_channels
+from jax_kdpr.runs import folder as run_folder
+from jax_kdpr.runs.run import Trained, load_trained
 from jax_kdpr.training.targets import Teach, target_bytes
-from jax_kdpr.types import Params, State
 
 # What student and teacher must share for their losses to be defined: scene, sensor, bottleneck.
 TEACHER_FITS = (

@@ -1,1 +1,0 @@
-"""What is found out about trained systems and masks: tolerances, ambiguities, solvers."""

@@ -1,1 +1,0 @@
-"""What `python -m jax_kdpr.benchmark` is made of: cases, counts, timing, the PyTorch twin."""

@@ -1,0 +1,1 @@
+"""What every room uses: types, errors, limits of numbers and files, options, devices, metrics."""

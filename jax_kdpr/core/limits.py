@@ -1,0 +1,112 @@
+"""Which numbers are meant: ranges of options and flags, and lengths that were given in metres."""
+
+import math
+import re
+from typing import Any, NamedTuple
+
+from jax_kdpr.core.errors import InputError
+
+MOST_COUNT = 1_000_000  # of steps, images and the like
+MOST_PIXELS = 2**28  # of one frame or panel: 16384 x 16384
+
+
+class Range(NamedTuple):
+    """An interval of numbers; a round bracket leaves its end out."""
+
+    low: int | float
+    high: int | float
+    ends: str = "[]"
+
+    def holds(self, value: int | float) -> bool:
+        """Whether a number is in it; nan is in none."""
+        above = self.low <= value if self.ends[0] == "[" else self.low < value
+        return above and (value <= self.high if self.ends[1] == "]" else value < self.high)
+
+    def __str__(self) -> str:
+        return f"{self.ends[0]}{self.low:.10g}, {self.high:.10g}{self.ends[1]}"
+
+
+POSITIVE_LENGTHS = {  # metres, above 0
+    "wavelength": Range(0, 1e-4, "(]"),  # from X-rays to 3 THz
+    "pitch": Range(0, 1e-3, "(]"),  # of the pixels of masks and cameras
+    "distance": Range(0, 10, "(]"),  # focal lengths too
+}
+# Where 0 stands for one that is not given.
+LENGTHS = {kind: Range(0, within.high) for kind, within in POSITIVE_LENGTHS.items()}
+
+
+IN_METRES = "; write 532 nm as 532e-9, 8 um as 8e-6, 200 mm as 0.2"
+
+
+def require(name: str, value: int | float, within: Range, *, unit: str = "") -> None:
+    """Refuses a number outside its range.
+
+    Args:
+        name: Of the option or flag.
+        value: The number.
+        within: Where it must be.
+        unit: That it is in, for the message.
+
+    Raises:
+        InputError: If it is elsewhere, or not finite.
+    """
+    if within.holds(value):
+        return
+    what = "a number" if math.isfinite(value) else "a finite number"
+    hint = IN_METRES if unit == "metres" else ""
+    raise InputError(
+        f"{name}: expected {what} in {within}{unit and f' {unit}'}, got {shown(value)}{hint}"
+    )
+
+
+def require_pixels(name: str, height: int, width: int) -> None:
+    """Refuses a frame or panel that is larger than any that is meant.
+
+    Raises:
+        InputError: If it has more than `MOST_PIXELS`.
+    """
+    if height * width > MOST_PIXELS:
+        raise InputError(
+            f"{name}: expected at most {MOST_PIXELS:,} pixels, got {shown(height)} x {shown(width)}"
+        )
+
+
+def read_pixels(name: str, text: str) -> tuple[int, int]:
+    """Returns height and width of "1080x1920".
+
+    Raises:
+        InputError: If the text is anything else, or they are too large.
+    """
+    sides = re.fullmatch(r"([1-9]\d{0,8})x([1-9]\d{0,8})", text)
+    if not sides:
+        raise InputError(
+            f"{name}: expected HEIGHTxWIDTH in pixels, such as 1080x1920, got {shown(text)}"
+        )
+    height, width = int(sides[1]), int(sides[2])
+    require_pixels(name, height, width)
+    return height, width
+
+
+def number_hint(text: str) -> str:
+    """Returns what to write for "2*pi", "pi/4" or "200 mm"; empty for any other text."""
+    if re.fullmatch(r"[\d.]+(?:e-?\d+)?\s*(?:nm|um|µm|mm|cm|m)", text.strip()):
+        return IN_METRES
+    factors = re.fullmatch(r"(?:(\d+(?:\.\d+)?)\s*\*?\s*)?pi(?:\s*/\s*([1-9]\d*))?", text.strip())
+    if not factors:
+        return ""
+    return f"; write {float(factors[1] or 1) * math.pi / int(factors[2] or 1):.10g}"
+
+
+def shown(value: Any) -> str:
+    """Returns a value in a message; of a text, list or number without end, its beginning or size.
+
+    Python itself refuses to print integers of thousands of digits.
+    """
+    if isinstance(value, int) and abs(value) >= 10**12:
+        digits = int(value.bit_length() * math.log10(2))
+        return f"about {'-' if value < 0 else ''}10^{digits}"
+    try:
+        text = repr(value)
+    except ValueError:
+        return type(value).__name__
+    return text if len(text) <= 200 else f"{text[:200]}..."

@@ -1,0 +1,105 @@
+"""Image quality, per image, for images in [0, 1] (data range 1)."""
+
+from typing import NamedTuple
+
+import dm_pix
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jax_kdpr.core.types import Images
+
+SSIM_WINDOW = 11  # pixels; Gaussian of sigma 1.5
+OBJECT = 0.1  # of an image's range above its darkest pixel: what is brighter is object
+
+
+class ImageScores(NamedTuple):
+    """Quality of each image of a batch."""
+
+    mse: Float[Array, "b"]
+    ssim: Float[Array, "b"]
+    rms: Float[Array, "b"]  # over the object: `object_rms`; radians, of an amplitude scene its unit
+
+    @property
+    def psnr(self) -> Float[Array, "b"]:
+        """PSNR of each image, dB."""
+        return psnr_from_mse(self.mse)
+
+
+def score(recovered: Images, images: Images, *, phase_range: float | None) -> ImageScores:
+    """Scores each recovered image against the true one.
+
+    Args:
+        recovered: Images.
+        images: The true ones.
+        phase_range: Radians of a white pixel of the first channel; None of an amplitude scene.
+    """
+    first = recovered[..., 0], images[..., 0]
+    unit = 1.0 if phase_range is None else phase_range
+    return ImageScores(
+        mse=mse(recovered, images),
+        ssim=ssim(recovered, images),
+        rms=unit * object_rms(*first, piston=phase_range is not None),
+    )
+
+
+def mse(recovered: Images, images: Images) -> Float[Array, "b"]:
+    """Mean squared error of each image, over pixels and channels."""
+    return jnp.mean(jnp.square(recovered - images), axis=(1, 2, 3))
+
+
+def object_rms(
+    recovered: Float[Array, "b h w"], images: Float[Array, "b h w"], *, piston: bool = True
+) -> Float[Array, "b"]:
+    """Root mean square of the error over the object of each image, in the unit of the images.
+
+    The object is what exceeds the darkest pixel of the true image by `OBJECT` of its range; all of
+    an even one. An empty background, which any method gets right, so does not count.
+
+    Args:
+        recovered: Images.
+        images: The true ones.
+        piston: Whether the mean error over the whole image is taken away first: no measurement
+            holds it. An error between object and background stays.
+    """
+    low, high = (pick(images, axis=(1, 2), keepdims=True) for pick in (jnp.min, jnp.max))
+    inside = (images >= low + OBJECT * (high - low)).astype(images.dtype)
+
+    error = recovered - images
+    if piston:
+        error = error - jnp.mean(error, axis=(1, 2), keepdims=True)
+    square = jnp.sum(jnp.square(error) * inside, axis=(1, 2))
+    return jnp.sqrt(square / jnp.sum(inside, axis=(1, 2)))
+
+
+def psnr_from_mse(error: Float[Array, "*b"]) -> Float[Array, "*b"]:
+    """PSNR in dB at data range 1: -10 log10(mse). An error below 1e-10 counts as 1e-10 (100 dB)."""
+    return -10.0 * jnp.log10(jnp.maximum(error, 1e-10))
+
+
+def ssim(recovered: Images, images: Images) -> Float[Array, "b"]:
+    """SSIM of each image (Wang et al., 2004): 11 x 11 Gaussian window of sigma 1.5, data range 1.
+
+    Channels are averaged. Equals scikit-image's `structural_similarity` with
+    gaussian_weights=True, sigma=1.5, use_sample_covariance=False.
+
+    Raises:
+        ValueError: If the images are smaller than the window, or the shapes differ.
+    """
+    if recovered.shape != images.shape:
+        raise ValueError(f"images: shapes {recovered.shape} and {images.shape} differ")
+    if min(images.shape[1:3]) < SSIM_WINDOW:
+        raise ValueError(f"images: SSIM needs at least 11 x 11 pixels, got {images.shape[1:3]}")
+    # One image at a time, each channel as an image of its own: dm_pix takes a batch of any depth.
+    return jax.vmap(lambda a, b: jnp.mean(dm_pix.ssim(a, b)))(recovered, images)
+
+
+def rms_unit(scene: str) -> str:
+    """Returns what follows a number of `ImageScores.rms`: radians where a scene has a phase."""
+    return "" if scene == "amplitude" else " rad"
+
+
+def rms_header(scene: str) -> str:
+    """Returns the head of a column of `ImageScores.rms`."""
+    unit = rms_unit(scene).strip()
+    return f"rms ({unit})" if unit else "rms"

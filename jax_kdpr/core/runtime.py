@@ -1,0 +1,145 @@
+"""What depends on the machine and not on the experiment: cores, memory, compiled programs.
+
+Each `choose_*` turns the option 0 ("the machine decides") into a number; what it returns changes
+how fast a run is, and its results by rounding at most.
+"""
+
+import math
+import os
+from pathlib import Path
+
+import jax
+
+from jax_kdpr.core.errors import InputError
+from jax_kdpr.core.whole_files import is_writable
+
+CACHE_VARIABLE = "JAX_COMPILATION_CACHE_DIR"
+# What JAX draws from a key depends on these.
+RANDOM_NUMBERS = {"jax_default_prng_impl": "threefry2x32", "jax_threefry_partitionable": True}
+CPU_DEVICES = 8  # at most: every device holds a copy of the data
+CPU_EVAL_BATCH = 128
+GPU_EVAL_BYTES = 4 * 2**30  # of features at full resolution, in one evaluation batch
+GPU_SCAN_STEPS = 64  # enough to hide the host; a signal waits for one such chunk
+TARGETS_SHARE = 0.25  # of a device's memory that cached distillation targets may take
+
+
+def set_up() -> None:
+    """Prepares JAX for a command line; must run before its first computation.
+
+    * Each CPU core, up to `CPU_DEVICES`, becomes one device. XLA runs a convolution of 64 features
+      or fewer on a single thread: a batch spread over two cores is up to twice as fast.
+    * Compiled programs are kept in ~/.cache/jax_kdpr (or $XDG_CACHE_HOME, or where
+      JAX_COMPILATION_CACHE_DIR says) and found again by the next command, if that can be written.
+    * Random numbers are always those of `RANDOM_NUMBERS`, and floats have 32 bits, whatever the
+      environment says: a seed means one run.
+
+    Raises:
+        InputError: If the devices that JAX_PLATFORMS asks for are not there.
+    """
+    if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+        jax.config.update("jax_num_cpu_devices", min(cpu_cores(), CPU_DEVICES))
+    jax.config.update("jax_compilation_cache_dir", _cache_folder())
+    jax.config.update("jax_enable_x64", False)
+    for name, value in RANDOM_NUMBERS.items():
+        jax.config.update(name, value)
+    try:
+        jax.devices()
+    except Exception as failure:  # JAX raises many kinds
+        asked = os.environ.get("JAX_PLATFORMS", "")
+        raise InputError(
+            f"JAX_PLATFORMS: no device of {asked!r} can be used here ({type(failure).__name__}: "
+            f"{str(failure)[:200]}); unset it, or install what it needs (README.md, Install)"
+        ) from failure
+
+
+def _cache_folder() -> str | None:
+    """Where compiled programs are kept; None where nothing can be."""
+    given = os.environ.get(CACHE_VARIABLE)
+    try:
+        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError:  # no home, as for a user id without an entry in a container
+        home = None
+    folder = Path(given) if given else Path(home) / "jax_kdpr" if home else None
+    return str(folder) if folder and is_writable(folder) else None
+
+
+def random_numbers() -> dict[str, object]:
+    """Returns which of the settings of `RANDOM_NUMBERS` are others now, with their values."""
+    now = {name: getattr(jax.config, name) for name in RANDOM_NUMBERS}
+    return {name: value for name, value in now.items() if value != RANDOM_NUMBERS[name]}
+
+
+def cpu_cores() -> int:
+    """Returns the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def on_cpu() -> bool:
+    """Returns whether computations run on the CPU by default."""
+    return jax.default_backend() == "cpu"
+
+
+def choose_devices(requested: int, *batch_sizes: int) -> int:
+    """Returns how many devices to spread batches over: on a CPU all that divide them, else one."""
+    if requested or not on_cpu():
+        return requested or 1
+    common = math.gcd(*batch_sizes)
+    return max(n for n in range(1, jax.local_device_count() + 1) if common % n == 0)
+
+
+def choose_eval_batch(requested: int, *, size: int, features: int) -> int:
+    """Returns how many images to evaluate at a time.
+
+    On a GPU as many as `GPU_EVAL_BYTES` hold, 6 maps of `features` float32 numbers a pixel each
+    (two convolutions, and the decoder's joined input), but no more than 1024.
+    """
+    if requested or on_cpu():
+        return requested or CPU_EVAL_BATCH
+    per_image = size * size * features * 6 * 4
+    fitting = max(1, GPU_EVAL_BYTES // per_image)
+    return min(1024, 2 ** (fitting.bit_length() - 1))
+
+
+def choose_scan_steps(requested: int, steps_per_epoch: int) -> int:
+    """Returns how many training steps one call of the device makes.
+
+    1 on a CPU, where XLA runs convolutions inside a loop tens of times slower. Elsewhere about
+    `GPU_SCAN_STEPS`, and if possible a divisor of the epoch, so that one program does.
+    """
+    if requested or on_cpu():
+        return min(requested or 1, steps_per_epoch)
+    limit = min(GPU_SCAN_STEPS, steps_per_epoch)
+    divisor = max(n for n in range(1, limit + 1) if steps_per_epoch % n == 0)
+    return divisor if 4 * divisor >= limit else limit
+
+
+def peak_memory() -> int | None:
+    """Returns the most bytes that this process has held on the default device; None on a CPU."""
+    return (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
+
+
+def device_memory() -> int:
+    """Returns the memory of the default device in bytes; on a CPU that of the machine."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    if "bytes_limit" in stats:
+        return stats["bytes_limit"]
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def require_memory(options: str, needed: int) -> None:
+    """Refuses what cannot fit, before the first of it is allocated.
+
+    Args:
+        options: That ask for it, for the message.
+        needed: Bytes, at least.
+
+    Raises:
+        InputError: If the default device, or on a CPU the machine, has less.
+    """
+    if needed > device_memory():
+        raise InputError(
+            f"{options}: ask for at least {needed / 2**30:,.1f} GiB of memory, there are "
+            f"{device_memory() / 2**30:,.1f} GiB; lower one of them"
+        )

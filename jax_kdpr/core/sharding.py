@@ -1,0 +1,67 @@
+"""Spreading a batch over several devices.
+
+Only the per-sample physics needs care: under plain `jit` XLA does not partition an FFT over a
+sharded batch but gathers the whole batch on every device (jax-ml/jax#15680). `data_parallel` runs
+it inside `jax.shard_map` on the local samples. Losses and the network stay outside, under plain
+`jit`, so that batch statistics mean the same on any number of devices.
+"""
+
+from collections.abc import Callable
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from jax_kdpr.core.types import PyTree
+
+AXIS = "data"
+
+
+def make_mesh(devices: int) -> Mesh | None:
+    """Returns a one-axis mesh over the first `devices` local devices; None for one device."""
+    if devices == 1:
+        return None
+    return jax.make_mesh(
+        (devices,), (AXIS,), axis_types=(AxisType.Auto,), devices=jax.local_devices()[:devices]
+    )
+
+
+def data_parallel(fn: Callable, mesh: Mesh | None) -> Callable:
+    """Batches a one-sample function fn(shared, *sample) over its samples, each on its own device.
+
+    Args:
+        fn: Takes what all samples share as its first argument, then arrays of one sample.
+        mesh: From `make_mesh`; None gives a plain `jax.vmap`.
+
+    Returns:
+        The function of a batch; with a mesh, the batch must be divisible by its size.
+    """
+
+    def batched(shared, *samples):
+        return jax.vmap(fn, in_axes=(None, *[0] * len(samples)))(shared, *samples)
+
+    if mesh is None:
+        return batched
+
+    def local(shared, *samples):
+        # Each device gets its own copy to compute with; gradients of the copies are summed.
+        copied = jax.tree.map(lambda leaf: jax.lax.pcast(leaf, AXIS, to="varying"), shared)
+        return batched(copied, *samples)
+
+    def sharded(shared, *samples):
+        specs = (P(), *[P(AXIS)] * len(samples))
+        return jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=P(AXIS))(shared, *samples)
+
+    return sharded
+
+
+def replicate(tree: PyTree, mesh: Mesh | None) -> PyTree:
+    """Puts a copy of every array on each device, once, instead of at every call that reads it."""
+    return tree if mesh is None else jax.device_put(tree, NamedSharding(mesh, P()))
+
+
+def shard_batch(batch, mesh: Mesh | None):
+    """Marks arrays [b ...] inside jitted code as split over the mesh along their first axis."""
+    if mesh is None:
+        return batch
+    return jax.lax.with_sharding_constraint(batch, NamedSharding(mesh, P(AXIS)))

@@ -1,0 +1,124 @@
+"""Opens any file of pages: one place for what it may be, how much it may hold, what is refused."""
+
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from jax_kdpr.core.errors import InputError
+from jax_kdpr.data.pages.limits import Refused, require_file
+from jax_kdpr.data.pages.pictures import PICTURES, open_picture
+from jax_kdpr.data.pages.stacks import FITS, HDF5, NUMPY, Stack, open_fits, open_hdf5, open_numpy
+from jax_kdpr.data.pages.tiff import TIFF, open_tiff
+
+STACKS = (*NUMPY, *TIFF, *HDF5, *FITS)  # files that may hold many pages
+SUFFIXES = (*PICTURES, *STACKS)
+
+
+class Pages(NamedTuple):
+    """An open file."""
+
+    count: int
+    read: Callable[[int], np.ndarray]
+    """read(page) -> [h w] grey or [h w 3] colours that differ, 0 for black, in counts as stored."""
+    format: str  # such as "PNG"
+    top: int | None = None  # largest value that a pixel can have, where its type has a larger one
+    turned: bool = False  # whether a tag asks viewers to turn it, which is not done
+    dataset: str = ""  # in an HDF5 file; else empty
+
+
+@contextmanager
+def open_pages(path: Path, dataset: str = "") -> Iterator[Pages]:
+    """Opens a file; a page is decoded when it is read, and memory holds no other.
+
+    Bits are kept (fewer than 8 are spread over 8), 0 is black, equal colours are grey. Pages lie as
+    they are stored, whatever a tag says of their orientation; thumbnails are left out. Of a stack,
+    the first axis counts (`pages.stacks`).
+
+    Args:
+        path: The file, of `SUFFIXES`.
+        dataset: In an HDF5 file; empty takes the only one.
+
+    Raises:
+        InputError: Then or in `read`: if it is of another kind, damaged, no regular file, holds
+            transparent pixels or values that are no real numbers, or declares more than `limits`.
+    """
+    suffix = path.suffix.lower()
+    require_file(path)
+    try:
+        if suffix in PICTURES:
+            with open_picture(path) as picture:
+                format, read, top, turned = picture
+                yield Pages(1, lambda _: _native(read()), format, top, turned)
+        elif suffix in TIFF:
+            with open_tiff(path) as tiff:
+                yield Pages(
+                    tiff.count, lambda page: _native(tiff.read(page)), "TIFF", tiff.top, tiff.turned
+                )
+        elif suffix in NUMPY:
+            yield _stack(open_numpy(path), suffix[1:].upper())
+        elif suffix in HDF5:
+            with open_hdf5(path, dataset) as stack:
+                yield _stack(stack, "HDF5")
+        elif suffix in FITS:
+            with open_fits(path) as stack:
+                yield _stack(stack, "FITS")
+        else:
+            raise InputError(f"{path}: expected {', '.join(SUFFIXES)}; convert it or leave it out")
+    except InputError:
+        raise
+    except Refused as refusal:
+        raise InputError(f"{path}: {refusal}") from refusal
+    except Exception as failure:  # decoders of damaged files raise many kinds
+        reason = " ".join(str(failure).split()) or type(failure).__name__
+        raise InputError(f"{path}: cannot be read ({reason}); copy or export it again") from failure
+
+
+def note_turned(files: int, source: str) -> None:
+    """Says of how many files of a source a tag asks viewers to turn them, if of any."""
+    if files:
+        print(
+            f"note: {files} file(s) of {source} ask viewers to turn them (orientation tag); they "
+            "are taken as stored",
+            file=sys.stderr,
+        )
+
+
+def natural_order(path: Path) -> tuple[list[list[str | int]], str]:
+    """Sorts folder by folder, digits as numbers; the text itself decides between 1 and 01."""
+
+    def pieces(part: str) -> list[str | int]:  # text and numbers by turns, so that types agree
+        return [int(s) if i % 2 else s for i, s in enumerate(re.split("([0-9]+)", part))]
+
+    return [pieces(part) for part in path.parts], str(path)
+
+
+def read_stack(path: Path) -> np.ndarray:
+    """Reads all pages of a file, which must be grey and of one size: [n h w]; `note_turned`.
+
+    Raises:
+        InputError: As `open_pages`, or if a page has colours or another size.
+    """
+    with open_pages(path) as pages:
+        images = [pages.read(page) for page in range(pages.count)]
+        note_turned(int(pages.turned), str(path))
+    if any(image.ndim != 2 for image in images):
+        raise InputError(f"{path}: its colours differ; save it as grey")
+    if len({image.shape for image in images}) > 1:
+        raise InputError(f"{path}: its pages differ in size; save them as files of their own")
+    return np.stack(images)
+
+
+def _stack(stack: Stack, format: str) -> Pages:
+    return Pages(stack.count, lambda page: _native(stack.read(page)), format, dataset=stack.dataset)
+
+
+def _native(pixels: np.ndarray) -> np.ndarray:
+    """In the machine's byte order; what are no real numbers is refused."""
+    if pixels.dtype.kind not in "uifb":
+        raise Refused(f"expected real numbers, got {pixels.dtype}; convert it")
+    return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)

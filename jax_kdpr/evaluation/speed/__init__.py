@@ -1,0 +1,1 @@
+"""Times and memory of the parts, counted and beside PyTorch."""

@@ -1,0 +1,330 @@
+"""What is timed: each part of a system and each kind of training step, compiled apart and ready.
+
+The values of the inputs do not change how long anything takes: images are noise of Fashion-MNIST's
+size and type, and systems stand at their random start.
+"""
+
+import copy
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from jax_kdpr.config.schema import Config
+from jax_kdpr.core.sharding import AXIS, replicate
+from jax_kdpr.core.types import Images, Params, State
+from jax_kdpr.evaluation.speed.counts import (
+    Work,
+    convolution_work,
+    measure_work,
+    spectral_work,
+    unet_layers,
+    unet_work,
+)
+from jax_kdpr.optics.objects import scene_channels
+from jax_kdpr.recovery.system import System
+from jax_kdpr.runs.assembly import build_system
+from jax_kdpr.training.state import init_train_state, make_optimizer
+from jax_kdpr.training.steps import Epoch, LossWeights, compile_steps, make_train_step
+from jax_kdpr.training.targets import make_teach
+
+NATIVE_SIZE = 28  # pixels of the images that a step gathers and resizes
+BATCHES = 4  # of images held for the steps
+SWEPT = ("inference, student", "spectral initialisation, student", "step, e2e")  # in a sweep
+
+Call = Callable[[], Any]
+
+
+class Case(NamedTuple):
+    """One thing to time; `call` returns when it is done, and has been compiled."""
+
+    name: str
+    call: Call
+    units: int  # batches, or steps, in one call
+    compile_seconds: float
+    memory_bytes: int  # arguments, results and temporaries of the program, on all devices
+    work: Work  # of one unit
+
+
+class Plan(NamedTuple):
+    """A case that is not compiled yet."""
+
+    name: str
+    build: Callable[[str], Case]
+
+    def compile(self) -> Case:
+        """Compiles it."""
+        return self.build(self.name)
+
+
+class Shape(NamedTuple):
+    """What the cases are of."""
+
+    config: Config  # of the student
+    teacher_snapshots: int
+    batch: int
+    scan_steps: int
+    mesh: Mesh | None
+    made: dict[int, tuple[Params, State]]  # by snapshots, as far as they were asked for
+
+    def make(self, snapshots: int) -> System:
+        """Builds the system of so many snapshots."""
+        config = copy.deepcopy(self.config)
+        config.masks.snapshots = snapshots
+        return build_system(config, mesh=self.mesh)
+
+    def variables(self, snapshots: int) -> tuple[Params, State]:
+        """Returns (params, state) of that system at its random start, a copy on each device."""
+        if snapshots not in self.made:
+            start = jax.jit(self.make(snapshots).init)(jax.random.key(0))
+            self.made[snapshots] = replicate(start, self.mesh)
+        return self.made[snapshots]
+
+    @property
+    def roles(self) -> dict[str, int]:
+        """Snapshots of student and teacher."""
+        return {"student": self.config.masks.snapshots, "teacher": self.teacher_snapshots}
+
+
+def inference_cases(shape: Shape) -> Iterator[Plan]:
+    """Recovery of a batch from its CDPs, and the parts it is made of, for student and teacher."""
+    for role, snapshots in shape.roles.items():
+        system = shape.make(snapshots)
+        spectral = _work(shape, snapshots, "spectral")
+        camera, network = (_work(shape, snapshots, part) for part in ("camera", "network"))
+
+        # Only what is returned is computed: XLA drops the network from the estimate.
+        def estimate(variables, cdps, system=system):
+            return system.recover(*variables, cdps)[0].estimate
+
+        def recover(variables, cdps, system=system):
+            return system.recover(*variables, cdps)[0].image
+
+        def spectral_loss(optics, variables, images, system=system):
+            params, state = variables
+            output, _ = system.apply({**params, **optics}, state, images, jax.random.key(0))
+            return jnp.sum(jnp.real(output.estimate))
+
+        def with_cdps(snapshots=snapshots, system=system):
+            params, state = shape.variables(snapshots)
+            cdps = jax.jit(system.measure)(params, _images(shape), jax.random.key(2))
+            return (params, state), cdps
+
+        def with_images(snapshots=snapshots):
+            params, state = shape.variables(snapshots)
+            optics = {part: params[part] for part in ("phases", "filter")}
+            return optics, (params, state), _images(shape)
+
+        yield _plan(f"inference, {role}", recover, with_cdps, spectral + network)
+        yield _plan(f"spectral initialisation, {role}", estimate, with_cdps, spectral)
+        yield _plan(
+            f"spectral value and gradient, {role}",
+            jax.value_and_grad(spectral_loss),
+            with_images,
+            (spectral + camera).times(3),
+        )
+
+
+def network_cases(shape: Shape) -> Iterator[Plan]:
+    """The U-Net alone: forward, and with the gradient by its weights and its input."""
+    system = shape.make(shape.roles["student"])
+    work = _work(shape, shape.roles["student"], "network")
+
+    def arguments():
+        params, state = shape.variables(shape.roles["student"])
+        size = shape.config.data.size
+        inputs = jax.random.normal(jax.random.key(3), (shape.batch, size, size, 2))
+        return params["net"], _on_devices(inputs, shape.mesh), state
+
+    def forward(net, inputs, state):
+        return system.run_net({"net": net}, state, inputs)[0].image
+
+    def loss(net, inputs, state):
+        output, stats = system.run_net({"net": net}, state, inputs, train=True)
+        return jnp.mean(jnp.square(output.image)), stats
+
+    yield _plan("U-Net", forward, arguments, work)
+    gradient = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)
+    yield _plan("U-Net value and gradient", gradient, arguments, work.times(3))
+
+
+def convolution_cases(shape: Shape) -> Iterator[Plan]:
+    """Each kind of 3 x 3 convolution in the U-Net: forward, gradient by input and by weights.
+
+    In the network's layout, at JAX's default precision; a kind that occurs twice is timed once.
+    """
+    layers = unet_layers(size=shape.config.data.size, widths=shape.config.net.widths)
+    for side, inputs, outputs in dict.fromkeys(layers):
+
+        def convolve(x, kernel):
+            return jax.lax.conv_general_dilated(
+                x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+            )
+
+        def arrays(side=side, inputs=inputs, outputs=outputs):
+            keys = jax.random.split(jax.random.key(6), 3)
+            x, seen = (
+                _on_devices(jax.random.normal(key, (shape.batch, side, side, n)), shape.mesh)
+                for key, n in ((keys[0], inputs), (keys[1], outputs))
+            )
+            kernel = jax.random.normal(keys[2], (3, 3, inputs, outputs))
+            return x, replicate(kernel, shape.mesh), seen
+
+        def by_input(x, kernel, seen, convolve=convolve):
+            return jax.vjp(lambda x: convolve(x, kernel), x)[1](seen)
+
+        def by_weights(x, kernel, seen, convolve=convolve):
+            return jax.vjp(lambda kernel: convolve(x, kernel), kernel)[1](seen)
+
+        work = convolution_work(side=side, inputs=inputs, outputs=outputs).times(shape.batch)
+        name = f"convolution, {side} px, {inputs} to {outputs}"
+        yield _plan(name, lambda x, kernel, _, f=convolve: f(x, kernel), arrays, work)
+        yield _plan(f"{name}, gradient by input", by_input, arrays, work)
+        yield _plan(f"{name}, gradient by weights", by_weights, arrays, work)
+
+
+def step_cases(shape: Shape, *, weights: LossWeights) -> Iterator[Plan]:
+    """A training step of each regime; the student's with a live teacher and with cached targets."""
+    everything = ("phases", "filter", "net")
+    student, teacher = shape.roles["student"], shape.teacher_snapshots
+    alone = LossWeights(alpha=1.0, rho=weights.rho)
+    yield _step_plan("step, random", shape, student, ("net",), alone)
+    yield _step_plan("step, e2e", shape, student, everything, alone)
+    yield _step_plan("step, teacher", shape, teacher, everything, alone)
+    for name, cached in (("live teacher", False), ("cached targets", True)):
+        yield _step_plan(
+            f"step, student, {name}", shape, student, everything, weights, teacher, cached=cached
+        )
+
+
+def _plan(name: str, fn: Callable, arguments: Callable[[], tuple], work: Work) -> Plan:
+    return Plan(name, lambda name: _case(name, fn, arguments(), work))
+
+
+def _step_plan(name: str, *arguments: Any, **options: Any) -> Plan:
+    return Plan(name, lambda name: _step_case(name, *arguments, **options))
+
+
+def _step_case(
+    name: str,
+    shape: Shape,
+    snapshots: int,
+    trained: tuple[str, ...],
+    weights: LossWeights,
+    teacher_snapshots: int = 0,
+    *,
+    cached: bool = False,
+) -> Case:
+    system = shape.make(snapshots)
+    optimizer = make_optimizer(
+        mask_lr=5e-4, filter_lr=5e-4, net_lr=5e-4, schedule="constant", total_steps=1000
+    )
+    size, channels = shape.config.data.size, _image_shape(shape)[-1]
+    count = BATCHES * shape.batch
+    raw = jax.random.randint(jax.random.key(4), (count, NATIVE_SIZE, NATIVE_SIZE), 0, 256, "uint8")
+    teach, guide = None, None
+    if teacher_snapshots:
+        teach = make_teach(shape.make(teacher_snapshots))
+        guide = shape.variables(teacher_snapshots)
+        if cached:
+            batch = jnp.zeros((shape.batch, size, size, channels))
+            one = jax.eval_shape(partial(teach, guide), batch, jax.random.key(0))
+            filled = jax.tree.map(lambda leaf: jnp.ones((count, *leaf.shape[1:])), one)
+            teach, guide = None, replicate(filled, shape.mesh)
+    step = make_train_step(
+        system,
+        optimizer,
+        trained=trained,
+        batch_size=shape.batch,
+        size=size,
+        channels=channels,
+        teach=teach,
+        mesh=shape.mesh,
+    )
+    epoch = Epoch(
+        images=replicate(raw, shape.mesh),
+        order=replicate(jnp.arange(count), shape.mesh),
+        key=jax.random.key(5),
+        weights=weights,
+        guide=guide,
+    )
+    # A copy: a step donates its state.
+    params, state = jax.tree.map(jnp.copy, shape.variables(snapshots))
+    train_state = init_train_state(params, state, optimizer, trained=trained)
+    train_state = replicate(train_state, shape.mesh)
+    program = compile_steps(step, length=shape.scan_steps)
+    compiled, seconds, memory = _compile(program, (train_state, epoch))
+
+    work = _work(shape, snapshots, "camera") + _work(shape, snapshots, "spectral")
+    work = work.times(3 if "phases" in trained else 1)
+    work += _work(shape, snapshots, "network").times(3)
+    if teach is not None:
+        for part in ("camera", "spectral", "network"):
+            work += _work(shape, teacher_snapshots, part)
+
+    held = [train_state]  # goes from call to call: a step donates it
+
+    def call():
+        held[0], losses = compiled(held[0], epoch)
+        return jax.block_until_ready(losses)
+
+    return Case(name, call, shape.scan_steps, seconds, memory, work)
+
+
+def _work(shape: Shape, snapshots: int, part: str) -> Work:
+    """Of one batch."""
+    size, oversample = shape.config.data.size, shape.config.masks.oversample
+    match part:
+        case "camera":
+            one = measure_work(size=size, snapshots=snapshots, oversample=oversample)
+        case "spectral":
+            one = spectral_work(
+                size=size,
+                snapshots=snapshots,
+                oversample=oversample,
+                iterations=shape.config.spectral.iterations,
+            )
+        case _:
+            channels = _image_shape(shape)[-1]
+            one = unet_work(size=size, widths=shape.config.net.widths, channels=channels)
+    return one.times(shape.batch)
+
+
+def _image_shape(shape: Shape) -> tuple[int, int, int]:
+    size = shape.config.data.size
+    return size, size, scene_channels(shape.config.scene.kind)
+
+
+def _case(name: str, fn: Callable, arguments: tuple, work: Work) -> Case:
+    compiled, seconds, memory = _compile(jax.jit(fn), arguments)
+    return Case(name, lambda: jax.block_until_ready(compiled(*arguments)), 1, seconds, memory, work)
+
+
+def _compile(program: Callable, arguments: tuple) -> tuple[Any, float, int]:
+    """Returns (compiled, seconds of tracing and compiling, bytes it needs)."""
+    started = time.perf_counter()
+    compiled = program.lower(*arguments).compile()
+    seconds = time.perf_counter() - started
+    parts = compiled.memory_analysis()
+    memory = (
+        parts.argument_size_in_bytes
+        + parts.output_size_in_bytes
+        + parts.temp_size_in_bytes
+        - parts.alias_size_in_bytes
+    )
+    devices = len(jax.tree.leaves(arguments)[0].sharding.device_set)
+    return compiled, seconds, memory * devices
+
+
+def _images(shape: Shape) -> Images:
+    values = jax.random.uniform(jax.random.key(1), (shape.batch, *_image_shape(shape)))
+    return _on_devices(values, shape.mesh)
+
+
+def _on_devices(batch: Images, mesh: Mesh | None) -> Images:
+    return batch if mesh is None else jax.device_put(batch, NamedSharding(mesh, P(AXIS)))

@@ -1,0 +1,193 @@
+"""How a trained system stands the errors of its bench: one error at a time, and random benches.
+
+Masks, network and what the recovery believes stay as they are; only the measurement changes.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+from scipy import stats
+
+from jax_kdpr.config.schema import JitterConfig
+from jax_kdpr.core.errors import InputError
+from jax_kdpr.core.options import check_ranges
+from jax_kdpr.core.progress import progress
+from jax_kdpr.core.types import Key, RawImages, Scalar
+from jax_kdpr.data.batches import over_batches, take_batch
+from jax_kdpr.optics import misalignment as perturbation
+from jax_kdpr.optics.camera import make_camera
+from jax_kdpr.optics.misalignment import CAREFUL, SPREADS, Perturbation
+from jax_kdpr.optics.noise import add_noise
+from jax_kdpr.runs.run import Trained
+
+
+class Quality(NamedTuple):
+    """Of images, one each or their mean."""
+
+    psnr: Float[np.ndarray, "*n"]  # dB
+    rms: Float[np.ndarray, "*n"]  # over the object (`metrics.ImageScores`)
+
+
+Measure = Callable[[Perturbation, float, Key], Quality]
+"""measure(by, photons, key) -> quality of each image; photons 0: the run's own noise."""
+
+# What each curve goes through, in the units of `Perturbation`; photons of a shot.
+GRIDS: dict[str, tuple[float, ...]] = {
+    "shift": (0.0, 0.05, 0.1, 0.2, 0.35, 0.5, 1.0),
+    "rotation": (0.0, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0),
+    "scale": (0.0, 0.002, 0.005, 0.01, 0.02, 0.05),
+    "defocus": (0.0, 0.02, 0.05, 0.1, 0.2, 0.5),
+    "wavelength": (0.0, 0.002, 0.005, 0.01, 0.02, 0.05),
+    "gain": (0.0, 0.01, 0.02, 0.05, 0.1, 0.2),
+    "photons": (1e7, 1e6, 1e5, 3e4, 1e4),
+}
+UNITS = {
+    "shift": "mask pixels",
+    "rotation": "degrees",
+    "scale": "relative",
+    "defocus": "waves",
+    "wavelength": "relative",
+    "gain": "relative",
+    "photons": "photons a shot",
+}
+
+
+class Yield(NamedTuple):
+    """What share of benches is good enough."""
+
+    share: float
+    low: float  # 95 % interval (Wilson)
+    high: float
+    threshold: float  # dB
+    benches: int
+
+
+def read_spreads(given: list[str]) -> dict[str, float]:
+    """Returns the standard deviations of --spread, such as ["shift=0.3"]; default `CAREFUL`.
+
+    Those that it does not name are 0.
+
+    Raises:
+        InputError: If a name is unknown, or a value outside what `JitterConfig` takes.
+    """
+    if not given:
+        return dict(CAREFUL)
+    spreads = {}
+    for item in given:
+        name, _, value = item.partition("=")
+        try:
+            spreads[name] = float(value)
+        except ValueError:
+            raise InputError(f"--spread: expected NAME=NUMBER, got {item!r}") from None
+        if name not in SPREADS:
+            raise InputError(f"--spread: expected one of {', '.join(SPREADS)}, got {name!r}")
+    try:
+        check_ranges(JitterConfig(**spreads))
+    except InputError as failure:
+        raise InputError(f"--spread: {failure}") from failure
+    return spreads
+
+
+def make_measure(
+    trained: Trained,
+    images: RawImages,
+    *,
+    camera: Mapping[str, Any],
+    batch_size: int,
+) -> Measure:
+    """Builds measure(by, photons, key): the recovery of test images from one bench.
+
+    Args:
+        trained: The system; it recovers as it was trained to.
+        images: Test images.
+        camera: Keyword arguments of `make_camera`. Its jitter is left out: `by` is all there is.
+            Its noise is the sensor's; where `photons` are given, they take the place of its own
+            (Poisson noise where it has neither photons nor electrons).
+        batch_size: Images at a time.
+    """
+    own = {"kind": "none", **camera["noise"]}
+    counted = own | {"kind": own["kind"] if own["kind"] == "camera" else "poisson"}
+    quiet = make_camera(**{**camera, "noise": {}, "jitter": {}})
+
+    def make_step(noise: Mapping[str, Any]):
+        @jax.jit
+        def step(variables, images, by: Perturbation, photons: Scalar, indices, key: Key):
+            batch = take_batch(images, indices, size=quiet.size, channels=quiet.channels)
+            clean = quiet.measure(variables[0]["phases"], batch, key, by)
+            keys = jax.random.split(key, len(indices))
+            options = noise if noise is own else {**noise, "photons": photons}
+            seen = jax.vmap(lambda key, y: add_noise(key, y, **options))(keys, clean)
+            output, _ = trained.system.recover(*variables, seen)
+            scores = quiet.score(output.image, batch)
+            return scores.psnr, scores.rms
+
+        return step
+
+    with_own, with_photons = make_step(own), make_step(counted)
+
+    def measure(by: Perturbation, photons: float, key: Key) -> Quality:
+        step = with_photons if photons else with_own
+        by = jax.tree.map(jnp.float32, by)
+        found = over_batches(
+            lambda indices, batch_key: step(
+                trained.variables, images, by, jnp.float32(photons), indices, batch_key
+            ),
+            len(images),
+            batch_size=batch_size,
+            key=key,
+        )
+        return Quality(*map(np.asarray, found))
+
+    return measure
+
+
+def error_curves(
+    measure: Measure, key: Key, *, kinds: tuple[str, ...]
+) -> dict[str, dict[float, Quality]]:
+    """Returns {kind: {size of the error: mean quality}}, one error at a time, over `GRIDS`.
+
+    An error of either sign counts alike: the mean of both. A shift goes along each axis in turn.
+    """
+    curves: dict[str, dict[float, Quality]] = {}
+    points = [(kind, value) for kind in kinds for value in GRIDS[kind]]
+    for kind, value in progress(points, desc="one error at a time", unit="point"):
+        benches = [Perturbation()]
+        if kind != "photons" and value:
+            benches = [
+                Perturbation(**{name: sign * value}) for name in SPREADS[kind] for sign in (1, -1)
+            ]
+        photons = value if kind == "photons" else 0.0
+        found = [measure(by, photons, key) for by in benches]
+        curves.setdefault(kind, {})[value] = Quality(*np.mean(found, axis=(0, 2)))
+    return curves
+
+
+def random_benches(
+    measure: Measure, key: Key, *, count: int, spreads: Mapping[str, float]
+) -> Quality:
+    """Returns the mean quality over the images of each of `count` benches drawn at random.
+
+    Args:
+        measure: From `make_measure`.
+        key: The same key gives the same benches, whatever the system.
+        count: Benches.
+        spreads: Standard deviations: keyword arguments of `perturbation.draw`.
+    """
+    bench_key, noise_key = jax.random.split(key)
+    found = []
+    for number in progress(range(count), desc="random benches", unit="bench"):
+        by = perturbation.draw(jax.random.fold_in(bench_key, number), **spreads)
+        found.append(np.mean(measure(by, 0.0, noise_key), axis=1))
+    return Quality(*np.array(found).T)
+
+
+def share_above(psnr: Float[np.ndarray, "benches"], threshold: float) -> Yield:
+    """Returns the share of benches of at least `threshold` dB, with Wilson's interval."""
+    good = int(np.sum(psnr >= threshold))
+    interval = stats.binomtest(good, len(psnr)).proportion_ci(0.95, method="wilson")
+    share = good / len(psnr)
+    return Yield(share, float(interval.low), float(interval.high), threshold, len(psnr))

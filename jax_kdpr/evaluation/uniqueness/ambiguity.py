@@ -1,0 +1,115 @@
+"""False objects that one shot cannot tell from the true one, or hardly.
+
+With d the mask's transmittance e^{j phi}, the sensor sees the transform of g = conj(d) x. Four
+changes of g leave the moduli of its DFT as they are, and each is an object of its own:
+
+* a global phase;
+* the twin, g(-r) conjugated: x'(r) = d(r) d(-r) conj(x(-r)), indices modulo the size;
+* the mirror, the same about the middle of the window, r -> N - 1 - r. Zero padding breaks the twin
+  and not the mirror: nothing is carried around the edge;
+* every circular shift of g: x'(r) = d(r) conj(d(r - s)) x(r - s).
+
+Exact for one mask in the far field (the mirror at any padding, the others without it) and for the
+Fresnel transform, whose chirp is part of the mask. More masks, padding or the transfer function of
+free space break them: `misfit` says by how much. Masks that are no pure phases keep the formulas
+exact, but the false object is no pure phase either: `constraint_distance`.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int
+
+from jax_kdpr.core.types import Field, Masks, Scalar, Transfer
+from jax_kdpr.optics.cdp import intensity, mask_transmittance, measure_intensity
+from jax_kdpr.optics.phase import fix_global_phase
+from jax_kdpr.recovery.data_consistency import object_constraint
+from jax_kdpr.recovery.solvers import amplitude_residual
+
+Pixels = int | Int[Array, ""]
+DARK = 1e-6  # least squared modulus of a transmittance that is divided by
+
+
+def twin(field: Field, masks: Masks) -> Field:
+    """Returns the twin of a field behind the first mask: d(r) d(-r) conj(x(-r)) for pure phases."""
+    behind = _behind(field, masks)
+    turned = jnp.roll(behind[::-1, ::-1], (1, 1), axis=(0, 1))
+    return _before(jnp.conj(turned), masks)
+
+
+def mirror(field: Field, masks: Masks) -> Field:
+    """Returns the twin about the middle of the window: d(r) d(N-1-r) conj(x(N-1-r))."""
+    return _before(jnp.conj(_behind(field, masks)[::-1, ::-1]), masks)
+
+
+def shifted(field: Field, masks: Masks, shift: tuple[Pixels, Pixels]) -> Field:
+    """Returns the field whose product with the first mask is shifted in a circle.
+
+    Args:
+        field: Object.
+        masks: Phases in radians, or transmittances.
+        shift: s, pixels along (height, width): x'(r) = d(r) conj(d(r - s)) x(r - s).
+    """
+    return _before(jnp.roll(_behind(field, masks), jnp.asarray(shift), axis=(0, 1)), masks)
+
+
+def circular_shifts(
+    height: int, width: int, *, most: int, seed: int = 0
+) -> tuple[tuple[int, int], ...]:
+    """Returns the circular shifts of a window but for (0, 0): all of them, or `most` at random.
+
+    The eight shifts by one pixel are always among them.
+    """
+    steps = [(y, x) for y in range(height) for x in range(width) if y or x]
+    if len(steps) <= most:
+        return tuple(steps)
+    near = {(y % height, x % width) for y in (-1, 0, 1) for x in (-1, 0, 1)} - {(0, 0)}
+    others = [step for step in steps if step not in near]
+    chosen = np.random.default_rng(seed).choice(len(others), most - len(near), replace=False)
+    return tuple(sorted(near) + [others[i] for i in sorted(chosen)])
+
+
+def misfit(
+    field: Field,
+    other: Field,
+    masks: Masks,
+    *,
+    oversample: int = 1,
+    transfer: Transfer | None = None,
+) -> Scalar:
+    """Returns norm(|A x'| - |A x|) / norm(|A x|): 0 where no noiseless shot tells them apart.
+
+    Args:
+        field: x, the object.
+        other: x', the false one.
+        masks: Of all shots.
+        oversample: Of the operator (`optics.cdp`).
+        transfer: Of free space.
+    """
+    y = measure_intensity(field, masks, oversample=oversample, transfer=transfer)
+    return amplitude_residual(other, y, masks, transfer=transfer)
+
+
+def constraint_distance(field: Field, *, scene: str, min_amplitude: float = 0.5) -> Scalar:
+    """Returns norm(x - P x) / norm(x), P x the nearest field that an object of `scene` can have.
+
+    0 for every field of modulus 1 if the scene is "phase". The global phase is free
+    (`error_reduction.object_constraint`).
+    """
+    if scene == "amplitude":  # its constraint turns the field
+        field = fix_global_phase(field, gauge="mean")
+    allowed = object_constraint(field, scene=scene, min_amplitude=min_amplitude)
+    return _norm(field - allowed) / _norm(field)
+
+
+def _behind(field: Field, masks: Masks) -> Field:
+    return jnp.conj(mask_transmittance(masks)[0]) * field
+
+
+def _before(behind: Field, masks: Masks) -> Field:
+    """The field that the first mask turns into `behind`."""
+    transmittance = mask_transmittance(masks)[0]
+    return transmittance * behind / jnp.maximum(intensity(transmittance), DARK)
+
+
+def _norm(field: Field) -> Scalar:
+    return jnp.sqrt(jnp.sum(intensity(field)))

@@ -1,0 +1,257 @@
+"""What a measurement holds about an object: Jacobian, Fisher information, Cramer-Rao bounds.
+
+The unknowns are the pixels of the image that encodes the object (`optics.objects`), [h w c]: of a
+phase scene the phase in units of `phase_range`. All of it is local, at one object: a bound on the
+error of a small departure from it. It knows nothing of the false objects of `uniqueness.ambiguity`,
+which are far away.
+
+The Jacobian of sqrt(y) is the one to look at, since shot noise is the same everywhere in sqrt(y):
+with N photons a frame the Fisher information of Poisson counts is 4 N / sum(y_l) times its Gram
+matrix. For phase scenes and ideal masks its singular values are at most sqrt(k) `phase_range`.
+
+Run it in double precision (`jax.enable_x64`): single precision hides what is nearly singular.
+Dense matrices are NumPy's; beyond `DENSE` unknowns the functions with `product` need none.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float
+from scipy.sparse.linalg import LinearOperator, cg, eigsh
+
+from jax_kdpr.core.types import Image, Intensity
+
+DENSE = 2048  # unknowns, up to which matrices are held
+COLUMNS = 64  # of a Jacobian made at a time
+FLOOR = 1e-12  # of a dark pixel, in units of the mean intensity
+SINGULAR = 1e-13  # smallest eigenvalue that counts, in units of the largest
+
+Measure = Callable[[Image], Intensity]
+Product = Callable[[np.ndarray], np.ndarray]
+Vector = Float[np.ndarray, "n"]
+Matrix = Float[np.ndarray, "n n"]
+
+
+@partial(jax.jit, static_argnums=0)
+def intensity_jacobian(measure: Measure, image: Image) -> Float[Array, "m n"]:
+    """Returns dy/dimage as a dense matrix: sensor pixels of all shots by unknowns, in C order.
+
+    Args:
+        measure: From an image to its noiseless CDPs; compiled once for each function given.
+        image: Where.
+    """
+
+    def column(number):
+        direction = jax.nn.one_hot(number, image.size, dtype=image.dtype).reshape(image.shape)
+        return jax.jvp(measure, (image,), (direction,))[1].ravel()
+
+    return lax.map(column, jnp.arange(image.size), batch_size=COLUMNS).T
+
+
+@partial(jax.jit, static_argnums=0)
+def gram_product(
+    measure: Measure, image: Image, weights: Intensity, vector: Float[Array, "n"]
+) -> Float[Array, "n"]:
+    """Returns J^T diag(weights) J vector without the matrix, J = dy/dimage."""
+    _, change = jax.jvp(measure, (image,), (vector.reshape(image.shape),))
+    _, back = jax.vjp(measure, image)
+    return back(weights * change)[0].ravel()
+
+
+def root_weights(intensity: Intensity) -> Intensity:
+    """Returns 1 / (4 y): with them J^T diag(w) J is the Gram matrix of the Jacobian of sqrt(y)."""
+    return 1.0 / (4.0 * jnp.maximum(intensity, FLOOR * jnp.mean(intensity)))
+
+
+def fisher_weights(intensity: Intensity, *, photons: float, read_noise: float = 0.0) -> Intensity:
+    """Returns the weights with which J^T diag(w) J is the Fisher information about the image.
+
+    A pixel's count has mean n = photons y / sum(y_l) and variance n + read_noise^2, as
+    `noise.camera_frame` without clipping and rounding; the exposure counts as known. Exact for
+    Poisson counts. With read noise it is what mean and variance tell; the full distribution holds
+    a little more, at a few counts a pixel.
+
+    Args:
+        intensity: Noiseless CDPs.
+        photons: Expected in one shot.
+        read_noise: Standard deviation, electrons.
+    """
+    counts_per_unit = photons / jnp.sum(intensity, axis=(1, 2), keepdims=True)
+    counts = counts_per_unit * jnp.maximum(intensity, FLOOR * jnp.mean(intensity))
+    return counts_per_unit**2 / (counts + read_noise**2)
+
+
+def gram_matrix(jacobian: Float[np.ndarray, "m n"], weights: Float[np.ndarray, "m"]) -> Matrix:
+    """Returns J^T diag(weights) J."""
+    scaled = np.sqrt(weights)[:, None] * jacobian
+    return scaled.T @ scaled
+
+
+def global_phase_direction(shape: tuple[int, ...], kind: str) -> Vector | None:
+    """Returns the unit vector of images along which no intensity changes; None for amplitudes."""
+    if kind == "amplitude":
+        return None
+    direction = np.zeros(shape)
+    direction[..., 0] = 1.0
+    return direction.ravel() / np.linalg.norm(direction)
+
+
+def singular_values(gram: Matrix, free: Vector | None) -> Float[np.ndarray, "values"]:
+    """Returns the singular values of J, largest first, from its Gram matrix; not that of `free`.
+
+    Values below about 1e-8 of the largest are rounding.
+    """
+    values = np.sqrt(np.maximum(np.linalg.eigvalsh(gram)[::-1], 0.0))
+    return values if free is None else values[:-1]  # exactly 0 along `free`
+
+
+def extreme_singular_values(
+    product: Product, unknowns: int, free: Vector | None, *, rounds: int = 20, steps: int = 500
+) -> tuple[float, float]:
+    """Returns the largest and the smallest singular value of J from products with its Gram matrix.
+
+    The largest by Lanczos. The smallest by inverse iteration with `rounds` solutions by conjugate
+    gradients of at most `steps` steps: never below the true one, and above it where these are few.
+    """
+
+    def along(vector: np.ndarray) -> np.ndarray:
+        return _without(product(_without(vector, free)), free)
+
+    operator = _operator(along, unknowns)
+    start = np.random.default_rng(0).normal(size=unknowns)
+    # To machine precision, its default, it has no end where the largest values lie close together.
+    find: Any = eigsh  # its stub takes tolerances for integers
+    top = find(operator, k=1, which="LA", v0=start, tol=1e-4, return_eigenvectors=False)
+    vector = _unit(_without(start, free))
+    for _ in range(rounds):
+        solution, _ = cg(operator, vector, rtol=1e-6, maxiter=steps)
+        vector = _unit(_without(solution, free))
+    return float(np.sqrt(top[0])), float(np.sqrt(max(vector @ along(vector), 0.0)))
+
+
+def cramer_rao(information: Matrix, free: Vector | None) -> Vector:
+    """Returns the least variance of each unknown that an unbiased estimate can have.
+
+    The diagonal of the inverse on the complement of `free` (the pseudo-inverse): for phases the
+    error that is left when the global phase has been taken from the truth. Infinite everywhere
+    where the information is singular in another direction too.
+    """
+    mean = np.trace(information) / len(information)
+    # An eigenvalue of its own in the direction of `free`, whose inverse is taken off again.
+    full = information if free is None else information + mean * np.outer(free, free)
+    values, vectors = np.linalg.eigh(full)
+    if values[0] <= SINGULAR * values[-1]:
+        return np.full(len(values), np.inf)
+    variances = np.square(vectors) @ (1.0 / values)
+    if free is not None:
+        variances = variances - np.square(free) / mean
+    return variances
+
+
+def bayesian_bound(information: Matrix, precision: Matrix, free: Vector | None) -> Vector:
+    """Returns the least mean squared error of each unknown, given a prior: van Trees' bound.
+
+    The diagonal of (information + precision)^-1 (van Trees, 1968, part I, 2.4.3), without its part
+    along `free`: as for `cramer_rao`, the global phase is taken from the truth.
+
+    Args:
+        information: Mean over objects of their Fisher information.
+        precision: Inverse covariance of a Gaussian prior.
+        free: Direction of the global phase, None without one.
+    """
+    inverse = np.linalg.inv(information + precision)
+    errors = np.diag(inverse).copy()
+    if free is not None:
+        along = inverse @ free
+        errors += np.square(free) * (free @ along) - 2 * free * along
+    return errors
+
+
+def probed_trace(
+    solve: Product, unknowns: int, *, probes: int, seed: int = 0
+) -> tuple[float, float]:
+    """Estimates the trace of a symmetric matrix from products with random signs (Hutchinson, 1990).
+
+    Returns:
+        The mean over `probes` vectors, and its standard error.
+    """
+    rng = np.random.default_rng(seed)
+    signs = rng.choice([-1.0, 1.0], (probes, unknowns))
+    traces = np.array([sign @ solve(sign) for sign in signs])
+    return float(traces.mean()), float(traces.std(ddof=1) / np.sqrt(probes))
+
+
+def probed_cramer_rao(
+    product: Product, unknowns: int, free: Vector | None, *, probes: int, steps: int = 2000
+) -> tuple[float, float]:
+    """Returns the mean of `cramer_rao`'s variances, and its standard error, without a matrix.
+
+    Conjugate gradients that stop after `steps` steps leave it too low, never too high: where the
+    information is nearly singular this is a bound on the bound.
+    """
+
+    def along(vector: np.ndarray) -> np.ndarray:
+        return _without(product(_without(vector, free)), free)
+
+    operator = _operator(along, unknowns)
+
+    def solve(vector: np.ndarray) -> np.ndarray:
+        return cg(operator, _without(vector, free), rtol=1e-6, maxiter=steps)[0]
+
+    return _per_unknown(solve, unknowns, probes)
+
+
+def probed_bayesian_bound(
+    product: Product,
+    prior_root: Product,
+    unknowns: int,
+    free: Vector | None,
+    *,
+    probes: int,
+    steps: int = 2000,
+) -> tuple[float, float]:
+    """Returns the mean of `bayesian_bound`'s errors, and its standard error, without a matrix.
+
+    Args:
+        product: With the mean Fisher information.
+        prior_root: Product with the square root S of the prior's covariance: the bound is the
+            trace of S (S F S + 1)^-1 S, whose inverse is well conditioned.
+        unknowns: Pixels times channels.
+        free: Direction of the global phase, None without one.
+        probes: Random vectors.
+        steps: At most, of conjugate gradients.
+    """
+
+    def along(vector: np.ndarray) -> np.ndarray:
+        return prior_root(product(prior_root(vector))) + vector
+
+    operator = _operator(along, unknowns)
+
+    def solve(vector: np.ndarray) -> np.ndarray:
+        inner = prior_root(_without(vector, free))
+        return _without(prior_root(cg(operator, inner, rtol=1e-6, maxiter=steps)[0]), free)
+
+    return _per_unknown(solve, unknowns, probes)
+
+
+def _per_unknown(solve: Product, unknowns: int, probes: int) -> tuple[float, float]:
+    mean, error = probed_trace(solve, unknowns, probes=probes)
+    return mean / unknowns, error / unknowns
+
+
+def _operator(product: Product, unknowns: int) -> Any:
+    kind: Any = LinearOperator  # its stub does not know the keywords
+    return kind((unknowns, unknowns), matvec=product, dtype=np.float64)
+
+
+def _without(vector: np.ndarray, direction: Vector | None) -> np.ndarray:
+    return vector if direction is None else vector - (direction @ vector) * direction
+
+
+def _unit(vector: np.ndarray) -> np.ndarray:
+    return vector / np.linalg.norm(vector)

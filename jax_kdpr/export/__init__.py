@@ -1,1 +1,0 @@
-"""Masks as files: panel images, heights, phases; written, read back and verified."""

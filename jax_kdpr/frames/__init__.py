@@ -1,1 +1,0 @@
-"""Measured data: frames of a real camera on their way to the CDPs that a system takes."""

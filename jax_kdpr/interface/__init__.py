@@ -1,0 +1,1 @@
+"""What a person touches: command lines, and the Python of `import jax_kdpr`."""

@@ -1,0 +1,55 @@
+"""What `--help` prints: the command's docstring, its flags, and every option of a config."""
+
+import sys
+import textwrap
+
+from absl import flags
+
+from jax_kdpr.config import schema as config_lib
+from jax_kdpr.core.options import Described, describe
+
+WIDTH = 100  # characters of a line
+COLUMN = 40  # at which the words on an option begin
+
+
+def help_page(prefix: str, others: tuple[str, ...]) -> str:
+    """Returns the page of the command that is running.
+
+    Args:
+        prefix: That its options have before those of a `Config` ("base.").
+        others: Options of its config beside these.
+    """
+    lines = [sys.modules["__main__"].__doc__ or "", "Flags:"]
+    for flag in flags.FLAGS.get_key_flags_for_module("__main__"):
+        has_default = flag.default not in (None, "", []) and flag.name != "config"
+        shown = str(flag.default_as_str).strip("'")  # absl puts it in quotes
+        default = f" (default: {shown})" if has_default else ""
+        lines.append(f"  --{flag.name}: {flag.help}{default}")
+    if "config" in flags.FLAGS:
+        lines += ["  --config FILE: a config file; then --config.OPTION=VALUE with, and default:"]
+        lines += [f"    {name}" for name in others]
+        lines += _options(prefix)
+    return "\n".join(lines)
+
+
+def _options(prefix: str) -> list[str]:
+    config = config_lib.Config()
+    lines = []
+    for section, options in describe(config).items():
+        if section:
+            title = (type(getattr(config, section)).__doc__ or "").splitlines()[0]
+            lines += ["", f"  {section}: {title}"]
+        lines += [_entry(f"{prefix}{path}", one) for path, one in options.items()]
+    return lines
+
+
+def _entry(name: str, one: Described) -> str:
+    default = f"{one.default:g}" if isinstance(one.default, float) else str(one.default)
+    choices = f"one of {', '.join(one.choices)}" if one.choices else ""
+    within = f"in {one.within}" if one.within else ""
+    words = "; ".join(filter(None, (one.says, " ".join(filter(None, (within, one.unit))), choices)))
+    first = f"    {name} = {default}".rstrip()
+    # A long name has a line of its own, and so all words begin at one column.
+    start = first.ljust(COLUMN) if len(first) < COLUMN else f"{first}\n{' ' * COLUMN}"
+    said = textwrap.fill(words, WIDTH - COLUMN, break_on_hyphens=False, break_long_words=False)
+    return start + textwrap.indent(said, " " * COLUMN).strip()

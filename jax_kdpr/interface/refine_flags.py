@@ -1,0 +1,43 @@
+"""Flags of the solver that follows the network; `evaluate` and `reconstruct` share them."""
+
+from absl import flags
+
+from jax_kdpr.core.errors import InputError
+from jax_kdpr.recovery.refinement import NO_REFINEMENT, Refinement
+from jax_kdpr.recovery.solvers import SOLVERS
+
+STEPS = flags.DEFINE_integer(
+    "refine",
+    NO_REFINEMENT.steps,
+    "Steps of a solver after the network: error reduction gains much without noise, and does harm "
+    "at an SNR of 20 dB.",
+    lower_bound=0,
+    upper_bound=1_000_000,
+)
+SOLVER = flags.DEFINE_enum(
+    "refine_with", NO_REFINEMENT.solver, list(SOLVERS), "The solver of --refine."
+)
+TV = flags.DEFINE_float(
+    "refine_tv",
+    NO_REFINEMENT.tv,
+    "Weight of the total-variation prior of --refine_with=accelerated, for noisy frames: 0.01 to "
+    "0.1 of the object's modulus is a lot.",
+    lower_bound=0.0,
+    upper_bound=1000000.0,
+)
+
+
+def read_refinement() -> Refinement:
+    """Returns what the flags ask for.
+
+    Raises:
+        InputError: If nothing would read one of them.
+    """
+    asked = Refinement(STEPS.value, SOLVER.value, TV.value)
+    if asked.solver != NO_REFINEMENT.solver and not asked.steps:
+        raise InputError("--refine_with: nothing would read it; give --refine N too")
+    if asked.tv and (asked.solver != "accelerated" or not asked.steps):
+        raise InputError(
+            "--refine_tv: nothing would read it; give --refine N and --refine_with=accelerated too"
+        )
+    return asked

@@ -1,0 +1,1 @@
+"""The way to the optical bench and back."""

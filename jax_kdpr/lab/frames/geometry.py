@@ -1,0 +1,347 @@
+"""From the pixels of a camera to the sensor grid of the model.
+
+A point of the pattern has centred coordinates u = (u_y, u_x) in model samples, zero frequency (or,
+in the near field, sample [sh // 2, sw // 2] of the grid) at (0, 0). The camera sees it at
+
+    (row, column) = centre + scale * R(rotation) * O * u,
+
+with O the axis swaps and mirrors of the orientation: first the transposition, then the flips.
+
+A CDP of the model is a *sample* of the continuous pattern at each u. "points" reads it there, off
+the cubic spline whose integrals over the camera's pixels are the counts of the frame: a camera of
+two or more pixels (`CAMERA_NYQUIST`) in the pattern's finest period holds the whole pattern. That
+period is `oversample` model samples in the far field, and one in the near. "area" integrates over
+the model sample, as a camera with pixels as large as the model's does: less noise, but amplitudes a
+quarter off the model's. Both give counts per model sample, and keep the sum of a pattern that fills
+the grid.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Shaped
+from scipy import ndimage
+
+from jax_kdpr.core.errors import InputError
+
+FLIPS = ("none", "vertical", "horizontal", "both")
+SAMPLINGS = ("points", "area")
+SPLINE = 3  # order
+SPLINE_REACH = 20  # pixels after which a spline has forgotten a frame's edge (1e-9)
+# Standard deviation of a point of `frame_spline` over that of a frame of white noise, averaged over
+# places between the pixels.
+POINT_NOISE = 1.215
+CAMERA_NYQUIST = 2.0  # camera pixels in a finest period of the pattern
+CAMERA_ENOUGH = 3.0  # of them, from which on "points" is 1 % exact
+
+
+class Geometry(NamedTuple):
+    """How the pattern lies on the camera; lengths in pixels of the raw frame."""
+
+    centre_y: float  # row of the zero frequency
+    centre_x: float
+    rotation: float = 0.0  # degrees, from the row axis towards the column axis
+    scale: float = 1.0  # camera pixels in a model sample
+    flip: str = "none"
+    transpose: bool = False
+
+
+class Window(NamedTuple):
+    """The part of a raw frame that is used, and how many of its pixels are joined."""
+
+    y: int
+    x: int
+    height: int
+    width: int
+    bin: int = 1
+
+
+def default_geometry(
+    window: Window,
+    sensor: tuple[int, int],
+    scale: float | None,
+    *,
+    rotation: float = 0.0,
+    flip: str = "none",
+    transpose: bool = False,
+) -> Geometry:
+    """Returns the geometry of a pattern whose grid has its middle in the window's.
+
+    Args:
+        window: Of the frame.
+        sensor: (sh, sw) of the model.
+        scale: If known; else the largest that fits.
+        rotation: With `flip` and `transpose` as of `Geometry`.
+    """
+    found = scale or min(window.height / sensor[0], window.width / sensor[1])
+    # Of an even grid the zero frequency is half a model sample off its middle, to the side that the
+    # orientation has turned to.
+    geometry = Geometry(0.0, 0.0, rotation, found, flip, transpose)
+    middle = np.array([(samples - 1) / 2 - samples // 2 for samples in sensor])
+    offset = camera_points(geometry, middle)
+    return geometry._replace(
+        centre_y=float(window.y + (window.height - 1) / 2 - offset[0]),
+        centre_x=float(window.x + (window.width - 1) / 2 - offset[1]),
+    )
+
+
+def make_window(shape: tuple[int, int], crop: tuple[int, int, int, int] | None, bin: int) -> Window:
+    """Returns the window of a crop (y, x, height, width); the frame's remainder of bins is left.
+
+    Raises:
+        InputError: If the crop does not lie in the frame.
+    """
+    y, x, height, width = crop or (0, 0, *shape)
+    if min(y, x) < 0 or min(height, width) < 1 or y + height > shape[0] or x + width > shape[1]:
+        raise InputError(
+            f"--crop: expected Y,X,H,W inside the frame of {shape[0]} x {shape[1]}, got "
+            f"{y},{x},{height},{width}"
+        )
+    if min(height, width) < bin:
+        raise InputError(f"--bin: expected at most {min(height, width)}, got {bin}")
+    return Window(y, x, height - height % bin, width - width % bin, bin)
+
+
+def grid_window(window: Window, geometry: Geometry, sensor: tuple[int, int]) -> Window:
+    """Returns the part of a window that the model's grid needs: its box, and a margin.
+
+    What lies further away says nothing of the pattern: neither how much of it is saturated nor
+    how much light it holds. The bins stay where they are.
+
+    Args:
+        window: Of the frame; the grid lies in it (`check_geometry`).
+        geometry: In pixels of the raw frame.
+        sensor: (sh, sw) of the model.
+    """
+    points = camera_points(in_window(geometry, window), sensor_points(sensor)).reshape(2, -1)
+    # Half a model sample, turned, is what "area" reads beyond the samples.
+    margin = SPLINE_REACH + geometry.scale / window.bin
+    limits = window.height // window.bin, window.width // window.bin
+    low = np.maximum(np.floor(points.min(axis=1) - margin), 0).astype(int)
+    high = np.minimum(np.ceil(points.max(axis=1) + margin).astype(int) + 1, limits)
+    height, width = window.bin * (high - low)
+    return Window(
+        window.y + window.bin * int(low[0]),
+        window.x + window.bin * int(low[1]),
+        int(height),
+        int(width),
+        window.bin,
+    )
+
+
+def crop(frame: Shaped[np.ndarray, "h w"], window: Window) -> Shaped[np.ndarray, "wh ww"]:
+    """Returns the part of a raw frame that lies in a window, every pixel of it."""
+    y, x, height, width, _ = window
+    return frame[y : y + height, x : x + width]
+
+
+def join(light: Float[np.ndarray, "wh ww"], window: Window) -> Float[np.ndarray, "ch cw"]:
+    """Sums the counts of a corrected frame, after `crop`, over the window's bins."""
+    height, width, bin = window.height, window.width, window.bin
+    return light.reshape(height // bin, bin, width // bin, bin).sum(axis=(1, 3))
+
+
+def in_window(geometry: Geometry, window: Window) -> Geometry:
+    """Returns the same geometry in the pixels that `crop` and `join` leave."""
+    return geometry._replace(
+        centre_y=(geometry.centre_y - window.y + 0.5) / window.bin - 0.5,
+        centre_x=(geometry.centre_x - window.x + 0.5) / window.bin - 0.5,
+        scale=geometry.scale / window.bin,
+    )
+
+
+def camera_points(geometry: Geometry, u: Float[np.ndarray, "2 *n"]) -> Float[np.ndarray, "2 *n"]:
+    """Returns the rows and columns at which the camera sees centred model coordinates."""
+    matrix = _matrix(geometry)
+    centre = np.array([geometry.centre_y, geometry.centre_x])
+    moved = np.tensordot(matrix, u, axes=1)
+    return moved + centre.reshape(2, *[1] * (u.ndim - 1))
+
+
+def model_points(
+    geometry: Geometry, pixels: Float[np.ndarray, "2 *n"]
+) -> Float[np.ndarray, "2 *n"]:
+    """Returns the centred model coordinates that camera pixels see: inverse of `camera_points`."""
+    centre = np.array([geometry.centre_y, geometry.centre_x])
+    from_centre = pixels - centre.reshape(2, *[1] * (pixels.ndim - 1))
+    return np.tensordot(np.linalg.inv(_matrix(geometry)), from_centre, axes=1)
+
+
+def sensor_points(sensor: tuple[int, int]) -> Float[np.ndarray, "2 sh sw"]:
+    """Returns the centred coordinates of the model's samples, zero at [sh // 2, sw // 2]."""
+    axes = [np.arange(samples, dtype=float) - samples // 2 for samples in sensor]
+    return np.stack(np.meshgrid(*axes, indexing="ij"))
+
+
+def pixel_envelope(
+    u: Float[np.ndarray, "2 *n"], sensor: tuple[int, int], pixel_side: float
+) -> Float[np.ndarray, "*n"]:
+    """Returns what square mask pixels leave of the far field's intensity: sinc^2 along each axis.
+
+    The model's mask pixels are points, whose pattern repeats without end. A square of side s (in
+    mask pitches) multiplies the intensity by sinc^2(s nu), nu in cycles a pitch: 0.41 at the middle
+    of the pattern's edge and 0.16 in its corner for s = 1.
+
+    Args:
+        u: Points, in model samples from the optical axis.
+        sensor: (sh, sw) of the model: its samples are 1 / sh and 1 / sw cycles a pitch apart.
+        pixel_side: s; 0 for points, and in the near field.
+    """
+    size = np.reshape(sensor, (2,) + (1,) * (u.ndim - 1))
+    return np.prod(np.sinc(pixel_side * u / size) ** 2, axis=0)
+
+
+def check_geometry(
+    geometry: Geometry,
+    shape: tuple[int, int],
+    sensor: tuple[int, int],
+    *,
+    flags: str = "--centre, --rotate, --scale",
+    remedy: str = "correct them, or use more of the frame",
+) -> None:
+    """Refuses a geometry whose grid reaches past the frame (after `join`, `in_window`).
+
+    Args:
+        geometry: Of the grid.
+        shape: Of the frame.
+        sensor: (sh, sw) of the model.
+        flags: That gave the geometry, for the message.
+        remedy: What to do, likewise.
+
+    Raises:
+        InputError: In pixels of the window, after binning.
+    """
+    if min(shape) < 1 or shape[0] < sensor[0] or shape[1] < sensor[1]:
+        raise InputError(
+            f"--input: expected frames of at least {sensor[0]} x {sensor[1]} pixels, the model's "
+            f"sensor grid, got {shape[0]} x {shape[1]} after --crop and --bin; use more of the "
+            "frame"
+        )
+    points = camera_points(geometry, sensor_points(sensor)).reshape(2, -1)
+    low, high = points.min(axis=1), points.max(axis=1)
+    if not (np.all(low >= -0.5) and np.all(high <= np.array(shape) - 0.5)):  # nor nan
+        raise InputError(
+            f"{flags}: the sensor grid would reach from row, column {low[0]:.1f}, {low[1]:.1f} to "
+            f"{high[0]:.1f}, {high[1]:.1f} of a frame of {shape[0]} x {shape[1]} (after cropping "
+            f"and binning); {remedy}"
+        )
+
+
+def to_sensor(
+    light: Float[np.ndarray, "h w"],
+    geometry: Geometry,
+    sensor: tuple[int, int],
+    *,
+    sampling: str,
+    axis: tuple[int, int],
+    pixel_side: float = 0.0,
+) -> Float[np.ndarray, "sh sw"]:
+    """Resamples one frame to the model's grid.
+
+    Args:
+        light: After `crop` and `join`, counts.
+        geometry: After `in_window`.
+        sensor: (sh, sw) of the model.
+        sampling: "points" or "area"; see above.
+        axis: Of the model (`camera.Camera.axis`).
+        pixel_side: Of the mask's pixels (`pixel_envelope`), whose envelope is divided out.
+
+    Returns:
+        Counts per model sample.
+    """
+    spline = frame_spline(light, sampling=sampling)
+    sampled = sample_spline(spline, geometry, sensor, sampling=sampling)
+    sampled = sampled / pixel_envelope(sensor_points(sensor), sensor, pixel_side)
+    return np.roll(sampled, [a - n // 2 for a, n in zip(axis, sensor, strict=True)], axis=(0, 1))
+
+
+def frame_spline(light: Float[np.ndarray, "h w"], *, sampling: str) -> Float[np.ndarray, "h w"]:
+    """Returns the coefficients of the cubic spline that a frame is read off.
+
+    Of "points" its integral over each camera pixel is the pixel's count: a B-spline of degree 3,
+    integrated over a pixel, is the one of degree 4 (Unser, 1999). What the pixels average away is
+    so divided out. Of "area", which integrates itself, its values at their middles are the counts.
+    """
+    degree = SPLINE + 1 if sampling == "points" else SPLINE
+    return ndimage.spline_filter(light, order=degree, mode="mirror")
+
+
+def sampling_note(camera_pixels: float) -> str:
+    """Says that a camera's pixels are too coarse for a pattern; empty where they are not.
+
+    Args:
+        camera_pixels: In the finest period of the pattern, after binning.
+    """
+    if camera_pixels >= CAMERA_NYQUIST:
+        return ""
+    return (
+        f"{camera_pixels:.3g} camera pixels in the pattern's finest period: fewer than "
+        f"{CAMERA_NYQUIST:g} cannot hold it; take a longer focal length, smaller camera pixels, or "
+        "a smaller --bin"
+    )
+
+
+def useful_bin(camera_pixels: float) -> int:
+    """Returns how many pixels each way can be joined so that `CAMERA_ENOUGH` are left, at least 1.
+
+    "points" reads one pixel's light at each sample: many pixels in a period leave most of it aside.
+
+    Args:
+        camera_pixels: In the finest period of the pattern.
+    """
+    return max(1, int(camera_pixels / CAMERA_ENOUGH + 1e-9))
+
+
+def binning_note(camera_pixels: float, *, bin: int, sampling: str) -> str:
+    """Says that a larger --bin would use more of the light; empty where it would not.
+
+    Args:
+        camera_pixels: In the finest period of the pattern, after binning.
+        bin: That was asked for.
+        sampling: "points" or "area".
+    """
+    more = useful_bin(camera_pixels)
+    if sampling == "area" or more == 1:
+        return ""
+    return (
+        f"{camera_pixels:.3g} camera pixels in the pattern's finest period, of which one is read: "
+        f"--bin {bin * more} would use {more**2} times the light"
+    )
+
+
+def sample_spline(
+    spline: Float[np.ndarray, "h w"],
+    geometry: Geometry,
+    sensor: tuple[int, int],
+    *,
+    sampling: str = "points",
+) -> Float[np.ndarray, "sh sw"]:
+    """As `to_sensor`, of coefficients from `frame_spline`; zero stays at [sh // 2, sw // 2].
+
+    "area" adds up ceil(scale) points each way in a model sample: without rotation, and with a whole
+    number of camera pixels in a model sample, these are the camera's pixels themselves.
+    """
+    parts = int(np.ceil(geometry.scale - 1e-9)) if sampling == "area" else 1
+    offsets = (np.arange(parts) + 0.5) / parts - 0.5
+    u = sensor_points(sensor)
+    total = np.zeros(sensor)
+    for dy in offsets:
+        for dx in offsets:
+            moved = u + np.array([dy, dx]).reshape(2, 1, 1)
+            total += ndimage.map_coordinates(
+                spline, camera_points(geometry, moved), order=SPLINE, mode="mirror", prefilter=False
+            )
+    return total * (geometry.scale / parts) ** 2
+
+
+def _matrix(geometry: Geometry) -> Float[np.ndarray, "2 2"]:
+    angle = np.deg2rad(geometry.rotation)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    mirror = np.diag(
+        [
+            -1.0 if geometry.flip in ("vertical", "both") else 1.0,
+            -1.0 if geometry.flip in ("horizontal", "both") else 1.0,
+        ]
+    )
+    swap = np.array([[0.0, 1.0], [1.0, 0.0]]) if geometry.transpose else np.eye(2)
+    return geometry.scale * turn @ mirror @ swap

@@ -1,0 +1,224 @@
+"""A trained run as measured data need it: its system, its optics, its grid and its energy."""
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from jax_kdpr.config import schema as config_lib
+from jax_kdpr.config.schema import Config
+from jax_kdpr.core import json_files
+from jax_kdpr.core.choices import PropagationKind, Unit
+from jax_kdpr.core.errors import InputError
+from jax_kdpr.core.json_files import Maybe
+from jax_kdpr.core.limits import shown
+from jax_kdpr.core.types import Image, Images
+from jax_kdpr.data import sources
+from jax_kdpr.data.image_files import Preparation, read_images
+from jax_kdpr.data.pages.stacks import read_array, split_dataset
+from jax_kdpr.optics import cdp
+from jax_kdpr.optics.camera import Camera, Optics
+from jax_kdpr.optics.objects import scene_field
+from jax_kdpr.optics.propagation import SHARED_ENVELOPE, shares_envelope
+from jax_kdpr.runs import checkpoint
+from jax_kdpr.runs import folder as run_folder
+from jax_kdpr.runs.run import Trained, load_data, load_trained
+
+PARTS = {"phase": "phase", "amplitude": r"amplitude|(?<![a-z])amp(?![a-z])"}  # words in names
+TRUTH_FILE = "truth.npy"  # of a simulated bench: its scenes
+TRUTH_RECORD = "truth.json"  # and all else
+
+
+class LoadedRun(NamedTuple):
+    """One run; `optics` are those of its design."""
+
+    workdir: Path
+    config: Config
+    trained: Trained
+    optics: Optics
+
+    @property
+    def camera(self) -> Camera:
+        """That its system was trained with."""
+        return self.trained.system.camera
+
+    @property
+    def snapshots(self) -> int:
+        """L, frames of one object."""
+        return self.config.masks.snapshots
+
+    @property
+    def pixel_side(self) -> float:
+        """Side of a square mask pixel in mask pitches (`geometry.pixel_envelope`); 0 where near.
+
+        Raises:
+            InputError: If the pixels have no envelope in common.
+        """
+        if self.optics.transfer is not None:
+            return 0.0
+        space = self.config.propagation
+        lengths = {n: getattr(space, n) for n in ("wavelength", "pitch", "distance")}
+        if space.kind == PropagationKind.FRESNEL and not shares_envelope(
+            self.camera.size, **lengths
+        ):
+            raise InputError(
+                f"--workdir: at a distance of {space.distance:g} m, below {SHARED_ENVELOPE} "
+                "N p^2 / lambda, each square mask pixel has an envelope of its own, which frames "
+                "are not corrected for; take a longer distance or a lens, or, where the mask's "
+                "real pixels are finer than the model's, --mask_pixels point"
+            )
+        return float(np.sqrt(self.config.device.fill_factor))
+
+    @property
+    def in_radians(self) -> bool:
+        """Whether its images are files of phases, which its data have an offset of."""
+        return self.config.data.unit == Unit.RADIANS
+
+    @property
+    def finest_period(self) -> int:
+        """Of a pattern, in samples of `sensor`: the far field of M pixels repeats after 1 / M."""
+        return self.camera.oversample if self.optics.transfer is None else 1
+
+    @property
+    def sensor(self) -> tuple[int, int]:
+        """(sh, sw) of a CDP."""
+        side = self.camera.oversample * self.camera.size
+        return side, side
+
+
+def load_run(workdir: Path) -> LoadedRun:
+    """Restores a run for measured data.
+
+    Raises:
+        InputError: If it is no run, or has no checkpoint.
+    """
+    config = run_folder.read_config(workdir)
+    checkpoint.require_checkpoint(workdir)
+    trained = load_trained(workdir, config)
+    optics = trained.system.camera.optics(trained.variables[0]["phases"])
+    return LoadedRun(workdir, config, trained, optics)
+
+
+def blank_image(run: LoadedRun) -> Image:
+    """Returns the scene without an object: phase 0, amplitude 1."""
+    size = run.camera.size
+    values = {"phase": [0.0], "amplitude": [1.0], "complex": [0.0, 1.0]}[run.camera.scene["kind"]]
+    return jnp.broadcast_to(jnp.asarray(values, jnp.float32), (size, size, len(values)))
+
+
+def own_images(
+    run: LoadedRun,
+    source: Path,
+    *,
+    flag: str,
+    data_dir: str | None = None,
+) -> Images:
+    """Reads image files as scenes of a run, prepared as its data are (`data.image_files`).
+
+    But they are never stretched: an object is what it is. A complex scene is two images that follow
+    each other, its phase and its amplitude; a line says which are the first two. The truth.npy of a
+    simulated bench, beside its truth.json, is scenes already.
+
+    Args:
+        run: The run.
+        source: Folder, one file of many pages, or of one image.
+        flag: That names it.
+        data_dir: Where the run's data lie now, or "" where they were: phases in radians get the
+            offset that those got. None makes the smallest phase 0, which will do where the global
+            phase does not count, and reads no data.
+
+    Raises:
+        InputError: If they cannot be read, or are no scenes of this run.
+    """
+    if source.name == TRUTH_FILE and (source.parent / TRUTH_RECORD).exists():
+        return _written_scenes(run, source, flag)
+    sources.require_there(str(source), named=flag)
+    offset = None
+    if run.in_radians and data_dir is not None:
+        offset = load_data(run.workdir, run.config, data_dir=data_dir).offset
+    data = config_lib.data_arguments(run.config)
+    wanted = Preparation(
+        data["size"],
+        data["fit"],
+        data["unit"],
+        phase_range=data["phase_range"],
+        offset=offset,
+    )
+    try:
+        raw, _, names = read_images(
+            source, wanted, subfolders=data["subfolders"], of_frames=True, label=flag
+        )
+    except InputError as failure:
+        raise InputError(f"{flag}: {str(failure).removeprefix('data.dir: ')}") from failure
+    channels = run.camera.channels
+    if len(raw) % channels:
+        raise InputError(
+            f"{flag}: expected two images of each complex scene, its phase and its amplitude, got "
+            f"{len(raw)} in all; add the one that is missing"
+        )
+    if channels == 2:
+        _check_turns(flag, [name.removeprefix(split_dataset(str(source))[0]) for name in names])
+    scenes = raw.reshape(-1, channels, *raw.shape[1:])
+    return jnp.asarray(np.moveaxis(scenes, 1, -1))
+
+
+def _check_turns(flag: str, names: list[str]) -> None:
+    """Says which files are phase and amplitude; refuses names that say otherwise."""
+    for number, name in enumerate(names):
+        said = [part for part, word in PARTS.items() if re.search(word, name.lower())]
+        part = tuple(PARTS)[number % 2]
+        if said and part not in said:
+            raise InputError(
+                f"{flag}: {name.lstrip('/')} would be the {part} of a complex scene; name the "
+                "files so that each phase comes right before its amplitude, such as 1_1_phase and "
+                "1_2_amplitude"
+            )
+    more = ", and so on" if len(names) > 2 else ""
+    print(f"{flag}: phase {names[0].lstrip('/')}, amplitude {names[1].lstrip('/')}{more}")
+
+
+def _written_scenes(run: LoadedRun, path: Path, flag: str) -> Images:
+    """What `bench_folder.write_bench` wrote, to the bit."""
+    record = json_files.read_json(
+        path.with_name(TRUTH_RECORD), {"scene": Maybe(dict)}, remedy="make both anew"
+    )
+    for name, value in run.camera.scene.items():
+        found = record.get("scene", {}).get(name, value)  # earlier versions left it open
+        if found != value:
+            raise InputError(
+                f"{flag}: {path}: its scenes have scene.{name} {shown(found)}, those of the run "
+                f"{value}; they are of another run"
+            )
+    try:
+        scenes = read_array(path)
+        top = float(np.abs(scenes - 0.5).max(initial=0.0))
+    except Exception as failure:  # numpy raises many kinds
+        raise InputError(f"{flag}: {path}: cannot be read ({failure}); make it anew") from failure
+    shape = (run.camera.size, run.camera.size, run.camera.channels)
+    if scenes.dtype != np.float32 or scenes.shape[1:] != shape or not top <= 0.5:
+        raise InputError(
+            f"{flag}: {path}: expected scenes float32 [n {shape[0]} {shape[1]} {shape[2]}] in "
+            f"[0, 1], got {scenes.dtype} {list(scenes.shape)}; they are of another run"
+        )
+    return jnp.asarray(scenes)
+
+
+def simulate(run: LoadedRun, image: Image) -> Float[np.ndarray, "k sh sw"]:
+    """Returns the noiseless CDPs of a scene through the run's optics."""
+    field = scene_field(image, **run.camera.scene)
+    oversample = run.camera.oversample
+    return np.asarray(
+        jax.jit(cdp.measure_intensity, static_argnames="oversample")(
+            field, run.optics.masks, oversample=oversample, transfer=run.optics.transfer
+        ),
+        np.float64,
+    )
+
+
+def snapshot_energy(run: LoadedRun) -> Float[np.ndarray, "k"]:
+    """Returns the sum of each CDP of a scene of modulus 1: h * w with ideal masks."""
+    return simulate(run, blank_image(run)).sum(axis=(1, 2))

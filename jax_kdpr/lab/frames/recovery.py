@@ -1,0 +1,166 @@
+"""From CDPs to recovered objects, and how far to trust them.
+
+A recovery is trusted as far as it explains its measurement: the recovered object is sent through
+the optics again, and the amplitudes of the two patterns are compared,
+
+    misfit = norm(abs(A x) - sqrt(y)) / norm(sqrt(y)).
+
+A pattern that the system was not made for (flipped, transposed, badly scaled, of another mask)
+still gives an object that looks like its training set, but its pattern is another one.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jax_kdpr.core.sharding import data_parallel
+from jax_kdpr.core.types import Fields, Image, Images, Intensities, Intensity, Key, RawImages
+from jax_kdpr.data.batches import take_batch
+from jax_kdpr.optics import cdp
+from jax_kdpr.optics.camera import Optics, Options
+from jax_kdpr.optics.objects import scene_field
+from jax_kdpr.recovery.refinement import NO_REFINEMENT, Refinement, make_refine
+from jax_kdpr.recovery.solvers import amplitude_residual
+from jax_kdpr.runs.run import Trained
+
+PERCENTILE = 99.0  # of the misfits of simulated scenes
+MARGIN = 1.2  # what the misfit of a bench may exceed them by
+CONFUSED = 1.0  # percent of wrong patterns that may be trusted
+RESAMPLES = 500
+
+
+class Recovered(NamedTuple):
+    """What a batch of CDPs gives."""
+
+    image: Images  # refined, if asked for
+    estimate: Fields  # spectral, as the network saw it
+    misfit: Float[Array, "b"]  # of the network's image
+    correlation: Float[Array, "b"]  # of its pattern's amplitudes with the measured ones
+    refined_misfit: Float[Array, "b"]  # of `image`: the same without refinement
+
+
+Recover = Callable[[Intensities], Recovered]
+
+
+def make_recover(
+    trained: Trained,
+    *,
+    refinement: Refinement = NO_REFINEMENT,
+) -> Recover:
+    """Builds recover(intensity) of a batch of CDPs, in the model's unit.
+
+    Args:
+        trained: The system.
+        refinement: Of the network's images. It brings almost any pattern's misfit down, so trust
+            is a matter of the image before it.
+    """
+    camera = trained.system.camera
+    refine = make_refine(camera, refinement)
+    compare = data_parallel(
+        lambda optics, image, y: pattern_misfit(
+            image, y, optics, scene=camera.scene, oversample=camera.oversample
+        ),
+        camera.mesh,
+    )
+
+    @jax.jit
+    def recover(variables, intensity):
+        output, _ = trained.system.recover(*variables, intensity)
+        optics = camera.optics(variables[0]["phases"])
+        misfit, correlation = compare(optics, output.image, intensity)
+        image, after = output.image, misfit
+        if refinement.steps:
+            image = refine(variables[0], output.image, intensity)
+            after, _ = compare(optics, image, intensity)
+        return Recovered(image, output.estimate, misfit, correlation, after)
+
+    return lambda intensity: recover(trained.variables, intensity)
+
+
+def pattern_misfit(
+    image: Image, intensity: Intensity, optics: Optics, *, scene: Options, oversample: int
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Compares the CDPs of a recovered image with the measured ones.
+
+    Returns:
+        (misfit, correlation): norm(abs(A x) - sqrt(y)) / norm(sqrt(y)) over all snapshots, and
+        Pearson's correlation of the two amplitudes. Negative counts are taken for 0.
+    """
+    field = scene_field(image, **scene)
+    spectra = cdp.cdp_forward(field, optics.masks, oversample=oversample, transfer=optics.transfer)
+    misfit = amplitude_residual(field, intensity, optics.masks, transfer=optics.transfer)
+    ours = jnp.sqrt(cdp.intensity(spectra))
+    theirs = jnp.sqrt(jnp.maximum(intensity, 0.0))
+    a, b = ours - jnp.mean(ours), theirs - jnp.mean(theirs)
+    return misfit, jnp.sum(a * b) / jnp.sqrt(jnp.sum(a * a) * jnp.sum(b * b))
+
+
+class Simulated(NamedTuple):
+    """Misfits of simulated measurements."""
+
+    right: list[float]  # of scenes that the system was made for
+    wrong: list[float]  # of the same CDPs, transposed: of patterns that are not its own
+
+
+def simulated_misfits(
+    trained: Trained,
+    recover: Recover,
+    images: RawImages,
+    *,
+    noise_sigma: Float[np.ndarray, "sh sw"],
+    batch_size: int,
+    key: Key,
+) -> Simulated:
+    """Returns what misfits the system has on its validation images, and on wrong patterns.
+
+    They are measured in simulation, with the noise that the run was trained with, and with the
+    noise of the bench on top where that is known.
+
+    Args:
+        trained: The system.
+        recover: As `make_recover` builds it.
+        images: Validation images.
+        noise_sigma: Standard deviation of the bench's noise in each model sample, model units.
+        batch_size: Images at a time.
+        key: For the noise.
+    """
+    camera = trained.system.camera
+    right, wrong = [], []
+    for first in range(0, len(images), batch_size):
+        indices = (jnp.arange(batch_size) + first) % len(images)
+        scenes = take_batch(images, indices, size=camera.size, channels=camera.channels)
+        run_key, bench_key = jax.random.split(jax.random.fold_in(key, first))
+        clean = trained.system.measure(trained.variables[0], scenes, run_key)
+        noise = jnp.asarray(noise_sigma)[None, None] * jax.random.normal(bench_key, clean.shape)
+        right.append(np.asarray(recover(clean + noise).misfit))
+        wrong.append(np.asarray(recover(jnp.swapaxes(clean + noise, -1, -2)).misfit))
+    return Simulated(
+        *[np.concatenate(found)[: len(images)].astype(float).tolist() for found in (right, wrong)]
+    )
+
+
+def misfit_limit(simulated: Simulated, count: int = 1) -> float:
+    """Returns what the median misfit of `count` frames may be; of one frame its misfit itself.
+
+    It is `MARGIN` times the `PERCENTILE`th percentile of such medians, drawn with replacement from
+    the simulated misfits: one good frame in a hundred is above the percentile itself, and the
+    margin leaves room for what no bench is without. But never more than `CONFUSED` percent of wrong
+    patterns stay below: a system that was hardly trained, or for large errors of the bench, leaves
+    some scenes as badly explained as a pattern that is none, and neither is to be trusted.
+    """
+    right, wrong = (_medians(misfits, count) for misfits in simulated)
+    return min(
+        MARGIN * float(np.percentile(right, PERCENTILE)), float(np.percentile(wrong, CONFUSED))
+    )
+
+
+def _medians(misfits: list[float], count: int) -> np.ndarray:
+    """Medians of `count` draws; of one, all that there are."""
+    if count == 1:
+        return np.asarray(misfits)
+    rng = np.random.default_rng(0)
+    return np.median(rng.choice(misfits, (RESAMPLES, min(count, 1000))), axis=1)

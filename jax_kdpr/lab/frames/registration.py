@@ -1,0 +1,228 @@
+"""Where the pattern lies on the camera, found from a frame of an object that is known.
+
+    coarse: every orientation, rotation and scale of a grid, all shifts at once by
+            cross-correlation, in the bright part of the frame
+    fine:   centre, rotation and scale of the best of each orientation, by Nelder and Mead
+
+Patterns are compared by Pearson's correlation of their amplitudes: no gain, no offset enters.
+
+The fit is trusted if its correlation is at least `MIN_SCORE` and at least `MIN_LEAD` above that of
+the best fit in another orientation. The other seven orientations are wrong by design and have been
+searched as hard, so their best says what chance gives on this pattern.
+"""
+
+from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Complex, Float
+from scipy import fft, ndimage, optimize
+
+from jax_kdpr.core.progress import progress
+from jax_kdpr.lab.frames.geometry import (
+    FLIPS,
+    Geometry,
+    camera_points,
+    frame_spline,
+    sample_spline,
+    sensor_points,
+)
+
+MIN_SCORE = 0.8
+MIN_LEAD = 0.15
+EDGE_SHIFT = 0.7  # model samples by which one step of the grid moves the pattern's edge
+
+Fit = tuple[float, Geometry]  # with its correlation
+
+
+class Registration(NamedTuple):
+    """What was found."""
+
+    geometry: Geometry
+    score: float  # correlation of the amplitudes, 1 for a perfect fit
+    runner_up: float  # of the best fit in another orientation
+
+    @property
+    def trusted(self) -> bool:
+        """Whether to believe it; see above."""
+        return self.score >= MIN_SCORE and self.score - self.runner_up >= MIN_LEAD
+
+
+def register(
+    light: Float[np.ndarray, "h w"],
+    pattern: Float[np.ndarray, "sh sw"],
+    guess: Geometry,
+    *,
+    rotation_range: float = 10.0,
+    scale_range: float = 0.15,
+    sampling: str = "points",
+) -> Registration:
+    """Finds the geometry in which a frame shows a known pattern.
+
+    Args:
+        light: Corrected frame, after `geometry.join`.
+        pattern: Expected CDP, zero frequency at [sh // 2, sw // 2].
+        guess: Its scale and rotation are where the search begins; the centre is found anywhere in
+            the frame, and all eight orientations are tried.
+        rotation_range: Degrees to search on either side.
+        scale_range: Relative change of scale to search on either side.
+        sampling: As `geometry.to_sensor`.
+    """
+    target = np.sqrt(np.maximum(pattern, 0.0))
+    half = max(pattern.shape) / 2
+    rotations = guess.rotation + _steps(rotation_range, np.rad2deg(EDGE_SHIFT / half))
+    scales = guess.scale * (1.0 + _steps(scale_range, EDGE_SHIFT / half))
+    part, corner = _bright_part(light, 2 * half * float(scales.max()))
+    amplitude = np.sqrt(np.maximum(part, 0.0))
+    smooth = ndimage.gaussian_filter(amplitude, 0.4 * guess.scale)
+    coarse = _search(smooth, target, list(product(rotations, scales)))
+    spline = frame_spline(part, sampling=sampling)
+    best: list[Fit] = []
+    for fits in progress(coarse, desc="fine", unit="orientation"):
+        fits.sort(key=lambda fit: fit[0], reverse=True)
+        refined = [_refine(spline, target, start, sampling) for _, start in fits[:3]]
+        best.append(max(refined, key=lambda fit: fit[0]))
+    best.sort(key=lambda fit: fit[0], reverse=True)
+    found = best[0][1]
+    found = found._replace(centre_y=found.centre_y + corner[0], centre_x=found.centre_x + corner[1])
+    return Registration(found, score=best[0][0], runner_up=best[1][0])
+
+
+def _steps(reach: float, step: float) -> Float[np.ndarray, "n"]:
+    """Values from -reach to reach, 0 among them, at most `step` apart."""
+    count = int(np.ceil(reach / step))
+    return np.linspace(-reach, reach, 2 * count + 1)
+
+
+def _bright_part(
+    light: Float[np.ndarray, "h w"], extent: float
+) -> tuple[Float[np.ndarray, "ph pw"], tuple[int, int]]:
+    """The part of a frame around its brightest square, and its first row and column.
+
+    Light may sit anywhere in the pattern, so that the square's middle is up to half its side from
+    the pattern's; the corners of this reach a half diagonal further.
+
+    Args:
+        light: Frame; a constant offset changes nothing.
+        extent: Side of the pattern, at most, pixels.
+    """
+    side = int(np.ceil(extent))
+    reach = int(np.ceil(side / 2 + side / np.sqrt(2)))
+    sums = _box_sums(light, (min(side, light.shape[0]), min(side, light.shape[1])))
+    first = np.unravel_index(np.argmax(sums), sums.shape)
+    low = [max(0, int(start) + side // 2 - reach) for start in first]
+    rows, columns = (slice(start, start + 2 * reach) for start in low)
+    return light[rows, columns], (low[0], low[1])
+
+
+def _search(
+    smooth: Float[np.ndarray, "h w"],
+    target: Float[np.ndarray, "sh sw"],
+    turns: list[tuple[float, float]],
+) -> list[list[Fit]]:
+    """The best centre, to a model sample, for every rotation and scale; a list an orientation.
+
+    The frame is read on a grid of model samples that covers it, once for all orientations: these
+    mirror and transpose the target. Every place of the target on that grid is scored at once, by
+    normalised cross-correlation.
+
+    Args:
+        smooth: Amplitudes of the frame.
+        target: Expected amplitudes.
+        turns: (rotation in degrees, scale) to try.
+    """
+    height, width = smooth.shape
+    reach = int(np.ceil(np.hypot(height, width) / 2 / min(scale for _, scale in turns)))
+    reach = max(reach, max(target.shape) // 2 + 1)
+    grid = sensor_points((2 * reach + 1, 2 * reach + 1))
+    orientations = list(product(FLIPS, (False, True)))
+    oriented = [_oriented(target, *orientation) for orientation in orientations]
+    padded: int = fft.next_fast_len(2 * reach + 1, real=True)  # type: ignore[assignment]
+    spectra = [_spectrum(one - one.mean(), padded).conj() for one, _ in oriented]
+    norm = float(np.sum((target - target.mean()) ** 2))
+    found: list[list[Fit]] = [[] for _ in orientations]
+    for rotation, scale in progress(turns, desc="coarse", unit="turn"):
+        upright = Geometry((height - 1) / 2, (width - 1) / 2, float(rotation), float(scale))
+        seen = ndimage.map_coordinates(
+            smooth, camera_points(upright, grid), order=1, mode="constant", cval=0.0
+        )
+        light = _spectrum(seen, padded)
+        deviations = {one.shape: _deviations(seen, one.shape) for one, _ in oriented}
+        for number, (one, zero) in enumerate(oriented):
+            deviation = deviations[one.shape]
+            products = np.asarray(fft.irfft2(light * spectra[number], (padded, padded)))
+            scores = products[: deviation.shape[0], : deviation.shape[1]] / deviation
+            place = np.unravel_index(np.argmax(scores), scores.shape)
+            centre = camera_points(upright, np.array(place) + np.array(zero) - float(reach))
+            flip, transpose = orientations[number]
+            geometry = Geometry(
+                float(centre[0]), float(centre[1]), float(rotation), float(scale), flip, transpose
+            )
+            found[number].append((float(scores[place]) / np.sqrt(norm), geometry))
+    return found
+
+
+def _oriented(
+    target: Float[np.ndarray, "sh sw"], flip: str, transpose: bool
+) -> tuple[Float[np.ndarray, "oh ow"], tuple[int, int]]:
+    """The target as the camera sees it in an orientation, and where its zero frequency lies."""
+    seen = target.T if transpose else target
+    zero = [samples // 2 for samples in seen.shape]
+    for axis, mirrors in enumerate((("vertical", "both"), ("horizontal", "both"))):
+        if flip in mirrors:
+            seen = np.flip(seen, axis)
+            zero[axis] = seen.shape[axis] - 1 - zero[axis]
+    return seen, (zero[0], zero[1])
+
+
+def _spectrum(image: Float[np.ndarray, "h w"], padded: int) -> Complex[np.ndarray, "ph pw"]:
+    return np.asarray(fft.rfft2(image, (padded, padded)))
+
+
+def _deviations(
+    seen: Float[np.ndarray, "gh gw"], shape: tuple[int, ...]
+) -> Float[np.ndarray, "oh ow"]:
+    """Root of the summed squared deviation from the mean, of each part of `seen` of a shape."""
+    size = shape[0] * shape[1]
+    variance = _box_sums(seen**2, shape) - _box_sums(seen, shape) ** 2 / size
+    floor = 1e-3 * max(float(variance.max()), 1e-30)  # parts of the frame without any light
+    return np.sqrt(np.maximum(variance, floor))
+
+
+def _box_sums(
+    image: Float[np.ndarray, "h w"], shape: tuple[int, ...]
+) -> Float[np.ndarray, "oh ow"]:
+    """The sum of each part of an image of a shape."""
+    total = np.pad(image.cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
+    rows = total[shape[0] :] - total[: -shape[0]]
+    return rows[:, shape[1] :] - rows[:, : -shape[1]]
+
+
+def _refine(
+    spline: Float[np.ndarray, "h w"],
+    target: Float[np.ndarray, "sh sw"],
+    start: Geometry,
+    sampling: str,
+) -> tuple[float, Geometry]:
+    """Nelder and Mead on the four numbers, each in units of one model sample at the edge."""
+    half = max(target.shape) / 2
+
+    def moved(x: np.ndarray) -> Geometry:
+        return start._replace(
+            centre_y=start.centre_y + float(x[0]) * start.scale,
+            centre_x=start.centre_x + float(x[1]) * start.scale,
+            rotation=start.rotation + float(np.rad2deg(x[2] / half)),
+            scale=start.scale * (1.0 + float(x[3]) / half),
+        )
+
+    def loss(x: np.ndarray) -> float:
+        seen = sample_spline(spline, moved(x), target.shape, sampling=sampling)  # type: ignore[arg-type]
+        amplitude = np.sqrt(np.maximum(seen, 0.0))
+        if amplitude.std() == 0:
+            return 1.0
+        return -float(np.corrcoef(amplitude.ravel(), target.ravel())[0, 1])
+
+    simplex = np.concatenate([np.zeros((1, 4)), 0.5 * np.eye(4)])
+    options = {"initial_simplex": simplex, "xatol": 1e-3, "fatol": 1e-6, "maxiter": 300}
+    found = optimize.minimize(loss, np.zeros(4), method="Nelder-Mead", options=options)
+    return -float(found.fun), moved(found.x)

@@ -1,0 +1,157 @@
+"""The files of a reconstruction: written whole or not at all, results.json last.
+
+One object gives NAME.tif and NAME.npy (phase in radians or, of an amplitude scene, amplitude;
+float32), NAME_amplitude.tif and .npy too if the scene is complex, NAME.png (a preview with its
+scale bar) and NAME.npz: `estimate`, the complex spectral estimate that the network saw, and
+`intensity`, the CDPs as the system took them. A stack holds the same of all objects, in order:
+phase.tif, phase.npy (or amplitude), estimate.npy and intensity.npy, without previews.
+"""
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+import tifffile
+from jaxtyping import Complex, Float
+
+from jax_kdpr.core import json_files
+from jax_kdpr.core.errors import InputError
+from jax_kdpr.core.json_files import Maybe
+from jax_kdpr.core.limits import Range
+from jax_kdpr.core.whole_files import remove_abandoned, whole, write_whole
+from jax_kdpr.evaluation import pictures
+from jax_kdpr.optics.camera import Options
+
+RESULTS_FILE = "results.json"
+SCORES = ("psnr", "ssim", "rms")  # where there is a truth
+ROW = {  # of one object
+    **{"name": str, "misfit": float, "refined_misfit": float, "correlation": float},
+    **{"energy": float, "saturation": float, "unused_bits": Range(0, 16), "warning": str},
+    **dict.fromkeys(SCORES, Maybe(float)),
+}
+ENDS = (".tif", ".npy", ".npz", ".png", "_amplitude.tif", "_amplitude.npy")  # of its files
+STACKED = ("phase", "amplitude", "estimate", "intensity")  # of all objects of a stack
+RESULTS = {"settings": dict, "frames": [ROW]}
+
+
+class Recovery(NamedTuple):
+    """What is written of one object."""
+
+    name: str
+    parts: dict[str, Float[np.ndarray, "h w"]]  # "phase" in radians, "amplitude", or both
+    estimate: Complex[np.ndarray, "h w"]
+    intensity: Float[np.ndarray, "k sh sw"]
+
+
+def write_recovery(folder: Path, recovery: Recovery, *, scene: Options, pitch: float = 0.0) -> None:
+    """Writes the files of one object.
+
+    Args:
+        folder: Where.
+        recovery: What.
+        scene: `Camera.scene`.
+        pitch: Of the object's pixels, metres; 0 where it is not known.
+    """
+    for part, values in recovery.parts.items():
+        extra = f"_{part}" if len(recovery.parts) > 1 and part == "amplitude" else ""
+        name = f"{recovery.name}{extra}"
+        write_whole(folder / f"{name}.tif", lambda file, v=values: _write_tiff(file, v))
+        write_whole(folder / f"{name}.npy", lambda file, v=values: np.save(file, v))
+    part, values = next(iter(recovery.parts.items()))
+    preview, scale = folder / f"{recovery.name}.png", pictures.part_scale(part, scene)
+    pictures.plot_object(values, preview, title=recovery.name, scale=scale, pitch=pitch)
+    arrays: dict[str, Any] = {"estimate": recovery.estimate, "intensity": recovery.intensity}
+    write_whole(folder / f"{recovery.name}.npz", lambda file: np.savez_compressed(file, **arrays))
+
+
+@contextmanager
+def open_stack(folder: Path, count: int) -> Iterator[Callable[[Recovery], None]]:
+    """Gives append(recovery), which adds one of `count` objects to the stacks of a folder.
+
+    The stacks grow under temporary names and get theirs when all objects are in.
+    """
+    arrays: dict[str, np.memmap] = {}
+    pages: dict[str, tifffile.TiffWriter] = {}
+    numbers = itertools.count()
+    with ExitStack() as opened:
+
+        def open_file(name: str) -> IO[bytes]:
+            remove_abandoned(folder / name)
+            return opened.enter_context(whole(folder / name))
+
+        def append(recovery: Recovery) -> None:
+            number = next(numbers)
+            values = {"estimate": recovery.estimate, "intensity": recovery.intensity}
+            for name, value in {**recovery.parts, **values}.items():
+                if name not in arrays:
+                    path = open_file(f"{name}.npy").name
+                    shape = (count, *value.shape)
+                    arrays[name] = np.lib.format.open_memmap(path, "w+", value.dtype, shape)
+                arrays[name][number] = value
+            for name, value in recovery.parts.items():
+                if name not in pages:
+                    file = open_file(f"{name}.tif")
+                    pages[name] = opened.enter_context(tifffile.TiffWriter(file))
+                pages[name].write(value, photometric="minisblack", contiguous=True)
+
+        yield append
+        for array in arrays.values():
+            array.flush()
+
+
+def require_new(folder: Path, names: Iterable[str]) -> None:
+    """Refuses to write objects over files that no results.json says are of a reconstruction.
+
+    Args:
+        folder: For the results; it may be there.
+        names: Of the objects, and of what is written of all of them.
+
+    Raises:
+        InputError: If one of these files is there.
+    """
+    planned = {f"{name}{end}" for name in names for end in ENDS}
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.name in planned:
+            raise InputError(
+                f"--output: {str(path)!r} is there, and no {RESULTS_FILE} says that it is of a "
+                "reconstruction; give another folder, or --resume to go on with one that was "
+                "killed at its start"
+            )
+
+
+def read_results(folder: Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
+    """Returns the rows of an earlier reconstruction that was made in the same way.
+
+    Raises:
+        InputError: If its settings were others, or results.json is damaged.
+    """
+    path = folder / RESULTS_FILE
+    if not path.exists():
+        return []
+    found = json_files.read_json(path, RESULTS, remedy="give another --output")
+    if found["settings"] != settings:
+        earlier = found["settings"]
+        differing = [name for name in settings if settings[name] != earlier.get(name)]
+        raise InputError(
+            f"--resume: {path} was made with other {', '.join(differing) or 'settings'}; give the "
+            "same flags, or another --output"
+        )
+    there = {path.name for path in folder.iterdir()}
+    wanted = SCORES if "truth" in settings else ()  # an earlier version had fewer
+    return [
+        row
+        for row in found["frames"]
+        if f"{row['name']}.npz" in there and all(name in row for name in wanted)
+    ]
+
+
+def write_results(folder: Path, results: dict[str, Any]) -> None:
+    """Writes results.json, whole."""
+    json_files.write_json(folder / RESULTS_FILE, results)
+
+
+def _write_tiff(file: IO[bytes], values: np.ndarray) -> None:
+    tifffile.imwrite(file, values, photometric="minisblack")

@@ -1,0 +1,1 @@
+"""Masks as files for a modulator or an etch, and those files read again."""

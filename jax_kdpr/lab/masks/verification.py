@@ -1,0 +1,261 @@
+"""What a mask file is worth: the run's test images, measured through what the file holds.
+
+The measurement is made through the phases of the file, the recovery believes in the trained masks,
+as on a bench. Sensor noise and errors of the bench are the same draws for both.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Complex, Float
+
+from jax_kdpr.config import schema as config_lib
+from jax_kdpr.core.errors import InputError
+from jax_kdpr.core.metrics import ImageScores, rms_unit
+from jax_kdpr.core.progress import progress
+from jax_kdpr.core.sharding import replicate, shard_batch
+from jax_kdpr.data.batches import over_batches, take_batch
+from jax_kdpr.evaluation.scores import paired_gain, summarise
+from jax_kdpr.evaluation.scoring import load_subject
+from jax_kdpr.lab.masks.files import MaskFile, read_mask_file
+from jax_kdpr.optics.camera import WRITING, make_camera
+from jax_kdpr.optics.device import TURN
+from jax_kdpr.runs import folder as run_folder
+from jax_kdpr.runs.run import run_keys
+
+Stack = Float[np.ndarray, "k h w"]
+CLEARER = 0.02  # correlation with the trained masks by which undoing a mistake must be better
+ALIKE = 0.5  # correlation that there must be then: unrelated masks have next to none
+ROUGH = 0.05  # radians; 64 levels on the circle
+TIMES = "times what they should be (gray level at 2 pi, wavelength or index)"
+
+
+class Verdict(NamedTuple):
+    """How well the run recovers its test images through a file."""
+
+    trained: float  # PSNR in dB of the trained masks
+    found: float  # of the file's
+    trained_rms: float  # over the object (`metrics.object_rms`), with the unit of `rms_unit`
+    found_rms: float
+    rms_unit: str  # " rad"; "" of an amplitude scene
+    loss: float  # trained - found
+    loss_error: float  # its standard error, paired by image
+    images: int
+    mistake: str  # what explains the loss best, in words; "" for nothing, or where it is fine
+    mended: float  # PSNR in dB with that undone
+    rounding: float  # radians, the most that the levels of an unchanged file are off
+    notes: list[str]  # what is unusual about the files, a line each
+
+
+def verify_files(
+    workdir: Path,
+    paths: list[Path],
+    *,
+    images: int = 1000,
+    max_loss: float = 0.1,
+    data_dir: str = "",
+) -> Verdict:
+    """Measures the test images of a run through the masks that files hold.
+
+    Masks that are in none of the files are the trained ones. Where the loss is too large, the usual
+    mistakes (sign, orientation, place, scale) are looked for, and what explains the loss best is
+    undone and measured too.
+
+    Args:
+        workdir: Run folder.
+        paths: Mask files, each with its sidecar.
+        images: Number of test images; 0 for all.
+        max_loss: Largest loss in dB that is fine.
+        data_dir: Where the run's data lie now; empty for where they were when it was trained.
+
+    Raises:
+        InputError: If a file or the run cannot be read, or they do not belong together.
+    """
+    config = run_folder.read_config(workdir)
+    files = [(path, read_mask_file(path)) for path in paths]
+    _require_fitting(files, snapshots=config.masks.snapshots, size=config.data.size)
+    config, dataset, trained, batch_size = load_subject(workdir, data_dir)
+    mesh = trained.system.camera.mesh
+    arguments = config_lib.camera_arguments(config)
+    # What a file holds has been through levels and super-pixels already.
+    showing = {name: value for name, value in arguments["device"].items() if name not in WRITING}
+    bench = make_camera(**{**arguments, "device": showing}, mesh=mesh)
+    test = dataset.test[: images or None]
+    variables, test = replicate((trained.variables, test), mesh)
+
+    @jax.jit
+    def score_batch(variables, phases, test, indices, key):
+        scenes = shard_batch(
+            take_batch(test, indices, size=bench.size, channels=bench.channels), mesh
+        )
+        intensity = bench.measure(phases, scenes, key)
+        output, _ = trained.system.recover(*variables, intensity)
+        return trained.system.camera.score(output.image, scenes)
+
+    def score(phases: Stack, name: str) -> ImageScores:
+        through = replicate(jnp.asarray(phases, jnp.float32), mesh)
+        batches = -(-len(test) // batch_size)
+        with progress(total=batches, desc=name, leave=False) as bar:
+
+            def step(indices, key):
+                scores = score_batch(variables, through, test, indices, key)
+                jax.block_until_ready(scores)
+                bar.update()
+                return scores
+
+            return over_batches(
+                step, len(test), batch_size=batch_size, key=run_keys(config.seed).evaluation
+            )
+
+    wanted = np.asarray(trained.system.camera.written(trained.variables[0]["phases"]))
+    held = wanted.astype(float)
+    for _, file in files:
+        held[file.numbers] = file.phases
+    reference, found = score(wanted, "trained masks"), score(held, "file")
+    gain, error = paired_gain(found, reference)
+    mistake, mended = "", 0.0
+    if -gain > max_loss:
+        numbers = [number for _, file in files for number in file.numbers]
+        mistake, held[numbers] = find_mistake(held[numbers], wanted[numbers].astype(float))
+        if mistake:
+            mended = summarise(score(held, "mended")).psnr
+    of_trained, of_found = summarise(reference), summarise(found)
+    return Verdict(
+        trained=of_trained.psnr,
+        found=of_found.psnr,
+        trained_rms=of_trained.rms,
+        found_rms=of_found.rms,
+        rms_unit=rms_unit(config.scene.kind),
+        loss=-gain,
+        loss_error=error,
+        images=len(test),
+        mistake=mistake,
+        mended=mended,
+        rounding=max(
+            0.0 if file.changed else file.sidecar.get("largest_phase_error_rad", 0.0)
+            for _, file in files
+        ),
+        notes=_notes(files, trained.digest),
+    )
+
+
+def find_mistake(found: Stack, wanted: Stack) -> tuple[str, Stack]:
+    """Returns what may have been done to the masks of a file, all of them alike.
+
+    Tried are the conjugate, the eight orientations of a square, each with both signs, a circular
+    shift and a factor on the phases. The one that, undone, gives the largest correlation with the
+    trained transmittances is returned; a constant phase does not change it, nor any intensity.
+
+    Returns:
+        (words, the phases with that undone); ("", `found`) if nothing agrees clearly better.
+    """
+    tried = {"": found}
+    for orientation, turned in _orientations(found).items():
+        for conjugated in (False, True):
+            words = " and ".join(
+                [
+                    *(["of the wrong sign"] if conjugated else []),
+                    *([orientation] * bool(orientation)),
+                ]
+            )
+            if words:
+                tried[words] = -turned if conjugated else turned
+    row, column = _shift(found, wanted)
+    if (row, column) != (0, 0):
+        words = f"moved by {row} rows and {column} columns"
+        tried[words] = np.roll(found, (-row, -column), axis=(1, 2))
+    for factor in np.geomspace(0.4, 2.5, 184).round(3).tolist():
+        # What is scaled is the phase that the device adds, in [0, 2 pi): phi or -phi.
+        tried[f"{1 / factor:.2f} {TIMES}"] = -factor * np.mod(-found, TURN)
+        tried[f"{1 / factor:.2f} {TIMES} "] = factor * np.mod(found, TURN)
+    agreement = {words: _agreement(phases, wanted) for words, phases in tried.items()}
+    best = max(agreement, key=lambda words: agreement[words])
+    if agreement[best] < max(ALIKE, agreement[""] + CLEARER):
+        return "", found
+    return best.strip(), tried[best]
+
+
+def explain(verdict: Verdict) -> str:
+    """Returns in one line what the loss of a file may come from."""
+    misses = verdict.rounding > ROUGH
+    # A device that does not reach round the circle looks like one of another scale.
+    if verdict.mistake and not (misses and verdict.mistake.endswith(TIMES)):
+        return (
+            f"the masks look {verdict.mistake}; with that undone the file gives "
+            f"{verdict.mended:.2f} dB"
+        )
+    if misses:
+        return (
+            f"the levels of the file are up to {verdict.rounding:.2g} rad off the trained phases; "
+            "give it more levels, or train on those of the device (device.levels, device.table)"
+        )
+    return (
+        "neither sign nor orientation, shift or scale explains it; it may be another "
+        "look-up table, another mask or checkpoint, or a correction that was added"
+    )
+
+
+def _require_fitting(files: list[tuple[Path, MaskFile]], *, snapshots: int, size: int) -> None:
+    seen: dict[int, Path] = {}
+    for path, file in files:
+        if file.phases.shape[1:] != (size, size):
+            height, width = file.phases.shape[1:]
+            raise InputError(
+                f"{path}: expected a mask of the run's {size}x{size} pixels, got {height}x{width}; "
+                "give the --workdir that it was exported from"
+            )
+        for number in file.numbers:
+            if not 0 <= number < snapshots:
+                raise InputError(
+                    f"{path}: holds mask {number}, and the run has {snapshots} (from 0 on); give "
+                    "the --workdir that it was exported from"
+                )
+            if number in seen:
+                raise InputError(f"{path}: holds mask {number}, as {seen[number]} does; give one")
+            seen[number] = path
+
+
+def _notes(files: list[tuple[Path, MaskFile]], digest: str) -> list[str]:
+    notes = []
+    for path, file in files:
+        if file.changed:
+            notes.append(f"{path} was changed after its export")
+        if file.sidecar.get("run", {}).get("checkpoint_digest") != digest:
+            notes.append(f"{path} was exported from another checkpoint than the run's best")
+    return notes
+
+
+def _orientations(masks: Stack) -> dict[str, Stack]:
+    """The eight of a square; "" for the mask as it is. Each undoes what its words say."""
+    transposed = masks.transpose(0, 2, 1)
+    return {
+        "": masks,
+        "flipped vertically": masks[:, ::-1],
+        "flipped horizontally": masks[:, :, ::-1],
+        "turned by 180 degrees": masks[:, ::-1, ::-1],
+        "transposed": transposed,
+        "turned by 90 degrees counter-clockwise": np.rot90(masks, -1, axes=(1, 2)),
+        "turned by 90 degrees clockwise": np.rot90(masks, 1, axes=(1, 2)),
+        "transposed and turned by 180 degrees": transposed[:, ::-1, ::-1],
+    }
+
+
+def _shift(found: Stack, wanted: Stack) -> tuple[int, int]:
+    """The circular shift (rows, columns) of `found` that agrees best with `wanted`."""
+    spectra = np.fft.fft2(_phasors(found)) * np.conj(np.fft.fft2(_phasors(wanted)))
+    overlap = np.abs(np.fft.ifft2(spectra)).sum(axis=0)
+    row, column = (int(place) for place in np.unravel_index(np.argmax(overlap), overlap.shape))
+    height, width = overlap.shape
+    return (row + height // 2) % height - height // 2, (column + width // 2) % width - width // 2
+
+
+def _agreement(one: Stack, other: Stack) -> float:
+    """Mean over masks of abs(mean(e^{j (one - other)})): 1 for masks that differ by a constant."""
+    return float(np.mean(np.abs(np.mean(_phasors(one - other), axis=(1, 2)))))
+
+
+def _phasors(phases: Stack) -> Complex[np.ndarray, "k h w"]:
+    return np.exp(1j * phases)

@@ -1,1 +1,0 @@
-"""Networks: Flax NNX layers. `systems` is the only caller."""

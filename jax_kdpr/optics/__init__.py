@@ -1,0 +1,1 @@
+"""From an object and mask phases to what a camera measures: coded diffraction patterns."""

@@ -1,0 +1,155 @@
+"""The coded-diffraction-pattern (CDP) operator, eq. 1 of arXiv 2505.18352.
+
+Conventions, the same everywhere in the package:
+
+* Masks are real phases phi in radians; mask l multiplies the field by e^{-j phi_l}
+  (the paper's A_l = diag(e^{j phi_l})^H). A complex array in their place is taken for e^{j phi_l}
+  itself, of any modulus: what a real device makes of the phases (`optics.device`).
+* The DFT is orthonormal and unshifted: zero frequency sits at index [0, 0], and
+  norm(F A_l x) = norm(x), so sum(y) = k * norm(x)^2.
+* `oversample` 2 zero-pads the object plane to twice its height and width before the DFT, which
+  halves the sensor's pixel. The padding goes to the end of each axis: where it goes only adds a
+  linear phase in the sensor plane, which no intensity shows.
+* `transfer` puts the sensor into the near field: the transfer function of free space
+  (`optics.propagation`) multiplies the spectrum, and an inverse DFT follows.
+"""
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Complex, Float
+
+from jax_kdpr.core.types import Field, Intensity, Masks, Spectra, Transfer
+
+
+def mask_transmittance(
+    masks: Float[Array, "*k h w"] | Complex[Array, "*k h w"],
+) -> Complex[Array, "*k h w"]:
+    """Returns e^{j masks}, or complex masks as they are; A_l multiplies by its conjugate.
+
+    Built on the fly from real phases: the modulus stays 1 whatever an optimiser does, and every
+    trained parameter, and so every gradient, stays real.
+    """
+    if jnp.iscomplexobj(masks):
+        return masks
+    return lax.complex(jnp.cos(masks), jnp.sin(masks))
+
+
+def cdp_forward(
+    field: Field, masks: Masks, *, oversample: int = 1, transfer: Transfer | None = None
+) -> Spectra:
+    """Propagates one field through every mask to the sensor: F A_l x for each l.
+
+    Args:
+        field: Complex field in the object plane, any unit.
+        masks: Phases in radians, of which only the value modulo 2 pi matters, or transmittances.
+        oversample: 1, or 2 to zero-pad the field to twice its size before the DFT.
+        transfer: Of free space, for a sensor in the near field; None for the far field.
+
+    Returns:
+        Complex sensor-plane fields [k oversample*h oversample*w], in the unit of `field`.
+
+    Raises:
+        ValueError: If the masks are not of the field's size, `oversample` is not 1 or 2, or
+            `transfer` is not of the sensor's size.
+    """
+    height, width = field.shape
+    if masks.shape[1:] != field.shape:
+        raise ValueError(
+            f"masks: expected masks of the field's size {field.shape}, got {masks.shape[1:]}; "
+            "resample the masks or the scene"
+        )
+    if oversample not in (1, 2):
+        raise ValueError(f"oversample: expected 1 or 2, got {oversample}")
+    sensor = (oversample * height, oversample * width)
+    if transfer is not None and transfer.shape != sensor:
+        raise ValueError(
+            f"transfer: expected the sensor's size {sensor}, got {transfer.shape}; make it with "
+            f"oversample={oversample}"
+        )
+    return propagate(field, mask_transmittance(masks), sensor, transfer)
+
+
+def cdp_adjoint(spectra: Spectra, masks: Masks, *, transfer: Transfer | None = None) -> Field:
+    """Maps k sensor-plane fields back to the object plane: sum_l A_l^H F^H s_l.
+
+    The exact adjoint of `cdp_forward`, zero padding included: <A x, s> = <x, A^H s>. Masks of
+    modulus 1 give A^H A = k I. The oversampling is read off the shapes.
+
+    Args:
+        spectra: Complex sensor-plane fields, zero frequency at [0, 0].
+        masks: Phases in radians, or transmittances.
+        transfer: As of `cdp_forward`.
+
+    Returns:
+        The object-plane field, in the unit of `spectra`.
+
+    Raises:
+        ValueError: If the shapes do not belong together.
+    """
+    sensor_oversample(spectra.shape, masks.shape)
+    return back_propagate(spectra, mask_transmittance(masks), transfer)
+
+
+def propagate(
+    field: Field,
+    transmittance: Complex[Array, "k h w"],
+    sensor: tuple[int, ...],
+    transfer: Transfer | None = None,
+) -> Spectra:
+    """The arithmetic of `cdp_forward` for masks that are at hand as e^{j phases}, without checks.
+
+    For loops that apply the same masks many times; `sensor` is the padded size (sh, sw).
+    """
+    spectra = jnp.fft.fft2(jnp.conj(transmittance) * field[None], s=sensor, norm="ortho")
+    return spectra if transfer is None else jnp.fft.ifft2(transfer[None] * spectra, norm="ortho")
+
+
+def back_propagate(
+    spectra: Spectra, transmittance: Complex[Array, "k h w"], transfer: Transfer | None = None
+) -> Field:
+    """The arithmetic of `cdp_adjoint`, likewise: the adjoint of `propagate`."""
+    if transfer is not None:
+        spectra = jnp.conj(transfer)[None] * jnp.fft.fft2(spectra, norm="ortho")
+    height, width = transmittance.shape[1:]
+    fields = jnp.fft.ifft2(spectra, norm="ortho")[:, :height, :width]
+    return jnp.sum(transmittance * fields, axis=0)
+
+
+def mask_power(transmittance: Complex[Array, "k h w"]) -> Float[Array, "h w"]:
+    """Returns sum_l abs(t_l)^2, k for ideal masks: A^H A in the far field.
+
+    Dividing `back_propagate` by it gives the pseudo-inverse. Where no mask lets light through it is
+    raised to 1e-6.
+    """
+    return jnp.maximum(jnp.sum(intensity(transmittance), axis=0), 1e-6)
+
+
+def measure_intensity(
+    field: Field, masks: Masks, *, oversample: int = 1, transfer: Transfer | None = None
+) -> Intensity:
+    """Returns the noiseless CDPs y_l = abs(F A_l x)^2 (eq. 1), in the squared unit of `field`.
+
+    Computed as re^2 + im^2, whose gradient is finite where the field is zero.
+    """
+    return intensity(cdp_forward(field, masks, oversample=oversample, transfer=transfer))
+
+
+def intensity(field: Complex[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Returns abs(field)^2."""
+    return jnp.square(field.real) + jnp.square(field.imag)
+
+
+def sensor_oversample(sensor_shape: tuple[int, ...], masks_shape: tuple[int, ...]) -> int:
+    """Returns the oversampling (1 or 2) that joins a sensor shape [k sh sw] to masks [k h w].
+
+    Raises:
+        ValueError: If no such oversampling exists or the numbers of snapshots differ.
+    """
+    for oversample in (1, 2):
+        snapshots, height, width = masks_shape
+        if tuple(sensor_shape) == (snapshots, oversample * height, oversample * width):
+            return oversample
+    raise ValueError(
+        f"sensor arrays: expected [k h w] = {tuple(masks_shape)}, or twice that height and width, "
+        f"for masks of that shape; got {tuple(sensor_shape)}"
+    )

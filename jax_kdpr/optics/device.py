@@ -1,0 +1,161 @@
+"""What a real device makes of the phases that are written to it: levels, limited range, crosstalk.
+
+    phases -> super-pixels -> reachable levels           `written_phases`: what the file holds
+           -> crosstalk blur -> fill factor, zero order  `device_masks`: what the light sees
+
+A device that adds the phase p multiplies the light by e^{j p}; the operator multiplies it by
+e^{-j phi} (`optics.cdp`). So p = -phi: its range, crosstalk and gain act on p in [0, 2 pi).
+
+The same two functions act in training, evaluation and export. Rounding has no gradient: it passes
+straight through to the phases (Bengio et al., arXiv 1308.3432), which stay continuous parameters.
+"""
+
+import math
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Int
+
+from jax_kdpr.core.types import Masks, Phases, Scalar
+from jax_kdpr.optics.cdp import mask_transmittance
+from jax_kdpr.optics.masks import wrap_phases
+
+TURN = 2 * math.pi
+
+
+def written_phases(
+    phases: Phases,
+    *,
+    levels: int = 0,
+    phase_range: float = TURN,
+    table: tuple[float, ...] = (),
+    superpixel: int = 1,
+) -> Phases:
+    """Returns the phases that the device is told to show, each the nearest that it can reach.
+
+    Nearest is meant on the circle: 2 pi - 0.01 is near level 0. The gradient is that of `phases`.
+
+    Args:
+        phases: Any real phases, radians.
+        levels: Equal steps, over the circle (step 2 pi / levels) or, where `phase_range` is less,
+            p from 0 to `phase_range`, both included; 0 for any phase in the range.
+        phase_range: Largest p of the device, radians, at most 2 pi.
+        table: phi of each gray level, radians, in place of `levels` and `phase_range`; what is
+            measured of a device is p (`lookup_table.device_table` reads it).
+        superpixel: Pixels each way that show one phase, that of the first of them; the smallest
+            feature of the mask.
+
+    Returns:
+        Phases in [0, 2 pi); for an ideal device `phases` themselves.
+
+    Raises:
+        ValueError: If the masks are no multiple of `superpixel`.
+    """
+    phases = _blocks(phases, superpixel)
+    if table:
+        reached = _nearest(phases, np.asarray(table))
+    elif levels or phase_range < TURN:
+        reached = _equal_steps(phases, levels, phase_range)
+    elif superpixel > 1:
+        reached = wrap_phases(phases)
+    else:
+        return phases
+    return _straight_through(phases, reached)
+
+
+def device_masks(
+    phases: Phases,
+    *,
+    crosstalk: float = 0.0,
+    fill_factor: float = 1.0,
+    zero_order: float = 0.0,
+    gain: float | Scalar = 1.0,
+) -> Masks:
+    """Returns what the light sees of written phases; phases as they are where the device is ideal.
+
+    Args:
+        phases: From `written_phases`.
+        crosstalk: Standard deviation, in pixels, of the Gaussian by which the drive of a pixel
+            leaks to its neighbours. It blurs p in [0, 2 pi), not its phasor: between 0 and 2 pi
+            there is a ramp.
+        fill_factor: Share of a pixel's area that is modulated; the rest passes with phase 0.
+        zero_order: Share of the power that is not modulated at all, such as a surface's reflection.
+        gain: Factor on all phases: an error of the look-up table, or another wavelength.
+    """
+    shown = phases
+    if crosstalk or not (isinstance(gain, float) and gain == 1.0):
+        drive = _straight_through(-phases, wrap_phases(-phases))
+        shown = -gain * (_blur(drive, crosstalk) if crosstalk else drive)
+    if fill_factor == 1.0 and zero_order == 0.0:
+        return shown
+    pixel = fill_factor * mask_transmittance(shown) + (1.0 - fill_factor)
+    return math.sqrt(1.0 - zero_order) * pixel + math.sqrt(zero_order)
+
+
+def nearest_level(phases: Phases, table: np.ndarray) -> Int[Array, "k h w"]:
+    """Returns the index of the table's phase that is nearest on the circle, for each pixel.
+
+    Of equal phases the first is taken. The table need not be monotone.
+    """
+    wrapped, first = np.unique(np.mod(np.asarray(table, float), TURN), return_index=True)
+    # One turn more on either side: the circle as a line.
+    line = np.concatenate([wrapped[-1:] - TURN, wrapped, wrapped[:1] + TURN])
+    index = np.concatenate([first[-1:], first, first[:1]])
+    place = jnp.searchsorted(jnp.asarray((line[1:] + line[:-1]) / 2), wrap_phases(phases))
+    return jnp.asarray(index)[place]
+
+
+def _nearest(phases: Phases, table: np.ndarray) -> Phases:
+    return jnp.asarray(np.mod(table, TURN), phases.dtype)[nearest_level(phases, table)]
+
+
+def _equal_steps(phases: Phases, levels: int, phase_range: float) -> Phases:
+    if phase_range >= TURN:
+        return wrap_phases(jnp.round(wrap_phases(phases) * (levels / TURN)) * (TURN / levels))
+    added = wrap_phases(-phases)
+    # Above the range the nearer end of the gap is taken: the range, or 0 one turn on.
+    nearer_end = jnp.where(added - phase_range <= TURN - added, phase_range, 0.0)
+    reached = jnp.where(added > phase_range, nearer_end, added)
+    if levels:
+        step = phase_range / (levels - 1)
+        reached = jnp.round(reached / step) * step
+    return wrap_phases(-reached)
+
+
+def _blocks(phases: Phases, side: int) -> Phases:
+    if side == 1:
+        return phases
+    _, height, width = phases.shape
+    if height % side or width % side:
+        raise ValueError(
+            f"superpixel: expected a divisor of the mask's {height} x {width} pixels, got {side}"
+        )
+    first = phases[:, ::side, ::side]
+    return jnp.repeat(jnp.repeat(first, side, axis=1), side, axis=2)
+
+
+def _straight_through(phases: Phases, reached: Phases) -> Phases:
+    """The value of the one, exactly, and the gradient of the other."""
+    return lax.stop_gradient(reached) + (phases - lax.stop_gradient(phases))
+
+
+def _blur(phases: Phases, sigma: float) -> Phases:
+    """Gaussian blur, edge pixels repeated outwards."""
+    reach = max(1, math.ceil(3 * sigma))
+    offsets = np.arange(-reach, reach + 1)
+    taps = np.exp(-0.5 * (offsets / sigma) ** 2)
+    taps /= taps.sum()
+    for axis in (1, 2):
+        pad = [(0, 0)] * 3
+        pad[axis] = (reach, reach)
+        padded = jnp.pad(phases, pad, mode="edge")
+        length = phases.shape[axis]
+        phases = sum(
+            (
+                tap * lax.slice_in_dim(padded, start, start + length, axis=axis)
+                for start, tap in enumerate(taps.tolist())
+            ),
+            start=jnp.zeros_like(phases),
+        )
+    return phases

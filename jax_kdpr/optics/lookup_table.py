@@ -1,0 +1,176 @@
+"""Measured look-up tables of a panel: which phase each gray level gives.
+
+In a config file: `config.device.table = device_table("slm.csv")`; the masks are then trained on
+exactly the phases that the panel can show, and `export_mask` writes their gray levels.
+"""
+
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+
+from jax_kdpr.core.errors import InputError
+from jax_kdpr.data.pages.limits import require_file
+from jax_kdpr.data.pages.stacks import read_array
+
+LARGEST = 4 * math.pi  # radians; a panel gives two turns at most, a table in degrees hundreds
+# A panel of half a turn makes no phase mask: such a table is in waves or in units of pi, unless its
+# header says radians.
+SHORTEST = math.pi
+# What words of a header mean, in radians.
+UNITS = {
+    **dict.fromkeys(("rad", "radian", "radians"), 1.0),
+    **dict.fromkeys(("pi", "π"), math.pi),
+    **dict.fromkeys(("wave", "waves", "lambda", "λ", "turn", "turns"), math.tau),
+    **dict.fromkeys(("deg", "degree", "degrees", "°"), math.pi / 180),
+}
+LETTER = r"[^\W\d_]"
+WORD = rf"({'|'.join(UNITS)})(?!{LETTER})"
+# A unit is a word, a multiple or a part of it: "pi", "2 pi", "2*pi rad", "waves/10".
+NUMBER = r"(0\.\d*[1-9]\d*|[1-9]\d*(?:\.\d+)?)"
+UNIT = rf"(?P<unit>(?:{NUMBER}[\s*·]*)?{WORD}(?:\s*/\s*{NUMBER})?)"
+RAD_AFTER_PI = rf"((?:pi|π)(?:\s*/\s*\d+)?)[\s*·_]*rad(?:ian)?s?(?!{LETTER})"  # says nothing more
+MOST_BYTES = 2**24  # of a text
+
+
+def read_table(path: str | Path) -> tuple[float, ...]:
+    """Reads the phase in radians that each gray level 0, 1, ... n - 1 adds to the light.
+
+    The phases need be neither monotone nor within one turn. A line says what was read.
+
+    Args:
+        path: Text of two columns, gray level and phase, split by semicolon, tab, comma or space, in
+            any order of the levels, with or without a header line; or NPY [n] (phases) or [n 2].
+            A header may name the unit of the phases, alone in a bracket, a word of `UNITS` or a
+            multiple or part of it: "gray,phase (waves)", "(2 pi rad)", "(lambda/2)".
+
+    Raises:
+        InputError: If the file cannot be read, has other columns, fewer than two levels, a gap
+            between them, a header of an unclear unit, or phases that are no radians.
+    """
+    path = Path(path)
+    unit = None
+    if path.suffix.lower() == ".npy":
+        rows = _read_array(path)
+    else:
+        rows, unit = _read_text(path)
+    if rows.ndim == 1:
+        rows = np.stack([np.arange(len(rows)), rows], axis=1)
+    if rows.ndim != 2 or rows.shape[1] != 2:
+        raise InputError(
+            f"{path}: expected two columns, gray level and phase, got shape {rows.shape}"
+        )
+    if len(rows) < 2:
+        raise InputError(f"{path}: expected two gray levels or more, got {len(rows)}")
+    if not np.all(np.isfinite(rows)):
+        raise InputError(f"{path}: expected finite numbers, got NaN or infinity; measure it again")
+    rows = rows[np.argsort(rows[:, 0], kind="stable")]
+    wrong = np.flatnonzero(rows[:, 0] != np.arange(len(rows)))
+    if len(wrong):
+        level = wrong[0]
+        raise InputError(
+            f"{path}: expected every gray level from 0 to {len(rows) - 1} once, got "
+            f"{rows[level, 0]:g} in place of {level}; interpolate what was not measured"
+        )
+    phases = rows[:, 1] * (unit or 1.0)
+    low, high = float(phases.min()), float(phases.max())
+    if max(-low, high) > LARGEST:
+        raise InputError(
+            f"{path}: expected phases in radians, up to 4 pi, got {low:g} to {high:g}; name their "
+            "unit in the header, such as gray,phase (degrees), or subtract what all levels share"
+        )
+    if high - low < SHORTEST and not unit:
+        raise InputError(
+            f"{path}: its phases reach from {low:g} to {high:g}, too little for a panel in "
+            "radians; name their unit in the header: gray,phase (waves), (pi) or, if it is so, "
+            "(rad)"
+        )
+    print(f"{path}: {len(phases)} gray levels, {low:.3g} to {high:.3g} rad")
+    return tuple(phases.tolist())
+
+
+def device_table(path: str | Path) -> tuple[float, ...]:
+    """Returns a panel's table as `config.device.table` wants it: the phases phi of e^{-j phi}.
+
+    A panel that adds the phase p multiplies the light by e^{j p}, which a mask of phase -p does.
+
+    Args:
+        path: As of `read_table`.
+
+    Returns:
+        -p of each gray level, in [0, 2 pi).
+
+    Raises:
+        InputError: As `read_table`.
+    """
+    return tuple(-phase % math.tau for phase in read_table(path))
+
+
+def _read_array(path: Path) -> np.ndarray:
+    try:
+        require_file(path)
+        return np.asarray(read_array(path), float)
+    except InputError:
+        raise
+    except Exception as failure:  # numpy and tokenize raise many kinds
+        raise InputError(f"{path}: cannot be read as an array ({failure})") from failure
+
+
+def _read_text(path: Path) -> tuple[np.ndarray, float | None]:
+    """Rows [n 2], and what the header's unit is in radians."""
+    try:
+        require_file(path)
+        if path.stat().st_size > MOST_BYTES:
+            raise InputError(f"{path}: expected a text of two columns, got more than 16 MB")
+        lines = [line.strip() for line in path.read_text("utf-8-sig").splitlines()]
+    except (OSError, UnicodeDecodeError) as failure:
+        raise InputError(
+            f"{path}: cannot be read ({failure}); save it as CSV in UTF-8"
+        ) from failure
+    rows: list[list[float]] = []
+    unit = None
+    content = [line for line in lines if line and not line.startswith("#")]
+    for number, line in enumerate(content):
+        cells = _cells(line)
+        try:
+            row = [float(cell) for cell in cells]
+        except ValueError as failure:
+            if number == 0 and not any(map(str.isdecimal, cells)):
+                unit = _unit(path, line if len(cells) > 2 else cells[-1])  # of the header
+                continue
+            raise InputError(f"{path}: expected numbers, got {line!r}") from failure
+        if len(row) != 2:
+            raise InputError(
+                f"{path}: expected two columns, gray level and phase, got {len(row)} in {line!r}"
+            )
+        rows.append(row)
+    return np.array(rows, float).reshape(-1, 2), unit
+
+
+def _cells(line: str) -> list[str]:
+    """The columns of a line; where they are not split by commas, a comma is a decimal point."""
+    for separator in (";", "\t"):
+        if separator in line:
+            return [cell.strip().replace(",", ".") for cell in line.split(separator)]
+    return [cell.strip() for cell in line.split(",")] if "," in line else line.split()
+
+
+def _unit(path: Path, title: str) -> float | None:
+    """What the unit in the title of a column is in radians; None where it names none.
+
+    It stands in a bracket that holds nothing else, or after one word: "phase (waves)", "phase_pi".
+    """
+    title = re.sub(RAD_AFTER_PI, r"\1", title.lower().strip())
+    named = re.search(rf"[(\[]\s*{UNIT}\s*[)\]]", title)
+    named = named or re.fullmatch(rf"(?:{LETTER}+\s*[_/]\s*)?{UNIT}", title)
+    rest = title[: named.start("unit")] + title[named.end("unit") :] if named else title
+    if re.search(WORD, rest):
+        raise InputError(
+            f"{path}: expected one unit in the header, alone in its bracket, such as (rad), (pi), "
+            f"(waves), (lambda/2) or (degrees), got {title!r}; name the one that the phases are in"
+        )
+    if not named:
+        return None
+    _, times, word, parts = named.groups()
+    return float(times or 1) * UNITS[word] / float(parts or 1)

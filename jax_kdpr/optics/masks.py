@@ -1,0 +1,60 @@
+"""Phase masks: their random start and the regularisers R(phi) of eq. 4 and 7.
+
+Every regulariser is a mean over mask pixels (or neighbour pairs), so its weight rho means the same
+at any mask size and number of snapshots.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jax_kdpr.core.types import Key, Phases, Scalar
+
+
+def init_phases(key: Key, *, snapshots: int, height: int, width: int) -> Phases:
+    """Draws masks with independent phases, uniform in [0, 2 pi) radians."""
+    return jax.random.uniform(key, (snapshots, height, width), maxval=2 * np.pi)
+
+
+def wrap_phases(phases: Phases) -> Phases:
+    """Returns the same masks with every phase in [0, 2 pi) radians."""
+    wrapped = jnp.mod(phases, 2 * np.pi)
+    return jnp.where(wrapped >= 2 * np.pi, 0.0, wrapped)  # a tiny negative phase rounds to 2 pi
+
+
+def range_penalty(phases: Phases) -> Scalar:
+    """Mean squared distance, in rad^2, of each phase from the paper's interval [0, 2 pi].
+
+    Zero inside the interval. The optics only sees phases modulo 2 pi: this keeps the stored
+    numbers in the range that the paper states, it does not change what a mask can do.
+    """
+    below = jnp.minimum(phases, 0.0)
+    above = jnp.maximum(phases - 2 * np.pi, 0.0)
+    return jnp.mean(jnp.square(below) + jnp.square(above))
+
+
+def smoothness_penalty(phases: Phases) -> Scalar:
+    """Mean of (1 - cos(step)) / 2 over horizontal and vertical neighbours, blind to 2 pi wraps.
+
+    0 for a flat mask, 1 when every neighbour differs by pi. Masks do not wrap around their edges.
+    """
+    vertical = 1.0 - jnp.cos(jnp.diff(phases, axis=1))
+    horizontal = 1.0 - jnp.cos(jnp.diff(phases, axis=2))
+    pairs = vertical.size + horizontal.size
+    return (jnp.sum(vertical) + jnp.sum(horizontal)) / (2.0 * pairs)
+
+
+def mask_penalty(phases: Phases, *, kind: str) -> Scalar:
+    """Evaluates the regulariser `kind`: "none", "range" or "smoothness".
+
+    Raises:
+        ValueError: If `kind` is none of these.
+    """
+    match kind:
+        case "none":
+            return jnp.zeros((), phases.dtype)
+        case "range":
+            return range_penalty(phases)
+        case "smoothness":
+            return smoothness_penalty(phases)
+    raise ValueError(f"regulariser: expected none, range or smoothness, got {kind!r}")

@@ -1,0 +1,142 @@
+"""From an image in [0, 1] to the complex field that leaves the object, and back.
+
+A phase repeats after a turn, and a field has no more. So the image is read off a field in two ways:
+alone, on one branch, which serves phase ranges well below a turn; or beside another image, as the
+step from there, which serves them all.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Float
+
+from jax_kdpr.core.types import Field, Image
+from jax_kdpr.optics.cdp import mask_transmittance
+from jax_kdpr.optics.phase import align_global_phase
+
+
+def scene_channels(kind: str) -> int:
+    """Returns how many images make one scene: 2 for "complex", else 1."""
+    return 2 if kind == "complex" else 1
+
+
+def scene_parts(
+    image: Float[np.ndarray, "*b h w c"],
+    *,
+    kind: str,
+    phase_range: float = np.pi,
+    min_amplitude: float = 0.5,
+) -> dict[str, Float[np.ndarray, "*b h w"]]:
+    """Returns what an image stands for, in the units of the object, float32.
+
+    Args:
+        image: In [0, 1].
+        kind: As of `scene_field`, with its other arguments.
+
+    Returns:
+        "phase" in radians, "amplitude" in [0, 1], or both.
+    """
+    if kind == "amplitude":
+        return {"amplitude": image[..., 0].astype(np.float32)}
+    parts = {"phase": (phase_range * image[..., 0]).astype(np.float32)}
+    if kind == "complex":
+        amplitude = min_amplitude + (1.0 - min_amplitude) * image[..., 1]
+        parts["amplitude"] = amplitude.astype(np.float32)
+    return parts
+
+
+def scene_field(
+    image: Image, *, kind: str, phase_range: float = np.pi, min_amplitude: float = 0.5
+) -> Field:
+    """Encodes an image as a complex field.
+
+    * "phase": e^{j r img}, modulus 1. With r = 2 pi black and white are the same object; the
+      default r = pi keeps them apart.
+    * "amplitude": img itself, a real transmittance.
+    * "complex": channel 0 is the phase image, channel 1 the amplitude image, mapped to
+      [min_amplitude, 1]. Where the amplitude is zero no measurement holds the phase: hence a floor.
+
+    Args:
+        image: Values in [0, 1]; 2 channels for "complex", else 1.
+        kind: "phase", "amplitude" or "complex".
+        phase_range: r, the phase of a white pixel, in radians.
+        min_amplitude: Amplitude of a black pixel of a complex scene, in [0, 1].
+
+    Raises:
+        ValueError: If `kind` is none of these or the channels do not fit it.
+    """
+    if image.shape[-1] != scene_channels(kind):
+        raise ValueError(
+            f"image: a {kind} scene takes {scene_channels(kind)} channel(s), got {image.shape[-1]}"
+        )
+    match kind:
+        case "phase":
+            return mask_transmittance(phase_range * image[..., 0])
+        case "amplitude":
+            return lax.complex(image[..., 0], jnp.zeros_like(image[..., 0]))
+        case "complex":
+            amplitude = min_amplitude + (1.0 - min_amplitude) * image[..., 1]
+            return amplitude * mask_transmittance(phase_range * image[..., 0])
+    raise ValueError(f"scene: expected phase, amplitude or complex, got {kind!r}")
+
+
+def field_image(
+    field: Field, *, kind: str, phase_range: float = np.pi, min_amplitude: float = 0.5
+) -> Image:
+    """Reads the image off a field: the inverse of `scene_field`, clipped to [0, 1].
+
+    The phase is read on the branch centred on r / 2, so that small errors around 0 and r clip
+    instead of wrapping: up to pi - r / 2 beyond either, nothing at r = 2 pi. The global phase must
+    have been settled before, by `phase.align_global_phase`. Differentiable but where a phase is
+    read off a field of zero, and where it clips.
+    """
+    centre = jnp.exp(-0.5j * phase_range).astype(field.dtype)
+    phase = (jnp.angle(field * centre) + 0.5 * phase_range) / phase_range
+    amplitude = jnp.abs(field)
+    match kind:
+        case "phase":
+            channels = [phase]
+        case "amplitude":
+            channels = [amplitude]
+        case "complex":
+            channels = [phase, (amplitude - min_amplitude) / max(1.0 - min_amplitude, 1e-6)]
+        case _:
+            raise ValueError(f"scene: expected phase, amplitude or complex, got {kind!r}")
+    return jnp.clip(jnp.stack(channels, axis=-1), 0.0, 1.0)
+
+
+def image_beside(
+    field: Field,
+    image: Image,
+    *,
+    kind: str,
+    phase_range: float = np.pi,
+    min_amplitude: float = 0.5,
+) -> Image:
+    """Reads the image off a field as a step from another image, at any phase range.
+
+    The field is turned to the global phase of the other image's. Then a phase differs from that of
+    the other by what lies within half a turn,
+
+        image + angle(field * conj(other field)) / r.
+
+    Beside the true image, for a score, this is its error modulo a turn. What exceeds black or white
+    by less than pi - r / 2 is clipped, as `field_image` does: all that a range r leaves of a turn,
+    halved. The rest stays as it is, beyond [0, 1]; who wants an image clips it. Amplitudes do not
+    depend on the other image. Differentiable as `field_image`.
+
+    Args:
+        field: Of any global phase.
+        image: The other image, in [0, 1]: a recovery that the field was refined from, or the truth.
+        kind: As of `scene_field`, with its other arguments.
+    """
+    scene = {"kind": kind, "phase_range": phase_range, "min_amplitude": min_amplitude}
+    aligned = align_global_phase(field, scene_field(image, **scene))
+    alone = field_image(aligned, **scene)
+    if kind == "amplitude":
+        return alone
+    step = jnp.angle(aligned * mask_transmittance(-phase_range * image[..., 0])) / phase_range
+    phase = image[..., 0] + step
+    slack = max(np.pi / phase_range - 0.5, 0.0)
+    is_noise = (phase > -slack) & (phase < 1.0 + slack)
+    return alone.at[..., 0].set(jnp.where(is_noise, jnp.clip(phase, 0.0, 1.0), phase))

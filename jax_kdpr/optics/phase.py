@@ -1,0 +1,38 @@
+"""The global phase of a field, which no intensity holds: settled alone, or by another field."""
+
+import jax.numpy as jnp
+
+from jax_kdpr.core.types import Field
+
+
+def fix_global_phase(field: Field, *, gauge: str) -> Field:
+    """Settles the global phase: "start" leaves it as it came, "mean" makes the mean real, positive.
+
+    With "mean" the estimate no longer depends on the start vector's phase, nor on how many
+    iterations there were. A field of zero mean is left as it is.
+
+    Raises:
+        ValueError: If `gauge` is neither.
+    """
+    match gauge:
+        case "start":
+            return field
+        case "mean":
+            mean = jnp.mean(field)
+            power = jnp.square(mean.real) + jnp.square(mean.imag)
+            vanishes = power < jnp.finfo(power.dtype).tiny
+            modulus = jnp.sqrt(jnp.where(vanishes, 1.0, power))
+            return jnp.where(vanishes, 1.0, jnp.conj(mean) / modulus) * field
+    raise ValueError(f"gauge: expected start or mean, got {gauge!r}")
+
+
+def align_global_phase(estimate: Field, reference: Field) -> Field:
+    """Returns e^{j t} * estimate with the real t that brings it closest to `reference`.
+
+    Closed form: t is the angle of <estimate, reference>. Intensities do not hold the global phase,
+    so a complex estimate is compared only after this.
+    """
+    overlap = jnp.sum(jnp.conj(estimate) * reference)  # in float32 on a GPU too
+    modulus = jnp.abs(overlap)
+    phasor = jnp.where(modulus > 0, overlap / jnp.where(modulus > 0, modulus, 1.0), 1.0)
+    return phasor * estimate

@@ -1,0 +1,174 @@
+"""How the samples of the model lie on a real camera: pixels, extent, resolution. Metres.
+
+A model sample is lambda f / (M p) wide (`propagation.sensor_pixel`), M the zero-padded pixels a
+side and p the pitch of the mask. A camera has pixels of its own. What is recorded must be resampled
+onto the model's samples, which is easiest where one of them is a whole number of camera pixels.
+"""
+
+import math
+from typing import NamedTuple
+
+from jax_kdpr.optics import propagation
+
+# What a file of these numbers, by the command geometry, holds.
+RECORD = {"bench": {"camera_pixel": float}, "sensor_pixel": float, "warnings": [str]}
+WHOLE = 0.01  # departure from a whole number of camera pixels, over the whole pattern, in pixels
+
+
+class Geometry(NamedTuple):
+    """One bench; lengths in metres. `bench_geometry` says what the fields mean."""
+
+    sensor_pixel: float
+    camera_pixels_per_sensor_pixel: float
+    extent: float
+    extent_camera_pixels: float
+    fits: bool | None
+    whole_ratio: int
+    whole_ratio_distance: float | None
+    whole_ratio_camera_pixel: float
+    finest_fringe: float
+    oversample_resolved: int
+    mask_pixel_factor: float | None
+    camera_pixel_factor: float
+    fresnel_number: float
+
+    @property
+    def camera_pixels_per_fringe(self) -> float:
+        """In the finest fringe; fewer than 2 cannot hold it."""
+        return self.finest_fringe / self.sensor_pixel * self.camera_pixels_per_sensor_pixel
+
+
+def bench_geometry(
+    *,
+    pixels: int,
+    oversample: int = 1,
+    kind: str = "far",
+    wavelength: float,
+    pitch: float,
+    distance: float,
+    camera_pixel: float,
+    camera_pixels: tuple[int, int] | None = None,
+    fill_factor: float = 1.0,
+) -> Geometry:
+    """Computes how the model's samples lie on a camera.
+
+    Args:
+        pixels: N, of the mask, each way.
+        oversample: Zero padding of the model: M = `oversample` N.
+        kind: "far", "fresnel" or "angular_spectrum".
+        wavelength: Metres.
+        pitch: Of the mask, metres.
+        distance: From mask to sensor, metres; in the far field the focal length of the lens.
+        camera_pixel: Side of a camera pixel, metres.
+        camera_pixels: (height, width) of the chip, if known.
+        fill_factor: Share of a mask pixel's area that is used, in (0, 1].
+
+    Returns:
+        sensor_pixel: What one sample of the model stands for.
+        camera_pixels_per_sensor_pixel: Ratio of the two.
+        extent, extent_camera_pixels: Side of the model's whole pattern.
+        fits: Whether the chip holds it; None if its size is not known.
+        whole_ratio: Nearest whole number of camera pixels, at least 1.
+        whole_ratio_distance: Distance, or focal length, that gives it; None for the angular
+            spectrum, whose model sample is the pitch at any distance.
+        whole_ratio_camera_pixel: Camera pixel that would give it at this distance.
+        finest_fringe: Shortest period in the intensity: lambda f / (N p), from the two edges of the
+            object; a field of pitch p holds at most 1 / (2 p) cycles a metre and its intensity
+            1 / p, so p for the angular spectrum.
+        oversample_resolved: Largest `oversample` (0, 1 or 2) whose samples are not finer than the
+            camera's: 2 is what it takes to sample every fringe twice (Nyquist), 0 a camera that
+            is too coarse even for 1.
+        mask_pixel_factor: Intensity at the middle of the pattern's edge, over that at its centre,
+            of a square mask pixel in place of a point: sinc^2 of half the pixel's side over the
+            pitch. The corner has its square. The model's is 1 everywhere. None for the angular
+            spectrum.
+        camera_pixel_factor: Contrast that integration over a camera pixel (fully sensitive) leaves
+            of the finest fringe: sinc(pixel / period), 0 beyond its first zero.
+        fresnel_number: (N p / 2)^2 / (lambda distance).
+
+    Raises:
+        ValueError: If a length is not positive or `kind` is unknown.
+    """
+    if kind not in ("far", "fresnel", "angular_spectrum"):
+        raise ValueError(f"propagation: expected far, fresnel or angular_spectrum, got {kind!r}")
+    lengths = {
+        "wavelength": wavelength,
+        "pitch": pitch,
+        "distance": distance,
+        "camera_pixel": camera_pixel,
+    }
+    for name, length in lengths.items():
+        if not 0 < length < math.inf:
+            raise ValueError(f"{name}: expected metres, above 0, got {length:g}")
+    sensor = propagation.sensor_pixel(
+        pixels,
+        kind=kind,
+        oversample=oversample,
+        wavelength=wavelength,
+        pitch=pitch,
+        distance=distance,
+    )
+    is_near = kind == "angular_spectrum"
+    ratio = sensor / camera_pixel
+    whole = max(1, round(ratio))
+    extent = oversample * pixels * sensor
+    period = pitch if is_near else wavelength * distance / (pixels * pitch)
+    side = math.sqrt(fill_factor) * pitch
+    return Geometry(
+        sensor_pixel=sensor,
+        camera_pixels_per_sensor_pixel=ratio,
+        extent=extent,
+        extent_camera_pixels=extent / camera_pixel,
+        fits=None if camera_pixels is None else extent <= min(camera_pixels) * camera_pixel,
+        whole_ratio=whole,
+        whole_ratio_distance=None if is_near else distance * whole / ratio,
+        whole_ratio_camera_pixel=sensor / whole,
+        finest_fringe=period,
+        oversample_resolved=min(2, math.floor(period / camera_pixel * (1 + 1e-9))),
+        mask_pixel_factor=None if is_near else _sinc(side / (2 * pitch)) ** 2,
+        camera_pixel_factor=max(_sinc(camera_pixel / period), 0.0)
+        if camera_pixel < period
+        else 0.0,
+        fresnel_number=(pixels * pitch / 2) ** 2 / (wavelength * distance),
+    )
+
+
+def geometry_warnings(found: Geometry, *, oversample: int) -> list[str]:
+    """Says what of a bench the model does not describe, or makes work; [] for nothing."""
+    warnings = []
+    ratio, whole = found.camera_pixels_per_sensor_pixel, found.whole_ratio
+    drift = abs(ratio - whole) * found.extent_camera_pixels / ratio
+    if drift > WHOLE:
+        length = "distance" if found.mask_pixel_factor is None else "focal length"
+        remedy = (
+            f"a {length} of {found.whole_ratio_distance:.6g} m"
+            if found.whole_ratio_distance is not None
+            else f"a camera pixel of {found.whole_ratio_camera_pixel:.4g} m"
+        )
+        warnings.append(
+            f"{ratio:.4g} camera pixels per model sample are no whole number: reconstruct "
+            f"resamples; {remedy} gives {whole}"
+        )
+    if found.fits is False:
+        warnings.append(
+            f"the pattern's {found.extent_camera_pixels:.0f} camera pixels do not fit the chip: "
+            "its edge, which the model has, is not recorded; take a larger mask pitch (several "
+            "panel pixels to a mask pixel) or a shorter distance"
+        )
+    if found.oversample_resolved < oversample:
+        warnings.append(
+            f"the camera pixel is coarser than the model sample at oversample {oversample}: "
+            + ("take oversample 1" if found.oversample_resolved == 1 else "take a longer distance")
+        )
+    elif found.camera_pixels_per_fringe < 2 * (1 - 1e-9):
+        warnings.append(
+            f"{found.camera_pixels_per_fringe:.3g} camera pixels in the finest fringe: fewer than "
+            "2 cannot hold it, and the measurement is not the model's; take a longer distance or "
+            "smaller camera pixels"
+        )
+    return warnings
+
+
+def _sinc(x: float) -> float:
+    """sin(pi x) / (pi x)."""
+    return 1.0 if x == 0 else math.sin(math.pi * x) / (math.pi * x)

@@ -1,0 +1,1 @@
+"""From a coded diffraction pattern to an image: spectral estimate, solvers, network."""

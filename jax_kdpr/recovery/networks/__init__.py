@@ -1,0 +1,1 @@
+"""The recovery network and its layers."""

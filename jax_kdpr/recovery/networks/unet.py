@@ -1,0 +1,159 @@
+"""The recovery network D_theta: a U-Net that also returns its bottleneck D(.)^[b] (eq. 6)."""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from flax import nnx
+from jax import lax
+from jax.ad_checkpoint import checkpoint_name
+from jaxtyping import Array, Float
+
+from jax_kdpr.core.types import Features, Gates, Images
+from jax_kdpr.recovery.networks.resampling import max_pool, upsample
+
+GROUPS = 8  # of a group norm
+CONVOLVED = "convolved"  # name of every convolution's output, for `jax.checkpoint` policies
+
+
+class UNetOutput(NamedTuple):
+    """What one pass of the network gives."""
+
+    image: Images  # after a sigmoid: in (0, 1)
+    bottleneck: Features  # the deepest block's output, the very tensor the decoder consumes
+    gate: Gates | None  # of a gated network: how far to follow another answer, in (0, 1)
+
+
+class ConvBlock(nnx.Module):
+    """(3x3 convolution, norm, ReLU) twice, at constant resolution."""
+
+    def __init__(
+        self, in_features: int, features: int, *, norm: str, precision: str, rngs: nnx.Rngs
+    ):
+        conv = partial(
+            nnx.Conv,
+            kernel_size=(3, 3),
+            use_bias=norm == "none",  # a norm takes any bias away again
+            kernel_init=nnx.initializers.he_normal(),
+            rngs=rngs,
+            **arithmetic(precision),
+        )
+        self.first = conv(in_features, features)
+        self.first_norm = make_norm(norm, features, rngs=rngs)
+        self.second = conv(features, features)
+        self.second_norm = make_norm(norm, features, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "b h w f_in"], *, train: bool) -> Features:
+        """Applies the block; `train` lets a batch norm use, and record, the batch's statistics."""
+        for conv, norm in ((self.first, self.first_norm), (self.second, self.second_norm)):
+            convolved = checkpoint_name(conv(x), CONVOLVED)
+            x = nnx.relu(_apply_norm(norm, convolved, train=train))
+        return x
+
+
+class UNet(nnx.Module):
+    """U-Net (Ronneberger et al., 2015) with max pooling, bilinear upsampling and a sigmoid head.
+
+    Height and width must be divisible by 2^(len(widths) - 1).
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        out_channels: int,
+        widths: tuple[int, ...] = (32, 64, 128, 256),
+        norm: str = "batch",
+        precision: str = "tf32",
+        gated: bool = False,
+        rngs: nnx.Rngs,
+    ):
+        """Builds the layers.
+
+        Args:
+            in_channels: Channels of the input.
+            out_channels: Channels of the recovered image.
+            widths: Features per resolution, from full size to bottleneck.
+            norm: "batch", "group" or "none" (then the convolutions have biases).
+            precision: Arithmetic of the convolutions: "float32", "tf32" or "bfloat16".
+            gated: Whether one more output, the gate, comes beside the image.
+            rngs: Keys of the initial parameters.
+
+        Raises:
+            ValueError: If `norm` or `precision` is none of these, or a width does not split into
+                groups.
+        """
+        encoder_inputs = (in_channels, *widths[:-1])
+        self.encoder = nnx.List(
+            [
+                ConvBlock(before, after, norm=norm, precision=precision, rngs=rngs)
+                for before, after in zip(encoder_inputs, widths, strict=True)
+            ]
+        )
+        self.decoder = nnx.List(
+            [
+                ConvBlock(deep + skip, skip, norm=norm, precision=precision, rngs=rngs)
+                for deep, skip in zip(widths[:0:-1], widths[-2::-1], strict=True)
+            ]
+        )
+        self.gated = gated
+        self.head = nnx.Conv(
+            widths[0], out_channels + gated, (1, 1), rngs=rngs, precision=lax.Precision.HIGHEST
+        )
+
+    def __call__(self, x: Float[Array, "b h w c_in"], *, train: bool) -> UNetOutput:
+        """Recovers images [b h w out_channels] from network inputs."""
+        levels = len(self.encoder) - 1
+        if x.shape[1] % 2**levels or x.shape[2] % 2**levels:
+            raise ValueError(
+                f"U-Net input: expected a size divisible by {2**levels} ({levels} poolings), "
+                f"got {x.shape[1:3]}"
+            )
+        skips = []
+        for block in list(self.encoder)[:-1]:
+            skips.append(block(x, train=train))
+            x = max_pool(skips[-1])
+        bottleneck = self.encoder[-1](x, train=train)
+
+        x = bottleneck
+        for block, skip in zip(self.decoder, reversed(skips), strict=True):
+            x = block(jnp.concatenate([upsample(x), skip], axis=-1), train=train)
+        # What losses and metrics see is float32, whatever the convolutions computed in.
+        outputs = nnx.sigmoid(self.head(x.astype(jnp.float32)))
+        image, gate = (outputs[..., :-1], outputs[..., -1:]) if self.gated else (outputs, None)
+        return UNetOutput(image=image, bottleneck=bottleneck.astype(jnp.float32), gate=gate)
+
+
+def arithmetic(precision: str) -> dict[str, Any]:
+    """Returns the keyword arguments that make a layer compute in `precision`."""
+    match precision:
+        case "float32":
+            return {"precision": lax.Precision.HIGHEST}
+        case "tf32":
+            return {"precision": lax.Precision.DEFAULT}
+        case "bfloat16":
+            return {"dtype": jnp.bfloat16}
+    raise ValueError(f"precision: expected float32, tf32 or bfloat16, got {precision!r}")
+
+
+def make_norm(norm: str, features: int, *, rngs: nnx.Rngs) -> nnx.Module | None:
+    """Builds the norm layer `norm` ("batch", "group", "none")."""
+    match norm:
+        case "batch":
+            # PyTorch's momentum 0.1 is Flax's 0.9.
+            return nnx.BatchNorm(features, momentum=0.9, rngs=rngs)
+        case "group":
+            if features % GROUPS:
+                raise ValueError(
+                    f"widths: a group norm wants multiples of {GROUPS}, got {features}"
+                )
+            return nnx.GroupNorm(features, num_groups=GROUPS, rngs=rngs)
+        case "none":
+            return None
+    raise ValueError(f"norm: expected batch, group or none, got {norm!r}")
+
+
+def _apply_norm(layer: nnx.Module | None, x: Features, *, train: bool) -> Features:
+    if isinstance(layer, nnx.BatchNorm):
+        return layer(x, use_running_average=not train)
+    return x if layer is None else layer(x)  # pyright: ignore[reportCallIssue]

@@ -1,0 +1,158 @@
+"""Solvers that project back and forth between the measurement and what is known of the object.
+
+Two sets are met in turn: M, all sensor fields of modulus sqrt(y), and C, all sensor fields A x of
+objects x that are allowed. Projecting on them takes the two maps
+
+    P_M u = sqrt(y) u / abs(u)        P_C u = A P_O(A^+ u)
+
+with P_O the nearest allowed object, pixel by pixel, and A^+ u = A^H u / sum_l abs(t_l)^2 the
+pseudo-inverse. Wherever A^H A is that diagonal (always in the far field, zero-padded or not, and in
+the near field without evanescent waves) P_C is the exact projection.
+
+Seen from the object, P_M becomes x -> A^+ P_M(A x): a projection for a single unpadded shot, but an
+average of k projections for k shots. That does for `error_reduction`. HIO and RAAR reflect at both
+sets, so averages will not do: without a constraint on the object both would fall back to error
+reduction. Their iterate is therefore the stack u of all sensor fields (the product space of the
+projection literature), of which one unpadded shot is the object-side form itself.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Complex, Float
+
+from jax_kdpr.core.types import Field, Intensity, Masks, PyTree, Scalar, Spectra, Transfer
+from jax_kdpr.optics.cdp import back_propagate, mask_power, mask_transmittance, propagate
+from jax_kdpr.recovery.data_consistency import object_constraint, phasor
+
+Constraint = Callable[[Field], Field]
+
+
+class Measured(NamedTuple):
+    """One measurement and the operator that made it."""
+
+    modulus: Intensity  # sqrt(y)
+    transmittance: Complex[Array, "k h w"]
+    power: Float[Array, "h w"]  # sum_l abs(t_l)^2
+    transfer: Transfer | None
+
+
+class Method(NamedTuple):
+    """One solver: a state, a step that changes it, and the object that the state stands for."""
+
+    begin: Callable[[Field], PyTree]
+    step: Callable[[PyTree, Scalar], PyTree]
+    """step(state, number of steps done before) -> state."""
+    read: Callable[[PyTree], Field]
+
+
+def measured(intensity: Intensity, masks: Masks, transfer: Transfer | None = None) -> Measured:
+    """Prepares the CDPs of one sample; negative pixels count as 0."""
+    transmittance = mask_transmittance(masks)
+    # Smooth at zero: the square root of a dark pixel has no gradient.
+    modulus = jnp.sqrt(jnp.maximum(intensity, 0.0) + 1e-12)
+    return Measured(modulus, transmittance, mask_power(transmittance), transfer)
+
+
+def to_sensor(data: Measured, field: Field) -> Spectra:
+    """Returns A x."""
+    return propagate(field, data.transmittance, data.modulus.shape[1:], data.transfer)
+
+
+def to_object(data: Measured, spectra: Spectra) -> Field:
+    """Returns A^+ u, the least-squares object of sensor fields."""
+    return back_propagate(spectra, data.transmittance, data.transfer) / data.power
+
+
+def impose_modulus(data: Measured, spectra: Spectra) -> Spectra:
+    """Returns P_M u, the nearest sensor fields of the measured modulus."""
+    return data.modulus * phasor(spectra)
+
+
+def project_object(
+    field: Field,
+    *,
+    scene: str,
+    min_amplitude: float = 0.5,
+    support: Bool[Array, "h w"] | None = None,
+) -> Field:
+    """Returns P_O x: the nearest allowed object, with the global phase that `field` has.
+
+    As `error_reduction.object_constraint`, and "none" allows any field. An "amplitude" object keeps
+    its global phase here, so that a solver may mix it with fields from before the projection; its
+    values are real and not negative up to that phase.
+
+    Args:
+        field: Any field.
+        scene: "phase", "amplitude", "complex" or "none".
+        min_amplitude: Smallest amplitude of a "complex" object.
+        support: Where the object may be other than zero; None for everywhere.
+
+    Raises:
+        ValueError: If `scene` is none of these.
+    """
+    if support is not None:
+        field = jnp.where(support, field, 0.0)
+    if scene == "none":
+        return field
+    nearest = object_constraint(field, scene=scene, min_amplitude=min_amplitude)
+    if scene == "amplitude":
+        return nearest * phasor(jnp.sum(jnp.conj(nearest) * field))
+    return nearest
+
+
+def error_reduction_method(data: Measured, constrain: Constraint) -> Method:
+    """x <- P_O A^+ P_M A x (Gerchberg and Saxton, 1972), as `recovery.data_consistency`."""
+
+    def step(field, _):
+        return constrain(to_object(data, impose_modulus(data, to_sensor(data, field))))
+
+    return Method(begin=lambda start: start, step=step, read=lambda field: field)
+
+
+def hio_method(data: Measured, constrain: Constraint, beta: float) -> Method:
+    """u <- u + beta (P_C((1 + 1 / beta) P_M u - u / beta) - P_M u): HIO (Fienup, 1982).
+
+    Where C is a support this is Fienup's own: P_M u inside, u - beta P_M u outside. In this form
+    (Elser, JOSA A 20, 40, 2003) it holds for any set C: a solution is a fixed point also where C
+    is not closed under scaling, as that of phase objects. With beta = 1 it is the Douglas-Rachford
+    method.
+    """
+
+    def step(spectra, _):
+        fitted = impose_modulus(data, spectra)
+        allowed = _allowed(data, constrain, fitted + (fitted - spectra) / beta)
+        return spectra + beta * (allowed - fitted)
+
+    return _reflecting(data, constrain, step)
+
+
+def raar_method(data: Measured, constrain: Constraint, beta: float) -> Method:
+    """u <- beta / 2 (R_C R_M u + u) + (1 - beta) P_M u, with reflections R = 2 P - 1.
+
+    Relaxed averaged alternating reflections (Luke, Inverse Problems 21, 37, 2005). The relaxation
+    keeps the iterate near M, where the pure reflections of beta = 1 drift on noisy data.
+    """
+
+    def step(spectra, _):
+        fitted = impose_modulus(data, spectra)
+        allowed = _allowed(data, constrain, 2.0 * fitted - spectra)
+        # R_C R_M u + u = 2 P_C(R_M u) - R_M u + u = 2 (P_C(R_M u) - P_M u + u)
+        return beta * (allowed - fitted + spectra) + (1.0 - beta) * fitted
+
+    return _reflecting(data, constrain, step)
+
+
+def _allowed(data: Measured, constrain: Constraint, spectra: Spectra) -> Spectra:
+    """Returns P_C u."""
+    return to_sensor(data, constrain(to_object(data, spectra)))
+
+
+def _reflecting(data: Measured, constrain: Constraint, step: Callable) -> Method:
+    """The solution is the shadow P_O A^+ P_M u, not the iterate, which may be far from both."""
+
+    def read(spectra: Spectra) -> Field:
+        return constrain(to_object(data, impose_modulus(data, spectra)))
+
+    return Method(begin=lambda start: to_sensor(data, start), step=step, read=read)

@@ -1,0 +1,168 @@
+"""Classical phase retrieval on the same operator: no network, no training, many steps.
+
+    error_reduction  Gerchberg and Saxton, 1972; Fienup, 1982     `projections`
+    hio              hybrid input-output; Fienup, 1982
+    raar             relaxed averaged alternating reflections; Luke, 2005
+    wirtinger        Wirtinger flow; Candes et al., 2015          `flows`
+    taf              truncated amplitude flow; Wang et al., 2018
+    raf              reweighted amplitude flow; Wang et al., 2018
+    accelerated      Nesterov's gradient on the amplitudes, with a total-variation prior
+
+What they can do depends on the measurement: with few shots, or one, the object is not determined
+by it (see README), and a solver ends in one of the objects that fit.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float
+
+from jax_kdpr.core.types import Field, Intensity, Key, Masks, Scalar, Transfer
+from jax_kdpr.optics.cdp import intensity as intensity_of
+from jax_kdpr.optics.cdp import mask_power, mask_transmittance, propagate, sensor_oversample
+from jax_kdpr.optics.phase import fix_global_phase
+from jax_kdpr.recovery import gradient_flows as flows
+from jax_kdpr.recovery import projections
+
+SOLVERS = ("error_reduction", "hio", "raar", "wirtinger", "taf", "raf", "accelerated")
+BETA = 0.9  # of hio and raar
+CONSTRAINTS = ("phase", "amplitude", "complex", "none")
+
+
+def solve(
+    intensity: Intensity,
+    masks: Masks,
+    start: Field,
+    *,
+    solver: str,
+    steps: int,
+    scene: str,
+    transfer: Transfer | None = None,
+    min_amplitude: float = 0.5,
+    support: Bool[Array, "h w"] | None = None,
+    beta: float = BETA,
+    tv: float = 0.0,
+    history: bool = False,
+) -> tuple[Field, Scalar | Float[Array, "steps"]]:
+    """Recovers one object from its CDPs by one of the `SOLVERS`.
+
+    A pure function of a static number of steps, to be jitted and vmapped as it stands, and
+    differentiable in its arrays. All solvers turn with the global phase of `start`, which no
+    measurement holds; only an "amplitude" object is returned with a real, positive mean.
+
+    Args:
+        intensity: CDPs y, in the squared unit of the object; negative pixels count as 0.
+        masks: Phases in radians, or transmittances.
+        start: A spectral estimate, a network's answer, `random_start`, or any other field.
+        solver: One of `SOLVERS`.
+        steps: At least 1. A step costs one propagation to the sensor and one back.
+        scene: What is known of the object, one of `CONSTRAINTS`: modulus 1; real and not
+            negative; modulus in [`min_amplitude`, 1]; nothing.
+        transfer: Of free space, for a sensor in the near field (`optics.cdp`).
+        min_amplitude: Smallest amplitude of a "complex" object.
+        support: Pixels where the object may be other than zero; None for all.
+        beta: Relaxation of "hio" and "raar", in (0, 1]; the others do not read it.
+        tv: Weight of the total-variation prior of "accelerated", in the unit of the object, where
+            0.01 to 0.1 of its modulus is a lot; 0 for no prior. The others do not read it.
+        history: Whether to return the residual after every step, at the cost of one more
+            propagation a step.
+
+    Returns:
+        The recovered field, and its `amplitude_residual`; with `history` that after each step.
+
+    Raises:
+        ValueError: If shapes do not belong together, `steps` is less than 1, or a name is unknown.
+    """
+    sensor_oversample(intensity.shape, masks.shape)
+    if steps < 1:
+        raise ValueError(f"steps: expected at least 1, got {steps}")
+    data = projections.measured(intensity, masks, transfer)
+
+    def constrain(field: Field) -> Field:
+        return projections.project_object(
+            field, scene=scene, min_amplitude=min_amplitude, support=support
+        )
+
+    method = _method(solver, data, constrain, beta=beta, tv=tv)
+    # For gradients through a solver: what a step makes is made again, only the states are stored.
+    step = jax.checkpoint(method.step)
+
+    def misfit(field: Field) -> Scalar:
+        return amplitude_residual(field, intensity, data.transmittance, transfer=transfer)
+
+    def recorded(state, number):
+        state = step(state, number)
+        return state, misfit(method.read(state))
+
+    residual = None
+    if history:
+        state, residual = lax.scan(recorded, method.begin(start), jnp.arange(steps))
+    else:
+        state = lax.fori_loop(0, steps, lambda n, state: step(state, n), method.begin(start))
+    field = method.read(state)
+    if scene == "amplitude":
+        field = fix_global_phase(field, gauge="mean")
+    return field, misfit(field) if residual is None else residual
+
+
+def amplitude_residual(
+    field: Field, intensity: Intensity, masks: Masks, *, transfer: Transfer | None = None
+) -> Scalar:
+    """Returns norm(abs(A x) - sqrt(y)) / norm(sqrt(y)): 0 for a perfect fit, 1 for a dark field.
+
+    The misfit of a wrong object can be small too: where few shots do not determine the object, and
+    where noise is fitted. Where all frames are dark it is the norm of abs(A x).
+
+    Args:
+        field: x, in the unit of the square root of `intensity`.
+        intensity: CDPs y; negative pixels count as 0.
+        masks: Phases in radians, or transmittances.
+        transfer: Of free space, for a sensor in the near field.
+
+    Raises:
+        ValueError: If the shapes do not belong together.
+    """
+    sensor_oversample(intensity.shape, masks.shape)
+    spectra = propagate(field, mask_transmittance(masks), intensity.shape[1:], transfer)
+    positive = jnp.maximum(intensity, 0.0)
+    energy = jnp.sum(positive)
+    missing = _root(intensity_of(spectra)) - _root(positive)
+    return _root(jnp.sum(jnp.square(missing)) / jnp.where(energy > 0, energy, 1.0))
+
+
+def random_start(key: Key, intensity: Intensity, masks: Masks) -> Field:
+    """Draws a complex normal field, scaled to the norm that the intensity implies."""
+    drawn = jax.random.normal(key, masks.shape[1:], jnp.result_type(intensity, jnp.complex64))
+    energy = jnp.sum(jnp.maximum(intensity, 0.0)) / jnp.mean(mask_power(mask_transmittance(masks)))
+    return _root(energy) / jnp.linalg.norm(drawn) * drawn
+
+
+def _root(values: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Square root whose gradient is finite at zero."""
+    return jnp.sqrt(jnp.maximum(values, jnp.finfo(values.dtype).tiny))
+
+
+def _method(
+    solver: str,
+    data: projections.Measured,
+    constrain: projections.Constraint,
+    *,
+    beta: float,
+    tv: float,
+) -> projections.Method:
+    match solver:
+        case "error_reduction":
+            return projections.error_reduction_method(data, constrain)
+        case "hio":
+            return projections.hio_method(data, constrain, beta)
+        case "raar":
+            return projections.raar_method(data, constrain, beta)
+        case "wirtinger":
+            return flows.wirtinger_method(data, constrain)
+        case "taf":
+            return flows.truncated_method(data, constrain)
+        case "raf":
+            return flows.reweighted_method(data, constrain)
+        case "accelerated":
+            return flows.accelerated_method(data, constrain, tv)
+    raise ValueError(f"solver: expected one of {', '.join(SOLVERS)}, got {solver!r}")

@@ -1,0 +1,1 @@
+"""Run folders: what a training leaves, and a trained system made of it again."""

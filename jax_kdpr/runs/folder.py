@@ -1,0 +1,304 @@
+"""The files of a run folder other than checkpoints: run.json and metrics.jsonl.
+
+run.json says what the run is: its resolved config, the digests of its data and its teacher, and
+for each session that worked on it the time, commit, package versions and devices.
+"""
+
+import fcntl
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+
+import jax_kdpr
+from jax_kdpr.config import checks as config_rules
+from jax_kdpr.config import schema as config_lib
+from jax_kdpr.config.removed import RemovedOptionError
+from jax_kdpr.config.schema import Config
+from jax_kdpr.core import json_files, whole_files
+from jax_kdpr.core.errors import InputError, InUseError
+from jax_kdpr.core.json_files import Maybe
+
+RUN_FILE = "run.json"
+LOCK_FILE = "run.lock"
+METRICS_FILE = "metrics.jsonl"
+SESSION = {
+    **{"time": str, "commit": str, "devices": [str], "versions": {"jax": str}},
+    **{"cpu": Maybe(str), "cpu_count": int | None},
+}
+RUN = {
+    "config": dict,
+    "digests": {"data": str, "held_back": Maybe(str), "teacher": Maybe(str)},
+    "sample": Maybe([float]),
+    "sessions": [SESSION],
+}
+SAME = 0.02  # of means of blocks of scenes in [0, 1]: far above what rounding changes in them
+RESTORE = "restore it from a copy"
+DRAWN = (
+    "the scenes, which this version of jax_kdpr or JAX draws otherwise (run.json says which made "
+    "the run)"
+)
+ROW = {"epoch": int, "step": int} | dict.fromkeys(
+    (
+        *("train_total", "train_task", "train_mask"),
+        *("validation_psnr", "validation_psnr_pooled", "validation_ssim"),
+        *("train_seconds", "seconds"),
+    ),
+    float,
+)  # what is read of a row of metrics.jsonl
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+def read_run(workdir: Path) -> dict[str, Any]:
+    """Reads run.json.
+
+    Raises:
+        InputError: If the folder holds no run, or run.json cannot be read.
+    """
+    path = workdir / RUN_FILE
+    if not path.exists():
+        raise InputError(
+            f"{str(workdir)!r} is no run folder (no {RUN_FILE}); give the --workdir of a "
+            "jax_kdpr.train run"
+        )
+    return json_files.read_json(path, RUN, remedy=RESTORE)
+
+
+def read_config(workdir: Path) -> Config:
+    """Returns the config that a run folder was made with.
+
+    Raises:
+        InputError: As `read_run`, and if it would not pass as the config of a new run.
+    """
+    try:
+        config = config_lib.from_dict(read_run(workdir)["config"])
+        config_rules.validate(config)
+        return config
+    except RemovedOptionError as failure:
+        raise InputError(f"{workdir / RUN_FILE}: {failure}") from failure
+    except InputError as failure:
+        if str(workdir) in str(failure):
+            raise
+        raise InputError(f"{workdir / RUN_FILE}: {failure}; {RESTORE}") from failure
+
+
+def check_workdir(
+    workdir: Path, config: Config, digests: dict[str, str], sample: tuple[float, ...] = ()
+) -> None:
+    """Refuses a folder that is not this run's to write in; an empty or new one is fine.
+
+    Args:
+        workdir: The folder.
+        config: The config of the run that wants it.
+        digests: Of what the run depends on beside its config: "data", "teacher".
+        sample: Of its data (`Dataset.sample`).
+
+    Raises:
+        InputError: If the folder holds other files, or a run of another config, data or teacher;
+            names what differs.
+    """
+    if not workdir.is_file():  # which has its own line below
+        require_writable("--workdir", workdir)
+    if not (workdir / RUN_FILE).exists():
+        if workdir.exists() and (not workdir.is_dir() or _foreign_files(workdir)):
+            raise InputError(
+                f"--workdir: {str(workdir)!r} is neither empty nor a run folder; give another one"
+            )
+        return
+    recorded = read_run(workdir)
+    differing = config_lib.differences(config, read_config(workdir))
+    differing += [
+        f"{name} digest: {value[:12]} against {recorded['digests'].get(name, 'none')[:12]}"
+        for name, value in digests.items()
+        if recorded["digests"].get(name) != value
+    ]
+    if not draws_alike(recorded, sample):
+        differing.append(DRAWN)
+    if differing:
+        raise InputError(
+            f"--workdir: {str(workdir)!r} belongs to another run; differing (yours against its): "
+            f"{'; '.join(differing)}; give another --workdir or the same config"
+        )
+
+
+def require_writable(flag: str, folder: Path) -> None:
+    """Refuses a folder that nothing could be written into, without making it.
+
+    Args:
+        flag: That gave it, for the message.
+        folder: It may be there already, or be made below one that is.
+
+    Raises:
+        InputError: If a file is in its place or in its way, or it may not be written to.
+    """
+    nearest = whole_files.nearest(folder)
+    if not nearest.is_dir():
+        raise InputError(
+            f"{flag}: {str(folder)!r} cannot be made, {str(nearest)!r} is a file and no folder; "
+            "give another one"
+        )
+    if not whole_files.is_writable(folder):
+        raise InputError(f"{flag}: {str(nearest)!r} cannot be written to; give another folder")
+
+
+def _foreign_files(workdir: Path) -> list[Path]:
+    """Files that are not what a session killed before it wrote run.json leaves behind."""
+    return [
+        path
+        for path in workdir.iterdir()
+        if path.name != LOCK_FILE and not whole_files.is_temporary(path, of=RUN_FILE)
+    ]
+
+
+@contextmanager
+def lock(workdir: Path) -> Iterator[None]:
+    """Holds the folder for this process, making it if need be.
+
+    Raises:
+        InUseError: If another process is training in it.
+    """
+    workdir.mkdir(parents=True, exist_ok=True)
+    with whole_files.open_in_place(workdir / LOCK_FILE, os.O_RDWR) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as held:
+            raise InUseError(
+                f"--workdir: another process is training in {str(workdir)!r}; wait or stop it"
+            ) from held
+        except OSError as refused:  # as Lustre and NFS may
+            print(
+                f"warning: {str(workdir)!r} cannot be locked ({refused.strerror}); see to it that "
+                "no other process trains in it",
+                file=sys.stderr,
+            )
+        yield
+
+
+def draws_alike(record: dict[str, Any], sample: tuple[float, ...]) -> bool:
+    """Returns whether scenes that are drawn anew are those of run.json, as far as it tells."""
+    known = record.get("sample", [])
+    return not known or (
+        len(known) == len(sample)
+        and all(abs(a - b) <= SAME for a, b in zip(known, sample, strict=True))
+    )
+
+
+def record_session(
+    workdir: Path, config: Config, digests: dict[str, str], sample: tuple[float, ...] = ()
+) -> None:
+    """Writes run.json, or adds this session to it. Call `check_workdir` first."""
+    path = workdir / RUN_FILE
+    record = (
+        read_run(workdir)
+        if path.exists()
+        else {
+            **{"config": config_lib.to_dict(config), "digests": digests},
+            **({"sample": sample} if sample else {}),
+            "sessions": [],
+        }
+    )
+    record["sessions"].append(provenance())
+    json_files.write_json(path, record)
+
+
+def provenance() -> dict[str, Any]:
+    """Returns what a number needs beside it: time, commit, versions and devices."""
+    versions = {"python": platform.python_version(), "jax_kdpr": jax_kdpr.__version__}
+    return {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": _commit(),
+        "versions": versions | {package: version(package) for package in PACKAGES},
+        "devices": [device.device_kind for device in jax.devices()],
+        "cpu": _processor(),
+        "cpu_count": os.cpu_count(),
+    }
+
+
+def _processor() -> str:
+    """Returns the name of the processor, as far as the system tells it."""
+    try:
+        named = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.M)
+    except OSError:  # not Linux
+        named = None
+    return named[1] if named else platform.processor() or platform.machine()
+
+
+def _commit() -> str:
+    """Returns the commit of the source tree, "+" appended if it was changed; "" outside git.
+
+    A repository that this file lies in without being part of it, as in the .venv of a project, says
+    nothing of it.
+    """
+    try:
+        _git("ls-files", "--error-unmatch", Path(__file__).name)
+        changed = _git("status", "--porcelain", "--untracked-files=no")
+        return _git("rev-parse", "--short=12", "HEAD") + ("+" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def _git(*command: str) -> str:
+    here = str(Path(__file__).parent)
+    done = subprocess.run(["git", "-C", here, *command], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def read_metrics(workdir: Path) -> list[dict[str, Any]]:
+    """Returns the rows of metrics.jsonl, one per epoch; damaged lines are left out, and named.
+
+    Raises:
+        InputError: If it cannot be read at all.
+    """
+    path = workdir / METRICS_FILE
+    try:
+        lines = json_files.read_bounded(path).splitlines() if path.exists() else []
+    except (OSError, ValueError) as failure:
+        raise InputError(f"{path}: cannot be read ({failure}); {RESTORE}") from failure
+    rows, damaged = [], []
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(json_files.parse(line.decode(), ROW))
+        except ValueError:
+            damaged.append(str(number))
+    if damaged:
+        _warn_of_damage(path, ", ".join(damaged))
+    return rows
+
+
+@cache  # once a process: it is read often
+def _warn_of_damage(path: Path, lines: str) -> None:
+    print(
+        f"warning: {path}: damaged in line {lines}, which is left out; the same jax_kdpr.train "
+        "command makes the last epoch's row again",
+        file=sys.stderr,
+    )
+
+
+def epochs_done(workdir: Path) -> int:
+    """Returns how many epochs a run has finished."""
+    rows = read_metrics(workdir)
+    return rows[-1]["epoch"] if rows else 0
+
+
+def drop_metrics_after(workdir: Path, step: int) -> None:
+    """Removes the rows of steps that a resumed run is going to do again."""
+    path = workdir / METRICS_FILE
+    if path.exists():
+        kept = [row for row in read_metrics(workdir) if row["step"] <= step]
+        whole_files.write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
+
+
+def append_metrics(workdir: Path, row: dict[str, Any]) -> None:
+    """Adds one epoch's row to metrics.jsonl."""
+    whole_files.append_text(workdir / METRICS_FILE, json.dumps(row) + "\n")

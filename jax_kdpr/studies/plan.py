@@ -1,0 +1,212 @@
+"""The runs that a study plans, and how far each has come in its folder."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jax_kdpr.config import schema as config_lib
+from jax_kdpr.config.schema import Config
+from jax_kdpr.core import json_files
+from jax_kdpr.core.errors import InputError
+from jax_kdpr.core.json_files import Maybe
+from jax_kdpr.evaluation.scores import RECOVERED, REFINED
+from jax_kdpr.evaluation.scoring import SCORES, SCORES_FILE, noise_levels
+from jax_kdpr.recovery.refinement import Refinement
+from jax_kdpr.runs import folder as run_folder
+from jax_kdpr.runs.checkpoint import holds_step
+from jax_kdpr.studies.declaration import Robustness, Study, entry_config, training_order
+
+ROBUSTNESS_FILE = "robustness.json"
+UNDER_NOISE = {str: {str: {str: float}}}
+ROBUSTNESS = {"checkpoint": str, "scores": UNDER_NOISE, "rms": Maybe(UNDER_NOISE)}
+
+
+class PlannedRun(NamedTuple):
+    """One training of a study."""
+
+    entry: str
+    seed: int
+    config: Config
+    workdir: Path
+    teacher: "PlannedRun | None"
+    robustness: Robustness | None  # noise it is to be tried with afterwards
+    refinement: Refinement  # after the network, to be scored too
+
+    @property
+    def name(self) -> str:
+        """As it is printed."""
+        return f"{self.entry}, seed {self.seed}"
+
+    @property
+    def epochs_done(self) -> int:
+        """Epochs that it has finished."""
+        return run_folder.epochs_done(self.workdir)
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether no epoch is left, and the last one's checkpoint is there.
+
+        A kill between the two leaves a row of metrics without its checkpoint.
+        """
+        rows = run_folder.read_metrics(self.workdir)
+        return (
+            bool(rows)
+            and rows[-1]["epoch"] >= self.config.train.epochs
+            and holds_step(self.workdir, rows[-1]["step"])
+        )
+
+    @property
+    def scores(self) -> dict[str, Any] | None:
+        """What metrics.json says of the fully trained run; None if it does not."""
+        path = self.workdir / SCORES_FILE
+        if not self.is_trained or not path.exists():
+            return None
+        found = json_files.read_json(path, SCORES)
+        none = Refinement()
+        made = Refinement(
+            found.get("refine", none.steps),
+            found.get("refine_with", none.solver),
+            found.get("refine_tv", none.tv),
+        )
+        is_current = (found["epochs"], made) == (self.config.train.epochs, self.refinement)
+        return found if is_current else None
+
+    @property
+    def noisy_scores(self) -> dict[str, Any] | None:
+        """What robustness.json says of that very checkpoint and the wanted noise; None if not."""
+        path, scores = self.workdir / ROBUSTNESS_FILE, self.scores
+        if self.robustness is None or scores is None or not path.exists():
+            return None
+        found = json_files.read_json(path, ROBUSTNESS)
+        wanted = self.noise_conditions(scores)
+        if any(found.get(name) != value for name, value in wanted.items()):
+            return None
+        whole = {name for name in ("scores", "rms") if self._is_whole(found.get(name, {}))}
+        return {name: found[name] for name in whole} if "scores" in whole else None
+
+    def _is_whole(self, under_noise: dict[str, Any]) -> bool:
+        """Whether there is a number for each level of noise that is wanted."""
+        if self.robustness is None:
+            return False
+        levels = noise_levels(self.robustness.snr_db, self.robustness.photons)
+        return all(
+            f"{level:g}" in under_noise.get(answer, {}).get(kind, {})
+            for answer in (RECOVERED, REFINED)[: 1 + bool(self.refinement.steps)]
+            for kind, values in levels.items()
+            for level in values
+        )
+
+    def noise_conditions(self, scores: dict[str, Any]) -> dict[str, Any]:
+        """Returns what scores under noise are made for, as it is written beside them."""
+        section = self.robustness
+        conditions: dict[str, Any] = {"checkpoint": scores["checkpoint_digest"]}
+        if section is None:
+            return conditions
+        return conditions | {
+            "snr_db": list(section.snr_db),
+            "photons": list(section.photons),
+            "images": section.images,
+            "refine": self.refinement.steps,
+        }
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it is trained, scored, and tried under the noise that the report wants."""
+        return self.scores is not None and (
+            self.robustness is None or self.noisy_scores is not None
+        )
+
+    @property
+    def state(self) -> str:
+        """In words: done, trained, "epoch 3 of 10", or new."""
+        if self.is_done:
+            return "done"
+        if self.is_trained:
+            return "trained, not all scored"
+        return f"epoch {self.epochs_done} of {self.config.train.epochs}" if self.started else "new"
+
+    @property
+    def started(self) -> bool:
+        """Whether its folder holds a run."""
+        return (self.workdir / run_folder.RUN_FILE).exists()
+
+
+def plan(study: Study, workdir: Path, *, only: tuple[str, ...] = ()) -> list[PlannedRun]:
+    """Returns the runs of a study in the order of training: seed by seed, teachers first.
+
+    Args:
+        study: The study.
+        workdir: Folder that holds, or is to hold, their run folders.
+        only: Entries to run, with the teachers they need; default all.
+
+    Raises:
+        InputError: If an entry does not exist or its options do not fit, or a folder holds the run
+            of another config, of other data or of another teacher.
+    """
+    for name in only:
+        if name not in study.entries:
+            raise InputError(f"--only: no entry {name!r}; entries: {', '.join(study.entries)}")
+    wanted = set(only or study.entries)
+    for name in reversed(training_order(study)):
+        if name in wanted:
+            wanted |= {study.entries[name].teacher} - {""}
+
+    under_noise = {
+        name: section
+        for section in study.sections
+        if isinstance(section, Robustness)
+        for name in section.entries
+    }
+    runs: dict[tuple[str, int], PlannedRun] = {}
+    for seed in study.seeds:
+        for name in training_order(study):
+            if name not in wanted:
+                continue
+            teacher = runs.get((study.entries[name].teacher, seed))
+            folder = str(teacher.workdir) if teacher else ""
+            run = PlannedRun(
+                entry=name,
+                seed=seed,
+                config=entry_config(study, name, seed=seed, teacher=folder),
+                workdir=workdir / name / f"seed-{seed}",
+                teacher=teacher,
+                robustness=under_noise.get(name),
+                refinement=Refinement(study.refine),
+            )
+            _require_own(run)
+            runs[name, seed] = run
+    _require_one_data_set(list(runs.values()))
+    return list(runs.values())
+
+
+def _require_own(run: PlannedRun) -> None:
+    """A folder that another declaration filled, or another teacher, must not count as done."""
+    if not run.started:
+        return
+    recorded = run_folder.read_run(run.workdir)
+    differing = config_lib.differences(run.config, run_folder.read_config(run.workdir))
+    taught_by = recorded["digests"].get("teacher")
+    teacher = run.teacher.scores if run.teacher else None
+    if teacher is not None and taught_by != teacher["checkpoint_digest"]:
+        differing.append(
+            f"teacher digest: {teacher['checkpoint_digest'][:12]} against {str(taught_by)[:12]}"
+        )
+    if differing:
+        raise InputError(
+            f"--workdir: {str(run.workdir)!r} holds another run; differing (the study's against "
+            f"its): {'; '.join(differing)}; give another --workdir, or remove that folder"
+        )
+
+
+def _require_one_data_set(runs: list[PlannedRun]) -> None:
+    """Scores of different held-back images must not stand in one table."""
+    held_back: dict[str, PlannedRun] = {}
+    for run in runs:
+        if run.started:
+            digest = run_folder.read_run(run.workdir)["digests"].get("held_back", "")
+            held_back.setdefault(digest, run)
+    if len(held_back) > 1:
+        one, other, *_ = held_back.values()
+        raise InputError(
+            f"--workdir: {str(one.workdir)!r} and {str(other.workdir)!r} have other validation or "
+            "test images; their data changed in between: give another --workdir"
+        )
