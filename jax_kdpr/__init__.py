@@ -1,11 +1,14 @@
 """Phase masks and networks that recover a phase object from one coded diffraction pattern.
 
-The flow, and the module that holds each step:
+    import jax_kdpr as kdpr
 
-    image -> field -> CDP y -> noise -> spectral estimate z -> U-Net -> image, bottleneck -> losses
-             (optics.objects, .cdp, .noise, .spectral)        (networks.unet)                 (losses)
+    run = kdpr.load("runs/mine")         # config, phases, camera, system; data when asked for
+    found = run.reconstruct(frames)      # image, phase in radians, estimate, misfit
+    scores = run.evaluate()              # PSNR, SSIM, rms on its test images
+    history = kdpr.train(config, "runs/next")
+    solved = kdpr.solve(frames, phases, solver="raar")
 
-`systems` joins them into one pair of pure functions, `training` trains it, `evaluate` scores it.
+What these do in detail, and what else there is, stands in the rooms (README.md, How it works).
 """
 
 import sys as _sys

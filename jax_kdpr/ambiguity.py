@@ -41,7 +41,7 @@ from jax_kdpr.interface import cli
 from jax_kdpr.optics.camera import Camera, make_camera
 from jax_kdpr.optics.masks import init_phases
 from jax_kdpr.runs import folder as run_folder
-from jax_kdpr.runs.run import load_data, load_trained, run_keys
+from jax_kdpr.runs.run import load_data, restore, run_keys
 
 PRIOR_IMAGES = 4000  # training images of the prior, at most
 DEFAULT_OUTPUT = "runs/ambiguity"
@@ -264,8 +264,8 @@ def _subject(
     side = camera.size
     designs: dict[str, tuple[Camera, Phases]] = {}
     for (name, workdir), own in zip(workdirs.items(), configs, strict=True):
-        trained = load_trained(workdir, own)
-        designs[name] = trained.system.camera, trained.variables[0]["phases"]
+        run = restore(workdir, own)
+        designs[name] = run.camera, run.phases
     for name, given in phases.items():
         designs[name] = camera, jnp.asarray(given)
     if RANDOM.value:

@@ -23,9 +23,10 @@ from jax_kdpr.core.types import Image
 from jax_kdpr.interface import bench_flags, cli
 from jax_kdpr.lab.frames.calibration import CALIBRATION, calibrate, write_calibration
 from jax_kdpr.lab.frames.geometry import default_geometry
-from jax_kdpr.lab.frames.loaded import LoadedRun, blank_image, load_run, own_images
+from jax_kdpr.lab.frames.loaded import blank_image, own_images
 from jax_kdpr.lab.frames.measured import Setup
 from jax_kdpr.lab.frames.reading import list_frames
+from jax_kdpr.runs.run import Run, load_run
 
 flags.adopt_module_key_flags(bench_flags)
 OUTPUT = flags.DEFINE_string("output", None, "Calibration file to write, .json.")
@@ -65,7 +66,7 @@ def main(positional: list[str]) -> int:
     window = bench_flags.read_window(kind.shape)
     references = bench_flags.read_references(kind)
     correction = bench_flags.correct_with(references, kind, window)
-    run = load_run(workdir)
+    run = load_run(workdir).on_one_device()
     if len(frames) < run.snapshots:
         raise InputError(
             f"--input: expected {run.snapshots} frames, one a snapshot, got {len(frames)}"
@@ -105,7 +106,7 @@ def main(positional: list[str]) -> int:
     return 0 if found.trusted else 1
 
 
-def _object_image(run: LoadedRun) -> Image:
+def _object_image(run: Run) -> Image:
     if not OBJECT.value:
         return blank_image(run)
     images = own_images(run, Path(OBJECT.value), flag="--object")

@@ -32,9 +32,8 @@ from jax_kdpr.lab.masks.files import CONJUGATE, DIRECT, SLM, sidecar_path
 from jax_kdpr.lab.masks.request import SUFFIXES, Request, plan_export
 from jax_kdpr.lab.masks.verification import explain, verify_files
 from jax_kdpr.lab.masks.writing import export_masks, sentences
-from jax_kdpr.runs import checkpoint
 from jax_kdpr.runs import folder as run_folder
-from jax_kdpr.runs.run import load_trained
+from jax_kdpr.runs.run import load_run
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Run folder.")
 flags.adopt_module_key_flags(bench_file)
@@ -93,11 +92,10 @@ def main(positional: list[str]) -> int:
     config = run_folder.read_config(workdir)
     _fill_from_bench()
     plan = plan_export(_request(), config)
-    checkpoint.require_checkpoint(workdir)
-    trained = load_trained(workdir, config)
-    phases = np.asarray(trained.system.camera.written(trained.variables[0]["phases"]))
+    run = load_run(workdir)
+    phases = np.asarray(run.camera.written(run.phases))
     output = Path(OUTPUT.value) if OUTPUT.value else workdir / "export"
-    paths = export_masks(plan, phases, trained, workdir=workdir, output=output)
+    paths = export_masks(plan, phases, run, output=output)
     print(sentences(plan, phases.shape[1:]))
     coding = plan.coding
     if coding.kind == SLM and not (coding.table or GRAY_2PI.value):

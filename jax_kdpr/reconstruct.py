@@ -48,7 +48,7 @@ from jax_kdpr.lab.frames.geometry import (
     grid_window,
     in_window,
 )
-from jax_kdpr.lab.frames.loaded import LoadedRun, load_run, own_images
+from jax_kdpr.lab.frames.loaded import own_images
 from jax_kdpr.lab.frames.measured import Setup, group_frames, measure_frames, noise_sigma
 from jax_kdpr.lab.frames.orientation import orientation_warning
 from jax_kdpr.lab.frames.reading import list_frames
@@ -61,7 +61,7 @@ from jax_kdpr.lab.frames.recovery import (
     simulated_misfits,
 )
 from jax_kdpr.lab.frames.sheet import SHEET_FILE, write_sheet
-from jax_kdpr.runs.run import load_data, run_keys
+from jax_kdpr.runs.run import Run, load_run, run_keys
 
 LIMIT_IMAGES = 256  # validation images that the limit comes from, at most
 
@@ -114,7 +114,7 @@ def main(positional: list[str]) -> int:
     bench_flags.require_apart(output, frames)
     kind = bench_flags.frame_kind(frames)
     window = bench_flags.read_window(kind.shape)
-    run = load_run(workdir)
+    run = load_run(workdir, data_dir=DATA_DIR.value).on_one_device()
     if LIMIT.value is not None and DATA_DIR.value and not (TRUTH.value and run.in_radians):
         raise InputError("--data_dir: nothing would read it beside --limit; leave out one of them")
     groups = group_frames(frames, run.snapshots)
@@ -141,7 +141,7 @@ def main(positional: list[str]) -> int:
     settings = {
         "workdir": str(workdir),
         "input": bench_flags.INPUT.value,
-        "checkpoint": run.trained.digest,
+        "checkpoint": run.digest,
         "geometry": geometry._asdict(),
         "window": list(setup.window),
         "sampling": setup.sampling,
@@ -158,7 +158,7 @@ def main(positional: list[str]) -> int:
     if TRUTH.value:
         settings["truth"] = TRUTH.value
     rows = results.read_results(output, settings) if RESUME.value else []
-    recover = make_recover(run.trained, refinement=refinement)
+    recover = make_recover(run, refinement=refinement)
     images = _validation_images(run)
     cli.make_folder("--output", output)
     dark = references.dark
@@ -219,11 +219,11 @@ def main(positional: list[str]) -> int:
     return 1 if turned or found["median_misfit"] > found["median_misfit_limit"] else 0
 
 
-def _truth(run: LoadedRun, count: int) -> Images | None:
+def _truth(run: Run, count: int) -> Images | None:
     """The images of --truth, one for each object."""
     if not TRUTH.value:
         return None
-    images = own_images(run, Path(TRUTH.value), flag="--truth", data_dir=DATA_DIR.value)
+    images = own_images(run, Path(TRUTH.value), flag="--truth", as_trained=True)
     if len(images) != count:
         raise InputError(
             f"--truth: expected {count} images, one for each object in the order of the frames, "
@@ -232,7 +232,7 @@ def _truth(run: LoadedRun, count: int) -> Images | None:
     return images
 
 
-def _against_truth(rows: list[dict[str, Any]], run: LoadedRun) -> str:
+def _against_truth(rows: list[dict[str, Any]], run: Run) -> str:
     scored = [row for row in rows if "psnr" in row]
     psnr, ssim, rms = (
         float(np.mean([row[name] for row in scored])) for name in ("psnr", "ssim", "rms")
@@ -245,7 +245,7 @@ def _against_truth(rows: list[dict[str, Any]], run: LoadedRun) -> str:
 
 
 def _make_setup(
-    run: LoadedRun,
+    run: Run,
     kind: bench_flags.FrameKind,
     references: bench_flags.References,
     window: Window,
@@ -261,7 +261,7 @@ def _make_setup(
     return Setup(correction, used, geometry, sampling, side, gain)
 
 
-def _bench(run: LoadedRun, guess: Geometry) -> tuple[Geometry, float | None, list[str]]:
+def _bench(run: Run, guess: Geometry) -> tuple[Geometry, float | None, list[str]]:
     """Geometry, counts a unit and warnings, from the flags or the calibration."""
     given = [
         f"--{flag.name}"
@@ -289,7 +289,7 @@ def _bench(run: LoadedRun, guess: Geometry) -> tuple[Geometry, float | None, lis
     return geometry, gain, notes
 
 
-def _calibration_notes(calibration: Calibration, run: LoadedRun) -> list[str]:
+def _calibration_notes(calibration: Calibration, run: Run) -> list[str]:
     """Warnings; a calibration for another sensor grid is refused."""
     if calibration.sensor != run.sensor:
         raise InputError(
@@ -299,10 +299,10 @@ def _calibration_notes(calibration: Calibration, run: LoadedRun) -> list[str]:
     notes = []
     if not calibration.trusted:
         notes.append(f"{CALIBRATION.value} says of itself that it is not to be trusted")
-    if calibration.checkpoint != run.trained.digest:
+    if calibration.checkpoint != run.digest:
         notes.append(
             f"{CALIBRATION.value} is of another checkpoint ({calibration.checkpoint[:12]}, the "
-            f"run's is {run.trained.digest[:12]}): where its masks were others, calibrate again"
+            f"run's is {run.digest[:12]}): where its masks were others, calibrate again"
         )
     return notes
 
@@ -319,22 +319,21 @@ def _gain() -> float | None:
     return gain
 
 
-def _validation_images(run: LoadedRun) -> RawImages | None:
+def _validation_images(run: Run) -> RawImages | None:
     """What the limit comes from; none if it is given."""
     if LIMIT.value is not None:
         return None
-    data = load_data(run.workdir, run.config, data_dir=DATA_DIR.value)
-    return data.validation[:LIMIT_IMAGES]
+    return run.dataset.validation[:LIMIT_IMAGES]
 
 
 def _simulated(
-    run: LoadedRun, recover: Recover, images: RawImages | None, sigma: np.ndarray
+    run: Run, recover: Recover, images: RawImages | None, sigma: np.ndarray
 ) -> Simulated | None:
     """Misfits of the run's own scenes; None without any."""
     if images is None:
         return None
     return simulated_misfits(
-        run.trained,
+        run,
         recover,
         images,
         noise_sigma=sigma,

@@ -27,9 +27,9 @@ from jax_kdpr.interface import cli
 from jax_kdpr.lab import bench_file
 from jax_kdpr.lab.frames.bench_folder import make_bench, write_bench
 from jax_kdpr.lab.frames.geometry import FLIPS, check_geometry
-from jax_kdpr.lab.frames.loaded import LoadedRun, load_run, own_images
+from jax_kdpr.lab.frames.loaded import own_images
 from jax_kdpr.lab.frames.simulated_camera import Bench, check_bench
-from jax_kdpr.runs.run import load_data
+from jax_kdpr.runs.run import Run, load_run
 
 flags.adopt_module_key_flags(bench_file)
 WORKDIR = flags.DEFINE_string("workdir", None, "Run folder of the trained system.")
@@ -108,7 +108,7 @@ def main(positional: list[str]) -> int:
     output = Path(OUTPUT.value)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise InputError(f"--output: {str(output)!r} is not empty; give another folder")
-    run = load_run(Path(WORKDIR.value))
+    run = load_run(Path(WORKDIR.value), data_dir=DATA_DIR.value).on_one_device()
     _fill_from_bench(run)
     bench = _bench(run)
     images = _images(run)
@@ -118,7 +118,7 @@ def main(positional: list[str]) -> int:
     return 0
 
 
-def _fill_from_bench(run: LoadedRun) -> None:
+def _fill_from_bench(run: Run) -> None:
     """Gives the camera's flags the values of --bench; its electrons become counts."""
     bench = bench_file.read_bench()
     scale = bench_file.camera_scale(
@@ -148,18 +148,17 @@ def _fill_from_bench(run: LoadedRun) -> None:
     bench_file.fill({"read_noise": noise})
 
 
-def _images(run: LoadedRun) -> Images:
+def _images(run: Run) -> Images:
     if IMAGES.value:
         if DATA_DIR.value and not run.in_radians:
             raise InputError("--data_dir: nothing would read it beside --images; leave it out")
-        data_dir = DATA_DIR.value
-        images = own_images(run, Path(IMAGES.value), flag="--images", data_dir=data_dir)
+        images = own_images(run, Path(IMAGES.value), flag="--images", as_trained=True)
         if len(images) > FRAMES.value:
             print(
                 f"--images: the first {FRAMES.value} of {len(images)} objects; --frames says more"
             )
     else:
-        test = load_data(run.workdir, run.config, data_dir=DATA_DIR.value).test
+        test = run.dataset.test
         indices = jnp.arange(min(len(test), FRAMES.value))
         images = take_batch(test, indices, size=run.camera.size, channels=run.camera.channels)
     if FRAMES.present and FRAMES.value > len(images):
@@ -170,7 +169,7 @@ def _images(run: LoadedRun) -> Images:
     return images[: FRAMES.value]
 
 
-def _bench(run: LoadedRun) -> Bench:
+def _bench(run: Run) -> Bench:
     """The camera that the flags describe; it must see the whole pattern."""
     bench = make_bench(
         run,

@@ -23,7 +23,7 @@ from jax_kdpr.core import json_files, whole_files
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.metrics import rms_header
 from jax_kdpr.core.tables import markdown_table
-from jax_kdpr.evaluation import pictures, scoring
+from jax_kdpr.evaluation import pictures
 from jax_kdpr.evaluation import solvers as solving
 from jax_kdpr.evaluation.solvers import GAUGES, NETWORK, START, Plan
 from jax_kdpr.interface import cli
@@ -33,6 +33,7 @@ from jax_kdpr.recovery import refinement as classical
 from jax_kdpr.recovery.solvers import BETA as DEFAULT_BETA
 from jax_kdpr.recovery.solvers import CONSTRAINTS, SOLVERS
 from jax_kdpr.runs import folder as run_folder
+from jax_kdpr.runs.run import Run, load_run
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Run folder.")
 SOLVER = flags.DEFINE_list("solver", ["raar"], f"One or several of {', '.join(SOLVERS)}.")
@@ -102,21 +103,21 @@ def main(positional: list[str]) -> int:
         command="solve",
         beside=("solve.md", "solve.png"),
     )
-    subject = scoring.load_subject(workdir, DATA_DIR.value, images=IMAGES.value)
-    available = len(subject.dataset.test)
+    run = load_run(workdir, data_dir=DATA_DIR.value, images=IMAGES.value)
+    available = len(run.dataset.test)
     plan = plan._replace(
         count=min(plan.count or available, available),
-        constraint=plan.constraint or str(subject.config.scene.kind),
+        constraint=plan.constraint or str(run.config.scene.kind),
     )
-    support = _read_support(subject.trained.system.camera)
+    support = _read_support(run.camera)
     cli.make_folder("--output", output)
-    report = solving.solve_images(subject, plan, support=support, samples=SAMPLES.value)
+    report = solving.solve_images(run, plan, support=support, samples=SAMPLES.value)
     results = solving.summarise(report)
-    text = solve_table(results, subject, plan, support=support)
+    text = solve_table(results, run, plan, support=support)
     record = {
         "run": str(workdir),
-        "checkpoint_digest": subject.trained.digest,
-        "batch_size": subject.batch_size,
+        "checkpoint_digest": run.digest,
+        "batch_size": run.batch_size,
         **plan._asdict(),
         "support": SUPPORT.value,
         "results": results,
@@ -127,8 +128,8 @@ def main(positional: list[str]) -> int:
     pictures.plot_comparison(
         report.samples,
         output / "solve.png",
-        scene=subject.trained.system.camera.scene,
-        pitch=subject.config.propagation.pitch,
+        scene=run.camera.scene,
+        pitch=run.config.propagation.pitch,
     )
     print(text)
     print(f"written: {output}/solve.md, solve.json and solve.png")
@@ -156,13 +157,13 @@ def _read_support(camera: Camera) -> np.ndarray | None:
 
 def solve_table(
     results: dict[str, dict[str, Any]],
-    subject: scoring.Subject,
+    run: Run,
     plan: Plan,
     *,
     support: np.ndarray | None,
 ) -> str:
     """Lays out the results, with a note on how they were made."""
-    rms = rms_header(subject.config.scene.kind)
+    rms = rms_header(run.config.scene.kind)
     header = ["solver", "PSNR (dB)", "pooled", rms, "SSIM", "residual", "ms / image"]
     header.append("global phase")
     labels = {START: "none: the spectral estimate", NETWORK: "none: the network"}
@@ -184,12 +185,12 @@ def solve_table(
     known = "" if support is None else f", dark in {np.mean(~support):.0%} of the pixels"
     note = (
         f"{plan.steps} steps, {plan.start} start{best_of}; known of the object: {plan.constraint}"
-        f"{known}{prior}; {subject.config.masks.snapshots} shot(s), "
-        f"noise {subject.config.noise.kind}. Mean ± standard error over {plan.count:,} test "
+        f"{known}{prior}; {run.config.masks.snapshots} shot(s), "
+        f"noise {run.config.noise.kind}. Mean ± standard error over {plan.count:,} test "
         "images; 100 dB stands for an error of zero. rms: over the object, the mean error of "
         "each image taken away. Residual: mean of "
         "norm(abs(A x) - sqrt(y)) / norm(sqrt(y)), of the network that of its image's field. "
-        f"Time: of batches of {subject.batch_size}, compiled before; of a solver without its "
+        f"Time: of batches of {run.batch_size}, compiled before; of a solver without its "
         "start, of the network with its spectral estimate. No intensity holds the global phase, "
         "nor whole turns: the last column says where they are from."
     )

@@ -29,12 +29,11 @@ from jax_kdpr.core.tables import markdown_table
 from jax_kdpr.evaluation import plots
 from jax_kdpr.evaluation import tolerance as bench_errors
 from jax_kdpr.evaluation.plots import Line
-from jax_kdpr.evaluation.scoring import load_subject
 from jax_kdpr.evaluation.tolerance import GRIDS, UNITS
 from jax_kdpr.interface import cli
 from jax_kdpr.optics.misalignment import Perturbation
 from jax_kdpr.runs import folder as run_folder
-from jax_kdpr.runs.assembly import build_system
+from jax_kdpr.runs.run import load_run
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Run folder; more may follow it.")
 OUTPUT = flags.DEFINE_string("output", None, "Folder of the report; default: the first run's.")
@@ -80,25 +79,25 @@ def main(positional: list[str]) -> int:
         command="tolerance",
         beside=("tolerance.md", "tolerance.png"),
     )
-    subjects = {name: load_subject(folder, DATA_DIR.value) for name, folder in workdirs.items()}
+    runs = {name: load_run(folder, data_dir=DATA_DIR.value) for name, folder in workdirs.items()}
 
+    for run in runs.values():
+        run.dataset  # noqa: B018  what is wrong with the data is said now
     cli.make_folder("--output", output)
     results = {}
-    for name, subject in subjects.items():
+    for name, run in runs.items():
         print(f"{name}:", flush=True)
+        test = run.dataset.test[: IMAGES.value]
         measure = bench_errors.make_measure(
-            # On one device, which takes any number of images.
-            subject.trained._replace(system=build_system(subject.config)),
-            subject.dataset.test[: IMAGES.value],
-            camera=camera_arguments(subject.config),
-            batch_size=min(subject.batch_size, IMAGES.value, len(subject.dataset.test)),
+            run.on_one_device(),
+            test,
+            camera=camera_arguments(run.config),
+            batch_size=min(run.batch_size, len(test)),
         )
         found = measure_run(measure, spreads)
-        results[name] = found | {"rms": rms_header(subject.config.scene.kind)}
+        results[name] = found | {"rms": rms_header(run.config.scene.kind)}
     record = {
-        "images": {
-            name: len(subject.dataset.test[: IMAGES.value]) for name, subject in subjects.items()
-        },
+        "images": {name: len(run.dataset.test[: IMAGES.value]) for name, run in runs.items()},
         "spreads": spreads,
         "seed": SEED.value,
         "runs": results,

@@ -29,7 +29,7 @@ from jax_kdpr.lab.masks.request import Request, plan_export
 from jax_kdpr.lab.masks.writing import export_masks
 from jax_kdpr.runs import checkpoint
 from jax_kdpr.runs import folder as run_folder
-from jax_kdpr.runs.run import Trained, load_trained
+from jax_kdpr.runs.run import Run, restore
 from jax_kdpr.training import loop
 
 # Tests that were started in the background (nohup) ignore Ctrl-C, and so would what they start.
@@ -85,9 +85,9 @@ def teacher(image_folder, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def trained(teacher) -> Trained:
+def trained(teacher) -> Run:
     """That teacher, restored."""
-    return load_trained(teacher, run_folder.read_config(teacher))
+    return restore(teacher, run_folder.read_config(teacher))
 
 
 @pytest.fixture(scope="session")
@@ -102,6 +102,6 @@ def export(teacher, trained, phases, tmp_path):
 
     def write(format="slm", output=tmp_path, **options) -> list[Path]:
         plan = plan_export(Request(format, **options), run_folder.read_config(teacher))
-        return export_masks(plan, phases, trained, workdir=teacher, output=output)
+        return export_masks(plan, phases, trained, output=output)
 
     return write

@@ -8,9 +8,8 @@ import pytest
 
 from jax_kdpr.config.schema import Config, Regime, Schedule, Source
 from jax_kdpr.core.errors import InputError
-from jax_kdpr.lab.frames.loaded import LoadedRun
 from jax_kdpr.runs.assembly import build_system
-from jax_kdpr.runs.run import Trained
+from jax_kdpr.runs.run import Run
 
 
 def rejection(call, *arguments, **options) -> str:
@@ -93,9 +92,8 @@ def student_config(folder, teacher, **changes) -> Config:
     return config
 
 
-def untrained_run(config: Config, workdir) -> LoadedRun:
+def untrained_run(config: Config, workdir) -> Run:
     """A run for measured data with the masks and the network that a training starts from."""
     system = build_system(config)
     variables = system.init(jax.random.key(0))
-    optics = system.camera.optics(variables[0]["phases"])
-    return LoadedRun(workdir, config, Trained(system, variables, "digest", 1), optics)
+    return Run(workdir, config, system, variables, "digest", 1)

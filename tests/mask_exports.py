@@ -10,7 +10,7 @@ from jax_kdpr.lab.masks.request import Request, plan_export
 from jax_kdpr.lab.masks.writing import export_masks
 from jax_kdpr.optics.masks import init_phases
 from jax_kdpr.runs.assembly import build_system
-from jax_kdpr.runs.run import Trained
+from jax_kdpr.runs.run import Run
 
 SIZE = 16
 PANEL = (40, 60)
@@ -24,17 +24,19 @@ def tiny(**device) -> Config:
     return config
 
 
-def shown_by(config: Config) -> tuple[Trained, np.ndarray]:
+def shown_by(config: Config, workdir: Path) -> tuple[Run, np.ndarray]:
     """A system that was not trained at all, and what its device shows."""
     system = build_system(config)
     start = init_phases(
         jax.random.key(0), snapshots=1, height=config.data.size, width=config.data.size
     )
-    return Trained(system, ({}, {}), "digest", 0), np.asarray(system.camera.written(start))
+    return Run(workdir, config, system, ({}, {}), "digest"), np.asarray(
+        system.camera.written(start)
+    )
 
 
 def lands(config: Config, output: Path, **options) -> tuple[Path, np.ndarray]:
-    trained, wanted = shown_by(config)
+    run, wanted = shown_by(config, output / "run")
     plan = plan_export(Request(**{"format": "slm", **options}), config)
-    (path,) = export_masks(plan, wanted, trained, workdir=output / "run", output=output)
+    (path,) = export_masks(plan, wanted, run, output=output)
     return path, wanted

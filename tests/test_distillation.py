@@ -7,7 +7,7 @@ from helpers import assert_equal_trees, rejection, same, student_config
 
 from jax_kdpr.core.choices import StudentStart
 from jax_kdpr.runs import folder as run_folder
-from jax_kdpr.runs.run import load_trained
+from jax_kdpr.runs.run import restore
 from jax_kdpr.training import loop
 from jax_kdpr.training.setup import make_guide, prepare
 
@@ -17,7 +17,7 @@ def test_a_student_starts_with_what_it_takes_over(start, image_folder, teacher, 
     config = student_config(image_folder, teacher, distill__start=start, train__devices=1)
     config.seed = 5  # another random start than the teacher's
     run = prepare(config, tmp_path / "run")
-    (params, state) = load_trained(teacher, run_folder.read_config(teacher)).variables
+    (params, state) = restore(teacher, run_folder.read_config(teacher)).variables
     takes_optics = start in (StudentStart.OPTICS, StudentStart.ALL)
     takes_network = start in (StudentStart.NETWORK, StudentStart.ALL)
     assert same(run.start.params["phases"], params["phases"][:1]) == takes_optics
@@ -31,9 +31,9 @@ def test_a_student_starts_with_what_it_takes_over(start, image_folder, teacher, 
 
 def test_a_teacher_is_as_it_was_after_its_student_started_from_it(image_folder, teacher, tmp_path):
     config = student_config(image_folder, teacher, distill__start=StudentStart.ALL)
-    before = load_trained(teacher, run_folder.read_config(teacher))
+    before = restore(teacher, run_folder.read_config(teacher))
     loop.train(config, tmp_path / "run")
-    after = load_trained(teacher, run_folder.read_config(teacher))
+    after = restore(teacher, run_folder.read_config(teacher))
     assert_equal_trees(before.variables, after.variables)
     assert before.digest == after.digest
 

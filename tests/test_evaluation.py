@@ -30,7 +30,7 @@ from jax_kdpr.evaluation import plots, scoring
 from jax_kdpr.evaluation import scores as evaluation
 from jax_kdpr.optics.objects import scene_field
 from jax_kdpr.recovery.refinement import Refinement
-from jax_kdpr.runs.run import load_trained
+from jax_kdpr.runs.run import restore
 from jax_kdpr.training import loop
 
 TEST_IMAGES = 24
@@ -59,7 +59,7 @@ def scored(run):
     config = evaluated_config()
     dataset = sources.load(**config_lib.data_arguments(config))
     images = take_batch(dataset.test, jax.numpy.arange(TEST_IMAGES), size=16, channels=1)
-    trained = load_trained(run, config)
+    trained = restore(run, config)
     output, _ = trained.system.apply(*trained.variables, images, jax.random.key(0))
     result = json.loads((run / "metrics.json").read_text())
     return result, np.asarray(images[..., 0]), np.asarray(output.image[..., 0]), dataset
@@ -112,7 +112,7 @@ def test_trivial_baselines_come_from_the_training_images(scored):
 
 def test_spectral_estimate_is_read_at_its_best_global_phase(scored, run):
     result, images, _, _ = scored
-    trained = load_trained(run, evaluated_config())
+    trained = restore(run, evaluated_config())
     output, _ = trained.system.apply(
         *trained.variables, jax.numpy.asarray(images[..., None]), jax.random.key(0)
     )
@@ -156,7 +156,7 @@ def test_result_says_where_it_comes_from(scored, run):
     result = scored[0]
     assert (result["regime"], result["snapshots"], result["checkpoint_step"]) == ("e2e", 1, 2)
     assert result["refine"] == 0 and evaluation.REFINED not in result["scores"]
-    assert result["checkpoint_digest"] == load_trained(run, evaluated_config()).digest
+    assert result["checkpoint_digest"] == restore(run, evaluated_config()).digest
     assert {"time", "commit", "versions", "devices"} <= set(result["provenance"])
     with Image.open(run / "figure.png") as figure:
         assert np.asarray(figure.convert("L")).std() > 20
@@ -241,7 +241,7 @@ def test_runs_of_different_scenes_share_no_table(run, tmp_path):
 
 def test_masks_are_written_as_phases_in_one_turn(scored, run):
     masks = np.load(run / "masks.npy")
-    phases = np.asarray(load_trained(run, evaluated_config()).variables[0]["phases"])
+    phases = np.asarray(restore(run, evaluated_config()).variables[0]["phases"])
     assert masks.shape == (1, 16, 16) and masks.min() >= 0 and masks.max() < 2 * np.pi
     np.testing.assert_allclose(np.exp(1j * masks), np.exp(1j * phases), atol=1e-6)
 
@@ -252,7 +252,7 @@ def test_the_readme_recovers_objects_from_frames(scored, run, tmp_path):
     readme = (Path(__file__).parent.parent / "README.md").read_text()
     code = readme.split("```python")[1].split("```")[0]
     code = code.replace("runs/mine/reconstruction", str(tmp_path)).replace("runs/mine", str(run))
-    trained = load_trained(run, evaluated_config())
+    trained = restore(run, evaluated_config())
     scenes = jax.numpy.asarray(images[..., None])
     frames = trained.system.measure(trained.variables[0], scenes, jax.random.key(0))
     names = {}

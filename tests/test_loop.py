@@ -19,13 +19,13 @@ from jax_kdpr.core.errors import InputError
 from jax_kdpr.runs import checkpoint
 from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.runs.checkpoint import Checkpoints
-from jax_kdpr.runs.run import load_trained
+from jax_kdpr.runs.run import restore
 from jax_kdpr.training import loop, outcome
 from jax_kdpr.training.setup import prepare
 
 
 def restored_tree(workdir, config):
-    trained = load_trained(workdir, config)
+    trained = restore(workdir, config)
     return trained.variables, trained.step
 
 
@@ -69,7 +69,7 @@ def test_the_running_mean_is_what_is_validated_and_restored(tmp_path):
     config = tiny_config(optim__average=0.9, train__epochs=2, train__devices=1)
     config.data.source = "scenes"
     last = loop.train(config, tmp_path / "run")
-    trained = load_trained(tmp_path / "run", config)
+    trained = restore(tmp_path / "run", config)
     run = prepare(config, tmp_path / "again")
     scores, _ = run.eval_step(
         trained.variables, run.dataset.validation, jnp.arange(32), jax.random.key(0)

@@ -80,7 +80,6 @@ def test_a_device_of_limited_range_is_asked_for_no_more(teacher, trained, tmp_pa
         plan_export(Request("slm", gray_2pi=340), config),
         phases,
         trained,
-        workdir=teacher,
         output=tmp_path,
     )
     gray = np.asarray(Image.open(file), float)
@@ -216,7 +215,7 @@ def test_a_measured_table_serves_training_and_export(tmp_path):
     path, wanted = lands(tiny(table=trained_on), tmp_path / "a", table=str(file))
     light = np.exp(1j * adds[np.asarray(Image.open(path))])
     np.testing.assert_allclose(light, np.exp(-1j * wanted[0]), atol=1e-5)
-    # Trained on what the panel adds as if it were taken away: the default sign would be wrong.
+    # Run on what the panel adds as if it were taken away: the default sign would be wrong.
     message = rejection(lands, tiny(table=read_table(file)), tmp_path / "b", table=str(file))
     assert "lookup.device_table" in message and "--sign direct" in message
     lands(tiny(table=read_table(file)), tmp_path / "b", table=str(file), sign="direct")

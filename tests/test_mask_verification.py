@@ -15,12 +15,11 @@ from PIL import Image
 
 from jax_kdpr.config.schema import Regime
 from jax_kdpr.evaluation import scores as evaluation
-from jax_kdpr.evaluation import scoring
 from jax_kdpr.lab.masks.files import sidecar_path
 from jax_kdpr.lab.masks.request import Request, plan_export
 from jax_kdpr.lab.masks.verification import explain, find_mistake, verify_files
 from jax_kdpr.lab.masks.writing import export_masks
-from jax_kdpr.runs.run import load_trained, run_keys
+from jax_kdpr.runs.run import load_run, restore, run_keys
 from jax_kdpr.training import loop
 
 
@@ -41,13 +40,11 @@ def test_a_good_file_loses_next_to_nothing(export, teacher, options):
 
 
 def test_psnr_of_the_trained_masks_is_that_of_the_evaluation(export, teacher, trained):
-    config, dataset, subject, batch_size = scoring.load_subject(teacher)
-    scores = evaluation.score_test_images(
-        subject, dataset, batch_size=batch_size, key=run_keys(config.seed).evaluation
-    )
+    run = load_run(teacher)
+    scores = evaluation.score_test_images(run, key=run_keys(run.config.seed).evaluation)
     verdict = verify_files(teacher, export("npy", stack=True))
     wanted = evaluation.summarise(scores[evaluation.RECOVERED])
-    assert verdict.images == wanted.images == len(dataset.test)
+    assert verdict.images == wanted.images == len(run.dataset.test)
     assert verdict.trained == pytest.approx(wanted.psnr, abs=1e-3)
 
 
@@ -159,10 +156,10 @@ def test_crosstalk_of_the_run_acts_on_what_the_file_holds(image_folder, tmp_path
     )
     config.regime, config.train.epochs = Regime.E2E, 1
     loop.train(config, tmp_path / "run")
-    trained = load_trained(tmp_path / "run", config)
-    wanted = np.asarray(trained.system.camera.written(trained.variables[0]["phases"]))
+    trained = restore(tmp_path / "run", config)
+    wanted = np.asarray(trained.camera.written(trained.variables[0]["phases"]))
     plan = plan_export(Request("slm", magnify=2), config)
-    paths = export_masks(plan, wanted, trained, workdir=tmp_path / "run", output=tmp_path / "out")
+    paths = export_masks(plan, wanted, trained, output=tmp_path / "out")
     assert abs(verify_files(tmp_path / "run", paths).loss) < 1e-3
 
 

@@ -14,9 +14,10 @@ from jax_kdpr.core.choices import SceneKind, Unit
 from jax_kdpr.data import sources
 from jax_kdpr.data.image_files import Preparation, read_images
 from jax_kdpr.lab.frames.bench_folder import make_bench, write_bench
-from jax_kdpr.lab.frames.loaded import LoadedRun, own_images
+from jax_kdpr.lab.frames.loaded import own_images
 from jax_kdpr.lab.frames.reading import list_frames
 from jax_kdpr.runs import folder as run_folder
+from jax_kdpr.runs.run import Run
 
 SIZE = 16
 RNG = np.random.default_rng(0)
@@ -29,7 +30,7 @@ OFFSET = 0.75  # of the run's own data: their smallest phase is -0.75
 def make_run(tmp_path):
     """make_run(field=value, ...) -> a run of random masks whose data are phases or fractions."""
 
-    def make(**changes) -> LoadedRun:
+    def make(**changes) -> Run:
         radians = changes.get("data__unit") == Unit.RADIANS
         low, high = (-OFFSET, RANGE - OFFSET) if radians else (0.0, 0.9)
         pixels = RNG.uniform(low, high, (20, SIZE, SIZE)).astype(np.float32)
@@ -65,7 +66,7 @@ def test_the_truth_of_a_simulated_bench_comes_back_to_the_bit(changes, make_run,
     run = make_run(**changes)
     given = OBJECTS if run.in_radians else np.abs(OBJECTS) / 2
     source = save_stack(tmp_path / "own.npy", given)
-    images = own_images(run, source, flag="--images", data_dir="")
+    images = own_images(run, source, flag="--images", as_trained=True)
     write_bench(tmp_path / "bench", run, images, make_bench(run, scale=2.0), seed=0)
     back = own_images(run, tmp_path / "bench" / "truth.npy", flag="--truth")
     assert same(back, images) and back.dtype == jnp.float32
@@ -79,12 +80,12 @@ def test_the_truth_of_a_simulated_bench_comes_back_to_the_bit(changes, make_run,
 def test_phases_get_the_offset_of_the_runs_own(make_run, tmp_path, capsys):
     run = make_run(data__unit=Unit.RADIANS)
     source = save_stack(tmp_path / "own.npy", OBJECTS)
-    images = own_images(run, source, flag="--truth", data_dir="")
+    images = own_images(run, source, flag="--truth", as_trained=True)
     assert "--truth: 4 NPY" in capsys.readouterr().out  # beside the line of the run's own data
     np.testing.assert_allclose(images[..., 0], (OBJECTS + OFFSET) / RANGE, atol=1e-6)
     for beyond in (OBJECTS - 0.5, OBJECTS + 1.0):
         source = save_stack(tmp_path / "beyond.npy", beyond)
-        message = rejection(own_images, run, source, flag="--truth", data_dir="")
+        message = rejection(own_images, run, source, flag="--truth", as_trained=True)
         assert "-0.75 to 2.25 rad" in message
 
 
@@ -94,10 +95,10 @@ def test_only_phases_need_the_runs_data(make_run, tmp_path):
     write_bench(tmp_path, run, jnp.zeros((1, SIZE, SIZE, 1)), make_bench(run, scale=2.0), seed=0)
     source = save_stack(tmp_path / "own.npy", OBJECTS)
     (tmp_path / "data.npy").unlink()
-    assert len(own_images(run, tmp_path / "truth.npy", flag="--truth", data_dir="")) == 1
+    assert len(own_images(run, tmp_path / "truth.npy", flag="--truth", as_trained=True)) == 1
     found = own_images(run, source, flag="--object")[..., 0]
     np.testing.assert_allclose(found, (OBJECTS - OBJECTS.min()) / RANGE, atol=1e-6)
-    assert "--data_dir" in rejection(own_images, run, source, flag="--truth", data_dir="")
+    assert "--data_dir" in rejection(own_images, run, source, flag="--truth", as_trained=True)
     for flag in ("--truth", "--object"):
         message = rejection(own_images, run, tmp_path / "nowhere", flag=flag)
         assert message == f"{flag}: no file or folder '{tmp_path}/nowhere'; give its path"

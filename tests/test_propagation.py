@@ -11,9 +11,8 @@ from helpers import tiny_config
 
 from jax_kdpr.core.choices import PropagationKind
 from jax_kdpr.core.errors import InputError
-from jax_kdpr.lab.frames.loaded import LoadedRun
+from jax_kdpr.lab.frames.loaded import pixel_side
 from jax_kdpr.optics import propagation
-from jax_kdpr.optics.camera import Optics
 from jax_kdpr.optics.cdp import cdp_adjoint, cdp_forward, measure_intensity
 from jax_kdpr.optics.propagation import (
     angular_spectrum,
@@ -25,7 +24,7 @@ from jax_kdpr.optics.propagation import (
 from jax_kdpr.recovery.data_consistency import error_reduction
 from jax_kdpr.recovery.spectral import filtered_spectral_init, gaussian_kernel
 from jax_kdpr.runs.assembly import build_system
-from jax_kdpr.runs.run import Trained, load_trained, run_keys
+from jax_kdpr.runs.run import Run, restore, run_keys
 from jax_kdpr.training import loop
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -346,7 +345,7 @@ def test_a_system_trains_one_step_in_the_near_field(kind, tmp_path):
             propagation__distance=3e-3 if kind == "fresnel" else 1e-3,
         )
         loop.train(config, tmp_path / "run")
-        trained = load_trained(tmp_path / "run", config)
+        trained = restore(tmp_path / "run", config)
         start, _ = trained.system.init(run_keys(config.seed).init)
     assert trained.step == 1
     moved = np.abs(np.asarray(trained.variables[0]["phases"] - start["phases"]))
@@ -371,11 +370,10 @@ def test_frames_are_not_corrected_by_an_envelope_that_their_pixels_do_not_share(
         propagation__distance=distance,
         device__fill_factor=0.81,
     )
-    system = build_system(config)
-    trained = Trained(system, variables=({}, {}), step=0, digest="")
-    run = LoadedRun(Path("run"), config, trained, Optics(jnp.zeros((1, 16, 16))))
+    phases = jnp.zeros((1, 16, 16))
+    run = Run(Path("run"), config, build_system(config), ({"phases": phases}, {}))
     if times > 8:
-        assert run.pixel_side == pytest.approx(0.9)
+        assert pixel_side(run) == pytest.approx(0.9)
     else:
         with pytest.raises(InputError, match=r"an envelope of its own.*--mask_pixels point"):
-            _ = run.pixel_side
+            pixel_side(run)

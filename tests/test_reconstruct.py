@@ -34,14 +34,14 @@ from jax_kdpr.lab.frames.geometry import (
     sensor_points,
     to_sensor,
 )
-from jax_kdpr.lab.frames.loaded import blank_image, load_run, own_images, simulate, snapshot_energy
+from jax_kdpr.lab.frames.loaded import blank_image, own_images, simulate, snapshot_energy
 from jax_kdpr.lab.frames.measured import Setup, group_frames, measure_frames, noise_sigma
 from jax_kdpr.lab.frames.orientation import TURNS, orientation_warning, turned, turned_geometry
 from jax_kdpr.lab.frames.reading import list_frames, read_mean, read_moments
 from jax_kdpr.lab.frames.reconstruction import reconstruct
 from jax_kdpr.lab.frames.recovery import Simulated, make_recover, misfit_limit, simulated_misfits
 from jax_kdpr.lab.frames.sheet import write_sheet
-from jax_kdpr.runs.run import load_data
+from jax_kdpr.runs.run import load_run
 from jax_kdpr.training import loop
 
 OBJECTS = 12
@@ -63,27 +63,25 @@ def workdir(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(workdir):
-    return load_run(workdir)
+    return load_run(workdir).on_one_device()
 
 
 @pytest.fixture(scope="module")
 def images(run):
-    return take_batch(
-        load_data(run.workdir, run.config).test, jnp.arange(OBJECTS), size=16, channels=1
-    )
+    return take_batch(run.dataset.test, jnp.arange(OBJECTS), size=16, channels=1)
 
 
 @pytest.fixture(scope="module")
 def recover(run):
-    return make_recover(run.trained)
+    return make_recover(run)
 
 
 @pytest.fixture(scope="module")
 def simulated(run, recover):
     return simulated_misfits(
-        run.trained,
+        run,
         recover,
-        load_data(run.workdir, run.config).validation,
+        run.dataset.validation,
         noise_sigma=np.zeros(run.sensor),
         batch_size=BATCH,
         key=jax.random.key(0),
@@ -409,8 +407,8 @@ def test_interrupted_and_resumed_is_the_whole(rebuild, bench, setup, tmp_path, m
 
 
 def test_frames_of_several_snapshots_come_in_groups(teacher, tmp_path):
-    run = load_run(teacher)
-    scenes = take_batch(load_data(run.workdir, run.config).test, jnp.arange(2), size=16, channels=1)
+    run = load_run(teacher).on_one_device()
+    scenes = take_batch(run.dataset.test, jnp.arange(2), size=16, channels=1)
     camera = make_bench(run, scale=3.0)._replace(hot=0.0, dead=0.0, offset=0.0)
     write_bench(tmp_path, run, scenes, camera, seed=0)
     frames = list_frames(str(tmp_path / "frames" / "*.tif"))

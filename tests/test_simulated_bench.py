@@ -34,7 +34,7 @@ def bench(tmp_path):
     """A camera of 12 bits that looks at the pattern of an empty mask: all light in its middle."""
     config = tiny_config(masks__snapshots=1)
     run = untrained_run(config, tmp_path)
-    even = run.trained.system.camera.optics(0 * run.trained.variables[0]["phases"])
+    even = run.camera.optics(0 * run.variables[0]["phases"])
     run = run._replace(optics=even)
     bench = make_bench(run, scale=3.0)
     return run, bench._replace(

@@ -24,8 +24,7 @@ from jax_kdpr.optics.objects import scene_field
 from jax_kdpr.recovery import refinement as classical
 from jax_kdpr.recovery.refinement import Refinement
 from jax_kdpr.recovery.solvers import amplitude_residual
-from jax_kdpr.runs import folder as run_folder
-from jax_kdpr.runs.run import load_trained
+from jax_kdpr.runs.run import load_run
 
 IMAGES = 4
 
@@ -51,16 +50,14 @@ def parse(evaluated):
 
 @pytest.fixture(scope="module")
 def subject(teacher):
-    return scoring.load_subject(teacher, "", images=IMAGES)
+    return load_run(teacher, images=IMAGES)
 
 
 @pytest.fixture(scope="module")
 def truth(teacher):
     """Images [n h w] and CDPs of the first test scenes, and the trained system."""
-    config = run_folder.read_config(teacher)
-    trained = load_trained(teacher, config)
-    dataset = scoring.load_subject(teacher, "").dataset
-    images = take_batch(dataset.test, jnp.arange(IMAGES), size=16, channels=1)
+    trained = load_run(teacher)
+    images = take_batch(trained.dataset.test, jnp.arange(IMAGES), size=16, channels=1)
     output, _ = trained.system.apply(*trained.variables, images, jax.random.key(0))
     return images, output, trained.variables[0]["phases"]
 
@@ -114,19 +111,17 @@ def test_from_the_network_its_global_phase_stays(subject, truth):
     plan = Plan(("error_reduction",), count=IMAGES, steps=2, start="network", constraint="phase")
     report = solving.solve_images(subject, plan, samples=1)
     assert list(report.answers) == ["error_reduction", "network"]
-    refine = classical.make_refine(subject.trained.system.camera, Refinement(2))
+    refine = classical.make_refine(subject.camera, Refinement(2))
     output = truth[1]
-    expected = refine(subject.trained.variables[0], output.image, output.intensity)
+    expected = refine(subject.variables[0], output.image, output.intensity)
     np.testing.assert_allclose(report.answers["error_reduction"].solved.image, expected, atol=1e-3)
 
 
 def test_a_prior_on_the_refinement_flattens_what_is_recovered(subject, truth):
     output, total = truth[1], {}
     for tv in (0.0, 0.1):
-        refine = classical.make_refine(
-            subject.trained.system.camera, Refinement(30, "accelerated", tv)
-        )
-        image = refine(subject.trained.variables[0], output.image, output.intensity)
+        refine = classical.make_refine(subject.camera, Refinement(30, "accelerated", tv))
+        image = refine(subject.variables[0], output.image, output.intensity)
         total[tv] = sum(float(np.abs(np.diff(image, axis=axis)).sum()) for axis in (1, 2))
     assert total[0.1] < 0.8 * total[0.0]
 
@@ -144,8 +139,7 @@ def test_restarts_keep_the_smallest_residual(subject):
 def test_random_starts_do_not_depend_on_the_batch(teacher):
     plan = Plan(("taf",), count=4, steps=2, start="random", constraint="phase")
     wide, narrow = (
-        solving.solve_images(scoring.load_subject(teacher, "", images=size), plan, samples=1)
-        for size in (4, 2)
+        solving.solve_images(load_run(teacher, images=size), plan, samples=1) for size in (4, 2)
     )
     one, other = (report.answers["taf"].solved.image for report in (wide, narrow))
     np.testing.assert_allclose(one, other, atol=1e-3)

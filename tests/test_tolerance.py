@@ -13,9 +13,8 @@ from scipy import stats
 from jax_kdpr.config.schema import camera_arguments
 from jax_kdpr.core import json_files
 from jax_kdpr.evaluation import tolerance as bench_errors
-from jax_kdpr.evaluation.scoring import load_subject
 from jax_kdpr.optics.misalignment import CAREFUL, Perturbation
-from jax_kdpr.runs.assembly import build_system
+from jax_kdpr.runs.run import load_run
 
 KEY = jax.random.key(0)
 
@@ -23,13 +22,11 @@ KEY = jax.random.key(0)
 @pytest.fixture(scope="module")
 def measured(teacher):
     """A trained run, its test images, and measure(by, photons, key) of them."""
-    subject = load_subject(teacher)
-    system = build_system(subject.config)
-    trained = subject.trained._replace(system=system)
-    images = subject.dataset.test[:6]
-    camera = camera_arguments(subject.config)
-    measure = bench_errors.make_measure(trained, images, camera=camera, batch_size=4)
-    return trained, images, camera, measure
+    run = load_run(teacher).on_one_device()
+    images = run.dataset.test[:6]
+    camera = camera_arguments(run.config)
+    measure = bench_errors.make_measure(run, images, camera=camera, batch_size=4)
+    return run, images, camera, measure
 
 
 def test_the_design_scores_as_the_run_itself(measured):

@@ -19,7 +19,7 @@ from jax_kdpr.optics.objects import image_beside
 from jax_kdpr.optics.phase import align_global_phase
 from jax_kdpr.recovery.refinement import NO_REFINEMENT, Refinement, make_refine, make_solve
 from jax_kdpr.recovery.system import Output
-from jax_kdpr.runs.run import Trained
+from jax_kdpr.runs.run import Run
 
 RECOVERED = "recovered"  # the network's image
 REFINED = "refined"  # the network's image after steps of a solver that start from it
@@ -51,10 +51,8 @@ class Samples(NamedTuple):
 
 
 def score_test_images(
-    trained: Trained,
-    dataset: Dataset,
+    run: Run,
     *,
-    batch_size: int,
     key: Key,
     refinement: Refinement = NO_REFINEMENT,
     solvers: tuple[str, ...] = (),
@@ -63,9 +61,7 @@ def score_test_images(
     """Scores each test image: the recovery, the spectral estimate alone, and two trivial answers.
 
     Args:
-        trained: The system.
-        dataset: Its data.
-        batch_size: Images at a time.
+        run: The system, and its data.
         key: For sensor noise.
         refinement: Of the network's images, which are then scored too.
         solvers: Solvers (`recovery.solvers`) to score beside, from the spectral estimate.
@@ -75,18 +71,18 @@ def score_test_images(
         {RECOVERED, SPECTRAL, CONSTANT, MEAN_IMAGE: scores of all test images, in order}, REFINED
         if there are steps, and SOLVED + name for each solver.
     """
-    camera = trained.system.camera
+    camera = run.camera
     mesh = camera.mesh
     refine_batch = make_refine(camera, refinement)
     solve_batch = {name: make_solve(camera, solver=name, steps=solver_steps) for name in solvers}
     shape = {"size": camera.size, "channels": camera.channels}
-    mean_image = mean_train_image(dataset, **shape)
+    mean_image = mean_train_image(run.dataset, **shape)
 
     # What is large is an argument: as a closure it would be compiled into the program.
     @jax.jit
     def score_batch(variables, test, indices, batch_key):
         images = shard_batch(take_batch(test, indices, **shape), mesh)
-        output, _ = trained.system.apply(*variables, images, batch_key)
+        output, _ = run.system.apply(*variables, images, batch_key)
         read = partial(image_beside, **camera.scene)
         answers = {
             RECOVERED: output.image,
@@ -101,41 +97,39 @@ def score_test_images(
             answers[SOLVED + name] = solved.image
         return {name: camera.score(answer, images) for name, answer in answers.items()}
 
-    variables, test = replicate((trained.variables, dataset.test), mesh)
+    variables, test = replicate((run.variables, run.dataset.test), mesh)
     return over_batches(
         partial(score_batch, variables, test),
-        len(dataset.test),
-        batch_size=batch_size,
+        len(run.dataset.test),
+        batch_size=run.batch_size,
         key=key,
     )
 
 
 def score_under_noise(
-    trained: Trained,
+    run: Run,
     images: RawImages,
     *,
     levels: dict[str, tuple[float, ...]],
-    batch_size: int,
     key: Key,
     refinement: Refinement = NO_REFINEMENT,
 ) -> dict[str, dict[str, dict[float, ImageScores]]]:
     """Scores recoveries from CDPs with sensor noise; the same draws of it at every level.
 
     Args:
-        trained: The system, built without noise of its own.
+        run: The system, built without noise of its own.
         images: Test images.
         levels: For each kind of noise its levels: "gaussian" in dB, "poisson" in photons a shot,
             "none" of any one value.
-        batch_size: Images at a time.
         key: For the noise.
         refinement: Of the network's images, which are then scored too.
 
     Returns:
         {RECOVERED, and REFINED if there are steps: {kind: {level: scores}}}.
     """
-    camera = trained.system.camera
+    camera = run.camera
     mesh = camera.mesh
-    variables, images = replicate((trained.variables, images), mesh)
+    variables, images = replicate((run.variables, images), mesh)
     shape = {"size": camera.size, "channels": camera.channels}
     refine_batch = make_refine(camera, refinement)
 
@@ -150,9 +144,9 @@ def score_under_noise(
         def step(variables, images, level, indices, key):
             clean_key, noise_key = jax.random.split(key)
             batch = shard_batch(take_batch(images, indices, **shape), mesh)
-            clean = trained.system.measure(variables[0], batch, clean_key)
+            clean = run.system.measure(variables[0], batch, clean_key)
             noisy = disturb(level, clean, jax.random.split(noise_key, len(indices)))
-            output, _ = trained.system.recover(*variables, noisy)
+            output, _ = run.system.recover(*variables, noisy)
             answers = {RECOVERED: output.image}
             if refinement.steps:
                 answers[REFINED] = refine_batch(variables[0], output.image, output.intensity)
@@ -167,7 +161,7 @@ def score_under_noise(
             scores = over_batches(
                 partial(step, variables, images, jnp.float32(level)),
                 len(images),
-                batch_size=batch_size,
+                batch_size=run.batch_size,
                 key=key,
             )
             for answer, score in scores.items():
@@ -187,14 +181,17 @@ def mean_train_image(dataset: Dataset, *, size: int, channels: int) -> Image:
     return take_batch(mean[None], jnp.zeros(1, int), size=size, channels=channels)[0]
 
 
-def sample_outputs(trained: Trained, dataset: Dataset, *, count: int, key: Key) -> Samples:
+def sample_outputs(run: Run, *, count: int, key: Key) -> Samples:
     """Runs the system on the first `count` test scenes; the estimates get the true global phase."""
-    camera = trained.system.camera
-    images = take_batch(dataset.test, jnp.arange(count), size=camera.size, channels=camera.channels)
-    output, _ = jax.jit(trained.system.apply)(*trained.variables, images, key)
+    run = run.on_one_device()  # which takes any number of them
+    camera = run.camera
+    images = take_batch(
+        run.dataset.test, jnp.arange(count), size=camera.size, channels=camera.channels
+    )
+    output, _ = jax.jit(run.system.apply)(*run.variables, images, key)
     fields = camera.encode(images)
     aligned = jax.vmap(align_global_phase)(output.estimate, fields)
-    phases = camera.written(trained.variables[0]["phases"])
+    phases = camera.written(run.variables[0]["phases"])
     return Samples(images, output._replace(estimate=aligned), phases)
 
 

@@ -4,6 +4,7 @@
 not have been trained with.
 """
 
+import copy
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,12 +13,10 @@ import numpy as np
 from jaxtyping import Float
 
 from jax_kdpr.config.schema import Config, JitterConfig
-from jax_kdpr.core import json_files, runtime, whole_files
+from jax_kdpr.core import json_files, whole_files
 from jax_kdpr.core.choices import NoiseKind
 from jax_kdpr.core.json_files import Maybe
 from jax_kdpr.core.metrics import ImageScores, psnr_from_mse
-from jax_kdpr.core.sharding import make_mesh
-from jax_kdpr.data import sources
 from jax_kdpr.data.pages.stacks import read_arrays
 from jax_kdpr.evaluation import pictures
 from jax_kdpr.evaluation import scores as evaluation
@@ -27,7 +26,7 @@ from jax_kdpr.recovery.refinement import NO_REFINEMENT, Refinement
 from jax_kdpr.recovery.system import Output
 from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.runs.assembly import build_system
-from jax_kdpr.runs.run import Trained, load_data, load_trained, run_keys
+from jax_kdpr.runs.run import load_run, run_keys
 
 SCORES_FILE = "metrics.json"
 SCORES = {
@@ -51,15 +50,6 @@ class Evaluated(NamedTuple):
     scores: dict[str, ImageScores]
     samples: Samples
     result: dict[str, Any]  # as written to metrics.json
-
-
-class Subject(NamedTuple):
-    """What is scored: a run's best system, on the data it was trained on."""
-
-    config: Config
-    dataset: sources.Dataset
-    trained: Trained
-    batch_size: int
 
 
 def score_run(
@@ -90,31 +80,24 @@ def score_run(
         InputError: If it is no run, has no readable checkpoint, or its data have changed.
     """
     output = output or workdir
-    config, dataset, trained, batch_size = load_subject(workdir, data_dir)
+    run = load_run(workdir, data_dir=data_dir)
+    config = run.config
     key = run_keys(config.seed).evaluation
     scores = evaluation.score_test_images(
-        trained,
-        dataset,
-        batch_size=batch_size,
+        run,
         key=key,
         refinement=refinement,
         solvers=solvers,
         solver_steps=solver_steps,
     )
-    shown = evaluation.sample_outputs(
-        # On one device, which takes any number of samples.
-        trained._replace(system=build_system(config)),
-        dataset,
-        count=min(samples, len(dataset.test)),
-        key=key,
-    )
+    shown = evaluation.sample_outputs(run, count=min(samples, len(run.dataset.test)), key=key)
     epochs = run_folder.epochs_done(workdir)
     result = {
         "regime": config.regime,
         "snapshots": config.masks.snapshots,
         "epochs": epochs,
-        "checkpoint_step": trained.step,
-        "checkpoint_digest": trained.digest,
+        "checkpoint_step": run.step,
+        "checkpoint_digest": run.digest,
         "refine": refinement.steps,
         "refine_with": refinement.solver,
         "refine_tv": refinement.tv,
@@ -129,7 +112,7 @@ def score_run(
     }
     masks = np.asarray(wrap_phases(shown.phases))
     psnr = summarise(scores[RECOVERED]).psnr
-    camera = trained.system.camera
+    camera = run.camera
     with whole_files.staging(output, STAGING) as staging:
         whole_files.write_whole(
             staging / IMAGE_SCORES_FILE, lambda file: np.savez(file, **per_image)
@@ -143,7 +126,7 @@ def score_run(
             axis=camera.axis,
             title=(
                 f"{config.regime}, {config.masks.snapshots} shot(s): mean PSNR of "
-                f"{len(dataset.test):,} test images {psnr:.2f} dB"
+                f"{len(run.dataset.test):,} test images {psnr:.2f} dB"
             ),
             pitch=config.propagation.pitch,
         )
@@ -191,15 +174,15 @@ def score_under_noise(
     Raises:
         InputError: As `score_run`.
     """
-    config, dataset, trained, batch_size = load_subject(workdir, data_dir)
+    run = load_run(workdir, data_dir=data_dir)
     # What is added here is all there shall be.
+    config = copy.deepcopy(run.config)
     config.noise.kind, config.jitter = NoiseKind.NONE, JitterConfig()
-    quiet = build_system(config, mesh=trained.system.camera.mesh)
+    quiet = build_system(config, mesh=run.camera.mesh)
     found = evaluation.score_under_noise(
-        trained._replace(system=quiet),
-        dataset.test[:images],
+        run.with_system(quiet),
+        run.dataset.test[:images],
         levels=noise_levels(snr_db, photons),
-        batch_size=batch_size,
         key=run_keys(config.seed).evaluation,
         refinement=refinement,
     )
@@ -245,24 +228,3 @@ def _save_samples(path: Path, samples: Samples) -> None:
     arrays = {"images": samples.images, "phases": samples.phases, **samples.output._asdict()}
     named: dict[str, Any] = {name: np.asarray(value) for name, value in arrays.items()}
     whole_files.write_whole(path, lambda file: np.savez_compressed(file, **named))
-
-
-def load_subject(workdir: Path, data_dir: str = "", *, images: int = 0) -> Subject:
-    """Restores a run's best system and the data that it was trained on.
-
-    Args:
-        workdir: Its run folder.
-        data_dir: Where its data lie now; empty for where they were when it was trained.
-        images: Of the test set that are wanted, 0 for all: no batch is larger.
-
-    Raises:
-        InputError: If it is no run, has no readable checkpoint, or its data have changed.
-    """
-    config = run_folder.read_config(workdir)
-    dataset = load_data(workdir, config, data_dir=data_dir)
-    batch_size = runtime.choose_eval_batch(
-        config.train.eval_batch_size, size=config.data.size, features=config.net.widths[0]
-    )
-    batch_size = min(batch_size, images or batch_size)
-    mesh = make_mesh(runtime.choose_devices(0, batch_size))
-    return Subject(config, dataset, load_trained(workdir, config, mesh=mesh), batch_size)

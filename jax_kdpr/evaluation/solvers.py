@@ -15,13 +15,12 @@ from jax_kdpr.core.types import Images
 from jax_kdpr.data.batches import take_batch
 from jax_kdpr.evaluation import scores as evaluation
 from jax_kdpr.evaluation.scores import Samples
-from jax_kdpr.evaluation.scoring import Subject
 from jax_kdpr.optics.camera import Camera
 from jax_kdpr.recovery import refinement as classical
 from jax_kdpr.recovery.refinement import Solved
 from jax_kdpr.recovery.solvers import BETA, SOLVERS
 from jax_kdpr.recovery.system import Output
-from jax_kdpr.runs.run import run_keys
+from jax_kdpr.runs.run import Run, run_keys
 
 START, NETWORK = "start", "network"  # rows that are no solver
 GAUGES = {
@@ -87,7 +86,7 @@ class Report(NamedTuple):
 
 
 def solve_images(
-    subject: Subject, plan: Plan, *, support: np.ndarray | None = None, samples: int
+    run: Run, plan: Plan, *, support: np.ndarray | None = None, samples: int
 ) -> Report:
     """Recovers the first test images with each solver, from the CDPs that the network gets too.
 
@@ -95,19 +94,18 @@ def solve_images(
     spectral estimate if it is the start, each solver's, and the network's.
 
     Args:
-        subject: The run.
+        run: The run.
         plan: How to solve.
         support: Where an object may be other than zero [h w]; None for everywhere.
         samples: Scenes to keep for a figure, at most those of one batch.
     """
-    config, dataset, trained, batch_size = subject
-    camera, params = trained.system.camera, trained.variables[0]
+    camera, params, batch_size = run.camera, run.variables[0], run.batch_size
     places = [
-        (np.arange(batch_size) + first) % len(dataset.test)
+        (np.arange(batch_size) + first) % len(run.dataset.test)
         for first in range(0, plan.count, batch_size)
     ]
     bar = progress(total=len(places) * (1 + len(plan.solvers) * plan.restarts), unit="batch")
-    batches, network_seconds = _measure(subject, places, bar)
+    batches, network_seconds = _measure(run, places, bar)
     truths = [batch.images for batch in batches]
     recovered = [batch.output.image for batch in batches]
     fields = [camera.encode(image) for image in recovered]
@@ -134,7 +132,7 @@ def solve_images(
             starts = []
             for attempt in range(plan.restarts):
                 # A key for each image: the batch size changes nothing.
-                key = jax.random.fold_in(run_keys(config.seed).evaluation, attempt)
+                key = jax.random.fold_in(run_keys(run.config.seed).evaluation, attempt)
                 keys = [jax.vmap(jax.random.fold_in, (None, 0))(key, at) for at in places]
                 starts.append(each(draw, keys, intensities))
 
@@ -187,29 +185,27 @@ def summarise(report: Report) -> dict[str, dict[str, Any]]:
     }
 
 
-def _measure(subject: Subject, places: list[np.ndarray], bar: tqdm) -> tuple[list[Measured], float]:
+def _measure(run: Run, places: list[np.ndarray], bar: tqdm) -> tuple[list[Measured], float]:
     """Measures all batches and recovers them with the network; its seconds an image come too."""
-    config, dataset, trained, batch_size = subject
-    camera = trained.system.camera
-    key = run_keys(config.seed).evaluation
+    camera, test = run.camera, run.dataset.test
+    key = run_keys(run.config.seed).evaluation
 
     @jax.jit
     def measure(params, test, indices, key):
         images = take_batch(test, indices, size=camera.size, channels=camera.channels)
         images = shard_batch(images, camera.mesh)
-        return images, trained.system.measure(params, images, key)
+        return images, run.system.measure(params, images, key)
 
     made = [
-        measure(trained.variables[0], dataset.test, at, jax.random.fold_in(key, int(at[0])))
-        for at in places
+        measure(run.variables[0], test, at, jax.random.fold_in(key, int(at[0]))) for at in places
     ]
     jax.block_until_ready(made)
-    arguments = [(*trained.variables, intensity) for _, intensity in made]
-    recover = jax.jit(lambda *given: trained.system.recover(*given)[0])
+    arguments = [(*run.variables, intensity) for _, intensity in made]
+    recover = jax.jit(lambda *given: run.system.recover(*given)[0])
     outputs, seconds = _timed(recover.lower(*arguments[0]).compile(), arguments, bar)
     pairs = zip(made, outputs, strict=True)
     batches = [Measured(images, output) for (images, _), output in pairs]
-    return batches, seconds / (len(places) * batch_size)
+    return batches, seconds / (len(places) * run.batch_size)
 
 
 def _timed(program: Any, arguments: list[tuple], bar: tqdm) -> tuple[list[Any], float]:

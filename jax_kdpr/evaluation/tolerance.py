@@ -22,7 +22,7 @@ from jax_kdpr.optics import misalignment as perturbation
 from jax_kdpr.optics.camera import make_camera
 from jax_kdpr.optics.misalignment import CAREFUL, SPREADS, Perturbation
 from jax_kdpr.optics.noise import add_noise
-from jax_kdpr.runs.run import Trained
+from jax_kdpr.runs.run import Run
 
 
 class Quality(NamedTuple):
@@ -93,7 +93,7 @@ def read_spreads(given: list[str]) -> dict[str, float]:
 
 
 def make_measure(
-    trained: Trained,
+    run: Run,
     images: RawImages,
     *,
     camera: Mapping[str, Any],
@@ -102,7 +102,7 @@ def make_measure(
     """Builds measure(by, photons, key): the recovery of test images from one bench.
 
     Args:
-        trained: The system; it recovers as it was trained to.
+        run: The system; it recovers as it was trained to.
         images: Test images.
         camera: Keyword arguments of `make_camera`. Its jitter is left out: `by` is all there is.
             Its noise is the sensor's; where `photons` are given, they take the place of its own
@@ -121,7 +121,7 @@ def make_measure(
             keys = jax.random.split(key, len(indices))
             options = noise if noise is own else {**noise, "photons": photons}
             seen = jax.vmap(lambda key, y: add_noise(key, y, **options))(keys, clean)
-            output, _ = trained.system.recover(*variables, seen)
+            output, _ = run.system.recover(*variables, seen)
             scores = quiet.score(output.image, batch)
             return scores.psnr, scores.rms
 
@@ -134,7 +134,7 @@ def make_measure(
         by = jax.tree.map(jnp.float32, by)
         found = over_batches(
             lambda indices, batch_key: step(
-                trained.variables, images, by, jnp.float32(photons), indices, batch_key
+                run.variables, images, by, jnp.float32(photons), indices, batch_key
             ),
             len(images),
             batch_size=batch_size,

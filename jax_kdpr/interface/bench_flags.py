@@ -9,6 +9,7 @@ from absl import flags
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.options import shallow
 from jax_kdpr.lab import bench_file
+from jax_kdpr.lab.frames import loaded
 from jax_kdpr.lab.frames.correction import Correction, make_correction
 from jax_kdpr.lab.frames.geometry import (
     SAMPLINGS,
@@ -19,7 +20,6 @@ from jax_kdpr.lab.frames.geometry import (
     sampling_note,
     useful_bin,
 )
-from jax_kdpr.lab.frames.loaded import LoadedRun
 from jax_kdpr.lab.frames.reading import (
     Frame,
     Moments,
@@ -29,6 +29,7 @@ from jax_kdpr.lab.frames.reading import (
     read_moments,
 )
 from jax_kdpr.runs import folder as run_folder
+from jax_kdpr.runs.run import Run
 
 flags.adopt_module_key_flags(bench_file)
 WORKDIR = flags.DEFINE_string("workdir", None, "Run folder of the trained system.")
@@ -84,7 +85,7 @@ def fill_from_bench(workdir: Path) -> Lengths:
         propagation=shallow(config.propagation),
     )
     is_far = config.propagation.kind == "far"
-    period = config.masks.oversample if is_far else 1  # as `LoadedRun.finest_period`
+    period = config.masks.oversample if is_far else 1  # as `Run.finest_period`
     suitable = useful_bin(period * scale) if scale else None
     bench_file.fill(shallow(bench.frames) | {"bin": bench.camera.bin or suitable})
     if scale and not flags.FLAGS["scale"].present:
@@ -183,12 +184,12 @@ def correct_with(references: References, kind: FrameKind, window: Window) -> Cor
     )
 
 
-def pixel_side(run: LoadedRun) -> float:
+def pixel_side(run: Run) -> float:
     """Returns the side of the mask's pixels that --mask_pixels stands for."""
-    return run.pixel_side if MASK_PIXELS.value == "square" else 0.0
+    return loaded.pixel_side(run) if MASK_PIXELS.value == "square" else 0.0
 
 
-def check_sampling(run: LoadedRun, geometry: Geometry, window: Window) -> str:
+def check_sampling(run: Run, geometry: Geometry, window: Window) -> str:
     """Prints which --bin would use more light, if one would.
 
     Returns:

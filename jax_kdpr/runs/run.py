@@ -1,5 +1,7 @@
 """A trained system, restored from its run folder, its data, and the random streams that made it."""
 
+import dataclasses
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,23 +10,86 @@ from jax.sharding import Mesh
 
 from jax_kdpr.config import schema as config_lib
 from jax_kdpr.config.schema import Config
-from jax_kdpr.core.choices import Source
+from jax_kdpr.core import runtime
+from jax_kdpr.core.choices import Source, Unit
 from jax_kdpr.core.errors import InputError
-from jax_kdpr.core.types import Key, Params, PyTree, State
+from jax_kdpr.core.sharding import make_mesh
+from jax_kdpr.core.types import Key, Params, Phases, PyTree, State
 from jax_kdpr.data import sources
+from jax_kdpr.optics.camera import Camera, Optics
 from jax_kdpr.recovery.system import System
 from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.runs.assembly import build_system
-from jax_kdpr.runs.checkpoint import Checkpoints
+from jax_kdpr.runs.checkpoint import Checkpoints, require_checkpoint
 
 
-class Trained(NamedTuple):
-    """A system with the variables of the best checkpoint of its run."""
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A trained system: that of the best checkpoint of a run folder.
 
+    `dataset` is read, and `optics` are made, when they are first asked for.
+    """
+
+    workdir: Path
+    config: Config
     system: System
     variables: tuple[Params, State]
-    digest: str  # of the checkpoint
-    step: int
+    digest: str = ""  # of the checkpoint
+    step: int = 0  # that it was saved at
+    batch_size: int = 1  # images at a time, in a pass over many
+    data_dir: str = ""  # where its data lie now; empty for where they were when it was trained
+
+    @property
+    def camera(self) -> Camera:
+        """That the system was trained with."""
+        return self.system.camera
+
+    @property
+    def phases(self) -> Phases:
+        """Those of the design, radians [k h w]; `Camera.written` says what the device shows."""
+        return self.variables[0]["phases"]
+
+    @property
+    def snapshots(self) -> int:
+        """L, frames of one object."""
+        return self.config.masks.snapshots
+
+    @property
+    def sensor(self) -> tuple[int, int]:
+        """(sh, sw) of a CDP."""
+        side = self.camera.oversample * self.camera.size
+        return side, side
+
+    @cached_property
+    def optics(self) -> Optics:
+        """Those of the design."""
+        return self.camera.optics(self.phases)
+
+    @property
+    def finest_period(self) -> int:
+        """Of a pattern, in samples of `sensor`: the far field of M pixels repeats after 1 / M."""
+        return self.camera.oversample if self.optics.transfer is None else 1
+
+    @property
+    def in_radians(self) -> bool:
+        """Whether its images are files of phases, which its data have an offset of."""
+        return self.config.data.unit == Unit.RADIANS
+
+    @cached_property
+    def dataset(self) -> sources.Dataset:
+        """What it was trained on; raises as `load_data`."""
+        return load_data(self.workdir, self.config, data_dir=self.data_dir)
+
+    def with_system(self, system: System) -> "Run":
+        """Returns it with another system for the same variables; the data are not read again."""
+        other = dataclasses.replace(self, system=system)
+        if "dataset" in self.__dict__:
+            other.__dict__["dataset"] = self.dataset
+        return other
+
+    def on_one_device(self) -> "Run":
+        """Returns it with a system that takes any number of images at a time."""
+        return self.with_system(build_system(self.config))
 
 
 class RunKeys(NamedTuple):
@@ -41,7 +106,28 @@ def run_keys(seed: int) -> RunKeys:
     return RunKeys(*jax.random.split(jax.random.key(seed), 4))
 
 
-def load_trained(workdir: Path, config: Config, *, mesh: Mesh | None = None) -> Trained:
+def load_run(workdir: Path, *, data_dir: str = "", images: int = 0) -> Run:
+    """Restores the best checkpoint of a run.
+
+    Args:
+        workdir: Its run folder.
+        data_dir: Where its data lie now; empty for where they were when it was trained.
+        images: That are wanted in a pass, 0 for many: no batch is larger.
+
+    Raises:
+        InputError: If it is no run, or has no checkpoint that can be read.
+    """
+    config = run_folder.read_config(workdir)
+    require_checkpoint(workdir)
+    batch_size = runtime.choose_eval_batch(
+        config.train.eval_batch_size, size=config.data.size, features=config.net.widths[0]
+    )
+    batch_size = min(batch_size, images or batch_size)
+    run = restore(workdir, config, mesh=make_mesh(runtime.choose_devices(0, batch_size)))
+    return dataclasses.replace(run, batch_size=batch_size, data_dir=data_dir)
+
+
+def restore(workdir: Path, config: Config, *, mesh: Mesh | None = None) -> Run:
     """Restores the best checkpoint of the run in `workdir`, made with `config`.
 
     Raises:
@@ -55,7 +141,7 @@ def load_trained(workdir: Path, config: Config, *, mesh: Mesh | None = None) -> 
     with Checkpoints(workdir, read_only=True) as checkpoints:
         best = checkpoints.restore_best(wanted)
     variables = best.tree.get("average") or (best.tree["params"], best.tree["state"])
-    return Trained(system, variables, best.digest, best.step)
+    return Run(workdir, config, system, variables, best.digest, best.step)
 
 
 def load_data(workdir: Path, config: Config, *, data_dir: str = "") -> sources.Dataset:

@@ -28,7 +28,7 @@ from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.runs.checkpoint import SCORE, Checkpoints
 from jax_kdpr.runs.metric_log import MetricLog
 from jax_kdpr.training import outcome
-from jax_kdpr.training.setup import Run, make_guide, prepare, trained_parts
+from jax_kdpr.training.setup import Training, make_guide, prepare, trained_parts
 from jax_kdpr.training.state import TrainState
 from jax_kdpr.training.steps import Epoch, compile_steps
 
@@ -75,7 +75,7 @@ def train(config: Config, workdir: Path) -> dict[str, float]:
 class _Folder:
     """The open run folder: its checkpoints and its log."""
 
-    def __init__(self, run: Run):
+    def __init__(self, run: Training):
         self.config = run.config
         self.workdir = run.workdir
         self.digests, self.sample = run.digests, run.dataset.sample
@@ -110,7 +110,7 @@ class _Folder:
             ) from failure
 
 
-def _restore(run: Run, folder: _Folder) -> tuple[TrainState, int]:
+def _restore(run: Training, folder: _Folder) -> tuple[TrainState, int]:
     """Returns the newest state that can be restored, and its step; the start if there is none."""
     found = folder.checkpoints.restore_latest(run.start)
     step = 0 if found is None else found.step
@@ -119,7 +119,7 @@ def _restore(run: Run, folder: _Folder) -> tuple[TrainState, int]:
     return (run.start, 0) if found is None else (replicate(found.tree, run.mesh), step)
 
 
-def _train_from(run: Run, train_state: TrainState, step: int, folder: _Folder) -> None:
+def _train_from(run: Training, train_state: TrainState, step: int, folder: _Folder) -> None:
     guide = make_guide(run)
     print("compiling, about half a minute on a CPU", flush=True)
     # Programs of as many steps as are asked for; an epoch may end with fewer.
@@ -159,7 +159,7 @@ def _train_from(run: Run, train_state: TrainState, step: int, folder: _Folder) -
 
 
 def _save(
-    run: Run, state: TrainState, step: int, started: float, folder: _Folder
+    run: Training, state: TrainState, step: int, started: float, folder: _Folder
 ) -> dict[str, Any] | None:
     """Writes a checkpoint, and the metrics of an epoch that ends here; returns those.
 
@@ -173,7 +173,7 @@ def _save(
     return row
 
 
-def _epoch_inputs(run: Run, number: int, guide: Any) -> Epoch:
+def _epoch_inputs(run: Training, number: int, guide: Any) -> Epoch:
     order = epoch_order(run.keys.order, number, run.dataset.train_size)
     return Epoch(
         images=replicate(run.dataset.train(number), run.mesh),
@@ -184,7 +184,7 @@ def _epoch_inputs(run: Run, number: int, guide: Any) -> Epoch:
     )
 
 
-def _summary(run: Run) -> str:
+def _summary(run: Training) -> str:
     config, dataset = run.config, run.dataset
     counts = count_parameters(run.start.params)
     devices = 1 if run.mesh is None else run.mesh.size
@@ -242,7 +242,7 @@ def _require_finite(losses: jax.Array, step: int, folder: _Folder) -> None:
     )
 
 
-def _epoch_row(run: Run, state: TrainState, step: int, started: float) -> dict[str, Any]:
+def _epoch_row(run: Training, state: TrainState, step: int, started: float) -> dict[str, Any]:
     """Validates at the end of an epoch and returns its row of metrics.jsonl."""
     jax.block_until_ready(state)
     trained = time.perf_counter()

@@ -7,12 +7,12 @@ import jax.numpy as jnp
 from jax_kdpr.core.metrics import psnr_from_mse
 from jax_kdpr.data.batches import take_batch
 from jax_kdpr.optics.objects import scene_channels
-from jax_kdpr.training.setup import Run
+from jax_kdpr.training.setup import Training
 
 FAR = 10.0
 
 
-def warning(run: Run, rows: list[dict[str, Any]]) -> str:
+def warning(run: Training, rows: list[dict[str, Any]]) -> str:
     """Says that a run has diverged or learned nothing; "" for one that has learned something.
 
     It has learned nothing where a single grey recovers the validation images better, and diverged

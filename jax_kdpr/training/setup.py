@@ -26,7 +26,7 @@ from jax_kdpr.recovery.system import System
 from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.runs.assembly import build_system
 from jax_kdpr.runs.metric_log import require_tensorboard
-from jax_kdpr.runs.run import RunKeys, Trained, run_keys
+from jax_kdpr.runs.run import Run, RunKeys, run_keys
 from jax_kdpr.training import losses
 from jax_kdpr.training.state import TrainState, init_train_state, make_optimizer
 from jax_kdpr.training.steps import LossWeights, Step, make_eval_step, make_train_step
@@ -34,7 +34,7 @@ from jax_kdpr.training.targets import Targets, Teach, cache_targets, make_teach
 from jax_kdpr.training.teacher import can_cache_targets, load_teacher, require_same_split, take_over
 
 
-class Run(NamedTuple):
+class Training(NamedTuple):
     """Everything that one training needs and that does not change while it lasts."""
 
     config: Config
@@ -42,7 +42,7 @@ class Run(NamedTuple):
     keys: RunKeys
     dataset: sources.Dataset
     digests: dict[str, str]
-    teacher: Trained | None
+    teacher: Run | None
     teach: Teach | None
     caches_targets: bool
     system: System
@@ -61,7 +61,7 @@ class Run(NamedTuple):
         return self.steps_per_epoch * self.config.train.epochs
 
 
-def prepare(config: Config, workdir: Path) -> Run:
+def prepare(config: Config, workdir: Path) -> Training:
     """Checks a run against its data, teacher and folder, and builds its steps; writes nothing.
 
     Raises:
@@ -122,7 +122,7 @@ def prepare(config: Config, workdir: Path) -> Run:
         trained=trained_parts(config.regime),
         keep_average=config.optim.average > 0,
     )
-    return Run(
+    return Training(
         config=config,
         workdir=workdir,
         keys=keys,
@@ -177,7 +177,7 @@ def build_step(
     return system, optimizer, step
 
 
-def make_guide(run: Run) -> Targets | tuple[Params, State] | None:
+def make_guide(run: Training) -> Targets | tuple[Params, State] | None:
     """Returns what the steps learn from: targets, made now, or a teacher's variables, or None."""
     if run.teacher is None or run.teach is None:
         return None  # a teacher whose losses weigh nothing was only the student's start

@@ -1,5 +1,6 @@
 """A student's teacher: its run folder checked and read, and what the student takes from it."""
 
+import dataclasses
 from pathlib import Path
 
 import jax
@@ -16,7 +17,7 @@ from jax_kdpr.core.types import Params, State
 from jax_kdpr.data import sources
 from jax_kdpr.optics.objects import scene_channels
 from jax_kdpr.runs import folder as run_folder
-from jax_kdpr.runs.run import Trained, load_trained
+from jax_kdpr.runs.run import Run, restore
 from jax_kdpr.training.targets import Teach, target_bytes
 
 # What student and teacher must share for their losses to be defined: scene, sensor, bottleneck.
@@ -38,7 +39,7 @@ TAKEN_OVER = {
 }
 
 
-def load_teacher(config: Config, mesh: Mesh | None) -> Trained | None:
+def load_teacher(config: Config, mesh: Mesh | None) -> Run | None:
     """Restores a student's teacher; None for other regimes.
 
     Raises:
@@ -67,8 +68,8 @@ def load_teacher(config: Config, mesh: Mesh | None) -> Trained | None:
             f"distill.teacher: {str(workdir)!r} has finished {done} of {theirs.train.epochs} "
             "epochs; run its training to the end first"
         )
-    teacher = load_trained(workdir, theirs, mesh=mesh)
-    return teacher._replace(variables=replicate(teacher.variables, mesh))
+    teacher = restore(workdir, theirs, mesh=mesh)
+    return dataclasses.replace(teacher, variables=replicate(teacher.variables, mesh))
 
 
 def _require_start(config: Config, theirs: Config, workdir: Path) -> None:
@@ -104,9 +105,7 @@ def require_same_split(config: Config, dataset: sources.Dataset) -> None:
         )
 
 
-def take_over(
-    config: Config, teacher: Trained, params: Params, state: State
-) -> tuple[Params, State]:
+def take_over(config: Config, teacher: Run, params: Params, state: State) -> tuple[Params, State]:
     """Replaces the parts of a student's random start that `distill.start` takes from the teacher.
 
     Of a teacher's masks the first are taken, as many as the student has. A network is taken with
@@ -125,7 +124,7 @@ def take_over(
 def can_cache_targets(
     config: Config,
     teach: Teach,
-    teacher: Trained,
+    teacher: Run,
     dataset: sources.Dataset,
     mesh: Mesh | None,
 ) -> bool:

@@ -13,8 +13,8 @@ from jax_kdpr.lab.frames.geometry import Window, default_geometry
 from jax_kdpr.lab.frames.loaded import (
     TRUTH_FILE,
     TRUTH_RECORD,
-    LoadedRun,
     blank_image,
+    pixel_side,
     snapshot_energy,
 )
 from jax_kdpr.lab.frames.simulated_camera import (
@@ -28,10 +28,11 @@ from jax_kdpr.lab.frames.simulated_camera import (
 )
 from jax_kdpr.optics import cdp
 from jax_kdpr.optics.objects import scene_field
+from jax_kdpr.runs.run import Run
 
 
 def make_bench(
-    run: LoadedRun,
+    run: Run,
     *,
     scale: float,
     rotation: float = 0.0,
@@ -51,10 +52,10 @@ def make_bench(
     moved = centred._replace(
         centre_y=centred.centre_y + shift[0], centre_x=centred.centre_x + shift[1]
     )
-    return Bench(moved, shape, run.pixel_side)
+    return Bench(moved, shape, pixel_side(run))
 
 
-def write_bench(output: Path, run: LoadedRun, images: Images, bench: Bench, *, seed: int) -> None:
+def write_bench(output: Path, run: Run, images: Images, bench: Bench, *, seed: int) -> None:
     """Writes the folder of `simulate_bench`: see its help.
 
     Args:
@@ -90,7 +91,7 @@ def write_bench(output: Path, run: LoadedRun, images: Images, bench: Bench, *, s
     json_files.write_json(output / TRUTH_RECORD, truth)
 
 
-def _lights(run: LoadedRun, image: Image, bench: Bench) -> np.ndarray:
+def _lights(run: Run, image: Image, bench: Bench) -> np.ndarray:
     """Light of each snapshot of one scene [k h w]."""
     spectra = cdp.cdp_forward(
         scene_field(image, **run.camera.scene),

@@ -21,11 +21,12 @@ from jax_kdpr.lab.frames.geometry import (
     pixel_envelope,
     sensor_points,
 )
-from jax_kdpr.lab.frames.loaded import LoadedRun, simulate
+from jax_kdpr.lab.frames.loaded import simulate
 from jax_kdpr.lab.frames.measured import Setup, on_grid
 from jax_kdpr.lab.frames.reading import Frame, iterate_frames
 from jax_kdpr.lab.frames.registration import Registration, register
 from jax_kdpr.optics.camera import centred
+from jax_kdpr.runs.run import Run
 
 HALF_TURN = 0.01  # relative difference of amplitudes below which a pattern is its own half turn
 
@@ -57,7 +58,7 @@ class Calibration(NamedTuple):
 def calibrate(
     frames: list[Frame],
     setup: Setup,
-    run: LoadedRun,
+    run: Run,
     image: Image,
     *,
     rotation_range: float,
@@ -117,7 +118,7 @@ def calibrate(
         score=best.score,
         runner_up=best.runner_up,
         trusted=best.trusted,
-        checkpoint=run.trained.digest,
+        checkpoint=run.digest,
         sensor=run.sensor,
     )
 

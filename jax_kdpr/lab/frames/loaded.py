@@ -2,7 +2,6 @@
 
 import re
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +9,8 @@ import numpy as np
 from jaxtyping import Float
 
 from jax_kdpr.config import schema as config_lib
-from jax_kdpr.config.schema import Config
 from jax_kdpr.core import json_files
-from jax_kdpr.core.choices import PropagationKind, Unit
+from jax_kdpr.core.choices import PropagationKind
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.json_files import Maybe
 from jax_kdpr.core.limits import shown
@@ -21,89 +19,36 @@ from jax_kdpr.data import sources
 from jax_kdpr.data.image_files import Preparation, read_images
 from jax_kdpr.data.pages.stacks import read_array, split_dataset
 from jax_kdpr.optics import cdp
-from jax_kdpr.optics.camera import Camera, Optics
 from jax_kdpr.optics.objects import scene_field
 from jax_kdpr.optics.propagation import SHARED_ENVELOPE, shares_envelope
-from jax_kdpr.runs import checkpoint
-from jax_kdpr.runs import folder as run_folder
-from jax_kdpr.runs.run import Trained, load_data, load_trained
+from jax_kdpr.runs.run import Run
 
 PARTS = {"phase": "phase", "amplitude": r"amplitude|(?<![a-z])amp(?![a-z])"}  # words in names
 TRUTH_FILE = "truth.npy"  # of a simulated bench: its scenes
 TRUTH_RECORD = "truth.json"  # and all else
 
 
-class LoadedRun(NamedTuple):
-    """One run; `optics` are those of its design."""
-
-    workdir: Path
-    config: Config
-    trained: Trained
-    optics: Optics
-
-    @property
-    def camera(self) -> Camera:
-        """That its system was trained with."""
-        return self.trained.system.camera
-
-    @property
-    def snapshots(self) -> int:
-        """L, frames of one object."""
-        return self.config.masks.snapshots
-
-    @property
-    def pixel_side(self) -> float:
-        """Side of a square mask pixel in mask pitches (`geometry.pixel_envelope`); 0 where near.
-
-        Raises:
-            InputError: If the pixels have no envelope in common.
-        """
-        if self.optics.transfer is not None:
-            return 0.0
-        space = self.config.propagation
-        lengths = {n: getattr(space, n) for n in ("wavelength", "pitch", "distance")}
-        if space.kind == PropagationKind.FRESNEL and not shares_envelope(
-            self.camera.size, **lengths
-        ):
-            raise InputError(
-                f"--workdir: at a distance of {space.distance:g} m, below {SHARED_ENVELOPE} "
-                "N p^2 / lambda, each square mask pixel has an envelope of its own, which frames "
-                "are not corrected for; take a longer distance or a lens, or, where the mask's "
-                "real pixels are finer than the model's, --mask_pixels point"
-            )
-        return float(np.sqrt(self.config.device.fill_factor))
-
-    @property
-    def in_radians(self) -> bool:
-        """Whether its images are files of phases, which its data have an offset of."""
-        return self.config.data.unit == Unit.RADIANS
-
-    @property
-    def finest_period(self) -> int:
-        """Of a pattern, in samples of `sensor`: the far field of M pixels repeats after 1 / M."""
-        return self.camera.oversample if self.optics.transfer is None else 1
-
-    @property
-    def sensor(self) -> tuple[int, int]:
-        """(sh, sw) of a CDP."""
-        side = self.camera.oversample * self.camera.size
-        return side, side
-
-
-def load_run(workdir: Path) -> LoadedRun:
-    """Restores a run for measured data.
+def pixel_side(run: Run) -> float:
+    """Side of a square mask pixel in mask pitches (`geometry.pixel_envelope`); 0 where near.
 
     Raises:
-        InputError: If it is no run, or has no checkpoint.
+        InputError: If the pixels have no envelope in common.
     """
-    config = run_folder.read_config(workdir)
-    checkpoint.require_checkpoint(workdir)
-    trained = load_trained(workdir, config)
-    optics = trained.system.camera.optics(trained.variables[0]["phases"])
-    return LoadedRun(workdir, config, trained, optics)
+    if run.optics.transfer is not None:
+        return 0.0
+    space = run.config.propagation
+    lengths = {n: getattr(space, n) for n in ("wavelength", "pitch", "distance")}
+    if space.kind == PropagationKind.FRESNEL and not shares_envelope(run.camera.size, **lengths):
+        raise InputError(
+            f"--workdir: at a distance of {space.distance:g} m, below {SHARED_ENVELOPE} "
+            "N p^2 / lambda, each square mask pixel has an envelope of its own, which frames "
+            "are not corrected for; take a longer distance or a lens, or, where the mask's "
+            "real pixels are finer than the model's, --mask_pixels point"
+        )
+    return float(np.sqrt(run.config.device.fill_factor))
 
 
-def blank_image(run: LoadedRun) -> Image:
+def blank_image(run: Run) -> Image:
     """Returns the scene without an object: phase 0, amplitude 1."""
     size = run.camera.size
     values = {"phase": [0.0], "amplitude": [1.0], "complex": [0.0, 1.0]}[run.camera.scene["kind"]]
@@ -111,11 +56,11 @@ def blank_image(run: LoadedRun) -> Image:
 
 
 def own_images(
-    run: LoadedRun,
+    run: Run,
     source: Path,
     *,
     flag: str,
-    data_dir: str | None = None,
+    as_trained: bool = False,
 ) -> Images:
     """Reads image files as scenes of a run, prepared as its data are (`data.image_files`).
 
@@ -127,9 +72,9 @@ def own_images(
         run: The run.
         source: Folder, one file of many pages, or of one image.
         flag: That names it.
-        data_dir: Where the run's data lie now, or "" where they were: phases in radians get the
-            offset that those got. None makes the smallest phase 0, which will do where the global
-            phase does not count, and reads no data.
+        as_trained: Whether phases in radians get the offset that those of the run's data got, which
+            are read for it. Else the smallest is 0, which will do where the global phase does not
+            count.
 
     Raises:
         InputError: If they cannot be read, or are no scenes of this run.
@@ -138,8 +83,8 @@ def own_images(
         return _written_scenes(run, source, flag)
     sources.require_there(str(source), named=flag)
     offset = None
-    if run.in_radians and data_dir is not None:
-        offset = load_data(run.workdir, run.config, data_dir=data_dir).offset
+    if run.in_radians and as_trained:
+        offset = run.dataset.offset
     data = config_lib.data_arguments(run.config)
     wanted = Preparation(
         data["size"],
@@ -181,7 +126,7 @@ def _check_turns(flag: str, names: list[str]) -> None:
     print(f"{flag}: phase {names[0].lstrip('/')}, amplitude {names[1].lstrip('/')}{more}")
 
 
-def _written_scenes(run: LoadedRun, path: Path, flag: str) -> Images:
+def _written_scenes(run: Run, path: Path, flag: str) -> Images:
     """What `bench_folder.write_bench` wrote, to the bit."""
     record = json_files.read_json(
         path.with_name(TRUTH_RECORD), {"scene": Maybe(dict)}, remedy="make both anew"
@@ -207,7 +152,7 @@ def _written_scenes(run: LoadedRun, path: Path, flag: str) -> Images:
     return jnp.asarray(scenes)
 
 
-def simulate(run: LoadedRun, image: Image) -> Float[np.ndarray, "k sh sw"]:
+def simulate(run: Run, image: Image) -> Float[np.ndarray, "k sh sw"]:
     """Returns the noiseless CDPs of a scene through the run's optics."""
     field = scene_field(image, **run.camera.scene)
     oversample = run.camera.oversample
@@ -219,6 +164,6 @@ def simulate(run: LoadedRun, image: Image) -> Float[np.ndarray, "k sh sw"]:
     )
 
 
-def snapshot_energy(run: LoadedRun) -> Float[np.ndarray, "k"]:
+def snapshot_energy(run: Run) -> Float[np.ndarray, "k"]:
     """Returns the sum of each CDP of a scene of modulus 1: h * w with ideal masks."""
     return simulate(run, blank_image(run)).sum(axis=(1, 2))

@@ -29,8 +29,9 @@ from jax_kdpr.lab.frames.geometry import (
     sensor_points,
     to_sensor,
 )
-from jax_kdpr.lab.frames.loaded import LoadedRun, snapshot_energy
+from jax_kdpr.lab.frames.loaded import snapshot_energy
 from jax_kdpr.lab.frames.reading import Frame, iterate_frames
+from jax_kdpr.runs.run import Run
 
 # Of a frame, relative to a scene of modulus 1: beyond, the unit is no matter of an exposure, and
 # 32-bit floats do not hold the squares.
@@ -74,9 +75,7 @@ def group_frames(frames: list[Frame], snapshots: int) -> list[tuple[Frame, ...]]
     return [tuple(frames[first : first + snapshots]) for first in range(0, len(frames), snapshots)]
 
 
-def measure_frames(
-    groups: list[tuple[Frame, ...]], setup: Setup, run: LoadedRun
-) -> Iterator[Measured]:
+def measure_frames(groups: list[tuple[Frame, ...]], setup: Setup, run: Run) -> Iterator[Measured]:
     """Yields each object's CDPs, one after the other: memory holds one object's frames.
 
     Raises:
@@ -118,9 +117,7 @@ def measure_frames(
         )
 
 
-def on_grid(
-    light: Float[np.ndarray, "h w"], setup: Setup, run: LoadedRun
-) -> Float[np.ndarray, "sh sw"]:
+def on_grid(light: Float[np.ndarray, "h w"], setup: Setup, run: Run) -> Float[np.ndarray, "sh sw"]:
     """Returns a corrected frame on the model's grid, in counts a model sample."""
     return to_sensor(
         join(light, setup.window),
@@ -133,7 +130,7 @@ def on_grid(
 
 
 def noise_sigma(
-    spread: float | None, setup: Setup, run: LoadedRun, counts: list[float]
+    spread: float | None, setup: Setup, run: Run, counts: list[float]
 ) -> Float[np.ndarray, "sh sw"]:
     """Returns the read noise in each model sample, model units, from the spread of dark frames.
 

@@ -13,10 +13,10 @@ import numpy as np
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.types import Intensities
 from jax_kdpr.lab.frames.geometry import FLIPS, Geometry
-from jax_kdpr.lab.frames.loaded import LoadedRun
 from jax_kdpr.lab.frames.measured import Setup, measure_frames
 from jax_kdpr.lab.frames.reading import Frame
 from jax_kdpr.lab.frames.recovery import Recover
+from jax_kdpr.runs.run import Run
 
 Turn = tuple[bool, bool, bool]  # transposed, rows reversed, columns reversed
 
@@ -35,7 +35,7 @@ BETTER = 0.8  # times the misfit: another orientation that comes below is the li
 def orientation_warning(
     groups: list[tuple[Frame, ...]],
     setup: Setup,
-    run: LoadedRun,
+    run: Run,
     recover: Recover,
     *,
     batch_size: int,

@@ -12,13 +12,13 @@ from jax_kdpr.core import signals
 from jax_kdpr.core.progress import progress
 from jax_kdpr.core.types import Image, Images
 from jax_kdpr.lab.frames import results
-from jax_kdpr.lab.frames.loaded import LoadedRun
 from jax_kdpr.lab.frames.measured import Measured, Setup, measure_frames
 from jax_kdpr.lab.frames.reading import Frame
 from jax_kdpr.lab.frames.recovery import Recover
 from jax_kdpr.lab.frames.trust import frame_warnings, stack_warnings
 from jax_kdpr.optics.objects import scene_parts
 from jax_kdpr.runs import folder as run_folder
+from jax_kdpr.runs.run import Run
 
 Row = dict[str, Any]  # of one object in results.json
 SAVE_SECONDS = 5.0  # between writings of results.json
@@ -27,7 +27,7 @@ SAVE_SECONDS = 5.0  # between writings of results.json
 def reconstruct(
     groups: list[tuple[Frame, ...]],
     setup: Setup,
-    run: LoadedRun,
+    run: Run,
     recover: Recover,
     output: Path,
     *,
@@ -135,7 +135,7 @@ def summarise(
 def _write_batch(
     batch: list[Measured],
     recover: Recover,
-    run: LoadedRun,
+    run: Run,
     batch_size: int,
     limit: float,
     write: Callable[[results.Recovery], None],
@@ -164,7 +164,7 @@ def _write_batch(
 
 
 def _score(
-    recovered: list[tuple[Row, Image]], run: LoadedRun, truth: Images, place: dict[str, int]
+    recovered: list[tuple[Row, Image]], run: Run, truth: Images, place: dict[str, int]
 ) -> None:
     """Adds to each row how far its object is from the true one."""
     images = jnp.stack([image for _, image in recovered])

@@ -25,7 +25,7 @@ from jax_kdpr.optics.camera import Optics, Options
 from jax_kdpr.optics.objects import scene_field
 from jax_kdpr.recovery.refinement import NO_REFINEMENT, Refinement, make_refine
 from jax_kdpr.recovery.solvers import amplitude_residual
-from jax_kdpr.runs.run import Trained
+from jax_kdpr.runs.run import Run
 
 PERCENTILE = 99.0  # of the misfits of simulated scenes
 MARGIN = 1.2  # what the misfit of a bench may exceed them by
@@ -47,18 +47,18 @@ Recover = Callable[[Intensities], Recovered]
 
 
 def make_recover(
-    trained: Trained,
+    run: Run,
     *,
     refinement: Refinement = NO_REFINEMENT,
 ) -> Recover:
     """Builds recover(intensity) of a batch of CDPs, in the model's unit.
 
     Args:
-        trained: The system.
+        run: The system.
         refinement: Of the network's images. It brings almost any pattern's misfit down, so trust
             is a matter of the image before it.
     """
-    camera = trained.system.camera
+    camera = run.camera
     refine = make_refine(camera, refinement)
     compare = data_parallel(
         lambda optics, image, y: pattern_misfit(
@@ -69,7 +69,7 @@ def make_recover(
 
     @jax.jit
     def recover(variables, intensity):
-        output, _ = trained.system.recover(*variables, intensity)
+        output, _ = run.system.recover(*variables, intensity)
         optics = camera.optics(variables[0]["phases"])
         misfit, correlation = compare(optics, output.image, intensity)
         image, after = output.image, misfit
@@ -78,7 +78,7 @@ def make_recover(
             after, _ = compare(optics, image, intensity)
         return Recovered(image, output.estimate, misfit, correlation, after)
 
-    return lambda intensity: recover(trained.variables, intensity)
+    return lambda intensity: recover(run.variables, intensity)
 
 
 def pattern_misfit(
@@ -107,7 +107,7 @@ class Simulated(NamedTuple):
 
 
 def simulated_misfits(
-    trained: Trained,
+    run: Run,
     recover: Recover,
     images: RawImages,
     *,
@@ -121,20 +121,20 @@ def simulated_misfits(
     noise of the bench on top where that is known.
 
     Args:
-        trained: The system.
+        run: The system.
         recover: As `make_recover` builds it.
         images: Validation images.
         noise_sigma: Standard deviation of the bench's noise in each model sample, model units.
         batch_size: Images at a time.
         key: For the noise.
     """
-    camera = trained.system.camera
+    camera = run.camera
     right, wrong = [], []
     for first in range(0, len(images), batch_size):
         indices = (jnp.arange(batch_size) + first) % len(images)
         scenes = take_batch(images, indices, size=camera.size, channels=camera.channels)
         run_key, bench_key = jax.random.split(jax.random.fold_in(key, first))
-        clean = trained.system.measure(trained.variables[0], scenes, run_key)
+        clean = run.system.measure(run.variables[0], scenes, run_key)
         noise = jnp.asarray(noise_sigma)[None, None] * jax.random.normal(bench_key, clean.shape)
         right.append(np.asarray(recover(clean + noise).misfit))
         wrong.append(np.asarray(recover(jnp.swapaxes(clean + noise, -1, -2)).misfit))

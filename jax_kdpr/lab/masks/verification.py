@@ -19,12 +19,11 @@ from jax_kdpr.core.progress import progress
 from jax_kdpr.core.sharding import replicate, shard_batch
 from jax_kdpr.data.batches import over_batches, take_batch
 from jax_kdpr.evaluation.scores import paired_gain, summarise
-from jax_kdpr.evaluation.scoring import load_subject
 from jax_kdpr.lab.masks.files import MaskFile, read_mask_file
 from jax_kdpr.optics.camera import WRITING, make_camera
 from jax_kdpr.optics.device import TURN
 from jax_kdpr.runs import folder as run_folder
-from jax_kdpr.runs.run import run_keys
+from jax_kdpr.runs.run import load_run, run_keys
 
 Stack = Float[np.ndarray, "k h w"]
 CLEARER = 0.02  # correlation with the trained masks by which undoing a mistake must be better
@@ -77,14 +76,14 @@ def verify_files(
     config = run_folder.read_config(workdir)
     files = [(path, read_mask_file(path)) for path in paths]
     _require_fitting(files, snapshots=config.masks.snapshots, size=config.data.size)
-    config, dataset, trained, batch_size = load_subject(workdir, data_dir)
-    mesh = trained.system.camera.mesh
+    run = load_run(workdir, data_dir=data_dir)
+    mesh = run.camera.mesh
     arguments = config_lib.camera_arguments(config)
     # What a file holds has been through levels and super-pixels already.
     showing = {name: value for name, value in arguments["device"].items() if name not in WRITING}
     bench = make_camera(**{**arguments, "device": showing}, mesh=mesh)
-    test = dataset.test[: images or None]
-    variables, test = replicate((trained.variables, test), mesh)
+    test = run.dataset.test[: images or None]
+    variables, test = replicate((run.variables, test), mesh)
 
     @jax.jit
     def score_batch(variables, phases, test, indices, key):
@@ -92,12 +91,12 @@ def verify_files(
             take_batch(test, indices, size=bench.size, channels=bench.channels), mesh
         )
         intensity = bench.measure(phases, scenes, key)
-        output, _ = trained.system.recover(*variables, intensity)
-        return trained.system.camera.score(output.image, scenes)
+        output, _ = run.system.recover(*variables, intensity)
+        return run.camera.score(output.image, scenes)
 
     def score(phases: Stack, name: str) -> ImageScores:
         through = replicate(jnp.asarray(phases, jnp.float32), mesh)
-        batches = -(-len(test) // batch_size)
+        batches = -(-len(test) // run.batch_size)
         with progress(total=batches, desc=name, leave=False) as bar:
 
             def step(indices, key):
@@ -107,10 +106,10 @@ def verify_files(
                 return scores
 
             return over_batches(
-                step, len(test), batch_size=batch_size, key=run_keys(config.seed).evaluation
+                step, len(test), batch_size=run.batch_size, key=run_keys(config.seed).evaluation
             )
 
-    wanted = np.asarray(trained.system.camera.written(trained.variables[0]["phases"]))
+    wanted = np.asarray(run.camera.written(run.variables[0]["phases"]))
     held = wanted.astype(float)
     for _, file in files:
         held[file.numbers] = file.phases
@@ -128,7 +127,7 @@ def verify_files(
         found=of_found.psnr,
         trained_rms=of_trained.rms,
         found_rms=of_found.rms,
-        rms_unit=rms_unit(config.scene.kind),
+        rms_unit=rms_unit(run.config.scene.kind),
         loss=-gain,
         loss_error=error,
         images=len(test),
@@ -138,7 +137,7 @@ def verify_files(
             0.0 if file.changed else file.sidecar.get("largest_phase_error_rad", 0.0)
             for _, file in files
         ),
-        notes=_notes(files, trained.digest),
+        notes=_notes(files, run.digest),
     )
 
 

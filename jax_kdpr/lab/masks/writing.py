@@ -30,7 +30,7 @@ from jax_kdpr.lab.masks.layout import Layout, corner, place
 from jax_kdpr.lab.masks.relief import largest_step, smallest_feature, turn_height
 from jax_kdpr.lab.masks.request import Plan
 from jax_kdpr.runs import folder as run_folder
-from jax_kdpr.runs.run import Trained
+from jax_kdpr.runs.run import Run
 
 # Radians between a level of the run's device and the file's that pass for the same: a panel that
 # reaches 2 pi at gray level 210 is 0.015 away from the run's 256 levels, which costs nothing.
@@ -44,9 +44,8 @@ NO_CORRECTION = (
 def export_masks(
     plan: Plan,
     phases: Float[np.ndarray, "k h w"],
-    trained: Trained,
+    run: Run,
     *,
-    workdir: Path,
     output: Path,
 ) -> list[Path]:
     """Writes the files of a plan, each with its sidecar, all or none of them.
@@ -54,8 +53,7 @@ def export_masks(
     Args:
         plan: From `plan_export`.
         phases: That the run's device shows (`Camera.written`), radians.
-        trained: The run's system, whose checkpoint is named in the sidecars.
-        workdir: Its run folder.
+        run: Whose folder and checkpoint are named in the sidecars.
         output: Folder for the files, which is made if need be.
 
     Returns:
@@ -76,12 +74,12 @@ def export_masks(
         groups = {output / f"{plan.name}{plan.suffix}": list(range(len(planes)))}
     else:
         groups = {output / f"{plan.name}-{k}{plan.suffix}": [k] for k in range(len(planes))}
-    run = {
-        "folder": str(workdir.resolve()),
-        "checkpoint_digest": trained.digest,
-        "checkpoint_step": trained.step,
+    origin = {
+        "folder": str(run.workdir.resolve()),
+        "checkpoint_digest": run.digest,
+        "checkpoint_step": run.step,
     }
-    _refuse_foreign(output, groups, run)
+    _refuse_foreign(output, groups, origin)
     contents = {}
     provenance = run_folder.provenance()
     for path, numbers in groups.items():
@@ -94,7 +92,7 @@ def export_masks(
             "masks_of_run": len(phases),
             **_describe(plan, phases.shape[1:], values),
             "largest_phase_error_rad": max(errors[k] for k in numbers),
-            "run": run,
+            "run": origin,
             "provenance": provenance,
         }
         if plan.coding.kind == HEIGHT:
