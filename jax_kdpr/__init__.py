@@ -11,6 +11,7 @@
 What these do in detail, and what else there is, stands in the rooms (README.md, How it works).
 """
 
+import importlib as _importlib
 import sys as _sys
 
 # While `python -m` looks for a command of ours, whose imports take seconds; before any of them.
@@ -24,8 +25,35 @@ if _sys.argv[:1] == ["-m"] and (
 
 from importlib.metadata import PackageNotFoundError as _PackageNotFoundError
 from importlib.metadata import version as _version
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+
+if _TYPE_CHECKING:
+    from jax_kdpr.config import Config, presets
+    from jax_kdpr.interface.api import Objects, Run, load, solve, train
+    from jax_kdpr.recovery.refinement import Refinement
 
 try:
     __version__ = _version("jax_kdpr")
 except _PackageNotFoundError:  # only on the path
     __version__ = "not installed"
+
+# Made when they are asked for: `import jax_kdpr` is quick, and a command imports what it needs.
+_PUBLIC = {
+    **dict.fromkeys(("Objects", "Run", "load", "solve", "train"), "jax_kdpr.interface.api"),
+    "Config": "jax_kdpr.config.schema",
+    "Refinement": "jax_kdpr.recovery.refinement",
+}
+_MODULES = {"presets": "jax_kdpr.config.presets"}
+__all__ = ["Config", "Objects", "Refinement", "Run", "load", "presets", "solve", "train"]
+
+
+def __getattr__(name: str) -> object:
+    if name in _MODULES:
+        return _importlib.import_module(_MODULES[name])
+    if name in _PUBLIC:
+        return getattr(_importlib.import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -38,7 +38,7 @@ from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.types import Images, RawImages
 from jax_kdpr.interface import bench_flags, cli, refine_flags
 from jax_kdpr.lab.frames import results
-from jax_kdpr.lab.frames.calibration import Calibration, read_calibration
+from jax_kdpr.lab.frames.calibration import Calibration, check_grid, read_calibration
 from jax_kdpr.lab.frames.geometry import (
     FLIPS,
     Geometry,
@@ -291,11 +291,7 @@ def _bench(run: Run, guess: Geometry) -> tuple[Geometry, float | None, list[str]
 
 def _calibration_notes(calibration: Calibration, run: Run) -> list[str]:
     """Warnings; a calibration for another sensor grid is refused."""
-    if calibration.sensor != run.sensor:
-        raise InputError(
-            f"--calibration: expected a sensor grid of {run.sensor[0]} x {run.sensor[1]}, got "
-            f"{calibration.sensor[0]} x {calibration.sensor[1]}; calibrate with this run"
-        )
+    check_grid(calibration, run.sensor)
     notes = []
     if not calibration.trusted:
         notes.append(f"{CALIBRATION.value} says of itself that it is not to be trusted")

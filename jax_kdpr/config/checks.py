@@ -4,6 +4,7 @@ import itertools
 import math
 from collections.abc import Callable
 
+from jax_kdpr.config import schema
 from jax_kdpr.config.schema import Config
 from jax_kdpr.core import options as config_fields
 from jax_kdpr.core.choices import (
@@ -48,6 +49,22 @@ READ_ONLY_WITH = {
     "spectral.fraction": ("spectral.weights", (Weights.TOPK,)),
     "spectral.threshold": ("spectral.weights", (Weights.THRESHOLD,)),
 }
+
+
+def ready(config: Config, *, stand_in_teacher: str = "") -> Config:
+    """Returns a checked copy of a config, its paths absolute.
+
+    A student that names no teacher gets `stand_in_teacher`, for what reads no teacher.
+
+    Raises:
+        InputError: If it does not validate.
+    """
+    config = schema.check_types(config)
+    schema.resolve_paths(config)
+    if config.regime == Regime.STUDENT:
+        config.distill.teacher = config.distill.teacher or stand_in_teacher
+    validate(config)
+    return config
 
 
 def validate(config: Config) -> None:

@@ -122,15 +122,10 @@ def read_config(flag: flags.FlagHolder, *, stand_in_teacher: str = "") -> config
         raise InputError("--config: a config file is needed, such as configs/quickstart/e2e.py")
     if not isinstance(flag.value, config_lib.Config):
         raise InputError(
-            f"--config: expected get_config() to return a jax_kdpr.config.schema.Config, "
+            f"--config: expected get_config() to return a jax_kdpr.Config, "
             f"got {type(flag.value).__name__}"
         )
-    config = config_lib.check_types(flag.value)
-    config_lib.resolve_paths(config)
-    if config.regime == config_lib.Regime.STUDENT:
-        config.distill.teacher = config.distill.teacher or stand_in_teacher
-    config_rules.validate(config)
-    return config
+    return config_rules.ready(flag.value, stand_in_teacher=stand_in_teacher)
 
 
 def run_folders(first: str | None, others: Sequence[str]) -> dict[str, Path]:

@@ -187,3 +187,16 @@ def read_calibration(path: Path) -> Calibration:
             f"--calibration: {str(path)!r} is no calibration that can be read; make it with "
             "jax_kdpr.calibrate"
         ) from failure
+
+
+def check_grid(calibration: Calibration, sensor: tuple[int, int]) -> None:
+    """Refuses a calibration for another sensor grid than a run's, (sh, sw).
+
+    Raises:
+        InputError: If it is.
+    """
+    if calibration.sensor != sensor:
+        raise InputError(
+            f"--calibration: expected a sensor grid of {sensor[0]} x {sensor[1]}, got "
+            f"{calibration.sensor[0]} x {calibration.sensor[1]}; calibrate with this run"
+        )

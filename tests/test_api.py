@@ -1,0 +1,143 @@
+"""The Python front door, as a person uses it: `import jax_kdpr as kdpr`."""
+
+import json
+import subprocess
+import sys
+
+import jax.numpy as jnp
+import numpy as np
+import oracles
+import pytest
+from helpers import rejection, tiny_config
+
+import jax_kdpr as kdpr
+from jax_kdpr.data.batches import take_batch
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture(scope="module")
+def run(teacher):
+    return kdpr.load(teacher)
+
+
+@pytest.fixture(scope="module")
+def scenes(run):
+    return np.asarray(take_batch(run.dataset.test, jnp.arange(4), size=16, channels=1))[..., 0]
+
+
+@pytest.fixture(scope="module")
+def counts(run, scenes):
+    """Frames [4 3 16 16] of a 16-bit camera, the zero frequency in the middle."""
+    seen = np.fft.fftshift(run.measure(scenes), axes=(2, 3))
+    return np.round(seen / seen.max() * 60000).astype(np.uint16)
+
+
+def test_a_run_measures_what_the_mathematics_says(run, scenes):
+    phases = np.asarray(run.phases)
+    wanted = [oracles.intensity(np.exp(1j * np.pi * scene), phases) for scene in scenes]
+    np.testing.assert_allclose(run.measure(scenes), wanted, atol=1e-4)
+
+
+def test_frames_are_recovered_as_a_person_has_them(run, scenes, counts):
+    output, _ = run.system.apply(*run.variables, jnp.asarray(scenes[..., None]), None)
+    ways = {
+        "as they are": (counts, True),
+        "of one object after the other": (counts.reshape(12, 16, 16), True),
+        "not shifted": (np.fft.ifftshift(counts, axes=(2, 3)), False),
+        "floats": (1e-3 * counts.astype(float), True),
+    }
+    for name, (frames, centred) in ways.items():
+        found = run.reconstruct(frames)
+        assert found.centred == centred, name
+        np.testing.assert_allclose(found.image, output.image, atol=2e-3, err_msg=name)
+        np.testing.assert_allclose(found.phase, np.pi * found.image[..., 0], rtol=1e-6)
+    one = run.reconstruct(counts[0])
+    assert one.image.shape == (1, 16, 16, 1)
+    wrong = run.reconstruct(np.swapaxes(counts, 2, 3), centred=True)
+    assert np.median(wrong.misfit) > 1.1 * np.median(run.reconstruct(counts).misfit)
+
+
+def test_a_dark_is_taken_away_and_steps_of_a_solver_bring_the_image_closer(run, counts):
+    wanted = run.reconstruct(counts)
+    dark = np.full((16, 16), 500.0)
+    found = run.reconstruct(counts + 500.0, dark=dark)
+    np.testing.assert_allclose(found.image, wanted.image, atol=1e-5)
+    refined = run.reconstruct(counts, refinement=kdpr.Refinement(5))
+    assert not np.allclose(refined.image, wanted.image, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("frames", "says"),
+    [
+        (np.ones((16, 16)), "expected 3 of each object"),
+        (np.ones((1, 2, 16, 16)), "expected 3 of each object"),
+        (np.ones((3, 20, 20)), "expected 16 x 16 pixels"),
+        (np.full((3, 16, 16), np.nan), "finite"),
+        (np.ones(16), "[y x]"),
+        (np.ones((3, 16, 16), complex), "complex"),
+        (np.zeros((3, 16, 16)), "no light"),
+    ],
+)
+def test_frames_that_cannot_be_the_runs_are_refused(run, frames, says):
+    assert says in rejection(run.reconstruct, frames)
+
+
+def test_images_that_cannot_be_its_scenes_are_refused(run):
+    assert "[0, 1]" in rejection(run.measure, np.full((1, 16, 16), 1.5))
+    assert "16 16" in rejection(run.measure, np.zeros((1, 8, 8)))
+
+
+def test_its_scores_are_those_of_the_command(run, tmp_path):
+    scores = run.evaluate(output=tmp_path)
+    assert scores == json.loads((tmp_path / "metrics.json").read_text())["scores"]
+    assert scores["recovered"]["psnr"] > scores["constant"]["psnr"]
+
+
+def test_training_returns_its_history_and_goes_on(tmp_path):
+    config = tiny_config(train__epochs=1)
+    history = kdpr.train(config, tmp_path / "run")
+    assert [row["epoch"] for row in history] == [1] and history[0]["train_total"] > 0
+    assert kdpr.train(config, tmp_path / "run") == history
+    config.net.widths = (8,)
+    assert "net.widths" in rejection(kdpr.train, config, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_solver_recovers_phase_objects_from_frames_and_masks():
+    phases = RNG.uniform(0, 2 * np.pi, (4, 16, 16)).astype(np.float32)
+    fields = np.exp(1j * np.pi * oracles.smooth_images(RNG, 2, 16, 16, sigma=2.0))
+    frames = 7.0 * np.stack([oracles.intensity(field, phases) for field in fields])
+    for centred, seen in ((False, frames), (True, np.fft.fftshift(frames, axes=(2, 3)))):
+        found, residual = kdpr.solve(seen, phases, solver="raar", steps=300, centred=centred)
+        assert residual.max() < 1e-3
+        for one, true in zip(found, fields, strict=True):
+            overlap = np.abs(np.vdot(one, true)) / np.linalg.norm(one) / np.linalg.norm(true)
+            assert overlap > 0.999
+
+
+def test_importing_the_package_alone_is_quick_and_its_names_are_there():
+    code = (
+        "import sys, jax_kdpr as k; assert 'jax' not in sys.modules; "
+        "assert set(k.__all__) <= set(dir(k)); "
+        "print(k.presets.quickstart().data.size, k.Config.__name__, callable(k.load))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == ["32", "Config", "True"]
+
+
+def test_the_list_of_commands_and_the_way_to_each():
+    def kdpr_command(*arguments):
+        return subprocess.run(
+            [sys.executable, "-m", "jax_kdpr", *arguments], capture_output=True, text=True
+        )
+
+    listed = kdpr_command()
+    assert listed.returncode == 0
+    assert "  reconstruct     Recovers objects from frames of a real camera" in listed.stdout
+    wrong = kdpr_command("trian")
+    assert wrong.returncode == 2 and wrong.stderr == (
+        "error: no command 'trian'; did you mean train?\n"
+    )
+    found = kdpr_command("geometry", "--pixels", "4")
+    assert found.returncode == 2 and found.stderr.startswith("error: --")
