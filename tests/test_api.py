@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import oracles
@@ -40,7 +41,7 @@ def test_a_run_measures_what_the_mathematics_says(run, scenes):
 
 
 def test_frames_are_recovered_as_a_person_has_them(run, scenes, counts):
-    output, _ = run.system.apply(*run.variables, jnp.asarray(scenes[..., None]), None)
+    output, _ = run.system.apply(*run.variables, jnp.asarray(scenes[..., None]), jax.random.key(0))
     ways = {
         "as they are": (counts, True),
         "of one object after the other": (counts.reshape(12, 16, 16), True),

@@ -106,8 +106,8 @@ class Run(runs.Run):
         found = read_calibration(Path(calibration)) if calibration else None
         if found is None and shape != self.sensor:
             raise InputError(
-                f"frames: expected {self.sensor[0]} x {self.sensor[1]} pixels, the model's grid, or a "
-                f"calibration= with which to find it, got {shape[0]} x {shape[1]}"
+                f"frames: expected {self.sensor[0]} x {self.sensor[1]} pixels, the model's grid, "
+                f"or a calibration= with which to find it, got {shape[0]} x {shape[1]}"
             )
         dark, flat = (None if one is None else np.asarray(one) for one in (dark, flat))
         correction = make_correction(shape, dark=dark, flat=flat)
