@@ -1,5 +1,6 @@
 """Masks of a trained run as files: what may be asked for, what they hold, what is said of them."""
 
+import dataclasses
 import json
 import math
 
@@ -231,8 +232,8 @@ def test_files_of_others_stay(export, trained, phases, tmp_path):
     path = tmp_path / "phases.npy"
     before = path.read_bytes()
     plan = plan_export(Request("npy", stack=True), tiny())
-    other = trained._replace(digest="another")
-    arguments = {"workdir": tmp_path / "other", "output": tmp_path}
+    other = dataclasses.replace(trained, digest="another", workdir=tmp_path / "other")
+    arguments = {"output": tmp_path}
     message = rejection(export_masks, plan, phases + 1, other, **arguments)
     assert "belongs to the run" in message and "--output" in message
     sidecar_path(path).unlink()

@@ -1,5 +1,7 @@
 """The sensor of a simulated bench, against electrons counted one by one."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from helpers import rejection, tiny_config, untrained_run
@@ -34,8 +36,8 @@ def bench(tmp_path):
     """A camera of 12 bits that looks at the pattern of an empty mask: all light in its middle."""
     config = tiny_config(masks__snapshots=1)
     run = untrained_run(config, tmp_path)
-    even = run.camera.optics(0 * run.variables[0]["phases"])
-    run = run._replace(optics=even)
+    params, state = run.variables
+    run = dataclasses.replace(run, variables=(params | {"phases": 0 * run.phases}, state))
     bench = make_bench(run, scale=3.0)
     return run, bench._replace(
         bits=12, offset=OFFSET, read_noise=0.0, vignetting=0.0, hot=0, dead=0
