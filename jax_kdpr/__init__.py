@@ -8,7 +8,7 @@
     history = kdpr.train(config, "runs/next")
     solved = kdpr.solve(frames, phases, solver="raar")
 
-What these do in detail, and what else there is, stands in the rooms (README.md, How it works).
+What these do in detail, and what else there is, stands in the rooms (docs/code.md).
 """
 
 import importlib as _importlib
