@@ -32,6 +32,9 @@ def get_config():
 QUICKER = {"tolerance": ["--benches=4", "--images=8"], "ambiguity": ["--scenes=1"]}
 
 
+PAGES = (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("results/*/README.md"))
+
+
 def commands() -> list[str]:
     blocks = re.findall(r"^```sh\n(.*?)^```", PAGE.read_text(), flags=re.DOTALL | re.MULTILINE)
     return [line for block in blocks for line in block.replace("\\\n", "").splitlines()]
@@ -86,13 +89,34 @@ def test_pages_name_options_that_exist_with_their_defaults():
     known = config_lib.flatten(config_lib.Config())
     sections = {path.split(".")[0] for path in known if "." in path}
     named_still = known | removed.OPTIONS
-    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+    for page in PAGES:
         text = page.read_text()
         named = re.findall(r"`(?:--config\.)?([a-z]+)\.(?!npy|py\b)([a-z_]+)[=`]", text)
         for section, name in named:
-            assert section not in sections or f"{section}.{name}" in named_still, (page, section, name)
+            is_known = section not in sections or f"{section}.{name}" in named_still
+            assert is_known, (page, section, name)
     table = (ROOT / "docs" / "options.md").read_text()
     rows = re.findall(r"^\| `([a-z_.]+)` \|.*\| ([\w.]+) \|$", table, re.MULTILINE)
     assert len(rows) >= 5
     for path, default in rows:
         assert str(known[path]) == default, path
+
+
+def anchors(page: Path) -> set[str]:
+    """What links may point to in a page, as GitHub names its headings."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if "://" not in link:
+            file, _, anchor = link.partition("#")
+            target = page.parent / file if file else page
+            assert target.exists(), link
+            assert not anchor or anchor in anchors(target), link
+
+
+def test_the_readme_is_one_screen_or_two():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 120
