@@ -21,7 +21,11 @@ from jax_kdpr.recovery.system import make_system
 from jax_kdpr.studies import declaration
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-FILES = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.glob("*/*.py"))
+FILES = sorted(
+    str(path.relative_to(CONFIGS))
+    for path in CONFIGS.glob("*/*.py")
+    if path.parent.name != "studies"
+)
 STUDY_NAMES = ("study", "readings", "distillation", "shots", "limits")
 STUDIES = [name for name in FILES if Path(name).stem in STUDY_NAMES]
 SHIPPED = [name for name in FILES if name not in STUDIES]

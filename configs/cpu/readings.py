@@ -1,8 +1,12 @@
 """What the paper leaves open, one reading at a time, at CPU scale: python -m jax_kdpr.study."""
 
+from pathlib import Path
+from runpy import run_path
+
 from jax_kdpr.config import presets
 from jax_kdpr.studies.declaration import Study
-from jax_kdpr.studies.trials import readings_study
+
+SHARED = run_path(str(Path(__file__).parents[1] / "studies" / "readings.py"))
 
 
 def get_config() -> Study:
@@ -10,6 +14,6 @@ def get_config() -> Study:
     base = presets.cpu()
     base.train.epochs = 3  # 375 steps: to rank by, not the best that can be had
     base.data.test_images = 2000
-    return readings_study(
+    return SHARED["readings_study"](
         base, title="Open readings of the paper, Fashion-MNIST at 32 x 32", seeds=(0, 1, 2)
     )

@@ -1,13 +1,17 @@
 """The paper's tables and figures at the paper's scale, for one GPU: python -m jax_kdpr.study."""
 
+from pathlib import Path
+from runpy import run_path
+
 from jax_kdpr.config import presets
 from jax_kdpr.studies.declaration import Study
-from jax_kdpr.studies.grids import paper_study
+
+SHARED = run_path(str(Path(__file__).parents[1] / "studies" / "paper.py"))
 
 
 def get_config() -> Study:
     """Returns the study."""
-    return paper_study(
+    return SHARED["paper_study"](
         presets.paper(),
         title="One shot and its teachers, Fashion-MNIST at 96 x 96",
         teachers=(1, 4, 9, 15),

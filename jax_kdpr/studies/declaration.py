@@ -1,8 +1,8 @@
 """What a study is: the grid of runs, and the sections of its report.
 
 A study is a base config and, under a name each, the entries that differ from it in a few options.
-Every entry is trained once for each seed, in the run folder WORKDIR/NAME/seed-N. `studies.grids`
-has the paper's, and the files of `configs/` call it.
+Every entry is trained once for each seed, in the run folder WORKDIR/NAME/seed-N. Ours stand in
+`configs/studies/`.
 """
 
 import re
@@ -151,6 +151,17 @@ def entry_config(study: Study, name: str, *, seed: int, teacher: str = "") -> Co
     except InputError as failure:
         raise InputError(f"entry {name!r}: {failure}") from failure
     return config
+
+
+def teacher_entry(count: int, *, label: str = "", changes: dict[str, Any] | None = None) -> Entry:
+    """Returns a teacher of so many snapshots."""
+    own: dict[str, Any] = {"regime": "teacher", "masks.snapshots": count}
+    return Entry(label=label or f"teacher of {count}", changes=own | (changes or {}))
+
+
+def student_entry(label: str, changes: dict[str, Any], *, teacher: str = "teacher-9") -> Entry:
+    """Returns a student of the teacher of that entry."""
+    return Entry(label=label, changes={"regime": "student", **changes}, teacher=teacher)
 
 
 def check(study: Study) -> None:

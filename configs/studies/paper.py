@@ -1,13 +1,12 @@
 """The grid that the paper's tables and figures want, with its numbers (Tables 1 and 2, figure 3).
 
-`studies.trials` has those of what the paper leaves open.
+`configs/cpu/study.py` and `configs/paper/study.py` are this at two scales.
 """
 
 import copy
 from typing import Any
 
-from jax_kdpr.config import presets
-from jax_kdpr.config.schema import Config, Regime
+from jax_kdpr.config import Config, Regime, presets
 from jax_kdpr.core.options import flatten
 from jax_kdpr.studies.declaration import (
     Costs,
@@ -19,6 +18,8 @@ from jax_kdpr.studies.declaration import (
     Study,
     Sweep,
     Table,
+    student_entry,
+    teacher_entry,
 )
 
 # Table 1: PSNR (dB) and SSIM of the student, teacher of 9 snapshots.
@@ -211,17 +212,6 @@ def _recipe_changes(base: Config) -> dict[str, Any]:
     student.regime = Regime.STUDENT
     before, after = flatten(base), flatten(presets.recipe(student))
     return {path: value for path, value in after.items() if value != before[path]}
-
-
-def teacher_entry(count: int, *, label: str = "", changes: dict[str, Any] | None = None) -> Entry:
-    """Returns a teacher of so many snapshots."""
-    own: dict[str, Any] = {"regime": "teacher", "masks.snapshots": count}
-    return Entry(label=label or f"teacher of {count}", changes=own | (changes or {}))
-
-
-def student_entry(label: str, changes: dict[str, Any], *, teacher: str = "teacher-9") -> Entry:
-    """Returns a student of the teacher of that entry."""
-    return Entry(label=label, changes={"regime": "student", **changes}, teacher=teacher)
 
 
 def _teacher_of(count: int) -> str:
