@@ -9,7 +9,7 @@ from helpers import rejection, tiny_config, untrained_run
 from jax_kdpr.lab.frames.bench_folder import make_bench, write_bench
 from jax_kdpr.lab.frames.correction import make_correction
 from jax_kdpr.lab.frames.geometry import default_geometry, make_window
-from jax_kdpr.lab.frames.loaded import blank_image
+from jax_kdpr.lab.frames.loaded import blank_image, pixel_side
 from jax_kdpr.lab.frames.measured import Setup, measure_frames
 from jax_kdpr.lab.frames.reading import list_frames, read_mean, read_moments
 from jax_kdpr.lab.frames.simulated_camera import (
@@ -137,7 +137,7 @@ def test_photons_are_the_counts_of_results_times_electrons_a_count(bench, tmp_pa
         flat=read_mean(str(folder / "flat.tif")),
     )
     window = make_window(camera.shape, None, 1)
-    setup = Setup(correction, window, camera.geometry, "area", run.pixel_side, None)
+    setup = Setup(correction, window, camera.geometry, "area", pixel_side(run), None)
     frames = list_frames(str(folder / "frames" / "*.tif"))
     (measured,) = measure_frames([tuple(frames)], setup, run)
     a_count = 1e6 / (2**16 - 1 - OFFSET)
