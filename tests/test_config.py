@@ -290,7 +290,7 @@ def test_arguments_are_those_of_the_functions_they_are_for():
     camera = set(inspect.signature(make_camera).parameters) - {"mesh"}
     assert set(config_lib.camera_arguments(Config())) == camera
     assert set(config_lib.camera_arguments(Config())["scene"]) == set(SCENE)
-    data = set(inspect.signature(sources.load).parameters)
+    data = set(inspect.signature(sources.load).parameters) - {"named", "remedy"}
     assert set(config_lib.data_arguments(Config())) == data
 
 

@@ -317,6 +317,6 @@ def test_figures_do_not_depend_on_a_users_settings(tmp_path):
 
 
 def test_the_backend_of_a_notebook_that_is_not_here_breaks_nothing():
-    code = "from jax_kdpr import figures; figures.Figure().savefig('/dev/null', format='png')"
+    code = "from jax_kdpr.core import figures; figures.Figure().savefig('/dev/null', format='png')"
     environment = user_environment(MPLBACKEND="module://not_here.backend")
     subprocess.run([sys.executable, "-c", code], env=environment, check=True)

@@ -245,7 +245,7 @@ def test_a_session_killed_before_run_json_was_written_blocks_nothing(tmp_path, l
 def test_a_signal_after_the_last_line_interrupts_nothing(working, code, said):
     program = (
         "import os, signal, time\n"
-        "from jax_kdpr import signals\n"
+        "from jax_kdpr.core import signals\n"
         "signals.take_over()\n"
         f"{working or 'signals.all_done(3)'}\n"
         "os.kill(os.getpid(), signal.SIGTERM)\n"

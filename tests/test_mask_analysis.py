@@ -28,7 +28,8 @@ PRIOR = fit_prior(TRAIN)
 # Ctrl-C in the second part of the first design.
 INTERRUPTED = """
 import signal, time
-from jax_kdpr import ambiguity, cli
+from jax_kdpr import ambiguity
+from jax_kdpr.interface import cli
 ambiguity.mask_analysis.conditioning = lambda *_, **__: (
     signal.raise_signal(signal.SIGINT), time.sleep(30)
 )

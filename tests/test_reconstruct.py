@@ -34,7 +34,13 @@ from jax_kdpr.lab.frames.geometry import (
     sensor_points,
     to_sensor,
 )
-from jax_kdpr.lab.frames.loaded import blank_image, own_images, simulate, snapshot_energy
+from jax_kdpr.lab.frames.loaded import (
+    blank_image,
+    own_images,
+    pixel_side,
+    simulate,
+    snapshot_energy,
+)
 from jax_kdpr.lab.frames.measured import Setup, group_frames, measure_frames, noise_sigma
 from jax_kdpr.lab.frames.orientation import TURNS, orientation_warning, turned, turned_geometry
 from jax_kdpr.lab.frames.reading import list_frames, read_mean, read_moments
@@ -109,7 +115,7 @@ def setup(run, bench):
     )
     window = make_window((66, 66), None, 1)
     guess = default_geometry(window, run.sensor, 3.0)
-    setup = Setup(correction, window, guess, "points", run.pixel_side, None)
+    setup = Setup(correction, window, guess, "points", pixel_side(run), None)
     found = calibrate(frames, setup, run, blank_image(run), rotation_range=5.0, scale_range=0.1)
     truth = json.loads((bench / "truth.json").read_text())
     assert found.trusted
@@ -125,7 +131,7 @@ def test_a_pattern_that_is_cut_off_is_refused(run, bench, setup):
     message = rejection(
         calibrate,
         frames,
-        Setup(correction, window, setup.geometry, "points", run.pixel_side, None),
+        Setup(correction, window, setup.geometry, "points", pixel_side(run), None),
         run,
         blank_image(run),
         rotation_range=1.0,
@@ -416,7 +422,7 @@ def test_frames_of_several_snapshots_come_in_groups(teacher, tmp_path):
     flat = read_mean(str(tmp_path / "flat.tif"))
     correction = make_correction(camera.shape, flat=flat)
     window = make_window(camera.shape, None, 1)
-    setup = Setup(correction, window, camera.geometry, "points", run.pixel_side, None)
+    setup = Setup(correction, window, camera.geometry, "points", pixel_side(run), None)
     for one, image in zip(measure_frames(group_frames(frames, 3), setup, run), scenes, strict=True):
         ideal = simulate(run, image)
         assert np.linalg.norm(one.intensity - ideal) < 0.15 * np.linalg.norm(ideal)
@@ -455,14 +461,14 @@ def test_a_small_pattern_on_a_large_chip_is_judged_alone(run, setup, images, tmp
     groups = group_frames(list_frames(str(tmp_path / "chip.tif")), 1)
     one = next(
         measure_frames(
-            groups, Setup(correction, window, geometry, "points", run.pixel_side, None), run
+            groups, Setup(correction, window, geometry, "points", pixel_side(run), None), run
         )
     )
     assert one.saturation > 0.02
     everything = make_correction(raw.shape, dark=np.full(raw.shape, 64.0))
     blind = next(
         measure_frames(
-            groups, Setup(everything, whole, geometry, "points", run.pixel_side, None), run
+            groups, Setup(everything, whole, geometry, "points", pixel_side(run), None), run
         )
     )
     assert blind.saturation < 0.005

@@ -41,7 +41,8 @@ def get_config():
 # A study that the signal meets outside every training, where no loop is there to note it.
 BETWEEN = """
 import signal, time
-from jax_kdpr import cli, study
+from jax_kdpr import study
+from jax_kdpr.interface import cli
 study.run_study = lambda *_: (signal.raise_signal(signal.{name}), time.sleep(2.0), {{}})[-1]
 cli.run(study.main, prefix="base.", others=("seeds",))
 """

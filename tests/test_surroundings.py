@@ -49,7 +49,7 @@ def test_the_digest_of_scenes_is_that_of_old_folders_and_sees_the_random_numbers
 
 def test_a_command_draws_the_same_whatever_the_environment_says():
     code = (
-        "from jax_kdpr import runtime; runtime.set_up(); from jax_kdpr.data.scenes import "
+        "from jax_kdpr.core import runtime; runtime.set_up(); from jax_kdpr.data.scenes import "
         "draw_scenes; import jax, hashlib; x = draw_scenes(jax.random.key(0), count=2, size=16); "
         "print(x.dtype, hashlib.sha256(x.tobytes()).hexdigest())"
     )
