@@ -12,7 +12,6 @@ import pytest
 from helpers import rejection, tiny_config
 
 import jax_kdpr as kdpr
-from jax_kdpr.data.batches import take_batch
 
 RNG = np.random.default_rng(0)
 
@@ -24,7 +23,7 @@ def run(teacher):
 
 @pytest.fixture(scope="module")
 def scenes(run):
-    return np.asarray(take_batch(run.dataset.test, jnp.arange(4), size=16, channels=1))[..., 0]
+    return run.scenes(4)[..., 0]
 
 
 @pytest.fixture(scope="module")

@@ -246,20 +246,15 @@ def test_masks_are_written_as_phases_in_one_turn(scored, run):
     np.testing.assert_allclose(np.exp(1j * masks), np.exp(1j * phases), atol=1e-6)
 
 
-def test_the_readme_recovers_objects_from_frames(scored, run, tmp_path):
-    """The Python of the README, on CDPs that the system itself measured."""
+def test_the_python_of_the_readme_recovers_the_test_scenes(scored, run, capsys):
     _, images, recovered, _ = scored
     readme = (Path(__file__).parent.parent / "README.md").read_text()
     code = readme.split("```python")[1].split("```")[0]
-    code = code.replace("runs/mine/reconstruction", str(tmp_path)).replace("runs/mine", str(run))
-    trained = restore(run, evaluated_config())
-    scenes = jax.numpy.asarray(images[..., None])
-    frames = trained.system.measure(trained.variables[0], scenes, jax.random.key(0))
     names = {}
-    for number in (0, 5):
-        np.savez(tmp_path / "shot.npz", intensity=frames[number])
-        exec(code, names)
-        np.testing.assert_allclose(names["phase"][0], np.pi * recovered[number], atol=1e-4)
+    exec(code.replace("runs/mine", str(run)), names)
+    np.testing.assert_allclose(names["scenes"][..., 0], images[:4], atol=1e-6)
+    np.testing.assert_allclose(names["found"].phase, np.pi * recovered[:4], atol=1e-4)
+    assert "(4, 16, 16)" in capsys.readouterr().out
 
 
 def test_noise_is_added_on_a_bench_without_errors(teacher, tmp_path):

@@ -175,7 +175,7 @@ def random_benches(
         measure: From `make_measure`.
         key: The same key gives the same benches, whatever the system.
         count: Benches.
-        spreads: Standard deviations: keyword arguments of `perturbation.draw`.
+        spreads: Standard deviations: keyword arguments of `misalignment.draw`.
     """
     bench_key, noise_key = jax.random.split(key)
     found = []

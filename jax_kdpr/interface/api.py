@@ -14,6 +14,7 @@ from jax_kdpr.config.schema import Config
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.limits import shown
 from jax_kdpr.core.options import shallow
+from jax_kdpr.data.batches import take_batch
 from jax_kdpr.evaluation.scoring import score_run
 from jax_kdpr.lab.frames.calibration import check_grid, read_calibration
 from jax_kdpr.lab.frames.correction import correct, make_correction
@@ -44,6 +45,12 @@ class Objects(NamedTuple):
 
 class Run(runs.Run):
     """A trained system, restored by `load`."""
+
+    def scenes(self, count: int) -> Float[np.ndarray, "n h w c"]:
+        """Returns its first test images as the system sees them, in [0, 1]; raises as `dataset`."""
+        indices = jnp.arange(min(count, len(self.dataset.test)))
+        size, channels = self.camera.size, self.camera.channels
+        return np.asarray(take_batch(self.dataset.test, indices, size=size, channels=channels))
 
     def measure(self, images: ArrayLike, *, seed: int = 0) -> Float[np.ndarray, "n L sh sw"]:
         """Returns the CDPs of images as the run's own camera takes them, noise included.

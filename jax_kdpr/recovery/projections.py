@@ -79,9 +79,9 @@ def project_object(
 ) -> Field:
     """Returns P_O x: the nearest allowed object, with the global phase that `field` has.
 
-    As `error_reduction.object_constraint`, and "none" allows any field. An "amplitude" object keeps
-    its global phase here, so that a solver may mix it with fields from before the projection; its
-    values are real and not negative up to that phase.
+    As `data_consistency.object_constraint`, and "none" allows any field. An "amplitude" object
+    keeps its global phase here, so that a solver may mix it with fields from before the projection;
+    its values are real and not negative up to that phase.
 
     Args:
         field: Any field.

@@ -93,7 +93,7 @@ def constraint_distance(field: Field, *, scene: str, min_amplitude: float = 0.5)
     """Returns norm(x - P x) / norm(x), P x the nearest field that an object of `scene` can have.
 
     0 for every field of modulus 1 if the scene is "phase". The global phase is free
-    (`error_reduction.object_constraint`).
+    (`data_consistency.object_constraint`).
     """
     if scene == "amplitude":  # its constraint turns the field
         field = fix_global_phase(field, gauge="mean")
