@@ -13,6 +13,7 @@ What these do in detail, and what else there is, stands in the rooms (docs/code.
 
 import importlib as _importlib
 import sys as _sys
+import types as _types
 
 # While `python -m` looks for a command of ours, whose imports take seconds; before any of them.
 # Before the command's own arguments stands its name, or "-m" and its name in one.
@@ -29,6 +30,7 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 if _TYPE_CHECKING:
     from jax_kdpr.config import Config, presets
+    from jax_kdpr.core.errors import InputError, StoppedError
     from jax_kdpr.interface.api import Objects, Run, load, solve, train
     from jax_kdpr.recovery.refinement import Refinement
 
@@ -40,11 +42,23 @@ except _PackageNotFoundError:  # only on the path
 # Made when they are asked for: `import jax_kdpr` is quick, and a command imports what it needs.
 _PUBLIC = {
     **dict.fromkeys(("Objects", "Run", "load", "solve", "train"), "jax_kdpr.interface.api"),
+    **dict.fromkeys(("InputError", "StoppedError"), "jax_kdpr.core.errors"),
     "Config": "jax_kdpr.config.schema",
     "Refinement": "jax_kdpr.recovery.refinement",
 }
 _MODULES = {"presets": "jax_kdpr.config.presets"}
-__all__ = ["Config", "Objects", "Refinement", "Run", "load", "presets", "solve", "train"]
+__all__ = [
+    "Config",
+    "InputError",
+    "Objects",
+    "Refinement",
+    "Run",
+    "StoppedError",
+    "load",
+    "presets",
+    "solve",
+    "train",
+]
 
 
 def __getattr__(name: str) -> object:
@@ -57,3 +71,14 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return [*__all__, "__version__"]
+
+
+class _Package(_types.ModuleType):
+    """Commands are modules, two of them of the name of a function here, which stays what it is."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _PUBLIC and isinstance(value, _types.ModuleType)):
+            super().__setattr__(name, value)
+
+
+_sys.modules[__name__].__class__ = _Package

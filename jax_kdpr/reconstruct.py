@@ -38,7 +38,7 @@ from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.types import Images, RawImages
 from jax_kdpr.interface import bench_flags, cli, refine_flags
 from jax_kdpr.lab.frames import results
-from jax_kdpr.lab.frames.calibration import Calibration, check_grid, read_calibration
+from jax_kdpr.lab.frames.calibration import calibration_notes, read_calibration
 from jax_kdpr.lab.frames.geometry import (
     FLIPS,
     Geometry,
@@ -273,7 +273,10 @@ def _bench(run: Run, guess: Geometry) -> tuple[Geometry, float | None, list[str]
     gain, notes = _gain(), []
     if CALIBRATION.value:
         calibration = read_calibration(Path(CALIBRATION.value))
-        geometry, notes = calibration.geometry, _calibration_notes(calibration, run)
+        geometry, notes = (
+            calibration.geometry,
+            calibration_notes(calibration, run, CALIBRATION.value),
+        )
         if gain is None and run.camera.scene["kind"] != "phase":
             gain = calibration.counts_per_unit
     else:
@@ -287,20 +290,6 @@ def _bench(run: Run, guess: Geometry) -> tuple[Geometry, float | None, list[str]
             "--calibration or the counts a unit"
         )
     return geometry, gain, notes
-
-
-def _calibration_notes(calibration: Calibration, run: Run) -> list[str]:
-    """Warnings; a calibration for another sensor grid is refused."""
-    check_grid(calibration, run.sensor)
-    notes = []
-    if not calibration.trusted:
-        notes.append(f"{CALIBRATION.value} says of itself that it is not to be trusted")
-    if calibration.checkpoint != run.digest:
-        notes.append(
-            f"{CALIBRATION.value} is of another checkpoint ({calibration.checkpoint[:12]}, the "
-            f"run's is {run.digest[:12]}): where its masks were others, calibrate again"
-        )
-    return notes
 
 
 def _gain() -> float | None:

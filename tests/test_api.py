@@ -1,5 +1,6 @@
 """The Python front door, as a person uses it: `import jax_kdpr as kdpr`."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -89,8 +90,8 @@ def test_images_that_cannot_be_its_scenes_are_refused(run):
 
 
 def test_its_scores_are_those_of_the_command(run, tmp_path):
-    scores = run.evaluate(output=tmp_path)
-    assert scores == json.loads((tmp_path / "metrics.json").read_text())["scores"]
+    scores = run.evaluate(output=tmp_path / "new")
+    assert scores == json.loads((tmp_path / "new" / "metrics.json").read_text())["scores"]
 
 
 def test_training_returns_its_history_and_goes_on(tmp_path):
@@ -113,6 +114,44 @@ def test_a_solver_recovers_phase_objects_from_frames_and_masks():
         for one, true in zip(found, fields, strict=True):
             overlap = np.abs(np.vdot(one, true)) / np.linalg.norm(one) / np.linalg.norm(true)
             assert overlap > 0.999
+
+
+@pytest.mark.parametrize(
+    ("frames", "phases", "says"),
+    [
+        (np.zeros((16, 16)), np.ones((1, 16, 16)), "no light"),
+        (np.ones((16, 16)), np.ones((16, 16)), "[L h w]"),
+        (np.ones((16, 16)), np.ones((1, 16, 16), complex), "radians"),
+        (np.ones((3, 16, 16)), np.ones((2, 16, 16)), "expected 2 of each object"),
+    ],
+)
+def test_what_no_solver_can_use_is_refused(frames, phases, says):
+    assert says in rejection(kdpr.solve, frames, phases)
+
+
+def test_gains_and_places_that_nothing_can_mean_are_refused(run, counts, tmp_path):
+    for gain in (0.0, -1.0, np.nan, 1e-300):
+        assert "gain" in rejection(run.reconstruct, counts, gain=gain)
+    exact = run.measure(run.scenes(4))
+    found = run.reconstruct(7.0 * exact, gain=7.0, centred=False)
+    np.testing.assert_allclose(found.image, run.reconstruct(exact).image, atol=1e-5)
+
+
+def test_many_frames_are_recovered_in_batches(run, counts):
+    many = dataclasses.replace(run, batch_size=3).reconstruct(np.concatenate([counts, counts]))
+    np.testing.assert_allclose(
+        many.image, np.tile(run.reconstruct(counts).image, (2, 1, 1, 1)), atol=1e-5
+    )
+    assert len(run._programs) >= 1 and "teacher run" in repr(run)
+
+
+@pytest.mark.parametrize("name", ["train", "solve"])
+def test_functions_stay_functions_beside_commands_of_their_name(name):
+    code = (
+        f"import importlib, jax_kdpr as k; importlib.import_module('jax_kdpr.{name}'); "
+        f"assert k.{name}.__module__ == 'jax_kdpr.interface.api'"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_importing_the_package_alone_is_quick_and_its_names_are_there():

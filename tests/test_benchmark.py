@@ -163,6 +163,11 @@ def test_the_twin_refuses_what_it_is_not():
     assert "noise.kind = none, got poisson" in rejection(torch_worker.require_twin, flatten(config))
 
 
+def test_the_system_to_be_held_against_is_that_of_the_papers_configs():
+    assert torch_worker.TWIN.keys() <= flatten(Config()).keys()
+    torch_worker.require_twin(flatten(Config()))
+
+
 # PyTorch
 
 

@@ -80,6 +80,7 @@ def score_run(
         InputError: If it is no run, has no readable checkpoint, or its data have changed.
     """
     output = output or workdir
+    output.mkdir(parents=True, exist_ok=True)
     run = load_run(workdir, data_dir=data_dir)
     config = run.config
     key = run_keys(config.seed).evaluation

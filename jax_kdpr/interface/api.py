@@ -1,5 +1,7 @@
 """What `import jax_kdpr` gives: trained systems, trainings and solvers, each in one call."""
 
+import warnings
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,32 +14,35 @@ from numpy.typing import ArrayLike
 from jax_kdpr.config import checks
 from jax_kdpr.config.schema import Config
 from jax_kdpr.core.errors import InputError
-from jax_kdpr.core.limits import shown
+from jax_kdpr.core.limits import Range, require, shown
 from jax_kdpr.core.options import shallow
 from jax_kdpr.data.batches import take_batch
 from jax_kdpr.evaluation.scoring import score_run
-from jax_kdpr.lab.frames.calibration import check_grid, read_calibration
+from jax_kdpr.lab.frames.calibration import calibration_notes, read_calibration
 from jax_kdpr.lab.frames.correction import correct, make_correction
 from jax_kdpr.lab.frames.geometry import check_geometry, make_window
 from jax_kdpr.lab.frames.loaded import pixel_side, snapshot_energy
 from jax_kdpr.lab.frames.measured import Setup, on_grid
-from jax_kdpr.lab.frames.recovery import make_recover
+from jax_kdpr.lab.frames.recovery import Recover, Recovered, make_recover
 from jax_kdpr.optics.objects import scene_parts
 from jax_kdpr.recovery.refinement import NO_REFINEMENT, Refinement
+from jax_kdpr.recovery.solvers import BETA
 from jax_kdpr.recovery.solvers import solve as solve_one
 from jax_kdpr.recovery.spectral import filtered_spectral_init, gaussian_kernel
-from jax_kdpr.runs import folder
+from jax_kdpr.runs import checkpoint, folder
 from jax_kdpr.runs import run as runs
 from jax_kdpr.training import loop
 
 ITERATIONS = 100  # of the power iteration that a solver starts from
+GAINS = Range(1e-30, 1e30)  # counts; beyond, 32-bit floats do not hold a CDP
 
 
 class Objects(NamedTuple):
     """Objects that a trained system has recovered from frames, as NumPy arrays."""
 
-    image: Float[np.ndarray, "n h w c"]  # in [0, 1]; c = 2 (phase, amplitude) of complex scenes
+    image: Float[np.ndarray, "n h w c"]  # as the network gives it, in [0, 1]
     phase: Float[np.ndarray, "n h w"]  # radians; 0 of amplitude scenes
+    amplitude: Float[np.ndarray, "n h w"]  # in [0, 1]; 1 of phase scenes
     estimate: Complex[np.ndarray, "n h w"]  # spectral, as the network saw it
     misfit: Float[np.ndarray, "n"]  # of the network's image, `frames.recovery`
     centred: bool  # whether the frames had their zero frequency in the middle
@@ -83,6 +88,7 @@ class Run(runs.Run):
         frames: ArrayLike,
         *,
         calibration: str | Path = "",
+        square_pixels: bool = True,
         dark: ArrayLike | None = None,
         flat: ArrayLike | None = None,
         gain: float | None = None,
@@ -96,13 +102,17 @@ class Run(runs.Run):
                 shots, L frames that follow each other are of one object. On the model's own grid,
                 or of a camera, with `calibration`.
             calibration: File of `python -m jax_kdpr.calibrate`: where the pattern lies on the
-                camera, how large and which way.
+                camera, how large and which way. What speaks against it is a Python warning.
+            square_pixels: Whether what square mask pixels take from the edge of a camera's pattern
+                is divided out, in the far field; not for a mask finer than the model's.
             dark: [y x], a frame without light; taken away.
             flat: [y x], a frame of even light; divided out.
-            gain: Counts of a model pixel whose CDP is 1, which objects with an amplitude need where
-                there is no calibration. Of phase objects each frame's light is known.
+            gain: Counts of a model sample whose CDP is 1, which objects with an amplitude need
+                where there is no calibration. None scales each frame of a phase object to the light
+                that such objects let through, whatever the exposure.
             centred: Whether the zero frequency of frames on the model's grid lies in the middle,
-                not at [0, 0]; None tries both, and keeps what explains the frames better.
+                not at [0, 0]; None tries both, and keeps what explains the frames better. A
+                camera's frames have it where the calibration says.
             refinement: Steps of a solver from the network's image.
 
         Raises:
@@ -116,6 +126,10 @@ class Run(runs.Run):
                 f"frames: expected {self.sensor[0]} x {self.sensor[1]} pixels, the model's grid, "
                 f"or a calibration= with which to find it, got {shape[0]} x {shape[1]}"
             )
+        if found is not None and centred is not None:
+            raise InputError("centred: nothing reads it beside calibration=; leave it out")
+        if gain is not None:
+            require("gain", gain, GAINS)
         dark, flat = (None if one is None else np.asarray(one) for one in (dark, flat))
         correction = make_correction(shape, dark=dark, flat=flat)
         light = np.stack([correct(one, correction) for one in shots.reshape(-1, *shape)])
@@ -124,20 +138,24 @@ class Run(runs.Run):
             ways = {way: np.roll(light, middle, (1, 2)) if way else light for way in (True, False)}
             ways = ways if centred is None else {centred: ways[centred]}
         else:
-            check_grid(found, self.sensor)
+            for note in calibration_notes(found, self, str(calibration)):
+                warnings.warn(note, stacklevel=2)
             check_geometry(found.geometry, shape, self.sensor, flags="calibration")
-            window, side = make_window(shape, None, 1), pixel_side(self)
+            window, side = make_window(shape, None, 1), pixel_side(self) if square_pixels else 0.0
             setup = Setup(correction, window, found.geometry, "points", side, None)
             ways = {True: np.stack([on_grid(one, setup, self) for one in light])}
-            gain = gain or found.counts_per_unit
-        recover = make_recover(self, refinement=refinement)
-        cdps = {way: self._in_model_units(seen, gain) for way, seen in ways.items()}
-        tried = {way: recover(jnp.asarray(one)) for way, one in cdps.items()}
-        best = min(tried, key=lambda way: float(jnp.median(tried[way].misfit)))
+            if gain is None and self.camera.scene["kind"] != "phase":
+                gain = found.counts_per_unit
+        tried = {
+            way: self._recover(self._in_model_units(seen, gain), refinement)
+            for way, seen in ways.items()
+        }
+        best = min(tried, key=lambda way: float(np.median(tried[way].misfit)))
         image, estimate, misfit = (np.asarray(part) for part in tried[best][:3])
         parts = scene_parts(image, **self.camera.scene)
-        phase = parts.get("phase", np.zeros(image.shape[:3], np.float32))
-        return Objects(image, phase, estimate, misfit, best)
+        plain = np.ones(image.shape[:3], np.float32)
+        phase, amplitude = parts.get("phase", 0 * plain), parts.get("amplitude", plain)
+        return Objects(image, phase, amplitude, estimate, misfit, best)
 
     def evaluate(
         self, *, output: str | Path | None = None, refinement: Refinement = NO_REFINEMENT
@@ -168,7 +186,7 @@ class Run(runs.Run):
     ) -> Float[np.ndarray, "n L sh sw"]:
         """CDPs of counts on the model's grid (`frames.measured` has the unit)."""
         cdps = light.reshape(-1, self.snapshots, *self.sensor)
-        if self.camera.scene["kind"] == "phase":
+        if gain is None and self.camera.scene["kind"] == "phase":
             sums = cdps.sum(axis=(2, 3), keepdims=True)
             if not np.all(sums > 0):
                 raise InputError("frames: one of them holds no light over the dark")
@@ -176,11 +194,27 @@ class Run(runs.Run):
         elif gain is None:
             raise InputError(
                 f"gain: how much light {self.camera.scene['kind']} objects let through is not "
-                "known; give the counts of a model pixel whose CDP is 1, or a calibration="
+                "known; give the counts of a model sample whose CDP is 1, or a calibration="
             )
         else:
             cdps = cdps / gain
         return cdps.astype(np.float32)
+
+    @cached_property
+    def _programs(self) -> dict[Refinement, Recover]:
+        """What has been compiled: a frame at a time then costs what a frame costs."""
+        return {}
+
+    def _recover(self, cdps: Float[np.ndarray, "n L sh sw"], refinement: Refinement) -> Recovered:
+        """Recovers CDPs batch by batch, all batches of one size."""
+        if refinement not in self._programs:
+            self._programs[refinement] = make_recover(self, refinement=refinement)
+        recover, size = self._programs[refinement], min(self.batch_size, len(cdps))
+        parts = []
+        for first in range(0, len(cdps), size):
+            batch = cdps[(np.arange(size) + first) % len(cdps)]
+            parts.append(jax.tree.map(np.asarray, recover(jnp.asarray(batch))))
+        return jax.tree.map(lambda *leaves: np.concatenate(leaves)[: len(cdps)], *parts)
 
 
 def load(workdir: str | Path, *, data_dir: str | Path = "") -> Run:
@@ -193,7 +227,9 @@ def load(workdir: str | Path, *, data_dir: str | Path = "") -> Run:
     Raises:
         InputError: If it is no run, or has no checkpoint that can be read.
     """
-    run = runs.load_run(Path(workdir), data_dir=str(data_dir)).on_one_device()
+    checkpoint.quiet_logs()
+    folder_of_run = Path(workdir).expanduser().resolve()
+    run = runs.load_run(folder_of_run, data_dir=str(data_dir)).on_one_device()
     return Run(**shallow(run))
 
 
@@ -207,11 +243,18 @@ def train(config: Config, workdir: str | Path) -> list[dict[str, Any]]:
     Returns:
         The rows of its metrics.jsonl, one for each epoch.
 
+    Interrupted (a notebook's stop button), it loses the epoch under way; called again it goes on.
+    JAX is used as it is set up: `python -m jax_kdpr.train` also spreads batches over a CPU's cores,
+    keeps compiled programs on disk, and saves on Ctrl-C within an epoch.
+
     Raises:
         InputError: If config, data, teacher or folder do not fit.
+        StoppedError: If the loss is no longer finite, or a checkpoint cannot be written.
     """
-    loop.train(checks.ready(config), Path(workdir))
-    return folder.read_metrics(Path(workdir))
+    checkpoint.quiet_logs()
+    place = Path(workdir).expanduser()
+    loop.train(checks.ready(config), place)
+    return folder.read_metrics(place)
 
 
 def solve(
@@ -221,47 +264,69 @@ def solve(
     solver: str = "raar",
     steps: int = 200,
     scene: str = "phase",
+    gain: float = 1.0,
     centred: bool = False,
-    **options: Any,
+    beta: float = BETA,
+    tv: float = 0.0,
 ) -> tuple[Complex[np.ndarray, "n h w"], Float[np.ndarray, "n"]]:
     """Recovers objects by a classical solver, from the spectral estimate; no network.
 
     Args:
-        frames: CDPs through these masks, [sh sw], [n sh sw] or [n L sh sw], in the far field.
-        phases: [L h w] of the masks, radians; mask l multiplies the field by e^{-j phase}.
+        frames: CDPs in the far field, [sh sw], [n sh sw] or [n L sh sw], in counts of any unit.
+        phases: [L h w], radians, of ideal masks; mask l multiplies the field by e^{-j phase}.
+            What the device of a run shows of its masks is `run.camera.written(run.phases)`.
         solver: One of `recovery.solvers.SOLVERS`.
         steps: Its steps.
-        scene: What is known of the object: "phase" (each frame is then scaled to a modulus of 1),
-            "amplitude", "complex" or "none".
+        scene: What is known of the object: "phase", "amplitude", "complex" (modulus 0.5 to 1)
+            or "none".
+        gain: Counts of a sample whose CDP is 1. Of a "phase" object, whose light is known, each
+            frame is scaled to it, and nothing reads the gain.
         centred: Whether the zero frequency of the frames lies in the middle, not at [0, 0].
-        options: More of `recovery.solvers.solve`.
+        beta: Relaxation of "hio" and "raar".
+        tv: Weight of the total-variation prior of "accelerated".
 
     Returns:
         The fields, of arbitrary global phase, and their relative residuals.
 
     Raises:
-        InputError: If the frames are not numbers, or not as many as the masks ask for.
-        ValueError: If their shapes do not fit the masks, or a name is unknown.
+        InputError: If frames or phases are none, or do not fit each other.
+        ValueError: If a name is unknown.
     """
-    masks = jnp.asarray(phases, jnp.float32)
+    masks = np.asarray(phases)
+    if masks.ndim != 3 or masks.dtype.kind not in "uif" or not np.all(np.isfinite(masks)):
+        raise InputError(
+            f"phases: expected finite radians [L h w], got {masks.dtype} {list(masks.shape)}"
+        )
     light = _shots(frames, len(masks))
     if centred:
         light = np.fft.ifftshift(light, axes=(2, 3))
-    if scene == "phase":
-        light = light / light.sum(axis=(2, 3), keepdims=True) * masks[0].size
-    size = masks.shape[1:]
-    start = jax.random.normal(jax.random.key(0), size, jnp.complex64)
-
-    @jax.jit
-    @jax.vmap
-    def run(y):
-        first, _ = filtered_spectral_init(
-            y, masks, jnp.asarray(gaussian_kernel()), start, iterations=ITERATIONS
-        )
-        return solve_one(y, masks, first, solver=solver, steps=steps, scene=scene, **options)
-
-    fields, residuals = run(jnp.asarray(light, jnp.float32))
+    sums = light.sum(axis=(2, 3), keepdims=True)
+    if not np.all(sums > 0):
+        raise InputError("frames: one of them holds no light")
+    require("gain", gain, GAINS)
+    light = light * masks[0].size / sums if scene == "phase" else light / gain
+    fields, residuals = _solve(
+        jnp.asarray(light, jnp.float32),
+        jnp.asarray(masks, jnp.float32),
+        solver=solver,
+        steps=steps,
+        scene=scene,
+        beta=beta,
+        tv=tv,
+    )
     return np.asarray(fields), np.asarray(residuals)
+
+
+@partial(jax.jit, static_argnames=("solver", "steps", "scene", "beta", "tv"))
+def _solve(light, masks, **options):
+    start = jax.random.normal(jax.random.key(0), masks.shape[1:], jnp.complex64)
+    kernel = jnp.asarray(gaussian_kernel())
+
+    def one(y):
+        first, _ = filtered_spectral_init(y, masks, kernel, start, iterations=ITERATIONS)
+        return solve_one(y, masks, first, **options)
+
+    return jax.vmap(one)(light)
 
 
 def _shots(frames: ArrayLike, snapshots: int) -> Float[np.ndarray, "n L y x"]:

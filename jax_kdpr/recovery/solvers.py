@@ -3,7 +3,7 @@
     error_reduction  Gerchberg and Saxton, 1972; Fienup, 1982     `projections`
     hio              hybrid input-output; Fienup, 1982
     raar             relaxed averaged alternating reflections; Luke, 2005
-    wirtinger        Wirtinger flow; Candes et al., 2015          `flows`
+    wirtinger        Wirtinger flow; Candes et al., 2015          `gradient_flows`
     taf              truncated amplitude flow; Wang et al., 2018
     raf              reweighted amplitude flow; Wang et al., 2018
     accelerated      Nesterov's gradient on the amplitudes, with a total-variation prior

@@ -16,6 +16,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -270,7 +271,9 @@ class Checkpoints:
         if not (state / "manifest.ocdbt").exists():
             context = ocp.type_handlers.get_ts_context(use_ocdbt=True)
             merge = ocp.type_handlers.merge_ocdbt_per_process_files
-            asyncio.run(merge(epath.Path(state), context, use_zarr3=False))
+            merged = merge(epath.Path(state), context, use_zarr3=False)
+            with ThreadPoolExecutor(1) as thread:  # a notebook's own has a loop already
+                thread.submit(asyncio.run, merged).result()
 
     def _set_aside(self, steps: list[int]) -> None:
         """Moves damaged checkpoints out of the way of those that will be written again."""

@@ -23,7 +23,7 @@ from jax_kdpr.runs.assembly import build_system
 from jax_kdpr.runs.checkpoint import Checkpoints, require_checkpoint
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Run:
     """A trained system: that of the best checkpoint of a run folder.
 
@@ -38,6 +38,13 @@ class Run:
     step: int = 0  # that it was saved at
     batch_size: int = 1  # images at a time, in a pass over many
     data_dir: str = ""  # where its data lie now; empty for where they were when it was trained
+
+    def __repr__(self) -> str:
+        kind, size = self.config.regime, self.config.data.size
+        return (
+            f"<{kind} run {str(self.workdir)!r}: {self.snapshots} shot(s), {size} x {size}, step "
+            f"{self.step}>"
+        )
 
     @property
     def camera(self) -> Camera:

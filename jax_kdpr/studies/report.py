@@ -38,7 +38,7 @@ def write_report(
 
     Args:
         study: The study.
-        runs: All its runs, from `runs.plan`.
+        runs: All its runs, from `plan.plan`.
         workdir: Its folder.
         output: Where to write.
         command: What made the runs, for the report to name.
@@ -63,7 +63,7 @@ def write_report(
             blocks.append(Paragraph(f"Not finished yet: {', '.join(missing)}."))
         if present:
             blocks += section_blocks(study, section, present, workdir, output, f"section-{number}")
-    blocks += _appendix(study, runs, results, workdir)
+    blocks += _appendix(study, runs, workdir)
     whole_files.write_text(output / "report.md", to_markdown(blocks))
     whole_files.write_text(output / "report.html", to_html(blocks, output, title=study.title))
     shown = {block.file for block in blocks if isinstance(block, Picture)}
@@ -160,7 +160,7 @@ def _comparisons(study: Study, results: Results) -> int:
     return sum(pair[0] != pair[1] and finished.issuperset(pair) for pair in pairs)
 
 
-def _appendix(study: Study, runs: list[PlannedRun], results: Results, workdir: Path) -> list[Block]:
+def _appendix(study: Study, runs: list[PlannedRun], workdir: Path) -> list[Block]:
     rows = []
     for name, entry in study.entries.items():
         planned = [run for run in runs if run.entry == name]

@@ -45,7 +45,7 @@ def run_study(study: Study, runs: list[PlannedRun], workdir: Path) -> dict[str, 
 
     Args:
         study: The study.
-        runs: From `runs.plan`.
+        runs: From `plan.plan`.
         workdir: The study's folder.
 
     Returns:

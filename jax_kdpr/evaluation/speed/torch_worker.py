@@ -34,7 +34,6 @@ TWIN = {  # options that the twin has in one form only
     "spectral.consistency_steps": (0,),
     "spectral.gauge": ("start",),
     "net.norm": ("batch",),
-    "net.inputs": ("re_im",),
     "net.refine_steps": (0,),
     "net.precision": ("tf32", "float32"),
 }

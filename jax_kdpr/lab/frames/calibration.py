@@ -189,14 +189,28 @@ def read_calibration(path: Path) -> Calibration:
         ) from failure
 
 
-def check_grid(calibration: Calibration, sensor: tuple[int, int]) -> None:
-    """Refuses a calibration for another sensor grid than a run's, (sh, sw).
+def calibration_notes(calibration: Calibration, run: Run, source: str) -> list[str]:
+    """Returns what speaks against the use of a calibration for a run.
+
+    Args:
+        calibration: From `read_calibration`.
+        run: The run.
+        source: What the notes call it.
 
     Raises:
-        InputError: If it is.
+        InputError: If it is for another sensor grid.
     """
-    if calibration.sensor != sensor:
+    if calibration.sensor != run.sensor:
         raise InputError(
-            f"--calibration: expected a sensor grid of {sensor[0]} x {sensor[1]}, got "
+            f"--calibration: expected a sensor grid of {run.sensor[0]} x {run.sensor[1]}, got "
             f"{calibration.sensor[0]} x {calibration.sensor[1]}; calibrate with this run"
         )
+    notes = []
+    if not calibration.trusted:
+        notes.append(f"{source} says of itself that it is not to be trusted")
+    if calibration.checkpoint != run.digest:
+        notes.append(
+            f"{source} is of another checkpoint ({calibration.checkpoint[:12]}, the run's is "
+            f"{run.digest[:12]}): where its masks were others, calibrate again"
+        )
+    return notes

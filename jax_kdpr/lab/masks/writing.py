@@ -212,9 +212,9 @@ def _require_levels(plan: Plan, error: float) -> None:
         hint = "leave --levels out, or give a multiple of the run's"
     elif plan.coding.table:
         hint = (
-            "train with device.table = lookup.device_table(FILE) (phases of e^{-j phi}), or give "
-            "--sign direct if it was trained with lookup.read_table(FILE) and the panel multiplies "
-            "by e^{-j p}"
+            "train with device.table = lookup_table.device_table(FILE) (phases of e^{-j phi}), or "
+            "give --sign direct if it was trained with lookup_table.read_table(FILE) and the panel "
+            "multiplies by e^{-j p}"
         )
     else:
         hint = "train with device.levels = --gray_2pi of your panel, or give more --bits"
