@@ -218,7 +218,7 @@ def test_a_measured_table_serves_training_and_export(tmp_path):
     np.testing.assert_allclose(light, np.exp(-1j * wanted[0]), atol=1e-5)
     # Run on what the panel adds as if it were taken away: the default sign would be wrong.
     message = rejection(lands, tiny(table=read_table(file)), tmp_path / "b", table=str(file))
-    assert "lookup.device_table" in message and "--sign direct" in message
+    assert "lookup_table.device_table" in message and "--sign direct" in message
     lands(tiny(table=read_table(file)), tmp_path / "b", table=str(file), sign="direct")
     # Ideal levels are on no measured panel: the nearest must do.
     path, wanted = lands(tiny(levels=16), tmp_path / "c", table=str(file))
