@@ -24,7 +24,7 @@ import jax
 import numpy as np
 from absl import flags
 
-from jax_kdpr.config import checks as config_rules
+from jax_kdpr.config import checks
 from jax_kdpr.config import schema as config_lib
 from jax_kdpr.config.schema import Config
 from jax_kdpr.core import json_files, runtime, whole_files
@@ -85,7 +85,7 @@ def main(positional: list[str]) -> int:
     for trial in (config, *(trial for _, trials in sweeps for trial in trials.values())):
         runtime.require_memory(
             "data.size, masks.snapshots, masks.oversample, net.widths, train.batch_size",
-            config_rules.training_bytes(trial),
+            checks.training_bytes(trial),
         )
     if AGAINST.value and AGAINST.value not in MODES:
         raise InputError(f"--against: expected torch or torch-compile, got {AGAINST.value!r}")
@@ -313,7 +313,7 @@ def _parse_sweep(text: str, config: Config) -> tuple[str, dict[int, Config]]:
     for value in values:
         trials[value] = config_lib.from_dict(config_lib.to_dict(config))
         setattr(getattr(trials[value], section), field, value)
-        config_rules.validate(trials[value])
+        checks.validate(trials[value])
     return name, trials
 
 

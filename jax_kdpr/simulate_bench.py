@@ -15,14 +15,12 @@ truth.npy (the scenes' images), which `reconstruct --truth` takes beside it.
 
 from pathlib import Path
 
-import jax.numpy as jnp
 from absl import flags
 
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.limits import read_pixels
 from jax_kdpr.core.options import shallow
 from jax_kdpr.core.types import Images
-from jax_kdpr.data.batches import take_batch
 from jax_kdpr.interface import cli
 from jax_kdpr.lab import bench_file
 from jax_kdpr.lab.frames.bench_folder import make_bench, write_bench
@@ -158,9 +156,7 @@ def _images(run: Run) -> Images:
                 f"--images: the first {FRAMES.value} of {len(images)} objects; --frames says more"
             )
     else:
-        test = run.dataset.test
-        indices = jnp.arange(min(len(test), FRAMES.value))
-        images = take_batch(test, indices, size=run.camera.size, channels=run.camera.channels)
+        images = run.scenes(FRAMES.value)
     if FRAMES.present and FRAMES.value > len(images):
         raise InputError(
             f"--frames: expected at most the {len(images)} objects that there are, got "

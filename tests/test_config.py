@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from helpers import rejection
 
-from jax_kdpr.config import checks as config_rules
+from jax_kdpr.config import checks
 from jax_kdpr.config import removed as removed_options
 from jax_kdpr.config import schema as config_lib
 from jax_kdpr.config.schema import Config, Norm, Regime, Schedule, Source, Weights
@@ -65,7 +65,7 @@ def test_shipped_config_validates_and_survives_json(name):
     config = shipped(name)
     if config.regime == Regime.STUDENT:
         config.distill.teacher = "runs/teacher"
-    config_rules.validate(config)
+    checks.validate(config)
     back = config_lib.from_dict(json.loads(json.dumps(config_lib.to_dict(config))))
     assert back == config
     for path, value in config_lib.flatten(config).items():
@@ -169,23 +169,23 @@ RANGES = [
 @pytest.mark.parametrize(("path", "value", "says"), RANGES)
 def test_validate_names_the_field_and_what_it_takes(path, value, says):
     config = changed(Config(), **{path.replace(".", "__"): value})
-    message = rejection(config_rules.validate, config)
+    message = rejection(checks.validate, config)
     assert message.startswith(f"{path}: ")
     assert says in message
 
 
 def test_size_that_does_not_divide_suggests_two_that_do():
-    message = rejection(config_rules.validate, changed(Config(), data__size=36))
+    message = rejection(checks.validate, changed(Config(), data__size=36))
     assert "set it to 32 or 40" in message
     for size in (32, 40):
-        config_rules.validate(changed(Config(), data__size=size))
+        checks.validate(changed(Config(), data__size=size))
 
 
 def test_group_norm_wants_multiples_of_eight():
     config = changed(Config(), net__norm=Norm.GROUP, net__widths=(8, 12))
-    message = rejection(config_rules.validate, config)
+    message = rejection(checks.validate, config)
     assert message.startswith("net.widths: ") and "8" in message
-    config_rules.validate(changed(config, net__widths=(8, 16)))
+    checks.validate(changed(config, net__widths=(8, 16)))
 
 
 @pytest.mark.parametrize(
@@ -198,19 +198,19 @@ def test_group_norm_wants_multiples_of_eight():
     ],
 )
 def test_validate_rejects_a_student(fields, names):
-    message = rejection(config_rules.validate, student(**fields))
+    message = rejection(checks.validate, student(**fields))
     assert all(name in message for name in names), message
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.3, 0.7])
 def test_validate_accepts_the_edges_of_the_loss_weights(alpha):
-    config_rules.validate(student(loss__alpha=alpha, loss__beta=1 - alpha))
+    checks.validate(student(loss__alpha=alpha, loss__beta=1 - alpha))
 
 
 @pytest.mark.parametrize("fields", [{"loss__beta": 0.1}, {"distill__teacher": "runs/teacher"}])
 @pytest.mark.parametrize("regime", [Regime.TEACHER, Regime.E2E, Regime.RANDOM])
 def test_only_a_student_has_a_teacher(regime, fields):
-    message = rejection(config_rules.validate, changed(Config(), regime=regime, **fields))
+    message = rejection(checks.validate, changed(Config(), regime=regime, **fields))
     assert "loss.beta" in message and "distill.teacher" in message and regime in message
 
 
@@ -351,14 +351,14 @@ def another(default):
 def test_a_student_without_guidance_takes_something_else_from_its_teacher():
     alone = {"loss__alpha": 1.0, "loss__beta": 0.0}
     message = rejection(
-        config_rules.validate,
+        checks.validate,
         student(**alone, distill__start="all", distill__targets="live"),
     )
     assert message.startswith("distill.targets") and "loss.alpha" in message
-    message = rejection(config_rules.validate, student(**alone))
+    message = rejection(checks.validate, student(**alone))
     assert "takes nothing from its teacher" in message
     started = student(**alone, distill__start="all")
-    config_rules.validate(config_lib.check_types(started))
+    checks.validate(config_lib.check_types(started))
 
 
 @pytest.mark.parametrize(("path", "values"), removed_options.OPTIONS.items())
@@ -380,19 +380,19 @@ def test_a_choice_that_has_gone_names_a_commit_that_has_it(path, choice):
     assert removed_options.LAST_COMMIT in message
 
 
-@pytest.mark.parametrize("path", config_rules.READ_ONLY_WITH)
+@pytest.mark.parametrize("path", checks.READ_ONLY_WITH)
 def test_an_option_that_nothing_reads_is_refused(path):
-    choice, readers = config_rules.READ_ONLY_WITH[path]
+    choice, readers = checks.READ_ONLY_WITH[path]
     other = another(config_lib.flatten(Config())[path])
     unread = next(c for c in type(config_lib.flatten(Config())[choice]) if c not in readers)
     fields = {path.replace(".", "__"): other}
     message = rejection(
-        config_rules.validate, changed(Config(), **fields, **{choice.replace(".", "__"): unread})
+        checks.validate, changed(Config(), **fields, **{choice.replace(".", "__"): unread})
     )
     assert message.startswith(f"{path}: ") and choice in message
     if choice == "regime":
         fields |= {"distill__teacher": "runs/teacher", "loss__alpha": 0.9}
     if choice == "propagation.kind":
-        fields = {f"propagation__{name}": 1e-5 for name in config_rules.LENGTHS}
+        fields = {f"propagation__{name}": 1e-5 for name in checks.LENGTHS}
     for reader in readers:
-        config_rules.validate(changed(Config(), **fields, **{choice.replace(".", "__"): reader}))
+        checks.validate(changed(Config(), **fields, **{choice.replace(".", "__"): reader}))

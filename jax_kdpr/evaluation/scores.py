@@ -185,9 +185,7 @@ def sample_outputs(run: Run, *, count: int, key: Key) -> Samples:
     """Runs the system on the first `count` test scenes; the estimates get the true global phase."""
     run = run.on_one_device()  # which takes any number of them
     camera = run.camera
-    images = take_batch(
-        run.dataset.test, jnp.arange(count), size=camera.size, channels=camera.channels
-    )
+    images = run.scenes(count)
     output, _ = jax.jit(run.system.apply)(*run.variables, images, key)
     fields = camera.encode(images)
     aligned = jax.vmap(align_global_phase)(output.estimate, fields)

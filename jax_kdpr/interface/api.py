@@ -16,13 +16,13 @@ from jax_kdpr.config.schema import Config
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.limits import Range, require, shown
 from jax_kdpr.core.options import shallow
-from jax_kdpr.data.batches import take_batch
+from jax_kdpr.data.batches import over_batches
 from jax_kdpr.evaluation.scoring import score_run
 from jax_kdpr.lab.frames.calibration import calibration_notes, read_calibration
 from jax_kdpr.lab.frames.correction import correct, make_correction
 from jax_kdpr.lab.frames.geometry import check_geometry, make_window
 from jax_kdpr.lab.frames.loaded import pixel_side, snapshot_energy
-from jax_kdpr.lab.frames.measured import Setup, on_grid
+from jax_kdpr.lab.frames.measured import Setup, in_model_units, on_grid
 from jax_kdpr.lab.frames.recovery import Recover, Recovered, make_recover
 from jax_kdpr.optics.objects import scene_parts
 from jax_kdpr.recovery.refinement import NO_REFINEMENT, Refinement
@@ -51,12 +51,6 @@ class Objects(NamedTuple):
 class Run(runs.Run):
     """A trained system, restored by `load`."""
 
-    def scenes(self, count: int) -> Float[np.ndarray, "n h w c"]:
-        """Returns its first test images as the system sees them, in [0, 1]; raises as `dataset`."""
-        indices = jnp.arange(min(count, len(self.dataset.test)))
-        size, channels = self.camera.size, self.camera.channels
-        return np.asarray(take_batch(self.dataset.test, indices, size=size, channels=channels))
-
     def measure(self, images: ArrayLike, *, seed: int = 0) -> Float[np.ndarray, "n L sh sw"]:
         """Returns the CDPs of images as the run's own camera takes them, noise included.
 
@@ -73,7 +67,8 @@ class Run(runs.Run):
         wanted = (self.camera.size, self.camera.size, self.camera.channels)
         given = np.asarray(images)
         scenes = given[..., None] if given.ndim == 3 and wanted[2] == 1 else given
-        if scenes.ndim != 4 or scenes.shape[1:] != wanted or not _within(scenes, 0.0, 1.0):
+        in_range = given.dtype.kind in "uifb" and np.all((given >= 0) & (given <= 1))
+        if scenes.ndim != 4 or scenes.shape[1:] != wanted or not in_range:
             raise InputError(
                 f"images: expected [n {wanted[0]} {wanted[1]} {wanted[2]}] in [0, 1], got "
                 f"{list(given.shape)} from {given.min(initial=0)} to {given.max(initial=0)}"
@@ -184,21 +179,16 @@ class Run(runs.Run):
     def _in_model_units(
         self, light: Float[np.ndarray, "frames sh sw"], gain: float | None
     ) -> Float[np.ndarray, "n L sh sw"]:
-        """CDPs of counts on the model's grid (`frames.measured` has the unit)."""
-        cdps = light.reshape(-1, self.snapshots, *self.sensor)
-        if gain is None and self.camera.scene["kind"] == "phase":
-            sums = cdps.sum(axis=(2, 3), keepdims=True)
-            if not np.all(sums > 0):
-                raise InputError("frames: one of them holds no light over the dark")
-            cdps = cdps * snapshot_energy(self)[:, None, None] / sums
-        elif gain is None:
+        """CDPs of counts on the model's grid."""
+        if gain is None and self.camera.scene["kind"] != "phase":
             raise InputError(
                 f"gain: how much light {self.camera.scene['kind']} objects let through is not "
                 "known; give the counts of a model sample whose CDP is 1, or a calibration="
             )
-        else:
-            cdps = cdps / gain
-        return cdps.astype(np.float32)
+        energies = snapshot_energy(self)
+        objects = light.reshape(-1, self.snapshots, *self.sensor)
+        cdps = [in_model_units(one, energies, gain, name="frames") for one in objects]
+        return np.stack(cdps).astype(np.float32)
 
     @cached_property
     def _programs(self) -> dict[Refinement, Recover]:
@@ -209,12 +199,13 @@ class Run(runs.Run):
         """Recovers CDPs batch by batch, all batches of one size."""
         if refinement not in self._programs:
             self._programs[refinement] = make_recover(self, refinement=refinement)
-        recover, size = self._programs[refinement], min(self.batch_size, len(cdps))
-        parts = []
-        for first in range(0, len(cdps), size):
-            batch = cdps[(np.arange(size) + first) % len(cdps)]
-            parts.append(jax.tree.map(np.asarray, recover(jnp.asarray(batch))))
-        return jax.tree.map(lambda *leaves: np.concatenate(leaves)[: len(cdps)], *parts)
+        recover, seen = self._programs[refinement], jnp.asarray(cdps)
+        return over_batches(
+            lambda indices, _: recover(seen[indices]),
+            len(seen),
+            batch_size=min(self.batch_size, len(seen)),
+            key=jax.random.key(0),  # of no use: nothing is drawn
+        )
 
 
 def load(workdir: str | Path, *, data_dir: str | Path = "") -> Run:
@@ -346,7 +337,3 @@ def _shots(frames: ArrayLike, snapshots: int) -> Float[np.ndarray, "n L y x"]:
             f"{shown(list(given.shape[:-2]))}"
         )
     return flat.reshape(-1, snapshots, *given.shape[-2:])
-
-
-def _within(values: np.ndarray, low: float, high: float) -> bool:
-    return values.dtype.kind in "uifb" and bool(np.all((values >= low) & (values <= high)))

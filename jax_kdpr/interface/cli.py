@@ -16,7 +16,7 @@ from typing import NoReturn
 from absl import app, flags
 from ml_collections import config_flags
 
-from jax_kdpr.config import checks as config_rules
+from jax_kdpr.config import checks
 from jax_kdpr.config import removed as removed_options
 from jax_kdpr.config import schema as config_lib
 from jax_kdpr.core import options as config_fields
@@ -125,7 +125,7 @@ def read_config(flag: flags.FlagHolder, *, stand_in_teacher: str = "") -> config
             f"--config: expected get_config() to return a jax_kdpr.Config, "
             f"got {type(flag.value).__name__}"
         )
-    return config_rules.ready(flag.value, stand_in_teacher=stand_in_teacher)
+    return checks.ready(flag.value, stand_in_teacher=stand_in_teacher)
 
 
 def run_folders(first: str | None, others: Sequence[str]) -> dict[str, Path]:

@@ -22,7 +22,7 @@ from typing import Any
 import jax
 
 import jax_kdpr
-from jax_kdpr.config import checks as config_rules
+from jax_kdpr.config import checks
 from jax_kdpr.config import schema as config_lib
 from jax_kdpr.config.removed import RemovedOptionError
 from jax_kdpr.config.schema import Config
@@ -83,7 +83,7 @@ def read_config(workdir: Path) -> Config:
     """
     try:
         config = config_lib.from_dict(read_run(workdir)["config"])
-        config_rules.validate(config)
+        checks.validate(config)
         return config
     except RemovedOptionError as failure:
         raise InputError(f"{workdir / RUN_FILE}: {failure}") from failure

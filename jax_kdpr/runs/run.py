@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from jax_kdpr.config import schema as config_lib
@@ -14,8 +15,9 @@ from jax_kdpr.core import runtime
 from jax_kdpr.core.choices import Source, Unit
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.sharding import make_mesh
-from jax_kdpr.core.types import Key, Params, Phases, PyTree, State
+from jax_kdpr.core.types import Images, Key, Params, Phases, PyTree, State
 from jax_kdpr.data import sources
+from jax_kdpr.data.batches import take_batch
 from jax_kdpr.optics.camera import Camera, Optics
 from jax_kdpr.recovery.system import System
 from jax_kdpr.runs import folder as run_folder
@@ -86,6 +88,12 @@ class Run:
     def dataset(self) -> sources.Dataset:
         """What it was trained on; raises as `load_data`."""
         return load_data(self.workdir, self.config, data_dir=self.data_dir)
+
+    def scenes(self, count: int) -> Images:
+        """Returns its first test images as the system sees them [n h w c]; raises as `dataset`."""
+        test, camera = self.dataset.test, self.camera
+        indices = jnp.arange(min(count, len(test)))
+        return take_batch(test, indices, size=camera.size, channels=camera.channels)
 
     def with_system(self, system: System) -> "Run":
         """Returns it with another system for the same variables; the data are not read again."""

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from jax_kdpr.config import checks as config_rules
+from jax_kdpr.config import checks
 from jax_kdpr.config import schema as config_lib
 from jax_kdpr.config.schema import Config
 from jax_kdpr.core.errors import InputError
@@ -147,7 +147,7 @@ def entry_config(study: Study, name: str, *, seed: int, teacher: str = "") -> Co
     values["train"]["epochs"] *= entry.longer
     try:
         config = config_lib.from_dict(values)
-        config_rules.validate(config)
+        checks.validate(config)
     except InputError as failure:
         raise InputError(f"entry {name!r}: {failure}") from failure
     return config

@@ -76,15 +76,13 @@ class _Folder:
     """The open run folder: its checkpoints and its log."""
 
     def __init__(self, run: Training):
-        self.config = run.config
-        self.workdir = run.workdir
-        self.digests, self.sample = run.digests, run.dataset.sample
-        self.steps_per_epoch = run.steps_per_epoch
+        self.run = run
 
     def __enter__(self) -> "_Folder":
-        run_folder.record_session(self.workdir, self.config, self.digests, self.sample)
-        self.checkpoints = Checkpoints(self.workdir)
-        self.log = MetricLog(self.workdir, tensorboard=self.config.train.tensorboard)
+        run = self.run
+        run_folder.record_session(run.workdir, run.config, run.digests, run.dataset.sample)
+        self.checkpoints = Checkpoints(run.workdir)
+        self.log = MetricLog(run.workdir, tensorboard=run.config.train.tensorboard)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -93,19 +91,21 @@ class _Folder:
 
     def has_row(self, step: int) -> bool:
         """Whether the log has the metrics of the epoch that ended at a step, if one did."""
-        return step % self.steps_per_epoch > 0 or any(r["step"] == step for r in self.log.rows())
+        is_inside = step % self.run.steps_per_epoch > 0
+        return is_inside or any(row["step"] == step for row in self.log.rows())
 
     def save(self, step: int, state: TrainState, row: dict[str, Any] | None) -> None:
         """Writes a checkpoint and, at the end of an epoch, its row of metrics."""
+        workdir = self.run.workdir
         try:
             if row is not None and not self.has_row(step):
                 self.log.append(row)  # first: a checkpoint makes up for its row, no row for it
             score = None if row is None else row[SCORE]
-            self.checkpoints.save(step, state, config_lib.to_dict(self.config), score=score)
+            self.checkpoints.save(step, state, config_lib.to_dict(self.run.config), score=score)
         except (OSError, ValueError) as failure:  # TensorStore's are ValueErrors
             raise StoppedError(
-                f"step {step} could not be saved in {str(self.workdir)!r} "
-                f"({checkpoint.reason(failure)}); {_last_good(self.workdir)}; make room, or mend "
+                f"step {step} could not be saved in {str(workdir)!r} "
+                f"({checkpoint.reason(failure)}); {_last_good(workdir)}; make room, or mend "
                 "the folder, and run the same command again to go on from there"
             ) from failure
 
@@ -237,7 +237,7 @@ def _require_finite(losses: jax.Array, step: int, folder: _Folder) -> None:
     bad = step - len(losses) + 1 + int(np.argmin(finite))
     raise NonFiniteLossError(
         f"the loss or the parameters became non-finite at step {bad}; "
-        f"{_last_good(folder.workdir)} in {folder.workdir}; lower the "
+        f"{_last_good(folder.run.workdir)} in {folder.run.workdir}; lower the "
         "learning rates (optim.*_lr) or change the loss weights"
     )
 

@@ -12,7 +12,7 @@ import jax
 import optax
 from jax.sharding import Mesh
 
-from jax_kdpr.config import checks as config_rules
+from jax_kdpr.config import checks
 from jax_kdpr.config import schema as config_lib
 from jax_kdpr.config.schema import Config, Regime
 from jax_kdpr.core import runtime
@@ -67,10 +67,10 @@ def prepare(config: Config, workdir: Path) -> Training:
     Raises:
         InputError: If config, data, teacher or folder do not fit.
     """
-    config_rules.validate(config)
+    checks.validate(config)
     runtime.require_memory(
         "data.size, masks.snapshots, masks.oversample, net.widths, train.batch_size",
-        config_rules.training_bytes(config),
+        checks.training_bytes(config),
     )
     if config.train.tensorboard:
         require_tensorboard()

@@ -91,30 +91,51 @@ def measure_frames(groups: list[tuple[Frame, ...]], setup: Setup, run: Run) -> I
             light = correct(raw, setup.correction)
             check_light(light, frame.name)
             parts.append(on_grid(light, setup, run))
-        cdps = np.stack(parts)
-        counts = cdps.sum(axis=(1, 2))
-        if np.any(counts <= 0):
-            raise InputError(
-                f"{group[0].name}: no light falls on the model's grid; check --centre, --crop and "
-                "--dark"
-            )
-        scale = energies / counts if setup.counts_per_unit is None else 1 / setup.counts_per_unit
-        cdps = cdps * np.reshape(scale, (-1, 1, 1))
-        energy = float(cdps.sum() / energies.sum())
-        if not ENERGIES.holds(energy):
-            raise InputError(
-                f"{group[0].name}: it holds {energy:.3g} times the light of a scene of modulus 1, "
-                "expected about as much, or less of an amplitude; check --gain or --calibration"
-            )
+        light = np.stack(parts)
+        cdps = in_model_units(light, energies, setup.counts_per_unit, name=group[0].name)
         yield Measured(
             name=group[0].name,
             files=[str(frame.path) for frame in group],
             intensity=cdps.astype(np.float32),
-            counts=[float(value) for value in counts],
-            energy=energy,
+            counts=[float(value) for value in light.sum(axis=(1, 2))],
+            energy=float(cdps.sum() / energies.sum()),
             saturation=max(one.saturation for one in said),
             unused_bits=min(one.unused_bits for one in said),
         )
+
+
+def in_model_units(
+    light: Float[np.ndarray, "k sh sw"],
+    energies: Float[np.ndarray, "k"],
+    counts_per_unit: float | None,
+    *,
+    name: str,
+) -> Float[np.ndarray, "k sh sw"]:
+    """Returns one object's CDPs, from counts on the model's grid.
+
+    Args:
+        light: The counts.
+        energies: `snapshot_energy`.
+        counts_per_unit: Of a sample whose CDP is 1; None scales each frame to its energy.
+        name: Of the object, for messages.
+
+    Raises:
+        InputError: If a frame holds no light, or the object a light that no exposure explains.
+    """
+    counts = light.sum(axis=(1, 2))
+    if np.any(counts <= 0):
+        raise InputError(
+            f"{name}: no light falls on the model's grid; check --centre, --crop and --dark"
+        )
+    scale = energies / counts if counts_per_unit is None else 1 / counts_per_unit
+    cdps = light * np.reshape(scale, (-1, 1, 1))
+    energy = float(cdps.sum() / energies.sum())
+    if not ENERGIES.holds(energy):
+        raise InputError(
+            f"{name}: it holds {energy:.3g} times the light of a scene of modulus 1, expected "
+            "about as much, or less of an amplitude; check --gain or --calibration"
+        )
+    return cdps
 
 
 def on_grid(light: Float[np.ndarray, "h w"], setup: Setup, run: Run) -> Float[np.ndarray, "sh sw"]:
