@@ -14,26 +14,24 @@ one.
 """
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from absl import flags
 
-from jax_kdpr.core import json_files, whole_files
 from jax_kdpr.core.errors import InputError
-from jax_kdpr.core.metrics import rms_header
-from jax_kdpr.core.tables import markdown_table
 from jax_kdpr.evaluation import pictures
 from jax_kdpr.evaluation import solvers as solving
-from jax_kdpr.evaluation.solvers import GAUGES, NETWORK, START, Plan
+from jax_kdpr.evaluation.solvers import GAUGES, Plan
+from jax_kdpr.evaluation.tables import solve_table
 from jax_kdpr.interface import cli
+from jax_kdpr.interface.reports import Report
 from jax_kdpr.lab.frames.reading import read_mean
 from jax_kdpr.optics.camera import Camera
 from jax_kdpr.recovery import refinement as classical
 from jax_kdpr.recovery.solvers import BETA as DEFAULT_BETA
 from jax_kdpr.recovery.solvers import CONSTRAINTS, SOLVERS
 from jax_kdpr.runs import folder as run_folder
-from jax_kdpr.runs.run import Run, load_run
+from jax_kdpr.runs.run import load_run
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Run folder.")
 SOLVER = flags.DEFINE_list("solver", ["raar"], f"One or several of {', '.join(SOLVERS)}.")
@@ -84,9 +82,8 @@ def main(positional: list[str]) -> int:
     """Solves, prints and writes."""
     if not WORKDIR.value or positional:
         raise InputError("--workdir: one run folder is needed, such as runs/e2e")
-    solvers = classical.solver_names("--solver", SOLVER.value)
     plan = Plan(
-        solvers=solvers,
+        solvers=classical.solver_names("--solver", SOLVER.value),
         count=IMAGES.value,
         steps=STEPS.value,
         start=FROM.value,
@@ -97,42 +94,29 @@ def main(positional: list[str]) -> int:
     )
     solving.check_plan(plan)
     workdir = Path(WORKDIR.value)
-    output = Path(OUTPUT.value) if OUTPUT.value else workdir / "solve"
-    json_files.require_own(
-        *("--output", output / "solve.json", {"run": str, "checkpoint_digest": str}),
-        command="solve",
-        beside=("solve.md", "solve.png"),
-    )
+    report = Report(Path(OUTPUT.value) if OUTPUT.value else workdir / "solve", "solve")
+    report.require_own({"run": str, "checkpoint_digest": str}, command="solve")
     run = load_run(workdir, data_dir=DATA_DIR.value, images=IMAGES.value)
-    available = len(run.dataset.test)
     plan = plan._replace(
-        count=min(plan.count or available, available),
+        count=min(plan.count or len(run.dataset.test), len(run.dataset.test)),
         constraint=plan.constraint or str(run.config.scene.kind),
     )
     support = _read_support(run.camera)
-    cli.make_folder("--output", output)
-    report = solving.solve_images(run, plan, support=support, samples=SAMPLES.value)
-    results = solving.summarise(report)
+    report.make_folder()
+    solved = solving.solve_images(run, plan, support=support, samples=SAMPLES.value)
+    results = solving.summarise(solved)
     text = solve_table(results, run, plan, support=support)
     record = {
         "run": str(workdir),
         "checkpoint_digest": run.digest,
         "batch_size": run.batch_size,
         **plan._asdict(),
-        "support": SUPPORT.value,
-        "results": results,
-        "provenance": run_folder.provenance(),
+        **{"support": SUPPORT.value, "results": results, "provenance": run_folder.provenance()},
     }
-    json_files.write_json(output / "solve.json", record)
-    whole_files.write_text(output / "solve.md", text + "\n")
-    pictures.plot_comparison(
-        report.samples,
-        output / "solve.png",
-        scene=run.camera.scene,
-        pitch=run.config.propagation.pitch,
-    )
-    print(text)
-    print(f"written: {output}/solve.md, solve.json and solve.png")
+    report.write(record, text)
+    shown = {"scene": run.camera.scene, "pitch": run.config.propagation.pitch}
+    pictures.plot_comparison(solved.samples, report.picture, **shown)
+    print(f"{text}\nwritten: {report.folder}/solve.md, solve.json and solve.png")
     return 0
 
 
@@ -153,48 +137,6 @@ def _read_support(camera: Camera) -> np.ndarray | None:
     if not inside.any():
         raise InputError(f"--support: {SUPPORT.value} has no pixel above 0")
     return inside
-
-
-def solve_table(
-    results: dict[str, dict[str, Any]],
-    run: Run,
-    plan: Plan,
-    *,
-    support: np.ndarray | None,
-) -> str:
-    """Lays out the results, with a note on how they were made."""
-    rms = rms_header(run.config.scene.kind)
-    header = ["solver", "PSNR (dB)", "pooled", rms, "SSIM", "residual", "ms / image"]
-    header.append("global phase")
-    labels = {START: "none: the spectral estimate", NETWORK: "none: the network"}
-    rows = [
-        [
-            labels.get(name, name),
-            f"{one['psnr']:.2f} ± {one['psnr_error']:.2f}",
-            f"{one['psnr_pooled']:.2f}",
-            f"{one['rms']:.3f} ± {one['rms_error']:.3f}",
-            f"{one['ssim']:.3f} ± {one['ssim_error']:.3f}",
-            f"{one['residual']:.2e}",
-            "" if one["seconds_per_image"] is None else f"{1e3 * one['seconds_per_image']:.3g}",
-            one["global_phase"],
-        ]
-        for name, one in results.items()
-    ]
-    best_of = f", best residual of {plan.restarts}" if plan.restarts > 1 else ""
-    prior = f", total variation {plan.tv:g}" if plan.tv else ""
-    known = "" if support is None else f", dark in {np.mean(~support):.0%} of the pixels"
-    note = (
-        f"{plan.steps} steps, {plan.start} start{best_of}; known of the object: {plan.constraint}"
-        f"{known}{prior}; {run.config.masks.snapshots} shot(s), "
-        f"noise {run.config.noise.kind}. Mean ± standard error over {plan.count:,} test "
-        "images; 100 dB stands for an error of zero. rms: over the object, the mean error of "
-        "each image taken away. Residual: mean of "
-        "norm(abs(A x) - sqrt(y)) / norm(sqrt(y)), of the network that of its image's field. "
-        f"Time: of batches of {run.batch_size}, compiled before; of a solver without its "
-        "start, of the network with its spectral estimate. No intensity holds the global phase, "
-        "nor whole turns: the last column says where they are from."
-    )
-    return f"{markdown_table(header, rows)}\n\n{note}"
 
 
 if __name__ == "__main__":

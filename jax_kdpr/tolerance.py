@@ -15,23 +15,15 @@ Several runs are measured on the same benches: one that was trained with these e
 """
 
 from pathlib import Path
-from typing import Any
 
-import jax
-import numpy as np
 from absl import flags
 
-from jax_kdpr.config.schema import camera_arguments
-from jax_kdpr.core import json_files, whole_files
 from jax_kdpr.core.errors import InputError
-from jax_kdpr.core.metrics import rms_header
-from jax_kdpr.core.tables import markdown_table
-from jax_kdpr.evaluation import plots
-from jax_kdpr.evaluation import tolerance as bench_errors
-from jax_kdpr.evaluation.plots import Line
-from jax_kdpr.evaluation.tolerance import GRIDS, UNITS
+from jax_kdpr.evaluation import tolerance_report
+from jax_kdpr.evaluation.tolerance import GRIDS, read_spreads
+from jax_kdpr.evaluation.tolerance_report import Request, check_errors
 from jax_kdpr.interface import cli
-from jax_kdpr.optics.misalignment import Perturbation
+from jax_kdpr.interface.reports import Report
 from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.runs.run import load_run
 
@@ -56,150 +48,55 @@ SEED = flags.DEFINE_integer(
 )
 DATA_DIR = flags.DEFINE_string("data_dir", "", "Where the data lie now, if not where they were.")
 
-FEW_IMAGES = 100
-
 
 def main(positional: list[str]) -> int:
     """Measures every run folder given."""
     workdirs = cli.run_folders(WORKDIR.value, positional)
-    unknown = sorted(set(ERRORS.value) - set(GRIDS))
-    if unknown:
-        raise InputError(f"--errors: expected some of {', '.join(GRIDS)}, got {unknown[0]!r}")
-    if not ERRORS.value and not BENCHES.value:
-        raise InputError("--errors: none, and no --benches: nothing is left to measure")
+    request = _request()
+    report = Report(Path(OUTPUT.value or next(iter(workdirs.values()))), "tolerance")
+    report.require_own({"spreads": dict, "runs": dict}, command="tolerance")
+    runs = {name: load_run(folder, data_dir=DATA_DIR.value) for name, folder in workdirs.items()}
+    # What is wrong with the data is said now.
+    images = {name: len(run.dataset.test[: request.images]) for name, run in runs.items()}
+    report.make_folder()
+    results = {}
+    for name, run in runs.items():
+        print(f"{name}:", flush=True)
+        results[name] = tolerance_report.measure_run(run, request)
+    record = {
+        "images": images,
+        "spreads": request.spreads,
+        "seed": request.seed,
+        "runs": results,
+        "provenance": run_folder.provenance(),
+    }
+    text = tolerance_report.report(results, images, request)
+    report.write(record, text)
+    if request.errors:
+        tolerance_report.draw(results, request, report.picture)
+    print(text)
+    drawn = ", .png" if request.errors else ""
+    print(f"written: {report.folder}/tolerance.md, tolerance.json{drawn}")
+    return 0
+
+
+def _request() -> Request:
+    request = Request(
+        errors=tuple(ERRORS.value),
+        benches=BENCHES.value,
+        spreads=read_spreads(SPREAD.value),
+        loss=LOSS.value,
+        target=TARGET.value,
+        images=IMAGES.value,
+        seed=SEED.value,
+    )
+    check_errors(request.errors, benches=request.benches)
     if LOSS.present and TARGET.present:
         raise InputError("--target: takes the place of --loss; leave out one of the two")
     for flag in (SPREAD, LOSS, TARGET):
         if flag.present and not BENCHES.value:
             raise InputError(f"--{flag.name}: is read only with --benches above 0; leave it out")
-    spreads = bench_errors.read_spreads(SPREAD.value)
-    output = Path(OUTPUT.value) if OUTPUT.value else next(iter(workdirs.values()))
-    json_files.require_own(
-        *("--output", output / "tolerance.json", {"spreads": dict, "runs": dict}),
-        command="tolerance",
-        beside=("tolerance.md", "tolerance.png"),
-    )
-    runs = {name: load_run(folder, data_dir=DATA_DIR.value) for name, folder in workdirs.items()}
-
-    for run in runs.values():
-        run.dataset  # noqa: B018  what is wrong with the data is said now
-    cli.make_folder("--output", output)
-    results = {}
-    for name, run in runs.items():
-        print(f"{name}:", flush=True)
-        test = run.dataset.test[: IMAGES.value]
-        measure = bench_errors.make_measure(
-            run.on_one_device(),
-            test,
-            camera=camera_arguments(run.config),
-            batch_size=min(run.batch_size, len(test)),
-        )
-        found = measure_run(measure, spreads)
-        results[name] = found | {"rms": rms_header(run.config.scene.kind)}
-    record = {
-        "images": {name: len(run.dataset.test[: IMAGES.value]) for name, run in runs.items()},
-        "spreads": spreads,
-        "seed": SEED.value,
-        "runs": results,
-        "provenance": run_folder.provenance(),
-    }
-    text = report(record)
-    json_files.write_json(output / "tolerance.json", record)
-    whole_files.write_text(output / "tolerance.md", text + "\n")
-    if ERRORS.value:
-        draw(results, output / "tolerance.png")
-    print(text)
-    print(f"written: {output}/tolerance.md, tolerance.json{', .png' if ERRORS.value else ''}")
-    return 0
-
-
-def draw(results: dict[str, Any], path: Path) -> None:
-    """Draws the curves of all runs, a panel an error."""
-    plots.plot_panels(
-        {
-            f"{kind} ({UNITS[kind]})": {
-                name: Line(list(result["curves"][kind]), list(result["curves"][kind].values()))
-                for name, result in results.items()
-            }
-            for kind in ERRORS.value
-        },
-        path,
-    )
-
-
-def measure_run(measure: bench_errors.Measure, spreads: dict[str, float]) -> dict[str, Any]:
-    """Returns PSNR and rms of the design, of the curves, and of each random bench of one run."""
-    key = jax.random.key(SEED.value)
-    design = np.mean(measure(Perturbation(), 0.0, jax.random.split(key)[1]), axis=1)
-    curves = bench_errors.error_curves(measure, key, kinds=tuple(ERRORS.value))
-    result: dict[str, Any] = {"design_psnr": float(design[0]), "design_rms": float(design[1])}
-    for name, metric in (("curves", "psnr"), ("rms_curves", "rms")):
-        result[name] = {
-            kind: {value: float(getattr(found, metric)) for value, found in curve.items()}
-            for kind, curve in curves.items()
-        }
-    if BENCHES.value:
-        found = bench_errors.random_benches(measure, key, count=BENCHES.value, spreads=spreads)
-        threshold = result["design_psnr"] - LOSS.value if TARGET.value is None else TARGET.value
-        result["bench_psnr"], result["bench_rms"] = found.psnr.tolist(), found.rms.tolist()
-        result["yield"] = bench_errors.share_above(found.psnr, threshold)._asdict()
-    return result
-
-
-def report(record: dict[str, Any]) -> str:
-    """Lays out the curves, one table an error, and the yields."""
-    runs = record["runs"]
-    counts = sorted(set(record["images"].values()))
-    lines = [
-        f"Mean PSNR (dB), and mean rms over the object, of {' or '.join(map(str, counts))} test "
-        "images, each on the bench that is named, with noise drawn anew for each number "
-        "(`evaluate` draws benches by the run's own jitter)."
-        + " So few images leave tenths of a dB to chance."
-        * (min(counts) < FEW_IMAGES),
-        "",
-    ]
-    for kind in ERRORS.value:
-        values = list(next(iter(runs.values()))["curves"][kind])
-        rows = []
-        for name, run in runs.items():
-            psnr, rms = run["curves"][kind], run["rms_curves"][kind]
-            rows.append([f"{name}: PSNR (dB)", *(f"{psnr[v]:.2f}" for v in values)])
-            rows.append([f"{name}: {run['rms']}", *(f"{rms[v]:.3f}" for v in values)])
-        lines += [
-            markdown_table([f"{kind} ({UNITS[kind]})", *(f"{v:g}" for v in values)], rows),
-            "",
-        ]
-    if BENCHES.value:
-        spread = ", ".join(
-            f"{name} {value:g} {UNITS[name]}" for name, value in record["spreads"].items()
-        )
-        rows = []
-        for name, run in runs.items():
-            found, share = np.array(run["bench_psnr"]), run["yield"]
-            rows.append(
-                [
-                    name,
-                    f"{run['design_psnr']:.2f}",
-                    f"{found.mean():.2f}",
-                    f"{np.percentile(found, 10):.2f}",
-                    f"{share['threshold']:.2f}",
-                    f"{run['design_rms']:.3f}",
-                    f"{np.mean(run['bench_rms']):.3f}",
-                    f"{100 * share['share']:.0f} % "
-                    f"({100 * share['low']:.0f} to {100 * share['high']:.0f})",
-                ]
-            )
-        header = ["run", "design (dB)", "mean bench (dB)", "worst tenth below", "good from"]
-        rms = " or ".join(dict.fromkeys(run["rms"] for run in runs.values()))
-        header += [f"design, {rms}", f"mean bench, {rms}", "yield"]
-        lines += [
-            f"{BENCHES.value} random benches, standard deviations: {spread}.",
-            "",
-            markdown_table(header, rows),
-            "",
-            "Yield: share of benches at or above `good from`, with its 95 % interval.",
-        ]
-    return "\n".join(lines).rstrip()
+    return request
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from absl import flags
 from jax_kdpr.config import schema as config_lib
 from jax_kdpr.core import runtime
 from jax_kdpr.interface import cli
+from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.training import setup as preparation
 
 ACCEPTED, SECONDS, KILOBYTES = 77, 60, 700_000
@@ -61,7 +62,7 @@ TEXTS = [
 # Where each command begins its work.
 WORK = {
     "train": (preparation, "load_teacher"),
-    "evaluate": ("_require_comparable",),
+    "evaluate": (run_folder, "require_same_data"),
     "solve": ("load_run",),
     "tolerance": ("load_run",),
     "ambiguity": ("_subject",),

@@ -28,6 +28,7 @@ from jax_kdpr.data import sources
 from jax_kdpr.data.batches import take_batch
 from jax_kdpr.evaluation import plots, scoring
 from jax_kdpr.evaluation import scores as evaluation
+from jax_kdpr.evaluation.tables import comparison_table
 from jax_kdpr.optics.objects import scene_field
 from jax_kdpr.recovery.refinement import Refinement
 from jax_kdpr.runs.run import restore
@@ -228,7 +229,7 @@ def edited_copy(run: Path, target: Path, **sections) -> Path:
 
 def test_an_unfinished_run_is_marked_in_the_table(run, tmp_path):
     copy = edited_copy(run, tmp_path / "unfinished", train={"epochs": 3})
-    table = evaluate.comparison_table({"unfinished": scoring.score_run(copy)})
+    table = comparison_table({"unfinished": scoring.score_run(copy)})
     assert "unfinished (after 1 of 3 epochs)" in table
 
 
@@ -294,7 +295,7 @@ def test_a_run_folder_that_may_not_be_written_is_refused_or_left_alone(
         os, "access", lambda path, mode: Path(path) != teacher and writable(path, mode)
     )
     assert "--output" in rejection(evaluate._place, "teacher", teacher, None)
-    place = evaluate._place("teacher", teacher, tmp_path)
+    place = evaluate._place("teacher", teacher, str(tmp_path))
     before = files(teacher)
     scoring.score_run(teacher, output=place)
     assert files(teacher) == before

@@ -11,7 +11,7 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
@@ -27,6 +27,7 @@ from jax_kdpr.config import schema as config_lib
 from jax_kdpr.config.removed import RemovedOptionError
 from jax_kdpr.config.schema import Config
 from jax_kdpr.core import json_files, whole_files
+from jax_kdpr.core import options as config_fields
 from jax_kdpr.core.errors import InputError, InUseError
 from jax_kdpr.core.json_files import Maybe
 
@@ -91,6 +92,34 @@ def read_config(workdir: Path) -> Config:
         if str(workdir) in str(failure):
             raise
         raise InputError(f"{workdir / RUN_FILE}: {failure}; {RESTORE}") from failure
+
+
+def require_same_data(workdirs: Sequence[Path], config: Config | None = None) -> None:
+    """Refuses runs that one report must not hold: of other data or scenes, or of another split.
+
+    Args:
+        workdirs: Their run folders.
+        config: Whose size and scenes they must share; None for the first one's.
+
+    Raises:
+        InputError: If one differs, or is no run.
+    """
+    records = [read_run(workdir) for workdir in workdirs]
+    configs = [read_config(workdir) for workdir in workdirs]
+    for workdir, other, record in zip(workdirs, configs, records, strict=True):
+        differing = config_fields.differences(
+            config or configs[0], other, only=("data.size", "scene.")
+        )
+        digests = [one["digests"]["data"] for one in (records[0], record)]
+        if digests[0] != digests[1]:
+            shown = " against ".join(digest[:8] for digest in digests)
+            differing.append(f"data or split: digest {shown}")
+        if differing:
+            raise InputError(
+                f"--workdir: one report holds runs of the same data and scene; "
+                f"{'--config' if config else workdirs[0]} against {workdir}: "
+                f"{'; '.join(differing)}; give them apart"
+            )
 
 
 def check_workdir(
