@@ -22,6 +22,7 @@ from absl import flags
 
 from jax_kdpr.config import schema as config_lib
 from jax_kdpr.core import runtime
+from jax_kdpr.evaluation.uniqueness import comparison
 from jax_kdpr.interface import cli
 from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.training import setup as preparation
@@ -65,7 +66,7 @@ WORK = {
     "evaluate": (run_folder, "require_same_data"),
     "solve": ("load_run",),
     "tolerance": ("load_run",),
-    "ambiguity": ("_subject",),
+    "ambiguity": (comparison, "make_subject"),
     "reconstruct": ("list_frames",),
     "calibrate": ("list_frames",),
     "export_mask": ("load_run",),

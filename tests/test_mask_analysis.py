@@ -30,7 +30,7 @@ INTERRUPTED = """
 import signal, time
 from jax_kdpr import ambiguity
 from jax_kdpr.interface import cli
-ambiguity.mask_analysis.conditioning = lambda *_, **__: (
+ambiguity.comparison.mask_analysis.conditioning = lambda *_, **__: (
     signal.raise_signal(signal.SIGINT), time.sleep(30)
 )
 cli.run(ambiguity.main)

@@ -1,0 +1,189 @@
+"""Masks compared on the same scenes: designs, what they are compared with, and the analysis."""
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jax_kdpr.config import schema as config_lib
+from jax_kdpr.config.schema import Config
+from jax_kdpr.core.errors import InputError
+from jax_kdpr.core.limits import Range
+from jax_kdpr.core.progress import progress
+from jax_kdpr.core.types import Images, Phases
+from jax_kdpr.data import sources
+from jax_kdpr.data.batches import take_batch
+from jax_kdpr.data.pages.opening import read_stack
+from jax_kdpr.evaluation.uniqueness import masks as mask_analysis
+from jax_kdpr.evaluation.uniqueness.prior import Prior, fit_prior
+from jax_kdpr.optics.camera import Camera, make_camera
+from jax_kdpr.optics.masks import init_phases
+from jax_kdpr.runs import folder as run_folder
+from jax_kdpr.runs.run import load_data, restore, run_keys
+
+PRIOR_IMAGES = 4000  # training images of the prior, at most
+OWN_IMAGES = 256  # test images whose distance to the prior is its unit, at most
+PHOTON_RANGE = Range(0, 1e18, "(]")  # of a shot
+LONG = 30  # seconds from which on a time is said in advance
+
+
+class Subject(NamedTuple):
+    """The designs to compare, and the scenes that they are compared on."""
+
+    designs: dict[str, tuple[Camera, Phases]]
+    images: Images
+    prior: Prior
+    unit: float  # median distance of true test scenes to the prior's subspace, image units
+    digest: str  # of the data
+
+
+def read_photons(values: list[str]) -> tuple[float, ...]:
+    """Returns the numbers of --photons.
+
+    Raises:
+        InputError: If there is none, or one that is no number of photons.
+    """
+    try:
+        photons = tuple(float(value) for value in values)
+    except ValueError:
+        photons = ()
+    if not photons or not all(PHOTON_RANGE.holds(value) for value in photons):
+        raise InputError(
+            f"--photons: expected numbers in {PHOTON_RANGE} with commas between them, such as "
+            f"1e3,1e4; got {','.join(values)!r}"
+        )
+    return photons
+
+
+def read_masks(file: Path, size: int) -> Phases:
+    """Reads a file of --masks.
+
+    Raises:
+        InputError: If it does not hold phases [L size size].
+    """
+    phases = read_stack(file)
+    if phases.shape[1:] != (size, size):
+        raise InputError(
+            f"--masks: {file}: expected phases [L {size} {size}], as data.size says, got "
+            f"{list(phases.shape)}; set --config.data.size, or resample the masks"
+        )
+    if phases.dtype.kind == "b" or not np.all(np.isfinite(phases)):
+        raise InputError(
+            f"--masks: {file}: expected finite real phases in radians, got {phases.dtype}"
+        )
+    return jnp.asarray(phases, jnp.float32)
+
+
+def make_subject(
+    config: Config,
+    runs: Mapping[str, Path],
+    phases: Mapping[str, Phases],
+    *,
+    random: bool,
+    scenes: int,
+    data_dir: str = "",
+) -> Subject:
+    """Gathers designs and scenes.
+
+    Args:
+        config: Of the scenes, and of the optics that `phases` stand in.
+        runs: Run folders, whose masks stand in their own optics; the first gives the data.
+        phases: Further masks.
+        random: Whether to add masks of independent phases, as many as the first design has.
+        scenes: Test scenes, as far as there are.
+        data_dir: Where the data of the runs lie now; empty for where they were.
+
+    Raises:
+        InputError: If a run or the data cannot be read.
+    """
+    camera = make_camera(**config_lib.camera_arguments(config))
+    designs: dict[str, tuple[Camera, Phases]] = {}
+    for name, workdir in runs.items():
+        run = restore(workdir, run_folder.read_config(workdir))
+        designs[name] = run.camera, run.phases
+    designs |= {name: (camera, given) for name, given in phases.items()}
+    if random:
+        first = next(iter(designs.values()), None)
+        snapshots = len(first[1]) if first else config.masks.snapshots
+        key, side = run_keys(config.seed).init, camera.size
+        drawn = init_phases(key, snapshots=snapshots, height=side, width=side)
+        designs["random phases"] = camera, drawn
+    dataset = (
+        load_data(next(iter(runs.values())), config, data_dir=data_dir)
+        if runs
+        else sources.load(**config_lib.data_arguments(config))
+    )
+
+    def take(images, count: int) -> Images:
+        indices = jnp.arange(min(count, len(images)))
+        return take_batch(images, indices, size=camera.size, channels=camera.channels)
+
+    prior = fit_prior(np.asarray(take(dataset.train(0), PRIOR_IMAGES))[..., 0])
+    return Subject(
+        designs=designs,
+        images=take(dataset.test, scenes),
+        prior=prior,
+        unit=mask_analysis.own_distance(prior, take(dataset.test, OWN_IMAGES)),
+        digest=dataset.digest,
+    )
+
+
+def analyse(
+    name: str, subject: Subject, *, photons: tuple[float, ...], read_noise: float, steps: int
+) -> Iterator[dict[str, Any]]:
+    """Yields what the report says of one design, with one part more each time.
+
+    Noise and bench errors are none of it. In double precision, with arguments as of
+    `masks.bounds`.
+    """
+    camera, phases = subject.designs[name]
+    prior, levels = subject.prior, len(photons)
+    total = len(subject.images) * (2 + levels)
+    with jax.enable_x64(True), progress(total=total, desc=name, unit="part") as bar:
+        design = mask_analysis.make_design(
+            jax.tree.map(_double, camera.optics(_double(phases))),
+            oversample=camera.oversample,
+            scene=camera.scene,
+        )
+        images = _double(subject.images)
+        found: dict[str, Any] = {
+            "snapshots": int(design.optics.masks.shape[0]),
+            "oversample": design.oversample,
+            "false_objects": mask_analysis.false_objects(
+                design, images, prior=prior, unit=subject.unit, tick=bar.update
+            ),
+            "bounds": [],
+        }
+        yield found
+        seconds = mask_analysis.longest_seconds(design, images, levels=levels, steps=steps)
+        if seconds > LONG:
+            print(
+                f"{name}: {seconds / 60:.0f} minutes at most from here; fewer --scenes, --photons "
+                "or --steps take less, and Ctrl-C keeps what is done",
+                flush=True,
+            )
+        found["jacobian"] = mask_analysis.conditioning(design, images, steps=steps, tick=bar.update)
+        yield found
+        asked = {"photons": photons, "read_noise": read_noise, "steps": steps}
+        for bound in mask_analysis.bounds(design, images, prior=prior, **asked, tick=bar.update):
+            found["bounds"].append(bound)
+            yield found
+
+
+def as_json(value: Any) -> Any:
+    """Returns results with null for what is infinite, which JSON cannot hold."""
+    if isinstance(value, dict):
+        return {name: as_json(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_json(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _double(values: Any) -> Any:
+    if not isinstance(values, jax.Array):
+        return values
+    return values.astype(jnp.complex128 if jnp.iscomplexobj(values) else jnp.float64)
