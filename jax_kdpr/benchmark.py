@@ -78,8 +78,7 @@ MODES = {"torch": EAGER, "torch-compile": COMPILED}
 
 def main(positional: list[str]) -> int:
     """Runs the benchmark that the flags ask for."""
-    if positional:
-        raise InputError(f"unexpected argument {positional[0]!r}; options start with --")
+    cli.require_no_more(positional)
     config = cli.read_config(CONFIG, stand_in_teacher="none: timed at its random start")
     sweeps = [_parse_sweep(text, config) for text in SWEEP.value]
     for trial in (config, *(trial for _, trials in sweeps for trial in trials.values())):

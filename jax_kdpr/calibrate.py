@@ -53,8 +53,7 @@ SCALE_RANGE = flags.DEFINE_float(
 
 def main(positional: list[str]) -> int:
     """Registers one set of frames."""
-    if positional:
-        raise InputError(f"unexpected argument {positional[0]!r}; quote the pattern of --input")
+    cli.require_no_more(positional, "quote the pattern of --input")
     workdir = Path(bench_flags.require(bench_flags.WORKDIR, "a run folder"))
     lengths = bench_flags.fill_from_bench(workdir)
     frames = list_frames(

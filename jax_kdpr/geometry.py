@@ -14,26 +14,20 @@ and propagation, with its lengths, from a run. --output FILE.json also writes th
 
 import math
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from absl import flags
 
 from jax_kdpr.core import json_files
 from jax_kdpr.core.choices import PropagationKind
 from jax_kdpr.core.errors import InputError
-from jax_kdpr.core.limits import POSITIVE_LENGTHS, Range, read_pixels, require
+from jax_kdpr.core.limits import read_pixels
 from jax_kdpr.interface import cli
-from jax_kdpr.lab import bench_file
-from jax_kdpr.lab.frames.geometry import useful_bin
-from jax_kdpr.lab.frames.model_noise import PixelNoise, model_noise
-from jax_kdpr.optics.propagation import sampling_warnings
-from jax_kdpr.optics.sampling import RECORD, Geometry, bench_geometry, geometry_warnings
-from jax_kdpr.runs import folder as run_folder
+from jax_kdpr.lab import bench_file, sampling
+from jax_kdpr.lab.frames.model_noise import PixelNoise
+from jax_kdpr.lab.sampling import Bench
+from jax_kdpr.optics.sampling import RECORD, Geometry, bench_geometry
 
-KINDS = {  # of length: which must be plausible
-    **{"wavelength": "wavelength", "mask_pitch": "pitch", "camera_pixel": "pitch"},
-    **{"focal_length": "distance", "distance": "distance"},
-}
 flags.adopt_module_key_flags(bench_file)
 WAVELENGTH = flags.DEFINE_float("wavelength", None, "Metres.")
 FOCAL_LENGTH = flags.DEFINE_float("focal_length", None, "Of the lens, metres; far field.")
@@ -73,37 +67,33 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Run folder that the rest is take
 OUTPUT = flags.DEFINE_string("output", None, "File for the numbers, .json.")
 
 
-class Bench(NamedTuple):
-    """Arguments of `bench_geometry`, checked."""
-
-    pixels: int
-    oversample: int
-    kind: str
-    wavelength: float
-    pitch: float
-    distance: float
-    camera_pixel: float
-    camera_pixels: tuple[int, int] | None
-    fill_factor: float
+GEOMETRY = (
+    *(WAVELENGTH, FOCAL_LENGTH, DISTANCE, MASK_PITCH, FILL_FACTOR, PIXELS, OVERSAMPLE),
+    *(CAMERA_PIXEL, PROPAGATION),
+)
 
 
 def main(positional: list[str]) -> int:
     """Prints the geometry of the bench that the flags describe."""
-    if positional:
-        raise InputError(f"expected flags only, got {positional[0]!r}")
-    known = _from_run(WORKDIR.value) if WORKDIR.value else {}
+    cli.require_no_more(positional)
+    known = sampling.known_of_run(Path(WORKDIR.value)) if WORKDIR.value else {}
     _fill_from_bench(known)
-    bench = _bench(known)
+    chip = CAMERA_PIXELS.value
+    bench = sampling.make_bench(
+        {flag.name: flag.value for flag in GEOMETRY},
+        known,
+        camera_pixels=read_pixels("--camera_pixels", chip) if chip else None,
+    )
     if OUTPUT.value:
         json_files.require_own("--output", Path(OUTPUT.value), RECORD, command="geometry")
     found = bench_geometry(**bench._asdict())
-    warnings = warnings_of(bench, found)
+    warnings = sampling.warnings_of(bench, found)
     if OUTPUT.value:
         record = {"bench": bench._asdict(), **found._asdict(), "warnings": warnings}
         cli.make_folder("--output", Path(OUTPUT.value).parent)
         json_files.write_json(Path(OUTPUT.value), record)
-    print(table(bench, found))
-    print(noise_line(bench, found))
+    print(sampling.table(bench, found))
+    print(f"noise for train{_noise(bench, found)}")
     for warning in warnings:
         print(f"warning: {warning}")
     if OUTPUT.value:
@@ -111,78 +101,16 @@ def main(positional: list[str]) -> int:
     return 0
 
 
-def warnings_of(bench: Bench, found: Geometry) -> list[str]:
-    """Returns what is sampled too coarsely, by the model and by the camera."""
-    lengths = {name: getattr(bench, name) for name in ("wavelength", "pitch", "distance")}
-    return [
-        *sampling_warnings(bench.pixels, kind=bench.kind, oversample=bench.oversample, **lengths),
-        *geometry_warnings(found, oversample=bench.oversample),
-    ]
-
-
-def table(bench: Bench, found: Geometry) -> str:
-    """Lays out the numbers, one a line."""
-    length = "focal length" if bench.kind == "far" else "distance"
-    fits = {None: "", True: ", fits the chip", False: ", does not fit the chip"}[found.fits]
-    whole = found.whole_ratio
-    lines = {
-        "model sample on the camera": _micrometres(found.sensor_pixel),
-        "camera pixels per model sample": f"{found.camera_pixels_per_sensor_pixel:.4g}",
-        "pattern": f"{found.extent * 1e3:.4g} mm, {found.extent_camera_pixels:.0f} camera pixels"
-        + fits,
-    }
-    if found.whole_ratio_distance is not None:
-        lines[f"{length} for {whole} camera pixel(s)"] = f"{found.whole_ratio_distance:.6g} m"
-    lines |= {
-        f"camera pixel for {whole} a model sample": _micrometres(found.whole_ratio_camera_pixel),
-        "finest fringe": _micrometres(found.finest_fringe),
-        "oversample that the camera resolves": (
-            str(found.oversample_resolved) if found.oversample_resolved else "none: too coarse"
-        ),
-    }
-    lines["--bin for calibrate and reconstruct"] = str(useful_bin(found.camera_pixels_per_fringe))
-    if found.mask_pixel_factor is not None:
-        lines["mask pixel: intensity left at the edge"] = f"{found.mask_pixel_factor:.3f}"
-    lines |= {
-        "camera pixel: contrast left of the finest fringe": f"{found.camera_pixel_factor:.3f}",
-        "Fresnel number": f"{found.fresnel_number:.4g}",
-    }
-    width = max(map(len, lines))
-    return "\n".join(f"{name.ljust(width)}  {value}" for name, value in lines.items())
-
-
-def noise_line(bench: Bench, found: Geometry) -> str:
-    """Returns the options of `train` that are as noisy as the camera, or what they want."""
-    flags_of = {
-        "photons": PHOTONS,
-        "full_well": FULL_WELL,
-        "bits": BITS,
-    }
-    missing = [f"--{name}" for name, flag in flags_of.items() if flag.value is None]
+def _noise(bench: Bench, found: Geometry) -> str:
+    """The options of `train` that are as noisy as the camera, or what they want."""
+    missing = [f"--{flag.name}" for flag in (PHOTONS, FULL_WELL, BITS) if flag.value is None]
     if missing:
-        return f"noise for train: wants {', '.join(missing)}"
-    camera = PixelNoise(
-        photons=PHOTONS.value or 0.0,
-        read_noise=READ_NOISE.value or 0.0,
-        dark=DARK.value or 0.0,
-        full_well=FULL_WELL.value or 0.0,
-        bits=BITS.value or 1,
+        return f": wants {', '.join(missing)}"
+    camera = PixelNoise(**{name: flags.FLAGS[name].value or 0 for name in PixelNoise._fields})
+    options = sampling.noise_options(
+        bench, found, camera, bin=bench_file.read_bench().camera.bin or 0
     )
-    side = bench.oversample * bench.pixels
-    noise = model_noise(
-        camera,
-        scale=found.camera_pixels_per_sensor_pixel,
-        bin=_bin(found),
-        sensor=(side, side),
-        pixel_side=0.0 if bench.kind == "angular_spectrum" else bench.fill_factor**0.5,
-    )
-    options = " ".join(f"--config.noise.{name}={value:.4g}" for name, value in noise.items())
-    return f"noise for train, with that --bin: --config.noise.kind=camera {options}"
-
-
-def _bin(found: Geometry) -> int:
-    """Returns --bin of the frames, as `bench_flags.fill_from_bench` takes it."""
-    return bench_file.read_bench().camera.bin or useful_bin(found.camera_pixels_per_fringe)
+    return f", with that --bin: {options}"
 
 
 def _fill_from_bench(known: dict[str, Any]) -> None:
@@ -210,72 +138,6 @@ def _fill_from_bench(known: dict[str, Any]) -> None:
                 "train for the bench, or correct the file"
             )
     bench_file.fill(values)
-
-
-def _from_run(workdir: str) -> dict[str, Any]:
-    config = run_folder.read_config(Path(workdir))
-    known: dict[str, Any] = {
-        "pixels": config.data.size,
-        "oversample": config.masks.oversample,
-        "propagation": str(config.propagation.kind),
-    }
-    if config.propagation.kind != PropagationKind.FAR:
-        known |= {
-            "wavelength": config.propagation.wavelength,
-            "mask_pitch": config.propagation.pitch,
-            "distance": config.propagation.distance,
-        }
-    if config.device.fill_factor < 1:
-        known["fill_factor"] = config.device.fill_factor
-    return known
-
-
-def _bench(known: dict[str, Any]) -> Bench:
-    """Joins the flags with what a run says; both at once is refused."""
-    given = {
-        flag.name: flag.value
-        for flag in (
-            *(WAVELENGTH, FOCAL_LENGTH, DISTANCE, MASK_PITCH, FILL_FACTOR, PIXELS, OVERSAMPLE),
-            *(CAMERA_PIXEL, PROPAGATION),
-        )
-        if flag.value is not None
-    }
-    twice = [name for name in given if name in known]
-    if twice:
-        raise InputError(f"--{twice[0]}: the run of --workdir says it already; leave it out")
-    values: dict[str, Any] = (
-        {"oversample": 1, "propagation": "far", "fill_factor": 1.0} | known | given
-    )
-    kind = values["propagation"]
-    length, unread = ("focal_length", "distance") if kind == "far" else ("distance", "focal_length")
-    if unread in values:
-        raise InputError(f"--{unread}: is not read with propagation {kind}; give --{length}")
-    for name in ("wavelength", length, "mask_pitch", "pixels", "camera_pixel"):
-        if name not in values:
-            raise InputError(
-                f"--{name}: needed, in metres"
-                if name != "pixels"
-                else "--pixels: needed, of the mask, or --workdir"
-            )
-        if name in KINDS:
-            require(f"--{name}", values[name], POSITIVE_LENGTHS[KINDS[name]], unit="metres")
-    require("--fill_factor", values["fill_factor"], Range(0, 1, "(]"))
-    chip = CAMERA_PIXELS.value
-    return Bench(
-        pixels=values["pixels"],
-        oversample=values["oversample"],
-        kind=kind,
-        wavelength=values["wavelength"],
-        pitch=values["mask_pitch"],
-        distance=values[length],
-        camera_pixel=values["camera_pixel"],
-        camera_pixels=read_pixels("--camera_pixels", chip) if chip else None,
-        fill_factor=values["fill_factor"],
-    )
-
-
-def _micrometres(length: float) -> str:
-    return f"{length * 1e6:.4g} um"
 
 
 if __name__ == "__main__":

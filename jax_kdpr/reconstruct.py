@@ -98,8 +98,7 @@ DATA_DIR = flags.DEFINE_string("data_dir", "", "Where the run's data lie now, if
 
 def main(positional: list[str]) -> int:
     """Reconstructs one set of frames."""
-    if positional:
-        raise InputError(f"unexpected argument {positional[0]!r}; quote the pattern of --input")
+    cli.require_no_more(positional, "quote the pattern of --input")
     workdir = Path(bench_flags.require(bench_flags.WORKDIR, "a run folder"))
     lengths = bench_flags.fill_from_bench(workdir)
     output = Path(OUTPUT.value) if OUTPUT.value else workdir / "reconstruction"

@@ -99,8 +99,7 @@ SEED = flags.DEFINE_integer("seed", 0, "Of sensor and noise.", lower_bound=0, up
 
 def main(positional: list[str]) -> int:
     """Writes one folder."""
-    if positional:
-        raise InputError(f"unexpected argument {positional[0]!r}; options start with --")
+    cli.require_no_more(positional)
     if not WORKDIR.value or not OUTPUT.value:
         raise InputError("--workdir, --output: both are needed, a run folder and a new folder")
     output = Path(OUTPUT.value)

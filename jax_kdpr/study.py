@@ -42,8 +42,7 @@ OUTPUT = flags.DEFINE_string("output", None, "Folder of the report; default: WOR
 
 def main(positional: list[str]) -> int:
     """Runs the study; returns 0, 1 if runs failed, or 128 + the signal that interrupted it."""
-    if positional:
-        raise InputError(f"unexpected argument {positional[0]!r}; options start with --")
+    cli.require_no_more(positional)
     if not WORKDIR.value:
         raise InputError("--workdir: a folder is needed, such as runs/study")
     if COMPILE.value and not DRY_RUN.value:

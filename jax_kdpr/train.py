@@ -19,8 +19,7 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Run folder: new, or that of this
 
 def main(positional: list[str]) -> int:
     """Runs the training."""
-    if positional:
-        raise InputError(f"unexpected argument {positional[0]!r}; options start with --")
+    cli.require_no_more(positional)
     config = cli.read_config(CONFIG)
     if not WORKDIR.value:
         raise InputError("--workdir: a run folder is needed, such as runs/e2e")

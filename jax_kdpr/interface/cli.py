@@ -128,6 +128,16 @@ def read_config(flag: flags.FlagHolder, *, stand_in_teacher: str = "") -> config
     return checks.ready(flag.value, stand_in_teacher=stand_in_teacher)
 
 
+def require_no_more(positional: Sequence[str], hint: str = "options start with --") -> None:
+    """Refuses arguments beside the flags of a command that reads none.
+
+    Raises:
+        InputError: If there is one.
+    """
+    if positional:
+        raise InputError(f"unexpected argument {positional[0]!r}; {hint}")
+
+
 def run_folders(first: str | None, others: Sequence[str]) -> dict[str, Path]:
     """Returns the run folders of a command, `--workdir FIRST OTHERS`, by `named_paths`.
 
