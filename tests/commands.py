@@ -1,15 +1,23 @@
 """Commands of the package, each in a process of its own, as a user runs them."""
 
 import atexit
+import contextlib
+import importlib
+import io
+import itertools
 import multiprocessing
 import os
+import re
 import runpy
 import subprocess
 import sys
 import tempfile
+import warnings
 from importlib.metadata import version
 from pathlib import Path
 from unittest import mock
+
+from absl import app, flags
 
 # Most of the tests' time would go into compiling programs that run a few times: hence no LLVM
 # optimisation, XLA's older emitters (a third of the time of those by MLIR), and one thread.
@@ -65,6 +73,75 @@ def run_program(
     if check:
         done.check_returncode()
     return done
+
+
+def call(
+    module: str, *arguments: str | Path, cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Does in this process what `run` does: for what a command refuses, in milliseconds.
+
+    Without signals and devices of its own, and with no flags but its own: commands share names.
+    """
+    from jax_kdpr.core import runtime, signals
+
+    name, out, err = f"jax_kdpr.{module}", io.StringIO(), io.StringIO()
+    command = [name, *map(str, arguments)]
+    with contextlib.ExitStack() as stack:
+        for place in (
+            mock.patch.dict(flags.FLAGS._flags()),
+            mock.patch.object(sys, "argv", command),
+            mock.patch.object(
+                app, "run", lambda main, flags_parser: sys.exit(main(flags_parser(sys.argv)))
+            ),
+            *(mock.patch.object(signals, each) for each in ("take_over", "all_done")),
+            mock.patch.object(runtime, "set_up"),
+            contextlib.chdir(cwd or Path.cwd()),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+            warnings.catch_warnings(),
+        ):
+            stack.enter_context(place)
+        warnings.simplefilter("ignore", DeprecationWarning)  # of reading a config file
+        _hide_flags_except(module)
+        imported, code = sys.modules.pop(name, None), 0
+        try:
+            runpy.run_module(name, run_name="__main__", alter_sys=True)
+        except SystemExit as end:
+            code = end.code or 0
+        finally:
+            flags.FLAGS.unparse_flags()
+            flags.FLAGS.mark_as_parsed()
+            if imported:
+                sys.modules[name] = imported
+    assert isinstance(code, int)
+    return subprocess.CompletedProcess(command, code, out.getvalue(), err.getvalue())
+
+
+def refusal(module: str, *arguments: str | Path, cwd: Path | None = None) -> str:
+    """Returns the one line with which a command that is called so refuses what it is given."""
+    done = call(module, *arguments, cwd=cwd)
+    (line,) = [said for said in done.stderr.splitlines() if not said.startswith("WARNING")]
+    assert done.returncode == 2 and line.startswith("error: "), done
+    return line.removeprefix("error: ").removeprefix("flag ")
+
+
+def _hide_flags_except(module: str) -> None:
+    """Leaves what other packages define, and what the rooms that a command names share."""
+    text = (PACKAGE / f"{module}.py").read_text()
+    owners = ["jax_kdpr.lab.bench_file"]
+    for shared in re.findall(r"^from jax_kdpr.interface import (.*)", text, re.MULTILINE):
+        owners += [f"jax_kdpr.interface.{name}" for name in shared.split(", ") if "flags" in name]
+    known = flags.FLAGS._flags()
+
+    def defined() -> dict[str, list[flags.Flag]]:
+        found = flags.FLAGS.flags_by_module_dict()
+        return {name: found[name] for name in [*found] if name.startswith("jax_kdpr.")}
+
+    for flag in itertools.chain(*defined().values()):
+        known.pop(flag.name, None)
+    for owner in owners:
+        importlib.import_module(owner)
+        known |= {flag.name: flag for flag in defined()[owner]}
 
 
 def _run_module(

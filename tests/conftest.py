@@ -85,9 +85,15 @@ def teacher(image_folder, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def trained(teacher) -> Run:
+def designed(recorded) -> Path:
+    """Run folder of a teacher of three snapshots that was trained once for all sessions."""
+    return recorded / "teacher"
+
+
+@pytest.fixture(scope="session")
+def trained(designed) -> Run:
     """That teacher, restored."""
-    return restore(teacher, run_folder.read_config(teacher))
+    return restore(designed, run_folder.read_config(designed))
 
 
 @pytest.fixture(scope="session")
@@ -97,11 +103,11 @@ def phases(trained) -> np.ndarray:
 
 
 @pytest.fixture
-def export(teacher, trained, phases, tmp_path):
-    """export(format, **options) -> files of the teacher's three masks."""
+def export(trained, phases, tmp_path):
+    """export(format, **options) -> files of its three masks."""
 
     def write(format="slm", output=tmp_path, **options) -> list[Path]:
-        plan = plan_export(Request(format, **options), run_folder.read_config(teacher))
+        plan = plan_export(Request(format, **options), trained.config)
         return export_masks(plan, phases, trained, output=output)
 
     return write

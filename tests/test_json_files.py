@@ -41,20 +41,15 @@ GOOD = {"n": 1, "x": 2, "frames": [{"name": "a"}], "size": [3, 4], "bits": 16}
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"n": 1.5}, "n: expected an integer, got 1.5"),
-        ({"n": True}, "n: expected an integer, got True"),
-        ({"n": None}, "n: expected an integer, got None"),
-        ({"x": "2"}, "x: expected a number, got '2'"),
-        ({"x": float("nan")}, "x: expected a number, got nan"),
+        *[({"n": wrong}, f"n: expected an integer, got {wrong}") for wrong in (1.5, True, None)],
+        *[({"x": wrong}, f"x: expected a number, got {wrong!r}") for wrong in ("2", float("nan"))],
         ({"x": 10**400}, "x: expected a number, got about 10^"),
         ({"frames": {}}, "frames: expected a list"),
         ({"frames": [{}]}, "frames[0] has no 'name'"),
         ({"frames": [{"name": 7}]}, "frames[0].name: expected text, got 7"),
         ({"size": [3]}, "size: expected a list of 2, got [3]"),
         ({"note": 1}, "note: expected text, got 1"),
-        ({"bits": 17}, "bits: expected a number in [0, 16], got 17"),
-        ({"bits": [0, 16, "[]"]}, "bits: expected a number in [0, 16], got [0, 16, "),
-        ({"bits": True}, "bits: expected a number in [0, 16], got True"),
+        *[({"bits": wrong}, "bits: expected a number in [0, 16]") for wrong in (17, [0, 16], True)],
     ],
 )
 def test_a_shape_says_where_something_else_stands(change, says):
@@ -71,12 +66,11 @@ def test_a_shape_says_where_something_else_stands(change, says):
 )
 def test_a_pipe_and_a_file_without_end_are_not_read(tmp_path, name, read):
     os.mkfifo(tmp_path / name)
-    assert "it is no file" in rejection(read, tmp_path)
+    assert name in rejection(read, tmp_path)
     (tmp_path / name).unlink()
     with (tmp_path / name).open("wb") as file:
         file.truncate(json_files.MOST + 1)  # with a hole: nothing is on the disk
-    said = rejection(read, tmp_path)
-    assert "268,435,457 bytes, expected at most 268,435,456" in said and name in said
+    assert f"{json_files.MOST + 1:,} bytes" in (said := rejection(read, tmp_path)) and name in said
 
 
 # Each reader: what it reads, named, and a value that it takes.
@@ -89,11 +83,7 @@ def planned(folder: Path) -> PlannedRun:
     return PlannedRun("e2e", 0, config, folder, None, NOISE, Refinement())
 
 
-METRICS_ROW = {
-    **{"epoch": 2, "step": 8, "validation_psnr": 20.0, "validation_psnr_pooled": 20.0},
-    **{"validation_ssim": 0.5, "train_seconds": 1.0, "seconds": 2.0},
-    **{"train_total": 0.1, "train_task": 0.1, "train_mask": 0.0},
-}
+METRICS_ROW = dict.fromkeys(run_folder.ROW, 1.0) | {"epoch": 2, "step": 8}
 QUALITY = {"recovered": {"psnr": 20.0, "ssim": 0.5}}
 SCORED = {"epochs": 2, "checkpoint_digest": DIGEST, "refine": 0, "scores": QUALITY}
 UNDER_NOISE = {"none": {"0": 20.0}, "gaussian": {"20": 19.0}, "poisson": {"1e+06": 18.0}}
@@ -115,11 +105,9 @@ def a_run() -> dict:
     }
 
 
-def a_calibration() -> dict:
-    found = Calibration(
-        Geometry(8.0, 8.0, 0.0, 3.0, "none", False), 1.0, 0.9, 0.1, True, DIGEST, (16, 16)
-    )
-    return {**found._asdict(), "geometry": found.geometry._asdict()}
+WHERE = Geometry(8.0, 8.5, 0.1, 3.0, "none", True)
+FOUND = Calibration(WHERE, 2.0, 0.9, 0.1, True, DIGEST, (16, 16))
+CALIBRATION = {**FOUND._asdict(), "geometry": WHERE._asdict()}
 
 
 def a_sidecar() -> dict:
@@ -143,18 +131,14 @@ READERS = {
         lambda path: results.read_results(path.parent, {}),
         {"settings": {}, "frames": [ROW]},
     ),
-    "calibration.json": (read_calibration, a_calibration()),
+    "calibration.json": (read_calibration, CALIBRATION),
     "mask.npy.json": (read_sidecar, a_sidecar()),
     "metrics.json": (lambda path: planned(path.parent).scores, SCORED),
     "robustness.json": (
         read_noisy_scores,
         {
-            "checkpoint": DIGEST,
-            "snr_db": [20.0],
-            "photons": [1e6],
-            "images": NOISE.images,
-            "refine": 0,
-            "scores": {"recovered": UNDER_NOISE},
+            **{"checkpoint": DIGEST, "snr_db": [20.0], "photons": [1e6], "images": NOISE.images},
+            **{"refine": 0, "scores": {"recovered": UNDER_NOISE}},
             "rms": {"recovered": UNDER_NOISE},
         },
     ),
@@ -163,12 +147,8 @@ READERS = {
         lambda path: json_files.read_json(path, COSTS),
         {
             "e2e": {
-                "device": "cpu",
-                "config": "",
-                "batch": 1,
-                "step_bytes": 1,
-                "inference_ms": 1.0,
-                "inference_quartiles_ms": [1.0, 2.0],
+                **{"device": "cpu", "config": "", "batch": 1, "step_bytes": 1},
+                **{"inference_ms": 1.0, "inference_quartiles_ms": [1.0, 2.0]},
             }
         },
     ),
@@ -177,7 +157,8 @@ READERS = {
         {"bench": {"camera_pixel": 1e-6}, "sensor_pixel": 1e-6, "warnings": []},
     ),
 }
-FOREIGN = ["null", "3", '"text"', "[]", "[{}]", "{}", "{", "", "NaN", "[" * 100_000, "9" * 5000]
+FOREIGN = [b"null", b"3", b'"text"', b"[]", b"[{}]", b"{}", b"{", b"", b"NaN", b"[" * 100_000]
+FOREIGN += [b"9" * 5000, b"\xff\xfe\x00"]
 OTHERS = [None, "text", [], {}, True, -1, 1e999, 10**30, 0.5, [1] * 7, "x" * 1000]
 
 
@@ -207,12 +188,9 @@ def test_every_reader_takes_what_is_written_and_refuses_foreign_files(tmp_path, 
     assert read(path) is not None
     empty = name in ("failures.json", "costs.json")  # there may be none
     for text in FOREIGN:
-        if empty and text == "{}":
-            continue
-        path.write_text(text)
-        assert name in rejection(read, path), text
-    path.write_bytes(b"\xff\xfe\x00")
-    assert name in rejection(read, path)
+        if not (empty and text == b"{}"):
+            path.write_bytes(text)
+            assert name in rejection(read, path), text
 
 
 @pytest.mark.parametrize("name", READERS)
@@ -251,38 +229,37 @@ def test_rows_of_an_earlier_version_are_scored_again(tmp_path):
         results.write_results(tmp_path, {"settings": settings, "frames": rows})
         assert [row["name"] for row in results.read_results(tmp_path, settings)] == names
     results.write_results(tmp_path, {"settings": {}, "frames": [rows[0] | {"psnr": None}]})
-    assert "psnr: expected a number, got None" in rejection(results.read_results, tmp_path, {})
+    assert "psnr" in rejection(results.read_results, tmp_path, {})
 
 
-@pytest.mark.parametrize("counts", [1e-300, 1e300, 0.0])
-@pytest.mark.parametrize("name", ["counts_per_unit", "scale"])
-def test_a_calibration_of_no_bench_is_refused(tmp_path, name, counts):
-    path, value = tmp_path / "calibration.json", a_calibration()
-    (value if name in value else value["geometry"])[name] = counts
-    json_files.write_json(path, value)
-    assert "no calibration that can be read" in rejection(read_calibration, path)
-
-
-def test_a_calibration_that_was_written_is_read(tmp_path):
-    found = Calibration(
-        Geometry(8.0, 8.5, 0.1, 3.0, "none", True), 2.0, 0.9, 0.1, True, DIGEST, (16, 16)
-    )
-    write_calibration(tmp_path / "calibration.json", found)
-    assert read_calibration(tmp_path / "calibration.json") == found
+def test_a_calibration_that_calibrate_cannot_have_written_is_refused(tmp_path):
+    path = tmp_path / "new" / "calibration.json"
+    write_calibration(path, FOUND)
+    assert read_calibration(path) == FOUND
+    assert "--calibration" in rejection(read_calibration, tmp_path / "none.json")
+    numbers = (1e-300, 1e300, 0.0, -1.0, None, float("nan"))
+    wrong = {
+        **{"flip": ["sideways"], "rotation": ["2"], "transpose": ["no"], "checkpoint": [None]},
+        **{"sensor": [[16.5, 16]], "counts_per_unit": numbers, "scale": numbers},
+    }
+    for name, others in wrong.items():
+        place = (name,) if name in CALIBRATION else ("geometry", name)
+        for other in others:
+            path.write_text(json.dumps(changed(CALIBRATION, place, other)))
+            assert "--calibration" in rejection(read_calibration, path), (name, other)
 
 
 @pytest.mark.parametrize("content", ["the only copy", "{}", "[1]", '{"geometry": 3}'])
 def test_nothing_but_an_earlier_result_is_replaced(tmp_path, content):
     path = tmp_path / "notes.json"
     path.write_text(content)
-    said = rejection(json_files.require_own, "--output", path, RECORD, command="geometry")
+    require = functools.partial(json_files.require_own, "--output", command="geometry")
+    said = rejection(require, path, RECORD)
     assert said.startswith("--output: ") and "notes.json" in said
     json_files.write_json(path, READERS["geometry.json"][1])
-    json_files.require_own("--output", path, RECORD, command="geometry")
-    json_files.require_own("--output", tmp_path / "new.json", RECORD, command="geometry")
-    assert "is a folder" in rejection(
-        json_files.require_own, "--output", tmp_path, RECORD, command="geometry"
-    )
+    require(path, RECORD)
+    require(tmp_path / "new.json", RECORD)
+    assert "folder" in rejection(require, tmp_path, RECORD)
 
 
 def test_what_lies_beside_a_result_is_replaced_with_it_only(tmp_path):
@@ -291,14 +268,14 @@ def test_what_lies_beside_a_result_is_replaced_with_it_only(tmp_path):
     path = tmp_path / "geometry.json"
     require(path, RECORD, beside=["geometry.md"])
     said = rejection(require, path, RECORD, beside=["geometry.md", "geometry-*.png"])
-    assert f"'{tmp_path / 'geometry-1.png'}' is there, and no geometry.json says" in said
+    assert str(tmp_path / "geometry-1.png") in said
     json_files.write_json(path, READERS["geometry.json"][1])
     require(path, RECORD, beside=["geometry-*.png"])
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"case": "step"}\n{"case": "epoch"}\n')
     require(rows, {"case": str})
     rows.write_text('{"case": "step"}\nnotes\n')
-    assert "no earlier result of geometry" in rejection(require, rows, {"case": str})
+    assert "rows.jsonl" in rejection(require, rows, {"case": str})
 
 
 @pytest.mark.parametrize(

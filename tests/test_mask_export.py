@@ -14,7 +14,7 @@ from PIL import Image
 from jax_kdpr.config.schema import PropagationKind
 from jax_kdpr.lab.masks.files import circle_distance, read_mask_file, sidecar_path
 from jax_kdpr.lab.masks.request import Request, plan_export
-from jax_kdpr.lab.masks.writing import export_masks, sentences
+from jax_kdpr.lab.masks.writing import export_masks
 from jax_kdpr.optics.device import written_phases
 from jax_kdpr.optics.lookup_table import device_table, read_table
 from jax_kdpr.optics.masks import init_phases
@@ -27,62 +27,54 @@ def refusal(format="slm", config=None, **options) -> str:
 # What may be asked for.
 
 
+RELIEF = {"format": "height", "wavelength": 6e-7}
+PIXELS = {"mask_pitch": 16e-6, "pixel_pitch": 8e-6}
+
+
 @pytest.mark.parametrize(
     ("request_", "says"),
     [
-        ({"format": "npy", "panel": PANEL}, ["--panel", "--format slm", "npy"]),
-        ({"format": "height", "bits": 10}, ["--bits", "--format slm", "height"]),
-        ({"index": 1.5}, ["--index", "--format height", "slm"]),
-        ({"format": "csv", "stack": True}, ["--stack", "npy or tiff"]),
-        ({"format_file": "npy"}, ["--format_file", "png or tiff", "npy"]),
-        ({"bits": 12}, ["--bits", "8, 10 or 16", "12"]),
-        ({"gray_2pi": 1}, ["--gray_2pi", "at least 2"]),
-        ({"panel": (15, 60)}, ["--panel", "16x16", "15x60"]),
-        ({"panel": PANEL, "magnify": 3}, ["--panel", "48x48", "40x60"]),
-        ({"mask_pitch": 20e-6, "pixel_pitch": 8e-6}, ["--mask_pitch", "2.5 times", "--magnify"]),
-        ({"mask_pitch": 4e-6, "pixel_pitch": 8e-6}, ["--mask_pitch", "0.5 times"]),
-        ({"mask_pitch": 16e-6}, ["--pixel_pitch", "--magnify"]),
-        (
-            {"mask_pitch": 16e-6, "pixel_pitch": 8e-6, "magnify": 3},
-            ["--magnify", "give 2", "got 3"],
-        ),
-        ({"magnify": -2}, ["--magnify", "in [0, 8192]", "-2"]),
-        ({"rotate": 45}, ["--rotate", "90", "45"]),
-        ({"tile": True}, ["--tile", "--panel"]),
-        ({"panel": PANEL, "tile": True, "background": 7}, ["--background", "--tile"]),
-        ({"panel": PANEL, "background": 256}, ["--background", "[0, 255]", "256"]),
-        ({"wavelength": -1.0}, ["--wavelength"]),
-        ({"format": "height", "index": 1.5}, ["--wavelength", "635e-9"]),
-        ({"format": "height", "wavelength": 6e-7}, ["--index", "--reflection", "neither"]),
-        (
-            {"format": "height", "wavelength": 6e-7, "index": 1.5, "reflection": True},
-            ["--index", "both"],
-        ),
-        ({"format": "height", "wavelength": 6e-7, "index": 0.9}, ["--index", "above 1"]),
-        (
-            {"format": "height", "wavelength": 6e-7, "reflection": True, "levels": 1},
-            ["--levels", "at least 2"],
-        ),
+        ({"format": "npy", "panel": PANEL}, "--panel --format npy"),
+        ({"format": "height", "bits": 10}, "--bits --format height"),
+        ({"index": 1.5}, "--index --format slm"),
+        ({"format": "csv", "stack": True}, "--stack csv"),
+        ({"format_file": "npy"}, "--format_file npy"),
+        ({"bits": 12}, "--bits 12"),
+        ({"gray_2pi": 1}, "--gray_2pi 1"),
+        ({"panel": (15, 60)}, "--panel 16x16 15x60"),
+        ({"panel": PANEL, "magnify": 3}, "--panel 48x48 40x60"),
+        (PIXELS | {"mask_pitch": 20e-6}, "--mask_pitch 2.5 --magnify"),
+        (PIXELS | {"mask_pitch": 4e-6}, "--mask_pitch 0.5"),
+        ({"mask_pitch": 16e-6}, "--pixel_pitch --magnify"),
+        (PIXELS | {"magnify": 3}, "--magnify 2 3"),
+        ({"magnify": -2}, "--magnify [0, 8192] -2"),
+        ({"rotate": 45}, "--rotate 90 45"),
+        ({"tile": True}, "--tile --panel"),
+        ({"panel": PANEL, "tile": True, "background": 7}, "--background --tile"),
+        ({"panel": PANEL, "background": 256}, "--background [0, 255] 256"),
+        ({"wavelength": -1.0}, "--wavelength"),
+        ({"format": "height", "index": 1.5}, "--wavelength 635e-9"),
+        (RELIEF, "--index --reflection neither"),
+        (RELIEF | {"index": 1.5, "reflection": True}, "--index both"),
+        (RELIEF | {"index": 0.9}, "--index 0.9"),
+        (RELIEF | {"reflection": True, "levels": 1}, "--levels 1"),
     ],
+    ids=str,
 )
 def test_requests_that_are_refused(request_, says):
     message = refusal(**request_)
-    assert [words for words in says if words not in message] == [], message
+    assert [words for words in says.split() if words not in message] == [], message
 
 
-def test_a_device_of_limited_range_is_asked_for_no_more(teacher, trained, tmp_path):
+def test_a_device_of_limited_range_is_asked_for_no_more(trained, tmp_path):
     reach = 1.5 * math.pi
     config = tiny(phase_range=reach)
-    assert "(340 if the largest" in refusal(config=config)
-    assert "leave it out" in refusal(config=config, sign="direct", gray_2pi=340)
+    assert "340" in refusal(config=config)
+    assert "--sign" in refusal(config=config, sign="direct", gray_2pi=340)
     drawn = init_phases(jax.random.key(3), snapshots=1, height=SIZE, width=SIZE)
     phases = np.asarray(written_phases(drawn, phase_range=reach))
-    (file,) = export_masks(
-        plan_export(Request("slm", gray_2pi=340), config),
-        phases,
-        trained,
-        output=tmp_path,
-    )
+    plan = plan_export(Request("slm", gray_2pi=340), config)
+    (file,) = export_masks(plan, phases, trained, output=tmp_path)
     gray = np.asarray(Image.open(file), float)
     assert gray.max() <= 255
     # What the panel adds, p = -phi, is the nearest of its levels everywhere.
@@ -127,35 +119,23 @@ def test_the_panel_does_to_light_what_the_operator_does(export, phases):
         assert np.abs(np.angle(light / operator)).max() < math.pi / 256 + 1e-5
 
 
-def test_the_sidecar_states_every_convention(export, trained, teacher):
-    path = export(panel=PANEL, bits=10, falling=True, sign="direct", flip_vertical=True, rotate=90)[
-        1
-    ]
+def test_the_sidecar_states_every_convention(export, trained):
+    how = {"bits": 10, "falling": True, "sign": "direct", "flip_vertical": True, "rotate": 90}
+    path = export(panel=PANEL, **how)[1]
     sidecar = json.loads(sidecar_path(path).read_text())
     assert sidecar["masks_in_file"] == [1] and sidecar["masks_of_run"] == 3
     assert sidecar["file_shape"] == list(PANEL) and sidecar["data_type"] == "uint16"
     assert sidecar["corner"] == [12, 22]
     assert sidecar["run"]["checkpoint_digest"] == trained.digest
-    assert sidecar["run"]["folder"] == str(teacher)
+    assert sidecar["run"]["folder"] == str(trained.workdir)
     assert sidecar["provenance"]["versions"]["jax_kdpr"]
     assert 0 < sidecar["largest_phase_error_rad"] <= math.pi / 1024 + 1e-5
     for words in [
-        "10 bits, 0 to 1023, right-justified in 16-bit pixels",
-        "p = 2 pi (1023 - g) / 1024",
-        "p = phi",
+        *("10 bits, 0 to 1023, right-justified", "p = 2 pi (1023 - g) / 1024", "p = phi"),
         "top and bottom exchanged, then turned 90 degrees counter-clockwise",
-        "Row 0 is the top row",
-        "row 12, column 22",
-        "No correction included",
+        *("Row 0 is the top row", "row 12, column 22", "No correction included"),
     ]:
         assert words in sidecar["about"], sidecar["about"]
-
-
-def test_words_for_a_relief():
-    request = Request("height", wavelength=635e-9, index=1.46, levels=8)
-    words = sentences(plan_export(request, tiny()), (SIZE, SIZE))
-    assert "h = p lambda / (2 pi (n - 1)), n = 1.46" in words
-    assert "[0, 1.38e-06) m" in words and "8 levels" in words
 
 
 @pytest.mark.parametrize("format", ["npy", "tiff"])

@@ -51,9 +51,8 @@ def test_levels_divide_the_circle(bits, sign, falling):
     assert levels.dtype == (np.uint8 if bits == 8 else np.uint16)
     assert levels.max() < 2**bits  # right-justified where the container is larger
     # The panel adds 2 pi g / 2^bits, or as slmsuite has it 2 pi (2^bits - 1 - g) / 2^bits.
-    shown = (
-        (2**bits - 1 - levels.astype(float) if falling else levels.astype(float)) * TURN / 2**bits
-    )
+    g = levels.astype(float)
+    shown = (2**bits - 1 - g if falling else g) * TURN / 2**bits
     light = np.exp(1j * shown) if sign == "conjugate" else np.exp(-1j * shown)
     assert np.abs(np.angle(light / transmittance(mask))).max() < math.pi / 2**bits + 3e-6
     assert circle_distance(decode(levels, coding), mask).max() < math.pi / 2**bits + 3e-6
@@ -88,40 +87,16 @@ def test_a_measured_table_gives_the_nearest_phase_on_the_circle(sign):
     np.testing.assert_allclose(circle_distance(decode(chosen, coding), mask), found, atol=1e-9)
 
 
-def test_levels_that_are_on_the_panel_come_back_as_they_are():
+def test_levels_that_are_on_the_panel_come_back_and_others_are_refused():
     levels = np.random.default_rng(1).permutation(200).reshape(10, 20)
     for sign, factor in (("conjugate", -1), ("direct", 1)):
         coding = Coding("slm", sign, table=MEASURED)
         np.testing.assert_array_equal(encode(factor * np.array(MEASURED)[levels], coding), levels)
-
-
-def test_levels_without_a_phase_are_refused():
-    table = Coding("slm", table=MEASURED)
-    assert "up to 199, got 200" in rejection(decode, np.array([[3, 200]], np.uint8), table)
-    assert "integer" in rejection(decode, np.array([[0.5]]), table)
+    assert "200" in rejection(decode, np.array([[3, 200]], np.uint8), coding)
+    assert "float64" in rejection(decode, np.array([[0.5]]), coding)
 
 
 # Heights.
-
-
-def test_height_of_a_turn():
-    assert turn_height(wavelength=635e-9, index=1.46) == pytest.approx(635e-9 / 0.46)
-    assert turn_height(wavelength=635e-9) == pytest.approx(635e-9 / 2)
-    phases = np.array([[0.0, 1.0, 3.0, 6.28]])
-    glass = Coding("height", "direct", wavelength=635e-9, index=1.46)
-    mirror = Coding("height", "direct", wavelength=635e-9)
-    h_glass, h_mirror = encode(phases, glass), encode(phases, mirror)
-    np.testing.assert_allclose(h_glass, phases * 635e-9 / (TURN * 0.46), rtol=1e-6)
-    np.testing.assert_allclose(h_mirror, (TURN - phases) % TURN * 635e-9 / (2 * TURN), rtol=1e-6)
-
-
-def test_thicker_is_more_phase_added():
-    coding = Coding("height", wavelength=635e-9, index=1.46)
-    mask = random_mask()
-    heights = encode(mask, coding).astype(float)
-    assert 0 <= heights.min() and heights.max() < 635e-9 / 0.46
-    light = np.exp(1j * TURN * (1.46 - 1) * heights / 635e-9)
-    np.testing.assert_allclose(light, transmittance(mask), atol=2e-6)
 
 
 def test_etch_levels_are_distinct_heights_on_the_circle():
@@ -138,7 +113,12 @@ def test_light_behind_a_relief_is_what_the_operator_makes_of_it(index):
     wavelength, phases = 6e-7, np.random.default_rng(0).uniform(0, 2 * np.pi, (4, 5))
     coding = Coding("height", CONJUGATE, wavelength=wavelength, index=index)
     relief = encode(phases, coding).astype(float)
-    assert relief.min() >= 0 and relief.max() < turn_height(wavelength=wavelength, index=index)
+    turn = wavelength / (2 if index is None else index - 1)
+    assert turn_height(wavelength=wavelength, index=index) == pytest.approx(turn)
+    assert relief.min() >= 0 and relief.max() < turn
+    direct = encode(phases, coding._replace(sign="direct"))
+    added = phases if index else -phases  # a mirror's surface nearer to the light takes phase away
+    np.testing.assert_allclose(direct, added % TURN * turn / TURN, rtol=1e-5)
     top, k = 1e-5, 2 * np.pi / wavelength
     path = 2 * (top - relief) if index is None else index * relief + (top - relief)
     light = np.exp(1j * k * path) / np.exp(-1j * phases)
@@ -171,34 +151,20 @@ def test_place_on_the_panel():
     mask = np.array([[1, 2]])
     centred = Layout(magnify=2, panel=(5, 6))
     assert corner(mask.shape, centred) == (1, 1)
-    assert place(mask, centred, background=9).tolist() == [
-        [9, 9, 9, 9, 9, 9],
-        [9, 1, 1, 2, 2, 9],
-        [9, 1, 1, 2, 2, 9],
-        [9, 9, 9, 9, 9, 9],
-        [9, 9, 9, 9, 9, 9],
-    ]
+    expected = np.full((5, 6), 9)
+    expected[1:3, 1:5] = [1, 1, 2, 2]
+    np.testing.assert_array_equal(place(mask, centred, background=9), expected)
     assert place(mask, Layout(panel=(2, 5), tile=True)).tolist() == [[1, 2, 1, 2, 1]] * 2
 
 
-LAYOUTS = [
-    Layout(vertical, horizontal, rotate, magnify, panel, tile)
-    for vertical, horizontal, rotate in itertools.product(
-        (False, True), (False, True), (0, 90, 180, 270)
-    )
-    for magnify, panel, tile in [
-        (1, None, False),
-        (3, None, False),
-        (2, (21, 30), False),
-        (2, (21, 30), True),
-    ]
-]
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_what_is_placed_is_found_again(layout):
+@pytest.mark.parametrize(
+    "placed", [(1, None, False), (3, None, False), (2, (21, 30), False), (2, (21, 30), True)]
+)
+def test_what_is_placed_is_found_again(placed):
     mask = np.random.default_rng(0).integers(0, 256, (6, 5))
-    np.testing.assert_array_equal(pick(place(mask, layout, background=7), layout, (6, 5)), mask)
+    for turn in itertools.product((False, True), (False, True), (0, 90, 180, 270)):
+        layout = Layout(*turn, *placed)
+        np.testing.assert_array_equal(pick(place(mask, layout, background=7), layout, (6, 5)), mask)
 
 
 def test_a_mask_that_does_not_lie_there_is_refused():
@@ -261,18 +227,9 @@ def test_file_and_sidecar_give_the_mask_back(tmp_path, name):
     assert circle_distance(found.phases[0], mask).max() < error + 3e-6
 
 
-@pytest.mark.parametrize("suffix", [".npy", ".tiff"])
-@pytest.mark.parametrize("count", [1, 3])
-def test_stacks(tmp_path, suffix, count):
-    masks = np.stack([random_mask() + k for k in range(count)])
-    found = read_mask_file(save(tmp_path / f"m{suffix}", masks, Coding("phase")))
-    assert circle_distance(found.phases, masks).max() < 3e-6
-
-
 def test_phases_stay_below_a_turn_in_float32():
     values = encode(np.array([[TURN - 1e-9, -1e-12, 1.0]]), Coding("phase", "direct"))
-    assert values.dtype == np.float32
-    assert values.tolist() == [[0, 0, 1]]
+    assert values.dtype == np.float32 and values.tolist() == [[0, 0, 1]]
 
 
 def test_other_programs_see_what_is_meant(tmp_path):
@@ -288,66 +245,24 @@ def test_other_programs_see_what_is_meant(tmp_path):
 
 
 def test_gray_that_a_tool_saved_as_colours(tmp_path):
-    mask = random_mask()
-    path = save(tmp_path / "m.png", mask[None], Coding("slm"))
-    before = read_mask_file(path).phases
+    path = save(tmp_path / "m.png", random_mask()[None], Coding("slm"))
     with Image.open(path) as opened:
         pixels = np.asarray(opened.convert("RGB")).copy()
-    Image.fromarray(pixels).save(path)
-    np.testing.assert_array_equal(read_mask_file(path).phases, before)
     pixels[0, 0, 1] ^= 1
     Image.fromarray(pixels).save(path)
-    assert "colours differ" in rejection(read_mask_file, path)
-
-
-def save_white_is_zero(path, levels):
-    tifffile.imwrite(path, 255 - levels, photometric="miniswhite")
-
-
-def save_inverted_palette(path, levels):
-    image = Image.fromarray(255 - levels, mode="P")
-    image.putpalette([255 - level for level in range(256) for _ in range(3)])
-    image.save(path)
-
-
-def save_alpha(path, levels):
-    Image.fromarray(levels).convert("LA").save(path)
-
-
-def save_lzw(path, levels):
-    Image.fromarray(levels).save(path, compression="tiff_lzw")
-
-
-@pytest.mark.parametrize(
-    ("name", "save_as"),
-    [
-        ("m.tiff", save_white_is_zero),
-        ("m.tiff", save_lzw),
-        ("m.tiff", save_inverted_palette),
-        ("m.png", save_inverted_palette),
-        ("m.bmp", save_inverted_palette),
-        ("m.png", save_alpha),
-    ],
-)
-def test_a_file_that_looks_the_same_is_the_same_mask(tmp_path, name, save_as):
-    mask = random_mask()
-    path = save(tmp_path / name, mask[None], Coding("slm"))
-    before = read_mask_file(path).phases
-    save_as(path, encode(mask, Coding("slm")))
-    np.testing.assert_array_equal(read_mask_file(path).phases, before)
+    assert "colours" in rejection(read_mask_file, path)
 
 
 def test_damaged_files_are_one_line(tmp_path):
     path = save(tmp_path / "m.npy", random_mask()[None], Coding("phase"))
     values = np.load(path)
     np.save(path, np.stack([values, values]))
-    assert "expected 1 mask(s)" in rejection(read_mask_file, path)
-    values[0, 0] = np.nan
-    np.save(path, values)
+    assert "1 mask(s)" in rejection(read_mask_file, path)
+    np.save(path, np.where(values == values[0, 0], np.nan, values))
     assert "NaN" in rejection(read_mask_file, path)
     path.write_bytes(b"no array")
-    assert "cannot be read" in rejection(read_mask_file, path)
+    assert "m.npy" in rejection(read_mask_file, path)
     sidecar_path(path).write_text("{}")
-    assert "has no 'coding'" in rejection(read_mask_file, path)
+    assert "'coding'" in rejection(read_mask_file, path)
     sidecar_path(path).unlink()
-    assert "keep the sidecar of" in rejection(read_mask_file, path)
+    assert "m.npy.json" in rejection(read_mask_file, path)

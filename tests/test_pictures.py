@@ -12,9 +12,8 @@ from jax_kdpr.evaluation.scores import Samples
 from jax_kdpr.recovery.system import Output
 
 SCENES = {
-    "phase": {"kind": "phase", "phase_range": 2.0, "min_amplitude": 0.5},
-    "amplitude": {"kind": "amplitude", "phase_range": 2.0, "min_amplitude": 0.5},
-    "complex": {"kind": "complex", "phase_range": 2.0, "min_amplitude": 0.5},
+    kind: {"kind": kind, "phase_range": 2.0, "min_amplitude": 0.5}
+    for kind in ("phase", "amplitude", "complex")
 }
 SIZE = 12
 
@@ -64,15 +63,12 @@ def test_every_panel_of_a_run_has_a_bar_in_the_objects_unit(kind, drawn, tmp_pat
     scene, shown = SCENES[kind], samples(2 if kind == "complex" else 1)
     pictures.plot_run(shown, tmp_path / "a.png", scene=scene, axis=(0, 0), title="t", pitch=8e-6)
     said = bars(drawn[0])
-    expected = {
-        "phase": {"phase (rad)": 2, "recovered - scene (rad)": 1},
-        "amplitude": {"phase (rad)": 2, "amplitude": 1, "recovered - scene": 1},
-        "complex": {
-            **{"phase (rad)": 2, "recovered - scene (rad)": 1},
-            **{"amplitude": 1, "recovered - scene": 1},
-        },
-    }[kind]  # one for alike panels side by side
-    assert said == expected | {"intensity, log10": 1, "modulus": 1}
+    expected = {"phase (rad)": 2, "intensity, log10": 1, "modulus": 1}  # one for alike panels
+    if kind != "amplitude":
+        expected |= {"recovered - scene (rad)": 1}
+    if kind != "phase":
+        expected |= {"amplitude": 1, "recovered - scene": 1}
+    assert said == expected
     found = panels(drawn[0])
     part = ", phase" if kind == "complex" else ""
     image = np.asarray(shown.images[0, ..., 0])
@@ -88,23 +84,23 @@ def test_every_panel_of_a_run_has_a_bar_in_the_objects_unit(kind, drawn, tmp_pat
         assert estimated.get_clim() == (0.0, 2.0)
         assert estimated.get_cmap() == found[f"scene{part}"].get_cmap()
     np.testing.assert_allclose(estimated.get_array(), image, rtol=1e-5, atol=1e-6)
+    assert 0.2 < found["estimate, |z|"].norm(1.0) < 0.8  # an even modulus is not drawn white
 
 
-def test_an_even_modulus_is_not_drawn_white(drawn, tmp_path):
-    pictures.plot_run(samples(1), tmp_path / "a.png", scene=SCENES["phase"], axis=(0, 0), title="t")
-    drawn_modulus = panels(drawn[0])["estimate, |z|"]
-    assert 0.2 < drawn_modulus.norm(1.0) < 0.8
+def sheet_of(names, drawn, folder) -> list:
+    """The pictures of a sheet of which `shot-2` is not to be trusted."""
+    objects = [
+        pictures.Sheet(name, np.ones((4, 4)), "said", trusted=name != "shot-2") for name in names
+    ]
+    scale = pictures.part_scale("phase", SCENES["phase"])
+    pictures.plot_sheet(objects, folder / "a.png", scale=scale, title="t")
+    return [axis for axis in drawn[0].axes if axis.images]
 
 
 def test_a_sheet_marks_which_objects_are_to_be_trusted(drawn, tmp_path):
-    objects = [
-        pictures.Sheet(f"shot-{number}", np.ones((4, 4)), "said", trusted=number != 2)
-        for number in range(11)
-    ]
-    scale = pictures.part_scale("phase", SCENES["phase"])
-    pictures.plot_sheet(objects, tmp_path / "a.png", scale=scale, title="t")
-    shown = [axis for axis in drawn[0].axes if axis.images]
-    assert [axis.get_title() for axis in shown] == [one.name for one in objects]
+    names = [f"shot-{number}" for number in range(11)]
+    shown = sheet_of(names, drawn, tmp_path)
+    assert [axis.get_title() for axis in shown] == names
     colours = {axis.get_title(): axis.spines["left"].get_edgecolor() for axis in shown}
     others = {colour for name, colour in colours.items() if name != "shot-2"}
     assert len(others) == 1 and colours["shot-2"] not in others
@@ -113,17 +109,14 @@ def test_a_sheet_marks_which_objects_are_to_be_trusted(drawn, tmp_path):
 
 def test_long_names_of_a_sheet_do_not_run_into_each_other(drawn, tmp_path):
     names = [f"2026-11-27_HeLa_plate3_40x_exposure20ms_{number:04d}" for number in range(9)]
-    objects = [pictures.Sheet(name, np.ones((4, 4)), "said", trusted=True) for name in names]
-    scale = pictures.part_scale("phase", SCENES["phase"])
-    pictures.plot_sheet(objects, tmp_path / "a.png", scale=scale, title="t")
+    titles = [axis.title for axis in sheet_of(names, drawn, tmp_path)]
     drawn[0].draw_without_rendering()
-    titles = [axis.title for axis in drawn[0].axes if axis.images]
     assert all(t.get_text()[-4:] == name[-4:] for t, name in zip(titles, names, strict=True))
     boxes = [title.get_window_extent() for title in titles]
     assert not any(a.overlaps(b) for a, b in itertools.pairwise(boxes))
 
 
-@pytest.mark.parametrize("count", [3, 14, 40])
+@pytest.mark.parametrize("count", [3, 40])
 def test_curves_are_told_apart_and_the_legend_covers_none(count, drawn, tmp_path):
     lines = {
         f"a system of number {n}": Line([1.0, 2.0], [n, n + 1.0], [0.1, 0.1]) for n in range(count)

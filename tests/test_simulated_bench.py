@@ -4,13 +4,13 @@ import dataclasses
 
 import numpy as np
 import pytest
+from benches import true_setup
 from helpers import rejection, tiny_config, untrained_run
 
 from jax_kdpr.lab.frames.bench_folder import make_bench, write_bench
-from jax_kdpr.lab.frames.correction import make_correction
 from jax_kdpr.lab.frames.geometry import default_geometry, make_window
-from jax_kdpr.lab.frames.loaded import blank_image, pixel_side
-from jax_kdpr.lab.frames.measured import Setup, measure_frames
+from jax_kdpr.lab.frames.loaded import blank_image
+from jax_kdpr.lab.frames.measured import measure_frames
 from jax_kdpr.lab.frames.reading import list_frames, read_mean, read_moments
 from jax_kdpr.lab.frames.simulated_camera import (
     Bench,
@@ -31,17 +31,26 @@ GEOMETRY = default_geometry(make_window(SHAPE, None, 1), (16, 16), 2.0)
 LIGHT = RNG.uniform(0.5, 1.5, (1, *SHAPE)) * ENERGY / np.prod(SHAPE)
 
 
-@pytest.fixture
-def bench(tmp_path):
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory):
     """A camera of 12 bits that looks at the pattern of an empty mask: all light in its middle."""
-    config = tiny_config(masks__snapshots=1)
-    run = untrained_run(config, tmp_path)
+    run = untrained_run(tiny_config(masks__snapshots=1), tmp_path_factory.mktemp("run"))
     params, state = run.variables
     run = dataclasses.replace(run, variables=(params | {"phases": 0 * run.phases}, state))
-    bench = make_bench(run, scale=3.0)
-    return run, bench._replace(
-        bits=12, offset=OFFSET, read_noise=0.0, vignetting=0.0, hot=0, dead=0
-    )
+    ideal = {"bits": 12, "offset": OFFSET, "read_noise": 0.0, "vignetting": 0.0}
+    return run, make_bench(run, scale=3.0)._replace(**ideal, hot=0, dead=0)
+
+
+@pytest.fixture
+def written(bench, tmp_path):
+    """written(**camera) -> the folder of such a bench without an object, and its camera."""
+
+    def write(**changes):
+        run, camera = bench[0], bench[1]._replace(**changes)
+        write_bench(tmp_path / "b", run, blank_image(run)[None], camera, seed=0)
+        return tmp_path / "b", camera
+
+    return write
 
 
 @pytest.mark.parametrize("full_well", [ELECTRONS, 0.0])
@@ -72,13 +81,10 @@ def test_every_frame_has_the_noise_of_its_own_electrons(bench, full_well):
     ],
     ids=str,
 )
-def test_no_frame_is_clipped_and_the_flat_neither(bench, tmp_path, changes):
-    run, camera = bench
-    camera = camera._replace(**changes, vignetting=0.2)
-    write_bench(tmp_path / "b", run, blank_image(run)[None], camera, seed=0)
-    top = 2**camera.bits - 1
+def test_no_frame_is_clipped_and_the_flat_neither(written, changes):
+    folder, camera = written(**changes, vignetting=0.2)
     frame, flat, dark = (
-        read_mean(str(tmp_path / "b" / name)) / top
+        read_mean(str(folder / name)) / (2**camera.bits - 1)
         for name in ("frames/*.tif", "flat.tif", "dark.tif")
     )
     assert frame.max() < 0.99 and flat.max() < 0.99
@@ -89,13 +95,12 @@ def test_no_frame_is_clipped_and_the_flat_neither(bench, tmp_path, changes):
 def test_an_object_without_light_does_not_set_the_exposure():
     camera = Bench(GEOMETRY, SHAPE)
     nothing = np.zeros((1, *SHAPE))
-    assert find_exposure([LIGHT, nothing], camera, SENSOR, energy=ENERGY) == find_exposure(
-        [LIGHT], camera, SENSOR, energy=ENERGY
-    )
+    found = [find_exposure(x, camera, SENSOR, energy=ENERGY) for x in ([LIGHT], [LIGHT, nothing])]
+    assert found[0] == found[1]
     few = nothing.copy()
     few[0, 0, :5] = 1.0
-    message = rejection(find_exposure, [few], camera._replace(saturated=0.4), SENSOR, energy=ENERGY)
-    assert "--saturated" in message
+    lost = camera._replace(saturated=0.4)
+    assert "--saturated" in rejection(find_exposure, [few], lost, SENSOR, energy=ENERGY)
 
 
 @pytest.mark.parametrize(
@@ -113,11 +118,9 @@ def test_a_camera_that_cannot_be_is_refused(changes, flag):
     assert flag in rejection(check_bench, Bench(GEOMETRY, SHAPE, **changes))
 
 
-def test_dark_frames_hold_the_dark_electrons(bench, tmp_path):
-    run, camera = bench
-    camera = camera._replace(full_well=ELECTRONS, dark=DARK)
-    write_bench(tmp_path / "b", run, blank_image(run)[None], camera, seed=0)
-    dark = read_moments(str(tmp_path / "b" / "dark.tif"))
+def test_dark_frames_hold_the_dark_electrons(written):
+    folder, camera = written(full_well=ELECTRONS, dark=DARK)
+    dark = read_moments(str(folder / "dark.tif"))
     assert np.mean(dark.mean - OFFSET) * A_COUNT == pytest.approx(DARK, rel=0.01)
     spread = (dark.spread or 0.0) * A_COUNT
     assert spread**2 == pytest.approx(DARK + A_COUNT**2 / 12, rel=0.2)
@@ -125,20 +128,11 @@ def test_dark_frames_hold_the_dark_electrons(bench, tmp_path):
     assert np.all(quiet == OFFSET)
 
 
-def test_photons_are_the_counts_of_results_times_electrons_a_count(bench, tmp_path):
+def test_photons_are_the_counts_of_results_times_electrons_a_count(bench, written):
     """Also where the mask sends all to the middle, which its pixels' envelope leaves whole."""
-    run, camera = bench
-    camera = camera._replace(photons=1e5, full_well=1e6, bits=16)
-    write_bench(tmp_path / "b", run, blank_image(run)[None], camera, seed=0)
-    folder = tmp_path / "b"
-    correction = make_correction(
-        camera.shape,
-        dark=read_mean(str(folder / "dark.tif")),
-        flat=read_mean(str(folder / "flat.tif")),
-    )
-    window = make_window(camera.shape, None, 1)
-    setup = Setup(correction, window, camera.geometry, "area", pixel_side(run), None)
+    folder, _ = written(photons=1e5, full_well=1e6, bits=16)
+    setup = true_setup(bench[0], folder)._replace(sampling="area")
     frames = list_frames(str(folder / "frames" / "*.tif"))
-    (measured,) = measure_frames([tuple(frames)], setup, run)
+    (measured,) = measure_frames([tuple(frames)], setup, bench[0])
     a_count = 1e6 / (2**16 - 1 - OFFSET)
     assert measured.counts[0] * a_count == pytest.approx(1e5, rel=0.03)

@@ -1,5 +1,8 @@
-"""Files are written whole, through no link, and nothing of others is replaced."""
+"""Files are written whole, through no link, by one process; damage takes nothing with it."""
 
+import errno
+import fcntl
+import json
 import os
 import time
 
@@ -9,7 +12,7 @@ from helpers import rejection
 
 from jax_kdpr.config.schema import Config
 from jax_kdpr.core import json_files, whole_files
-from jax_kdpr.core.errors import StoppedError
+from jax_kdpr.core.errors import InUseError, StoppedError
 from jax_kdpr.evaluation import plots
 from jax_kdpr.lab.frames import results
 from jax_kdpr.optics.camera import SCENE
@@ -60,32 +63,61 @@ def test_a_link_is_replaced_and_not_followed(folder, precious, name):
     (folder / f"{name}.tmp").symlink_to(precious)  # the temporary name of earlier versions
     if name != "run.json":  # which is read first, and is then none of ours
         (folder / name).symlink_to(precious)
+    umask = os.umask(0o027)
     WRITERS[name](folder)
+    os.umask(umask)
     assert precious.read_text() == OTHERS
     assert (folder / name).is_file() and not (folder / name).is_symlink()
-    assert (folder / name).stat().st_mode & 0o777 == 0o666 & ~_umask()
-
-
-def _umask() -> int:
-    now = os.umask(0)
-    os.umask(now)
-    return now
+    assert (folder / name).stat().st_mode & 0o777 == 0o640
 
 
 @pytest.mark.parametrize("target", ["thesis.tex", "nowhere"])
 def test_lock_and_log_are_not_opened_through_a_link(folder, precious, target):
     (folder / "run.lock").symlink_to(precious.with_name(target))
-    assert "got a link" in rejection(lambda: run_folder.lock(folder).__enter__())
+    assert "run.lock" in rejection(lambda: run_folder.lock(folder).__enter__())
     (folder / "metrics.jsonl").symlink_to(precious.with_name(target))
-    assert "got a link" in rejection(run_folder.append_metrics, folder, {"epoch": 1})
+    assert "metrics.jsonl" in rejection(run_folder.append_metrics, folder, {"epoch": 1})
     assert precious.read_text() == OTHERS and not precious.with_name("nowhere").exists()
 
 
-def test_a_lock_keeps_what_is_in_its_file(folder):
+def test_one_process_at_a_time_and_what_is_in_the_locks_file_stays(folder):
     (folder / "run.lock").write_text("as it was")
+    with run_folder.lock(folder), pytest.raises(InUseError):
+        with run_folder.lock(folder):
+            pass
     with run_folder.lock(folder):
         pass
     assert (folder / "run.lock").read_text() == "as it was"
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_no_other_process(folder, monkeypatch, capsys, code):
+    def refuse(*_):
+        raise OSError(code, "no locks")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with run_folder.lock(folder):
+        pass
+    (warning,) = capsys.readouterr().err.splitlines()
+    assert warning.startswith("warning: ") and "no locks" in warning
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+@pytest.mark.parametrize(
+    "line", [b'{"epoch": 1, "st', b"null", b"\xff\xfe", b"[1]", b'{"step": 4}']
+)
+def test_a_damaged_row_takes_no_other_with_it(tmp_path, capsys, line, number):
+    rows = [dict.fromkeys(run_folder.ROW, 1.5) | {"epoch": e, "step": 4 * e} for e in (1, 2, 3)]
+    lines = [json.dumps(row).encode() for row in rows]
+    lines[number] = line
+    (tmp_path / "metrics.jsonl").write_bytes(b"\n".join(lines) + b"\n")
+    del rows[number]
+    for _ in range(2):
+        assert run_folder.read_metrics(tmp_path) == rows
+    (warning,) = capsys.readouterr().err.splitlines()
+    assert warning.startswith("warning: ") and f"line {number + 1}" in warning
+    run_folder.drop_metrics_after(tmp_path, 12)
+    assert run_folder.read_metrics(tmp_path) == rows
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(folder):
@@ -96,7 +128,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(folder):
         file.write(b"half")
         raise OSError("4096 requested and 0 written")  # as NumPy says that there is no room
 
-    with pytest.raises(StoppedError, match=r"masks.npy: 4096 requested and 0 written; make room"):
+    with pytest.raises(StoppedError, match=r"masks.npy: 4096 requested and 0 written"):
         whole_files.write_whole(path, fail)
     assert path.read_bytes() == b"old" and os.listdir(folder) == ["masks.npy"]
 
@@ -127,7 +159,7 @@ def test_leftovers_of_a_killed_start_are_not_foreign(folder):
         (folder / name).write_text("half")
     run_folder.check_workdir(folder, Config(), {})
     (folder / "other.json.0a1b2c3d.tmp").write_text("half")
-    assert "neither empty" in rejection(run_folder.check_workdir, folder, Config(), {})
+    assert str(folder) in rejection(run_folder.check_workdir, folder, Config(), {})
 
 
 def test_a_staging_folder_goes_with_its_process(folder, precious):
