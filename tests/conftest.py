@@ -50,10 +50,8 @@ def x64():
 def image_folder(tmp_path_factory):
     """Images on disk: unlike procedural scenes they are the same in every epoch."""
     folder = tmp_path_factory.mktemp("images")
-    images = np.asarray(draw_scenes(jax.random.key(0), count=80, size=16))
-    images = images if images.dtype == np.uint8 else (255 * images).astype(np.uint8)
-    for number, image in enumerate(images):
-        Image.fromarray(image).save(folder / f"{number}.png")
+    for number, image in enumerate(np.asarray(draw_scenes(jax.random.key(0), count=80, size=16))):
+        Image.fromarray((255 * image).astype(np.uint8)).save(folder / f"{number}.png")
     return folder
 
 

@@ -12,7 +12,7 @@ from helpers import rejection
 
 from jax_kdpr.core import options as config_fields
 from jax_kdpr.lab import bench_file
-from jax_kdpr.lab.frames.geometry import Window, default_geometry, join, to_sensor
+from jax_kdpr.lab.frames.geometry import Window, default_geometry, in_window, join, to_sensor
 from jax_kdpr.lab.frames.model_noise import PixelNoise, model_noise
 
 PAGE = Path(__file__).parents[1] / "docs" / "bench.md"
@@ -41,20 +41,16 @@ def test_the_example_of_the_page_says_every_number(read, tmp_path):
     assert left == {"distance", "modulator.table"}
     assert bench.modulator.mask_pitch == pytest.approx(64e-6)
     assert bench.frames.dark == str(tmp_path / "dark/*.tif")
-    scale = bench_file.camera_scale(
-        bench,
-        pixels=32,
-        oversample=1,
-        propagation={"kind": "far", "wavelength": 0.0, "pitch": 0.0, "distance": 0.0},
-    )
+    far = {"kind": "far", "wavelength": 0.0, "pitch": 0.0, "distance": 0.0}
+    scale = bench_file.camera_scale(bench, pixels=32, oversample=1, propagation=far)
     assert scale == pytest.approx(532e-9 * 0.2 / (32 * 64e-6) / 3.45e-6)
 
 
 def test_a_pipe_and_a_file_of_something_else_are_not_read(read, tmp_path):
     os.mkfifo(tmp_path / "pipe")
     flags.FLAGS["bench"].value = str(tmp_path / "pipe")
-    assert "it is no file" in rejection(bench_file.read_bench)
-    assert "expected at most 1,048,576" in rejection(read, "#" * 2**20 + "#")
+    assert "pipe" in rejection(bench_file.read_bench)
+    assert "1,048,576" in rejection(read, "#" * 2**20 + "#")
 
 
 @pytest.mark.parametrize(
@@ -113,17 +109,12 @@ def test_a_model_is_as_noisy_as_the_frames_of_the_camera(scale, bin, side):
     rng = np.random.default_rng(0)
 
     def on_grid(frame):
-        inner = geometry._replace(
-            centre_y=(geometry.centre_y + 0.5) / bin - 0.5,
-            centre_x=(geometry.centre_x + 0.5) / bin - 0.5,
-            scale=scale / bin,
-        )
-        joined = join(frame, window)
-        return to_sensor(joined, inner, sensor, sampling="points", axis=(0, 0), pixel_side=side)
+        inner, reading = in_window(geometry, window), {"sampling": "points", "axis": (0, 0)}
+        return to_sensor(join(frame, window), inner, sensor, **reading, pixel_side=side)
 
     rows = (np.arange(window.height) - geometry.centre_y) / scale / 16
-    envelope = np.prod(np.meshgrid(np.sinc(side * rows) ** 2, np.sinc(side * rows) ** 2), axis=0)
-    light = camera.photons / (16 * scale) ** 2 * envelope
+    envelope = np.sinc(side * rows) ** 2
+    light = camera.photons / (16 * scale) ** 2 * np.outer(envelope, envelope)
     noise = model_noise(camera, scale=scale, bin=bin, sensor=sensor, pixel_side=side)
     total = on_grid(light).sum()
     assert total == pytest.approx(camera.photons, rel=0.02)  # `counts` of results.json

@@ -95,25 +95,14 @@ def read_noisy_scores(path: Path):
     return run.noisy_scores
 
 
-def a_run() -> dict:
-    return {
-        "config": config_lib.to_dict(tiny_config()),
-        "digests": {"data": DIGEST, "held_back": DIGEST},
-        "sessions": [
-            {"time": "", "commit": "", "devices": ["cpu"], "versions": {"jax": ""}, "cpu_count": 2}
-        ],
-    }
-
-
+SESSION = {"time": "", "commit": "", "devices": ["cpu"], "versions": {"jax": ""}, "cpu_count": 2}
+RUN = {"config": config_lib.to_dict(tiny_config()), "sessions": [SESSION]}
+RUN |= {"digests": {"data": DIGEST, "held_back": DIGEST}}
 WHERE = Geometry(8.0, 8.5, 0.1, 3.0, "none", True)
 FOUND = Calibration(WHERE, 2.0, 0.9, 0.1, True, DIGEST, (16, 16))
 CALIBRATION = {**FOUND._asdict(), "geometry": WHERE._asdict()}
-
-
-def a_sidecar() -> dict:
-    coding = mask_files.Coding(mask_files.SLM)._asdict()
-    layout = Layout(panel=(4, 4))._asdict()
-    return {"coding": coding, "layout": layout, "masks_in_file": [0], "mask_shape": [4, 4]}
+SIDECAR = {"coding": mask_files.Coding(mask_files.SLM)._asdict(), "masks_in_file": [0]}
+SIDECAR |= {"layout": Layout(panel=(4, 4))._asdict(), "mask_shape": [4, 4]}
 
 
 def read_sidecar(path: Path):
@@ -125,37 +114,28 @@ ROW = {
     **{"name": "a", "misfit": 0.1, "refined_misfit": 0.1, "correlation": 0.9, "energy": 1.0},
     **{"saturation": 0.0, "unused_bits": 0, "warning": ""},
 }
+RESULTS = {"settings": {}, "frames": [ROW]}
+NOISY = {"checkpoint": DIGEST, "snr_db": [20.0], "photons": [1e6], "images": NOISE.images}
+NOISY |= {"refine": 0, "scores": {"recovered": UNDER_NOISE}, "rms": {"recovered": UNDER_NOISE}}
+COST = {"device": "cpu", "config": "", "batch": 1, "step_bytes": 1}
+COST |= {"inference_ms": 1.0, "inference_quartiles_ms": [1.0, 2.0]}
+BENCH = {"bench": {"camera_pixel": 1e-6}, "sensor_pixel": 1e-6, "warnings": []}
+
+
+def reader(shape):
+    return lambda path: json_files.read_json(path, shape)
+
+
 READERS = {
-    "run.json": (lambda path: run_folder.read_config(path.parent), a_run()),
-    "results.json": (
-        lambda path: results.read_results(path.parent, {}),
-        {"settings": {}, "frames": [ROW]},
-    ),
+    "run.json": (lambda path: run_folder.read_config(path.parent), RUN),
+    "results.json": (lambda path: results.read_results(path.parent, {}), RESULTS),
     "calibration.json": (read_calibration, CALIBRATION),
-    "mask.npy.json": (read_sidecar, a_sidecar()),
+    "mask.npy.json": (read_sidecar, SIDECAR),
     "metrics.json": (lambda path: planned(path.parent).scores, SCORED),
-    "robustness.json": (
-        read_noisy_scores,
-        {
-            **{"checkpoint": DIGEST, "snr_db": [20.0], "photons": [1e6], "images": NOISE.images},
-            **{"refine": 0, "scores": {"recovered": UNDER_NOISE}},
-            "rms": {"recovered": UNDER_NOISE},
-        },
-    ),
-    "failures.json": (lambda path: json_files.read_json(path, FAILURES), {"e2e, seed 0": "why"}),
-    "costs.json": (
-        lambda path: json_files.read_json(path, COSTS),
-        {
-            "e2e": {
-                **{"device": "cpu", "config": "", "batch": 1, "step_bytes": 1},
-                **{"inference_ms": 1.0, "inference_quartiles_ms": [1.0, 2.0]},
-            }
-        },
-    ),
-    "geometry.json": (
-        lambda path: json_files.read_json(path, RECORD),
-        {"bench": {"camera_pixel": 1e-6}, "sensor_pixel": 1e-6, "warnings": []},
-    ),
+    "robustness.json": (read_noisy_scores, NOISY),
+    "failures.json": (reader(FAILURES), {"e2e, seed 0": "why"}),
+    "costs.json": (reader(COSTS), {"e2e": COST}),
+    "geometry.json": (reader(RECORD), BENCH),
 }
 FOREIGN = [b"null", b"3", b'"text"', b"[]", b"[{}]", b"{}", b"{", b"", b"NaN", b"[" * 100_000]
 FOREIGN += [b"9" * 5000, b"\xff\xfe\x00"]

@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -35,15 +36,8 @@ ambiguity.comparison.mask_analysis.conditioning = lambda *_, **__: (
 )
 cli.run(ambiguity.main)
 """
-TINY = """
-from jax_kdpr.config.schema import Config
-
-def get_config():
-    config = Config()
-    config.data.size, config.net.widths = 16, (8, 16)
-    config.data.train_images = config.data.test_images = 16
-    return config
-"""
+QUICKSTART = Path(__file__).parents[1] / "configs" / "quickstart" / "e2e.py"
+TINY = ("size=16", "train_images=64", "test_images=16")
 
 
 def design_of(phases: np.ndarray, oversample: int = 1, kind: str = "phase") -> Design:
@@ -218,9 +212,8 @@ def test_bad_command_lines_are_one_line(designed, masks, tmp_path, arguments, fl
 
 @pytest.mark.slow
 def test_an_interruption_keeps_the_parts_that_are_done(tmp_path):
-    (tmp_path / "tiny.py").write_text(TINY)
-    arguments = [f"--config={tmp_path / 'tiny.py'}", "--random", "--scenes=1", "--photons=1e4"]
-    arguments.append(f"--output={tmp_path / 'out'}")
+    arguments = [f"--config={QUICKSTART}", *[f"--config.data.{option}" for option in TINY]]
+    arguments += ["--random", "--scenes=1", "--photons=1e4", f"--output={tmp_path / 'out'}"]
     stopped = subprocess.run(
         [sys.executable, "-c", INTERRUPTED, *arguments],
         env=user_environment(),

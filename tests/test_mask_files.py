@@ -34,13 +34,6 @@ def random_mask(height=6, width=5) -> np.ndarray:
     return np.random.default_rng(0).uniform(-7, 13, (height, width))
 
 
-def transmittance(phases) -> np.ndarray:
-    return np.exp(-1j * np.asarray(phases))
-
-
-# Levels.
-
-
 @pytest.mark.parametrize("bits", [8, 10, 16])
 @pytest.mark.parametrize("sign", ["conjugate", "direct"])
 @pytest.mark.parametrize("falling", [False, True])
@@ -54,7 +47,7 @@ def test_levels_divide_the_circle(bits, sign, falling):
     g = levels.astype(float)
     shown = (2**bits - 1 - g if falling else g) * TURN / 2**bits
     light = np.exp(1j * shown) if sign == "conjugate" else np.exp(-1j * shown)
-    assert np.abs(np.angle(light / transmittance(mask))).max() < math.pi / 2**bits + 3e-6
+    assert np.abs(np.angle(light / np.exp(-1j * mask))).max() < math.pi / 2**bits + 3e-6
     assert circle_distance(decode(levels, coding), mask).max() < math.pi / 2**bits + 3e-6
 
 
@@ -96,15 +89,11 @@ def test_levels_that_are_on_the_panel_come_back_and_others_are_refused():
     assert "float64" in rejection(decode, np.array([[0.5]]), coding)
 
 
-# Heights.
-
-
 def test_etch_levels_are_distinct_heights_on_the_circle():
     coding = Coding("height", "direct", wavelength=1e-6, index=1.5, levels=4)
     phases = np.array([[0.1, 0.9, 2.3, 3.3, 4.6, 6.2]])
-    np.testing.assert_allclose(
-        encode(phases, coding), np.array([[0, 1, 1, 2, 3, 0]]) * 2e-6 / 4, rtol=1e-6
-    )
+    expected = np.array([[0, 1, 1, 2, 3, 0]]) * 2e-6 / 4
+    np.testing.assert_allclose(encode(phases, coding), expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("index", [1.46, None])
@@ -133,9 +122,6 @@ def test_features_and_steps_of_a_relief():
     assert smallest_feature(np.zeros((3, 5))) == 3
     assert largest_step(plane) == 2
     assert largest_step(np.array([[0.0, 5.0], [1.0, 1.0]])) == 5
-
-
-# Layout.
 
 
 def test_orientation_is_stated_row_0_at_the_top():
@@ -179,22 +165,13 @@ def test_a_mask_that_does_not_lie_there_is_refused():
     assert "30x40" in rejection(place, pixels, layout._replace(panel=(30, 40)))
 
 
-# Files.
-
-
-PLAIN = Layout()
-
-
-def save(path, masks, coding, layout=PLAIN):
+def save(path, masks, coding, layout=None):
     """Writes masks [k h w] and the least that a sidecar must say."""
+    layout = layout or Layout()
     planes = np.stack([place(encode(mask, coding), layout) for mask in masks])
     path.write_bytes(file_bytes(planes[0] if len(planes) == 1 else planes, path.suffix))
-    sidecar = {
-        "coding": coding._asdict(),
-        "layout": layout._asdict(),
-        "masks_in_file": list(range(len(masks))),
-        "mask_shape": list(masks[0].shape),
-    }
+    sidecar = {"coding": coding._asdict(), "layout": layout._asdict()}
+    sidecar |= {"masks_in_file": [*range(len(masks))], "mask_shape": list(masks[0].shape)}
     sidecar_path(path).write_text(json.dumps(sidecar))
     return path
 

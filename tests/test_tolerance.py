@@ -35,7 +35,7 @@ def measured(designed):
 def test_the_design_scores_as_the_run_itself(measured):
     trained, images, measure = measured
     scenes = jnp.asarray(images, jnp.float32)[..., None] / (255 if images.dtype == "uint8" else 1)
-    output, _ = trained.system.apply(*trained.variables, scenes, KEY)
+    output, _ = jax.jit(trained.system.apply)(*trained.variables, scenes, KEY)
     error = np.mean(np.square(np.asarray(output.image - scenes)), axis=(1, 2, 3))
     found = measure(Perturbation(), 0.0, KEY)
     np.testing.assert_allclose(found.psnr, -10 * np.log10(error), atol=1e-3)
