@@ -1,9 +1,15 @@
 #!/usr/bin/env bash
-# Makes .venv, installs the package with its development tools, and runs what .ci/run relies on:
-# formatting, lint, types and tests. KDPR_DATA_DIR, if set, is the folder of the four Fashion-MNIST
-# files: without it the tests that need them are skipped. Arguments go to pytest.
+# Makes .venv, installs the package with its development tools, and checks formatting, lint, types and
+# tests: without those that train or run a command to its end, or `--all`, as .ci/run does.
+# KDPR_DATA_DIR, if set, is the folder of the four Fashion-MNIST files: without it the tests that need
+# them are skipped. Other arguments go to pytest.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+tests="not slow"
+if [ "${1:-}" = --all ]; then
+  tests=""
+  shift
+fi
 source launch/venv.sh
 make_venv .venv "[dev]"
 
@@ -14,4 +20,4 @@ pyright
 # OpenBLAS's threads only wait for each other.
 export OPENBLAS_NUM_THREADS=1
 # Files in the order of their names: by default those of few, slow tests would come last, one alone.
-python -m pytest -n 2 --dist loadfile --no-loadscope-reorder "$@"
+python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "$tests" "$@"

@@ -24,6 +24,21 @@ def get_config():
     {line}
     return config
 """
+STUDY = """
+import runpy
+from jax_kdpr.studies.declaration import Entry, Study, Table
+
+def get_config():
+    base = runpy.run_path("tiny.py")["get_config"]()
+    base.regime = "e2e"
+    entries = {
+        "e2e": Entry(label="E2E"),
+        "random": Entry(label="random", changes={"regime": "random"}),
+        "bound": Entry(label="bound", changes={"loss.rho": 0.5}),
+    }
+    table = Table(title="All", question="?", entries=tuple(entries), baseline="e2e")
+    return Study(title="Three", base=base, entries=entries, sections=(table,), seeds=(0,))
+"""
 
 
 class Outcome(NamedTuple):
@@ -33,7 +48,7 @@ class Outcome(NamedTuple):
 
 
 class Place:
-    """A folder to run commands in, with a config file and a stack of 128 images."""
+    """A folder to run commands in, with configs of a run and of a study, and 128 images."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -42,9 +57,10 @@ class Place:
         rng = np.random.default_rng(0)
         np.save(self.stack, rng.integers(0, 256, (128, 16, 16), np.uint8))
         self.config()
+        (folder / "study.py").write_text(STUDY)
 
-    def config(self, line: str = "pass", name: str = "tiny.py") -> None:
-        (self.folder / name).write_text(CONFIG.format(stack=str(self.stack), line=line))
+    def config(self, line: str = "pass") -> None:
+        (self.folder / "tiny.py").write_text(CONFIG.format(stack=str(self.stack), line=line))
 
     def run(self, command: str, *arguments: str) -> Outcome:
         done = commands.run(command, *arguments, cwd=self.folder)

@@ -13,7 +13,6 @@ from helpers import rejection
 from PIL import Image
 
 from jax_kdpr import evaluate
-from jax_kdpr.data.batches import take_batch
 from jax_kdpr.evaluation import scores as evaluation
 from jax_kdpr.evaluation import scoring
 from jax_kdpr.evaluation import solvers as solving
@@ -29,20 +28,21 @@ from jax_kdpr.runs.run import load_run
 IMAGES = 4
 
 
-@pytest.fixture
-def evaluated(teacher, tmp_path):
-    """A copy of the run, for `evaluate` to write into."""
-    return shutil.copytree(teacher, tmp_path / "teacher")
+@pytest.fixture(scope="module")
+def teacher(recorded):
+    """A trained run of three snapshots."""
+    return recorded / "teacher"
 
 
 @pytest.fixture
-def parse(evaluated):
-    """Sets the flags of `evaluate`; afterwards they are at their defaults again."""
+def parse(teacher, tmp_path):
+    """Sets the flags of `evaluate` on a copy; afterwards they are at their defaults again."""
+    workdir = shutil.copytree(teacher, tmp_path / "teacher")
     flags = evaluate.flags.FLAGS
     mine = flags.get_key_flags_for_module(evaluate.__name__)
     for flag in mine:
         flag.unparse()
-    yield lambda *options: flags(["evaluate", f"--workdir={evaluated}", *options])
+    yield lambda *options: flags(["evaluate", f"--workdir={workdir}", *options]) and workdir
     for flag in mine:
         flag.unparse()
     flags(["evaluate"])
@@ -54,12 +54,11 @@ def subject(teacher):
 
 
 @pytest.fixture(scope="module")
-def truth(teacher):
+def truth(subject):
     """Images [n h w] and CDPs of the first test scenes, and the trained system."""
-    trained = load_run(teacher)
-    images = take_batch(trained.dataset.test, jnp.arange(IMAGES), size=16, channels=1)
-    output, _ = trained.system.apply(*trained.variables, images, jax.random.key(0))
-    return images, output, trained.variables[0]["phases"]
+    images = subject.scenes(IMAGES)
+    output, _ = subject.system.apply(*subject.variables, images, jax.random.key(0))
+    return images, output, subject.variables[0]["phases"]
 
 
 def test_a_few_steps_from_the_spectral_estimate_equal_dense_matrices(subject, truth):
@@ -97,16 +96,13 @@ def test_solvers_beat_the_network_where_the_data_are_enough(subject, truth):
         for image, y in zip(output.image, output.intensity, strict=True)
     ]
     np.testing.assert_allclose(results["network"]["residual"], np.mean(residuals), rtol=1e-4)
-    expected = np.mean(
-        [
-            oracles.psnr(np.asarray(a), np.asarray(b))
-            for a, b in zip(output.image, images, strict=True)
-        ]
-    )
+    pairs = zip(np.asarray(output.image), np.asarray(images), strict=True)
+    expected = np.mean([oracles.psnr(*pair) for pair in pairs])
     np.testing.assert_allclose(results["network"]["psnr"], expected, rtol=1e-4)
     assert results["network"]["global_phase"] == "the network's"
 
 
+@pytest.mark.slow
 def test_from_the_network_its_global_phase_stays(subject, truth):
     plan = Plan(("error_reduction",), count=IMAGES, steps=2, start="network", constraint="phase")
     report = solving.solve_images(subject, plan, samples=1)
@@ -117,6 +113,7 @@ def test_from_the_network_its_global_phase_stays(subject, truth):
     np.testing.assert_allclose(report.answers["error_reduction"].solved.image, expected, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_prior_on_the_refinement_flattens_what_is_recovered(subject, truth):
     output, total = truth[1], {}
     for tv in (0.0, 0.1):
@@ -136,6 +133,7 @@ def test_restarts_keep_the_smallest_residual(subject):
     assert np.any(three.solved.residual < one.solved.residual - 1e-4)
 
 
+@pytest.mark.slow
 def test_random_starts_do_not_depend_on_the_batch(teacher):
     plan = Plan(("taf",), count=4, steps=2, start="random", constraint="phase")
     wide, narrow = (
@@ -172,12 +170,7 @@ def test_the_command_writes_table_numbers_and_figure(teacher, tmp_path):
     table = (output / "solve.md").read_text()
     assert table.strip() in done.stdout
     rows = [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("|")]
-    assert rows[2:] == [
-        "none: the spectral estimate",
-        "raar",
-        "accelerated",
-        "none: the network",
-    ]
+    assert [row.split(":")[0] for row in rows[2:]] == ["none", "raar", "accelerated", "none"]
     record = json.loads((output / "solve.json").read_text())
     assert set(record["results"]) == {"start", "raar", "accelerated", "network"}
     assert (record["steps"], record["tv"], record["constraint"]) == (20, 0.01, "phase")
@@ -186,42 +179,28 @@ def test_the_command_writes_table_numbers_and_figure(teacher, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("changes", "option"),
     [
-        ({"solvers": ()}, "--solver: expected some of error_reduction"),
-        ({"restarts": 2}, "--restarts: a spectral start is the same every time"),
-        ({"tv": 0.1}, "--tv: only the solver accelerated"),
-        ({"beta": 0.5, "solvers": ("taf",)}, "--beta: only hio and raar"),
+        ({"solvers": ()}, "--solver"),
+        ({"restarts": 2}, "--restarts"),
+        ({"tv": 0.1}, "--tv"),
+        ({"beta": 0.5, "solvers": ("taf",)}, "--beta"),
     ],
 )
-def test_plans_that_make_no_sense_are_refused(changes, message):
+def test_plans_that_make_no_sense_are_refused(changes, option):
     plan = Plan(("raar",), count=4, steps=2, start="spectral")
     solving.check_plan(plan)
-    assert rejection(solving.check_plan, plan._replace(**changes)).startswith(message)
+    assert rejection(solving.check_plan, plan._replace(**changes)).startswith(f"{option}: ")
+
+
+def test_unknown_and_repeated_solvers_are_refused():
+    for names, wrong in ((["raar", "newton"], "'newton'"), (["raar", "raar"], "once")):
+        assert wrong in rejection(classical.solver_names, "--solver", names)
 
 
 @pytest.mark.slow
-def test_the_command_refuses_bad_flags_before_anything_is_written(teacher, tmp_path):
-    output = tmp_path / "out"
-    for option in ("--solver=raar,newton", "--steps=0", "--restarts=3", "--support=x.png"):
-        done = run("solve", f"--workdir={teacher}", f"--output={output}", option)
-        assert done.returncode == 2 and not output.exists()
-        assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
-
-
-@pytest.mark.parametrize(
-    ("names", "message"),
-    [
-        (["raar", "newton"], "--solver: expected some of error_reduction"),
-        (["raar", "raar"], "--solver: expected each solver once"),
-    ],
-)
-def test_unknown_and_repeated_solvers_are_refused(names, message):
-    assert rejection(classical.solver_names, "--solver", names).startswith(message)
-
-
-def test_evaluate_adds_a_row_for_each_solver_and_run(parse, evaluated, capsys):
-    parse(
+def test_evaluate_adds_a_row_for_each_solver_and_run(parse, capsys):
+    workdir = parse(
         *("--solvers=raar,taf", "--solver_steps=60", "--refine=60", "--refine_with=raar"),
     )
     assert evaluate.main([]) == 0
@@ -229,29 +208,26 @@ def test_evaluate_adds_a_row_for_each_solver_and_run(parse, evaluated, capsys):
     rows = [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("|")]
     trivial = ["mean training image", "constant"]
     assert rows[2:] == ["teacher", *trivial, "raar (teacher)", "taf (teacher)"]
-    assert "60 steps from its spectral estimate" in table and "Refined with raar" in table
-    result = json.loads((evaluated / "metrics.json").read_text())
+    assert "60 steps" in table and "Refined with raar" in table
+    result = json.loads((workdir / "metrics.json").read_text())
     assert (result["refine_with"], result["solver_steps"]) == ("raar", 60)
     scores = result["scores"]
     assert scores["solver_raar"]["psnr"] > scores[evaluation.RECOVERED]["psnr"] + 3
     assert scores[evaluation.REFINED]["psnr"] > scores[evaluation.RECOVERED]["psnr"] + 1
-    np.testing.assert_allclose(
-        np.mean(scoring.read_image_psnr(evaluated, "solver_taf")),
-        scores["solver_taf"]["psnr"],
-        rtol=1e-4,
-    )
+    mean = np.mean(scoring.read_image_psnr(workdir, "solver_taf"))
+    np.testing.assert_allclose(mean, scores["solver_taf"]["psnr"], rtol=1e-4)
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    "options",
     [
-        (["--solvers=newton"], "--solvers: expected some of error_reduction"),
-        (["--solver_steps=10"], "--solver_steps: nothing would read it"),
-        (["--refine_with=hio"], "--refine_with: nothing would read it"),
-        (["--refine=5", "--refine_with=hio", "--refine_tv=0.1"], "--refine_tv: nothing would"),
-        (["--refine_with=accelerated", "--refine_tv=0.1"], "--refine_with: nothing would"),
+        ["--solvers=newton"],
+        ["--solver_steps=10"],
+        ["--refine_with=hio"],
+        ["--refine_tv=0.1", "--refine=5", "--refine_with=hio"],
+        ["--refine_with=accelerated", "--refine_tv=0.1"],
     ],
 )
-def test_evaluate_refuses_options_that_nothing_reads(parse, options, message):
+def test_evaluate_refuses_options_that_nothing_reads(parse, options):
     parse(*options)
-    assert rejection(evaluate.main, []).startswith(message)
+    assert rejection(evaluate.main, []).startswith(options[0].split("=")[0])
