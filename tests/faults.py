@@ -7,6 +7,7 @@ runs in a short form, which tests/test_faults.py runs too. A kind is a function 
 """
 
 import argparse
+import functools
 import json
 import random
 import shutil
@@ -25,7 +26,7 @@ import fuzz_options
 from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.runs.checkpoint import FOLDER
 
-EPOCHS = 12
+EPOCHS = 6
 STEPS = 4  # an epoch
 CONFIG = f"""
 from jax_kdpr.config.schema import Config
@@ -67,7 +68,6 @@ class Tally:
 def kills(folder: Path, *, full: bool) -> Tally:
     """SIGKILL at random times, half of them within a save: the run ends as the undisturbed one."""
     rng, tally = random.Random(0), Tally()
-    train(folder, "whole").check_returncode()
     left = 50 if full else 2
     while left:
         run = folder / "killed"
@@ -80,7 +80,7 @@ def kills(folder: Path, *, full: bool) -> Tally:
                 planned.append("within a save" if in_save else "at a random time")
                 left -= 1
         resumed = train(folder, "killed")
-        same = resumed.returncode == 0 and record(run) == record(folder / "whole")
+        same = resumed.returncode == 0 and record(run) == undisturbed()
         for when in planned:
             tally.add(when if same else f"{when}: {resumed.stderr[-500:]}", lost=not same)
     return tally
@@ -99,30 +99,6 @@ def kill(process: subprocess.Popen, run: Path, *, delay: float | None) -> bool:
     process.kill()
     process.communicate()
     return process.returncode == -signal.SIGKILL
-
-
-def links(folder: Path, *, full: bool) -> Tally:
-    """Links at every name in a run folder, to a file that nothing may touch."""
-    tally, precious = Tally(), folder / "thesis.tex"
-    train(folder, "run", "--config.train.epochs=1").check_returncode()
-    run = folder / "run"
-    commands.run("evaluate", f"--workdir={run}").check_returncode()
-    names = [path.name for path in run.iterdir() if path.is_file()]
-    precious.write_text("the only copy")
-    for name in names:
-        (run / f"{name}.tmp").symlink_to(precious)
-    for name in set(names) - {"run.json", "run.lock", "metrics.jsonl"}:
-        (run / name).unlink()
-        (run / name).symlink_to(precious)
-    again = train(folder, "run", "--config.train.epochs=1")
-    scored = commands.run("evaluate", f"--workdir={run}")
-    (run / "run.lock").unlink()
-    (run / "run.lock").symlink_to(precious)
-    locked = train(folder, "run", "--config.train.epochs=1")
-    for name, done, code in (("train", again, 0), ("evaluate", scored, 0), ("lock", locked, 2)):
-        wrong = done.returncode != code or precious.read_text() != "the only copy"
-        tally.add(f"{name}: {done.stderr[-500:]}" if wrong else "not followed", lost=wrong)
-    return tally
 
 
 def options(folder: Path, *, full: bool) -> Tally:
@@ -150,7 +126,7 @@ def signals(folder: Path, *, full: bool) -> Tally:
             # An empty one: compiling, which calls Python from C++, takes the longer.
             JAX_COMPILATION_CACHE_DIR=str(folder / f"cache-{number}"),
         )
-        time.sleep(rng.uniform(0.0, 16.0) if full else 3.0 + 7.0 * number)
+        time.sleep(rng.uniform(0.0, 16.0) if full else 2.0 + 4.0 * number)
         sent = rng.choice((signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1))
         process.send_signal(sent)
         try:
@@ -172,7 +148,6 @@ def signals(folder: Path, *, full: bool) -> Tally:
 def full_disk(folder: Path, *, full: bool) -> Tally:
     """A disk without room or inodes: one line, and with room again the run ends as a whole one."""
     tally = Tally()
-    train(folder, "whole").check_returncode()
     limits = [f"size={kilobytes}k" for kilobytes in (100, 300, 500, 700)]
     limits += [f"nr_inodes={count}" for count in (20, 60, 100)]
     for limit in limits if full else limits[2:3]:
@@ -187,7 +162,7 @@ def full_disk(folder: Path, *, full: bool) -> Tally:
             resumed = train(folder, "disk/run")
             lines = [line for line in stopped.stderr.splitlines() if line.startswith("error: ")]
             said = len(lines) == 1 and "Traceback" not in stopped.stderr
-            same = resumed.returncode == 0 and record(disk / "run") == record(folder / "whole")
+            same = resumed.returncode == 0 and record(disk / "run") == undisturbed()
             held = stopped.returncode == 1 and said and same
             what = f"{limit}: {stopped.returncode}, {stopped.stderr[-500:]}{resumed.stderr[-500:]}"
             tally.add("one line, then the same run" if held else what, lost=not held)
@@ -200,7 +175,6 @@ KINDS: dict[str, Callable[..., Tally]] = {
     "kills": kills,
     "signals": signals,
     "full-disk": full_disk,
-    "links": links,
     "options": options,
 }
 
@@ -225,6 +199,14 @@ def start(folder: Path, run: str, *options: str, **variables: str) -> subprocess
 def train(folder: Path, run: str, *options: str) -> subprocess.CompletedProcess[str]:
     """Trains to the end."""
     return commands.run("train", *arguments(folder, run), *options)
+
+
+@functools.cache
+def undisturbed() -> list[dict]:
+    """Returns the record of a run that nothing befell."""
+    with tempfile.TemporaryDirectory() as folder:
+        train(Path(folder), "whole").check_returncode()
+        return record(Path(folder) / "whole")
 
 
 def finished(run: Path) -> bool:

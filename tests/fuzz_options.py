@@ -30,35 +30,12 @@ from jax_kdpr.training import setup as preparation
 ACCEPTED, SECONDS, KILOBYTES = 77, 60, 700_000
 CONFIG = str(Path(__file__).parents[1] / "configs" / "quickstart" / "e2e.py")
 NUMBERS = [
-    *(
-        "-1",
-        "0",
-        "1",
-        "2",
-        "3.5",
-        "1e-320",
-        "1e39",
-        "-1e39",
-        "nan",
-        "inf",
-        str(2**31),
-        "1" + 30 * "0",
-    ),
-    *("9" * 5000, "532e-6", "200", "2*pi", "0x10", "1_000"),
+    *("-1", "0", "1", "2", "3.5", "1e-320", "1e39", "-1e39", "nan", "inf", str(2**31)),
+    *("1" + 30 * "0", "9" * 5000, "532e-6", "200", "2*pi", "0x10", "1_000"),
 ]
 TEXTS = [
-    "",
-    "~",
-    "(1,2)",
-    "1,2,3",
-    "1,2,3,4",
-    "100000x100000",
-    "0x0",
-    "é",
-    "a\nb",
-    "None",
-    "True",
-    "[]",
+    *("", "~", "(1,2)", "1,2,3", "1,2,3,4", "100000x100000", "0x0", "é", "a\nb"),
+    *("None", "True", "[]"),
 ]
 # Where each command begins its work.
 WORK = {

@@ -57,14 +57,13 @@ class Scored(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def scored(run, trained, undrawn, tmp_path_factory) -> Scored:
+def scored(run, undrawn, tmp_path_factory) -> Scored:
     before, place = files(run), tmp_path_factory.mktemp("scored")
-    evaluated = scoring.score_run(run, output=place, refinement=Refinement(3))
-    images = trained.scenes(len(trained.dataset.test))
-    output, _ = trained.system.apply(*trained.variables, images, jax.random.key(0))
-    arrays = (np.asarray(images[..., 0]), np.asarray(output.image[..., 0]), output.estimate)
+    evaluated = scoring.score_run(run, output=place, samples=32, refinement=Refinement(3))
     result = json.loads((place / "metrics.json").read_text())
-    return Scored(evaluated, result, place, *arrays, before, files(run))
+    images, output, _ = evaluated.samples
+    arrays = (images[..., 0], output.image[..., 0], output.estimate)
+    return Scored(evaluated, result, place, *map(np.asarray, arrays), before, files(run))
 
 
 def oracle(images, answers) -> dict[str, float]:
@@ -88,6 +87,8 @@ def assert_score(scored: Scored, name: str, answers):
 
 
 def test_recovery_and_trivial_answers_are_scored_on_every_test_image(scored, trained):
+    np.testing.assert_allclose(scored.images, trained.scenes(32)[..., 0])
+    assert len(trained.dataset.test) == 32
     assert_score(scored, evaluation.RECOVERED, scored.recovered)
     train = np.asarray(trained.dataset.train(0))
     train = train / 255 if train.dtype == np.uint8 else train

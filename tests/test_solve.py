@@ -57,7 +57,7 @@ def subject(teacher):
 def truth(subject):
     """Images [n h w] and CDPs of the first test scenes, and the trained system."""
     images = subject.scenes(IMAGES)
-    output, _ = subject.system.apply(*subject.variables, images, jax.random.key(0))
+    output, _ = jax.jit(subject.system.apply)(*subject.variables, images, jax.random.key(0))
     return images, output, subject.variables[0]["phases"]
 
 
