@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 
+import commands
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,8 +19,8 @@ RNG = np.random.default_rng(0)
 
 
 @pytest.fixture(scope="module")
-def run(teacher):
-    return kdpr.load(teacher)
+def run(recorded):
+    return kdpr.load(recorded / "teacher")
 
 
 @pytest.fixture(scope="module")
@@ -84,16 +85,23 @@ def test_frames_that_cannot_be_the_runs_are_refused(run, frames, says):
     assert says in rejection(run.reconstruct, frames)
 
 
-def test_images_that_cannot_be_its_scenes_are_refused(run):
+def test_images_and_gains_that_nothing_can_mean_are_refused(run, counts):
     assert "[0, 1]" in rejection(run.measure, np.full((1, 16, 16), 1.5))
     assert "16 16" in rejection(run.measure, np.zeros((1, 8, 8)))
+    for gain in (0.0, -1.0, np.nan, 1e-300):
+        assert "gain" in rejection(run.reconstruct, counts, gain=gain)
+    exact = run.measure(run.scenes(4))
+    found = run.reconstruct(7.0 * exact, gain=7.0, centred=False)
+    np.testing.assert_allclose(found.image, run.reconstruct(exact).image, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_its_scores_are_those_of_the_command(run, tmp_path):
     scores = run.evaluate(output=tmp_path / "new")
     assert scores == json.loads((tmp_path / "new" / "metrics.json").read_text())["scores"]
 
 
+@pytest.mark.slow
 def test_training_returns_its_history_and_goes_on(tmp_path):
     config = tiny_config(train__epochs=1)
     history = kdpr.train(config, tmp_path / "run")
@@ -129,14 +137,6 @@ def test_what_no_solver_can_use_is_refused(frames, phases, says):
     assert says in rejection(kdpr.solve, frames, phases)
 
 
-def test_gains_and_places_that_nothing_can_mean_are_refused(run, counts, tmp_path):
-    for gain in (0.0, -1.0, np.nan, 1e-300):
-        assert "gain" in rejection(run.reconstruct, counts, gain=gain)
-    exact = run.measure(run.scenes(4))
-    found = run.reconstruct(7.0 * exact, gain=7.0, centred=False)
-    np.testing.assert_allclose(found.image, run.reconstruct(exact).image, atol=1e-5)
-
-
 def test_many_frames_are_recovered_in_batches(run, counts):
     many = dataclasses.replace(run, batch_size=3).reconstruct(np.concatenate([counts, counts]))
     np.testing.assert_allclose(
@@ -145,37 +145,31 @@ def test_many_frames_are_recovered_in_batches(run, counts):
     assert len(run._programs) >= 1 and "teacher run" in repr(run)
 
 
-@pytest.mark.parametrize("name", ["train", "solve"])
-def test_functions_stay_functions_beside_commands_of_their_name(name):
+@pytest.mark.slow
+def test_importing_is_quick_and_functions_stay_functions_beside_commands_of_their_name():
     code = (
-        f"import importlib, jax_kdpr as k; importlib.import_module('jax_kdpr.{name}'); "
-        f"assert k.{name}.__module__ == 'jax_kdpr.interface.api'"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def test_importing_the_package_alone_is_quick_and_its_names_are_there():
-    code = (
-        "import sys, jax_kdpr as k; assert 'jax' not in sys.modules; "
+        "import importlib, sys, jax_kdpr as k; assert 'jax' not in sys.modules; "
         "assert set(k.__all__) <= set(dir(k)); "
-        "print(k.presets.quickstart().data.size, k.Config.__name__, callable(k.load))"
+        "[importlib.import_module(f'jax_kdpr.{name}') for name in (sys.argv[1:])]; "
+        "print(k.presets.quickstart().data.size, k.Config.__name__, callable(k.load)); "
+        "print(*[getattr(k, name).__module__ for name in ('train', 'solve')])"
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.split() == ["32", "Config", "True"]
-
-
-def test_the_list_of_commands_and_the_way_to_each():
-    def kdpr_command(*arguments):
-        return subprocess.run(
-            [sys.executable, "-m", "jax_kdpr", *arguments], capture_output=True, text=True
+    for name in ("train", "solve"):
+        found = subprocess.run(
+            [sys.executable, "-c", code, name], capture_output=True, text=True, check=True
         )
+        assert found.stdout.split() == ["32", "Config", "True", *2 * ["jax_kdpr.interface.api"]]
 
-    listed = kdpr_command()
-    assert listed.returncode == 0
-    assert "  reconstruct     Recovers objects from frames of a real camera" in listed.stdout
-    wrong = kdpr_command("trian")
-    assert wrong.returncode == 2 and wrong.stderr == (
-        "error: no command 'trian'; did you mean train?\n"
-    )
-    found = kdpr_command("geometry", "--pixels", "4")
-    assert found.returncode == 2 and found.stderr.startswith("error: --")
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        ([], 0, "  reconstruct     Recovers objects from frames of a real camera"),
+        (["trian"], 2, "error: no command 'trian'; did you mean train?\n"),
+        (["geometry", "--pixels", "4"], 2, "error: --wavelength"),
+    ],
+)
+@pytest.mark.slow
+def test_the_list_of_commands_and_the_way_to_each(arguments, code, says):
+    done = commands.run_program("jax_kdpr", *arguments)
+    assert done.returncode == code and says in done.stdout + done.stderr
