@@ -42,7 +42,8 @@ def test_a_run_measures_what_the_mathematics_says(run, scenes):
 
 
 def test_frames_are_recovered_as_a_person_has_them(run, scenes, counts):
-    output, _ = run.system.apply(*run.variables, jnp.asarray(scenes[..., None]), jax.random.key(0))
+    images = jnp.asarray(scenes[..., None])
+    output, _ = jax.jit(run.system.apply)(*run.variables, images, jax.random.key(0))
     ways = {
         "as they are": (counts, True),
         "of one object after the other": (counts.reshape(12, 16, 16), True),
