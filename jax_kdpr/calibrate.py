@@ -19,14 +19,13 @@ from absl import flags
 
 from jax_kdpr.core import json_files
 from jax_kdpr.core.errors import InputError
-from jax_kdpr.core.types import Image
 from jax_kdpr.interface import bench_flags, cli
-from jax_kdpr.lab.frames.calibration import CALIBRATION, calibrate, write_calibration
+from jax_kdpr.lab.frames.calibration import CALIBRATION, calibrate, in_words, write_calibration
 from jax_kdpr.lab.frames.geometry import default_geometry
-from jax_kdpr.lab.frames.loaded import blank_image, own_images
+from jax_kdpr.lab.frames.loaded import blank_image, own_object
 from jax_kdpr.lab.frames.measured import Setup
 from jax_kdpr.lab.frames.reading import list_frames
-from jax_kdpr.runs.run import Run, load_run
+from jax_kdpr.runs.run import load_run
 
 flags.adopt_module_key_flags(bench_flags)
 OUTPUT = flags.DEFINE_string("output", None, "Calibration file to write, .json.")
@@ -49,6 +48,10 @@ SCALE_RANGE = flags.DEFINE_float(
     lower_bound=0.0,
     upper_bound=0.5,
 )
+DOUBT = (
+    "do not trust this calibration; check the object, the mask that is shown, the exposure, and "
+    "--scale"
+)
 
 
 def main(positional: list[str]) -> int:
@@ -63,21 +66,18 @@ def main(positional: list[str]) -> int:
     json_files.require_own("--output", output, CALIBRATION, command="calibrate")
     kind = bench_flags.frame_kind(frames)
     window = bench_flags.read_window(kind.shape)
-    references = bench_flags.read_references(kind)
-    correction = bench_flags.correct_with(references, kind, window)
+    correction = bench_flags.correct_with(bench_flags.read_references(kind), kind, window)
     run = load_run(workdir).on_one_device()
-    if len(frames) < run.snapshots:
-        raise InputError(
-            f"--input: expected {run.snapshots} frames, one a snapshot, got {len(frames)}"
-        )
+    shots = run.snapshots
+    if len(frames) < shots:
+        raise InputError(f"--input: expected {shots} frames, one a snapshot, got {len(frames)}")
     guess = default_geometry(window, run.sensor, SCALE.value or lengths.scale)
-    setup = Setup(
-        correction, window, guess, bench_flags.SAMPLING.value, bench_flags.pixel_side(run), None
-    )
-    image = _object_image(run)
+    side = bench_flags.pixel_side(run)
+    setup = Setup(correction, window, guess, bench_flags.SAMPLING.value, side, None)
+    image = own_object(run, Path(OBJECT.value)) if OBJECT.value else blank_image(run)
     cli.make_folder("--output", output.parent)
     found = calibrate(
-        frames[: run.snapshots],
+        frames[:shots],
         setup,
         run,
         image,
@@ -85,35 +85,13 @@ def main(positional: list[str]) -> int:
         scale_range=SCALE_RANGE.value,
     )
     write_calibration(output, found)
-    geometry = found.geometry
-    print(
-        f"centre {geometry.centre_y:.2f}, {geometry.centre_x:.2f}; rotation "
-        f"{geometry.rotation:.3f} degrees; scale {geometry.scale:.4f}; flip {geometry.flip}"
-        f"{', transposed' if geometry.transpose else ''}; {found.counts_per_unit:.5g} counts a unit"
-    )
-    print(f"score {found.score:.3f}, best of another orientation {found.runner_up:.3f}")
-    print(f"written: {output}")
-    coarse = bench_flags.check_sampling(run, geometry, window)
+    print(f"{in_words(found)}\nwritten: {output}")
+    coarse = bench_flags.check_sampling(run, found.geometry, window)
     if coarse:
         print(f"warning: {coarse}", file=sys.stderr)
     if not found.trusted:
-        print(
-            "warning: do not trust this calibration; check the object, the mask that is shown, the "
-            "exposure, and --scale",
-            file=sys.stderr,
-        )
+        print(f"warning: {DOUBT}", file=sys.stderr)
     return 0 if found.trusted else 1
-
-
-def _object_image(run: Run) -> Image:
-    if not OBJECT.value:
-        return blank_image(run)
-    images = own_images(run, Path(OBJECT.value), flag="--object")
-    if len(images) != 1:
-        raise InputError(
-            f"--object: expected one object, got {len(images)}; give the one in the beam"
-        )
-    return images[0]
 
 
 if __name__ == "__main__":

@@ -93,9 +93,8 @@ def _request() -> Request:
     check_errors(request.errors, benches=request.benches)
     if LOSS.present and TARGET.present:
         raise InputError("--target: takes the place of --loss; leave out one of the two")
-    for flag in (SPREAD, LOSS, TARGET):
-        if flag.present and not BENCHES.value:
-            raise InputError(f"--{flag.name}: is read only with --benches above 0; leave it out")
+    if not BENCHES.value:
+        cli.refuse_given(("spread", "loss", "target"), "is read only with --benches above 0")
     return request
 
 

@@ -48,7 +48,7 @@ WORK = {
     "calibrate": ("list_frames",),
     "export_mask": ("load_run",),
     "simulate_bench": ("load_run",),
-    "benchmark": ("_facts",),
+    "benchmark": ("Wanted",),
     "geometry": ("bench_geometry",),
 }
 NEEDED = {

@@ -16,10 +16,14 @@ from jax_kdpr.lab.frames.geometry import (
     Geometry,
     Window,
     binning_note,
+    check_geometry,
+    grid_window,
+    in_window,
     make_window,
     sampling_note,
     useful_bin,
 )
+from jax_kdpr.lab.frames.measured import Setup
 from jax_kdpr.lab.frames.reading import (
     Frame,
     Moments,
@@ -107,6 +111,11 @@ class References(NamedTuple):
     flat: np.ndarray | None
     bad: np.ndarray | None  # not 0 where bad
 
+    @property
+    def spread(self) -> float | None:
+        """Standard deviation of a dark pixel from frame to frame, counts, if it is known."""
+        return self.dark.spread if self.dark else None
+
 
 def require(flag: flags.FlagHolder, hint: str) -> str:
     """Returns a flag that must be given.
@@ -182,6 +191,33 @@ def correct_with(references: References, kind: FrameKind, window: Window) -> Cor
         dark_step=dark.step if dark else 1,
         window=window,
     )
+
+
+def make_setup(
+    run: Run,
+    kind: FrameKind,
+    references: References,
+    window: Window,
+    gain: float | None,
+    geometry: Geometry,
+) -> Setup:
+    """Returns the bench in the part of the frames that a geometry needs.
+
+    Raises:
+        InputError: If its grid does not lie in the window, or as `make_correction`.
+    """
+    shape = window.height // window.bin, window.width // window.bin
+    check_geometry(in_window(geometry, window), shape, run.sensor)
+    used = grid_window(window, geometry, run.sensor)
+    correction = correct_with(references, kind, used)
+    return Setup(correction, used, geometry, SAMPLING.value, pixel_side(run), gain)
+
+
+def notes(run: Run, geometry: Geometry, window: Window) -> list[str]:
+    """Returns warnings that hold before any frame is read; prints as `check_sampling`."""
+    coarse = check_sampling(run, geometry, window)
+    no_dark = "" if DARK.value else "no --dark: the camera's offset counts as light"
+    return [note for note in (coarse, no_dark) if note]
 
 
 def pixel_side(run: Run) -> float:

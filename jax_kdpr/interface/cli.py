@@ -9,7 +9,7 @@ import re
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -136,6 +136,17 @@ def require_no_more(positional: Sequence[str], hint: str = "options start with -
     """
     if positional:
         raise InputError(f"unexpected argument {positional[0]!r}; {hint}")
+
+
+def refuse_given(names: Iterable[str], why: str) -> None:
+    """Refuses flags that nothing would read.
+
+    Raises:
+        InputError: If one of them is given.
+    """
+    for name in names:
+        if flags.FLAGS[name].present:
+            raise InputError(f"--{name}: {why}; leave it out")
 
 
 def run_folders(first: str | None, others: Sequence[str]) -> dict[str, Path]:

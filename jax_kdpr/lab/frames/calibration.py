@@ -189,6 +189,17 @@ def read_calibration(path: Path) -> Calibration:
         ) from failure
 
 
+def in_words(found: Calibration) -> str:
+    """Returns two lines: where the pattern lies, and how sure that is."""
+    geometry = found.geometry
+    return (
+        f"centre {geometry.centre_y:.2f}, {geometry.centre_x:.2f}; rotation "
+        f"{geometry.rotation:.3f} degrees; scale {geometry.scale:.4f}; flip {geometry.flip}"
+        f"{', transposed' if geometry.transpose else ''}; {found.counts_per_unit:.5g} counts a unit"
+        f"\nscore {found.score:.3f}, best of another orientation {found.runner_up:.3f}"
+    )
+
+
 def calibration_notes(calibration: Calibration, run: Run, source: str) -> list[str]:
     """Returns what speaks against the use of a calibration for a run.
 

@@ -111,6 +111,27 @@ def own_images(
     return jnp.asarray(np.moveaxis(scenes, 1, -1))
 
 
+def own_truth(run: Run, source: Path, count: int) -> Images:
+    """Reads --truth, one object for each of `count`; raises as `own_images`."""
+    images = own_images(run, source, flag="--truth", as_trained=True)
+    if len(images) != count:
+        raise InputError(
+            f"--truth: expected {count} images, one for each object in the order of the frames, "
+            f"got {len(images)}"
+        )
+    return images
+
+
+def own_object(run: Run, source: Path) -> Image:
+    """Reads --object, the one in the beam; raises as `own_images`."""
+    images = own_images(run, source, flag="--object")
+    if len(images) != 1:
+        raise InputError(
+            f"--object: expected one object, got {len(images)}; give the one in the beam"
+        )
+    return images[0]
+
+
 def _check_turns(flag: str, names: list[str]) -> None:
     """Says which files are phase and amplitude; refuses names that say otherwise."""
     for number, name in enumerate(names):

@@ -25,12 +25,13 @@ from jax_kdpr.optics.camera import Optics, Options
 from jax_kdpr.optics.objects import scene_field
 from jax_kdpr.recovery.refinement import NO_REFINEMENT, Refinement, make_refine
 from jax_kdpr.recovery.solvers import amplitude_residual
-from jax_kdpr.runs.run import Run
+from jax_kdpr.runs.run import Run, run_keys
 
 PERCENTILE = 99.0  # of the misfits of simulated scenes
 MARGIN = 1.2  # what the misfit of a bench may exceed them by
 CONFUSED = 1.0  # percent of wrong patterns that may be trusted
 RESAMPLES = 500
+LIMIT_IMAGES = 256  # validation images that a limit comes from, at most
 
 
 class Recovered(NamedTuple):
@@ -141,6 +142,36 @@ def simulated_misfits(
     return Simulated(
         *[np.concatenate(found)[: len(images)].astype(float).tolist() for found in (right, wrong)]
     )
+
+
+def make_limit(
+    run: Run,
+    recover: Recover,
+    given: float | None,
+    *,
+    noise_sigma: Float[np.ndarray, "sh sw"],
+    batch_size: int,
+) -> Callable[[int], float]:
+    """Builds limit(n) -> what the median misfit of n frames may be.
+
+    Args:
+        run: The run.
+        recover: Of `make_recover`.
+        given: The limit, if a person sets it; else it comes from validation images of the run.
+        noise_sigma: As of `simulated_misfits`.
+        batch_size: Images at a time.
+    """
+    if given is not None:
+        return lambda _: given
+    simulated = simulated_misfits(
+        run,
+        recover,
+        run.dataset.validation[:LIMIT_IMAGES],
+        noise_sigma=noise_sigma,
+        batch_size=batch_size,
+        key=run_keys(run.config.seed).evaluation,
+    )
+    return lambda count: misfit_limit(simulated, count)
 
 
 def misfit_limit(simulated: Simulated, count: int = 1) -> float:

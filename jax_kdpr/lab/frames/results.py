@@ -153,5 +153,36 @@ def write_results(folder: Path, results: dict[str, Any]) -> None:
     json_files.write_json(folder / RESULTS_FILE, results)
 
 
+def in_words(found: dict[str, Any], kind: str, *, scored: bool) -> str:
+    """Returns what a person reads of results.json at a glance.
+
+    Args:
+        found: What `reconstruction.summarise` gives.
+        kind: Of the scenes.
+        scored: Whether there was a truth.
+    """
+    said = (
+        f"{len(found['frames'])} object(s), median misfit {found['median_misfit']:.3f} (limit "
+        f"{found['median_misfit_limit']:.3f})"
+    )
+    if not scored:
+        return said
+    rows = [row for row in found["frames"] if "psnr" in row]
+    psnr, ssim, rms = (float(np.mean([row[name] for row in rows])) for name in SCORES)
+    unit = "" if kind == "amplitude" else " rad, piston removed"
+    return (
+        f"{said}\nagainst --truth, mean of {len(rows)}: PSNR {psnr:.2f} dB, SSIM {ssim:.3f}, rms "
+        f"error over the object {rms:.3f}{unit}"
+    )
+
+
+def warnings(found: dict[str, Any]) -> list[str]:
+    """Returns the warnings of all objects together, and the first of a single one."""
+    flagged = [row for row in found["frames"] if row["warning"]]
+    said = f"{len(flagged)} of {len(found['frames'])} objects; first "
+    first = [f"{said}{row['name']}: {row['warning']}" for row in flagged[:1]]
+    return [*found["warnings"], *first]
+
+
 def _write_tiff(file: IO[bytes], values: np.ndarray) -> None:
     tifffile.imwrite(file, values, photometric="minisblack")

@@ -15,19 +15,16 @@ from jaxtyping import Float
 from jax_kdpr.core import json_files, whole_files
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.lab.masks.files import (
-    CONJUGATE,
     HEIGHT,
-    PHASE,
-    Coding,
     circle_distance,
     decode,
     encode,
     file_bytes,
-    gray_phases,
     sidecar_path,
 )
-from jax_kdpr.lab.masks.layout import Layout, corner, place
-from jax_kdpr.lab.masks.relief import largest_step, smallest_feature, turn_height
+from jax_kdpr.lab.masks.layout import corner, place
+from jax_kdpr.lab.masks.relief import largest_step, smallest_feature
+from jax_kdpr.lab.masks.report import ERROR, NO_CORRECTION, sentences
 from jax_kdpr.lab.masks.request import Plan
 from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.runs.run import Run
@@ -35,10 +32,6 @@ from jax_kdpr.runs.run import Run
 # Radians between a level of the run's device and the file's that pass for the same: a panel that
 # reaches 2 pi at gray level 210 is 0.015 away from the run's 256 levels, which costs nothing.
 CLOSE = 0.03
-NO_CORRECTION = (
-    "no correction included: neither flatness of the device, nor lens, nor grating; your tools may "
-    "add them, once"
-)
 
 
 def export_masks(
@@ -91,7 +84,7 @@ def export_masks(
             "masks_in_file": numbers,
             "masks_of_run": len(phases),
             **_describe(plan, phases.shape[1:], values),
-            "largest_phase_error_rad": max(errors[k] for k in numbers),
+            ERROR: max(errors[k] for k in numbers),
             "run": origin,
             "provenance": provenance,
         }
@@ -105,70 +98,6 @@ def export_masks(
         else:
             json_files.write_json(path, content)
     return list(groups)
-
-
-def sentences(plan: Plan, shape: tuple[int, ...]) -> str:
-    """Returns all conventions of a file in words."""
-    coding, layout = plan.coding, plan.layout
-    sign = "p = -phi" if coding.sign == CONJUGATE else "p = phi"
-    told = [
-        _meaning(coding),
-        f"Here {sign}, where phi is the mask of the trained operator, e^{{-j phi}}.",
-    ]
-    told.append(
-        "A device that adds p multiplies the light by e^{j p}, as trained."
-        if coding.sign == CONJUGATE
-        else "This is as trained where the device multiplies the light by e^{-j p}."
-    )
-    told.append(_placement(layout, shape, plan.background))
-    told.append(f"{NO_CORRECTION.capitalize()}.")
-    return " ".join(told)
-
-
-def _meaning(coding: Coding) -> str:
-    if coding.kind == HEIGHT:
-        turn = turn_height(wavelength=coding.wavelength, index=coding.index)
-        how = (
-            "h = -p lambda / (4 pi), in reflection: a higher surface is less phase p"
-            if coding.index is None
-            else f"h = p lambda / (2 pi (n - 1)), n = {coding.index:g}, in transmission: thicker "
-            "is more phase p"
-        )
-        steps = f", etched in {coding.levels} levels" if coding.levels else ""
-        return f"Heights in metres, {how}; wrapped to one turn, which is [0, {turn:.4g}) m{steps}."
-    if coding.kind == PHASE:
-        return "Phases p in radians, wrapped to [0, 2 pi)."
-    container = "" if coding.bits == 8 else ", right-justified in 16-bit pixels"
-    if coding.table:
-        rule = f"shows the phase p that the table of {len(coding.table)} levels gives"
-    elif coding.falling:
-        top = len(gray_phases(coding)) - 1
-        rule = f"shows p = 2 pi ({top} - g) / {coding.gray_2pi}, falling"
-    else:
-        rule = f"shows p = 2 pi g / {coding.gray_2pi}"
-    return f"Gray level g ({coding.bits} bits, 0 to {2**coding.bits - 1}{container}) {rule}."
-
-
-def _placement(layout: Layout, shape: tuple[int, ...], background: int) -> str:
-    turns = [
-        *(["top and bottom exchanged"] if layout.flip_vertical else []),
-        *(["left and right exchanged"] if layout.flip_horizontal else []),
-        *([f"turned {layout.rotate} degrees counter-clockwise"] if layout.rotate else []),
-    ]
-    told = (
-        f"Row 0 is the top row; the mask is {', then '.join(turns) or 'neither flipped nor turned'}"
-    )
-    if layout.magnify > 1:
-        told += f"; {layout.magnify} x {layout.magnify} pixels show one of the mask"
-    if layout.panel is None:
-        return f"{told}."
-    row, column = corner(shape, layout)
-    if layout.tile:
-        return f"{told}; repeated over the panel from its top left corner on."
-    return (
-        f"{told}; its top left pixel is at row {row}, column {column} of the panel, the rest of "
-        f"which has gray level {background}."
-    )
 
 
 def _describe(plan: Plan, shape: tuple[int, ...], values: np.ndarray) -> dict[str, Any]:

@@ -1,0 +1,169 @@
+"""One benchmark: the cases of a config compiled, timed in turn, and made into rows."""
+
+import copy
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+
+from jax_kdpr.config import checks
+from jax_kdpr.config import schema as config_lib
+from jax_kdpr.config.schema import Config
+from jax_kdpr.core import runtime
+from jax_kdpr.core.errors import InputError
+from jax_kdpr.core.progress import progress
+from jax_kdpr.core.sharding import make_mesh
+from jax_kdpr.evaluation.speed import cases, report
+from jax_kdpr.evaluation.speed.cases import Case, Plan, Shape
+from jax_kdpr.evaluation.speed.counts import measure_limits
+from jax_kdpr.evaluation.speed.report import Row
+from jax_kdpr.evaluation.speed.timing import Timing, clock, time_alternating
+from jax_kdpr.runs import folder as run_folder
+from jax_kdpr.training import losses
+from jax_kdpr.training.steps import LossWeights
+
+SWEEPS = {
+    "snapshots": ("masks", "snapshots"),
+    "size": ("data", "size"),
+    "iterations": ("spectral", "iterations"),
+    "batch": ("train", "batch_size"),
+}
+
+
+class Wanted(NamedTuple):
+    """What to time, beside the config."""
+
+    calls: int  # timed, of each case
+    teacher_snapshots: int
+    only: str = ""  # beginning of the names of cases
+    convolutions: bool = False  # each kind is a case too
+    compile_only: bool = False  # time nothing
+
+
+def read_sweep(text: str, config: Config) -> tuple[str, dict[int, Config]]:
+    """Returns the name of what "NAME=V1,V2" sweeps, and a config for each of its values.
+
+    Raises:
+        InputError: If it is no sweep, or a config of it does not validate.
+    """
+    name, _, listed = text.partition("=")
+    if name not in SWEEPS:
+        raise InputError(f"--sweep: expected one of {', '.join(SWEEPS)}, got {name!r}")
+    try:
+        values = [int(value) for value in listed.split(",")]
+    except ValueError:
+        raise InputError(
+            f"--sweep: expected integers, such as {name}=1,2,4, got {text!r}"
+        ) from None
+    section, field = SWEEPS[name]
+    trials = {}
+    for value in values:
+        trials[value] = copy.deepcopy(config)
+        setattr(getattr(trials[value], section), field, value)
+        checks.validate(trials[value])
+    return name, trials
+
+
+def time_config(config: Config, wanted: Wanted) -> list[Row]:
+    """Times the cases of a config that are wanted.
+
+    Raises:
+        InputError: If there is none, or the machine has too few devices.
+    """
+    built = build(config, wanted)
+    timings = _time(built, wanted)
+    peak = None if wanted.compile_only else runtime.peak_memory()
+    limits = None if wanted.compile_only else measure_limits()
+    known = facts(config, wanted)
+    return [
+        report.row(case, timing, limits, known, peak_bytes=peak)
+        for case, timing in zip(built, timings, strict=True)
+    ]
+
+
+def time_sweep(name: str, trials: dict[int, Config], wanted: Wanted) -> list[Row]:
+    """Times the cases `cases.SWEPT` of each config of a sweep; raises as `time_config`."""
+    rows = []
+    limits = None if wanted.compile_only else measure_limits()
+    for value, config in trials.items():
+        plans = [plan for plan in _plans(config, wanted) if plan.name in cases.SWEPT]
+        built = [plan.compile() for plan in plans]
+        known = facts(config, wanted)
+        for case, timing in zip(built, _time(built, wanted), strict=True):
+            rows.append(report.row(case, timing, limits, known))
+        print(f"{name} = {value}: done", flush=True)
+    return rows
+
+
+def build(config: Config, wanted: Wanted) -> list[Case]:
+    """Compiles the cases that are wanted; raises as `time_config`."""
+    plans = [plan for plan in _plans(config, wanted) if plan.name.startswith(wanted.only)]
+    if not plans:
+        raise InputError(f"--only: no case begins with {wanted.only!r}")
+    return [plan.compile() for plan in progress(plans, desc="compiling", unit="case")]
+
+
+def _time(built: list[Case], wanted: Wanted) -> list[Timing | None]:
+    """Of one unit of each case."""
+    if wanted.compile_only:
+        return [None] * len(built)
+    clocks = [lambda case=case: clock(case.call) for case in built]
+    timings = time_alternating(clocks, calls=wanted.calls)
+    return [timing.per(case.units) for case, timing in zip(built, timings, strict=True)]
+
+
+def _plans(config: Config, wanted: Wanted) -> Iterator[Plan]:
+    shape = make_shape(config, wanted)
+    yield from cases.inference_cases(shape)
+    yield from cases.network_cases(shape)
+    yield from cases.step_cases(shape, weights=student_weights(config))
+    if wanted.convolutions:  # some thirty cases
+        yield from cases.convolution_cases(shape)
+
+
+def make_shape(config: Config, wanted: Wanted) -> Shape:
+    """Returns what the cases of a config are of.
+
+    Raises:
+        InputError: If the machine has fewer devices than the config wants.
+    """
+    devices = runtime.choose_devices(config.train.devices, config.train.batch_size)
+    if devices > jax.local_device_count():
+        raise InputError(
+            f"train.devices: expected at most the {jax.local_device_count()} device(s) of this "
+            f"machine, got {devices}"
+        )
+    return Shape(
+        config=config,
+        teacher_snapshots=wanted.teacher_snapshots,
+        batch=config.train.batch_size,
+        scan_steps=runtime.choose_scan_steps(config.train.scan_steps, 50),
+        mesh=make_mesh(devices),
+        made={},
+    )
+
+
+def student_weights(config: Config) -> LossWeights:
+    """Returns the weights of a student; of another regime's config, all terms weigh something."""
+    alpha, beta = config.loss.alpha, config.loss.beta
+    if config.regime != config_lib.Regime.STUDENT:
+        alpha, beta = 0.999, 0.0005
+    return LossWeights(
+        alpha=alpha, rho=config.loss.rho, beta=beta, sigma=losses.feature_weight(alpha, beta)
+    )
+
+
+def facts(config: Config, wanted: Wanted) -> dict[str, Any]:
+    """Returns what every row says beside its own numbers; raises as `make_shape`."""
+    shape = make_shape(config, wanted)
+    return {
+        "snapshots": config.masks.snapshots,
+        "teacher_snapshots": shape.teacher_snapshots,
+        "size": config.data.size,
+        "iterations": config.spectral.iterations,
+        "batch": shape.batch,
+        "precision": config.net.precision.value,
+        "devices": 1 if shape.mesh is None else shape.mesh.size,
+        "scan_steps": shape.scan_steps,
+        "provenance": run_folder.provenance(),
+    }
