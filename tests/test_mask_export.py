@@ -13,7 +13,6 @@ from PIL import Image
 
 from jax_kdpr.config.schema import PropagationKind
 from jax_kdpr.lab.masks.files import circle_distance, read_mask_file, sidecar_path
-from jax_kdpr.lab.masks.report import sentences
 from jax_kdpr.lab.masks.request import Request, plan_export
 from jax_kdpr.lab.masks.writing import export_masks
 from jax_kdpr.optics.device import written_phases

@@ -1,10 +1,13 @@
 """Figures: what their colours mean, and that nothing covers the curves."""
 
 import itertools
+import runpy
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from jax_kdpr.evaluation import pictures, plots
 from jax_kdpr.evaluation.plots import Line
@@ -131,3 +134,13 @@ def test_curves_are_told_apart_and_the_legend_covers_none(count, drawn, tmp_path
         box = legend.get_window_extent()
         assert len(legend.get_texts()) >= count
         assert not any(box.overlaps(axis.get_window_extent()) for axis in figure.axes)
+
+
+def test_the_setup_of_the_readme_is_drawn_from_a_run(recorded, tmp_path):
+    script = runpy.run_path(str(Path(__file__).parents[1] / "docs" / "setup_figure.py"))
+    script["draw"](recorded / "e2e", tmp_path / "setup.png")
+    with Image.open(tmp_path / "setup.png") as figure:
+        pixels = np.asarray(figure.convert("RGB"))
+    ratio = script["WIDTH"] / script["HEIGHT"]
+    assert pixels.shape[1] / pixels.shape[0] == pytest.approx(ratio, rel=0.01)
+    assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 200
