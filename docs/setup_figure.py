@@ -7,6 +7,7 @@ shows the one of `configs/quickstart/e2e.py`, docs/setup.png.
 import sys
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 from matplotlib.patches import Ellipse, FancyBboxPatch, Polygon, Rectangle
 
@@ -36,7 +37,7 @@ def draw(workdir: Path, path: Path) -> None:
     scenes = run.scenes(SCENES)
     frames = run.measure(scenes)
     found = run.reconstruct(frames, centred=False)
-    scores = run.camera.score(found.image, scenes)
+    scores = run.camera.score(jnp.asarray(found.image), scenes)
     number = int(np.argsort(np.asarray(scores.psnr))[len(scenes) // 2])
     pattern = np.log10(np.maximum(centred(frames[number, 0], run.camera.axis), 1e-30))
     logs = Scale("log10 of intensity", pattern.max() - 3, pattern.max(), "inferno")
