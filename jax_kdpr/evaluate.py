@@ -19,7 +19,6 @@ from absl import flags
 
 from jax_kdpr.core import json_files
 from jax_kdpr.core.errors import InputError
-from jax_kdpr.core.options import shallow
 from jax_kdpr.evaluation import pictures
 from jax_kdpr.evaluation.scoring import FILES, SCORES, SCORES_FILE, Evaluated, score_run
 from jax_kdpr.evaluation.tables import advice, comparison_table
@@ -97,7 +96,7 @@ def _draw(runs: dict[str, Evaluated], path: Path) -> None:
     pictures.plot_comparison(
         {name: run.samples for name, run in runs.items()},
         path,
-        scene=shallow(config.scene),
+        scene=config.scene,
         pitch=config.propagation.pitch,
     )
 

@@ -19,13 +19,13 @@ from typing import Any
 from absl import flags
 
 from jax_kdpr.core import json_files
-from jax_kdpr.core.choices import PropagationKind
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.limits import read_pixels
 from jax_kdpr.interface import cli
 from jax_kdpr.lab import bench_file, sampling
 from jax_kdpr.lab.frames.model_noise import PixelNoise
 from jax_kdpr.lab.sampling import Bench
+from jax_kdpr.optics.propagation import PROPAGATORS
 from jax_kdpr.optics.sampling import RECORD, Geometry, bench_geometry
 
 flags.adopt_module_key_flags(bench_file)
@@ -42,9 +42,7 @@ OVERSAMPLE = flags.DEFINE_integer(
 )
 CAMERA_PIXEL = flags.DEFINE_float("camera_pixel", None, "Side of a camera pixel, metres.")
 CAMERA_PIXELS = flags.DEFINE_string("camera_pixels", None, "Of the chip: HEIGHTxWIDTH.")
-PROPAGATION = flags.DEFINE_enum(
-    "propagation", None, [str(kind) for kind in PropagationKind], "Default: far."
-)
+PROPAGATION = flags.DEFINE_enum("propagation", None, list(PROPAGATORS), "Default: far.")
 PHOTONS = flags.DEFINE_float(
     "photons",
     None,

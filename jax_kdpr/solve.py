@@ -28,8 +28,7 @@ from jax_kdpr.interface.reports import Report
 from jax_kdpr.lab.frames.reading import read_mean
 from jax_kdpr.optics.camera import Camera
 from jax_kdpr.recovery import refinement as classical
-from jax_kdpr.recovery.solvers import BETA as DEFAULT_BETA
-from jax_kdpr.recovery.solvers import CONSTRAINTS, SOLVERS
+from jax_kdpr.recovery.solvers import CONSTRAINTS, DEFAULTS, SOLVERS
 from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.runs.run import load_run
 
@@ -56,7 +55,7 @@ SUPPORT = flags.DEFINE_string(
 )
 BETA = flags.DEFINE_float(
     "beta",
-    DEFAULT_BETA,
+    DEFAULTS.beta,
     "Relaxation of hio and raar, in (0, 1].",
     lower_bound=0.01,
     upper_bound=1.0,
@@ -123,10 +122,10 @@ def main(positional: list[str]) -> int:
 def _read_support(camera: Camera) -> np.ndarray | None:
     if SUPPORT.value is None:
         return None
-    if camera.scene["kind"] != "amplitude":
+    if camera.scene.kind != "amplitude":
         raise InputError(
             f"--support: only amplitude objects are dark somewhere; the run has "
-            f"{camera.scene['kind']} objects"
+            f"{camera.scene.kind} objects"
         )
     inside = read_mean(SUPPORT.value, flag="--support") > 0
     if inside.shape != (camera.size, camera.size):

@@ -22,7 +22,6 @@ import pytest
 from helpers import image_config
 from PIL import Image
 
-from jax_kdpr.config.schema import Regime
 from jax_kdpr.data.scenes import draw_scenes
 from jax_kdpr.evaluation import scoring
 from jax_kdpr.lab.masks.request import Request, plan_export
@@ -77,7 +76,7 @@ def teacher(image_folder, tmp_path_factory):
     """Run folder of a teacher of three snapshots, trained on them."""
     workdir = tmp_path_factory.mktemp("runs") / "teacher"
     config = image_config(image_folder, masks__snapshots=3)
-    config.regime = Regime.TEACHER
+    config.regime = "teacher"
     loop.train(config, workdir)
     return workdir
 

@@ -16,7 +16,7 @@ from pathlib import Path
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 from jax_kdpr.config import presets
-from jax_kdpr.config.schema import Config, PropagationKind, Regime
+from jax_kdpr.config.schema import Config
 from jax_kdpr.evaluation.scoring import score_run
 from jax_kdpr.training import loop
 
@@ -24,12 +24,12 @@ RECORD = Path(__file__).parent / "data" / "runs.tar.xz"
 
 
 def _teacher(config: Config) -> None:
-    config.regime = Regime.TEACHER
+    config.regime = "teacher"
     config.masks.snapshots = 3
 
 
 def _student(config: Config) -> None:
-    config.regime = Regime.STUDENT
+    config.regime = "student"
     config.loss.alpha, config.loss.beta = 0.6, 0.2  # every loss with a weight that is felt
     config.distill.teacher = "teacher"
 
@@ -39,7 +39,7 @@ def _gated(config: Config) -> None:
 
 
 def _near(config: Config) -> None:
-    config.propagation.kind = PropagationKind.FRESNEL
+    config.propagation.kind = "fresnel"
     config.propagation.wavelength, config.propagation.pitch = 633e-9, 8e-6
     config.propagation.distance = 0.02
 

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from jax_kdpr.config.schema import Config, Regime, Schedule, Source
+from jax_kdpr.config.schema import Config
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.runs.assembly import build_system
 from jax_kdpr.runs.run import Run
@@ -57,7 +57,7 @@ def tiny_config(**changes) -> Config:
     config.net.widths = (8, 16)
     config.spectral.iterations = 5
     config.optim.mask_lr = config.optim.net_lr = 2e-2
-    config.optim.schedule = Schedule.COSINE
+    config.optim.schedule = "cosine"
     config.train.batch_size = 16
     config.train.eval_batch_size = 16
     config.train.epochs = 3
@@ -74,7 +74,7 @@ def assert_equal_trees(one, other):
 def image_config(folder, **changes) -> Config:
     """A tiny run on all images of a folder."""
     return tiny_config(
-        data__source=Source.IMAGES,
+        data__source="images",
         data__dir=str(folder),
         data__train_images=0,
         data__validation_images=0,
@@ -87,7 +87,7 @@ def image_config(folder, **changes) -> Config:
 def student_config(folder, teacher, **changes) -> Config:
     """A tiny student of the run in `teacher`; every loss has a weight."""
     config = image_config(folder, distill__teacher=str(teacher), **changes)
-    config.regime = Regime.STUDENT
+    config.regime = "student"
     config.loss.alpha, config.loss.beta = 0.6, 0.2
     return config
 

@@ -8,12 +8,12 @@ import commands
 import numpy as np
 
 CONFIG = """
-from jax_kdpr.config.schema import Config, Regime, Source
+from jax_kdpr.config.schema import Config
 
 def get_config():
     config = Config()
-    config.regime = Regime.TEACHER
-    config.data.source = Source.IMAGES
+    config.regime = "teacher"
+    config.data.source = "images"
     config.data.dir = {stack!r}
     config.data.size = 16
     config.data.validation_fraction = config.data.test_fraction = 0.25

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from helpers import rejection
 
-from jax_kdpr.config.schema import Config, NoiseKind
+from jax_kdpr.config.schema import Config
 from jax_kdpr.core.options import flatten
 from jax_kdpr.evaluation.speed import cases, counts, torch_worker
 from jax_kdpr.evaluation.speed.counts import Limits, Work
@@ -130,7 +130,7 @@ def test_the_twin_is_the_system_of_the_papers_configs_and_refuses_others():
     config = Config()
     assert torch_worker.TWIN.keys() <= flatten(config).keys()
     torch_worker.require_twin(flatten(config))
-    config.noise.kind = NoiseKind.POISSON
+    config.noise.kind = "poisson"
     message = rejection(torch_worker.require_twin, flatten(config))
     assert "noise.kind" in message and "poisson" in message
 

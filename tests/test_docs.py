@@ -15,11 +15,10 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "bench.md"
 SMALL = """
 from jax_kdpr import presets
-from jax_kdpr.config.schema import Regime
 
 def get_config():
     config = presets.bench(presets.quickstart())
-    config.regime = Regime.E2E
+    config.regime = "e2e"
     config.data.size = 16
     config.data.train_images, config.data.validation_images = 64, 32
     config.data.test_images = 16

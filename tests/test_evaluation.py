@@ -22,7 +22,6 @@ from scipy import stats
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from jax_kdpr import evaluate
-from jax_kdpr.config.schema import SceneKind
 from jax_kdpr.core import json_files
 from jax_kdpr.core.metrics import ImageScores
 from jax_kdpr.evaluation import plots, scoring
@@ -181,7 +180,7 @@ def test_an_unfinished_run_is_marked_in_the_table(scored):
 @pytest.mark.slow
 def test_complex_scenes_train_and_evaluate(tmp_path):
     config = tiny_config(data__test_images=16, train__epochs=1)
-    config.scene.kind = SceneKind.COMPLEX
+    config.scene.kind = "complex"
     loop.train(config, tmp_path / "complex")
     evaluated = scoring.score_run(tmp_path / "complex", refinement=Refinement(2))
     assert np.isfinite(evaluated.result["scores"][evaluation.REFINED]["psnr"])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from helpers import image_config, rejection, student_config, tiny_config
 
-from jax_kdpr.config.schema import Config, Precision, Regime, TargetMode
+from jax_kdpr.config.schema import Config
 from jax_kdpr.core import json_files, runtime
 from jax_kdpr.data.scenes import draw_scenes
 from jax_kdpr.optics.camera import make_camera
@@ -60,7 +60,7 @@ def test_cached_targets_give_the_losses_of_a_live_teacher(image_folder, teacher,
             student_config(image_folder, teacher, distill__targets=mode, train__devices=1),
             tmp_path / mode,
         )
-        for mode in (TargetMode.LIVE, TargetMode.AUTO)
+        for mode in ("live", "auto")
     )
     assert cached.caches_targets and not live.caches_targets
     (live_losses, live_terms), (cached_losses, cached_terms) = losses_of(live), losses_of(cached)
@@ -79,7 +79,7 @@ def test_targets_are_live_where_they_change_or_do_not_fit(
     monkeypatch.setattr(runtime, "device_memory", lambda: 1000)
     monkeypatch.setattr(runtime, "require_memory", lambda *_: None)
     assert not prepare(config, tmp_path).caches_targets
-    config.distill.targets = TargetMode.CACHED
+    config.distill.targets = "cached"
     assert "a quarter of the device's memory" in rejection(prepare, config, tmp_path)
     monkeypatch.undo()
     assert prepare(config, tmp_path).caches_targets
@@ -88,7 +88,7 @@ def test_targets_are_live_where_they_change_or_do_not_fit(
     json_files.write_json(teacher / "run.json", run)
     try:
         assert "gaussian noise is new in every step" in rejection(prepare, config, tmp_path)
-        config.distill.targets = TargetMode.AUTO
+        config.distill.targets = "auto"
         assert not prepare(config, tmp_path).caches_targets
     finally:
         run["config"]["noise"]["kind"] = "none"
@@ -97,14 +97,12 @@ def test_targets_are_live_where_they_change_or_do_not_fit(
 
 def test_procedural_scenes_cannot_be_cached(tmp_path):
     teacher = tiny_config(train__epochs=1)
-    teacher.regime = Regime.TEACHER
+    teacher.regime = "teacher"
     loop.train(teacher, tmp_path / "teacher")
-    config = tiny_config(
-        distill__teacher=str(tmp_path / "teacher"), distill__targets=TargetMode.CACHED
-    )
-    config.regime, config.loss.alpha = Regime.STUDENT, 0.9
+    config = tiny_config(distill__teacher=str(tmp_path / "teacher"), distill__targets="cached")
+    config.regime, config.loss.alpha = "student", 0.9
     assert "new images every epoch" in rejection(prepare, config, tmp_path / "student")
-    config.distill.targets = TargetMode.AUTO
+    config.distill.targets = "auto"
     assert not prepare(config, tmp_path / "student").caches_targets
 
 
@@ -165,7 +163,7 @@ def test_any_number_of_devices_gets_an_evaluation_batch_that_fits(tmp_path):
 
 
 def test_bfloat16_network_keeps_weights_physics_and_outputs_in_float32(tmp_path):
-    config = tiny_config(net__precision=Precision.BFLOAT16, train__devices=1)
+    config = tiny_config(net__precision="bfloat16", train__devices=1)
     run = prepare(config, tmp_path)
     assert all(leaf.dtype != jnp.bfloat16 for leaf in jax.tree.leaves(run.start.params))
     images = draw_scenes(jax.random.key(0), count=4, size=16)[..., None] / 1.0

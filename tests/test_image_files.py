@@ -10,7 +10,6 @@ from helpers import image_ids, rejection, same
 from oracles import resized
 from PIL import Image
 
-from jax_kdpr.core.choices import Fit, Unit
 from jax_kdpr.data import sources
 from jax_kdpr.data.image_files import Preparation, read_images
 
@@ -230,7 +229,7 @@ def test_what_is_not_square_is_cropped_or_padded(tmp_path, fit):
 def test_phases_in_radians_keep_their_differences(tmp_path, capsys):
     phases = np.random.default_rng(0).uniform(-1.2, 1.5, (3, 8, 8)).astype(np.float32)
     np.save(tmp_path / "a.npy", phases)
-    options = {"unit": Unit.RADIANS, "phase_range": 2.0}
+    options = {"unit": "radians", "phase_range": 2.0}
     shown = 3.0 * read(tmp_path / "a.npy", **options | {"phase_range": 3.0})
     np.testing.assert_allclose(shown - shown[0, 0, 0], phases - phases[0, 0, 0], atol=1e-6)
     assert f"{-phases.min():.4g} added" in capsys.readouterr().out

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from helpers import assert_equal_trees, tiny_config
 
-from jax_kdpr.config.schema import Regime
 from jax_kdpr.core import signals
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.runs import checkpoint
@@ -214,7 +213,7 @@ def test_a_teacher_of_another_split_or_unfinished_is_refused(tmp_path):
     teacher = tiny_config(train__epochs=1, data__seed=1)
     loop.train(teacher, tmp_path / "teacher")
     student = tiny_config(train__epochs=1, distill__teacher=str(tmp_path / "teacher"))
-    student.regime, student.loss.alpha = Regime.STUDENT, 0.9
+    student.regime, student.loss.alpha = "student", 0.9
     with pytest.raises(InputError, match="other validation or test images"):
         loop.prepare(student, tmp_path / "student")
     student.data.seed = 1

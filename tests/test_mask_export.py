@@ -11,7 +11,6 @@ from helpers import rejection
 from mask_exports import PANEL, SIZE, lands, tiny
 from PIL import Image
 
-from jax_kdpr.config.schema import PropagationKind
 from jax_kdpr.lab.masks.files import circle_distance, read_mask_file, sidecar_path
 from jax_kdpr.lab.masks.request import Request, plan_export
 from jax_kdpr.lab.masks.writing import export_masks
@@ -92,7 +91,7 @@ def test_a_table_leaves_no_place_for_other_levels(tmp_path):
 
 def test_lengths_of_the_run_are_taken_and_not_contradicted():
     config = tiny()
-    config.propagation.kind = PropagationKind.FRESNEL
+    config.propagation.kind = "fresnel"
     config.propagation.wavelength, config.propagation.pitch = 635e-9, 16e-6
     plan = plan_export(Request("slm", pixel_pitch=8e-6), config)
     assert (plan.wavelength, plan.mask_pitch, plan.layout.magnify) == (635e-9, 16e-6, 2)

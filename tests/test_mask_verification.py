@@ -13,7 +13,6 @@ from helpers import image_config, rejection
 from mask_exports import PANEL, lands, tiny
 from PIL import Image
 
-from jax_kdpr.config.schema import Regime
 from jax_kdpr.lab.masks.files import circle_distance, read_mask_file, sidecar_path
 from jax_kdpr.lab.masks.request import Request, plan_export
 from jax_kdpr.lab.masks.verification import explain, find_mistake, verify_files
@@ -139,7 +138,7 @@ def test_crosstalk_of_the_run_acts_on_what_the_file_holds(image_folder, tmp_path
     config = image_config(
         image_folder, device__levels=8, device__superpixel=2, device__crosstalk=0.5
     )
-    config.regime, config.train.epochs = Regime.E2E, 1
+    config.regime, config.train.epochs = "e2e", 1
     loop.train(config, tmp_path / "run")
     trained = restore(tmp_path / "run", config)
     wanted = np.asarray(trained.camera.written(trained.variables[0]["phases"]))

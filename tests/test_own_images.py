@@ -10,7 +10,6 @@ from helpers import image_config, packed_tiff, rejection, same, untrained_run
 from PIL import Image
 
 from jax_kdpr.config import schema as config_lib
-from jax_kdpr.core.choices import SceneKind, Unit
 from jax_kdpr.data import sources
 from jax_kdpr.data.image_files import Preparation, read_images
 from jax_kdpr.lab.frames.bench_folder import make_bench, write_bench
@@ -31,7 +30,7 @@ def make_run(tmp_path):
     """make_run(field=value, ...) -> a run of random masks whose data are phases or fractions."""
 
     def make(**changes) -> Run:
-        radians = changes.get("data__unit") == Unit.RADIANS
+        radians = changes.get("data__unit") == "radians"
         low, high = (-OFFSET, RANGE - OFFSET) if radians else (0.0, 0.9)
         pixels = RNG.uniform(low, high, (20, SIZE, SIZE)).astype(np.float32)
         pixels[3, 0, 0] = low
@@ -54,10 +53,10 @@ def save_stack(path, images):
 
 RUNS = {
     "fraction": {},
-    "radians": {"data__unit": Unit.RADIANS},
+    "radians": {"data__unit": "radians"},
     "stretched": {"data__rescale": True},
-    "amplitude": {"scene__kind": SceneKind.AMPLITUDE},
-    "complex": {"scene__kind": SceneKind.COMPLEX},
+    "amplitude": {"scene__kind": "amplitude"},
+    "complex": {"scene__kind": "complex"},
 }
 
 
@@ -78,7 +77,7 @@ def test_the_truth_of_a_simulated_bench_comes_back_to_the_bit(changes, make_run,
 
 
 def test_phases_get_the_offset_of_the_runs_own(make_run, tmp_path, capsys):
-    run = make_run(data__unit=Unit.RADIANS)
+    run = make_run(data__unit="radians")
     source = save_stack(tmp_path / "own.npy", OBJECTS)
     images = own_images(run, source, flag="--truth", as_trained=True)
     assert "--truth: 4 NPY" in capsys.readouterr().out  # beside the line of the run's own data
@@ -91,7 +90,7 @@ def test_phases_get_the_offset_of_the_runs_own(make_run, tmp_path, capsys):
 
 def test_only_phases_need_the_runs_data(make_run, tmp_path):
     """A truth.npy is scenes already, and a known object's global phase does not count."""
-    run = make_run(data__unit=Unit.RADIANS)
+    run = make_run(data__unit="radians")
     write_bench(tmp_path, run, jnp.zeros((1, SIZE, SIZE, 1)), make_bench(run, scale=2.0), seed=0)
     source = save_stack(tmp_path / "own.npy", OBJECTS)
     (tmp_path / "data.npy").unlink()
@@ -118,7 +117,7 @@ def test_truths_of_a_folder_have_the_order_of_frames(make_run, tmp_path):
 
 
 def test_a_complex_scene_is_phase_and_amplitude_by_turns(make_run, tmp_path):
-    run, values = make_run(scene__kind=SceneKind.COMPLEX), np.abs(OBJECTS) / 2
+    run, values = make_run(scene__kind="complex"), np.abs(OBJECTS) / 2
     images = own_images(run, save_stack(tmp_path / "own.npy", values), flag="--truth")
     assert same(images[..., 0], values[0::2]) and same(images[..., 1], values[1::2])
     odd = save_stack(tmp_path / "odd.npy", values[:3])
@@ -126,7 +125,7 @@ def test_a_complex_scene_is_phase_and_amplitude_by_turns(make_run, tmp_path):
 
 
 def test_names_that_say_phase_and_amplitude_are_right(make_run, tmp_path, capsys):
-    run = make_run(scene__kind=SceneKind.COMPLEX)
+    run = make_run(scene__kind="complex")
 
     def folder(*names):  # of which the name itself says nothing
         made = tmp_path / f"phase_{len(list(tmp_path.iterdir()))}"

@@ -7,7 +7,6 @@ import pytest
 from flax import nnx
 from scipy import stats
 
-from jax_kdpr.config.schema import NoiseKind, Norm, Regulariser, SceneKind, Weights
 from jax_kdpr.optics.masks import (
     init_phases,
     mask_penalty,

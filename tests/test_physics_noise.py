@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_kdpr.config.schema import NoiseKind
 from jax_kdpr.optics.noise import (
     add_noise,
     camera_frame,
@@ -63,7 +62,7 @@ def test_dark_frame_stays_dark_under_poisson_noise():
 def test_gradient_passes_straight_through_to_the_noiseless_intensity(kind):
     y = uneven_snapshots(2, 4)
     probe = jnp.asarray(np.random.default_rng(3).normal(size=y.shape))
-    options = {"full_well": 1e7} if kind == NoiseKind.CAMERA else {}  # saturated pixels have none
+    options = {"full_well": 1e7} if kind == "camera" else {}  # saturated pixels have none
     gradient = jax.grad(
         lambda y: jnp.vdot(probe, add_noise(jax.random.key(0), y, kind=kind, **options))
     )(y)
@@ -75,7 +74,7 @@ def test_noise_depends_on_the_key_alone(kind):
     y = uneven_snapshots(2, 4)
     draw = lambda seed: np.asarray(add_noise(jax.random.key(seed), y, kind=kind))  # noqa: E731
     np.testing.assert_array_equal(draw(0), draw(0))
-    if kind == NoiseKind.NONE:
+    if kind == "none":
         np.testing.assert_array_equal(draw(0), y)
     else:
         assert not np.array_equal(draw(0), draw(1))

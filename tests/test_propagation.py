@@ -9,7 +9,6 @@ import oracles
 import pytest
 from helpers import tiny_config
 
-from jax_kdpr.core.choices import PropagationKind
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.lab.frames.loaded import pixel_side
 from jax_kdpr.optics import propagation
@@ -364,7 +363,7 @@ def test_a_defocus_is_one_at_half_the_longer_side():
 def test_frames_are_not_corrected_by_an_envelope_that_their_pixels_do_not_share(times):
     distance = times * 16 * 8e-6**2 / GREEN
     config = tiny_config(
-        propagation__kind=PropagationKind.FRESNEL,
+        propagation__kind="fresnel",
         propagation__wavelength=GREEN,
         propagation__pitch=8e-6,
         propagation__distance=distance,

@@ -4,12 +4,12 @@ Gated steps after it (`presets.recipe`) take 0.7 dB away again with this camera 
 alignment (`configs/bench/study.py`).
 """
 
-from jax_kdpr.config import Config, Regime, presets
+from jax_kdpr.config import Config, presets
 
 
 def get_config() -> Config:
     """Returns the config of this run."""
     config = presets.bench(presets.quickstart())
-    config.regime = Regime.E2E
+    config.regime = "e2e"
     config.spectral.consistency_steps = presets.CONSISTENCY_STEPS
     return config

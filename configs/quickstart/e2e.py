@@ -1,10 +1,10 @@
 """E2E baseline: one snapshot, everything trained, no teacher."""
 
-from jax_kdpr.config import Config, Regime, presets
+from jax_kdpr.config import Config, presets
 
 
 def get_config() -> Config:
     """Returns the config of this run."""
     config = presets.quickstart()
-    config.regime = Regime.E2E
+    config.regime = "e2e"
     return config

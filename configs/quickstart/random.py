@@ -1,10 +1,10 @@
 """Random: one snapshot; mask and filter stay as drawn, only the network is trained."""
 
-from jax_kdpr.config import Config, Regime, presets
+from jax_kdpr.config import Config, presets
 
 
 def get_config() -> Config:
     """Returns the config of this run."""
     config = presets.quickstart()
-    config.regime = Regime.RANDOM
+    config.regime = "random"
     return config

@@ -1,11 +1,11 @@
 """Teacher: four snapshots, trained end to end."""
 
-from jax_kdpr.config import Config, Regime, presets
+from jax_kdpr.config import Config, presets
 
 
 def get_config() -> Config:
     """Returns the config of this run."""
     config = presets.quickstart()
-    config.regime = Regime.TEACHER
+    config.regime = "teacher"
     config.masks.snapshots = 4
     return config

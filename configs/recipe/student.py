@@ -3,11 +3,11 @@
 Give that run with --config.distill.teacher=RUN_DIR.
 """
 
-from jax_kdpr.config import Config, Regime, presets
+from jax_kdpr.config import Config, presets
 
 
 def get_config() -> Config:
     """Returns the config of this run."""
     config = presets.cpu()
-    config.regime = Regime.STUDENT
+    config.regime = "student"
     return presets.recipe(config)

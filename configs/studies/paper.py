@@ -6,7 +6,7 @@
 import copy
 from typing import Any
 
-from jax_kdpr.config import Config, Regime, presets
+from jax_kdpr.config import Config, presets
 from jax_kdpr.core.options import flatten
 from jax_kdpr.studies.declaration import (
     Costs,
@@ -209,7 +209,7 @@ def paper_study(
 def _recipe_changes(base: Config) -> dict[str, Any]:
     """What makes the student of `presets.recipe` of an E2E run."""
     student = copy.deepcopy(base)
-    student.regime = Regime.STUDENT
+    student.regime = "student"
     before, after = flatten(base), flatten(presets.recipe(student))
     return {path: value for path, value in after.items() if value != before[path]}
 

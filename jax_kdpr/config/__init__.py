@@ -1,42 +1,8 @@
-"""The options of a run: their declaration, what must hold between them, and presets to start from.
+"""The options of a run: all of them together, what must hold between them, and where to begin.
 
-A config file needs `Config`, the words that its options take, and perhaps `presets`.
+A config file needs `Config`, and perhaps `presets`.
 """
 
 from jax_kdpr.config.schema import Config
-from jax_kdpr.core.choices import (
-    Fit,
-    Gauge,
-    NoiseKind,
-    Norm,
-    Precision,
-    PropagationKind,
-    Regime,
-    Regulariser,
-    SceneKind,
-    Schedule,
-    Source,
-    StudentStart,
-    TargetMode,
-    Unit,
-    Weights,
-)
 
-__all__ = [
-    "Config",
-    "Fit",
-    "Gauge",
-    "NoiseKind",
-    "Norm",
-    "Precision",
-    "PropagationKind",
-    "Regime",
-    "Regulariser",
-    "SceneKind",
-    "Schedule",
-    "Source",
-    "StudentStart",
-    "TargetMode",
-    "Unit",
-    "Weights",
-]
+__all__ = ["Config"]

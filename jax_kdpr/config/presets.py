@@ -1,6 +1,6 @@
 """Shared defaults of the files in `configs/`: one function for each scale of work."""
 
-from jax_kdpr.config.schema import Config, NoiseKind, Regime, Schedule, Source, StudentStart
+from jax_kdpr.config.schema import Config
 from jax_kdpr.optics.misalignment import CAREFUL
 
 CONSISTENCY_STEPS = 10  # of error reduction before the network, in `recipe`
@@ -10,7 +10,7 @@ REFINE_STEPS = 10  # and after it
 def quickstart() -> Config:
     """Procedural scenes at 32 x 32: needs no file, a minute or so a run on two CPU cores."""
     config = Config()
-    config.data.source = Source.SCENES
+    config.data.source = "scenes"
     config.data.size = 32
     config.net.widths = (16, 32, 64)
     return _short(config)
@@ -19,7 +19,7 @@ def quickstart() -> Config:
 def cpu() -> Config:
     """Fashion-MNIST at 32 x 32, about five minutes a run on two CPU cores."""
     config = Config()
-    config.data.source = Source.FASHION_MNIST
+    config.data.source = "fashion_mnist"
     config.data.size = 32
     config.data.train_images = 4000
     config.data.validation_images = 1000
@@ -35,10 +35,10 @@ def paper() -> Config:
     weights of `student`.
     """
     config = Config()
-    config.data.source = Source.FASHION_MNIST
+    config.data.source = "fashion_mnist"
     config.data.size = 96
     config.optim.mask_lr = config.optim.filter_lr = config.optim.net_lr = 5e-4
-    config.optim.schedule = Schedule.CONSTANT
+    config.optim.schedule = "constant"
     config.train.batch_size = 64
     config.train.epochs = 120
     return config
@@ -52,7 +52,7 @@ def student(config: Config) -> Config:
     decides where the masks go. In a trial of one seed each (32 x 32, 8 epochs) that gave 21.55 dB,
     beta = 0.0005 gave 22.23 dB, and E2E 22.20 dB.
     """
-    config.regime = Regime.STUDENT
+    config.regime = "student"
     config.loss.alpha = 0.999
     config.loss.beta = 0.0005
     return config
@@ -70,7 +70,7 @@ def bench(config: Config) -> Config:
     config.device.crosstalk = 0.3
     config.device.fill_factor = 0.93
     config.device.zero_order = 0.01
-    config.noise.kind = NoiseKind.CAMERA
+    config.noise.kind = "camera"
     config.noise.photons = 1e6
     for name, spread in CAREFUL.items():
         setattr(config.jitter, name, spread)
@@ -87,9 +87,9 @@ def recipe(config: Config) -> Config:
     """
     config.spectral.consistency_steps = CONSISTENCY_STEPS
     config.net.refine_steps = REFINE_STEPS
-    if config.regime == Regime.STUDENT:
+    if config.regime == "student":
         config.loss.alpha, config.loss.beta = 1.0, 0.0
-        config.distill.start = StudentStart.ALL
+        config.distill.start = "all"
     return config
 
 
@@ -98,7 +98,7 @@ def _short(config: Config) -> Config:
     config.optim.mask_lr = 2e-2
     config.optim.filter_lr = 2e-3
     config.optim.net_lr = 2e-3
-    config.optim.schedule = Schedule.COSINE
+    config.optim.schedule = "cosine"
     config.train.batch_size = 32
     config.train.epochs = 10
     return config

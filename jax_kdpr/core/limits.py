@@ -16,14 +16,18 @@ class Range(NamedTuple):
     low: int | float
     high: int | float
     ends: str = "[]"
+    also: int | None = None  # one more number, outside
 
     def holds(self, value: int | float) -> bool:
         """Whether a number is in it; nan is in none."""
+        if value == self.also:
+            return True
         above = self.low <= value if self.ends[0] == "[" else self.low < value
         return above and (value <= self.high if self.ends[1] == "]" else value < self.high)
 
     def __str__(self) -> str:
-        return f"{self.ends[0]}{self.low:.10g}, {self.high:.10g}{self.ends[1]}"
+        interval = f"{self.ends[0]}{self.low:.10g}, {self.high:.10g}{self.ends[1]}"
+        return interval if self.also is None else f"{interval} or {self.also}"
 
 
 POSITIVE_LENGTHS = {  # metres, above 0
@@ -33,7 +37,8 @@ POSITIVE_LENGTHS = {  # metres, above 0
 }
 # Where 0 stands for one that is not given.
 LENGTHS = {kind: Range(0, within.high) for kind, within in POSITIVE_LENGTHS.items()}
-
+SHARE = Range(0, 1)
+SEEDS = Range(0, 2**32 - 1)
 
 IN_METRES = "; write 532 nm as 532e-9, 8 um as 8e-6, 200 mm as 0.2"
 

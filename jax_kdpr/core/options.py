@@ -1,16 +1,19 @@
 """Reading, writing and comparing nested dataclasses of options; knows no option by name."""
 
+import copy
 import dataclasses
 import difflib
-import enum
 import types
 import typing
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast, dataclass_transform
 
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.limits import Range, require, shown
+from jax_kdpr.core.registry import Registry, is_foreign
 
 T = TypeVar("T")
+Choices = tuple[str, ...] | Registry
+Condition = tuple[str, tuple[str, ...]]
 
 
 class Described(NamedTuple):
@@ -19,50 +22,95 @@ class Described(NamedTuple):
     says: str
     unit: str
     within: Range | None  # of a number, or of each of several
-    choices: tuple[str, ...]  # empty where it takes more than a few words
+    length: Range | None  # of how many there are
+    choices: Choices
+    when: Condition | None
     default: Any
 
 
-def option(default: T, says: str, *, unit: str = "", within: Range | None = None) -> T:
-    """Declares a field of a dataclass of options, with the words that `--help` has for it.
+@dataclass_transform(kw_only_default=True, field_specifiers=(dataclasses.field,))
+def section(cls: type[T]) -> type[T]:
+    """Makes a dataclass of options.
+
+    Slots: a misspelt field raises instead of being carried along unread. The hash is that of its
+    values, so that what is made of options can be compared by them; do not change them after that.
+    """
+    return dataclasses.dataclass(kw_only=True, slots=True, unsafe_hash=True)(cls)
+
+
+def option(
+    default: T,
+    says: str,
+    *,
+    unit: str = "",
+    within: Range | None = None,
+    length: Range | None = None,
+    choices: Choices = (),
+    when: Condition | None = None,
+) -> T:
+    """Declares a field of a dataclass of options, with all that is known of it.
+
+    Checks, messages, `--help` and the options page of the docs are made of this.
 
     Args:
         default: Its value, never a mutable one.
         says: What it means, in one line; what is left open is said by name and choices.
         unit: Of a number that has one.
         within: Where a number must lie, or each of several; every number has a range.
+        length: How many numbers there may be.
+        choices: The words that it takes, or a registry of the code that it chooses.
+        when: (path of another option, its values) with which alone it is read. Setting it beside
+            other values is refused, or its owner would believe in what is not there.
     """
-    about = {"says": says, "unit": unit, "within": within}
+    about = {
+        **{"says": says, "unit": unit, "within": within, "length": length},
+        **{"choices": choices, "when": when},
+    }
     return dataclasses.field(default=default, metadata=about)
 
 
-def describe(config: Any) -> dict[str, dict[str, Described]]:
-    """Returns {section: {dotted path: what it says}} of every field; "" is the section of none."""
-    found: dict[str, dict[str, Described]] = {"": {}}
+def described(config: Any, prefix: str = "") -> dict[str, Described]:
+    """Returns {dotted path: what it says of itself} of every field, in order of declaration."""
+    found: dict[str, Described] = {}
     for f in dataclasses.fields(config):
         value = getattr(config, f.name)
         if dataclasses.is_dataclass(value):
-            own = describe(value)[""]
-            found[f.name] = {f"{f.name}.{name}": one for name, one in own.items()}
+            found.update(described(value, f"{prefix}{f.name}."))
         else:
-            choices = tuple(map(str, type(value))) if isinstance(value, enum.Enum) else ()
-            found[""][f.name] = Described(**f.metadata, choices=choices, default=value)
+            found[prefix + f.name] = Described(**f.metadata, default=value)
     return found
 
 
-def check_ranges(config: Any, prefix: str = "") -> None:
-    """Checks every number of a dataclass of options against the range of its field.
+def check(config: Any) -> None:
+    """Checks what options say of themselves: ranges, lengths, and what they are read with.
 
     Raises:
-        InputError: If one is elsewhere, or not finite.
+        InputError: If a value is outside, not finite, or set where nothing reads it.
     """
-    for f in dataclasses.fields(config):
-        value = getattr(config, f.name)
-        if dataclasses.is_dataclass(value):
-            check_ranges(value, f"{prefix}{f.name}.")
-        elif f.metadata["within"] is not None and value is not None:
+    flat = flatten(config)
+    defaults = flatten(type(config)())
+    for path, about in described(config).items():
+        value = flat[path]
+        if about.within is not None and value is not None:
             for number in value if isinstance(value, tuple) else (value,):
-                require(prefix + f.name, number, f.metadata["within"], unit=f.metadata["unit"])
+                require(path, number, about.within, unit=about.unit)
+        if about.length is not None:
+            require(f"{path}: its length", len(cast(tuple, value)), about.length)
+        if about.when is not None and value != defaults[path]:
+            choice, readers = about.when
+            if flat[choice] not in readers and not is_foreign(flat[choice]):
+                raise InputError(
+                    f"{path}: is read only with {choice} {' or '.join(readers)}, got {value!r} "
+                    f"with {flat[choice]}; set {choice}, or leave {path} out"
+                )
+
+
+def changed(options: T, **values: Any) -> T:
+    """Returns a copy of options with other values, which nothing checks: traced ones will do."""
+    other = copy.copy(options)
+    for name, value in values.items():
+        setattr(other, name, value)
+    return other
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
@@ -95,7 +143,7 @@ def differences(
     """
     other = flatten(theirs)
     return [
-        f"{path}: {_text(value)} against {_text(other[path])}"
+        f"{path}: {shown(value)} against {shown(other[path])}"
         for path, value in flatten(ours).items()
         if value != other[path] and path.startswith(only) and path not in ignore
     ]
@@ -104,7 +152,7 @@ def differences(
 def build(cls: type, values: Any, *, known: list[str], prefix: str = "") -> Any:
     """Builds a dataclass from nested plain values; fields that are missing take their default.
 
-    An integer becomes the float it means, a list the tuple, a string the enumeration member.
+    An integer becomes the float it means, a list the tuple.
 
     Args:
         cls: The dataclass.
@@ -122,6 +170,7 @@ def build(cls: type, values: Any, *, known: list[str], prefix: str = "") -> Any:
             f"{prefix.rstrip('.')}: expected fields of {cls.__name__}, got {shown(values)}"
         )
     hints = typing.get_type_hints(cls)
+    choices = {f.name: f.metadata.get("choices", ()) for f in dataclasses.fields(cls)}
     arguments = {}
     for name, value in values.items():
         path = prefix + name
@@ -130,24 +179,25 @@ def build(cls: type, values: Any, *, known: list[str], prefix: str = "") -> Any:
         if dataclasses.is_dataclass(hints[name]):
             arguments[name] = build(hints[name], value, known=known, prefix=f"{path}.")
         else:
-            arguments[name] = _typed(hints[name], value, path)
+            arguments[name] = _typed(hints[name], value, path, choices[name])
     return cls(**arguments)
 
 
-def _typed(hint: Any, value: Any, path: str) -> Any:
+def _typed(hint: Any, value: Any, path: str, choices: Choices) -> Any:
     if isinstance(hint, types.UnionType):  # with None, for what is not said
         hint = typing.get_args(hint)[0]
-    if isinstance(hint, type) and issubclass(hint, enum.Enum):
-        if value not in list(hint):
-            raise InputError(f"{path}: expected {_in_words(hint)}; got {_text(value)}")
-        return hint(value)
     if isinstance(hint, types.GenericAlias):  # tuple[int, ...] or tuple[float, ...]
         of = typing.get_args(hint)[0]
         if isinstance(value, list | tuple) and all(_is_a(of, item) for item in value):
             return tuple(of(item) for item in value)
-    elif _is_a(hint, value):
+    elif _is_a(hint, value) and _chosen(value, choices):
         return hint(value)
-    raise InputError(f"{path}: expected {_in_words(hint)}, got {shown(value)}")
+    raise InputError(f"{path}: expected {_in_words(hint, choices)}, got {shown(value)}")
+
+
+def _chosen(value: Any, choices: Choices) -> bool:
+    foreign = isinstance(choices, Registry) and is_foreign(value)
+    return not choices or foreign or value in tuple(choices)
 
 
 def _is_a(kind: type, value: Any) -> bool:
@@ -159,20 +209,22 @@ def _is_a(kind: type, value: Any) -> bool:
 
 def expected(path: str, default: Any) -> str:
     """Returns in words what the field at `path` takes: its choices, or its type."""
-    return _in_words(type(flatten(default)[path]))
+    return _in_words(type(flatten(default)[path]), described(default)[path].choices)
 
 
-def _in_words(hint: Any) -> str:
-    if isinstance(hint, type) and issubclass(hint, enum.Enum):
-        return f"one of {', '.join(str(member) for member in hint)}"
+def in_words(choices: Choices) -> str:
+    """Returns "one of a, b", of a registry with how to name one's own; "" for no choices."""
+    own = ", or package.module:name" if isinstance(choices, Registry) else ""
+    return f"one of {', '.join(choices)}{own}" if choices else ""
+
+
+def _in_words(hint: Any, choices: Choices) -> str:
+    if choices:
+        return in_words(choices)
     if typing.get_args(hint)[:1] == (float,):
         return "numbers in brackets, such as (0.5, 0.9)"
     names = {int: "an integer", float: "a number", bool: "True or False", str: "text"}
     return names.get(hint, "integers in brackets, such as (16, 32)")
-
-
-def _text(value: Any) -> str:
-    return str(value) if isinstance(value, enum.Enum) else shown(value)
 
 
 def unknown_field(path: str, known: list[str]) -> str:

@@ -10,7 +10,6 @@ import numpy as np
 from PIL import Image
 
 from jax_kdpr.core import runtime
-from jax_kdpr.core.choices import Fit, Unit
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.data.pages.opening import STACKS, Pages, natural_order, note_turned, open_pages
 from jax_kdpr.data.pages.opening import SUFFIXES as OF_ONE
@@ -19,6 +18,8 @@ from jax_kdpr.data.pages.tiff import TIFF
 
 SUFFIXES = (".npy", ".png", ".jpg", ".jpeg", ".bmp", *TIFF)  # in a folder
 DARK = 0.1  # an image that never gets brighter was likely written with fewer bits than its type has
+FITS = ("stretch", "crop", "pad")  # crop takes the middle, pad adds black, or no phase
+UNITS = ("fraction", "radians")  # fraction: of `scene.phase_range`
 ROUNDING = 1e-6  # relative, of phases that were saved as float32
 
 
@@ -26,8 +27,8 @@ class Preparation(NamedTuple):
     """How a file becomes an image."""
 
     size: int  # pixels, height and width
-    fit: Fit = Fit.STRETCH  # of what is not square
-    unit: Unit = Unit.FRACTION
+    fit: str = "stretch"  # of what is not square; one of FITS
+    unit: str = "fraction"  # of values: one of UNITS
     rescale: bool = False  # stretch each image so that its darkest pixel is 0, its brightest 1
     phase_range: float = 0.0  # radians of the value 1; 0 where images are no phases
     offset: float | None = None  # radians added to phases; None: what makes the smallest 0
@@ -91,10 +92,10 @@ def read_images(
         assumed += image.pixels.dtype == np.uint16 and image.top is None
         prepared.append(_fitted(_values(image, wanted), wanted))
         names.append(image.name)
-    divides = wanted.unit == Unit.FRACTION and not wanted.rescale
+    divides = wanted.unit == "fraction" and not wanted.rescale
     images, offset, said = _in_range(np.stack(prepared), source, wanted)
     dark = sum(float(image.max()) < DARK for image in images)
-    if dark and wanted.unit == Unit.FRACTION:
+    if dark and wanted.unit == "fraction":
         print(
             f"note: {dark} of {len(images)} images never exceed {DARK:g} of their range; "
             "frames of fewer bits than their type? Divide them by their largest value into float "
@@ -185,12 +186,12 @@ def _values(image: _Image, wanted: Preparation) -> np.ndarray:
     pixels, name = image.pixels, image.name
     if pixels.ndim == 3:
         pixels = _luminance(pixels, image.format)
-    if pixels.dtype in (np.uint8, np.uint16) and wanted.unit == Unit.FRACTION:
+    if pixels.dtype in (np.uint8, np.uint16) and wanted.unit == "fraction":
         grey = pixels.astype(np.float32) / (image.top or np.iinfo(pixels.dtype).max)
     elif pixels.dtype == bool or np.issubdtype(pixels.dtype, np.floating):
         grey = pixels.astype(np.float32)
     else:
-        if wanted.unit == Unit.RADIANS:
+        if wanted.unit == "radians":
             raise InputError(
                 f"{name}: expected float pixels, which data.unit=radians takes as phases, got "
                 f"{pixels.dtype}; save the phases as a float .tif or .npy, or, where values are "
@@ -204,7 +205,7 @@ def _values(image: _Image, wanted: Preparation) -> np.ndarray:
     low, high = float(grey.min()), float(grey.max())
     if wanted.rescale:
         return (grey - low) / (high - low) if high > low else np.zeros_like(grey)
-    if wanted.unit == Unit.FRACTION and (low < 0.0 or high > 1.0):
+    if wanted.unit == "fraction" and (low < 0.0 or high > 1.0):
         raise InputError(
             f"{name}: expected float pixels in [0, 1], got [{low:.4g}, {high:.4g}]; divide them, "
             "set data.unit=radians if they are phases, or data.rescale=True to stretch each image"
@@ -224,11 +225,11 @@ def _luminance(colours: np.ndarray, format: str) -> np.ndarray:
 def _fitted(grey: np.ndarray, wanted: Preparation) -> np.ndarray:
     """Makes an image square and of the wanted size; what is padded is 0."""
     height, width = grey.shape
-    if wanted.fit == Fit.CROP:
+    if wanted.fit == "crop":
         side = min(height, width)
         top, left = (height - side) // 2, (width - side) // 2
         grey = grey[top : top + side, left : left + side]
-    elif wanted.fit == Fit.PAD:
+    elif wanted.fit == "pad":
         side = max(height, width)
         before = (side - height) // 2, (side - width) // 2
         grey = np.pad(
@@ -238,7 +239,7 @@ def _fitted(grey: np.ndarray, wanted: Preparation) -> np.ndarray:
     if grey.shape == size:
         return grey
     resized = np.asarray(Image.fromarray(grey).resize(size, Image.Resampling.BILINEAR), np.float32)
-    return resized.clip(0.0, 1.0) if wanted.unit == Unit.FRACTION else resized
+    return resized.clip(0.0, 1.0) if wanted.unit == "fraction" else resized
 
 
 def _in_range(
@@ -246,7 +247,7 @@ def _in_range(
 ) -> tuple[np.ndarray, float, str]:
     """Returns the images in [0, 1], the offset, and in words what their values were."""
     low, high, mean = float(images.min()), float(images.max()), float(images.mean())
-    if wanted.unit == Unit.FRACTION:
+    if wanted.unit == "fraction":
         said = f"values {low:.3g} to {high:.3g} (mean {mean:.2g})"
         if wanted.phase_range:
             r = wanted.phase_range

@@ -11,8 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_kdpr.core import runtime
-from jax_kdpr.core.choices import Fit, Unit
 from jax_kdpr.core.errors import InputError
+from jax_kdpr.core.limits import SEEDS, SHARE, Range
+from jax_kdpr.core.options import changed, option, section
+from jax_kdpr.core.registry import Registry
 from jax_kdpr.core.types import RawImages
 from jax_kdpr.data import fashion_mnist, image_files
 from jax_kdpr.data.pages.stacks import split_dataset
@@ -21,6 +23,7 @@ from jax_kdpr.data.scenes import SCENES_VERSION, draw_scenes
 DATA_DIR_VARIABLE = "KDPR_DATA_DIR"
 SCENE_COUNTS = {"train": 1024, "validation": 256, "test": 512}  # of procedural scenes, by default
 
+OF_FILES = ("data.source", ("images",))
 SAMPLE, BLOCKS = 2, 4  # scenes of `Dataset.sample`, and its blocks a side
 
 
@@ -45,43 +48,78 @@ class Dataset(NamedTuple):
     machine; this tells whether they are drawn alike."""
 
 
+Source = Callable[["DataOptions", float], Dataset]
+"""source(options, phase_range) -> its data set; `from_arrays` makes one of arrays."""
+SOURCES: Registry[Source] = Registry(
+    {
+        "scenes": f"{__name__}:procedural_scenes",
+        "fashion_mnist": f"{__name__}:fashion_mnist_images",
+        "images": f"{__name__}:own_images",
+    }
+)
+
+
+@section
+class DataOptions:
+    """Images: `data.sources.load`."""
+
+    source: str = option("scenes", "where images come from", choices=SOURCES)
+    dir: str = option(
+        "",
+        "folder or array file; empty takes KDPR_DATA_DIR",
+        when=("data.source", ("fashion_mnist", "images")),
+    )
+    tfds_manual_dir: str = option(
+        "",
+        "for TensorFlow Datasets, when no files are given",
+        when=("data.source", ("fashion_mnist",)),
+    )
+    size: int = option(
+        32, "height and width of scene and masks", unit="pixels", within=Range(11, 8192)
+    )  # the SSIM window
+    seed: int = option(0, "of the split, or of the procedural scenes", within=SEEDS)
+    train_images: int = option(
+        0, "training images, at most; 0: all of the split", within=Range(0, 10_000_000)
+    )
+    validation_images: int = option(0, "likewise, of validation", within=Range(0, 10_000_000))
+    test_images: int = option(0, "likewise, of the test", within=Range(0, 10_000_000))
+    validation_fraction: float = option(
+        0.1, "share of all images, source images only", within=SHARE, when=OF_FILES
+    )
+    test_fraction: float = option(0.1, "likewise", within=SHARE, when=OF_FILES)
+    rescale: bool = option(
+        False,
+        "stretch each image to [0, 1] by itself; else 1 is scene.phase_range",
+        when=OF_FILES,
+    )
+    fit: str = option(
+        "stretch",
+        "how image files that are not square become so",
+        choices=image_files.FITS,
+        when=OF_FILES,
+    )
+    unit: str = option(
+        "fraction",
+        "of values of image files: 1 is scene.phase_range, or phases",
+        choices=image_files.UNITS,
+        when=OF_FILES,
+    )
+    subfolders: bool = option(
+        False, "take the images in folders of data.dir as well", when=OF_FILES
+    )
+
+
 def load(
+    options: DataOptions,
     *,
-    source: str,
-    size: int,
-    seed: int = 0,
-    dir: str = "",
-    tfds_manual_dir: str = "",
-    train_images: int = 0,
-    validation_images: int = 0,
-    test_images: int = 0,
-    validation_fraction: float = 0.1,
-    test_fraction: float = 0.1,
-    rescale: bool = False,
-    fit: Fit = Fit.STRETCH,
-    unit: Unit = Unit.FRACTION,
-    subfolders: bool = False,
     phase_range: float = 0.0,
     named: str = "data.dir",
     remedy: str = "give its path",
 ) -> Dataset:
-    """Loads the data set of `source`: "scenes", "fashion_mnist" or "images".
+    """Loads a data set.
 
     Args:
-        source: Where the images come from.
-        size: Height and width that the system sees; image files of any size are resized here.
-        seed: Of the split into train, validation and test, or of the procedural scenes.
-        dir: Folder or array file; empty takes the environment variable KDPR_DATA_DIR.
-        tfds_manual_dir: Lets TensorFlow Datasets prepare from this folder instead of a download.
-        train_images: At most so many images of the split, as `validation_images` and
-            `test_images`: the first of the shuffled split; 0 keeps all. Of procedural scenes
-            exactly so many are drawn (per epoch, for training); 0 takes `SCENE_COUNTS`.
-        validation_fraction: Share of the images held back for validation, source "images" only.
-        test_fraction: Share of the images held back for the test, source "images" only.
-        rescale: Stretch each image to [0, 1], source "images" only, as the four below.
-        fit: How images that are not square become so.
-        unit: Of their values.
-        subfolders: Take the images in folders of the folder as well.
+        options: Where it lies, and what of it is wanted.
         phase_range: Radians that an image's value 1 stands for; 0 where it is no phase.
         named: What `dir` comes from, and
         remedy: what to do, where nothing is there.
@@ -89,42 +127,43 @@ def load(
     Raises:
         InputError: If the files are missing or unusable, or a split would be empty.
     """
-    counts = {"train": train_images, "validation": validation_images, "test": test_images}
-    if source == "scenes":
-        return _procedural(counts, size=size, seed=seed)
-    offset = 0.0
-    if not dir:
-        dir, named = os.environ.get(DATA_DIR_VARIABLE, ""), DATA_DIR_VARIABLE
-    if dir:
-        require_there(dir, named=named, remedy=remedy)
-    if source == "fashion_mnist":
-        if dir:
-            train, test = fashion_mnist.read_folder(Path(dir))
-        else:
-            train, test = fashion_mnist.read_tfds(
-                Path(tfds_manual_dir) if tfds_manual_dir else None
-            )
-        # One order whatever copy they came from, so that a seed means one split.
-        train, test = (fashion_mnist.in_byte_order(images) for images in (train, test))
-        test = test[np.random.default_rng(0).permutation(len(test))]  # the same for every seed
-        # The paper's split: the 60,000 in two halves, the official test set as it is.
-        order = np.random.default_rng(seed).permutation(len(train))
-        half = len(train) // 2
-        splits = {"train": train[order[:half]], "validation": train[order[half:]], "test": test}
-    elif source == "images":
-        if not dir:
-            raise InputError(
-                "data.dir: source images needs a folder of images or one array file, got none; "
-                f"set data.dir or {DATA_DIR_VARIABLE}"
-            )
-        wanted = image_files.Preparation(size, fit, unit, rescale, phase_range)
-        found = image_files.read_images(Path(dir), wanted, subfolders=subfolders)
-        offset = found.offset
-        splits = _split(found.images, seed, validation_fraction, test_fraction)
+    if options.source != "scenes" and not options.dir:
+        options = changed(options, dir=os.environ.get(DATA_DIR_VARIABLE, ""))
+        named = DATA_DIR_VARIABLE
+    if options.dir:
+        require_there(options.dir, named=named, remedy=remedy)
+    return SOURCES[options.source](options, phase_range)
+
+
+def fashion_mnist_images(options: DataOptions, phase_range: float) -> Dataset:
+    """The paper's split: the 60,000 in two halves, the official test set as it is."""
+    if options.dir:
+        train, test = fashion_mnist.read_folder(Path(options.dir))
     else:
-        raise ValueError(f"source: expected scenes, fashion_mnist or images, got {source!r}")
-    kept = {name: images[: counts[name] or None] for name, images in splits.items()}
-    return _from_arrays(kept)._replace(offset=offset)
+        manual = options.tfds_manual_dir
+        train, test = fashion_mnist.read_tfds(Path(manual) if manual else None)
+    # One order whatever copy they came from, so that a seed means one split.
+    train, test = (fashion_mnist.in_byte_order(images) for images in (train, test))
+    test = test[np.random.default_rng(0).permutation(len(test))]  # the same for every seed
+    order = np.random.default_rng(options.seed).permutation(len(train))
+    half = len(train) // 2
+    splits = {"train": train[order[:half]], "validation": train[order[half:]], "test": test}
+    return from_arrays(splits, options)
+
+
+def own_images(options: DataOptions, phase_range: float) -> Dataset:
+    """Files of the user's own, split at random: `data.image_files`."""
+    if not options.dir:
+        raise InputError(
+            "data.dir: source images needs a folder of images or one array file, got none; "
+            f"set data.dir or {DATA_DIR_VARIABLE}"
+        )
+    wanted = image_files.Preparation(
+        options.size, options.fit, options.unit, options.rescale, phase_range
+    )
+    found = image_files.read_images(Path(options.dir), wanted, subfolders=options.subfolders)
+    splits = _split(found.images, options.seed, options.validation_fraction, options.test_fraction)
+    return from_arrays(splits, options)._replace(offset=found.offset)
 
 
 def require_there(path: str, *, named: str, remedy: str = "give its path") -> None:
@@ -138,8 +177,10 @@ def require_there(path: str, *, named: str, remedy: str = "give its path") -> No
         raise InputError(f"{named}: no file or folder {name!r}{below}; {remedy}")
 
 
-def _procedural(counts: dict[str, int], *, size: int, seed: int) -> Dataset:
-    counts = {name: count or SCENE_COUNTS[name] for name, count in counts.items()}
+def procedural_scenes(options: DataOptions, phase_range: float) -> Dataset:
+    """Scenes that are drawn, exactly as many as asked for: `data.scenes`; new ones every epoch."""
+    size, seed = options.size, options.seed
+    counts = {name: count or SCENE_COUNTS[name] for name, count in _counts(options).items()}
     runtime.require_memory(
         "data.size, data.train_images, data.validation_images, data.test_images",
         4 * size**2 * sum(counts.values()),
@@ -177,7 +218,15 @@ def _block_means(images: np.ndarray) -> tuple[float, ...]:
     return tuple(round(float(mean), 3) for mean in means.ravel())
 
 
-def _from_arrays(splits: dict[str, np.ndarray]) -> Dataset:
+def from_arrays(splits: dict[str, np.ndarray], options: DataOptions) -> Dataset:
+    """Makes a data set of arrays, for any source that has all of its images at once.
+
+    Args:
+        splits: "train", "validation" and "test": [n h w], floats in [0, 1], or integers of which
+            the largest of their type is 1. They are resized to `options.size` batch by batch.
+        options: At most so many of each are kept, the first ones.
+    """
+    splits = {name: splits[name][: count or None] for name, count in _counts(options).items()}
     on_device = {name: jnp.asarray(images) for name, images in splits.items()}
     return Dataset(
         train=lambda epoch: on_device["train"],
@@ -187,6 +236,10 @@ def _from_arrays(splits: dict[str, np.ndarray]) -> Dataset:
         digest=_digest(splits),
         held_back_digest=_digest({name: splits[name] for name in ("validation", "test")}),
     )
+
+
+def _counts(options: DataOptions) -> dict[str, int]:
+    return {name: getattr(options, f"{name}_images") for name in SCENE_COUNTS}
 
 
 def _digest(splits: dict[str, np.ndarray]) -> str:

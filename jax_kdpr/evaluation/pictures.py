@@ -16,8 +16,8 @@ from jax_kdpr.core.figures import Axes, Figure, Normalize, ScalarMappable, SubFi
 from jax_kdpr.core.metrics import mse, psnr_from_mse, ssim
 from jax_kdpr.evaluation.plots import write_figure
 from jax_kdpr.evaluation.scores import Samples
-from jax_kdpr.optics.camera import Options, centred
-from jax_kdpr.optics.objects import scene_parts
+from jax_kdpr.optics.camera import centred
+from jax_kdpr.optics.objects import SceneOptions, scene_parts
 
 SHEET = 100  # objects of a contact sheet, at most
 SHEET_COLUMNS = 8
@@ -73,10 +73,10 @@ class Sheet(NamedTuple):
     trusted: bool
 
 
-def part_scale(part: str, scene: Options) -> Scale:
+def part_scale(part: str, scene: SceneOptions) -> Scale:
     """Returns the scale of a part of `scene_parts`: "phase" or "amplitude"."""
     if part == "phase":
-        return Scale("phase (rad)", 0.0, scene["phase_range"], "viridis")
+        return Scale("phase (rad)", 0.0, scene.phase_range, "viridis")
     return Scale("amplitude", 0.0, 1.0, "gray")
 
 
@@ -85,7 +85,7 @@ def plot_run(
     samples: Samples,
     path: Path,
     *,
-    scene: Options,
+    scene: SceneOptions,
     axis: tuple[int, int],
     title: str,
     pitch: float = 0.0,
@@ -102,8 +102,7 @@ def plot_run(
     """
     count = samples.images.shape[0]
     scenes, recovered = (
-        scene_parts(np.asarray(images), **scene)
-        for images in (samples.images, samples.output.image)
+        scene_parts(np.asarray(images), scene) for images in (samples.images, samples.output.image)
     )
     estimates = np.asarray(samples.output.estimate)
     patterns = np.stack([centred(np.asarray(cdps[0]), axis) for cdps in samples.output.intensity])
@@ -144,7 +143,7 @@ def plot_run(
 
 @own_style
 def plot_comparison(
-    runs: dict[str, Samples], path: Path, *, scene: Options, pitch: float = 0.0
+    runs: dict[str, Samples], path: Path, *, scene: SceneOptions, pitch: float = 0.0
 ) -> None:
     """Draws the same scenes as recovered by several runs, each over its first mask.
 
@@ -155,7 +154,7 @@ def plot_comparison(
     figure = Figure(figsize=(2.0 * (count + 1) + 0.6, 2.15 * (len(runs) + 1)), layout="constrained")
     axes = figure.subplots(len(runs) + 1, count + 1, squeeze=False)
     axes[0, 0].set_axis_off()
-    part, truths = next(iter(scene_parts(np.asarray(first.images), **scene).items()))
+    part, truths = next(iter(scene_parts(np.asarray(first.images), scene).items()))
     scale = part_scale(part, scene)
     for column in range(count):
         _show(axes[0, column + 1], truths[column], scale, pitch=pitch)
@@ -165,7 +164,7 @@ def plot_comparison(
         _show(axes[row, 0], _wrapped(np.asarray(samples.phases[0])), ANGLE)
         axes[row, 0].set_title(f"{name}\nmask 1 of {snapshots}", fontsize=9)
         captions = _captions(samples)
-        recovered = scene_parts(np.asarray(samples.output.image), **scene)[part]
+        recovered = scene_parts(np.asarray(samples.output.image), scene)[part]
         for column in range(count):
             _show(axes[row, column + 1], recovered[column], scale, below=captions[column])
     ANGLE.bar(figure, axes[1:, 0])
@@ -256,11 +255,11 @@ def _captions(samples: Samples) -> list[str]:
     return [f"{p:.1f} dB, SSIM {s:.2f}" for p, s in zip(psnr, similarity, strict=True)]
 
 
-def _estimated_phase(estimates: np.ndarray, scene: Options) -> tuple[Scale, np.ndarray]:
+def _estimated_phase(estimates: np.ndarray, scene: SceneOptions) -> tuple[Scale, np.ndarray]:
     """In the colours of the scene's phase, on the branch around its middle, if it has one."""
-    if scene["kind"] == "amplitude":
+    if scene.kind == "amplitude":
         return ANGLE, np.angle(estimates)
-    middle = scene["phase_range"] / 2
+    middle = scene.phase_range / 2
     return part_scale("phase", scene), middle + np.angle(estimates * np.exp(-1j * middle))
 
 

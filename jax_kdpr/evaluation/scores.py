@@ -1,6 +1,6 @@
 """Scores of a trained system on its test images, beside baselines that need no training."""
 
-from functools import partial
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -10,11 +10,14 @@ from jaxtyping import Array, Float
 
 from jax_kdpr.core import metrics
 from jax_kdpr.core.metrics import ImageScores
+from jax_kdpr.core.options import changed
+from jax_kdpr.core.progress import progress
 from jax_kdpr.core.sharding import data_parallel, replicate, shard_batch
-from jax_kdpr.core.types import Image, Images, Key, RawImages
+from jax_kdpr.core.types import Image, Images, Intensities, Key, PyTree, RawImages, Scalar
 from jax_kdpr.data.batches import over_batches, take_batch
 from jax_kdpr.data.sources import Dataset
-from jax_kdpr.optics.noise import add_noise
+from jax_kdpr.optics.cdp import Optics
+from jax_kdpr.optics.noise import NoiseOptions, add_noise
 from jax_kdpr.optics.objects import image_beside
 from jax_kdpr.optics.phase import align_global_phase
 from jax_kdpr.recovery.refinement import NO_REFINEMENT, Refinement, make_refine, make_solve
@@ -27,6 +30,11 @@ SPECTRAL = "spectral_estimate"  # the network's input alone, read beside the tru
 CONSTANT = "constant"  # the mean pixel of the training images
 MEAN_IMAGE = "mean_image"  # the mean of the training images
 SOLVED = "solver_"  # and its name: from the spectral estimate, read beside the truth
+
+
+Shoot = Callable[[Optics, Images, Key, PyTree], Intensities]
+"""shoot(optics, images, key, condition) -> the CDPs of a batch."""
+Score = Callable[..., dict[str, ImageScores]]
 
 
 class Summary(NamedTuple):
@@ -48,6 +56,63 @@ class Samples(NamedTuple):
     images: Images
     output: Output
     phases: Float[Array, "k h w"]
+
+
+def make_score(
+    run: Run,
+    images: RawImages,
+    shoot: Shoot,
+    *,
+    refinement: Refinement = NO_REFINEMENT,
+    also: Callable[[Optics, Output, Images], dict[str, Images]] | None = None,
+) -> Score:
+    """Builds score(condition, key, desc=""): images measured, recovered, compared with the truth.
+
+    The one kernel of every pass over test images: what differs is how they are measured.
+
+    Args:
+        run: The system; it recovers as it was trained to.
+        images: Test images.
+        shoot: Makes the CDPs of a batch, under a condition that does not change the program.
+        refinement: Of the network's images, which are then scored too.
+        also: More answers, named, to score beside the network's.
+
+    Returns:
+        score(condition, key, desc="") -> {RECOVERED, REFINED if there are steps, and those of
+        `also`: scores of all images, in order}. With `desc` it shows its progress.
+    """
+    camera, mesh = run.camera, run.camera.mesh
+    shape = {"size": camera.size, "channels": camera.channels}
+    refine = make_refine(camera, refinement)
+
+    # What is large is an argument: as a closure it would be compiled into the program.
+    @jax.jit
+    def score_batch(variables, images, condition, indices, key):
+        scenes = shard_batch(take_batch(images, indices, **shape), mesh)
+        optics = camera.optics(variables[0]["phases"])
+        intensity = shoot(optics, scenes, key, condition)
+        output, _ = run.system.recover(*variables, intensity=intensity, optics=optics)
+        answers = {RECOVERED: output.image}
+        if refinement.steps:
+            answers[REFINED] = refine(optics, output.image, intensity)
+        if also is not None:
+            answers |= also(optics, output, scenes)
+        return {name: camera.score(answer, scenes) for name, answer in answers.items()}
+
+    variables, images = replicate((run.variables, images), mesh)
+
+    def score(condition: PyTree, key: Key, desc: str = "") -> dict[str, ImageScores]:
+        batches = -(-len(images) // run.batch_size)
+        with progress(total=batches, desc=desc, leave=False, disable=not desc or None) as bar:
+
+            def step(indices, key):
+                found = score_batch(variables, images, condition, indices, key)
+                bar.update()
+                return found
+
+            return over_batches(step, len(images), batch_size=run.batch_size, key=key)
+
+    return score
 
 
 def score_test_images(
@@ -72,38 +137,25 @@ def score_test_images(
         if there are steps, and SOLVED + name for each solver.
     """
     camera = run.camera
-    mesh = camera.mesh
-    refine_batch = make_refine(camera, refinement)
     solve_batch = {name: make_solve(camera, solver=name, steps=solver_steps) for name in solvers}
-    shape = {"size": camera.size, "channels": camera.channels}
-    mean_image = mean_train_image(run.dataset, **shape)
+    mean_image = mean_train_image(run.dataset, size=camera.size, channels=camera.channels)
 
-    # What is large is an argument: as a closure it would be compiled into the program.
-    @jax.jit
-    def score_batch(variables, test, indices, batch_key):
-        images = shard_batch(take_batch(test, indices, **shape), mesh)
-        output, _ = run.system.apply(*variables, images, batch_key)
-        read = partial(image_beside, **camera.scene)
+    def beside(optics: Optics, output: Output, images: Images) -> dict[str, Images]:
+        read = jax.vmap(lambda field, image: image_beside(field, image, camera.scene))
         answers = {
-            RECOVERED: output.image,
-            SPECTRAL: jax.vmap(read)(output.estimate, images),
+            SPECTRAL: read(output.estimate, images),
             CONSTANT: jnp.full_like(images, jnp.mean(mean_image)),
             MEAN_IMAGE: jnp.broadcast_to(mean_image[None], images.shape),
         }
-        if refinement.steps:
-            answers[REFINED] = refine_batch(variables[0], output.image, output.intensity)
         for name, solve in solve_batch.items():
-            solved = solve(variables[0], output.estimate, output.intensity, images)
+            solved = solve(optics, output.estimate, output.intensity, images)
             answers[SOLVED + name] = solved.image
-        return {name: camera.score(answer, images) for name, answer in answers.items()}
+        return answers
 
-    variables, test = replicate((run.variables, run.dataset.test), mesh)
-    return over_batches(
-        partial(score_batch, variables, test),
-        len(run.dataset.test),
-        batch_size=run.batch_size,
-        key=key,
-    )
+    def shoot(optics: Optics, images: Images, key: Key, _) -> Intensities:
+        return camera.measure(optics, images, key)
+
+    return make_score(run, run.dataset.test, shoot, refinement=refinement, also=beside)((), key)
 
 
 def score_under_noise(
@@ -116,8 +168,10 @@ def score_under_noise(
 ) -> dict[str, dict[str, dict[float, ImageScores]]]:
     """Scores recoveries from CDPs with sensor noise; the same draws of it at every level.
 
+    The bench is the design's: without the noise and the errors that the run was trained with.
+
     Args:
-        run: The system, built without noise of its own.
+        run: The system.
         images: Test images.
         levels: For each kind of noise its levels: "gaussian" in dB, "poisson" in photons a shot,
             "none" of any one value.
@@ -127,45 +181,28 @@ def score_under_noise(
     Returns:
         {RECOVERED, and REFINED if there are steps: {kind: {level: scores}}}.
     """
-    camera = run.camera
-    mesh = camera.mesh
-    variables, images = replicate((run.variables, images), mesh)
-    shape = {"size": camera.size, "channels": camera.channels}
-    refine_batch = make_refine(camera, refinement)
+    quiet = run.camera.quiet
 
-    def make_step(kind: str):
+    def make(kind: str) -> Score:
         # Each device draws its own part: a Poisson draw is a loop of unknown length, which devices
         # that share one would have to agree on in every round.
-        disturb = data_parallel(
-            lambda level, y, key: add_noise(key, y, kind=kind, snr_db=level, photons=level), mesh
-        )
+        def noisy(level, y, key):
+            return add_noise(key, y, changed(NoiseOptions(kind=kind), snr_db=level, photons=level))
 
-        @jax.jit
-        def step(variables, images, level, indices, key):
+        def shoot(optics: Optics, images: Images, key: Key, level: Scalar) -> Intensities:
             clean_key, noise_key = jax.random.split(key)
-            batch = shard_batch(take_batch(images, indices, **shape), mesh)
-            clean = run.system.measure(variables[0], batch, clean_key)
-            noisy = disturb(level, clean, jax.random.split(noise_key, len(indices)))
-            output, _ = run.system.recover(*variables, noisy)
-            answers = {RECOVERED: output.image}
-            if refinement.steps:
-                answers[REFINED] = refine_batch(variables[0], output.image, output.intensity)
-            return {name: camera.score(answer, batch) for name, answer in answers.items()}
+            clean = quiet.measure(optics, images, clean_key)
+            keys = jax.random.split(noise_key, len(images))
+            return data_parallel(noisy, quiet.mesh)(level, clean, keys)
 
-        return step
+        return make_score(run, images, shoot, refinement=refinement)
 
     found: dict[str, dict[str, dict[float, ImageScores]]] = {}
     for kind, values in levels.items():
-        step = make_step(kind)  # the level is an argument: one program does for all
+        score = make(kind)  # the level is an argument: one program does for all
         for level in values:
-            scores = over_batches(
-                partial(step, variables, images, jnp.float32(level)),
-                len(images),
-                batch_size=run.batch_size,
-                key=key,
-            )
-            for answer, score in scores.items():
-                found.setdefault(answer, {}).setdefault(kind, {})[level] = score
+            for answer, scores in score(jnp.float32(level), key).items():
+                found.setdefault(answer, {}).setdefault(kind, {})[level] = scores
     return found
 
 

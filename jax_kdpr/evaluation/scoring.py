@@ -4,7 +4,6 @@
 not have been trained with.
 """
 
-import copy
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,9 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from jax_kdpr.config.schema import Config, JitterConfig
+from jax_kdpr.config.schema import Config
 from jax_kdpr.core import json_files, whole_files
-from jax_kdpr.core.choices import NoiseKind
 from jax_kdpr.core.json_files import Maybe
 from jax_kdpr.core.metrics import ImageScores, psnr_from_mse
 from jax_kdpr.data.pages.stacks import read_arrays
@@ -25,7 +23,6 @@ from jax_kdpr.optics.masks import wrap_phases
 from jax_kdpr.recovery.refinement import NO_REFINEMENT, Refinement
 from jax_kdpr.recovery.system import Output
 from jax_kdpr.runs import folder as run_folder
-from jax_kdpr.runs.assembly import build_system
 from jax_kdpr.runs.run import load_run, run_keys
 
 SCORES_FILE = "metrics.json"
@@ -176,15 +173,11 @@ def score_under_noise(
         InputError: As `score_run`.
     """
     run = load_run(workdir, data_dir=data_dir)
-    # What is added here is all there shall be.
-    config = copy.deepcopy(run.config)
-    config.noise.kind, config.jitter = NoiseKind.NONE, JitterConfig()
-    quiet = build_system(config, mesh=run.camera.mesh)
     found = evaluation.score_under_noise(
-        run.with_system(quiet),
+        run,
         run.dataset.test[:images],
         levels=noise_levels(snr_db, photons),
-        key=run_keys(config.seed).evaluation,
+        key=run_keys(run.config.seed).evaluation,
         refinement=refinement,
     )
     return {

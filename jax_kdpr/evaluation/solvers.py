@@ -17,8 +17,9 @@ from jax_kdpr.evaluation import scores as evaluation
 from jax_kdpr.evaluation.scores import Samples
 from jax_kdpr.optics.camera import Camera
 from jax_kdpr.recovery import refinement as classical
+from jax_kdpr.recovery.projections import Settings
 from jax_kdpr.recovery.refinement import Solved
-from jax_kdpr.recovery.solvers import BETA, SOLVERS
+from jax_kdpr.recovery.solvers import DEFAULTS, SOLVERS
 from jax_kdpr.recovery.system import Output
 from jax_kdpr.runs.run import Run, run_keys
 
@@ -39,7 +40,7 @@ class Plan(NamedTuple):
     start: str  # one of GAUGES
     restarts: int = 1  # random starts, of which the smallest residual counts
     constraint: str = ""  # as of `refinement.make_solve`
-    beta: float = BETA
+    beta: float = DEFAULTS.beta
     tv: float = 0.0
 
 
@@ -57,7 +58,7 @@ def check_plan(plan: Plan) -> None:
         )
     if plan.tv and "accelerated" not in plan.solvers:
         raise InputError("--tv: only the solver accelerated has this prior; add it to --solver")
-    if plan.beta != BETA and not {"hio", "raar"} & set(plan.solvers):
+    if plan.beta != DEFAULTS.beta and not {"hio", "raar"} & set(plan.solvers):
         raise InputError("--beta: only hio and raar read it; add one of them to --solver")
 
 
@@ -99,7 +100,7 @@ def solve_images(
         support: Where an object may be other than zero [h w]; None for everywhere.
         samples: Scenes to keep for a figure, at most those of one batch.
     """
-    camera, params, batch_size = run.camera, run.variables[0], run.batch_size
+    camera, optics, batch_size = run.camera, run.optics, run.batch_size
     places = [
         (np.arange(batch_size) + first) % len(run.dataset.test)
         for first in range(0, plan.count, batch_size)
@@ -112,7 +113,7 @@ def solve_images(
     intensities = [batch.output.intensity for batch in batches]
 
     def each(program, *columns) -> list:
-        return [program(params, *row) for row in zip(*columns, strict=True)]
+        return [program(optics, *row) for row in zip(*columns, strict=True)]
 
     def joined(parts: list) -> Any:
         jax.block_until_ready(parts)
@@ -144,15 +145,14 @@ def solve_images(
             steps=plan.steps,
             constraint=plan.constraint,
             support=support,
-            beta=plan.beta,
-            tv=plan.tv,
+            settings=Settings(beta=plan.beta, tv=plan.tv),
         )
-        program = jax.jit(solve).lower(params, starts[0][0], intensities[0], references[0])
+        program = jax.jit(solve).lower(optics, starts[0][0], intensities[0], references[0])
         program = program.compile()
         tries, seconds = [], 0.0
         for attempt in starts:
             rows = zip(attempt, intensities, references, strict=True)
-            parts, lasted = _timed(program, [(params, *row) for row in rows], bar)
+            parts, lasted = _timed(program, [(optics, *row) for row in rows], bar)
             tries.append(joined(parts))
             seconds += lasted / (len(places) * batch_size)
         answers[name] = Answer(_best(tries), GAUGES[plan.start], seconds)
@@ -163,7 +163,7 @@ def solve_images(
     shown = slice(0, min(samples, plan.count, batch_size))
     output = jax.tree.map(lambda leaf: leaf[shown], batches[0].output)
     images = joined([batch.images for batch in batches])
-    phases = camera.written(params["phases"])
+    phases = camera.written(run.phases)
     drawn = {
         name: Samples(images[shown], output._replace(image=answer.solved.image[shown]), phases)
         for name, answer in answers.items()

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from jax_kdpr.config.schema import Regime
 from jax_kdpr.core.metrics import rms_header
 from jax_kdpr.core.tables import markdown_table
 from jax_kdpr.evaluation import scores as evaluation
@@ -54,7 +53,7 @@ def comparison_table(runs: dict[str, Evaluated]) -> str:
         others = (SPECTRAL, REFINED)[: 1 + bool(steps)]
         beside = [_psnr(found[one]) if answer == RECOVERED else "" for one in others]
         rows.append([label, shots, *_cells(found[answer]), *beside])
-    baseline = next((name for name, run in runs.items() if run.config.regime == Regime.E2E), None)
+    baseline = next((name for name, run in runs.items() if run.config.regime == "e2e"), None)
     paired = ""
     if baseline is not None and len(runs) > 1:
         paired = "; gains are paired by image"

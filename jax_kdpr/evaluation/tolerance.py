@@ -4,7 +4,7 @@ Masks, network and what the recovery believes stay as they are; only the measure
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,16 +12,14 @@ import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
-from jax_kdpr.config.schema import JitterConfig
 from jax_kdpr.core.errors import InputError
-from jax_kdpr.core.options import check_ranges
+from jax_kdpr.core.options import changed, check
 from jax_kdpr.core.progress import progress
-from jax_kdpr.core.types import Key, RawImages, Scalar
-from jax_kdpr.data.batches import over_batches, take_batch
-from jax_kdpr.optics import misalignment as perturbation
-from jax_kdpr.optics.camera import make_camera
-from jax_kdpr.optics.misalignment import CAREFUL, SPREADS, Perturbation
-from jax_kdpr.optics.noise import add_noise
+from jax_kdpr.core.types import Images, Intensities, Key, RawImages, Scalar
+from jax_kdpr.evaluation.scores import RECOVERED, Score, make_score
+from jax_kdpr.optics.cdp import Optics
+from jax_kdpr.optics.misalignment import CAREFUL, SPREADS, JitterOptions, Perturbation, draw
+from jax_kdpr.optics.noise import NoiseOptions, add_noise
 from jax_kdpr.runs.run import Run
 
 
@@ -72,7 +70,7 @@ def read_spreads(given: list[str]) -> dict[str, float]:
     Those that it does not name are 0.
 
     Raises:
-        InputError: If a name is unknown, or a value outside what `JitterConfig` takes.
+        InputError: If a name is unknown, or a value outside what `JitterOptions` takes.
     """
     if not given:
         return dict(CAREFUL)
@@ -86,61 +84,43 @@ def read_spreads(given: list[str]) -> dict[str, float]:
         if name not in SPREADS:
             raise InputError(f"--spread: expected one of {', '.join(SPREADS)}, got {name!r}")
     try:
-        check_ranges(JitterConfig(**spreads))
+        check(JitterOptions(**spreads))
     except InputError as failure:
         raise InputError(f"--spread: {failure}") from failure
     return spreads
 
 
-def make_measure(
-    run: Run,
-    images: RawImages,
-    *,
-    camera: Mapping[str, Any],
-    batch_size: int,
-) -> Measure:
+def make_measure(run: Run, images: RawImages) -> Measure:
     """Builds measure(by, photons, key): the recovery of test images from one bench.
 
+    Its noise is the sensor's; where photons are given, they take the place of its own (Poisson
+    noise where it has neither photons nor electrons). `by` is all that is wrong with the bench.
+
     Args:
-        run: The system; it recovers as it was trained to.
+        run: The system, on one device; it recovers as it was trained to.
         images: Test images.
-        camera: Keyword arguments of `make_camera`. Its jitter is left out: `by` is all there is.
-            Its noise is the sensor's; where `photons` are given, they take the place of its own
-            (Poisson noise where it has neither photons nor electrons).
-        batch_size: Images at a time.
     """
-    own = {"kind": "none", **camera["noise"]}
-    counted = own | {"kind": own["kind"] if own["kind"] == "camera" else "poisson"}
-    quiet = make_camera(**{**camera, "noise": {}, "jitter": {}})
+    own = run.camera.noise
+    counted = own if own.kind == "camera" else NoiseOptions(kind="poisson")
+    quiet = run.camera.quiet
 
-    def make_step(noise: Mapping[str, Any]):
-        @jax.jit
-        def step(variables, images, by: Perturbation, photons: Scalar, indices, key: Key):
-            batch = take_batch(images, indices, size=quiet.size, channels=quiet.channels)
-            clean = quiet.measure(variables[0]["phases"], batch, key, by)
-            keys = jax.random.split(key, len(indices))
-            options = noise if noise is own else {**noise, "photons": photons}
-            seen = jax.vmap(lambda key, y: add_noise(key, y, **options))(keys, clean)
-            output, _ = run.system.recover(*variables, seen)
-            scores = quiet.score(output.image, batch)
-            return scores.psnr, scores.rms
+    def make(noise_of: Callable[[Scalar], NoiseOptions]) -> Score:
+        def shoot(optics: Optics, images: Images, key: Key, condition) -> Intensities:
+            by, photons = condition
+            clean = quiet.measure(optics, images, key, by)
+            keys, noise = jax.random.split(key, len(images)), noise_of(photons)
+            return jax.vmap(lambda key, y: add_noise(key, y, noise))(keys, clean)
 
-        return step
+        return make_score(run, images, shoot)
 
-    with_own, with_photons = make_step(own), make_step(counted)
+    with_own = make(lambda _: own)
+    with_photons = make(lambda photons: changed(counted, photons=photons))
 
     def measure(by: Perturbation, photons: float, key: Key) -> Quality:
-        step = with_photons if photons else with_own
-        by = jax.tree.map(jnp.float32, by)
-        found = over_batches(
-            lambda indices, batch_key: step(
-                run.variables, images, by, jnp.float32(photons), indices, batch_key
-            ),
-            len(images),
-            batch_size=batch_size,
-            key=key,
-        )
-        return Quality(*map(np.asarray, found))
+        score = with_photons if photons else with_own
+        condition = jax.tree.map(jnp.float32, by), jnp.float32(photons)
+        scores = score(condition, key)[RECOVERED]
+        return Quality(np.asarray(scores.psnr), np.asarray(scores.rms))
 
     return measure
 
@@ -175,12 +155,12 @@ def random_benches(
         measure: From `make_measure`.
         key: The same key gives the same benches, whatever the system.
         count: Benches.
-        spreads: Standard deviations: keyword arguments of `misalignment.draw`.
+        spreads: Standard deviations by their names in `JitterOptions`.
     """
     bench_key, noise_key = jax.random.split(key)
     found = []
     for number in progress(range(count), desc="random benches", unit="bench"):
-        by = perturbation.draw(jax.random.fold_in(bench_key, number), **spreads)
+        by = draw(jax.random.fold_in(bench_key, number), JitterOptions(**spreads))
         found.append(np.mean(measure(by, 0.0, noise_key), axis=1))
     return Quality(*np.array(found).T)
 

@@ -1,12 +1,12 @@
 """What `tolerance` reports of runs: curves of each error, yields of random benches."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from jax_kdpr.config.schema import camera_arguments
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.metrics import rms_header
 from jax_kdpr.core.tables import markdown_table
@@ -54,12 +54,8 @@ def check_errors(errors: tuple[str, ...], *, benches: int) -> None:
 def measure_run(run: Run, request: Request) -> dict[str, Any]:
     """Returns PSNR and rms of the design, of the curves, and of each random bench of one run."""
     test = run.dataset.test[: request.images]
-    measure = make_measure(
-        run.on_one_device(),
-        test,
-        camera=camera_arguments(run.config),
-        batch_size=min(run.batch_size, len(test)),
-    )
+    alone = replace(run.on_one_device(), batch_size=min(run.batch_size, len(test)))
+    measure = make_measure(alone, test)
     key = jax.random.key(request.seed)
     design = np.mean(measure(Perturbation(), 0.0, jax.random.split(key)[1]), axis=1)
     curves = error_curves(measure, key, kinds=request.errors)

@@ -1,6 +1,7 @@
 """What `import jax_kdpr` gives: trained systems, trainings and solvers, each in one call."""
 
 import warnings
+from collections.abc import Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from jax_kdpr.config.schema import Config
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.limits import Range, require, shown
 from jax_kdpr.core.options import shallow
+from jax_kdpr.core.registry import allow
 from jax_kdpr.data.batches import over_batches
 from jax_kdpr.evaluation.scoring import score_run
 from jax_kdpr.lab.frames.calibration import calibration_notes, read_calibration
@@ -24,16 +26,18 @@ from jax_kdpr.lab.frames.geometry import check_geometry, make_window
 from jax_kdpr.lab.frames.loaded import pixel_side, snapshot_energy
 from jax_kdpr.lab.frames.measured import Setup, in_model_units, on_grid
 from jax_kdpr.lab.frames.recovery import Recover, Recovered, make_recover
+from jax_kdpr.optics.cdp import Optics
 from jax_kdpr.optics.objects import scene_parts
+from jax_kdpr.recovery.projections import Settings
 from jax_kdpr.recovery.refinement import NO_REFINEMENT, Refinement
-from jax_kdpr.recovery.solvers import BETA
+from jax_kdpr.recovery.solvers import DEFAULTS
 from jax_kdpr.recovery.solvers import solve as solve_one
-from jax_kdpr.recovery.spectral import filtered_spectral_init, gaussian_kernel
+from jax_kdpr.recovery.spectral import SpectralOptions, filtered_spectral_init, gaussian_kernel
 from jax_kdpr.runs import checkpoint, folder
 from jax_kdpr.runs import run as runs
 from jax_kdpr.training import loop
 
-ITERATIONS = 100  # of the power iteration that a solver starts from
+START = SpectralOptions(iterations=100)  # what a solver starts from
 GAINS = Range(1e-30, 1e30)  # counts; beyond, 32-bit floats do not hold a CDP
 
 
@@ -139,7 +143,7 @@ class Run(runs.Run):
             window, side = make_window(shape, None, 1), pixel_side(self) if square_pixels else 0.0
             setup = Setup(correction, window, found.geometry, "points", side, None)
             ways = {True: np.stack([on_grid(one, setup, self) for one in light])}
-            if gain is None and self.camera.scene["kind"] != "phase":
+            if gain is None and self.camera.scene.kind != "phase":
                 gain = found.counts_per_unit
         tried = {
             way: self._recover(self._in_model_units(seen, gain), refinement)
@@ -147,7 +151,7 @@ class Run(runs.Run):
         }
         best = min(tried, key=lambda way: float(np.median(tried[way].misfit)))
         image, estimate, misfit = (np.asarray(part) for part in tried[best][:3])
-        parts = scene_parts(image, **self.camera.scene)
+        parts = scene_parts(image, self.camera.scene)
         plain = np.ones(image.shape[:3], np.float32)
         phase, amplitude = parts.get("phase", 0 * plain), parts.get("amplitude", plain)
         return Objects(image, phase, amplitude, estimate, misfit, best)
@@ -180,9 +184,9 @@ class Run(runs.Run):
         self, light: Float[np.ndarray, "frames sh sw"], gain: float | None
     ) -> Float[np.ndarray, "n L sh sw"]:
         """CDPs of counts on the model's grid."""
-        if gain is None and self.camera.scene["kind"] != "phase":
+        if gain is None and self.camera.scene.kind != "phase":
             raise InputError(
-                f"gain: how much light {self.camera.scene['kind']} objects let through is not "
+                f"gain: how much light {self.camera.scene.kind} objects let through is not "
                 "known; give the counts of a model sample whose CDP is 1, or a calibration="
             )
         energies = snapshot_energy(self)
@@ -208,17 +212,22 @@ class Run(runs.Run):
         )
 
 
-def load(workdir: str | Path, *, data_dir: str | Path = "") -> Run:
+def load(
+    workdir: str | Path, *, data_dir: str | Path = "", allow_code: str | Sequence[str] = ()
+) -> Run:
     """Restores the trained system of a run folder: its best checkpoint.
 
     Args:
         workdir: Run folder of a training.
         data_dir: Where its data lie now; empty for where they were when it was trained.
+        allow_code: Packages of yours, or that you trust, whose code the run may name and so run.
 
     Raises:
-        InputError: If it is no run, or has no checkpoint that can be read.
+        InputError: If it is no run, names code that is not allowed, or has no checkpoint that can
+            be read.
     """
     checkpoint.quiet_logs()
+    allow((allow_code,) if isinstance(allow_code, str) else tuple(allow_code))
     folder_of_run = Path(workdir).expanduser().resolve()
     run = runs.load_run(folder_of_run, data_dir=str(data_dir)).on_one_device()
     return Run(**shallow(run))
@@ -257,7 +266,7 @@ def solve(
     scene: str = "phase",
     gain: float = 1.0,
     centred: bool = False,
-    beta: float = BETA,
+    beta: float = DEFAULTS.beta,
     tv: float = 0.0,
 ) -> tuple[Complex[np.ndarray, "n h w"], Float[np.ndarray, "n"]]:
     """Recovers objects by a classical solver, from the spectral estimate; no network.
@@ -302,20 +311,19 @@ def solve(
         solver=solver,
         steps=steps,
         scene=scene,
-        beta=beta,
-        tv=tv,
+        settings=Settings(beta=beta, tv=tv),
     )
     return np.asarray(fields), np.asarray(residuals)
 
 
-@partial(jax.jit, static_argnames=("solver", "steps", "scene", "beta", "tv"))
+@partial(jax.jit, static_argnames=("solver", "steps", "scene", "settings"))
 def _solve(light, masks, **options):
     start = jax.random.normal(jax.random.key(0), masks.shape[1:], jnp.complex64)
-    kernel = jnp.asarray(gaussian_kernel())
+    kernel, optics = jnp.asarray(gaussian_kernel()), Optics(masks)
 
     def one(y):
-        first, _ = filtered_spectral_init(y, masks, kernel, start, iterations=ITERATIONS)
-        return solve_one(y, masks, first, **options)
+        first, _ = filtered_spectral_init(y, optics, kernel, start, START)
+        return solve_one(y, optics, first, **options)
 
     return jax.vmap(one)(light)
 

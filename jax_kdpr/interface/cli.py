@@ -19,14 +19,17 @@ from ml_collections import config_flags
 from jax_kdpr.config import checks
 from jax_kdpr.config import removed as removed_options
 from jax_kdpr.config import schema as config_lib
-from jax_kdpr.core import options as config_fields
-from jax_kdpr.core import runtime, signals, whole_files
+from jax_kdpr.core import options, runtime, signals, whole_files
 from jax_kdpr.core.errors import InputError, StoppedError
 from jax_kdpr.core.limits import Range, number_hint, require
+from jax_kdpr.core.registry import allow
 from jax_kdpr.interface.help_page import help_page
 from jax_kdpr.runs import checkpoint
 from jax_kdpr.runs import folder as run_folder
 
+ALLOW_CODE = flags.DEFINE_list(
+    "allow_code", [], "Packages whose code a run folder may name, and so run."
+)
 # Exit codes.
 BAD_INPUT = 2
 STOPPED = 1
@@ -59,6 +62,7 @@ def run(
             _check_config_flags(argv, prefix, others)
             left = flags.FLAGS(argv)
             _require_usable()
+            allow(tuple(ALLOW_CODE.value))
             return [left[0], *map(os.path.expanduser, left[1:])]
         except SystemExit:
             raise
@@ -199,7 +203,7 @@ def _check_config_flags(argv: Sequence[str], prefix: str, others: tuple[str, ...
         override = re.match(r"--?(?:no)?config\.([\w.]+)", argument)
         if override and override[1] not in known:
             gone = removed_options.removed(override[1].removeprefix(prefix))
-            raise InputError(gone or config_fields.unknown_field(override[1], known))
+            raise InputError(gone or options.unknown_field(override[1], known))
         given = re.fullmatch(r"--?config(?:=(.*))?", argument)
         if given:
             path = given[1] if given[1] is not None else "".join(argv[place + 1 : place + 2])

@@ -5,8 +5,8 @@ import textwrap
 
 from absl import flags
 
-from jax_kdpr.config import schema as config_lib
-from jax_kdpr.core.options import Described, describe
+from jax_kdpr.config.schema import Config
+from jax_kdpr.core.options import Described, described, in_words
 
 WIDTH = 100  # characters of a line
 COLUMN = 40  # at which the words on an option begin
@@ -33,21 +33,22 @@ def help_page(prefix: str, others: tuple[str, ...]) -> str:
 
 
 def _options(prefix: str) -> list[str]:
-    config = config_lib.Config()
-    lines = []
-    for section, options in describe(config).items():
-        if section:
+    config, section, lines = Config(), "", []
+    for path, one in described(config).items():
+        found = path.rpartition(".")[0]
+        if found != section:
+            section = found
             title = (type(getattr(config, section)).__doc__ or "").splitlines()[0]
             lines += ["", f"  {section}: {title}"]
-        lines += [_entry(f"{prefix}{path}", one) for path, one in options.items()]
+        lines.append(_entry(f"{prefix}{path}", one))
     return lines
 
 
 def _entry(name: str, one: Described) -> str:
     default = f"{one.default:g}" if isinstance(one.default, float) else str(one.default)
-    choices = f"one of {', '.join(one.choices)}" if one.choices else ""
     within = f"in {one.within}" if one.within else ""
-    words = "; ".join(filter(None, (one.says, " ".join(filter(None, (within, one.unit))), choices)))
+    numbers = " ".join(filter(None, (within, one.unit)))
+    words = "; ".join(filter(None, (one.says, numbers, in_words(one.choices))))
     first = f"    {name} = {default}".rstrip()
     # A long name has a line of its own, and so all words begin at one column.
     start = first.ljust(COLUMN) if len(first) < COLUMN else f"{first}\n{' ' * COLUMN}"

@@ -122,7 +122,7 @@ def read_bench() -> Bench:
         raise InputError(f"--bench: {path}: cannot be read as TOML ({failure})") from failure
     try:
         bench = config_fields.build(Bench, values, known=list(config_fields.flatten(Bench())))
-        config_fields.check_ranges(bench)
+        config_fields.check(bench)
         _check_pairs(bench)
     except InputError as failure:
         raise InputError(f"--bench: {path}: {failure}") from failure

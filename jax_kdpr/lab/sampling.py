@@ -4,12 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jax_kdpr.core.choices import PropagationKind
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.limits import POSITIVE_LENGTHS, Range, require
 from jax_kdpr.lab.frames.geometry import useful_bin
 from jax_kdpr.lab.frames.model_noise import PixelNoise, model_noise
-from jax_kdpr.optics.propagation import sampling_warnings
+from jax_kdpr.optics.propagation import PropagationOptions, sampling_warnings
 from jax_kdpr.optics.sampling import Geometry, geometry_warnings
 from jax_kdpr.runs import folder as run_folder
 
@@ -44,9 +43,9 @@ def known_of_run(workdir: Path) -> dict[str, Any]:
     known: dict[str, Any] = {
         "pixels": config.data.size,
         "oversample": config.masks.oversample,
-        "propagation": str(config.propagation.kind),
+        "propagation": config.propagation.kind,
     }
-    if config.propagation.kind != PropagationKind.FAR:
+    if config.propagation.kind != "far":
         known |= {
             "wavelength": config.propagation.wavelength,
             "mask_pitch": config.propagation.pitch,
@@ -100,9 +99,11 @@ def make_bench(
 
 def warnings_of(bench: Bench, found: Geometry) -> list[str]:
     """Returns what is sampled too coarsely, by the model and by the camera."""
-    lengths = {name: getattr(bench, name) for name in ("wavelength", "pitch", "distance")}
+    space = PropagationOptions(
+        kind=bench.kind, wavelength=bench.wavelength, pitch=bench.pitch, distance=bench.distance
+    )
     return [
-        *sampling_warnings(bench.pixels, kind=bench.kind, oversample=bench.oversample, **lengths),
+        *sampling_warnings(bench.pixels, space, oversample=bench.oversample),
         *geometry_warnings(found, oversample=bench.oversample),
     ]
 

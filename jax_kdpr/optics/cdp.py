@@ -14,11 +14,23 @@ Conventions, the same everywhere in the package:
   (`optics.propagation`) multiplies the spectrum, and an inverse DFT follows.
 """
 
+from functools import partial
+from typing import NamedTuple
+
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Complex, Float
 
-from jax_kdpr.core.types import Field, Intensity, Masks, Spectra, Transfer
+from jax_kdpr.core.types import Field, Intensity, Masks, Phases, Spectra, Transfer
+
+
+class Optics(NamedTuple):
+    """What a measurement is made through by design, as every recovery takes it."""
+
+    masks: Masks  # phases, or transmittances where device or free space are not ideal
+    transfer: Transfer | None = None
+    written: Phases | None = None  # what the device is told to show
 
 
 def mask_transmittance(
@@ -100,19 +112,38 @@ def propagate(
 
     For loops that apply the same masks many times; `sensor` is the padded size (sh, sw).
     """
-    spectra = jnp.fft.fft2(jnp.conj(transmittance) * field[None], s=sensor, norm="ortho")
-    return spectra if transfer is None else jnp.fft.ifft2(transfer[None] * spectra, norm="ortho")
+    one = partial(_one_shot, sensor=sensor, transfer=transfer)
+    return jax.vmap(one, in_axes=(None, 0))(field, transmittance)
 
 
 def back_propagate(
     spectra: Spectra, transmittance: Complex[Array, "k h w"], transfer: Transfer | None = None
 ) -> Field:
     """The arithmetic of `cdp_adjoint`, likewise: the adjoint of `propagate`."""
+    one = partial(_one_shot_adjoint, transfer=transfer)
+    return jnp.sum(jax.vmap(one)(spectra, transmittance), axis=0)
+
+
+def _one_shot(
+    field: Field,
+    transmittance: Field,
+    *,
+    sensor: tuple[int, ...],
+    transfer: Transfer | None,
+) -> Transfer:
+    """F A x of one snapshot: eq. 1 without its modulus."""
+    spectrum = jnp.fft.fft2(jnp.conj(transmittance) * field, s=sensor, norm="ortho")
+    return spectrum if transfer is None else jnp.fft.ifft2(transfer * spectrum, norm="ortho")
+
+
+def _one_shot_adjoint(
+    spectrum: Transfer, transmittance: Field, *, transfer: Transfer | None
+) -> Field:
+    """A^H F^H s of one snapshot."""
     if transfer is not None:
-        spectra = jnp.conj(transfer)[None] * jnp.fft.fft2(spectra, norm="ortho")
-    height, width = transmittance.shape[1:]
-    fields = jnp.fft.ifft2(spectra, norm="ortho")[:, :height, :width]
-    return jnp.sum(transmittance * fields, axis=0)
+        spectrum = jnp.conj(transfer) * jnp.fft.fft2(spectrum, norm="ortho")
+    height, width = transmittance.shape
+    return transmittance * jnp.fft.ifft2(spectrum, norm="ortho")[:height, :width]
 
 
 def mask_power(transmittance: Complex[Array, "k h w"]) -> Float[Array, "h w"]:

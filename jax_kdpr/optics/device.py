@@ -17,6 +17,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Int
 
+from jax_kdpr.core.limits import Range
+from jax_kdpr.core.options import option, section
 from jax_kdpr.core.types import Masks, Phases, Scalar
 from jax_kdpr.optics.cdp import mask_transmittance
 from jax_kdpr.optics.masks import wrap_phases
@@ -24,27 +26,49 @@ from jax_kdpr.optics.masks import wrap_phases
 TURN = 2 * math.pi
 
 
-def written_phases(
-    phases: Phases,
-    *,
-    levels: int = 0,
-    phase_range: float = TURN,
-    table: tuple[float, ...] = (),
-    superpixel: int = 1,
-) -> Phases:
+@section
+class DeviceOptions:
+    """What the device makes of the phases: `optics.device`, in training and export alike."""
+
+    levels: int = option(0, "equal phase steps; 0: any phase", within=Range(2, 65536, also=0))
+    phase_range: float = option(
+        TURN, "largest phase that it can add", unit="radians", within=Range(0, TURN, "(]")
+    )
+    table: tuple[float, ...] = option(
+        (),
+        "phi of each gray level, in place of both: `lookup_table.device_table`",
+        unit="radians",
+        within=Range(-2 * TURN, 2 * TURN),
+        length=Range(2, 65536, also=0),
+    )
+    superpixel: int = option(
+        1,
+        "mask pixels each way that show one phase: the smallest feature",
+        unit="pixels",
+        within=Range(1, 8192),
+    )
+    crosstalk: float = option(
+        0.0, "sigma of the blur between neighbours", unit="pixels", within=Range(0, 100)
+    )
+    fill_factor: float = option(
+        1.0, "share of a pixel's area that is modulated", within=Range(0, 1, "(]")
+    )
+    zero_order: float = option(
+        0.0, "share of the power that is not modulated", within=Range(0, 1, "[)")
+    )
+
+
+def written_phases(phases: Phases, device: DeviceOptions) -> Phases:
     """Returns the phases that the device is told to show, each the nearest that it can reach.
 
     Nearest is meant on the circle: 2 pi - 0.01 is near level 0. The gradient is that of `phases`.
 
     Args:
         phases: Any real phases, radians.
-        levels: Equal steps, over the circle (step 2 pi / levels) or, where `phase_range` is less,
-            p from 0 to `phase_range`, both included; 0 for any phase in the range.
-        phase_range: Largest p of the device, radians, at most 2 pi.
-        table: phi of each gray level, radians, in place of `levels` and `phase_range`; what is
-            measured of a device is p (`lookup_table.device_table` reads it).
-        superpixel: Pixels each way that show one phase, that of the first of them; the smallest
-            feature of the mask.
+        device: With equal steps `levels` over the circle (step 2 pi / levels) or, where
+            `phase_range` is less, of p from 0 to `phase_range`, both included. `table` has phi,
+            what is measured of a device is p (`lookup_table.device_table` reads it). A super-pixel
+            has the phase of the first of its pixels.
 
     Returns:
         Phases in [0, 2 pi); for an ideal device `phases` themselves.
@@ -52,45 +76,38 @@ def written_phases(
     Raises:
         ValueError: If the masks are no multiple of `superpixel`.
     """
-    phases = _blocks(phases, superpixel)
-    if table:
-        reached = _nearest(phases, np.asarray(table))
-    elif levels or phase_range < TURN:
-        reached = _equal_steps(phases, levels, phase_range)
-    elif superpixel > 1:
+    phases = _blocks(phases, device.superpixel)
+    if device.table:
+        reached = _nearest(phases, np.asarray(device.table))
+    elif device.levels or device.phase_range < TURN:
+        reached = _equal_steps(phases, device.levels, device.phase_range)
+    elif device.superpixel > 1:
         reached = wrap_phases(phases)
     else:
         return phases
     return _straight_through(phases, reached)
 
 
-def device_masks(
-    phases: Phases,
-    *,
-    crosstalk: float = 0.0,
-    fill_factor: float = 1.0,
-    zero_order: float = 0.0,
-    gain: float | Scalar = 1.0,
-) -> Masks:
+def device_masks(phases: Phases, device: DeviceOptions, *, gain: float | Scalar = 1.0) -> Masks:
     """Returns what the light sees of written phases; phases as they are where the device is ideal.
 
     Args:
         phases: From `written_phases`.
-        crosstalk: Standard deviation, in pixels, of the Gaussian by which the drive of a pixel
-            leaks to its neighbours. It blurs p in [0, 2 pi), not its phasor: between 0 and 2 pi
-            there is a ramp.
-        fill_factor: Share of a pixel's area that is modulated; the rest passes with phase 0.
-        zero_order: Share of the power that is not modulated at all, such as a surface's reflection.
+        device: Its `crosstalk` is the standard deviation of the Gaussian by which the drive of a
+            pixel leaks to its neighbours. It blurs p in [0, 2 pi), not its phasor: between 0 and
+            2 pi there is a ramp. Light past `fill_factor` passes with phase 0; `zero_order` is,
+            for instance, a surface's reflection.
         gain: Factor on all phases: an error of the look-up table, or another wavelength.
     """
     shown = phases
-    if crosstalk or not (isinstance(gain, float) and gain == 1.0):
+    if device.crosstalk or not (isinstance(gain, float) and gain == 1.0):
         drive = _straight_through(-phases, wrap_phases(-phases))
-        shown = -gain * (_blur(drive, crosstalk) if crosstalk else drive)
-    if fill_factor == 1.0 and zero_order == 0.0:
+        shown = -gain * (_blur(drive, device.crosstalk) if device.crosstalk else drive)
+    fill, unmodulated = device.fill_factor, device.zero_order
+    if fill == 1.0 and unmodulated == 0.0:
         return shown
-    pixel = fill_factor * mask_transmittance(shown) + (1.0 - fill_factor)
-    return math.sqrt(1.0 - zero_order) * pixel + math.sqrt(zero_order)
+    pixel = fill * mask_transmittance(shown) + (1.0 - fill)
+    return math.sqrt(1.0 - unmodulated) * pixel + math.sqrt(unmodulated)
 
 
 def nearest_level(phases: Phases, table: np.ndarray) -> Int[Array, "k h w"]:

@@ -4,10 +4,15 @@ Every regulariser is a mean over mask pixels (or neighbour pairs), so its weight
 at any mask size and number of snapshots.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jax_kdpr.core.limits import Range
+from jax_kdpr.core.options import option, section
+from jax_kdpr.core.registry import Registry
 from jax_kdpr.core.types import Key, Phases, Scalar
 
 
@@ -44,17 +49,22 @@ def smoothness_penalty(phases: Phases) -> Scalar:
     return (jnp.sum(vertical) + jnp.sum(horizontal)) / (2.0 * pairs)
 
 
-def mask_penalty(phases: Phases, *, kind: str) -> Scalar:
-    """Evaluates the regulariser `kind`: "none", "range" or "smoothness".
+def no_penalty(phases: Phases) -> Scalar:
+    """Zero."""
+    return jnp.zeros((), phases.dtype)
 
-    Raises:
-        ValueError: If `kind` is none of these.
-    """
-    match kind:
-        case "none":
-            return jnp.zeros((), phases.dtype)
-        case "range":
-            return range_penalty(phases)
-        case "smoothness":
-            return smoothness_penalty(phases)
-    raise ValueError(f"regulariser: expected none, range or smoothness, got {kind!r}")
+
+REGULARISERS: Registry[Callable[[Phases], Scalar]] = Registry(
+    {"none": no_penalty, "range": range_penalty, "smoothness": smoothness_penalty}
+)
+
+
+@section
+class MaskOptions:
+    """Masks, and the operator they are part of."""
+
+    snapshots: int = option(
+        1, "shots of each object, each through a mask of its own: L", within=Range(1, 4096)
+    )
+    oversample: int = option(1, "zero padding of the operator", within=Range(1, 2))
+    regulariser: str = option("range", "what loss.rho weighs, of the masks", choices=REGULARISERS)

@@ -13,6 +13,8 @@ import jax.numpy as jnp
 from jax.scipy.ndimage import map_coordinates
 from jaxtyping import Array, Complex, Float
 
+from jax_kdpr.core.limits import SHARE, Range
+from jax_kdpr.core.options import option, section
 from jax_kdpr.core.types import Field, Key, Masks, Scalar, Spectra
 from jax_kdpr.optics.cdp import mask_transmittance
 from jax_kdpr.optics.propagation import quadratic_phase
@@ -50,24 +52,35 @@ CAREFUL = {
 }
 
 
-def draw(
-    key: Key,
-    *,
-    shift: float | Scalar = 0.0,
-    rotation: float | Scalar = 0.0,
-    scale: float | Scalar = 0.0,
-    defocus: float | Scalar = 0.0,
-    wavelength: float | Scalar = 0.0,
-    gain: float | Scalar = 0.0,
-) -> Perturbation:
+@section
+class JitterOptions:
+    """Errors of the bench, drawn anew for each scene: `optics.misalignment`.
+
+    Standard deviations. What is recovered from does not know of them: this makes robust masks.
+    """
+
+    shift: float = option(0.0, "of the mask, each axis", unit="mask pixels", within=Range(0, 1000))
+    rotation: float = option(0.0, "of the mask", unit="degrees", within=Range(0, 180))
+    scale: float = option(0.0, "of the mask's image, relative", within=SHARE)
+    defocus: float = option(0.0, "at half the object's side", unit="waves", within=Range(0, 1000))
+    wavelength: float = option(0.0, "of the light, relative", within=SHARE)
+    gain: float = option(0.0, "of the device's phases, relative", within=SHARE)
+
+    @property
+    def is_none(self) -> bool:
+        """Whether there are no errors."""
+        return self == JitterOptions()
+
+
+def draw(key: Key, spreads: JitterOptions) -> Perturbation:
     """Draws a bench: each error is normal, with the standard deviation that is given for it.
 
     Units are those of `Perturbation`; `shift` is that of each axis.
     """
     y, x, *others = jax.random.normal(key, (len(Perturbation._fields),))
-    spreads = (rotation, scale, defocus, wavelength, gain)
-    drawn = [spread * value for spread, value in zip(spreads, others, strict=True)]
-    return Perturbation(shift * y, shift * x, *drawn)
+    names = ("rotation", "scale", "defocus", "wavelength", "gain")
+    drawn = [getattr(spreads, name) * value for name, value in zip(names, others, strict=True)]
+    return Perturbation(spreads.shift * y, spreads.shift * x, *drawn)
 
 
 # Samples of a mask pixel each way on which a displaced mask is drawn. With 3 the PSNR of a trained

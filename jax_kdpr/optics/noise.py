@@ -1,18 +1,84 @@
 """Sensor noise omega of eq. 1. Every random draw takes an explicit key."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from scipy import special
 
-from jax_kdpr.core.types import Intensity, Key, Scalar
+from jax_kdpr.core.limits import Range
+from jax_kdpr.core.options import option, section
+from jax_kdpr.core.registry import Registry
+from jax_kdpr.core.types import Intensity, Key
 
 BLACK_SIGMAS = 5.0  # of the read noise below the black level, so that its negative half survives
 NODES = 1024  # quantiles of either noise that the mean of a dark frame is taken over
 
 
-def gaussian_noise(key: Key, intensity: Intensity, *, snr_db: float | Scalar) -> Intensity:
+def no_noise(key: Key, intensity: Intensity, noise: "NoiseOptions") -> Intensity:
+    """Leaves CDPs as they are."""
+    return intensity
+
+
+NOISES: Registry[Callable[[Key, Intensity, "NoiseOptions"], Intensity]] = Registry(
+    {
+        "none": no_noise,
+        "gaussian": f"{__name__}:gaussian_noise",
+        "poisson": f"{__name__}:poisson_noise",
+        "camera": f"{__name__}:camera_frame",
+    }
+)
+OF_CAMERA = ("noise.kind", ("camera",))
+
+
+@section
+class NoiseOptions:
+    """Sensor noise, in training and evaluation alike."""
+
+    kind: str = option("none", "model of the sensor", choices=NOISES)
+    snr_db: float = option(
+        30.0,
+        "gaussian: of each snapshot",
+        unit="dB",
+        within=Range(-100, 300),
+        when=("noise.kind", ("gaussian",)),
+    )
+    photons: float = option(
+        1e6,
+        "poisson, camera: expected in a snapshot",
+        unit="photoelectrons",
+        within=Range(1, 2e9),  # drawn as 32-bit integers
+        when=("noise.kind", ("poisson", "camera")),
+    )
+    read_noise: float = option(
+        2.0,
+        "camera: standard deviation",
+        unit="electrons",
+        within=Range(0, 1e9),
+        when=OF_CAMERA,
+    )
+    dark: float = option(
+        0.0,
+        "camera: of a pixel and frame",
+        unit="electrons",
+        within=Range(0, 1e9),
+        when=OF_CAMERA,
+    )
+    full_well: float = option(
+        1e4,
+        "camera: that a pixel holds",
+        unit="electrons",
+        within=Range(0, 1e9, "(]"),
+        when=OF_CAMERA,
+    )
+    bits: int = option(
+        12, "camera: of its converter", unit="bits", within=Range(1, 16), when=OF_CAMERA
+    )
+
+
+def gaussian_noise(key: Key, intensity: Intensity, noise: NoiseOptions) -> Intensity:
     """Adds white Gaussian noise at a signal-to-noise ratio, snapshot by snapshot.
 
     The SNR of snapshot l is 10 log10(mean(y_l^2) / sigma_l^2), whatever the number of snapshots.
@@ -22,14 +88,14 @@ def gaussian_noise(key: Key, intensity: Intensity, *, snr_db: float | Scalar) ->
     Args:
         key: Random key.
         intensity: Noiseless CDPs.
-        snr_db: Signal-to-noise ratio in decibel.
+        noise: With `snr_db`.
     """
     power = jnp.mean(jnp.square(intensity), axis=(1, 2), keepdims=True)
-    sigma = jnp.sqrt(lax.stop_gradient(power) * 10.0 ** (-snr_db / 10.0))
+    sigma = jnp.sqrt(lax.stop_gradient(power) * 10.0 ** (-noise.snr_db / 10.0))
     return intensity + sigma * jax.random.normal(key, intensity.shape, intensity.dtype)
 
 
-def poisson_noise(key: Key, intensity: Intensity, *, photons: float | Scalar) -> Intensity:
+def poisson_noise(key: Key, intensity: Intensity, noise: NoiseOptions) -> Intensity:
     """Draws photon counts and scales them back to the unit of `intensity`.
 
     The exposure of each snapshot is set so that it collects `photons` photons in expectation,
@@ -39,26 +105,17 @@ def poisson_noise(key: Key, intensity: Intensity, *, photons: float | Scalar) ->
     Args:
         key: Random key.
         intensity: Noiseless CDPs, not negative.
-        photons: Expected number of photons in one snapshot (one camera frame).
+        noise: With `photons`, those of one camera frame.
     """
     total = jnp.sum(intensity, axis=(1, 2), keepdims=True)
     # An all-dark snapshot stays dark instead of dividing by zero.
-    counts_per_unit = lax.stop_gradient(photons / jnp.where(total > 0, total, 1.0))
+    counts_per_unit = lax.stop_gradient(noise.photons / jnp.where(total > 0, total, 1.0))
     counts = jax.random.poisson(key, lax.stop_gradient(intensity) * counts_per_unit)
     noisy = counts.astype(intensity.dtype) / counts_per_unit
     return intensity + lax.stop_gradient(noisy - intensity)
 
 
-def camera_frame(
-    key: Key,
-    intensity: Intensity,
-    *,
-    photons: float | Scalar,
-    read_noise: float,
-    dark: float,
-    full_well: float,
-    bits: int,
-) -> Intensity:
+def camera_frame(key: Key, intensity: Intensity, noise: NoiseOptions) -> Intensity:
     """Takes each snapshot with a camera and undoes what a user would undo: dark frame and gain.
 
     Photoelectrons and dark electrons are Poisson, read noise is normal; what exceeds the full well
@@ -71,85 +128,44 @@ def camera_frame(
     Args:
         key: Random key.
         intensity: Noiseless CDPs, not negative.
-        photons: Expected photoelectrons in one snapshot, summed over its pixels.
-        read_noise: Standard deviation, electrons.
-        dark: Expected dark electrons of a pixel and frame.
-        full_well: Electrons that a pixel holds.
-        bits: Of the analogue-to-digital converter.
+        noise: Of its numbers all but `snr_db` are read.
     """
     shot_key, read_key = jax.random.split(key)
     total = jnp.sum(intensity, axis=(1, 2), keepdims=True)
-    counts_per_unit = lax.stop_gradient(photons / jnp.where(total > 0, total, 1.0))
-    expected = lax.stop_gradient(intensity) * counts_per_unit + dark
+    counts_per_unit = lax.stop_gradient(noise.photons / jnp.where(total > 0, total, 1.0))
+    expected = lax.stop_gradient(intensity) * counts_per_unit + noise.dark
     electrons = jax.random.poisson(shot_key, expected).astype(intensity.dtype)
-    electrons += read_noise * jax.random.normal(read_key, intensity.shape, intensity.dtype)
-    converter = {"read_noise": read_noise, "full_well": full_well, "bits": bits}
-    counts = _converted(electrons, **converter)
-    light = counts - dark_counts(dark=dark, **converter)
-    seen = light * _step(**converter) / counts_per_unit
-    follows = jnp.where(counts < 2**bits - 1, intensity, lax.stop_gradient(intensity))
+    electrons += noise.read_noise * jax.random.normal(read_key, intensity.shape, intensity.dtype)
+    counts = _converted(electrons, noise)
+    light = counts - dark_counts(noise)
+    seen = light * _step(noise) / counts_per_unit
+    follows = jnp.where(counts < 2**noise.bits - 1, intensity, lax.stop_gradient(intensity))
     return lax.stop_gradient(seen) + (follows - lax.stop_gradient(follows))
 
 
-def dark_counts(*, read_noise: float, dark: float, full_well: float, bits: int) -> float:
-    """Returns the mean of a dark frame of `camera_frame`, counts; arguments as there.
+def dark_counts(noise: NoiseOptions) -> float:
+    """Returns the mean of a dark frame of `camera_frame`, counts.
 
     It is the black level and the dark electrons where the read noise spreads over some counts, and
     another number where all of them round to one.
     """
     share = (np.arange(NODES) + 0.5) / NODES
-    thermal = np.ceil(special.pdtrik(share, dark)) if dark else np.zeros(1)
-    electrons = thermal[:, None] + read_noise * special.ndtri(share)
-    counts = _converted(electrons, read_noise=read_noise, full_well=full_well, bits=bits)
-    return float(counts.mean())
+    thermal = np.ceil(special.pdtrik(share, noise.dark)) if noise.dark else np.zeros(1)
+    electrons = thermal[:, None] + noise.read_noise * special.ndtri(share)
+    return float(_converted(electrons, noise).mean())
 
 
-def _step(*, read_noise: float, full_well: float, bits: int) -> float:
+def _step(noise: NoiseOptions) -> float:
     """Electrons of one count."""
-    return (full_well + BLACK_SIGMAS * read_noise) / (2**bits - 1)
+    return (noise.full_well + BLACK_SIGMAS * noise.read_noise) / (2**noise.bits - 1)
 
 
-def _converted(electrons, *, read_noise: float, full_well: float, bits: int):
+def _converted(electrons, noise: NoiseOptions):
     """Counts of electrons, an array of NumPy or JAX."""
-    black = BLACK_SIGMAS * read_noise
-    step = _step(read_noise=read_noise, full_well=full_well, bits=bits)
-    return ((electrons + black).clip(0.0, full_well + black) / step).round()
+    black = BLACK_SIGMAS * noise.read_noise
+    return ((electrons + black).clip(0.0, noise.full_well + black) / _step(noise)).round()
 
 
-def add_noise(
-    key: Key,
-    intensity: Intensity,
-    *,
-    kind: str,
-    snr_db: float | Scalar = 30.0,
-    photons: float | Scalar = 1e6,
-    read_noise: float = 2.0,
-    dark: float = 0.0,
-    full_well: float = 1e4,
-    bits: int = 12,
-) -> Intensity:
-    """Applies the noise model `kind`: each reads its own options.
-
-    "none"; "gaussian" reads `snr_db`; "poisson" `photons`; "camera" all but `snr_db`.
-
-    Raises:
-        ValueError: If `kind` is none of these.
-    """
-    match kind:
-        case "none":
-            return intensity
-        case "gaussian":
-            return gaussian_noise(key, intensity, snr_db=snr_db)
-        case "poisson":
-            return poisson_noise(key, intensity, photons=photons)
-        case "camera":
-            return camera_frame(
-                key,
-                intensity,
-                photons=photons,
-                read_noise=read_noise,
-                dark=dark,
-                full_well=full_well,
-                bits=bits,
-            )
-    raise ValueError(f"noise: expected none, gaussian, poisson or camera, got {kind!r}")
+def add_noise(key: Key, intensity: Intensity, noise: NoiseOptions) -> Intensity:
+    """Applies the noise of `noise.kind`."""
+    return NOISES[noise.kind](key, intensity, noise)

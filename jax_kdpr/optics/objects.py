@@ -5,49 +5,66 @@ alone, on one branch, which serves phase ranges well below a turn; or beside ano
 step from there, which serves them all.
 """
 
+import math
+
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Float
 
+from jax_kdpr.core.limits import SHARE, Range
+from jax_kdpr.core.options import option, section
 from jax_kdpr.core.types import Field, Image
 from jax_kdpr.optics.cdp import mask_transmittance
 from jax_kdpr.optics.phase import align_global_phase
 
 
-def scene_channels(kind: str) -> int:
-    """Returns how many images make one scene: 2 for "complex", else 1."""
-    return 2 if kind == "complex" else 1
+@section
+class SceneOptions:
+    """Encoding of an image as a field: `optics.objects.scene_field`."""
+
+    kind: str = option(
+        "phase", "what an image is of its field", choices=("phase", "amplitude", "complex")
+    )
+    phase_range: float = option(
+        math.pi, "phase of a white pixel", unit="radians", within=Range(0, 1000, "(]")
+    )
+    min_amplitude: float = option(
+        0.5,
+        "amplitude of a black pixel, complex scenes only",
+        within=SHARE,
+        when=("scene.kind", ("complex",)),
+    )
+
+    @property
+    def channels(self) -> int:
+        """How many images make one scene."""
+        return 2 if self.kind == "complex" else 1
+
+    @property
+    def has_phase(self) -> bool:
+        """Whether an image, or its first channel, is a phase."""
+        return self.kind != "amplitude"
 
 
 def scene_parts(
-    image: Float[np.ndarray, "*b h w c"],
-    *,
-    kind: str,
-    phase_range: float = np.pi,
-    min_amplitude: float = 0.5,
+    image: Float[np.ndarray, "*b h w c"], scene: SceneOptions
 ) -> dict[str, Float[np.ndarray, "*b h w"]]:
-    """Returns what an image stands for, in the units of the object, float32.
-
-    Args:
-        image: In [0, 1].
-        kind: As of `scene_field`, with its other arguments.
+    """Returns what an image in [0, 1] stands for, in the units of the object, float32.
 
     Returns:
         "phase" in radians, "amplitude" in [0, 1], or both.
     """
-    if kind == "amplitude":
+    if scene.kind == "amplitude":
         return {"amplitude": image[..., 0].astype(np.float32)}
-    parts = {"phase": (phase_range * image[..., 0]).astype(np.float32)}
-    if kind == "complex":
-        amplitude = min_amplitude + (1.0 - min_amplitude) * image[..., 1]
+    parts = {"phase": (scene.phase_range * image[..., 0]).astype(np.float32)}
+    if scene.kind == "complex":
+        amplitude = scene.min_amplitude + (1.0 - scene.min_amplitude) * image[..., 1]
         parts["amplitude"] = amplitude.astype(np.float32)
     return parts
 
 
-def scene_field(
-    image: Image, *, kind: str, phase_range: float = np.pi, min_amplitude: float = 0.5
-) -> Field:
+def scene_field(image: Image, scene: SceneOptions) -> Field:
     """Encodes an image as a complex field.
 
     * "phase": e^{j r img}, modulus 1. With r = 2 pi black and white are the same object; the
@@ -58,31 +75,27 @@ def scene_field(
 
     Args:
         image: Values in [0, 1]; 2 channels for "complex", else 1.
-        kind: "phase", "amplitude" or "complex".
-        phase_range: r, the phase of a white pixel, in radians.
-        min_amplitude: Amplitude of a black pixel of a complex scene, in [0, 1].
+        scene: With r = `phase_range`, the phase of a white pixel, in radians.
 
     Raises:
-        ValueError: If `kind` is none of these or the channels do not fit it.
+        ValueError: If the kind is none of these or the channels do not fit it.
     """
-    if image.shape[-1] != scene_channels(kind):
+    if image.shape[-1] != scene.channels:
         raise ValueError(
-            f"image: a {kind} scene takes {scene_channels(kind)} channel(s), got {image.shape[-1]}"
+            f"image: a {scene.kind} scene takes {scene.channels} channel(s), got {image.shape[-1]}"
         )
-    match kind:
+    match scene.kind:
         case "phase":
-            return mask_transmittance(phase_range * image[..., 0])
+            return mask_transmittance(scene.phase_range * image[..., 0])
         case "amplitude":
             return lax.complex(image[..., 0], jnp.zeros_like(image[..., 0]))
         case "complex":
-            amplitude = min_amplitude + (1.0 - min_amplitude) * image[..., 1]
-            return amplitude * mask_transmittance(phase_range * image[..., 0])
-    raise ValueError(f"scene: expected phase, amplitude or complex, got {kind!r}")
+            amplitude = scene.min_amplitude + (1.0 - scene.min_amplitude) * image[..., 1]
+            return amplitude * mask_transmittance(scene.phase_range * image[..., 0])
+    raise unknown_scene(scene.kind)
 
 
-def field_image(
-    field: Field, *, kind: str, phase_range: float = np.pi, min_amplitude: float = 0.5
-) -> Image:
+def field_image(field: Field, scene: SceneOptions) -> Image:
     """Reads the image off a field: the inverse of `scene_field`, clipped to [0, 1].
 
     The phase is read on the branch centred on r / 2, so that small errors around 0 and r clip
@@ -90,29 +103,28 @@ def field_image(
     have been settled before, by `phase.align_global_phase`. Differentiable but where a phase is
     read off a field of zero, and where it clips.
     """
+    phase_range, floor = scene.phase_range, scene.min_amplitude
     centre = jnp.exp(-0.5j * phase_range).astype(field.dtype)
     phase = (jnp.angle(field * centre) + 0.5 * phase_range) / phase_range
     amplitude = jnp.abs(field)
-    match kind:
+    match scene.kind:
         case "phase":
             channels = [phase]
         case "amplitude":
             channels = [amplitude]
         case "complex":
-            channels = [phase, (amplitude - min_amplitude) / max(1.0 - min_amplitude, 1e-6)]
+            channels = [phase, (amplitude - floor) / max(1.0 - floor, 1e-6)]
         case _:
-            raise ValueError(f"scene: expected phase, amplitude or complex, got {kind!r}")
+            raise unknown_scene(scene.kind)
     return jnp.clip(jnp.stack(channels, axis=-1), 0.0, 1.0)
 
 
-def image_beside(
-    field: Field,
-    image: Image,
-    *,
-    kind: str,
-    phase_range: float = np.pi,
-    min_amplitude: float = 0.5,
-) -> Image:
+def unknown_scene(kind: str) -> ValueError:
+    """Returns the error that a kind of scene is none."""
+    return ValueError(f"scene: expected phase, amplitude or complex, got {kind!r}")
+
+
+def image_beside(field: Field, image: Image, scene: SceneOptions) -> Image:
     """Reads the image off a field as a step from another image, at any phase range.
 
     The field is turned to the global phase of the other image's. Then a phase differs from that of
@@ -128,12 +140,12 @@ def image_beside(
     Args:
         field: Of any global phase.
         image: The other image, in [0, 1]: a recovery that the field was refined from, or the truth.
-        kind: As of `scene_field`, with its other arguments.
+        scene: Encoding of both.
     """
-    scene = {"kind": kind, "phase_range": phase_range, "min_amplitude": min_amplitude}
-    aligned = align_global_phase(field, scene_field(image, **scene))
-    alone = field_image(aligned, **scene)
-    if kind == "amplitude":
+    phase_range = scene.phase_range
+    aligned = align_global_phase(field, scene_field(image, scene))
+    alone = field_image(aligned, scene)
+    if not scene.has_phase:
         return alone
     step = jnp.angle(aligned * mask_transmittance(-phase_range * image[..., 0])) / phase_range
     phase = image[..., 0] + step

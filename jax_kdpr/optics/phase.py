@@ -4,6 +4,8 @@ import jax.numpy as jnp
 
 from jax_kdpr.core.types import Field
 
+GAUGES = ("start", "mean")
+
 
 def fix_global_phase(field: Field, *, gauge: str) -> Field:
     """Settles the global phase: "start" leaves it as it came, "mean" makes the mean real, positive.

@@ -8,7 +8,7 @@ onto the model's samples, which is easiest where one of them is a whole number o
 import math
 from typing import NamedTuple
 
-from jax_kdpr.optics import propagation
+from jax_kdpr.optics.propagation import PropagationOptions, sensor_pixel
 
 # What a file of these numbers, by the command geometry, holds.
 RECORD = {"bench": {"camera_pixel": float}, "sensor_pixel": float, "warnings": [str]}
@@ -89,8 +89,6 @@ def bench_geometry(
     Raises:
         ValueError: If a length is not positive or `kind` is unknown.
     """
-    if kind not in ("far", "fresnel", "angular_spectrum"):
-        raise ValueError(f"propagation: expected far, fresnel or angular_spectrum, got {kind!r}")
     lengths = {
         "wavelength": wavelength,
         "pitch": pitch,
@@ -100,14 +98,8 @@ def bench_geometry(
     for name, length in lengths.items():
         if not 0 < length < math.inf:
             raise ValueError(f"{name}: expected metres, above 0, got {length:g}")
-    sensor = propagation.sensor_pixel(
-        pixels,
-        kind=kind,
-        oversample=oversample,
-        wavelength=wavelength,
-        pitch=pitch,
-        distance=distance,
-    )
+    space = PropagationOptions(kind=kind, wavelength=wavelength, pitch=pitch, distance=distance)
+    sensor = sensor_pixel(pixels, space, oversample=oversample)
     is_near = kind == "angular_spectrum"
     ratio = sensor / camera_pixel
     whole = max(1, round(ratio))

@@ -6,31 +6,70 @@ and the object, of which something is known too, such as that it is a pure phase
 of it between spectral estimate and network keep the one shot and the one network pass.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Complex, Float
 
-from jax_kdpr.core.types import Field, Intensity, Masks, Transfer
+from jax_kdpr.core.types import Field, Intensity, Spectra, Transfer
 from jax_kdpr.optics.cdp import (
+    Optics,
     back_propagate,
     mask_power,
     mask_transmittance,
     propagate,
     sensor_oversample,
 )
+from jax_kdpr.optics.objects import SceneOptions, unknown_scene
 from jax_kdpr.optics.phase import fix_global_phase
 
 
+class Measured(NamedTuple):
+    """One measurement and the operator that made it."""
+
+    modulus: Intensity  # sqrt(y)
+    transmittance: Complex[Array, "k h w"]
+    power: Float[Array, "h w"]  # sum_l abs(t_l)^2
+    transfer: Transfer | None
+
+
+def measured(intensity: Intensity, optics: Optics) -> Measured:
+    """Prepares the CDPs of one sample; negative pixels count as 0.
+
+    Raises:
+        ValueError: If shapes do not belong together.
+    """
+    sensor_oversample(intensity.shape, optics.masks.shape)
+    transmittance = mask_transmittance(optics.masks)
+    # Smooth at zero: the square root of a dark pixel has no gradient.
+    modulus = jnp.sqrt(jnp.maximum(intensity, 0.0) + 1e-12)
+    return Measured(modulus, transmittance, mask_power(transmittance), optics.transfer)
+
+
+def to_sensor(data: Measured, field: Field) -> Spectra:
+    """Returns A x."""
+    return propagate(field, data.transmittance, data.modulus.shape[1:], data.transfer)
+
+
+def to_object(data: Measured, spectra: Spectra) -> Field:
+    """Returns A^+ u, the least-squares object of sensor fields."""
+    return back_propagate(spectra, data.transmittance, data.transfer) / data.power
+
+
+def impose_modulus(data: Measured, spectra: Spectra) -> Spectra:
+    """Returns P_M u, the nearest sensor fields of the measured modulus."""
+    return data.modulus * phasor(spectra)
+
+
+def fit_to_data(data: Measured, field: Field) -> Field:
+    """Returns A^+ P_M A x: half a step of error reduction, the other is what the object can be."""
+    return to_object(data, impose_modulus(data, to_sensor(data, field)))
+
+
 def error_reduction(
-    field: Field,
-    intensity: Intensity,
-    masks: Masks,
-    *,
-    transfer: Transfer | None = None,
-    steps: int,
-    scene: str,
-    min_amplitude: float = 0.5,
+    field: Field, intensity: Intensity, optics: Optics, *, steps: int, scene: SceneOptions
 ) -> Field:
     """Moves a field towards one that fits both the measurement and what is known of the object.
 
@@ -43,31 +82,21 @@ def error_reduction(
     Args:
         field: Where to start, in the unit of the object.
         intensity: CDPs y of one sample, in the squared unit of `field`; negative pixels count as 0.
-        masks: Phases in radians, or transmittances.
-        transfer: Of free space, for a sensor in the near field (`optics.cdp`).
+        optics: That measured.
         steps: How many steps; 0 returns `field`.
-        scene: What is known: "phase", "amplitude" or "complex" (`optics.objects`).
-        min_amplitude: Smallest amplitude of a "complex" scene.
+        scene: What is known of the object.
 
     Raises:
-        ValueError: If shapes do not belong together or `scene` is none of these.
+        ValueError: If shapes do not belong together.
     """
-    sensor_oversample(intensity.shape, masks.shape)
-    if steps == 0:
-        return field
-    # Smooth at zero: the square root of a dark pixel has no gradient.
-    modulus = jnp.sqrt(jnp.maximum(intensity, 0.0) + 1e-12)
-    transmittance = mask_transmittance(masks)
+    data = measured(intensity, optics)
+    kind, floor = scene.kind, scene.min_amplitude
 
     @jax.checkpoint
-    def step(measured, field: Field) -> Field:
-        modulus, transmittance, transfer = measured
-        spectra = modulus * phasor(propagate(field, transmittance, intensity.shape[1:], transfer))
-        back = back_propagate(spectra, transmittance, transfer) / mask_power(transmittance)
-        return object_constraint(back, scene=scene, min_amplitude=min_amplitude)
+    def step(data: Measured, field: Field) -> Field:
+        return object_constraint(fit_to_data(data, field), scene=kind, min_amplitude=floor)
 
-    measured = (modulus, transmittance, transfer)
-    return lax.fori_loop(0, steps, lambda _, field: step(measured, field), field)
+    return lax.fori_loop(0, steps, lambda _, field: step(data, field), field)
 
 
 def object_constraint(field: Field, *, scene: str, min_amplitude: float = 0.5) -> Field:
@@ -88,7 +117,7 @@ def object_constraint(field: Field, *, scene: str, min_amplitude: float = 0.5) -
             return lax.complex(real, jnp.zeros_like(real))
         case "complex":
             return jnp.clip(_modulus(field), min_amplitude, 1.0) * phasor(field)
-    raise ValueError(f"scene: expected phase, amplitude or complex, got {scene!r}")
+    raise unknown_scene(scene)
 
 
 def phasor(field: Complex[Array, "*shape"]) -> Complex[Array, "*shape"]:

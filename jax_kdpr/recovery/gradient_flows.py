@@ -14,14 +14,8 @@ from jaxtyping import Array, Complex
 
 from jax_kdpr.core.types import Field, Spectra
 from jax_kdpr.optics.cdp import intensity
-from jax_kdpr.recovery.projections import (
-    Constraint,
-    Measured,
-    Method,
-    impose_modulus,
-    to_object,
-    to_sensor,
-)
+from jax_kdpr.recovery.data_consistency import Measured, impose_modulus, to_object, to_sensor
+from jax_kdpr.recovery.projections import Constraint, Method, Settings
 
 WIRTINGER_TIME, WIRTINGER_STEP = 330.0, 0.2  # tau_0 and mu_max of the paper and its code
 TRUNCATION, TRUNCATED_STEP = 0.7, 1.0  # gamma and mu of TAF for complex fields
@@ -29,7 +23,7 @@ REWEIGHTING, REWEIGHTED_STEP = 5.0, 6.0  # beta and mu of RAF for complex fields
 DUAL_STEPS = 5  # of the total-variation prior in each step; the dual goes on from the last one
 
 
-def wirtinger_method(data: Measured, constrain: Constraint) -> Method:
+def wirtinger_method(data: Measured, constrain: Constraint, settings: Settings) -> Method:
     """x <- x - mu A^+ [(abs(A x)^2 - y) A x] / mean(y), the gradient of the intensities' misfit.
 
     Wirtinger flow (Candes, Li and Soltanolkotabi, IEEE Trans. Inf. Theory 61, 1985, 2015), with
@@ -52,7 +46,7 @@ def wirtinger_method(data: Measured, constrain: Constraint) -> Method:
     return _descending(step)
 
 
-def truncated_method(data: Measured, constrain: Constraint) -> Method:
+def truncated_method(data: Measured, constrain: Constraint, settings: Settings) -> Method:
     """x <- x - A^+ [A x - sqrt(y) A x / abs(A x)], only where abs(A x) >= sqrt(y) / 1.7.
 
     Truncated amplitude flow (Wang, Giannakis and Eldar, IEEE Trans. Inf. Theory 64, 773, 2018),
@@ -67,7 +61,7 @@ def truncated_method(data: Measured, constrain: Constraint) -> Method:
     return _descending(step)
 
 
-def reweighted_method(data: Measured, constrain: Constraint) -> Method:
+def reweighted_method(data: Measured, constrain: Constraint, settings: Settings) -> Method:
     """As truncated amplitude flow, with soft weights w = 1 / (1 + 5 sqrt(y) / abs(A x)) and step 6.
 
     Reweighted amplitude flow (Wang, Giannakis, Saad and Chen, IEEE Trans. Signal Process. 66, 2818,
@@ -85,7 +79,7 @@ def reweighted_method(data: Measured, constrain: Constraint) -> Method:
     return _descending(step)
 
 
-def accelerated_method(data: Measured, constrain: Constraint, tv: float) -> Method:
+def accelerated_method(data: Measured, constrain: Constraint, settings: Settings) -> Method:
     """Accelerated gradient on 1/2 norm(abs(A x) - sqrt(y))^2 / k + tv TV(x), step 1.
 
     The prior is the isotropic total variation of the complex field,
@@ -105,8 +99,8 @@ def accelerated_method(data: Measured, constrain: Constraint, tv: float) -> Meth
     def step(state, _):
         field, ahead, momentum, dual = state
         after = ahead - to_object(data, _excess(data, to_sensor(data, ahead)))
-        if tv > 0:
-            after, dual = smooth_total_variation(after, dual, weight=tv, steps=DUAL_STEPS)
+        if settings.tv > 0:
+            after, dual = smooth_total_variation(after, dual, weight=settings.tv, steps=DUAL_STEPS)
         after = constrain(after)
         move = after - field
         uphill = jnp.sum(((ahead - after) * jnp.conj(move)).real) > 0

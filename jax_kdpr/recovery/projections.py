@@ -20,22 +20,27 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Complex, Float
+from jaxtyping import Array, Bool
 
-from jax_kdpr.core.types import Field, Intensity, Masks, PyTree, Scalar, Spectra, Transfer
-from jax_kdpr.optics.cdp import back_propagate, mask_power, mask_transmittance, propagate
-from jax_kdpr.recovery.data_consistency import object_constraint, phasor
+from jax_kdpr.core.types import Field, PyTree, Scalar, Spectra
+from jax_kdpr.recovery.data_consistency import (
+    Measured,
+    fit_to_data,
+    impose_modulus,
+    object_constraint,
+    phasor,
+    to_object,
+    to_sensor,
+)
 
 Constraint = Callable[[Field], Field]
 
 
-class Measured(NamedTuple):
-    """One measurement and the operator that made it."""
+class Settings(NamedTuple):
+    """Numbers of solvers; each reads its own."""
 
-    modulus: Intensity  # sqrt(y)
-    transmittance: Complex[Array, "k h w"]
-    power: Float[Array, "h w"]  # sum_l abs(t_l)^2
-    transfer: Transfer | None
+    beta: float = 0.9  # relaxation of "hio" and "raar", in (0, 1]
+    tv: float = 0.0  # weight of the total-variation prior of "accelerated", in the object's unit
 
 
 class Method(NamedTuple):
@@ -45,29 +50,6 @@ class Method(NamedTuple):
     step: Callable[[PyTree, Scalar], PyTree]
     """step(state, number of steps done before) -> state."""
     read: Callable[[PyTree], Field]
-
-
-def measured(intensity: Intensity, masks: Masks, transfer: Transfer | None = None) -> Measured:
-    """Prepares the CDPs of one sample; negative pixels count as 0."""
-    transmittance = mask_transmittance(masks)
-    # Smooth at zero: the square root of a dark pixel has no gradient.
-    modulus = jnp.sqrt(jnp.maximum(intensity, 0.0) + 1e-12)
-    return Measured(modulus, transmittance, mask_power(transmittance), transfer)
-
-
-def to_sensor(data: Measured, field: Field) -> Spectra:
-    """Returns A x."""
-    return propagate(field, data.transmittance, data.modulus.shape[1:], data.transfer)
-
-
-def to_object(data: Measured, spectra: Spectra) -> Field:
-    """Returns A^+ u, the least-squares object of sensor fields."""
-    return back_propagate(spectra, data.transmittance, data.transfer) / data.power
-
-
-def impose_modulus(data: Measured, spectra: Spectra) -> Spectra:
-    """Returns P_M u, the nearest sensor fields of the measured modulus."""
-    return data.modulus * phasor(spectra)
 
 
 def project_object(
@@ -102,16 +84,16 @@ def project_object(
     return nearest
 
 
-def error_reduction_method(data: Measured, constrain: Constraint) -> Method:
+def error_reduction_method(data: Measured, constrain: Constraint, settings: Settings) -> Method:
     """x <- P_O A^+ P_M A x (Gerchberg and Saxton, 1972), as `recovery.data_consistency`."""
 
     def step(field, _):
-        return constrain(to_object(data, impose_modulus(data, to_sensor(data, field))))
+        return constrain(fit_to_data(data, field))
 
     return Method(begin=lambda start: start, step=step, read=lambda field: field)
 
 
-def hio_method(data: Measured, constrain: Constraint, beta: float) -> Method:
+def hio_method(data: Measured, constrain: Constraint, settings: Settings) -> Method:
     """u <- u + beta (P_C((1 + 1 / beta) P_M u - u / beta) - P_M u): HIO (Fienup, 1982).
 
     Where C is a support this is Fienup's own: P_M u inside, u - beta P_M u outside. In this form
@@ -119,6 +101,7 @@ def hio_method(data: Measured, constrain: Constraint, beta: float) -> Method:
     is not closed under scaling, as that of phase objects. With beta = 1 it is the Douglas-Rachford
     method.
     """
+    beta = settings.beta
 
     def step(spectra, _):
         fitted = impose_modulus(data, spectra)
@@ -128,12 +111,13 @@ def hio_method(data: Measured, constrain: Constraint, beta: float) -> Method:
     return _reflecting(data, constrain, step)
 
 
-def raar_method(data: Measured, constrain: Constraint, beta: float) -> Method:
+def raar_method(data: Measured, constrain: Constraint, settings: Settings) -> Method:
     """u <- beta / 2 (R_C R_M u + u) + (1 - beta) P_M u, with reflections R = 2 P - 1.
 
     Relaxed averaged alternating reflections (Luke, Inverse Problems 21, 37, 2005). The relaxation
     keeps the iterate near M, where the pure reflections of beta = 1 drift on noisy data.
     """
+    beta = settings.beta
 
     def step(spectra, _):
         fitted = impose_modulus(data, spectra)

@@ -8,11 +8,20 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from jax_kdpr.core.errors import InputError
+from jax_kdpr.core.registry import allow, is_foreign, package
 from jax_kdpr.core.sharding import data_parallel
-from jax_kdpr.core.types import Fields, Images, Intensities, Keys, Params
-from jax_kdpr.optics.camera import Camera, Optics
-from jax_kdpr.optics.objects import image_beside
-from jax_kdpr.recovery.solvers import BETA, SOLVERS, amplitude_residual, random_start, solve
+from jax_kdpr.core.types import Fields, Image, Images, Intensities, Intensity, Keys
+from jax_kdpr.optics.camera import Camera
+from jax_kdpr.optics.cdp import Optics
+from jax_kdpr.optics.objects import SceneOptions, image_beside, scene_field
+from jax_kdpr.recovery.projections import Settings
+from jax_kdpr.recovery.solvers import (
+    DEFAULTS,
+    SOLVERS,
+    amplitude_residual,
+    random_start,
+    solve,
+)
 
 
 class Refinement(NamedTuple):
@@ -40,11 +49,47 @@ def solver_names(flag: str, names: list[str]) -> tuple[str, ...]:
         InputError: If one is unknown or comes twice.
     """
     for name in names:
-        if name not in SOLVERS:
+        if is_foreign(name):
+            allow((package(name),))  # whoever asks for it by name runs it
+        elif name not in SOLVERS:
             raise InputError(f"{flag}: expected some of {', '.join(SOLVERS)}, got {name!r}")
     if len(set(names)) < len(names):
         raise InputError(f"{flag}: expected each solver once, got {','.join(names)}")
     return tuple(names)
+
+
+def refine_image(
+    image: Image, intensity: Intensity, optics: Optics, scene: SceneOptions, refinement: Refinement
+) -> Image:
+    """Brings one recovered image closer to its CDPs; in [0, 1].
+
+    The solver starts from the field of the image, beside which its answer is read: the measurement
+    holds neither global phase nor branch, they stay the image's. Without noise every step of error
+    reduction helps; of a noisy measurement projections fit the noise as well, which a
+    total-variation prior keeps in bounds (results/solvers).
+    """
+    field, _ = solve(
+        intensity,
+        optics,
+        scene_field(image, scene),
+        solver=refinement.solver,
+        steps=refinement.steps,
+        scene=scene.kind,
+        min_amplitude=scene.min_amplitude,
+        settings=Settings(tv=refinement.tv),
+    )
+    return jnp.clip(image_beside(field, image, scene), 0.0, 1.0)
+
+
+def make_refine(
+    camera: Camera, refinement: Refinement
+) -> Callable[[Optics, Images, Intensities], Images]:
+    """Builds refine(optics, images, intensities): `refine_image` of a batch."""
+
+    def refine_one(optics: Optics, image, intensity):
+        return refine_image(image, intensity, optics, camera.scene, refinement)
+
+    return data_parallel(refine_one, camera.mesh)
 
 
 def make_solve(
@@ -54,73 +99,49 @@ def make_solve(
     steps: int,
     constraint: str = "",
     support: Bool[np.ndarray, "h w"] | None = None,
-    beta: float = BETA,
-    tv: float = 0.0,
-) -> Callable[[Params, Fields, Intensities, Images], Solved]:
-    """Builds solve(params, starts, intensities, references) -> `Solved`.
+    settings: Settings = DEFAULTS,
+) -> Callable[[Optics, Fields, Intensities, Images], Solved]:
+    """Builds solve(optics, starts, intensities, references) -> `Solved`.
 
     Each recovered field is read beside its reference, from which it takes what no measurement
     holds, global phase and whole turns: the true image, or the one that the start encodes.
 
     Args:
-        camera: That measured; it gives optics, scenes and devices.
-        solver: With its `steps`, `beta` and `tv`: see `recovery.solvers.solve`.
+        camera: That measured; it gives scenes and devices.
+        solver: With its `steps` and `settings`: see `recovery.solvers.solve`.
         constraint: What is known of the object, one of `recovery.solvers.CONSTRAINTS`; empty for
             the kind of the scene.
         support: Where an object may be other than zero; None for everywhere.
     """
     scene = camera.scene
-    known = {"scene": constraint or scene["kind"], "min_amplitude": scene["min_amplitude"]}
 
     def solve_one(optics: Optics, start, intensity, reference) -> Solved:
         field, residual = solve(
             intensity,
-            optics.masks,
+            optics,
             start,
-            transfer=optics.transfer,
             solver=solver,
             steps=steps,
-            beta=beta,
-            tv=tv,
+            scene=constraint or scene.kind,
+            min_amplitude=scene.min_amplitude,
             support=None if support is None else jnp.asarray(support),
-            **known,
+            settings=settings,
         )
-        return Solved(image_beside(field, reference, **scene), residual)
+        return Solved(image_beside(field, reference, scene), residual)
 
-    batched = data_parallel(solve_one, camera.mesh)
-    return lambda params, *samples: batched(camera.optics(params["phases"]), *samples)
-
-
-def make_refine(
-    camera: Camera, refinement: Refinement
-) -> Callable[[Params, Images, Intensities], Images]:
-    """Builds refine(params, images, intensities): brings recovered images closer to their CDPs.
-
-    The solver starts from the field of each image, beside which its answer is read. Without noise
-    every step of error reduction helps; of a noisy measurement projections fit the noise as well,
-    which a total-variation prior keeps in bounds (results/solvers).
-    """
-    solve = make_solve(camera, solver=refinement.solver, steps=refinement.steps, tv=refinement.tv)
-
-    def refine(params: Params, images: Images, intensities: Intensities) -> Images:
-        solved = solve(params, camera.encode(images), intensities, images)
-        return jnp.clip(solved.image, 0.0, 1.0)
-
-    return refine
+    return data_parallel(solve_one, camera.mesh)
 
 
-def make_read(camera: Camera) -> Callable[[Params, Fields, Intensities, Images], Solved]:
-    """Builds read(params, fields, intensities, references) -> `Solved` of fields as they are."""
+def make_read(camera: Camera) -> Callable[[Optics, Fields, Intensities, Images], Solved]:
+    """Builds read(optics, fields, intensities, references) -> `Solved` of fields as they are."""
 
     def read_one(optics: Optics, field, intensity, reference) -> Solved:
-        residual = amplitude_residual(field, intensity, optics.masks, transfer=optics.transfer)
-        return Solved(image_beside(field, reference, **camera.scene), residual)
+        residual = amplitude_residual(field, intensity, optics)
+        return Solved(image_beside(field, reference, camera.scene), residual)
 
-    batched = data_parallel(read_one, camera.mesh)
-    return lambda params, *samples: batched(camera.optics(params["phases"]), *samples)
+    return data_parallel(read_one, camera.mesh)
 
 
-def make_random_starts(camera: Camera) -> Callable[[Params, Keys, Intensities], Fields]:
-    """Builds draw(params, keys, intensities): a `recovery.solvers.random_start` for each CDP."""
-    batched = data_parallel(lambda masks, key, y: random_start(key, y, masks), camera.mesh)
-    return lambda params, *samples: batched(camera.optics(params["phases"]).masks, *samples)
+def make_random_starts(camera: Camera) -> Callable[[Optics, Keys, Intensities], Fields]:
+    """Builds draw(optics, keys, intensities): a `recovery.solvers.random_start` for each CDP."""
+    return data_parallel(lambda optics, key, y: random_start(key, y, optics.masks), camera.mesh)

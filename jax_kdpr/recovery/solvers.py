@@ -12,36 +12,48 @@ What they can do depends on the measurement: with few shots, or one, the object 
 by it (see README), and a solver ends in one of the objects that fit.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-from jax_kdpr.core.types import Field, Intensity, Key, Masks, Scalar, Transfer
+from jax_kdpr.core.registry import Registry
+from jax_kdpr.core.types import Field, Intensity, Key, Masks, Scalar
+from jax_kdpr.optics.cdp import Optics, mask_power, mask_transmittance, propagate, sensor_oversample
 from jax_kdpr.optics.cdp import intensity as intensity_of
-from jax_kdpr.optics.cdp import mask_power, mask_transmittance, propagate, sensor_oversample
 from jax_kdpr.optics.phase import fix_global_phase
-from jax_kdpr.recovery import gradient_flows as flows
-from jax_kdpr.recovery import projections
+from jax_kdpr.recovery.data_consistency import Measured, measured
+from jax_kdpr.recovery.projections import Constraint, Method, Settings, project_object
 
-SOLVERS = ("error_reduction", "hio", "raar", "wirtinger", "taf", "raf", "accelerated")
-BETA = 0.9  # of hio and raar
+_ROOM = "jax_kdpr.recovery"
+SOLVERS: Registry[Callable[[Measured, Constraint, Settings], Method]] = Registry(
+    {
+        "error_reduction": f"{_ROOM}.projections:error_reduction_method",
+        "hio": f"{_ROOM}.projections:hio_method",
+        "raar": f"{_ROOM}.projections:raar_method",
+        "wirtinger": f"{_ROOM}.gradient_flows:wirtinger_method",
+        "taf": f"{_ROOM}.gradient_flows:truncated_method",
+        "raf": f"{_ROOM}.gradient_flows:reweighted_method",
+        "accelerated": f"{_ROOM}.gradient_flows:accelerated_method",
+    }
+)
+DEFAULTS = Settings()
 CONSTRAINTS = ("phase", "amplitude", "complex", "none")
 
 
 def solve(
     intensity: Intensity,
-    masks: Masks,
+    optics: Optics,
     start: Field,
     *,
     solver: str,
     steps: int,
     scene: str,
-    transfer: Transfer | None = None,
     min_amplitude: float = 0.5,
     support: Bool[Array, "h w"] | None = None,
-    beta: float = BETA,
-    tv: float = 0.0,
+    settings: Settings = DEFAULTS,
     history: bool = False,
 ) -> tuple[Field, Scalar | Float[Array, "steps"]]:
     """Recovers one object from its CDPs by one of the `SOLVERS`.
@@ -52,18 +64,15 @@ def solve(
 
     Args:
         intensity: CDPs y, in the squared unit of the object; negative pixels count as 0.
-        masks: Phases in radians, or transmittances.
+        optics: That measured.
         start: A spectral estimate, a network's answer, `random_start`, or any other field.
         solver: One of `SOLVERS`.
         steps: At least 1. A step costs one propagation to the sensor and one back.
         scene: What is known of the object, one of `CONSTRAINTS`: modulus 1; real and not
             negative; modulus in [`min_amplitude`, 1]; nothing.
-        transfer: Of free space, for a sensor in the near field (`optics.cdp`).
         min_amplitude: Smallest amplitude of a "complex" object.
         support: Pixels where the object may be other than zero; None for all.
-        beta: Relaxation of "hio" and "raar", in (0, 1]; the others do not read it.
-        tv: Weight of the total-variation prior of "accelerated", in the unit of the object, where
-            0.01 to 0.1 of its modulus is a lot; 0 for no prior. The others do not read it.
+        settings: Of a total-variation weight, 0.01 to 0.1 of the object's modulus is a lot.
         history: Whether to return the residual after every step, at the cost of one more
             propagation a step.
 
@@ -73,22 +82,20 @@ def solve(
     Raises:
         ValueError: If shapes do not belong together, `steps` is less than 1, or a name is unknown.
     """
-    sensor_oversample(intensity.shape, masks.shape)
     if steps < 1:
         raise ValueError(f"steps: expected at least 1, got {steps}")
-    data = projections.measured(intensity, masks, transfer)
+    data = measured(intensity, optics)
 
     def constrain(field: Field) -> Field:
-        return projections.project_object(
-            field, scene=scene, min_amplitude=min_amplitude, support=support
-        )
+        return project_object(field, scene=scene, min_amplitude=min_amplitude, support=support)
 
-    method = _method(solver, data, constrain, beta=beta, tv=tv)
+    method = SOLVERS[solver](data, constrain, settings)
     # For gradients through a solver: what a step makes is made again, only the states are stored.
     step = jax.checkpoint(method.step)
 
     def misfit(field: Field) -> Scalar:
-        return amplitude_residual(field, intensity, data.transmittance, transfer=transfer)
+        made = Optics(data.transmittance, optics.transfer)
+        return amplitude_residual(field, intensity, made)
 
     def recorded(state, number):
         state = step(state, number)
@@ -105,9 +112,7 @@ def solve(
     return field, misfit(field) if residual is None else residual
 
 
-def amplitude_residual(
-    field: Field, intensity: Intensity, masks: Masks, *, transfer: Transfer | None = None
-) -> Scalar:
+def amplitude_residual(field: Field, intensity: Intensity, optics: Optics) -> Scalar:
     """Returns norm(abs(A x) - sqrt(y)) / norm(sqrt(y)): 0 for a perfect fit, 1 for a dark field.
 
     The misfit of a wrong object can be small too: where few shots do not determine the object, and
@@ -116,14 +121,14 @@ def amplitude_residual(
     Args:
         field: x, in the unit of the square root of `intensity`.
         intensity: CDPs y; negative pixels count as 0.
-        masks: Phases in radians, or transmittances.
-        transfer: Of free space, for a sensor in the near field.
+        optics: That measured.
 
     Raises:
         ValueError: If the shapes do not belong together.
     """
-    sensor_oversample(intensity.shape, masks.shape)
-    spectra = propagate(field, mask_transmittance(masks), intensity.shape[1:], transfer)
+    sensor_oversample(intensity.shape, optics.masks.shape)
+    transmittance = mask_transmittance(optics.masks)
+    spectra = propagate(field, transmittance, intensity.shape[1:], optics.transfer)
     positive = jnp.maximum(intensity, 0.0)
     energy = jnp.sum(positive)
     missing = _root(intensity_of(spectra)) - _root(positive)
@@ -140,29 +145,3 @@ def random_start(key: Key, intensity: Intensity, masks: Masks) -> Field:
 def _root(values: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """Square root whose gradient is finite at zero."""
     return jnp.sqrt(jnp.maximum(values, jnp.finfo(values.dtype).tiny))
-
-
-def _method(
-    solver: str,
-    data: projections.Measured,
-    constrain: projections.Constraint,
-    *,
-    beta: float,
-    tv: float,
-) -> projections.Method:
-    match solver:
-        case "error_reduction":
-            return projections.error_reduction_method(data, constrain)
-        case "hio":
-            return projections.hio_method(data, constrain, beta)
-        case "raar":
-            return projections.raar_method(data, constrain, beta)
-        case "wirtinger":
-            return flows.wirtinger_method(data, constrain)
-        case "taf":
-            return flows.truncated_method(data, constrain)
-        case "raf":
-            return flows.reweighted_method(data, constrain)
-        case "accelerated":
-            return flows.accelerated_method(data, constrain, tv)
-    raise ValueError(f"solver: expected one of {', '.join(SOLVERS)}, got {solver!r}")

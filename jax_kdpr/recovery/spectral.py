@@ -7,21 +7,26 @@ low-pass filter G_psi between the iterations that makes the estimate.
 """
 
 import math
+from collections.abc import Callable
 
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array, Complex
 
-from jax_kdpr.core.types import Field, Intensity, Kernel, Masks, Scalar, Transfer
+from jax_kdpr.core.limits import SHARE, Range
+from jax_kdpr.core.options import option, section
+from jax_kdpr.core.registry import Registry
+from jax_kdpr.core.types import Field, Intensity, Kernel, Scalar
 from jax_kdpr.optics.cdp import (
+    Optics,
     back_propagate,
     mask_power,
     mask_transmittance,
     propagate,
     sensor_oversample,
 )
-from jax_kdpr.optics.phase import fix_global_phase
+from jax_kdpr.optics.phase import GAUGES, fix_global_phase
 from jax_kdpr.recovery.power_iteration import power_iteration, safe_sqrt
 
 
@@ -35,47 +40,74 @@ def gaussian_kernel(size: int = 5, sigma: float = 1.0) -> np.ndarray:
     return (kernel / kernel.sum()).astype(np.float32)
 
 
-def spectral_weights(
-    intensity: Intensity,
-    *,
-    kind: str = "soft",
-    fraction: float = 1 / 6,
-    threshold: float = 0.6,
-) -> Intensity:
+def soft_weights(intensity: Intensity, options: "SpectralOptions") -> Intensity:
+    """r / (1 + r) with r = y / mean(y): smooth, in [0, 1); gradients reach the masks through y."""
+    ratio = relative_weights(intensity, options)
+    return ratio / (1.0 + ratio)
+
+
+def relative_weights(intensity: Intensity, options: "SpectralOptions") -> Intensity:
+    """r = y / mean(y), the mean over all snapshots and pixels of this sample."""
+    mean = jnp.mean(intensity)
+    return intensity / jnp.where(mean > 0, mean, 1.0)  # a dark frame has finite gradients too
+
+
+def brightest(intensity: Intensity, options: "SpectralOptions") -> Intensity:
+    """1 for the ceil(fraction * m) brightest of all m pixels (ties included), else 0."""
+    kept = max(1, math.ceil(options.fraction * intensity.size))
+    faintest_kept = lax.top_k(lax.stop_gradient(intensity).ravel(), kept)[0][-1]
+    return (intensity >= faintest_kept).astype(intensity.dtype)
+
+
+def above_threshold(intensity: Intensity, options: "SpectralOptions") -> Intensity:
+    """1 where y >= (1 - threshold) * max(y), else 0."""
+    least = (1.0 - options.threshold) * jnp.max(intensity)
+    return (intensity >= least).astype(intensity.dtype)
+
+
+WEIGHTS: Registry[Callable[[Intensity, "SpectralOptions"], Intensity]] = Registry(
+    {
+        "soft": soft_weights,
+        "intensity": relative_weights,
+        "topk": brightest,
+        "threshold": above_threshold,
+    }
+)
+
+
+@section
+class SpectralOptions:
+    """Filtered spectral initialisation (algorithm 1)."""
+
+    iterations: int = option(25, "of the power method: T", within=Range(1, 10_000))
+    weights: str = option("soft", "how Gamma weighs the measured pixels", choices=WEIGHTS)
+    fraction: float = option(
+        1 / 6,
+        "share of the sensor pixels that weights topk takes",
+        within=Range(0, 1, "(]"),
+        when=("spectral.weights", ("topk",)),
+    )
+    threshold: float = option(
+        0.6, "p of weights threshold", within=SHARE, when=("spectral.weights", ("threshold",))
+    )
+    filter_size: int = option(5, "taps each way of the low-pass filter", within=Range(1, 8192))
+    filter_sigma: float = option(
+        1.0, "of the Gaussian that it starts as", unit="pixels", within=Range(0, 1000, "(]")
+    )
+    gauge: str = option("start", "what sets the estimate's global phase", choices=GAUGES)
+    consistency_steps: int = option(
+        0, "of error reduction, between the estimate and the network", within=Range(0, 10_000)
+    )
+
+
+def spectral_weights(intensity: Intensity, options: SpectralOptions) -> Intensity:
     """Turns the intensities of one sample into the diagonal weights w of Gamma.
 
-    With r = y / mean(y), the mean over all snapshots and pixels of this sample, negative noise
-    pixels taken as 0, and m = y.size:
-
-    * "soft": r / (1 + r), smooth, in [0, 1): gradients reach the masks through y as well.
-    * "intensity": r.
-    * "topk": 1 for the ceil(fraction * m) brightest pixels (ties included), else 0.
-    * "threshold": 1 where y >= (1 - threshold) * max(y), else 0.
-
     Args:
-        intensity: CDPs of one sample, any unit.
-        kind: One of the names above.
-        fraction: Share of pixels kept by "topk", in (0, 1].
-        threshold: p of "threshold", in [0, 1].
-
-    Raises:
-        ValueError: If `kind` is none of these.
+        intensity: CDPs of one sample, any unit; negative noise pixels count as 0.
+        options: Which of `WEIGHTS`, with its numbers.
     """
-    intensity = jnp.maximum(intensity, 0.0)
-    mean = jnp.mean(intensity)
-    ratio = intensity / jnp.where(mean > 0, mean, 1.0)  # a dark frame has finite gradients too
-    match kind:
-        case "soft":
-            return ratio / (1.0 + ratio)
-        case "intensity":
-            return ratio
-        case "topk":
-            kept = max(1, math.ceil(fraction * intensity.size))
-            faintest_kept = lax.top_k(lax.stop_gradient(intensity).ravel(), kept)[0][-1]
-            return (intensity >= faintest_kept).astype(intensity.dtype)
-        case "threshold":
-            return (intensity >= (1.0 - threshold) * jnp.max(intensity)).astype(intensity.dtype)
-    raise ValueError(f"weights: expected soft, intensity, topk or threshold, got {kind!r}")
+    return WEIGHTS[options.weights](jnp.maximum(intensity, 0.0), options)
 
 
 def filter_response(kernel: Kernel, height: int, width: int) -> Complex[Array, "h w"]:
@@ -95,16 +127,10 @@ def filter_response(kernel: Kernel, height: int, width: int) -> Complex[Array, "
 
 def filtered_spectral_init(
     intensity: Intensity,
-    masks: Masks,
+    optics: Optics,
     kernel: Kernel,
     start: Field,
-    *,
-    transfer: Transfer | None = None,
-    iterations: int = 25,
-    weights: str = "soft",
-    fraction: float = 1 / 6,
-    threshold: float = 0.6,
-    gauge: str = "start",
+    options: SpectralOptions,
 ) -> tuple[Field, Scalar]:
     """Estimates the scene from its CDPs: algorithm 1, T power iterations of G_psi Gamma.
 
@@ -113,14 +139,12 @@ def filtered_spectral_init(
 
     Args:
         intensity: CDPs y of one sample, any unit.
-        masks: Phases in radians, or transmittances.
+        optics: That measured.
         kernel: Real filter taps, an odd number each way; its overall scale does not matter.
         start: z^(0), not zero. With gauge "start" it sets the estimate's global phase: keep it
             fixed.
-        transfer: Of free space, for a sensor in the near field (`optics.cdp`).
-        iterations: T, at least 1.
-        weights: Kind of weights, with their `fraction` and `threshold`: see `spectral_weights`.
-        gauge: What sets the global phase, which no measurement holds: see `fix_global_phase`.
+        options: T, the weights, and what sets the global phase, which no measurement holds: see
+            `fix_global_phase`.
 
     Returns:
         estimate: z scaled to the norm that the intensity implies, sqrt(sum(y) / k)
@@ -131,15 +155,10 @@ def filtered_spectral_init(
         ValueError: If shapes do not belong together, `iterations` is less than 1, or a name is
             unknown.
     """
-    snapshots, height, width = masks.shape
-    sensor_oversample(intensity.shape, masks.shape)
-    transmittance = mask_transmittance(masks)
-    weight = spectral_weights(
-        intensity,
-        kind=weights,
-        fraction=fraction,
-        threshold=threshold,
-    )
+    snapshots, height, width = optics.masks.shape
+    sensor_oversample(intensity.shape, optics.masks.shape)
+    transmittance, transfer = mask_transmittance(optics.masks), optics.transfer
+    weight = spectral_weights(intensity, options)
     # The scale of Gamma cancels in the normalisation; 1 / k keeps the numbers near 1.
     response = filter_response(kernel, height, width) / snapshots
 
@@ -153,8 +172,8 @@ def filtered_spectral_init(
         filtered_gamma,
         (weight, transmittance, response, transfer),
         start,
-        iterations=iterations,
+        iterations=options.iterations,
     )
     energy = jnp.maximum(jnp.sum(intensity), 0.0)
     implied_norm = safe_sqrt(energy / jnp.mean(mask_power(transmittance)))
-    return implied_norm * fix_global_phase(z, gauge=gauge), residual
+    return implied_norm * fix_global_phase(z, gauge=options.gauge), residual

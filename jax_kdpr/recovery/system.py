@@ -11,12 +11,12 @@ function of its result and nothing is computed twice. Parameters are plain pytre
     state  = {"start": [h w] complex, "net": {...}}               carried: z^(0), batch statistics
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+import dataclasses
+from functools import cached_property
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 from jaxtyping import Array, Float
 
 from jax_kdpr.core.sharding import data_parallel
@@ -31,13 +31,19 @@ from jax_kdpr.core.types import (
     Residuals,
     State,
 )
-from jax_kdpr.optics.camera import Camera, Optics
+from jax_kdpr.optics.camera import Camera
+from jax_kdpr.optics.cdp import Optics
 from jax_kdpr.optics.masks import init_phases
 from jax_kdpr.optics.misalignment import Perturbation
-from jax_kdpr.optics.objects import image_beside, scene_field
 from jax_kdpr.recovery.data_consistency import error_reduction
-from jax_kdpr.recovery.networks.unet import CONVOLVED, UNet, UNetOutput
-from jax_kdpr.recovery.spectral import filtered_spectral_init, gaussian_kernel
+from jax_kdpr.recovery.networks.network import (
+    NetOptions,
+    NetworkOutput,
+    PureNetwork,
+    pure_network,
+)
+from jax_kdpr.recovery.refinement import Refinement, refine_image
+from jax_kdpr.recovery.spectral import SpectralOptions, filtered_spectral_init, gaussian_kernel
 
 
 class Output(NamedTuple):
@@ -50,131 +56,80 @@ class Output(NamedTuple):
     bottleneck: Features  # D(z)^[b]
 
 
-class System(NamedTuple):
-    """Pure functions of one optical system and its network; see `make_system`."""
+@dataclasses.dataclass(frozen=True)
+class System:
+    """One optical system and its network, by their options; its methods are pure functions."""
 
-    init: Callable[[Key], tuple[Params, State]]
-    """init(key) -> (params, state)."""
-    camera: Camera
-    """Functions of `params["phases"]`."""
-    measure: Callable[..., Intensities]
-    """measure(params, images, key, by=None) -> the CDPs of a batch, as `Camera.measure`."""
-    recover: Callable[..., tuple[Output, State]]
-    """recover(params, state, intensity, train=False) -> (output, new state), from CDPs alone."""
-    run_net: Callable[..., tuple[UNetOutput, PyTree]]
-    """run_net(params, state, inputs, train=False) -> (its output, new statistics)."""
-    apply: Callable[..., tuple[Output, State]]
-    """apply(params, state, images, key, train=False) -> (output, new state): both of the above."""
+    camera: Camera  # that measures; the recovery knows its design, scenes and devices
+    snapshots: int = 1  # L, the number of masks and shots
+    spectral: SpectralOptions = dataclasses.field(default_factory=SpectralOptions)
+    net: NetOptions = dataclasses.field(default_factory=NetOptions)
 
-
-def make_system(
-    camera: Camera,
-    *,
-    snapshots: int = 1,
-    iterations: int = 25,
-    weights: str = "soft",
-    fraction: float = 1 / 6,
-    threshold: float = 0.6,
-    filter_size: int = 5,
-    filter_sigma: float = 1.0,
-    gauge: str = "start",
-    consistency_steps: int = 0,
-    widths: tuple[int, ...] = (32, 64, 128, 256),
-    norm: str = "batch",
-    precision: str = "tf32",
-    refine_steps: int = 0,
-) -> System:
-    """Builds the pure functions of one system. Nothing is allocated until `init` is called.
-
-    Args:
-        camera: That measures (`camera.make_camera`). The recovery knows its design, scenes and
-            devices.
-        snapshots: L, the number of masks and shots.
-        iterations: T of algorithm 1.
-        weights: Weights of Gamma, with their `fraction` and `threshold` (`recovery.spectral`).
-        filter_size: Taps of the learned filter each way, odd.
-        filter_sigma: Width of its Gaussian start, pixels.
-        gauge: What sets the estimate's global phase, "start" or "mean" (`recovery.spectral`).
-        consistency_steps: Steps of error reduction between estimate and network
-            (`recovery.data_consistency`).
-        widths: Features of the U-Net per resolution.
-        norm: Its norm layer: "batch", "group" or "none".
-        precision: Arithmetic of its convolutions (`networks.unet`).
-        refine_steps: Steps of error reduction from the network's image. A gate, which the network
-            gives pixel by pixel, weighs their result against that image.
-    """
-    size, scene = camera.size, camera.scene
-    init_net, run_net = _functional_net(
-        out_channels=camera.channels,
-        widths=widths,
-        norm=norm,
-        precision=precision,
-        gated=refine_steps > 0,
-    )
-
-    def init(key: Key) -> tuple[Params, State]:
+    def init(self, key: Key) -> tuple[Params, State]:
+        """Draws (params, state)."""
         mask_key, start_key, net_key = jax.random.split(key, 3)
-        net, stats = init_net(net_key)
+        size = self.camera.size
+        net, stats = self.network.init(net_key)
+        kernel = gaussian_kernel(self.spectral.filter_size, self.spectral.filter_sigma)
         params = {
-            "phases": init_phases(mask_key, snapshots=snapshots, height=size, width=size),
-            "filter": jnp.asarray(gaussian_kernel(filter_size, filter_sigma)),
+            "phases": init_phases(mask_key, snapshots=self.snapshots, height=size, width=size),
+            "filter": jnp.asarray(kernel),
             "net": net,
         }
         start = jax.random.normal(start_key, (size, size), jnp.complex64)
         return params, {"start": start, "net": stats}
 
-    def closer_to_data(field, intensity, optics: Optics, *, steps: int):
-        return error_reduction(
-            field,
-            intensity,
-            optics.masks,
-            transfer=optics.transfer,
-            steps=steps,
-            scene=scene["kind"],
-            min_amplitude=scene["min_amplitude"],
-        )
-
-    def estimate_one(recovery, intensity):
-        optics, kernel, start = recovery
-        estimate, residual = filtered_spectral_init(
-            intensity,
-            optics.masks,
-            kernel,
-            start,
-            transfer=optics.transfer,
-            iterations=iterations,
-            weights=weights,
-            fraction=fraction,
-            threshold=threshold,
-            gauge=gauge,
-        )
-        return closer_to_data(estimate, intensity, optics, steps=consistency_steps), residual
-
-    def refine_one(optics, image, gate, intensity):
-        field = scene_field(image, **scene)
-        closer = closer_to_data(field, intensity, optics, steps=refine_steps)
-        # The measurement holds neither global phase nor branch: they stay the network's.
-        refined = jnp.clip(image_beside(closer, image, **scene), 0.0, 1.0)
-        return image + gate * (refined - image)
-
-    estimate_batch = data_parallel(estimate_one, camera.mesh)
-    refine_batch = data_parallel(refine_one, camera.mesh)
+    def apply(
+        self, params: Params, state: State, images: Images, key: Key, *, train: bool = False
+    ) -> tuple[Output, State]:
+        """Measures scenes and recovers them: (output, new state)."""
+        optics = self.camera.optics(params["phases"])
+        intensity = self.camera.measure(optics, images, key)
+        return self.recover(params, state, intensity, train=train, optics=optics)
 
     def measure(
-        params: Params, images: Images, key: Key, by: Perturbation | None = None
+        self, params: Params, images: Images, key: Key, by: Perturbation | None = None
     ) -> Intensities:
-        return camera.measure(params["phases"], images, key, by)
+        """Returns the CDPs of a batch, as `Camera.measure`."""
+        return self.camera.measure(self.camera.optics(params["phases"]), images, key, by)
 
     def recover(
-        params: Params, state: State, intensity: Intensities, *, train: bool = False
+        self,
+        params: Params,
+        state: State,
+        intensity: Intensities,
+        *,
+        train: bool = False,
+        optics: Optics | None = None,
     ) -> tuple[Output, State]:
-        optics: Optics = camera.optics(params["phases"])
+        """Recovers scenes from their CDPs alone: (output, new state).
+
+        `optics` are those of the masks, where they have been made.
+        """
+        optics = self.camera.optics(params["phases"]) if optics is None else optics
+        mesh, scene = self.camera.mesh, self.camera.scene
+
+        def estimate_one(recovery, intensity):
+            optics, kernel, start = recovery
+            estimate, residual = filtered_spectral_init(
+                intensity, optics, kernel, start, self.spectral
+            )
+            steps = self.spectral.consistency_steps
+            if steps:
+                estimate = error_reduction(estimate, intensity, optics, steps=steps, scene=scene)
+            return estimate, residual
+
+        def refine_one(optics, image, gate, intensity):
+            refinement = Refinement(steps=self.net.refine_steps)
+            refined = refine_image(image, intensity, optics, scene, refinement)
+            return image + gate * (refined - image)
+
         recovery = (optics, params["filter"], state["start"])
-        estimate, residual = estimate_batch(recovery, intensity)
-        net_output, stats = run_net(params, state, network_input(estimate), train=train)
+        estimate, residual = data_parallel(estimate_one, mesh)(recovery, intensity)
+        net_output, stats = self.run_net(params, state, network_input(estimate), train=train)
         image = net_output.image
         if net_output.gate is not None:
-            image = refine_batch(optics, image, net_output.gate, intensity)
+            image = data_parallel(refine_one, mesh)(optics, image, net_output.gate, intensity)
         output = Output(
             intensity=intensity,
             estimate=estimate,
@@ -184,56 +139,21 @@ def make_system(
         )
         return output, {**state, "net": stats}
 
-    def apply(
-        params: Params, state: State, images: Images, key: Key, *, train: bool = False
-    ) -> tuple[Output, State]:
-        return recover(params, state, measure(params, images, key), train=train)
+    def run_net(
+        self,
+        params: Params,
+        state: State,
+        inputs: Float[Array, "b h w 2"],
+        *,
+        train: bool = False,
+    ) -> tuple[NetworkOutput, PyTree]:
+        """Runs the network alone: (its output, new statistics)."""
+        return self.network.run(params, state, inputs, train=train)
 
-    return System(
-        init=init, camera=camera, measure=measure, recover=recover, run_net=run_net, apply=apply
-    )
-
-
-def _functional_net(
-    **options: Any,
-) -> tuple[Callable[[Key], tuple[Params, PyTree]], Callable[..., tuple[UNetOutput, PyTree]]]:
-    """Returns a U-Net as pure functions, init(key) and run(params, state, inputs, train=False).
-
-    Args:
-        options: Of `networks.unet.UNet`.
-    """
-
-    def build(rngs: nnx.Rngs) -> UNet:
-        return UNet(in_channels=2, rngs=rngs, **options)
-
-    # The structure of the network without its numbers: static, closed over by `run`.
-    graph, shapes, stats_shapes = nnx.split(
-        nnx.eval_shape(lambda: build(nnx.Rngs(0))), nnx.Param, ...
-    )
-
-    def init(key: Key) -> tuple[Params, PyTree]:
-        _, net, stats = nnx.split(build(nnx.Rngs(params=key)), nnx.Param, ...)
-        return nnx.to_pure_dict(net), nnx.to_pure_dict(stats)
-
-    def run(
-        params: Params, state: State, inputs: Float[Array, "b h w 2"], *, train: bool = False
-    ) -> tuple[UNetOutput, PyTree]:
-        def forward(net_params, stats, inputs) -> tuple[UNetOutput, PyTree]:
-            net = nnx.merge(
-                graph, _filled(shapes, net_params), _filled(stats_shapes, stats), copy=True
-            )
-            output = net(inputs, train=train)
-            return output, nnx.to_pure_dict(nnx.state(net, nnx.Not(nnx.Param)))
-
-        if train:
-            # The gradient stores the convolutions' outputs; norms, ReLUs, upsampling and joins are
-            # made again, which costs little and halves the memory of a step.
-            forward = jax.checkpoint(
-                forward, policy=jax.checkpoint_policies.save_only_these_names(CONVOLVED)
-            )
-        return forward(params["net"], state["net"], inputs)
-
-    return init, run
+    @cached_property
+    def network(self) -> PureNetwork:
+        """The network's own functions."""
+        return pure_network(self.net, in_channels=2, out_channels=self.camera.channels)
 
 
 def network_input(estimate: Fields) -> Float[Array, "b h w 2"]:
@@ -247,10 +167,3 @@ def count_parameters(params: Params) -> dict[str, int]:
         part: sum(leaf.size for leaf in jax.tree.leaves(leaves)) for part, leaves in params.items()
     }
     return {**counts, "total": sum(counts.values())}
-
-
-def _filled(shapes: PyTree, values: dict) -> PyTree:
-    """Returns a copy of an NNX state holding `values`, a plain dict as `nnx.to_pure_dict` gives."""
-    filled = jax.tree.map(lambda leaf: leaf, shapes)
-    nnx.replace_by_pure_dict(filled, values)
-    return filled

@@ -1,18 +1,33 @@
 """Cameras and systems of a config."""
 
+from copy import copy
+
 from jax.sharding import Mesh
 
-from jax_kdpr.config.schema import Config, camera_arguments, recovery_arguments
-from jax_kdpr.optics.camera import make_camera
-from jax_kdpr.recovery.system import System, make_system
+from jax_kdpr.config.schema import Config
+from jax_kdpr.optics.camera import Camera
+from jax_kdpr.recovery.system import System
+
+
+def build_camera(config: Config, *, mesh: Mesh | None = None) -> Camera:
+    """Builds the camera of a validated config; `mesh`: devices to spread a batch over."""
+    return Camera(
+        size=config.data.size,
+        oversample=config.masks.oversample,
+        scene=copy(config.scene),  # whoever changes the config leaves the camera as it is
+        device=copy(config.device),
+        propagation=copy(config.propagation),
+        jitter=copy(config.jitter),
+        noise=copy(config.noise),
+        mesh=mesh,
+    )
 
 
 def build_system(config: Config, *, mesh: Mesh | None = None) -> System:
-    """Builds the camera of a config and the system that recovers from its shots.
-
-    Args:
-        config: Validated.
-        mesh: Devices to spread a batch over; None for one device.
-    """
-    camera = make_camera(**camera_arguments(config), mesh=mesh)
-    return make_system(camera, **recovery_arguments(config))
+    """Builds the camera of a validated config and the system that recovers from its shots."""
+    return System(
+        camera=build_camera(config, mesh=mesh),
+        snapshots=config.masks.snapshots,
+        spectral=copy(config.spectral),
+        net=copy(config.net),
+    )

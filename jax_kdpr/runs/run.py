@@ -12,13 +12,14 @@ from jax.sharding import Mesh
 from jax_kdpr.config import schema as config_lib
 from jax_kdpr.config.schema import Config
 from jax_kdpr.core import runtime
-from jax_kdpr.core.choices import Source, Unit
 from jax_kdpr.core.errors import InputError
+from jax_kdpr.core.options import changed
 from jax_kdpr.core.sharding import make_mesh
 from jax_kdpr.core.types import Images, Key, Params, Phases, PyTree, State
 from jax_kdpr.data import sources
 from jax_kdpr.data.batches import take_batch
-from jax_kdpr.optics.camera import Camera, Optics
+from jax_kdpr.optics.camera import Camera
+from jax_kdpr.optics.cdp import Optics
 from jax_kdpr.recovery.system import System
 from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.runs.assembly import build_system
@@ -66,8 +67,7 @@ class Run:
     @property
     def sensor(self) -> tuple[int, int]:
         """(sh, sw) of a CDP."""
-        side = self.camera.oversample * self.camera.size
-        return side, side
+        return self.camera.sensor
 
     @cached_property
     def optics(self) -> Optics:
@@ -82,7 +82,7 @@ class Run:
     @property
     def in_radians(self) -> bool:
         """Whether its images are files of phases, which its data have an offset of."""
-        return self.config.data.unit == Unit.RADIANS
+        return self.config.data.unit == "radians"
 
     @cached_property
     def dataset(self) -> sources.Dataset:
@@ -170,18 +170,16 @@ def load_data(workdir: Path, config: Config, *, data_dir: str = "") -> sources.D
     Raises:
         InputError: If they are not there, or not those.
     """
-    arguments = config_lib.data_arguments(config)
-    arguments["dir"] = data_dir or config.data.dir
-    if data_dir and config.data.source == Source.SCENES:
+    if data_dir and config.data.source == "scenes":
         raise InputError(
             f"--data_dir: nothing reads it, the scenes of {workdir} are procedural; leave it out"
         )
+    named = f"{workdir}: its data.dir"
+    remedy = "give --data_dir with where they lie now"
     if data_dir:
-        arguments["named"] = "--data_dir"
-    else:
-        arguments["named"] = f"{workdir}: its data.dir"
-        arguments["remedy"] = "give --data_dir with where they lie now"
-    dataset = sources.load(**arguments)
+        named, remedy = "--data_dir", "give its path"
+        config = changed(config, data=changed(config.data, dir=data_dir))
+    dataset = config_lib.load_data(config, named=named, remedy=remedy)
     record = run_folder.read_run(workdir)
     if not run_folder.draws_alike(record, dataset.sample):
         raise InputError(f"{workdir}: its data have changed: {run_folder.DRAWN}; use that one")

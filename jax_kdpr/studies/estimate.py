@@ -8,12 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jax_kdpr.config.schema import Config, Regime
+from jax_kdpr.config.schema import Config
 from jax_kdpr.evaluation.speed.counts import measure_limits, measure_work, spectral_work, unet_work
-from jax_kdpr.optics.objects import scene_channels
 from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.studies.plan import PlannedRun
-from jax_kdpr.training.setup import loss_weights
+from jax_kdpr.training.losses import guides, loss_weights
 
 # On two cores of an AMD EPYC an operation of the FFTs took as long as five of the convolutions.
 FFT_COST = 5.0
@@ -35,10 +34,10 @@ def run_operations(config: Config, teacher: Config | None, images: ImageCounts) 
     A gradient counts twice its forward pass; a teacher's targets count as made once.
     """
     optics, network = _pass_operations(config)
-    gradient = network * 3 + (optics if config.regime == Regime.RANDOM else optics * 3)
+    gradient = network * 3 + (optics if config.regime == "random" else optics * 3)
     per_epoch = gradient * images.train + (optics + network) * images.validation
     total = per_epoch * config.train.epochs + (optics + network) * images.test
-    if teacher is not None and loss_weights(config).guides:
+    if teacher is not None and guides(loss_weights(config)):
         total += sum(_pass_operations(teacher)) * images.train
     return total
 
@@ -92,6 +91,6 @@ def _pass_operations(config: Config) -> tuple[float, float]:
     network = unet_work(
         size=config.data.size,
         widths=config.net.widths,
-        channels=scene_channels(config.scene.kind),
+        channels=config.scene.channels,
     )
     return FFT_COST * optics.flops, network.flops

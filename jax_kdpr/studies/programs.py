@@ -11,13 +11,12 @@ import jax.numpy as jnp
 
 from jax_kdpr.config.schema import Config
 from jax_kdpr.core import runtime
-from jax_kdpr.core.choices import Source, TargetMode
 from jax_kdpr.core.sharding import make_mesh, replicate
 from jax_kdpr.evaluation.speed.cases import NATIVE_SIZE
 from jax_kdpr.evaluation.speed.timing import Timing, clock, time_alternating
-from jax_kdpr.optics.objects import scene_channels
 from jax_kdpr.runs.assembly import build_system
-from jax_kdpr.training.setup import build_step, loss_weights, trained_parts
+from jax_kdpr.training.losses import guides, loss_weights
+from jax_kdpr.training.setup import build_step, trained_parts
 from jax_kdpr.training.state import init_train_state
 from jax_kdpr.training.steps import Epoch, compile_steps
 from jax_kdpr.training.targets import Targets, make_teach
@@ -50,12 +49,12 @@ def trace_step(config: Config, teacher: Config | None) -> Program:
     """
     mesh = make_mesh(runtime.choose_devices(config.train.devices, config.train.batch_size))
     count, size = BATCHES * config.train.batch_size, config.data.size
-    side = NATIVE_SIZE if config.data.source == Source.FASHION_MNIST else size
+    side = NATIVE_SIZE if config.data.source == "fashion_mnist" else size
     guide, teach = None, None
-    if teacher is not None and loss_weights(config).guides:
+    if teacher is not None and guides(loss_weights(config)):
         system = build_system(teacher, mesh=mesh)
         teach, guide = make_teach(system), jax.jit(system.init)(jax.random.key(0))
-        live = config.distill.targets == TargetMode.LIVE or changing_targets(config, teacher)
+        live = config.distill.targets == "live" or changing_targets(config, teacher)
         if not live:
             batch = jnp.zeros((config.train.batch_size, size, size, _channels(config)))
             one = jax.eval_shape(teach, guide, batch, jax.random.key(0))
@@ -98,7 +97,9 @@ def time_inference(config: Config) -> Timing:
     shape = (config.train.batch_size, config.data.size, config.data.size)
     images = jax.random.uniform(jax.random.key(1), (*shape, _channels(config)))
     intensity = jax.jit(system.measure)(variables[0], images, jax.random.key(2))
-    recover = jax.jit(lambda variables, intensity: system.recover(*variables, intensity)[0].image)
+    recover = jax.jit(
+        lambda variables, intensity: system.recover(*variables, intensity=intensity)[0].image
+    )
 
     def call():
         return jax.block_until_ready(recover(variables, intensity))
@@ -107,4 +108,4 @@ def time_inference(config: Config) -> Timing:
 
 
 def _channels(config: Config) -> int:
-    return scene_channels(config.scene.kind)
+    return config.scene.channels

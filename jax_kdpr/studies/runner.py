@@ -13,12 +13,12 @@ from pathlib import Path
 
 import jax
 
-from jax_kdpr.config.schema import Config, data_arguments
+from jax_kdpr.config import schema as config_lib
+from jax_kdpr.config.schema import Config
 from jax_kdpr.core import json_files, signals
 from jax_kdpr.core.errors import InUseError
 from jax_kdpr.core.options import flatten, shallow
 from jax_kdpr.core.signals import Interrupted
-from jax_kdpr.data import sources
 from jax_kdpr.evaluation.scoring import score_run, score_under_noise
 from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.studies import estimate
@@ -132,7 +132,7 @@ def count_operations(runs: list[PlannedRun]) -> dict[str, float]:
     for run in runs:
         key = str(shallow(run.config.data))
         if key not in counts:
-            dataset = sources.load(**data_arguments(run.config))
+            dataset = config_lib.load_data(run.config)
             held_back = len(dataset.validation), len(dataset.test)
             counts[key] = ImageCounts(dataset.train_size, *held_back)
     return {

@@ -6,7 +6,6 @@ from typing import Any
 
 from jax_kdpr.core import json_files
 from jax_kdpr.core.metrics import rms_header
-from jax_kdpr.core.options import shallow
 from jax_kdpr.data.pages.opening import read_stack
 from jax_kdpr.evaluation import pictures, plots
 from jax_kdpr.evaluation.plots import Line
@@ -58,7 +57,7 @@ def section_blocks(
             shown = {
                 labels[name]: read_samples(found[0].run.workdir) for name, found in results.items()
             }
-            scene = shallow(study.base.scene)
+            scene = study.base.scene
             pictures.plot_comparison(shown, output / f"{stem}-samples.png", scene=scene)
             return [Picture(f"{stem}-samples.png", section.title)]
         case declaration.Curves():

@@ -15,7 +15,6 @@ import numpy as np
 from jax_kdpr.config import schema as config_lib
 from jax_kdpr.config.schema import Config
 from jax_kdpr.core import signals
-from jax_kdpr.core.choices import SceneKind
 from jax_kdpr.core.errors import StoppedError
 from jax_kdpr.core.metrics import psnr_from_mse, rms_unit
 from jax_kdpr.core.progress import progress
@@ -199,7 +198,7 @@ def _summary(run: Training) -> str:
         f"{run.total_steps:,} steps of {config.train.batch_size} on {devices} x "
         f"{jax.devices()[0].device_kind}, {run.scan_steps} in one call",
     ]
-    if config.scene.kind != SceneKind.AMPLITUDE and config.scene.phase_range >= 2 * np.pi:
+    if config.scene.kind != "amplitude" and config.scene.phase_range >= 2 * np.pi:
         lines.append(
             f"note: scene.phase_range is {config.scene.phase_range / (2 * np.pi):.3g} turn(s): the "
             "camera cannot tell phases a whole turn apart, only what the network has learned can"
@@ -254,7 +253,7 @@ def _epoch_row(run: Training, state: TrainState, step: int, started: float) -> d
     )
     means = {
         f"train_{name}": float(total) / run.steps_per_epoch
-        for name, total in state.totals._asdict().items()
+        for name, total in sorted(state.totals.items())
     }
     return {
         "epoch": step // run.steps_per_epoch,

@@ -8,21 +8,27 @@ The terms live on different scales: `presets.student` has measured ones. Choose 
 that in mind.
 """
 
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from jax_kdpr.core.types import Features, Images, Patterns, Scalar
+from jax_kdpr.config.schema import Config
+from jax_kdpr.core.types import Features, Images, Patterns, Phases, Scalar
+from jax_kdpr.recovery.system import Output
+from jax_kdpr.training.targets import Targets, targets_of
+
+Weights = Mapping[str, Scalar | float]  # by the name of their term
 
 
-class Losses(NamedTuple):
-    """The terms of eq. 7 before weighting, and their weighted sum."""
+class Seen(NamedTuple):
+    """What the terms of one step may look at."""
 
-    total: Scalar
-    task: Scalar
-    mask: Scalar
-    cdp: Scalar
-    feature: Scalar
+    images: Images  # true scenes
+    output: Output  # all that the system made of them
+    phases: Phases
+    penalty: Callable[[Phases], Scalar]  # R of `optics.masks.REGULARISERS`
+    targets: Targets | None  # what the teacher says of these scenes
 
 
 def task_loss(recovered: Images, images: Images) -> Scalar:
@@ -45,35 +51,47 @@ def feature_loss(student: Features, teacher: Features) -> Scalar:
     return jnp.mean(jnp.square(teacher - student))
 
 
-def feature_weight(alpha: float, beta: float) -> float:
-    """Returns sigma = 1 - alpha - beta (eq. 7), rounding errors below 1e-9 taken as zero.
+def _of_teacher(loss: Callable, name: str) -> Callable[[Seen], Scalar]:
+    """A term that is zero without a teacher."""
 
-    Raises:
-        ValueError: If alpha, beta or sigma lies outside [0, 1].
+    def term(seen: Seen) -> Scalar:
+        if seen.targets is None:
+            return jnp.zeros(())
+        return loss(getattr(targets_of(seen.output), name), getattr(seen.targets, name))
+
+    return term
+
+
+TERMS: dict[str, Callable[[Seen], Scalar]] = {
+    "task": lambda seen: task_loss(seen.output.image, seen.images),
+    "mask": lambda seen: seen.penalty(seen.phases),
+    "cdp": _of_teacher(cdp_loss, "cdp"),
+    "feature": _of_teacher(feature_loss, "feature"),
+}
+
+
+def loss_weights(config: Config) -> dict[str, float]:
+    """Returns the weight of each of `TERMS`: alpha, rho, beta and what is left, sigma (eq. 7).
+
+    Without a teacher beta = sigma = 0 (eq. 4). A sigma below 1e-9 is a rounding error.
     """
-    sigma = 1.0 - alpha - beta
-    if abs(sigma) < 1e-9:
-        sigma = 0.0
-    for name, weight in (("alpha", alpha), ("beta", beta), ("sigma = 1 - alpha - beta", sigma)):
-        if not 0.0 <= weight <= 1.0:
-            raise ValueError(
-                f"{name}: expected in [0, 1], got {weight:.6g} (alpha = {alpha:g}, "
-                f"beta = {beta:g}); lower alpha or beta"
-            )
-    return sigma
+    loss, is_student = config.loss, config.regime == "student"
+    sigma = 1.0 - loss.alpha - loss.beta
+    return {
+        "task": loss.alpha,
+        "mask": loss.rho,
+        "cdp": loss.beta if is_student else 0.0,
+        "feature": sigma if is_student and abs(sigma) >= 1e-9 else 0.0,
+    }
 
 
-def weighted_sum(
-    *,
-    task: Scalar,
-    mask: Scalar,
-    cdp: Scalar,
-    feature: Scalar,
-    alpha: Scalar | float,
-    rho: Scalar | float,
-    beta: Scalar | float = 0.0,
-    sigma: Scalar | float = 0.0,
-) -> Losses:
-    """Eq. 7: alpha task + rho mask + beta cdp + sigma feature; eq. 4 with beta = sigma = 0."""
-    total = alpha * task + rho * mask + beta * cdp + sigma * feature
-    return Losses(total=total, task=task, mask=mask, cdp=cdp, feature=feature)
+def guides(weights: Weights) -> bool:
+    """Whether a teacher has a say."""
+    return bool(weights["cdp"] or weights["feature"])
+
+
+def evaluate_terms(seen: Seen, weights: Weights) -> dict[str, Scalar]:
+    """Returns each of `TERMS`, and "total": their weighted sum (eq. 7)."""
+    terms = {name: term(seen) for name, term in TERMS.items()}
+    total = sum((weights[name] * value for name, value in terms.items()), jnp.zeros(()))
+    return {**terms, "total": total}

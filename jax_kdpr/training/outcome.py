@@ -6,7 +6,6 @@ import jax.numpy as jnp
 
 from jax_kdpr.core.metrics import psnr_from_mse
 from jax_kdpr.data.batches import take_batch
-from jax_kdpr.optics.objects import scene_channels
 from jax_kdpr.training.setup import Training
 
 FAR = 10.0
@@ -25,7 +24,7 @@ def warning(run: Training, rows: list[dict[str, Any]]) -> str:
     first, last = rows[0], rows[-1]
     config, images = run.config, run.dataset.validation
     few = jnp.arange(min(len(images), run.eval_batch_size))
-    channels = scene_channels(config.scene.kind)
+    channels = config.scene.channels
     grey = jnp.var(take_batch(images, few, size=config.data.size, channels=channels))
     found = (
         f"the pooled PSNR of the validation images is {last['validation_psnr_pooled']:.2f} dB, and "

@@ -14,22 +14,23 @@ from jax.sharding import Mesh
 
 from jax_kdpr.config import checks
 from jax_kdpr.config import schema as config_lib
-from jax_kdpr.config.schema import Config, Regime
+from jax_kdpr.config.schema import Config
 from jax_kdpr.core import runtime
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.metrics import ImageScores
 from jax_kdpr.core.sharding import make_mesh, replicate
 from jax_kdpr.core.types import Params, Residuals, State
 from jax_kdpr.data import sources
-from jax_kdpr.optics.objects import scene_channels
+from jax_kdpr.optics.masks import REGULARISERS
+from jax_kdpr.optics.propagation import sampling_warnings
 from jax_kdpr.recovery.system import System
 from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.runs.assembly import build_system
 from jax_kdpr.runs.metric_log import require_tensorboard
 from jax_kdpr.runs.run import Run, RunKeys, run_keys
-from jax_kdpr.training import losses
+from jax_kdpr.training.losses import Weights, guides, loss_weights
 from jax_kdpr.training.state import TrainState, init_train_state, make_optimizer
-from jax_kdpr.training.steps import LossWeights, Step, make_eval_step, make_train_step
+from jax_kdpr.training.steps import Step, make_eval_step, make_train_step
 from jax_kdpr.training.targets import Targets, Teach, cache_targets, make_teach
 from jax_kdpr.training.teacher import can_cache_targets, load_teacher, require_same_split, take_over
 
@@ -49,7 +50,7 @@ class Training(NamedTuple):
     train_step: Step
     eval_step: Callable[..., tuple[ImageScores, Residuals]]
     start: TrainState
-    weights: LossWeights
+    weights: Weights
     steps_per_epoch: int
     eval_batch_size: int
     scan_steps: int
@@ -84,7 +85,7 @@ def prepare(config: Config, workdir: Path) -> Training:
     eval_batch_size = -(-eval_batch_size // asked) * asked
     mesh = _mesh(config, eval_batch_size)
     teacher = load_teacher(config, mesh)
-    dataset = sources.load(**config_lib.data_arguments(config))
+    dataset = config_lib.load_data(config)
     if config.train.batch_size > dataset.train_size:
         raise InputError(
             f"train.batch_size: expected at most the {dataset.train_size} training images, "
@@ -96,11 +97,12 @@ def prepare(config: Config, workdir: Path) -> Training:
         digests["teacher"] = teacher.digest
     weights = loss_weights(config)
     teach, caches_targets = None, False
-    if teacher is not None and weights.guides:
+    if teacher is not None and guides(weights):
         teach = make_teach(teacher.system)
         caches_targets = can_cache_targets(config, teach, teacher, dataset, mesh)
     run_folder.check_workdir(workdir, config, digests, dataset.sample)
-    for warning in config_lib.sampling_warnings(config):
+    size, oversample = config.data.size, config.masks.oversample
+    for warning in sampling_warnings(size, config.propagation, oversample=oversample):
         print(f"warning: propagation: {warning}", file=sys.stderr)
 
     steps_per_epoch = dataset.train_size // config.train.batch_size
@@ -110,7 +112,6 @@ def prepare(config: Config, workdir: Path) -> Training:
         teach=None if caches_targets else teach,
         mesh=mesh,
     )
-    shape = {"size": config.data.size, "channels": scene_channels(config.scene.kind)}
     keys = run_keys(config.seed)
     params, state = jax.jit(system.init)(keys.init)
     if teacher is not None:
@@ -133,7 +134,7 @@ def prepare(config: Config, workdir: Path) -> Training:
         caches_targets=caches_targets,
         system=system,
         train_step=train_step,
-        eval_step=make_eval_step(system, mesh=mesh, **shape),
+        eval_step=make_eval_step(system),
         start=replicate(start, mesh),
         weights=weights,
         steps_per_epoch=steps_per_epoch,
@@ -155,24 +156,15 @@ def build_step(
         mesh: Devices to spread a batch over.
     """
     system = build_system(config, mesh=mesh)
-    optimizer = make_optimizer(
-        mask_lr=config.optim.mask_lr,
-        filter_lr=config.optim.filter_lr,
-        net_lr=config.optim.net_lr,
-        schedule=config.optim.schedule,
-        total_steps=total_steps,
-    )
+    optimizer = make_optimizer(config.optim, total_steps=total_steps)
     step = make_train_step(
         system,
         optimizer,
         trained=trained_parts(config.regime),
         batch_size=config.train.batch_size,
-        size=config.data.size,
-        channels=scene_channels(config.scene.kind),
-        regulariser=config.masks.regulariser,
+        penalty=REGULARISERS[config.masks.regulariser],
         teach=teach,
         average=config.optim.average,
-        mesh=mesh,
     )
     return system, optimizer, step
 
@@ -189,15 +181,15 @@ def make_guide(run: Training) -> Targets | tuple[Params, State] | None:
         run.teacher.variables,
         run.dataset.train(0),
         size=config.data.size,
-        channels=scene_channels(config.scene.kind),
+        channels=config.scene.channels,
         batch_size=run.eval_batch_size,
     )
     return replicate(targets, run.mesh)
 
 
-def trained_parts(regime: Regime) -> tuple[str, ...]:
+def trained_parts(regime: str) -> tuple[str, ...]:
     """Returns the parts of `params` that a regime trains."""
-    return ("net",) if regime == Regime.RANDOM else ("phases", "filter", "net")
+    return ("net",) if regime == "random" else ("phases", "filter", "net")
 
 
 def _mesh(config: Config, eval_batch_size: int) -> Mesh | None:
@@ -208,15 +200,3 @@ def _mesh(config: Config, eval_batch_size: int) -> Mesh | None:
         )
     devices = runtime.choose_devices(config.train.devices, config.train.batch_size, eval_batch_size)
     return make_mesh(devices)
-
-
-def loss_weights(config: Config) -> LossWeights:
-    """Returns the weights of a run's losses: sigma is what alpha and beta leave."""
-    if config.regime != Regime.STUDENT:
-        return LossWeights(alpha=config.loss.alpha, rho=config.loss.rho)
-    return LossWeights(
-        alpha=config.loss.alpha,
-        rho=config.loss.rho,
-        beta=config.loss.beta,
-        sigma=losses.feature_weight(config.loss.alpha, config.loss.beta),
-    )

@@ -6,8 +6,9 @@ import optax
 from flax import struct
 from jaxtyping import Array, Int
 
-from jax_kdpr.core.types import Params, PyTree, State
-from jax_kdpr.training.losses import Losses
+from jax_kdpr.config.schema import OptimOptions
+from jax_kdpr.core.types import Params, PyTree, Scalar, State
+from jax_kdpr.training.losses import TERMS
 
 
 @struct.dataclass
@@ -18,7 +19,7 @@ class TrainState:
     params: Params
     state: State  # of the system: start vector, batch statistics
     opt_state: PyTree
-    totals: Losses  # sums of the losses over the current epoch so far
+    totals: dict[str, Scalar]  # sums of the losses over the current epoch so far
     average: tuple[Params, State] | None = None  # running mean of both, where one is kept
 
     @property
@@ -27,32 +28,25 @@ class TrainState:
         return (self.params, self.state) if self.average is None else self.average
 
 
-def make_optimizer(
-    *, mask_lr: float, filter_lr: float, net_lr: float, schedule: str, total_steps: int
-) -> optax.GradientTransformation:
+def make_optimizer(optim: OptimOptions, *, total_steps: int) -> optax.GradientTransformation:
     """Builds Adam with a learning rate for each top-level part of `params`.
 
     Args:
-        mask_lr: Rate of "phases": about the largest change of a phase in one step, radians.
-        filter_lr: Rate of "filter".
-        net_lr: Rate of "net".
-        schedule: "constant", or "cosine" from the rate to zero over `total_steps`.
-        total_steps: Length of the training in steps.
-
-    Raises:
-        ValueError: If `schedule` is neither.
+        optim: Rates; that of "phases" is about the largest change of a phase in a step, radians.
+        total_steps: Length of the training in steps, over which a cosine goes to zero.
     """
 
     def adam(rate: float) -> optax.GradientTransformation:
-        match schedule:
-            case "constant":
-                return optax.adam(rate)
-            case "cosine":
-                return optax.adam(optax.cosine_decay_schedule(rate, total_steps))
-        raise ValueError(f"schedule: expected constant or cosine, got {schedule!r}")
+        if optim.schedule == "cosine":
+            return optax.adam(optax.cosine_decay_schedule(rate, total_steps))
+        return optax.adam(rate)
 
     return optax.partition(
-        {"phases": adam(mask_lr), "filter": adam(filter_lr), "net": adam(net_lr)},
+        {
+            "phases": adam(optim.mask_lr),
+            "filter": adam(optim.filter_lr),
+            "net": adam(optim.net_lr),
+        },
         lambda params: {
             part: jax.tree.map(lambda _, part=part: part, leaves) for part, leaves in params.items()
         },
@@ -74,7 +68,7 @@ def init_train_state(
         state=state,
         opt_state=optimizer.init({part: params[part] for part in trained}),
         # One buffer each: the step donates them.
-        totals=Losses(*[jnp.zeros(()) for _ in Losses._fields]),
+        totals={name: jnp.zeros(()) for name in (*TERMS, "total")},
         average=jax.tree.map(jnp.copy, (params, state)) if keep_average else None,
     )
 

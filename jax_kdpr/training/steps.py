@@ -12,32 +12,27 @@ from typing import NamedTuple, cast
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from jax_kdpr.core.metrics import ImageScores
 from jax_kdpr.core.sharding import shard_batch
-from jax_kdpr.core.types import Indices, Key, Params, PyTree, RawImages, Residuals, Scalar, State
+from jax_kdpr.core.types import (
+    Indices,
+    Key,
+    Params,
+    Phases,
+    PyTree,
+    RawImages,
+    Residuals,
+    Scalar,
+    State,
+)
 from jax_kdpr.data.batches import take_batch
-from jax_kdpr.optics.masks import mask_penalty
+from jax_kdpr.optics.masks import range_penalty
 from jax_kdpr.recovery.system import System
-from jax_kdpr.training import losses
+from jax_kdpr.training.losses import Seen, Weights, evaluate_terms
 from jax_kdpr.training.state import TrainState, advance_average
-from jax_kdpr.training.targets import Targets, Teach, targets_of
-
-
-class LossWeights(NamedTuple):
-    """Weights of eq. 7 (eq. 4 with beta = sigma = 0)."""
-
-    alpha: Scalar | float
-    rho: Scalar | float
-    beta: Scalar | float = 0.0
-    sigma: Scalar | float = 0.0
-
-    @property
-    def guides(self) -> bool:
-        """Whether a teacher has a say."""
-        return bool(self.beta or self.sigma)
+from jax_kdpr.training.targets import Targets, Teach
 
 
 class Epoch(NamedTuple):
@@ -46,7 +41,7 @@ class Epoch(NamedTuple):
     images: RawImages  # training images, on the device
     order: Indices  # the epoch's permutation of them
     key: Key  # the run's; every step folds its own number into it
-    weights: LossWeights
+    weights: Weights
     guide: Targets | tuple[Params, State] | None = None
     """A student's teacher: its cached targets, one row an image, or its (params, state)."""
 
@@ -60,12 +55,9 @@ def make_train_step(
     *,
     trained: tuple[str, ...],
     batch_size: int,
-    size: int,
-    channels: int,
-    regulariser: str = "range",
+    penalty: Callable[[Phases], Scalar] = range_penalty,
     teach: Teach | None = None,
     average: float = 0.0,
-    mesh: Mesh | None = None,
 ) -> Step:
     """Builds step(train_state, epoch) -> (train_state, loss), which `compile_steps` compiles.
 
@@ -77,30 +69,19 @@ def make_train_step(
         optimizer: From `make_optimizer`.
         trained: Parts of `params` that are trained; the others are constants of the step.
         batch_size: Images a step.
-        size: Height and width that the systems take.
-        channels: Images that make one scene.
-        regulariser: R(phi) (`optics.masks`).
+        penalty: R(phi) (`optics.masks`).
         teach: What a teacher that guides live says of a batch; not needed for cached targets.
         average: Decay of the running mean that the train state keeps, if it keeps one.
-        mesh: Devices to spread the batch over.
     """
+    camera = system.camera
+    shape = {"size": camera.size, "channels": camera.channels}
 
     def loss_fn(parts: Params, train_state: TrainState, images, targets, weights, key: Key):
         params = {**train_state.params, **parts}
         output, state = system.apply(params, train_state.state, images, key, train=True)
-        cdp = feature = jnp.zeros(())
-        if targets is not None:
-            own = targets_of(output)
-            cdp = losses.cdp_loss(own.cdp, targets.cdp)
-            feature = losses.feature_loss(own.feature, targets.feature)
-        terms = losses.weighted_sum(
-            task=losses.task_loss(output.image, images),
-            mask=mask_penalty(params["phases"], kind=regulariser),
-            cdp=cdp,
-            feature=feature,
-            **weights._asdict(),
-        )
-        return terms.total, (terms, state)
+        seen = Seen(images, output, params["phases"], penalty, targets)
+        terms = evaluate_terms(seen, weights)
+        return terms["total"], (terms, state)
 
     gradient_fn = jax.grad(loss_fn, has_aux=True)
 
@@ -114,7 +95,7 @@ def make_train_step(
     def step(train_state: TrainState, epoch: Epoch) -> tuple[TrainState, Scalar]:
         place = train_state.step % (epoch.order.shape[0] // batch_size)
         indices = jax.lax.dynamic_slice_in_dim(epoch.order, place * batch_size, batch_size)
-        batch = shard_batch(take_batch(epoch.images, indices, size=size, channels=channels), mesh)
+        batch = shard_batch(take_batch(epoch.images, indices, **shape), camera.mesh)
         key, teacher_key = jax.random.split(jax.random.fold_in(epoch.key, train_state.step))
         targets = guidance(epoch.guide, indices, batch, teacher_key)
 
@@ -140,7 +121,7 @@ def make_train_step(
             ),
             average=running,
         )
-        return advanced, terms.total
+        return advanced, terms["total"]
 
     return step
 
@@ -168,13 +149,15 @@ def compile_steps(
 
 
 def make_eval_step(
-    system: System, *, size: int, channels: int, mesh: Mesh | None = None
+    system: System,
 ) -> Callable[[PyTree, RawImages, Indices, Key], tuple[ImageScores, Residuals]]:
     """Builds step((params, state), images, indices, key) -> (scores, residuals), jitted."""
+    camera = system.camera
+    shape = {"size": camera.size, "channels": camera.channels}
 
     def step(variables: tuple[Params, State], images: RawImages, indices: Indices, key: Key):
-        batch = shard_batch(take_batch(images, indices, size=size, channels=channels), mesh)
+        batch = shard_batch(take_batch(images, indices, **shape), camera.mesh)
         output, _ = system.apply(*variables, batch, key)
-        return system.camera.score(output.image, batch), output.residual
+        return camera.score(output.image, batch), output.residual
 
     return jax.jit(step)

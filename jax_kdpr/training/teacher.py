@@ -7,15 +7,13 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from jax_kdpr.config.schema import Config, JitterConfig, Regime, Source
-from jax_kdpr.core import options as config_fields
-from jax_kdpr.core import runtime
-from jax_kdpr.core.choices import NoiseKind, StudentStart, TargetMode
+from jax_kdpr.config.schema import Config
+from jax_kdpr.core import options, runtime
 from jax_kdpr.core.errors import InputError
+from jax_kdpr.core.registry import is_foreign
 from jax_kdpr.core.sharding import replicate
 from jax_kdpr.core.types import Params, State
 from jax_kdpr.data import sources
-from jax_kdpr.optics.objects import scene_channels
 from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.runs.run import Run, restore
 from jax_kdpr.training.targets import Teach, target_bytes
@@ -23,7 +21,7 @@ from jax_kdpr.training.targets import Teach, target_bytes
 # What student and teacher must share for their losses to be defined: scene, sensor, bottleneck.
 TEACHER_FITS = (
     *("data.size", "masks.oversample", "scene.", "propagation."),
-    *("net.widths", "net.norm"),
+    *("net.kind", "net.widths", "net.norm"),
 )
 # What makes the estimates that a network was trained on.
 NETWORK_FITS = (
@@ -32,10 +30,10 @@ NETWORK_FITS = (
 )
 # The parts of `params` that a student takes over from its teacher.
 TAKEN_OVER = {
-    StudentStart.NONE: (),
-    StudentStart.OPTICS: ("phases", "filter"),
-    StudentStart.NETWORK: ("net",),
-    StudentStart.ALL: ("phases", "filter", "net"),
+    "none": (),
+    "optics": ("phases", "filter"),
+    "network": ("net",),
+    "all": ("phases", "filter", "net"),
 }
 
 
@@ -45,7 +43,7 @@ def load_teacher(config: Config, mesh: Mesh | None) -> Run | None:
     Raises:
         InputError: If there is none, it does not fit the student, or its training is not over.
     """
-    if config.regime != Regime.STUDENT:
+    if config.regime != "student":
         return None
     workdir = Path(config.distill.teacher)
     if not workdir.is_dir():
@@ -53,7 +51,7 @@ def load_teacher(config: Config, mesh: Mesh | None) -> Run | None:
             f"distill.teacher: no folder {str(workdir)!r}; give the --workdir of a trained teacher"
         )
     theirs = run_folder.read_config(workdir)
-    misfits = config_fields.differences(config, theirs, only=TEACHER_FITS)
+    misfits = options.differences(config, theirs, only=TEACHER_FITS)
     if misfits:
         raise InputError(
             f"distill.teacher: {str(workdir)!r} does not fit; differing (student against teacher): "
@@ -81,11 +79,11 @@ def _require_start(config: Config, theirs: Config, workdir: Path) -> None:
     taken = TAKEN_OVER[config.distill.start]
     misfits = []
     if "phases" in taken:
-        misfits += config_fields.differences(config, theirs, only=("spectral.filter_size",))
+        misfits += options.differences(config, theirs, only=("spectral.filter_size",))
         if config.masks.snapshots > theirs.masks.snapshots:
             misfits.append(f"masks.snapshots: {config.masks.snapshots} of {theirs.masks.snapshots}")
     if "net" in taken:
-        misfits += config_fields.differences(config, theirs, only=NETWORK_FITS)
+        misfits += options.differences(config, theirs, only=NETWORK_FITS)
     if misfits:
         raise InputError(
             f"distill.start: {config.distill.start} takes {' and '.join(taken)} from "
@@ -130,11 +128,11 @@ def can_cache_targets(
 ) -> bool:
     """Whether the teacher runs once for all; raises where it was asked for and cannot be."""
     mode = config.distill.targets
-    if mode == TargetMode.LIVE:
+    if mode == "live":
         return False
     theirs = run_folder.read_config(Path(config.distill.teacher))
     copies = 1 if mesh is None or not runtime.on_cpu() else mesh.size
-    size, channels = config.data.size, scene_channels(config.scene.kind)
+    size, channels = config.data.size, config.scene.channels
     needed = copies * target_bytes(
         teach,
         teacher.variables,
@@ -148,7 +146,7 @@ def can_cache_targets(
             f"they take {needed / 2**20:,.0f} MiB, and {allowed / 2**20:,.0f} MiB are a quarter of "
             "the device's memory"
         )
-    if obstacles and mode == TargetMode.CACHED:
+    if obstacles and mode == "cached":
         raise InputError(
             f"distill.targets: cannot be cached: {'; '.join(obstacles)}; set distill.targets=live"
         )
@@ -158,10 +156,11 @@ def can_cache_targets(
 def changing_targets(config: Config, theirs: Config) -> list[str]:
     """Returns why a teacher's targets of an image change from step to step; none if they do not."""
     reasons = []
-    if theirs.noise.kind != NoiseKind.NONE:
+    if theirs.noise.kind != "none":
         reasons.append(f"the teacher's {theirs.noise.kind} noise is new in every step")
-    if theirs.jitter != JitterConfig():
+    if not theirs.jitter.is_none:
         reasons.append("the errors of the teacher's bench (jitter) are new in every step")
-    if config.data.source == Source.SCENES:
-        reasons.append("data.source scenes draws new images every epoch")
+    source = config.data.source
+    if source == "scenes" or is_foreign(source):
+        reasons.append(f"data.source {source} may draw new images every epoch")
     return reasons

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jax_kdpr.config.schema import Config
+from jax_kdpr.config.schema import Config, OptimOptions
 from jax_kdpr.core.sharding import AXIS, replicate
 from jax_kdpr.core.types import Images, Params, State
 from jax_kdpr.evaluation.speed.counts import (
@@ -26,11 +26,11 @@ from jax_kdpr.evaluation.speed.counts import (
     unet_layers,
     unet_work,
 )
-from jax_kdpr.optics.objects import scene_channels
 from jax_kdpr.recovery.system import System
 from jax_kdpr.runs.assembly import build_system
+from jax_kdpr.training.losses import Weights
 from jax_kdpr.training.state import init_train_state, make_optimizer
-from jax_kdpr.training.steps import Epoch, LossWeights, compile_steps, make_train_step
+from jax_kdpr.training.steps import Epoch, compile_steps, make_train_step
 from jax_kdpr.training.targets import make_teach
 
 NATIVE_SIZE = 28  # pixels of the images that a step gathers and resizes
@@ -100,10 +100,10 @@ def inference_cases(shape: Shape) -> Iterator[Plan]:
 
         # Only what is returned is computed: XLA drops the network from the estimate.
         def estimate(variables, cdps, system=system):
-            return system.recover(*variables, cdps)[0].estimate
+            return system.recover(*variables, intensity=cdps)[0].estimate
 
         def recover(variables, cdps, system=system):
-            return system.recover(*variables, cdps)[0].image
+            return system.recover(*variables, intensity=cdps)[0].image
 
         def spectral_loss(optics, variables, images, system=system):
             params, state = variables
@@ -188,11 +188,11 @@ def convolution_cases(shape: Shape) -> Iterator[Plan]:
         yield _plan(f"{name}, gradient by weights", by_weights, arrays, work)
 
 
-def step_cases(shape: Shape, *, weights: LossWeights) -> Iterator[Plan]:
+def step_cases(shape: Shape, *, weights: Weights) -> Iterator[Plan]:
     """A training step of each regime; the student's with a live teacher and with cached targets."""
     everything = ("phases", "filter", "net")
     student, teacher = shape.roles["student"], shape.teacher_snapshots
-    alone = LossWeights(alpha=1.0, rho=weights.rho)
+    alone = {**weights, "task": 1.0, "cdp": 0.0, "feature": 0.0}
     yield _step_plan("step, random", shape, student, ("net",), alone)
     yield _step_plan("step, e2e", shape, student, everything, alone)
     yield _step_plan("step, teacher", shape, teacher, everything, alone)
@@ -215,16 +215,13 @@ def _step_case(
     shape: Shape,
     snapshots: int,
     trained: tuple[str, ...],
-    weights: LossWeights,
+    weights: Weights,
     teacher_snapshots: int = 0,
     *,
     cached: bool = False,
 ) -> Case:
     system = shape.make(snapshots)
-    optimizer = make_optimizer(
-        mask_lr=5e-4, filter_lr=5e-4, net_lr=5e-4, schedule="constant", total_steps=1000
-    )
-    size, channels = shape.config.data.size, _image_shape(shape)[-1]
+    optimizer = make_optimizer(OptimOptions(), total_steps=1000)
     count = BATCHES * shape.batch
     raw = jax.random.randint(jax.random.key(4), (count, NATIVE_SIZE, NATIVE_SIZE), 0, 256, "uint8")
     teach, guide = None, None
@@ -232,7 +229,7 @@ def _step_case(
         teach = make_teach(shape.make(teacher_snapshots))
         guide = shape.variables(teacher_snapshots)
         if cached:
-            batch = jnp.zeros((shape.batch, size, size, channels))
+            batch = jnp.zeros((shape.batch, *_image_shape(shape)))
             one = jax.eval_shape(partial(teach, guide), batch, jax.random.key(0))
             filled = jax.tree.map(lambda leaf: jnp.ones((count, *leaf.shape[1:])), one)
             teach, guide = None, replicate(filled, shape.mesh)
@@ -241,10 +238,7 @@ def _step_case(
         optimizer,
         trained=trained,
         batch_size=shape.batch,
-        size=size,
-        channels=channels,
         teach=teach,
-        mesh=shape.mesh,
     )
     epoch = Epoch(
         images=replicate(raw, shape.mesh),
@@ -297,7 +291,7 @@ def _work(shape: Shape, snapshots: int, part: str) -> Work:
 
 def _image_shape(shape: Shape) -> tuple[int, int, int]:
     size = shape.config.data.size
-    return size, size, scene_channels(shape.config.scene.kind)
+    return size, size, shape.config.scene.channels
 
 
 def _case(name: str, fn: Callable, arguments: tuple, work: Work) -> Case:

@@ -156,7 +156,7 @@ def make_step(
 ) -> Callable[..., Tensor]:
     """Returns step(images, targets) -> loss: forward, backward and Adam on masks, filter and net.
 
-    `weights` are alpha, beta, sigma and rho (eq. 7); `rates` the learning rates of phases, filter
+    `weights` are those of task, mask, cdp and feature (eq. 7); `rates` those of phases, filter
     and net; `wrap` is `torch.compile`, or nothing. A call of it changes `system`.
     """
     optimizer = torch.optim.Adam(
@@ -169,13 +169,13 @@ def make_step(
 
     def loss_of(images: Tensor, targets: Targets | None) -> Tensor:
         intensity, image, bottleneck = system(images)
-        loss = weights["alpha"] * (image[:, 0] - images[..., 0]).square().mean()
+        loss = weights["task"] * (image[:, 0] - images[..., 0]).square().mean()
         outside = torch.relu(-system.phases) + torch.relu(system.phases - 2 * np.pi)
-        loss = loss + weights["rho"] * outside.square().mean()
+        loss = loss + weights["mask"] * outside.square().mean()
         if targets is not None:
             cdp, feature = targets
-            loss = loss + weights["beta"] * (cdp - intensity.mean(dim=1)).square().mean()
-            loss = loss + weights["sigma"] * (feature - bottleneck).square().mean()
+            loss = loss + weights["cdp"] * (cdp - intensity.mean(dim=1)).square().mean()
+            loss = loss + weights["feature"] * (feature - bottleneck).square().mean()
         return loss
 
     loss_fn = wrap(loss_of)

@@ -209,7 +209,7 @@ class _Server:
             system = copy.deepcopy(self.systems[role]).train()
             return self.twin.make_step(system, weights=weights, rates=rates, wrap=self._compiled)
 
-        alone = {**weights, "alpha": 1.0, "beta": 0.0, "sigma": 0.0}
+        alone = {**weights, "task": 1.0, "cdp": 0.0, "feature": 0.0}
         images = self.images
         if role == "teacher":
             teacher_step = step_of("teacher", alone)

@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from jax_kdpr.core.types import Field, Masks, Scalar, Transfer
-from jax_kdpr.optics.cdp import intensity, mask_transmittance, measure_intensity
+from jax_kdpr.optics.cdp import Optics, intensity, mask_transmittance, measure_intensity
 from jax_kdpr.optics.phase import fix_global_phase
 from jax_kdpr.recovery.data_consistency import object_constraint
 from jax_kdpr.recovery.solvers import amplitude_residual
@@ -86,7 +86,7 @@ def misfit(
         transfer: Of free space.
     """
     y = measure_intensity(field, masks, oversample=oversample, transfer=transfer)
-    return amplitude_residual(other, y, masks, transfer=transfer)
+    return amplitude_residual(other, y, Optics(masks, transfer))
 
 
 def constraint_distance(field: Field, *, scene: str, min_amplitude: float = 0.5) -> Scalar:

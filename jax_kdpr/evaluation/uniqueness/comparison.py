@@ -15,14 +15,14 @@ from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.limits import Range
 from jax_kdpr.core.progress import progress
 from jax_kdpr.core.types import Images, Phases
-from jax_kdpr.data import sources
 from jax_kdpr.data.batches import take_batch
 from jax_kdpr.data.pages.opening import read_stack
 from jax_kdpr.evaluation.uniqueness import masks as mask_analysis
 from jax_kdpr.evaluation.uniqueness.prior import Prior, fit_prior
-from jax_kdpr.optics.camera import Camera, make_camera
+from jax_kdpr.optics.camera import Camera
 from jax_kdpr.optics.masks import init_phases
 from jax_kdpr.runs import folder as run_folder
+from jax_kdpr.runs.assembly import build_camera
 from jax_kdpr.runs.run import load_data, restore, run_keys
 
 PRIOR_IMAGES = 4000  # training images of the prior, at most
@@ -100,7 +100,7 @@ def make_subject(
     Raises:
         InputError: If a run or the data cannot be read.
     """
-    camera = make_camera(**config_lib.camera_arguments(config))
+    camera = build_camera(config)
     designs: dict[str, tuple[Camera, Phases]] = {}
     for name, workdir in runs.items():
         run = restore(workdir, run_folder.read_config(workdir))
@@ -115,7 +115,7 @@ def make_subject(
     dataset = (
         load_data(next(iter(runs.values())), config, data_dir=data_dir)
         if runs
-        else sources.load(**config_lib.data_arguments(config))
+        else config_lib.load_data(config)
     )
 
     def take(images, count: int) -> Images:

@@ -21,9 +21,8 @@ from jax_kdpr.core.types import Field, Image, Images
 from jax_kdpr.evaluation.uniqueness import ambiguity, information
 from jax_kdpr.evaluation.uniqueness import prior as priors
 from jax_kdpr.evaluation.uniqueness.prior import Prior
-from jax_kdpr.optics.camera import Optics, Options
-from jax_kdpr.optics.cdp import measure_intensity
-from jax_kdpr.optics.objects import field_image, image_beside, scene_field
+from jax_kdpr.optics.cdp import Optics, measure_intensity
+from jax_kdpr.optics.objects import SceneOptions, field_image, image_beside, scene_field
 
 SHIFTS = 1023  # at most: all of them up to 32 x 32 pixels
 FITS = 0.01  # misfit below which a false object counts as one that fits
@@ -48,21 +47,21 @@ class Design(NamedTuple):
 
     optics: Optics
     oversample: int
-    scene: Options  # keyword arguments of `scene_field`
+    scene: SceneOptions
     measure: information.Measure  # its noiseless CDPs
 
 
-def make_design(optics: Optics, *, oversample: int, scene: Options) -> Design:
+def make_design(optics: Optics, *, oversample: int, scene: SceneOptions) -> Design:
     """Builds a design. Its programs are compiled for its `measure`: make it once.
 
     Args:
         optics: In the precision that everything is computed in.
         oversample: Of the operator.
-        scene: All keyword arguments of `scene_field`.
+        scene: Encoding of images.
     """
 
     def measure(image: Image):
-        field = scene_field(image, **scene)
+        field = scene_field(image, scene)
         return measure_intensity(
             field, optics.masks, oversample=oversample, transfer=optics.transfer
         )
@@ -99,7 +98,7 @@ def false_objects(
     chosen: dict[str, list[Judged]] = {"twin": [], "mirror": [], "worst shift": []}
     fitting, worst = [], []
     for image in images:
-        field = scene_field(image, **design.scene)
+        field = scene_field(image, design.scene)
         turned = [ambiguity.twin(field, masks), ambiguity.mirror(field, masks)]
         moved = jax.vmap(lambda s, x=field: ambiguity.shifted(x, masks, (s[0], s[1])))(
             jnp.asarray(shifts)
@@ -172,7 +171,7 @@ def conditioning(
     "condition", their ratio, is infinite where one is null. `tick` is called after each scene.
     """
     measure = design.measure
-    free = information.global_phase_direction(images.shape[1:], design.scene["kind"])
+    free = information.global_phase_direction(images.shape[1:], design.scene.kind)
     extreme = partial(information.extreme_singular_values, rounds=ROUNDS, steps=steps)
     spectra, extremes = [], []
     for image in images:
@@ -223,7 +222,7 @@ def bounds(
     too low. `tick` is called after each scene of each number of photons.
     """
     measure = design.measure
-    free = information.global_phase_direction(images.shape[1:], design.scene["kind"])
+    free = information.global_phase_direction(images.shape[1:], design.scene.kind)
     shape = images.shape[1:]
     dense = images[0].size <= information.DENSE
     intensities = [measure(image) for image in images]
@@ -291,37 +290,37 @@ def _per_channel(errors: list[np.ndarray]) -> np.ndarray:
     return np.array([np.mean(error, axis=(0, 1)) for error in errors])
 
 
-def _as_error(squares: np.ndarray, scene: Options) -> dict[str, float]:
+def _as_error(squares: np.ndarray, scene: SceneOptions) -> dict[str, float]:
     """Mean squared errors of the image's channels as rms, PSNR and radians."""
     mean = float(np.mean(squares))
     found = {"rms": float(np.sqrt(mean)), "psnr": float(-10 * np.log10(mean))}
-    if scene["kind"] != "amplitude":
-        found["radians"] = float(scene["phase_range"] * np.sqrt(squares[0]))
+    if scene.kind != "amplitude":
+        found["radians"] = float(scene.phase_range * np.sqrt(squares[0]))
     return found
 
 
 def _judge(design: Design, image: Image, others: Complex[Array, "f h w"], prior: Prior) -> Judged:
     mean, subspace = (jnp.asarray(values, jnp.float32) for values in (prior.mean, prior.subspace))
     judged = _judge_all(
-        design.optics, image, others, mean, subspace, design.oversample, **design.scene
+        design.optics, image, others, mean, subspace, design.oversample, design.scene
     )
     return Judged(*[np.asarray(values, np.float64) for values in judged])
 
 
-@partial(jax.jit, static_argnames=("oversample", "kind", "phase_range", "min_amplitude"))
-def _judge_all(optics, image, others, mean, subspace, oversample, **scene):
-    field = scene_field(image, **scene)
+@partial(jax.jit, static_argnames=("oversample", "scene"))
+def _judge_all(optics, image, others, mean, subspace, oversample, scene):
+    field = scene_field(image, scene)
     turns = jnp.exp(2j * jnp.pi * jnp.arange(TURNS) / TURNS)
-    known = {"scene": scene["kind"], "min_amplitude": scene["min_amplitude"]}
+    known = {"scene": scene.kind, "min_amplitude": scene.min_amplitude}
 
     def judge(other: Field):
         misfit = ambiguity.misfit(
             field, other, optics.masks, oversample=oversample, transfer=optics.transfer
         )
         constraint = ambiguity.constraint_distance(other, **known)
-        aligned = image_beside(other, image, **scene)
+        aligned = image_beside(other, image, scene)
         psnr = metrics.psnr_from_mse(jnp.mean(jnp.square(aligned - image)))
-        turned = jax.vmap(lambda turn: field_image(turn * other, **scene))(turns)
+        turned = jax.vmap(lambda turn: field_image(turn * other, scene))(turns)
         distances = priors.subspace_distance(mean, subspace, turned.astype(jnp.float32))
         return misfit, constraint, psnr, jnp.min(distances)
 

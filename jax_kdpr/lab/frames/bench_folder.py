@@ -7,6 +7,7 @@ import numpy as np
 
 from jax_kdpr.core import json_files, whole_files
 from jax_kdpr.core.limits import require_pixels
+from jax_kdpr.core.options import shallow
 from jax_kdpr.core.progress import progress
 from jax_kdpr.core.types import Image, Images
 from jax_kdpr.lab.frames.geometry import Window, default_geometry
@@ -86,7 +87,7 @@ def write_bench(output: Path, run: Run, images: Images, bench: Bench, *, seed: i
     write_references(output, exposure, bench, sensor, rng)
     whole_files.write_whole(output / TRUTH_FILE, lambda file: np.save(file, np.asarray(images)))
     known = {"counts_per_unit": exposure.gain, "counts_per_electron": exposure.electron}
-    scene = {"scene": dict(run.camera.scene)}
+    scene = {"scene": shallow(run.camera.scene)}
     truth = {**bench._asdict(), "geometry": bench.geometry._asdict(), **known, **scene}
     json_files.write_json(output / TRUTH_RECORD, truth)
 
@@ -94,7 +95,7 @@ def write_bench(output: Path, run: Run, images: Images, bench: Bench, *, seed: i
 def _lights(run: Run, image: Image, bench: Bench) -> np.ndarray:
     """Light of each snapshot of one scene [k h w]."""
     spectra = cdp.cdp_forward(
-        scene_field(image, **run.camera.scene),
+        scene_field(image, run.camera.scene),
         run.optics.masks,
         oversample=run.camera.oversample,
         transfer=run.optics.transfer,

@@ -8,12 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from jax_kdpr.config import schema as config_lib
 from jax_kdpr.core import json_files
-from jax_kdpr.core.choices import PropagationKind
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.json_files import Maybe
 from jax_kdpr.core.limits import shown
+from jax_kdpr.core.options import shallow
 from jax_kdpr.core.types import Image, Images
 from jax_kdpr.data import sources
 from jax_kdpr.data.image_files import Preparation, read_images
@@ -37,8 +36,7 @@ def pixel_side(run: Run) -> float:
     if run.optics.transfer is not None:
         return 0.0
     space = run.config.propagation
-    lengths = {n: getattr(space, n) for n in ("wavelength", "pitch", "distance")}
-    if space.kind == PropagationKind.FRESNEL and not shares_envelope(run.camera.size, **lengths):
+    if space.kind == "fresnel" and not shares_envelope(run.camera.size, space):
         raise InputError(
             f"--workdir: at a distance of {space.distance:g} m, below {SHARED_ENVELOPE} "
             "N p^2 / lambda, each square mask pixel has an envelope of its own, which frames "
@@ -51,7 +49,7 @@ def pixel_side(run: Run) -> float:
 def blank_image(run: Run) -> Image:
     """Returns the scene without an object: phase 0, amplitude 1."""
     size = run.camera.size
-    values = {"phase": [0.0], "amplitude": [1.0], "complex": [0.0, 1.0]}[run.camera.scene["kind"]]
+    values = {"phase": [0.0], "amplitude": [1.0], "complex": [0.0, 1.0]}[run.camera.scene.kind]
     return jnp.broadcast_to(jnp.asarray(values, jnp.float32), (size, size, len(values)))
 
 
@@ -85,17 +83,12 @@ def own_images(
     offset = None
     if run.in_radians and as_trained:
         offset = run.dataset.offset
-    data = config_lib.data_arguments(run.config)
-    wanted = Preparation(
-        data["size"],
-        data["fit"],
-        data["unit"],
-        phase_range=data["phase_range"],
-        offset=offset,
-    )
+    data, scene = run.config.data, run.config.scene
+    phase_range = scene.phase_range if scene.kind == "phase" else 0.0
+    wanted = Preparation(data.size, data.fit, data.unit, phase_range=phase_range, offset=offset)
     try:
         raw, _, names = read_images(
-            source, wanted, subfolders=data["subfolders"], of_frames=True, label=flag
+            source, wanted, subfolders=data.subfolders, of_frames=True, label=flag
         )
     except InputError as failure:
         raise InputError(f"{flag}: {str(failure).removeprefix('data.dir: ')}") from failure
@@ -152,7 +145,7 @@ def _written_scenes(run: Run, path: Path, flag: str) -> Images:
     record = json_files.read_json(
         path.with_name(TRUTH_RECORD), {"scene": Maybe(dict)}, remedy="make both anew"
     )
-    for name, value in run.camera.scene.items():
+    for name, value in shallow(run.camera.scene).items():
         found = record.get("scene", {}).get(name, value)  # earlier versions left it open
         if found != value:
             raise InputError(
@@ -175,7 +168,7 @@ def _written_scenes(run: Run, path: Path, flag: str) -> Images:
 
 def simulate(run: Run, image: Image) -> Float[np.ndarray, "k sh sw"]:
     """Returns the noiseless CDPs of a scene through the run's optics."""
-    field = scene_field(image, **run.camera.scene)
+    field = scene_field(image, run.camera.scene)
     oversample = run.camera.oversample
     return np.asarray(
         jax.jit(cdp.measure_intensity, static_argnames="oversample")(

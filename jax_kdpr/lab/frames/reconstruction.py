@@ -145,7 +145,7 @@ def _write_batch(
     found = recover(jnp.asarray(np.stack(filled)))
     rows = []
     for i, one in enumerate(batch):
-        parts = scene_parts(np.asarray(found.image[i]), **run.camera.scene)
+        parts = scene_parts(np.asarray(found.image[i]), run.camera.scene)
         write(results.Recovery(one.name, parts, np.asarray(found.estimate[i]), one.intensity))
         row = {
             "name": one.name,
@@ -158,7 +158,7 @@ def _write_batch(
             "saturation": one.saturation,
             "unused_bits": one.unused_bits,
         }
-        warning = frame_warnings(row, limit, modulus_one=run.camera.scene["kind"] == "phase")
+        warning = frame_warnings(row, limit, modulus_one=run.camera.scene.kind == "phase")
         rows.append(({**row, "warning": warning}, found.image[i]))
     return rows
 

@@ -21,8 +21,8 @@ from jax_kdpr.core.sharding import data_parallel
 from jax_kdpr.core.types import Fields, Image, Images, Intensities, Intensity, Key, RawImages
 from jax_kdpr.data.batches import take_batch
 from jax_kdpr.optics import cdp
-from jax_kdpr.optics.camera import Optics, Options
-from jax_kdpr.optics.objects import scene_field
+from jax_kdpr.optics.cdp import Optics
+from jax_kdpr.optics.objects import SceneOptions, scene_field
 from jax_kdpr.recovery.refinement import NO_REFINEMENT, Refinement, make_refine
 from jax_kdpr.recovery.solvers import amplitude_residual
 from jax_kdpr.runs.run import Run, run_keys
@@ -70,12 +70,12 @@ def make_recover(
 
     @jax.jit
     def recover(variables, intensity):
-        output, _ = run.system.recover(*variables, intensity)
         optics = camera.optics(variables[0]["phases"])
+        output, _ = run.system.recover(*variables, intensity=intensity, optics=optics)
         misfit, correlation = compare(optics, output.image, intensity)
         image, after = output.image, misfit
         if refinement.steps:
-            image = refine(variables[0], output.image, intensity)
+            image = refine(optics, output.image, intensity)
             after, _ = compare(optics, image, intensity)
         return Recovered(image, output.estimate, misfit, correlation, after)
 
@@ -83,7 +83,7 @@ def make_recover(
 
 
 def pattern_misfit(
-    image: Image, intensity: Intensity, optics: Optics, *, scene: Options, oversample: int
+    image: Image, intensity: Intensity, optics: Optics, *, scene: SceneOptions, oversample: int
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Compares the CDPs of a recovered image with the measured ones.
 
@@ -91,9 +91,9 @@ def pattern_misfit(
         (misfit, correlation): norm(abs(A x) - sqrt(y)) / norm(sqrt(y)) over all snapshots, and
         Pearson's correlation of the two amplitudes. Negative counts are taken for 0.
     """
-    field = scene_field(image, **scene)
+    field = scene_field(image, scene)
     spectra = cdp.cdp_forward(field, optics.masks, oversample=oversample, transfer=optics.transfer)
-    misfit = amplitude_residual(field, intensity, optics.masks, transfer=optics.transfer)
+    misfit = amplitude_residual(field, intensity, optics)
     ours = jnp.sqrt(cdp.intensity(spectra))
     theirs = jnp.sqrt(jnp.maximum(intensity, 0.0))
     a, b = ours - jnp.mean(ours), theirs - jnp.mean(theirs)

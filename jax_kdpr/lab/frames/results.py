@@ -23,7 +23,7 @@ from jax_kdpr.core.json_files import Maybe
 from jax_kdpr.core.limits import Range
 from jax_kdpr.core.whole_files import remove_abandoned, whole, write_whole
 from jax_kdpr.evaluation import pictures
-from jax_kdpr.optics.camera import Options
+from jax_kdpr.optics.objects import SceneOptions
 
 RESULTS_FILE = "results.json"
 SCORES = ("psnr", "ssim", "rms")  # where there is a truth
@@ -46,7 +46,9 @@ class Recovery(NamedTuple):
     intensity: Float[np.ndarray, "k sh sw"]
 
 
-def write_recovery(folder: Path, recovery: Recovery, *, scene: Options, pitch: float = 0.0) -> None:
+def write_recovery(
+    folder: Path, recovery: Recovery, *, scene: SceneOptions, pitch: float = 0.0
+) -> None:
     """Writes the files of one object.
 
     Args:

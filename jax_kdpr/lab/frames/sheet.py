@@ -7,13 +7,13 @@ import numpy as np
 
 from jax_kdpr.core.metrics import rms_unit
 from jax_kdpr.evaluation import pictures
-from jax_kdpr.optics.camera import Options
+from jax_kdpr.optics.objects import SceneOptions
 
 SHEET_FILE = "sheet.png"
 
 
 def write_sheet(
-    folder: Path, rows: list[dict[str, Any]], *, scene: Options, pitch: float, stack: bool
+    folder: Path, rows: list[dict[str, Any]], *, scene: SceneOptions, pitch: float, stack: bool
 ) -> None:
     """Writes the first `pictures.SHEET` objects of results.json into one picture.
 
@@ -24,7 +24,7 @@ def write_sheet(
         pitch: Of the object's pixels, metres; 0 where it is not known.
         stack: Whether the objects lie in one file.
     """
-    part = "amplitude" if scene["kind"] == "amplitude" else "phase"
+    part = "amplitude" if scene.kind == "amplitude" else "phase"
     shown = rows[: pictures.SHEET]
     pages = np.load(folder / f"{part}.npy", mmap_mode="r") if stack else None
     objects = [

@@ -27,7 +27,7 @@ from jax_kdpr.data.pages.limits import require_bytes, require_file
 from jax_kdpr.data.pages.opening import read_stack
 from jax_kdpr.lab.masks.layout import Layout, pick
 from jax_kdpr.lab.masks.relief import added_phases, heights, turn_height
-from jax_kdpr.optics.device import TURN, nearest_level, written_phases
+from jax_kdpr.optics.device import TURN, DeviceOptions, nearest_level, written_phases
 
 SLM, HEIGHT, PHASE = "slm", "height", "phase"  # what the numbers of a file are
 CONJUGATE, DIRECT = "conjugate", "direct"
@@ -99,7 +99,9 @@ def encode(phases: Plane, coding: Coding) -> Values:
     if coding.kind == HEIGHT:
         if coding.levels:
             wanted = jnp.asarray(shown, jnp.float32)[None]
-            shown = np.asarray(written_phases(wanted, levels=coding.levels)[0], float)
+            shown = np.asarray(
+                written_phases(wanted, DeviceOptions(levels=coding.levels))[0], float
+            )
         material = {"wavelength": coding.wavelength, "index": coding.index}
         return _below(heights(shown, **material), turn_height(**material))
     return _below(shown, TURN)

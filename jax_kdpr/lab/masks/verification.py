@@ -4,24 +4,22 @@ The measurement is made through the phases of the file, the recovery believes in
 as on a bench. Sensor noise and errors of the bench are the same draws for both.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Complex, Float
 
-from jax_kdpr.config import schema as config_lib
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.metrics import ImageScores, rms_unit
-from jax_kdpr.core.progress import progress
-from jax_kdpr.core.sharding import replicate, shard_batch
-from jax_kdpr.data.batches import over_batches, take_batch
-from jax_kdpr.evaluation.scores import paired_gain, summarise
+from jax_kdpr.core.sharding import replicate
+from jax_kdpr.core.types import Images, Intensities, Key, Phases
+from jax_kdpr.evaluation.scores import RECOVERED, make_score, paired_gain, summarise
 from jax_kdpr.lab.masks.files import MaskFile, read_mask_file
-from jax_kdpr.optics.camera import WRITING, make_camera
-from jax_kdpr.optics.device import TURN
+from jax_kdpr.optics.cdp import Optics
+from jax_kdpr.optics.device import TURN, DeviceOptions
 from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.runs.run import load_run, run_keys
 
@@ -77,37 +75,22 @@ def verify_files(
     files = [(path, read_mask_file(path)) for path in paths]
     _require_fitting(files, snapshots=config.masks.snapshots, size=config.data.size)
     run = load_run(workdir, data_dir=data_dir)
-    mesh = run.camera.mesh
-    arguments = config_lib.camera_arguments(config)
     # What a file holds has been through levels and super-pixels already.
-    showing = {name: value for name, value in arguments["device"].items() if name not in WRITING}
-    bench = make_camera(**{**arguments, "device": showing}, mesh=mesh)
-    test = run.dataset.test[: images or None]
-    variables, test = replicate((run.variables, test), mesh)
+    device = run.camera.device
+    shows = DeviceOptions(
+        crosstalk=device.crosstalk, fill_factor=device.fill_factor, zero_order=device.zero_order
+    )
+    bench = replace(run.camera, device=shows)
 
-    @jax.jit
-    def score_batch(variables, phases, test, indices, key):
-        scenes = shard_batch(
-            take_batch(test, indices, size=bench.size, channels=bench.channels), mesh
-        )
-        intensity = bench.measure(phases, scenes, key)
-        output, _ = run.system.recover(*variables, intensity)
-        return run.camera.score(output.image, scenes)
+    def shoot(optics: Optics, images: Images, key: Key, phases: Phases) -> Intensities:
+        return bench.measure(bench.optics(phases), images, key)
+
+    score_through = make_score(run, run.dataset.test[: images or None], shoot)
 
     def score(phases: Stack, name: str) -> ImageScores:
-        through = replicate(jnp.asarray(phases, jnp.float32), mesh)
-        batches = -(-len(test) // run.batch_size)
-        with progress(total=batches, desc=name, leave=False) as bar:
-
-            def step(indices, key):
-                scores = score_batch(variables, through, test, indices, key)
-                jax.block_until_ready(scores)
-                bar.update()
-                return scores
-
-            return over_batches(
-                step, len(test), batch_size=run.batch_size, key=run_keys(config.seed).evaluation
-            )
+        through = replicate(jnp.asarray(phases, jnp.float32), run.camera.mesh)
+        key = run_keys(config.seed).evaluation
+        return score_through(through, key, desc=name)[RECOVERED]
 
     wanted = np.asarray(run.camera.written(run.variables[0]["phases"]))
     held = wanted.astype(float)
@@ -130,7 +113,7 @@ def verify_files(
         rms_unit=rms_unit(run.config.scene.kind),
         loss=-gain,
         loss_error=error,
-        images=len(test),
+        images=len(reference.mse),
         mistake=mistake,
         mended=mended,
         rounding=max(

@@ -1,7 +1,7 @@
 """The recovery network D_theta: a U-Net that also returns its bottleneck D(.)^[b] (eq. 6)."""
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
@@ -9,39 +9,31 @@ from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
-from jax_kdpr.core.types import Features, Gates, Images
+from jax_kdpr.core.errors import InputError
+from jax_kdpr.core.types import Features
+from jax_kdpr.recovery.networks.network import CONVOLVED, NetOptions, NetworkOutput
 from jax_kdpr.recovery.networks.resampling import max_pool, upsample
 
 GROUPS = 8  # of a group norm
-CONVOLVED = "convolved"  # name of every convolution's output, for `jax.checkpoint` policies
-
-
-class UNetOutput(NamedTuple):
-    """What one pass of the network gives."""
-
-    image: Images  # after a sigmoid: in (0, 1)
-    bottleneck: Features  # the deepest block's output, the very tensor the decoder consumes
-    gate: Gates | None  # of a gated network: how far to follow another answer, in (0, 1)
+MOST_LEVELS = 12  # each halves the size
 
 
 class ConvBlock(nnx.Module):
     """(3x3 convolution, norm, ReLU) twice, at constant resolution."""
 
-    def __init__(
-        self, in_features: int, features: int, *, norm: str, precision: str, rngs: nnx.Rngs
-    ):
+    def __init__(self, in_features: int, features: int, net: NetOptions, rngs: nnx.Rngs):
         conv = partial(
             nnx.Conv,
             kernel_size=(3, 3),
-            use_bias=norm == "none",  # a norm takes any bias away again
+            use_bias=net.norm == "none",  # a norm takes any bias away again
             kernel_init=nnx.initializers.he_normal(),
             rngs=rngs,
-            **arithmetic(precision),
+            **arithmetic(net.precision),
         )
         self.first = conv(in_features, features)
-        self.first_norm = make_norm(norm, features, rngs=rngs)
+        self.first_norm = make_norm(net.norm, features, rngs=rngs)
         self.second = conv(features, features)
-        self.second_norm = make_norm(norm, features, rngs=rngs)
+        self.second_norm = make_norm(net.norm, features, rngs=rngs)
 
     def __call__(self, x: Float[Array, "b h w f_in"], *, train: bool) -> Features:
         """Applies the block; `train` lets a batch norm use, and record, the batch's statistics."""
@@ -57,51 +49,62 @@ class UNet(nnx.Module):
     Height and width must be divisible by 2^(len(widths) - 1).
     """
 
-    def __init__(
-        self,
-        *,
-        in_channels: int,
-        out_channels: int,
-        widths: tuple[int, ...] = (32, 64, 128, 256),
-        norm: str = "batch",
-        precision: str = "tf32",
-        gated: bool = False,
-        rngs: nnx.Rngs,
-    ):
-        """Builds the layers.
+    block = ConvBlock
+
+    def __init__(self, in_channels: int, out_channels: int, net: NetOptions, rngs: nnx.Rngs):
+        """Builds the layers: `net.widths` are features per resolution, from full size down.
 
         Args:
             in_channels: Channels of the input.
             out_channels: Channels of the recovered image.
-            widths: Features per resolution, from full size to bottleneck.
-            norm: "batch", "group" or "none" (then the convolutions have biases).
-            precision: Arithmetic of the convolutions: "float32", "tf32" or "bfloat16".
-            gated: Whether one more output, the gate, comes beside the image.
+            net: Widths, norm, arithmetic, and whether a gate comes beside the image.
             rngs: Keys of the initial parameters.
 
         Raises:
-            ValueError: If `norm` or `precision` is none of these, or a width does not split into
-                groups.
+            ValueError: If norm or precision is unknown, or a width does not split into groups.
         """
-        encoder_inputs = (in_channels, *widths[:-1])
+        widths = net.widths
         self.encoder = nnx.List(
             [
-                ConvBlock(before, after, norm=norm, precision=precision, rngs=rngs)
-                for before, after in zip(encoder_inputs, widths, strict=True)
+                self.block(before, after, net, rngs)
+                for before, after in zip((in_channels, *widths[:-1]), widths, strict=True)
             ]
         )
         self.decoder = nnx.List(
             [
-                ConvBlock(deep + skip, skip, norm=norm, precision=precision, rngs=rngs)
+                self.block(deep + skip, skip, net, rngs)
                 for deep, skip in zip(widths[:0:-1], widths[-2::-1], strict=True)
             ]
         )
-        self.gated = gated
+        self.gated = net.gated
         self.head = nnx.Conv(
-            widths[0], out_channels + gated, (1, 1), rngs=rngs, precision=lax.Precision.HIGHEST
+            widths[0], out_channels + self.gated, (1, 1), rngs=rngs, precision=lax.Precision.HIGHEST
         )
 
-    def __call__(self, x: Float[Array, "b h w c_in"], *, train: bool) -> UNetOutput:
+    @staticmethod
+    def require(net: NetOptions, size: int) -> None:
+        """Refuses options that it cannot be built of, for images of size x size.
+
+        Raises:
+            InputError: If it is so.
+        """
+        widths = len(net.widths)
+        if not 2 <= widths <= MOST_LEVELS:
+            raise InputError(f"net.widths: expected 2 to {MOST_LEVELS} widths, got {widths}")
+        if net.norm == "group" and any(width % GROUPS for width in net.widths):
+            raise InputError(
+                f"net.widths: norm group wants multiples of {GROUPS}, got {net.widths}"
+            )
+        factor = 2 ** (widths - 1)
+        below = size // factor * factor
+        if size % factor:
+            raise InputError(
+                f"data.size: expected a multiple of {factor} for a U-Net of {widths} widths, got "
+                f"{size}; set it to {f'{below} or ' if below else ''}{below + factor}, or change "
+                "net.widths"
+            )
+
+    def __call__(self, x: Float[Array, "b h w c_in"], *, train: bool) -> NetworkOutput:
         """Recovers images [b h w out_channels] from network inputs."""
         levels = len(self.encoder) - 1
         if x.shape[1] % 2**levels or x.shape[2] % 2**levels:
@@ -121,7 +124,7 @@ class UNet(nnx.Module):
         # What losses and metrics see is float32, whatever the convolutions computed in.
         outputs = nnx.sigmoid(self.head(x.astype(jnp.float32)))
         image, gate = (outputs[..., :-1], outputs[..., -1:]) if self.gated else (outputs, None)
-        return UNetOutput(image=image, bottleneck=bottleneck.astype(jnp.float32), gate=gate)
+        return NetworkOutput(image=image, bottleneck=bottleneck.astype(jnp.float32), gate=gate)
 
 
 def arithmetic(precision: str) -> dict[str, Any]:

@@ -1,0 +1,77 @@
+"""Choices of code: ours by name, and other people's as "package.module:name".
+
+An option that chooses code (a network, a noise, a propagator) has a `Registry`. A new item is one
+more line of its dict, or a name in a package of the user's own. A run folder that names such code
+is opened only once `allow` was told its package: a stranger's run folder runs nothing.
+"""
+
+import importlib
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, Generic, TypeVar, cast
+
+from jax_kdpr.core.errors import InputError
+
+T = TypeVar("T")
+FOREIGN = re.compile(r"[A-Za-z_]\w*(\.\w+)*:[A-Za-z_]\w*")
+_allowed: set[str] = set()
+
+
+class Registry(Generic[T]):
+    """What one option may choose from."""
+
+    def __init__(self, items: Mapping[str, T | str]):
+        """Takes items by name: the code itself, or where it stands, imported when it is wanted."""
+        self._items = dict(items)
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterates over the names of ours."""
+        return iter(self._items)
+
+    def __getitem__(self, name: str) -> T:
+        """Returns the code of a name.
+
+        Raises:
+            ValueError: If there is none of that name.
+            InputError: If it cannot be imported, or its package is not allowed.
+        """
+        item = self._items.get(name, name)
+        if not isinstance(item, str):
+            return item
+        if name not in self._items:
+            if not is_foreign(name):
+                raise ValueError(f"expected one of {', '.join(self)}, got {name!r}")
+            require_allowed(name)
+        module, _, attribute = item.partition(":")
+        try:
+            return cast(T, getattr(importlib.import_module(module), attribute))
+        except (ImportError, AttributeError) as failure:
+            raise InputError(f"{name}: {failure}; is its package on the path?") from failure
+
+
+def is_foreign(name: Any) -> bool:
+    """Whether a name is of another package's code."""
+    return isinstance(name, str) and FOREIGN.fullmatch(name) is not None
+
+
+def package(name: str) -> str:
+    """Returns the package that a foreign name is of."""
+    return re.split(r"[.:]", name)[0]
+
+
+def allow(packages: tuple[str, ...]) -> None:
+    """Lets this process import the code that configs name of these packages."""
+    _allowed.update(packages)
+
+
+def require_allowed(name: str) -> None:
+    """Refuses a foreign name of a package that nobody has allowed.
+
+    Raises:
+        InputError: If it is one.
+    """
+    if package(name) not in _allowed:
+        raise InputError(
+            f"{name} is code of another package: give --allow_code {package(name)}, or "
+            f'allow_code="{package(name)}" in Python, if you trust it'
+        )

@@ -1,0 +1,108 @@
+"""What a recovery network D_theta is: its options, what it returns, and which there are.
+
+A network is an `nnx.Module` made by `Network(in_channels, out_channels, net, rngs)`, with net its
+`NetOptions`, that maps x [b h w in_channels] to a `NetworkOutput` by `network(x, train=...)`. One
+that cannot take any options says so in a static method `require(net, size)`, by an `InputError`.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+from flax import nnx
+from jaxtyping import Array, Float
+
+from jax_kdpr.core.limits import Range
+from jax_kdpr.core.options import option, section
+from jax_kdpr.core.registry import Registry
+from jax_kdpr.core.types import Features, Gates, Images, Key, Params, PyTree, State
+
+CONVOLVED = "convolved"  # name of every convolution's output, for `jax.checkpoint` policies
+NETWORKS: Registry[Callable[..., Any]] = Registry(
+    {
+        "unet": "jax_kdpr.recovery.networks.unet:UNet",
+        "residual_unet": "jax_kdpr.recovery.networks.residual_unet:ResidualUNet",
+    }
+)
+
+
+class NetworkOutput(NamedTuple):
+    """What one pass of a network gives."""
+
+    image: Images  # in (0, 1)
+    bottleneck: Features  # the deepest features, the very tensor that the image is made of
+    gate: Gates | None  # of a gated network: how far to follow another answer, in (0, 1)
+
+
+@section
+class NetOptions:
+    """Recovery network."""
+
+    kind: str = option("unet", "which network", choices=NETWORKS)
+    widths: tuple[int, ...] = option(
+        (32, 64, 128, 256), "channels of each level", within=Range(1, 8192)
+    )
+    norm: str = option("batch", "norm layers", choices=("batch", "group", "none"))
+    precision: str = option("tf32", "of its convolutions", choices=("float32", "tf32", "bfloat16"))
+    refine_steps: int = option(
+        0,
+        "of error reduction from its image, as far as its gate lets them",
+        within=Range(0, 10_000),
+    )
+
+    @property
+    def gated(self) -> bool:
+        """Whether one more output, the gate, comes beside the image."""
+        return self.refine_steps > 0
+
+
+class PureNetwork(NamedTuple):
+    """A network as pure functions of plain dicts of arrays."""
+
+    init: Callable[[Key], tuple[Params, PyTree]]
+    """init(key) -> (its parameters, its statistics)."""
+    run: Callable[..., tuple[NetworkOutput, PyTree]]
+    """run(params, state, inputs, train=False) -> (its output, new statistics)."""
+
+
+def pure_network(net: NetOptions, *, in_channels: int, out_channels: int) -> PureNetwork:
+    """Makes pure functions of a network; nothing is allocated until `init` is called."""
+
+    def build(rngs: nnx.Rngs) -> Any:
+        return NETWORKS[net.kind](in_channels, out_channels, net, rngs)
+
+    # The structure of the network without its numbers: static, closed over by `run`.
+    graph, shapes, stats_shapes = nnx.split(
+        nnx.eval_shape(lambda: build(nnx.Rngs(0))), nnx.Param, ...
+    )
+
+    def init(key: Key) -> tuple[Params, PyTree]:
+        _, params, stats = nnx.split(build(nnx.Rngs(params=key)), nnx.Param, ...)
+        return nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
+
+    def run(
+        params: Params, state: State, inputs: Float[Array, "b h w c_in"], *, train: bool = False
+    ) -> tuple[NetworkOutput, PyTree]:
+        def forward(net_params, stats, inputs) -> tuple[NetworkOutput, PyTree]:
+            network = nnx.merge(
+                graph, _filled(shapes, net_params), _filled(stats_shapes, stats), copy=True
+            )
+            output = network(inputs, train=train)
+            return output, nnx.to_pure_dict(nnx.state(network, nnx.Not(nnx.Param)))
+
+        if train:
+            # The gradient stores the convolutions' outputs; norms, ReLUs, upsampling and joins are
+            # made again, which costs little and halves the memory of a step.
+            forward = jax.checkpoint(
+                forward, policy=jax.checkpoint_policies.save_only_these_names(CONVOLVED)
+            )
+        return forward(params["net"], state["net"], inputs)
+
+    return PureNetwork(init, run)
+
+
+def _filled(shapes: PyTree, values: dict) -> PyTree:
+    """Returns a copy of an NNX state holding `values`, a plain dict as `nnx.to_pure_dict` gives."""
+    filled = jax.tree.map(lambda leaf: leaf, shapes)
+    nnx.replace_by_pure_dict(filled, values)
+    return filled
