@@ -8,6 +8,7 @@ import pytest
 
 from jax_kdpr.config.schema import Config
 from jax_kdpr.core.errors import InputError
+from jax_kdpr.optics.propagation import FreeSpace, PropagationOptions
 from jax_kdpr.runs.assembly import build_system
 from jax_kdpr.runs.run import Run
 
@@ -97,3 +98,9 @@ def untrained_run(config: Config, workdir) -> Run:
     system = build_system(config)
     variables = system.init(jax.random.key(0))
     return Run(workdir, config, system, variables, "digest", 1)
+
+
+def free_space(shape: tuple[int, int], *, oversample: int = 1, **options) -> FreeSpace:
+    """What lies between masks and sensor; options of `PropagationOptions`."""
+    space = PropagationOptions(**options)
+    return space.propagator.space(shape, oversample, space)

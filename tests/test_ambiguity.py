@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import oracles
 import pytest
+from helpers import free_space
 
 from jax_kdpr.evaluation.uniqueness.ambiguity import (
     circular_shifts,
@@ -13,8 +14,7 @@ from jax_kdpr.evaluation.uniqueness.ambiguity import (
     shifted,
     twin,
 )
-from jax_kdpr.optics.device import device_masks
-from jax_kdpr.optics.propagation import make_propagation
+from jax_kdpr.optics.device import DeviceOptions, device_masks
 
 pytestmark = pytest.mark.usefixtures("x64")
 H, W = 6, 5
@@ -74,10 +74,10 @@ def test_three_shots_know_them_and_padding_what_goes_around_the_edge(kind):
 def test_a_fresnel_transform_keeps_them_and_an_angular_spectrum_does_not(kind):
     field, phases = draw(1)
     lengths = {"wavelength": 5e-7, "pitch": 8e-6}
-    fresnel = make_propagation((H, W), kind="fresnel", distance=1e-3, **lengths)
+    fresnel = free_space((H, W), kind="fresnel", distance=1e-3, **lengths)
     masks = fresnel.through(phases)
     assert misfit(field, FALSE[kind](field, masks), masks) < 1e-12
-    near = make_propagation((H, W), kind="angular_spectrum", distance=2e-4, **lengths)
+    near = free_space((H, W), kind="angular_spectrum", distance=2e-4, **lengths)
     false = FALSE[kind](field, phases)
     assert misfit(field, false, phases, transfer=near.transfer) > 0.02
 
@@ -85,7 +85,7 @@ def test_a_fresnel_transform_keeps_them_and_an_angular_spectrum_does_not(kind):
 @every_kind
 def test_a_real_device_moves_them_off_the_phase_objects(kind):
     field, phases = draw(1)
-    masks = device_masks(phases, zero_order=0.1)
+    masks = device_masks(phases, DeviceOptions(zero_order=0.1))
     false = FALSE[kind](field, masks)
     assert misfit(field, false, masks) < 1e-10
     modulus = np.abs(np.asarray(false))

@@ -9,11 +9,15 @@ import numpy as np
 import pytest
 from helpers import rejection
 
-from jax_kdpr.config.schema import Config
+from jax_kdpr.config.schema import Config, OptimOptions
 from jax_kdpr.core.options import flatten
 from jax_kdpr.evaluation.speed import cases, counts, torch_worker
 from jax_kdpr.evaluation.speed.counts import Limits, Work
 from jax_kdpr.evaluation.speed.timing import Timing, ratio_of, time_alternating
+from jax_kdpr.optics.camera import Camera
+from jax_kdpr.recovery.networks.network import NetOptions
+from jax_kdpr.recovery.spectral import SpectralOptions
+from jax_kdpr.recovery.system import System
 
 ROOT = Path(__file__).parent.parent
 TINY = [
@@ -165,15 +169,18 @@ def test_pytorch_steps_descend_the_same_loss():
     import torch
 
     from jax_kdpr.evaluation.speed import torch_twin
-    from jax_kdpr.optics.camera import make_camera
-    from jax_kdpr.recovery.system import make_system
     from jax_kdpr.training.state import init_train_state, make_optimizer
-    from jax_kdpr.training.steps import Epoch, LossWeights, compile_steps, make_train_step
+    from jax_kdpr.training.steps import Epoch, compile_steps, make_train_step
     from jax_kdpr.training.targets import make_teach
 
     size, widths, parts = 16, (8, 16), ("phases", "filter", "net")
     student, teacher = (
-        make_system(make_camera(size=size), widths=widths, iterations=5, snapshots=k)
+        System(
+            Camera(size=size),
+            snapshots=k,
+            spectral=SpectralOptions(iterations=5),
+            net=NetOptions(widths=widths),
+        )
         for k in (1, 2)
     )
     variables, guide = (s.init(jax.random.key(i)) for i, s in enumerate((student, teacher)))
@@ -183,15 +190,15 @@ def test_pytorch_steps_descend_the_same_loss():
         for v in (variables, guide)
     ]
     rates = {part: 1e-3 for part in parts}
-    weights = LossWeights(alpha=0.6, beta=0.1, sigma=0.3, rho=0.1)
-    step = torch_twin.make_step(twins[0].train(), weights=weights._asdict(), rates=rates)
+    weights = {"task": 0.6, "mask": 0.1, "cdp": 0.1, "feature": 0.3}
+    step = torch_twin.make_step(twins[0].train(), weights=weights, rates=rates)
     targets = torch_twin.teach(twins[1].eval(), torch.from_numpy(images))
     ours = make_teach(teacher)(guide, jnp.asarray(images), jax.random.key(0))
     np.testing.assert_allclose(ours.cdp, targets[0].numpy(), atol=1e-5)
     theirs = [float(step(torch.from_numpy(images), targets)) for _ in range(3)]
 
     optimizer = make_optimizer(
-        mask_lr=1e-3, filter_lr=1e-3, net_lr=1e-3, schedule="constant", total_steps=3
+        OptimOptions(mask_lr=1e-3, filter_lr=1e-3, net_lr=1e-3, schedule="constant"), total_steps=3
     )
     program = compile_steps(
         make_train_step(
@@ -199,8 +206,6 @@ def test_pytorch_steps_descend_the_same_loss():
             optimizer,
             trained=parts,
             batch_size=4,
-            size=size,
-            channels=1,
         )
     )
     state = init_train_state(*variables, optimizer, trained=parts)

@@ -2,7 +2,6 @@
 
 import enum
 import importlib.util
-import inspect
 import json
 import math
 from pathlib import Path
@@ -14,10 +13,8 @@ from jax_kdpr.config import checks
 from jax_kdpr.config import removed as removed_options
 from jax_kdpr.config import schema as config_lib
 from jax_kdpr.config.schema import Config
-from jax_kdpr.core.options import describe
-from jax_kdpr.data import sources
-from jax_kdpr.optics.camera import SCENE, make_camera
-from jax_kdpr.recovery.system import make_system
+from jax_kdpr.core import options
+from jax_kdpr.runs.assembly import build_system
 from jax_kdpr.studies import declaration
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -110,12 +107,11 @@ def test_from_dict_takes_defaults_for_missing_fields():
 
 
 def test_every_number_has_a_range_that_holds_its_default():
-    for options in describe(Config()).values():
-        for path, one in options.items():
-            numbers = one.default if isinstance(one.default, tuple) else (one.default,)
-            is_number = type(one.default) in (int, float, tuple)
-            assert is_number == (one.within is not None), path
-            assert not is_number or all(one.within.holds(number) for number in numbers), path
+    for path, one in options.described(Config()).items():
+        numbers = one.default if isinstance(one.default, tuple) else (one.default,)
+        is_number = type(one.default) in (int, float, tuple)
+        assert is_number == (one.within is not None), path
+        assert not is_number or all(one.within.holds(number) for number in numbers), path
 
 
 # The field set wrong, its value, what the message must say beside the field's name.
@@ -241,7 +237,7 @@ def test_check_types_mends_what_is_meant():
     checked = config_lib.check_types(config)
     assert type(checked.loss.alpha) is float and checked.loss.alpha == 1.0
     assert checked.net.widths == (8, 16)
-    assert checked.regime is "student"
+    assert checked.regime == "student"
 
 
 def test_slots_reject_a_misspelt_field_in_a_config_file():
@@ -284,26 +280,16 @@ def test_from_dict_rejects_an_unknown_field():
     assert "data.siez" in message and "data.size" in message
 
 
-def test_arguments_are_those_of_the_functions_they_are_for():
-    recovery = set(inspect.signature(make_system).parameters) - {"camera"}
-    assert set(config_lib.recovery_arguments(Config())) == recovery
-    camera = set(inspect.signature(make_camera).parameters) - {"mesh"}
-    assert set(config_lib.camera_arguments(Config())) == camera
-    assert set(config_lib.camera_arguments(Config())["scene"]) == set(SCENE)
-    data = set(inspect.signature(sources.load).parameters) - {"named", "remedy"}
-    assert set(config_lib.data_arguments(Config())) == data
-
-
-def test_arguments_carry_the_values():
+def test_a_system_has_the_options_of_its_config_and_keeps_them():
     config = changed(
         Config(), data__size=48, masks__snapshots=3, spectral__iterations=7, net__widths=(8, 16)
     )
-    assert config_lib.camera_arguments(config)["size"] == 48
-    arguments = config_lib.recovery_arguments(config)
-    assert arguments["snapshots"] == 3
-    assert arguments["iterations"] == 7
-    assert arguments["widths"] == (8, 16)
-    assert config_lib.data_arguments(config)["size"] == 48
+    system = build_system(config)
+    assert (system.camera.size, system.snapshots) == (48, 3)
+    assert (system.spectral.iterations, system.net.widths) == (7, (8, 16))
+    assert system == build_system(config) and hash(system) == hash(build_system(config))
+    config.noise.kind = "poisson"
+    assert system.camera.noise.kind == "none" and system != build_system(config)
 
 
 @pytest.mark.parametrize("regime", ["e2e", "random", "student", "teacher"])
@@ -380,11 +366,14 @@ def test_a_choice_that_has_gone_names_a_commit_that_has_it(path, choice):
     assert removed_options.LAST_COMMIT in message
 
 
-@pytest.mark.parametrize("path", checks.READ_ONLY_WITH)
+CONDITIONS = {p: one.when for p, one in options.described(Config()).items() if one.when}
+
+
+@pytest.mark.parametrize("path", CONDITIONS)
 def test_an_option_that_nothing_reads_is_refused(path):
-    choice, readers = checks.READ_ONLY_WITH[path]
+    choice, readers = CONDITIONS[path]
     other = another(config_lib.flatten(Config())[path])
-    unread = next(c for c in type(config_lib.flatten(Config())[choice]) if c not in readers)
+    unread = next(c for c in options.described(Config())[choice].choices if c not in readers)
     fields = {path.replace(".", "__"): other}
     message = rejection(
         checks.validate, changed(Config(), **fields, **{choice.replace(".", "__"): unread})
@@ -393,6 +382,6 @@ def test_an_option_that_nothing_reads_is_refused(path):
     if choice == "regime":
         fields |= {"distill__teacher": "runs/teacher", "loss__alpha": 0.9}
     if choice == "propagation.kind":
-        fields = {f"propagation__{name}": 1e-5 for name in checks.LENGTHS}
+        fields = {f"propagation__{name}": 1e-5 for name in ("wavelength", "pitch", "distance")}
     for reader in readers:
         checks.validate(changed(Config(), **fields, **{choice.replace(".", "__"): reader}))

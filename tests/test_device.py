@@ -7,9 +7,9 @@ import pytest
 from helpers import tiny_config
 from scipy.ndimage import gaussian_filter
 
-from jax_kdpr.optics.camera import make_camera
+from jax_kdpr.optics.camera import Camera
 from jax_kdpr.optics.cdp import mask_transmittance, measure_intensity
-from jax_kdpr.optics.device import device_masks, nearest_level, written_phases
+from jax_kdpr.optics.device import DeviceOptions, device_masks, nearest_level, written_phases
 from jax_kdpr.runs.assembly import build_system
 
 TURN = 2 * np.pi
@@ -28,7 +28,7 @@ def apart(one, other) -> np.ndarray:
 @pytest.mark.parametrize("bits", [1, 2, 3, 8])
 def test_levels_are_distinct_steps_of_the_circle_and_the_nearest(bits):
     phases = drawn((1, 64, 64))
-    reached = np.asarray(written_phases(phases, levels=2**bits), float)
+    reached = np.asarray(written_phases(phases, DeviceOptions(levels=2**bits)), float)
     steps = reached / (TURN / 2**bits)
     np.testing.assert_allclose(steps, np.round(steps), atol=1e-4)
     assert len(np.unique(np.round(steps))) == 2**bits
@@ -37,14 +37,14 @@ def test_levels_are_distinct_steps_of_the_circle_and_the_nearest(bits):
 
 def test_just_below_a_whole_turn_is_level_0():
     phases = jnp.full((1, 1, 1), TURN - 1e-3)
-    assert float(written_phases(phases, levels=256)[0, 0, 0]) == 0.0
+    assert float(written_phases(phases, DeviceOptions(levels=256))[0, 0, 0]) == 0.0
 
 
 @pytest.mark.parametrize("reach", [1.6 * np.pi, 0.9 * np.pi])
 @pytest.mark.parametrize("levels", [0, 5])
 def test_a_limited_range_takes_the_nearest_phase_that_it_has(reach, levels):
     phases = drawn((1, 40, 40))
-    reached = np.asarray(written_phases(phases, levels=levels, phase_range=reach))
+    reached = np.asarray(written_phases(phases, DeviceOptions(levels=levels, phase_range=reach)))
     candidates = -np.linspace(0, reach, levels or 20001)  # the device adds p = -phi
     nearest = apart(np.asarray(phases)[..., None], candidates).min(-1)
     np.testing.assert_allclose(apart(reached, phases), nearest, atol=3e-4)
@@ -57,7 +57,7 @@ def test_a_measured_table_takes_the_nearest_level_on_the_circle():
     wanted = apart(np.asarray(phases)[..., None], np.array(SLM)).argmin(-1)
     np.testing.assert_array_equal(index, wanted)
     np.testing.assert_allclose(
-        written_phases(phases, table=SLM), np.array(SLM)[wanted] % TURN, rtol=1e-6
+        written_phases(phases, DeviceOptions(table=SLM)), np.array(SLM)[wanted] % TURN, rtol=1e-6
     )
 
 
@@ -72,27 +72,31 @@ def test_a_measured_table_takes_the_nearest_level_on_the_circle():
 def test_rounding_passes_the_gradient_straight_through(options):
     phases = drawn()
     probe = drawn(seed=1)
-    gradient = jax.grad(lambda p: jnp.vdot(probe, written_phases(p, **options)))(phases)
+    gradient = jax.grad(lambda p: jnp.vdot(probe, written_phases(p, DeviceOptions(**options))))(
+        phases
+    )
     np.testing.assert_allclose(gradient, probe, rtol=1e-6)
 
 
 def test_superpixels_show_one_phase_and_gather_its_gradient():
     phases, probe = drawn((1, 6, 4)), drawn((1, 6, 4), seed=1)
-    shown = np.asarray(written_phases(phases, superpixel=2))
+    shown = np.asarray(written_phases(phases, DeviceOptions(superpixel=2)))
     for row, column in np.ndindex(3, 2):
         block = shown[0, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2]
         assert apart(block, phases[0, 2 * row, 2 * column]).max() < 1e-5
-    gradient = jax.grad(lambda p: jnp.vdot(probe, written_phases(p, superpixel=2)))(phases)
+    gradient = jax.grad(lambda p: jnp.vdot(probe, written_phases(p, DeviceOptions(superpixel=2))))(
+        phases
+    )
     sums = np.asarray(probe).reshape(1, 3, 2, 2, 2).sum(axis=(2, 4))
     np.testing.assert_allclose(gradient[:, ::2, ::2], sums, rtol=1e-5)
     assert np.count_nonzero(gradient) == sums.size
     with pytest.raises(ValueError, match=r"superpixel: .* 6 x 4 .* got 5"):
-        written_phases(phases, superpixel=5)
+        written_phases(phases, DeviceOptions(superpixel=5))
 
 
 def test_crosstalk_blurs_the_drive_and_not_the_phasor():
     phases = drawn((2, 12, 9))
-    blurred = device_masks(phases, crosstalk=0.8)
+    blurred = device_masks(phases, DeviceOptions(crosstalk=0.8))
     added = np.mod(-np.asarray(phases, float), TURN)
     wanted = -gaussian_filter(added, (0, 0.8, 0.8), mode="nearest", radius=(0, 3, 3))
     np.testing.assert_allclose(blurred, wanted, atol=1e-5)
@@ -100,7 +104,7 @@ def test_crosstalk_blurs_the_drive_and_not_the_phasor():
 
 def test_light_that_is_not_modulated_adds_as_a_field():
     phases = drawn()
-    seen = np.asarray(device_masks(phases, fill_factor=0.9, zero_order=0.04))
+    seen = np.asarray(device_masks(phases, DeviceOptions(fill_factor=0.9, zero_order=0.04)))
     phasor = np.exp(1j * np.asarray(phases, float))
     wanted = np.sqrt(0.96) * (0.9 * phasor + 0.1) + np.sqrt(0.04)
     np.testing.assert_allclose(seen, wanted, atol=1e-5)
@@ -108,23 +112,23 @@ def test_light_that_is_not_modulated_adds_as_a_field():
 
 def test_gain_acts_on_what_the_device_shows():
     phases = drawn()
-    seen = device_masks(phases, gain=jnp.float32(1.1))
+    seen = device_masks(phases, DeviceOptions(), gain=jnp.float32(1.1))
     np.testing.assert_allclose(seen, -1.1 * np.mod(-np.asarray(phases, float), TURN), atol=1e-5)
 
 
 def test_an_ideal_device_is_no_device():
     phases = drawn()
-    assert device_masks(written_phases(phases)) is phases
+    assert device_masks(written_phases(phases, DeviceOptions()), DeviceOptions()) is phases
 
 
 def test_camera_measures_through_the_device_and_recovery_knows_it():
     options = {"levels": 4, "fill_factor": 0.8, "zero_order": 0.02, "crosstalk": 0.3}
-    camera = make_camera(size=16, device=options)
+    camera = Camera(size=16, device=DeviceOptions(**options))
     phases = drawn((1, 16, 16))
     images = jnp.asarray(np.random.default_rng(2).uniform(size=(2, 16, 16, 1)), jnp.float32)
-    y = camera.measure(phases, images, jax.random.key(0))
-    written = written_phases(phases, levels=4)
-    masks = device_masks(written, fill_factor=0.8, zero_order=0.02, crosstalk=0.3)
+    y = camera.measure(camera.optics(phases), images, jax.random.key(0))
+    written = written_phases(phases, DeviceOptions(levels=4))
+    masks = device_masks(written, DeviceOptions(fill_factor=0.8, zero_order=0.02, crosstalk=0.3))
     field = mask_transmittance(jnp.pi * images[0, ..., 0])
     np.testing.assert_allclose(y[0], measure_intensity(field, masks), rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(camera.optics(phases).masks, masks)

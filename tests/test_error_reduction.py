@@ -7,12 +7,15 @@ import oracles
 import pytest
 from scipy import ndimage
 
-from jax_kdpr.optics.camera import make_camera
-from jax_kdpr.optics.cdp import measure_intensity
+from jax_kdpr.optics.camera import Camera
+from jax_kdpr.optics.cdp import Optics, measure_intensity
 from jax_kdpr.optics.masks import init_phases
+from jax_kdpr.optics.objects import SceneOptions
 from jax_kdpr.recovery.data_consistency import error_reduction, object_constraint
+from jax_kdpr.recovery.networks.network import NetOptions
 from jax_kdpr.recovery.refinement import Refinement, make_refine, make_solve
-from jax_kdpr.recovery.system import make_system, network_input
+from jax_kdpr.recovery.spectral import SpectralOptions
+from jax_kdpr.recovery.system import System, network_input
 
 RNG = np.random.default_rng(0)
 SHAPE = (6, 5)
@@ -52,13 +55,13 @@ def test_steps_equal_the_projections_of_dense_matrices(k, oversample):
     expected = np.asarray(z)
     for _ in range(3):
         expected = oracle_step(expected, np.asarray(y), np.asarray(masks), oversample)
-    actual = error_reduction(z, y, masks, steps=3, scene="phase")
+    actual = error_reduction(z, y, Optics(masks), steps=3, scene=SceneOptions(kind="phase"))
     np.testing.assert_allclose(actual, expected, atol=2e-4)
 
 
 def test_no_steps_change_nothing():
     z, y = noise_field(), jnp.ones((1, *SHAPE))
-    actual = error_reduction(z, y, phases(1), steps=0, scene="phase")
+    actual = error_reduction(z, y, Optics(phases(1)), steps=0, scene=SceneOptions(kind="phase"))
     np.testing.assert_array_equal(actual, z)
 
 
@@ -66,7 +69,7 @@ def test_no_steps_change_nothing():
 def test_the_true_object_stays(kind):
     x, masks = scene(kind), phases(2)
     y = measure_intensity(x, masks)
-    actual = error_reduction(x, y, masks, steps=5, scene=kind)
+    actual = error_reduction(x, y, Optics(masks), steps=5, scene=SceneOptions(kind=kind))
     np.testing.assert_allclose(actual, x, atol=1e-4)
 
 
@@ -79,7 +82,7 @@ def test_the_distance_to_the_data_never_grows(kind):
     for _ in range(20):
         modulus = jnp.sqrt(measure_intensity(z, masks))
         distances.append(float(jnp.linalg.norm(modulus - jnp.sqrt(y))))
-        z = error_reduction(z, y, masks, steps=1, scene=kind)
+        z = error_reduction(z, y, Optics(masks), steps=1, scene=SceneOptions(kind=kind))
     assert np.all(np.diff(distances) < 1e-5)
     assert distances[-1] < 0.7 * distances[0]
 
@@ -89,7 +92,9 @@ def test_a_global_phase_of_the_start_is_kept():
     y = measure_intensity(x, masks)
 
     def refined(start):
-        return np.asarray(error_reduction(start, y, masks, steps=4, scene="phase"))
+        return np.asarray(
+            error_reduction(start, y, Optics(masks), steps=4, scene=SceneOptions(kind="phase"))
+        )
 
     np.testing.assert_allclose(refined(1j * z), 1j * refined(z), atol=1e-5)
 
@@ -119,7 +124,7 @@ def test_gradient_by_the_masks_equals_finite_differences(x64):
 
     def loss(masks):
         y = measure_intensity(x, masks)
-        end = error_reduction(z, y, masks, steps=3, scene="phase")
+        end = error_reduction(z, y, Optics(masks), steps=3, scene=SceneOptions(kind="phase"))
         return jnp.sum(jnp.square((end - x).real)) + jnp.sum(end.imag * x.real)
 
     slope = jnp.sum(jax.grad(loss)(masks) * direction)
@@ -133,7 +138,9 @@ def test_dark_and_negative_pixels_have_finite_gradients(dark):
     y = jnp.full((1, *SHAPE), dark)
 
     def loss(y, masks):
-        end = error_reduction(jnp.zeros(SHAPE, complex), y, masks, steps=2, scene="phase")
+        end = error_reduction(
+            jnp.zeros(SHAPE, complex), y, Optics(masks), steps=2, scene=SceneOptions(kind="phase")
+        )
         return jnp.sum(end.real)
 
     for gradient in jax.grad(loss, argnums=(0, 1))(y, phases(1)):
@@ -145,8 +152,10 @@ def test_a_system_takes_its_steps_between_estimate_and_network():
     images = jnp.asarray(RNG.uniform(size=(4, 16, 16, 1)), jnp.float32)
     distances = []
     for steps in (0, 10):
-        system = make_system(
-            make_camera(size=16), widths=(8, 16), iterations=5, consistency_steps=steps
+        system = System(
+            Camera(size=16),
+            spectral=SpectralOptions(iterations=5, consistency_steps=steps),
+            net=NetOptions(widths=(8, 16)),
         )
         params, state = system.init(jax.random.key(0))
         output, _ = jax.jit(system.apply)(params, state, images, jax.random.key(1))
@@ -159,8 +168,12 @@ def test_a_system_takes_its_steps_between_estimate_and_network():
 
 @pytest.mark.parametrize("kind", ["phase", "complex"])
 def test_a_gate_goes_from_the_networks_image_to_what_the_solver_makes_of_it(kind):
-    camera = make_camera(size=16, scene={"kind": kind})
-    system = make_system(camera, widths=(8, 16), iterations=5, refine_steps=7)
+    camera = Camera(size=16, scene=SceneOptions(kind=kind))
+    system = System(
+        camera,
+        spectral=SpectralOptions(iterations=5),
+        net=NetOptions(widths=(8, 16), refine_steps=7),
+    )
     params, state = system.init(jax.random.key(0))
     images = jnp.asarray(RNG.uniform(size=(4, 16, 16, camera.channels)), jnp.float32)
     intensity = system.measure(params, images, jax.random.key(1))
@@ -177,7 +190,7 @@ def test_a_gate_goes_from_the_networks_image_to_what_the_solver_makes_of_it(kind
     np.testing.assert_allclose(shut.image, network, atol=1e-6)
     fields = camera.encode(network)
     solved = make_solve(camera, solver="error_reduction", steps=7)
-    answer = solved(params, fields, intensity, network).image
+    answer = solved(camera.optics(params["phases"]), fields, intensity, network).image
     np.testing.assert_allclose(open_.image, answer, atol=1e-4)
     assert np.max(np.abs(answer - network)) > 0.05
     np.testing.assert_allclose(half.image, network + gate * (answer - network), atol=1e-4)
@@ -185,8 +198,12 @@ def test_a_gate_goes_from_the_networks_image_to_what_the_solver_makes_of_it(kind
 
 @pytest.mark.parametrize("kind", ["phase", "amplitude"])
 def test_a_gated_system_has_finite_gradients_and_learns_its_gate(kind):
-    camera = make_camera(size=16, scene={"kind": kind})
-    system = make_system(camera, widths=(8, 16), iterations=2, refine_steps=2)
+    camera = Camera(size=16, scene=SceneOptions(kind=kind))
+    system = System(
+        camera,
+        spectral=SpectralOptions(iterations=2),
+        net=NetOptions(widths=(8, 16), refine_steps=2),
+    )
     params, state = system.init(jax.random.key(0))
     images = jnp.zeros((4, 16, 16, camera.channels))  # an amplitude scene of nothing at all
 
@@ -205,13 +222,13 @@ def test_a_gated_system_has_finite_gradients_and_learns_its_gate(kind):
 def test_refining_gains_as_much_at_ranges_of_a_turn_and_more(turns):
     """Dark background at 0.02, phases up to 3 pi: read on a branch of its own it lost 25 dB."""
     options = {"kind": "phase", "phase_range": 2 * np.pi * turns}
-    camera = make_camera(size=32, scene=options)
+    camera = Camera(size=32, scene=SceneOptions(**options))
     smooth = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=(4, 32, 32)), (0, 3, 3))
     images = jnp.asarray(0.02 + np.clip(4 * smooth, 0, 0.96), jnp.float32)[..., None]
     error = 0.3 / options["phase_range"] * jax.random.normal(jax.random.key(0), images.shape)
     start = jnp.clip(images + error, 0.0, 1.0)
-    params = {"phases": init_phases(jax.random.key(1), snapshots=1, height=32, width=32)}
-    y = camera.measure(params["phases"], images, jax.random.key(2))
-    refined = make_refine(camera, Refinement(30))(params, start, y)
+    optics = camera.optics(init_phases(jax.random.key(1), snapshots=1, height=32, width=32))
+    y = camera.measure(optics, images, jax.random.key(2))
+    refined = make_refine(camera, Refinement(30))(optics, start, y)
     before, after = (float(jnp.mean(jnp.square(each - images))) for each in (start, refined))
     assert after < before / 3

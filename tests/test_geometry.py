@@ -88,7 +88,7 @@ def test_pixel_integration_by_quadrature():
 def test_wrong_values_raise():
     with pytest.raises(ValueError, match="camera_pixel: expected metres, above 0"):
         bench_geometry(**{**BENCH, "camera_pixel": 0.0})
-    with pytest.raises(ValueError, match="far, fresnel or angular_spectrum"):
+    with pytest.raises(ValueError, match="propagation: expected one of far"):
         bench_geometry(**BENCH, kind="near")
 
 

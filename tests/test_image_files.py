@@ -220,9 +220,9 @@ def test_what_is_not_square_is_cropped_or_padded(tmp_path, fit):
     image = np.random.default_rng(0).random((8, 16)).astype(np.float32)
     np.save(tmp_path / "a.npy", image)
     square = image[:, 4:12] if fit == "crop" else np.pad(image, [(4, 4), (0, 0)])
-    (found,) = read(tmp_path, size=len(square), fit=Fit(fit))
+    (found,) = read(tmp_path, size=len(square), fit=fit)
     np.testing.assert_array_equal(found, square)
-    (found,) = read(tmp_path, size=4, fit=Fit(fit))
+    (found,) = read(tmp_path, size=4, fit=fit)
     np.testing.assert_allclose(found, resized(square, 4), atol=1e-5)
 
 

@@ -12,7 +12,7 @@ from scipy.optimize import minimize
 from jax_kdpr.evaluation.uniqueness import information
 from jax_kdpr.evaluation.uniqueness import prior as priors
 from jax_kdpr.optics.cdp import measure_intensity
-from jax_kdpr.optics.objects import scene_field
+from jax_kdpr.optics.objects import SceneOptions, scene_field
 
 pytestmark = pytest.mark.usefixtures("x64")
 H, W = 6, 5
@@ -44,7 +44,9 @@ def shots(k: int, kind: str = "phase", oversample: int = 1) -> Shots:
     scene = {**SCENE, "kind": kind}
 
     def measure(image):
-        return measure_intensity(scene_field(image, **scene), phases, oversample=oversample)
+        return measure_intensity(
+            scene_field(image, SceneOptions(**scene)), phases, oversample=oversample
+        )
 
     image = jnp.asarray(RNG.uniform(0.2, 0.8, (H, W, 2 if kind == "complex" else 1)))
     free = information.global_phase_direction(image.shape, kind)

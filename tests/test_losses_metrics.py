@@ -6,11 +6,12 @@ import oracles
 import pytest
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
+from jax_kdpr.config.schema import Config
 from jax_kdpr.core import metrics
 from jax_kdpr.optics.phase import align_global_phase
 from jax_kdpr.recovery.system import Output
 from jax_kdpr.training import losses
-from jax_kdpr.training.targets import targets_of
+from jax_kdpr.training.targets import Targets, targets_of
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.uniform(size=(4, 24, 20, 2))
@@ -82,29 +83,35 @@ def test_cdp_loss_compares_the_means_over_snapshots():
     ("alpha", "beta", "sigma"), [(0.6, 0.3, 0.1), (1.0, 0.0, 0.0), (0.0, 0.0, 1.0), (0.7, 0.3, 0.0)]
 )
 def test_feature_weight_is_what_remains(alpha, beta, sigma):
-    weight = losses.feature_weight(alpha, beta)
-    np.testing.assert_allclose(weight, sigma, atol=1e-12)
-    assert weight > 0 or sigma == 0  # 1 - 0.7 - 0.3 is 5.6e-17 in floating point
-    assert weight == 0 or sigma != 0
+    config = Config(regime="student")
+    config.loss.alpha, config.loss.beta = alpha, beta
+    weights = losses.loss_weights(config)
+    assert (weights["task"], weights["mask"], weights["cdp"]) == (alpha, 1e-3, beta)
+    np.testing.assert_allclose(weights["feature"], sigma, atol=1e-12)
+    assert (weights["feature"] == 0) == (sigma == 0)  # 1 - 0.7 - 0.3 is 5.6e-17 in floating point
+    config.regime = "e2e"
+    assert losses.loss_weights(config) | {"cdp": 0.0, "feature": 0.0} == losses.loss_weights(config)
 
 
-@pytest.mark.parametrize(
-    ("alpha", "beta", "name"), [(-0.1, 0.5, "alpha"), (0.5, 1.2, "beta"), (0.8, 0.4, "sigma")]
-)
-def test_feature_weight_outside_0_to_1_raises(alpha, beta, name):
-    with pytest.raises(ValueError, match=rf"^{name}.*: expected in \[0, 1\]"):
-        losses.feature_weight(alpha, beta)
-
-
-def test_weighted_sum_keeps_the_terms_beside_the_total():
-    values = {"task": 1.0, "mask": 10.0, "cdp": 100.0, "feature": 1000.0}
-    terms = {name: jnp.asarray(value) for name, value in values.items()}
-    full = losses.weighted_sum(**terms, alpha=0.5, rho=0.1, beta=0.3, sigma=0.2)
-    expected = oracles.distillation_loss(**values, alpha=0.5, beta=0.3, rho=0.1)
-    np.testing.assert_allclose(full.total, expected, rtol=1e-6)
-    assert {name: float(getattr(full, name)) for name in values} == values
-    end_to_end = losses.weighted_sum(**terms, alpha=0.5, rho=0.1)
-    np.testing.assert_allclose(end_to_end.total, 0.5 + 1.0, rtol=1e-6)
+def test_terms_are_what_their_equations_say_and_total_is_their_weighted_sum():
+    rng = np.random.default_rng(5)
+    draw = lambda *shape: jnp.asarray(rng.uniform(size=shape), jnp.float32)  # noqa: E731
+    images, y, bottleneck = draw(2, 4, 4, 1), draw(2, 3, 4, 4), draw(2, 2, 2, 5)
+    output = Output(y, draw(2, 4, 4) + 0j, draw(2), draw(2, 4, 4, 1), bottleneck)
+    targets = Targets(draw(2, 4, 4), draw(2, 2, 2, 5))
+    seen = losses.Seen(images, output, draw(3, 4, 4), lambda phases: jnp.max(phases), targets)
+    terms = losses.evaluate_terms(seen, {"task": 0.5, "mask": 0.1, "cdp": 0.3, "feature": 0.2})
+    by_hand = {
+        "task": np.mean((np.asarray(output.image) - images) ** 2),
+        "mask": np.max(seen.phases),
+        "cdp": np.mean((np.asarray(y).mean(axis=1) - targets.cdp) ** 2),
+        "feature": np.mean((np.asarray(bottleneck) - targets.feature) ** 2),
+    }
+    expected = oracles.distillation_loss(**by_hand, alpha=0.5, beta=0.3, rho=0.1)
+    np.testing.assert_allclose(terms.pop("total"), expected, rtol=1e-6)
+    assert terms == pytest.approx(by_hand, rel=1e-6)
+    alone = losses.evaluate_terms(seen._replace(targets=None), {**dict.fromkeys(by_hand, 1.0)})
+    assert alone["cdp"] == alone["feature"] == 0
 
 
 def test_psnr_equals_scikit_image_image_by_image():

@@ -14,7 +14,7 @@ from PIL import Image
 from jax_kdpr.lab.masks.files import circle_distance, read_mask_file, sidecar_path
 from jax_kdpr.lab.masks.request import Request, plan_export
 from jax_kdpr.lab.masks.writing import export_masks
-from jax_kdpr.optics.device import written_phases
+from jax_kdpr.optics.device import DeviceOptions, written_phases
 from jax_kdpr.optics.lookup_table import device_table, read_table
 from jax_kdpr.optics.masks import init_phases
 
@@ -68,7 +68,7 @@ def test_a_device_of_limited_range_is_asked_for_no_more(trained, tmp_path):
     assert "340" in refusal(config=config)
     assert "--sign" in refusal(config=config, sign="direct", gray_2pi=340)
     drawn = init_phases(jax.random.key(3), snapshots=1, height=SIZE, width=SIZE)
-    phases = np.asarray(written_phases(drawn, phase_range=reach))
+    phases = np.asarray(written_phases(drawn, DeviceOptions(phase_range=reach)))
     plan = plan_export(Request("slm", gray_2pi=340), config)
     (file,) = export_masks(plan, phases, trained, output=tmp_path)
     gray = np.asarray(Image.open(file), float)

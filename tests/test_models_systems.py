@@ -10,18 +10,26 @@ from jax.sharding import NamedSharding, PartitionSpec
 from scipy.ndimage import correlate
 
 from jax_kdpr.core.sharding import AXIS, make_mesh, shard_batch
-from jax_kdpr.optics.camera import Camera, make_camera
+from jax_kdpr.optics.camera import Camera
+from jax_kdpr.optics.noise import NoiseOptions
+from jax_kdpr.optics.objects import SceneOptions
+from jax_kdpr.recovery.networks.network import NetOptions
 from jax_kdpr.recovery.networks.unet import UNet, make_norm
-from jax_kdpr.recovery.system import count_parameters, make_system, network_input
+from jax_kdpr.recovery.spectral import SpectralOptions
+from jax_kdpr.recovery.system import System, count_parameters, network_input
 
-SMALL = {"snapshots": 2, "iterations": 3, "widths": (4, 8)}
+SMALL = {
+    "snapshots": 2,
+    "spectral": SpectralOptions(iterations=3),
+    "net": NetOptions(widths=(4, 8)),
+}
 KEY = jax.random.key(0)
 IMAGES = jnp.asarray(np.random.default_rng(0).uniform(size=(4, 16, 16, 1)), jnp.float32)
 NON_SQUARE = jnp.asarray(np.random.default_rng(1).normal(size=(2, 8, 12, 2)), jnp.float32)
 
 
 def small_camera(**options) -> Camera:
-    return make_camera(size=16, **options)
+    return Camera(size=16, **options)
 
 
 def build_unet(widths=(8, 16), norm="batch", out_channels=1) -> UNet:
@@ -34,9 +42,7 @@ def build_unet(widths=(8, 16), norm="batch", out_channels=1) -> UNet:
         return jnp.asarray(rng.normal(size=leaf.shape) / np.sqrt(np.prod(leaf.shape[:-1])))
 
     shapes = nnx.eval_shape(
-        lambda: UNet(
-            in_channels=2, out_channels=out_channels, widths=widths, norm=norm, rngs=nnx.Rngs(0)
-        )
+        lambda: UNet(2, out_channels, NetOptions(widths=widths, norm=norm), nnx.Rngs(0))
     )
     graph, state = nnx.split(shapes)
     return nnx.merge(graph, jax.tree.map(draw, state))
@@ -45,7 +51,7 @@ def build_unet(widths=(8, 16), norm="batch", out_channels=1) -> UNet:
 @pytest.fixture(scope="module")
 def small():
     """A small system with its start and its two jitted passes, compiled once for this file."""
-    system = make_system(small_camera(), **SMALL)
+    system = System(small_camera(), **SMALL)
     params, state = jax.jit(system.init)(KEY)
     evaluate = jax.jit(system.apply)
     train = jax.jit(lambda *args: system.apply(*args, train=True))
@@ -64,7 +70,7 @@ def test_parameter_count_of_the_paper_network():
               96 ->  32:   9 *  96 *  32 + 9 *  32 *  32 + 4 *  32 =  36,992
     head      32 ->   1:  32 + 1                                   =      33
     """
-    params, _ = jax.eval_shape(make_system(make_camera(size=96), snapshots=9).init, KEY)
+    params, _ = jax.eval_shape(System(Camera(size=96), snapshots=9).init, KEY)
     assert count_parameters(params) == {
         "phases": 9 * 96 * 96,
         "filter": 25,
@@ -218,7 +224,7 @@ def test_optics_of_a_system_equal_the_oracle(small):
 
 
 def test_every_sample_has_its_own_noise_from_the_key():
-    system = make_system(small_camera(noise={"kind": "gaussian", "snr_db": 10.0}), **SMALL)
+    system = System(small_camera(noise=NoiseOptions(kind="gaussian", snr_db=10.0)), **SMALL)
     phases = jax.random.uniform(KEY, (2, 16, 16))
     same = jnp.broadcast_to(IMAGES[:1], IMAGES.shape)
     measure = jax.jit(system.measure)
@@ -229,7 +235,7 @@ def test_every_sample_has_its_own_noise_from_the_key():
 
 
 def test_complex_scenes_and_padding_have_their_shapes():
-    system = make_system(small_camera(scene={"kind": "complex"}, oversample=2), **SMALL)
+    system = System(small_camera(scene=SceneOptions(kind="complex"), oversample=2), **SMALL)
     params, state = jax.eval_shape(system.init, KEY)
     images = jax.ShapeDtypeStruct((4, 16, 16, 2), jnp.float32)
     output, _ = jax.eval_shape(system.apply, params, state, images, KEY)
@@ -280,8 +286,8 @@ def test_four_devices_give_the_result_and_gradient_of_one(small, mesh):
 
         return jax.jit(jax.value_and_grad(loss, has_aux=True))
 
-    one = loss_and_output(make_system(small_camera(), **SMALL))(params, IMAGES)
-    four = loss_and_output(make_system(small_camera(mesh=mesh), **SMALL))(
+    one = loss_and_output(System(small_camera(), **SMALL))(params, IMAGES)
+    four = loss_and_output(System(small_camera(mesh=mesh), **SMALL))(
         params, split_batch(IMAGES, mesh)
     )
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), one, four)
@@ -290,7 +296,7 @@ def test_four_devices_give_the_result_and_gradient_of_one(small, mesh):
 
 def test_physics_on_four_devices_gathers_no_batch(small, mesh):
     _, params, state, *_ = small
-    system = make_system(small_camera(mesh=mesh), **SMALL)
+    system = System(small_camera(mesh=mesh), **SMALL)
 
     def estimate(images):
         return system.apply(params, state, images, KEY)[0].estimate  # the network is cut away

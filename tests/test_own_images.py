@@ -10,7 +10,6 @@ from helpers import image_config, packed_tiff, rejection, same, untrained_run
 from PIL import Image
 
 from jax_kdpr.config import schema as config_lib
-from jax_kdpr.data import sources
 from jax_kdpr.data.image_files import Preparation, read_images
 from jax_kdpr.lab.frames.bench_folder import make_bench, write_bench
 from jax_kdpr.lab.frames.loaded import own_images
@@ -39,7 +38,7 @@ def make_run(tmp_path):
         config.scene.phase_range = RANGE
         workdir = tmp_path / "run"
         workdir.mkdir()
-        dataset = sources.load(**config_lib.data_arguments(config))
+        dataset = config_lib.load_data(config)
         run_folder.record_session(workdir, config, {"data": dataset.digest})
         return untrained_run(config, workdir)
 

@@ -7,9 +7,10 @@ import oracles
 import pytest
 
 from jax_kdpr.optics import misalignment as perturbation
-from jax_kdpr.optics.camera import make_camera
+from jax_kdpr.optics.camera import Camera
 from jax_kdpr.optics.cdp import cdp_forward
-from jax_kdpr.optics.misalignment import Perturbation
+from jax_kdpr.optics.misalignment import JitterOptions, Perturbation
+from jax_kdpr.optics.propagation import PropagationOptions
 
 SIZE = 12
 
@@ -30,9 +31,9 @@ def moved(phases, **by) -> np.ndarray:
 def test_no_error_is_the_design():
     phases, scenes, key = drawn_phases(2), images(), jax.random.key(0)
     for options in ({}, {"kind": "angular_spectrum", **lengths()}):
-        camera = make_camera(size=SIZE, propagation=options)
-        design = camera.measure(phases, scenes, key)
-        bench = camera.measure(phases, scenes, key, Perturbation())
+        camera = Camera(size=SIZE, propagation=PropagationOptions(**options))
+        design = camera.measure(camera.optics(phases), scenes, key)
+        bench = camera.measure(camera.optics(phases), scenes, key, Perturbation())
         np.testing.assert_allclose(bench, design, atol=2e-5 * float(design.max()))
 
 
@@ -144,7 +145,7 @@ def test_drawn_errors_have_the_stated_spread_and_are_independent():
     spreads = {"shift": 0.5, "rotation": 2.0, "scale": 0.01, "defocus": 0.2}
     spreads |= {"wavelength": 0.003, "gain": 0.05}
     keys = jax.random.split(jax.random.key(0), 20000)
-    drawn = np.stack(jax.vmap(lambda key: perturbation.draw(key, **spreads))(keys))
+    drawn = np.stack(jax.vmap(lambda key: perturbation.draw(key, JitterOptions(**spreads)))(keys))
     wanted = [spreads[name] for name, fields in perturbation.SPREADS.items() for _ in fields]
     np.testing.assert_allclose(drawn.std(axis=1), wanted, rtol=0.03)
     np.testing.assert_allclose(drawn.mean(axis=1) / wanted, 0.0, atol=0.04)
@@ -152,45 +153,48 @@ def test_drawn_errors_have_the_stated_spread_and_are_independent():
 
 
 def test_jitter_gives_every_scene_a_bench_of_its_own():
-    camera = make_camera(size=SIZE, jitter={"shift": 0.3, "rotation": 1.0})
+    camera = Camera(size=SIZE, jitter=JitterOptions(shift=0.3, rotation=1.0))
     twice = jnp.repeat(images(1), 2, axis=0)
-    one, other = camera.measure(drawn_phases(), twice, jax.random.key(0))
+    one, other = camera.measure(camera.optics(drawn_phases()), twice, jax.random.key(0))
     assert float(jnp.linalg.norm(one - other) / jnp.linalg.norm(one)) > 0.05
-    again = camera.measure(drawn_phases(), twice, jax.random.key(0))
+    again = camera.measure(camera.optics(drawn_phases()), twice, jax.random.key(0))
     np.testing.assert_array_equal(again[0], one)
 
 
 def test_the_wavelength_changes_what_the_device_shows():
-    camera = make_camera(size=SIZE, propagation={"kind": "angular_spectrum", **lengths()})
+    camera = Camera(size=SIZE, propagation=PropagationOptions(kind="angular_spectrum", **lengths()))
     phases, scenes = drawn_phases(), images(1)
-    seen = camera.measure(phases, scenes, jax.random.key(0), Perturbation(wavelength=0.02))
+    by = Perturbation(wavelength=0.02)
+    seen = camera.measure(camera.optics(phases), scenes, jax.random.key(0), by)
     redder = lengths() | {"wavelength": 633e-9 * 1.02}
-    other = make_camera(size=SIZE, propagation={"kind": "angular_spectrum", **redder})
+    other = Camera(size=SIZE, propagation=PropagationOptions(kind="angular_spectrum", **redder))
     shown = -(jnp.mod(-phases, 2 * np.pi) / 1.02)  # the device adds p = -phi
-    wanted = other.measure(shown, scenes, jax.random.key(0))
+    wanted = other.measure(other.optics(shown), scenes, jax.random.key(0))
     np.testing.assert_allclose(seen, wanted, atol=1e-3 * float(wanted.max()))
 
 
 def test_a_wavelength_error_far_behind_a_fresnel_mask_is_that_of_the_far_field():
     distant = {"kind": "fresnel", **lengths(), "distance": 1e4}
     by = Perturbation(wavelength=0.05)
+    cameras = [
+        Camera(size=SIZE, propagation=PropagationOptions(**options)) for options in (distant, {})
+    ]
     seen, far = (
-        make_camera(size=SIZE, propagation=options).measure(
-            drawn_phases(), images(1), jax.random.key(0), by
-        )
-        for options in (distant, {})
+        camera.measure(camera.optics(drawn_phases()), images(1), jax.random.key(0), by)
+        for camera in cameras
     )
     np.testing.assert_allclose(seen, far, atol=1e-3 * float(far.max()))
-    design = make_camera(size=SIZE).measure(drawn_phases(), images(1), jax.random.key(0))
+    camera = Camera(size=SIZE)
+    design = camera.measure(camera.optics(drawn_phases()), images(1), jax.random.key(0))
     assert float(jnp.linalg.norm(seen - design) / jnp.linalg.norm(design)) > 0.1
 
 
 def test_errors_have_gradients():
     phases, scenes = drawn_phases(), images(1)
-    camera = make_camera(size=SIZE)
+    camera = Camera(size=SIZE)
 
     def total(by):
-        y = camera.measure(phases, scenes, jax.random.key(0), by)
+        y = camera.measure(camera.optics(phases), scenes, jax.random.key(0), by)
         return jnp.sum(jnp.square(y))
 
     by = Perturbation(0.2, -0.3, 1.0, 0.01, 0.1, 0.002, 0.02)

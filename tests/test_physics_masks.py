@@ -4,20 +4,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 from scipy import stats
 
 from jax_kdpr.optics.masks import (
     init_phases,
-    mask_penalty,
     range_penalty,
     smoothness_penalty,
     wrap_phases,
 )
-from jax_kdpr.optics.noise import add_noise
-from jax_kdpr.optics.objects import field_image, image_beside, scene_channels, scene_field
-from jax_kdpr.recovery.networks.unet import make_norm
-from jax_kdpr.recovery.spectral import spectral_weights
+from jax_kdpr.optics.objects import (
+    SceneOptions,
+    field_image,
+    image_beside,
+    scene_field,
+)
 
 PI = np.pi
 
@@ -73,62 +73,61 @@ def test_smoothness_is_blind_to_whole_turns_and_to_the_number_of_masks():
     np.testing.assert_allclose(twice, penalty, rtol=1e-5)
 
 
-def test_mask_penalty_chooses_by_name():
-    phases = jnp.asarray(np.random.default_rng(1).uniform(-1, 8, (2, 4, 5)))
-    assert mask_penalty(phases, kind="none") == 0.0
-    assert mask_penalty(phases, kind="range") == range_penalty(phases)
-    assert mask_penalty(phases, kind="smoothness") == smoothness_penalty(phases)
-    with pytest.raises(ValueError, match=r"regulariser: expected none, .* got 'flat'"):
-        mask_penalty(phases, kind="flat")
-
-
 GREYS = jnp.array([[0.0, 0.25], [0.5, 1.0]])[..., None]
 
 
 def test_phase_scene_is_a_unit_field_whose_white_has_the_phase_range():
     np.testing.assert_allclose(
-        scene_field(GREYS, kind="phase"),
+        scene_field(GREYS, SceneOptions(kind="phase")),
         [[1, np.exp(0.25j * PI)], [1j, -1]],
         atol=1e-6,
     )
-    whole_turn = scene_field(GREYS, kind="phase", phase_range=2 * PI)
+    whole_turn = scene_field(GREYS, SceneOptions(kind="phase", phase_range=2 * PI))
     np.testing.assert_allclose(whole_turn, [[1, 1j], [-1, 1]], atol=1e-6)
 
 
 def test_amplitude_scene_is_the_image():
-    np.testing.assert_array_equal(scene_field(GREYS, kind="amplitude"), GREYS[..., 0])
+    np.testing.assert_array_equal(scene_field(GREYS, SceneOptions(kind="amplitude")), GREYS[..., 0])
 
 
 def test_complex_scene_has_phase_then_amplitude_with_a_floor():
     image = jnp.concatenate([GREYS, GREYS[::-1]], axis=-1)
-    field = scene_field(image, kind="complex", min_amplitude=0.2)
+    field = scene_field(image, SceneOptions(kind="complex", min_amplitude=0.2))
     np.testing.assert_allclose(abs(field), [[0.6, 1.0], [0.2, 0.4]], rtol=1e-6)
-    np.testing.assert_allclose(field / abs(field), scene_field(GREYS, kind="phase"), atol=1e-6)
+    np.testing.assert_allclose(
+        field / abs(field), scene_field(GREYS, SceneOptions(kind="phase")), atol=1e-6
+    )
 
 
-@pytest.mark.parametrize("kind", SceneKind)
+@pytest.mark.parametrize("kind", ["phase", "amplitude", "complex"])
 @pytest.mark.parametrize("phase_range", [PI, 1.5 * PI])
 def test_field_image_inverts_scene_field(kind, phase_range):
-    shape = (6, 5, scene_channels(kind))
+    shape = (6, 5, SceneOptions(kind=kind).channels)
     image = jnp.asarray(np.random.default_rng(2).uniform(0.01, 0.99, shape))
     options = {"kind": kind, "phase_range": phase_range, "min_amplitude": 0.3}
-    back = field_image(scene_field(image, **options), **options)
+    back = field_image(scene_field(image, SceneOptions(**options)), SceneOptions(**options))
     np.testing.assert_allclose(back, image, atol=1e-5)
 
 
 def test_field_image_clips_small_errors_at_black_and_white_instead_of_wrapping():
     field = jnp.exp(1j * jnp.array([[-0.1, PI + 0.1]]))
-    np.testing.assert_array_equal(field_image(field, kind="phase")[..., 0], [[0.0, 1.0]])
-    np.testing.assert_array_equal(field_image(3 * field, kind="amplitude"), 1.0)
+    np.testing.assert_array_equal(
+        field_image(field, SceneOptions(kind="phase"))[..., 0], [[0.0, 1.0]]
+    )
+    np.testing.assert_array_equal(field_image(3 * field, SceneOptions(kind="amplitude")), 1.0)
 
 
-@pytest.mark.parametrize("kind", SceneKind)
+@pytest.mark.parametrize("kind", ["phase", "amplitude", "complex"])
 @pytest.mark.parametrize("turns", [0.5, 1.0, 3.0])
 def test_an_exact_field_has_no_error_at_any_range_and_global_phase(kind, turns):
-    image = jnp.asarray(np.random.default_rng(2).uniform(size=(6, 5, scene_channels(kind))))
+    image = jnp.asarray(
+        np.random.default_rng(2).uniform(size=(6, 5, SceneOptions(kind=kind).channels))
+    )
     options = {"kind": kind, "phase_range": 2 * PI * turns, "min_amplitude": 0.3}
-    field = jnp.exp(1.1j) * scene_field(image, **options)
-    np.testing.assert_allclose(image_beside(field, image, **options), image, atol=1e-5)
+    field = jnp.exp(1.1j) * scene_field(image, SceneOptions(**options))
+    np.testing.assert_allclose(
+        image_beside(field, image, SceneOptions(**options)), image, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("turns", [0.5, 0.75, 1.0, 1.5])
@@ -145,38 +144,26 @@ def test_beside_the_truth_what_is_read_has_the_wrapped_error(turns):
     slack = max(2 * PI - r, 0) / 2 / r
     clipped = (read > -slack) & (read < 1 + slack)
     expected = np.where(clipped, np.clip(read, 0, 1), read)
-    actual = image_beside(jnp.asarray(field), jnp.asarray(image), kind="phase", phase_range=r)
+    actual = image_beside(
+        jnp.asarray(field), jnp.asarray(image), SceneOptions(kind="phase", phase_range=r)
+    )
     np.testing.assert_allclose(actual[..., 0], expected, atol=1e-5)
     if turns == 0.5:  # where all of it can be read alone, it is what is read alone
-        alone = field_image(jnp.asarray(field), kind="phase", phase_range=r)[..., 0]
+        alone = field_image(jnp.asarray(field), SceneOptions(kind="phase", phase_range=r))[..., 0]
         np.testing.assert_allclose(actual[clipped][..., 0], alone[clipped], atol=1e-5)
 
 
 @pytest.mark.parametrize(("kind", "channels"), [("phase", 2), ("amplitude", 2), ("complex", 1)])
 def test_wrong_number_of_channels_raises(kind, channels):
     with pytest.raises(ValueError, match=f"image: a {kind} scene takes .* got {channels}"):
-        scene_field(jnp.ones((2, 2, channels)), kind=kind)
+        scene_field(jnp.ones((2, 2, channels)), SceneOptions(kind=kind))
 
 
 def test_unknown_scene_raises():
     with pytest.raises(ValueError, match=r"scene: expected phase, .* got 'depth'"):
-        scene_field(GREYS, kind="depth")
+        scene_field(GREYS, SceneOptions(kind="depth"))
     with pytest.raises(ValueError, match=r"scene: expected phase, .* got 'depth'"):
-        field_image(jnp.ones((2, 2)) + 0j, kind="depth")
-
-
-READERS = {
-    Weights: lambda kind: spectral_weights(jnp.ones((1, 2, 2)), kind=kind),
-    NoiseKind: lambda kind: add_noise(jax.random.key(0), jnp.ones((2, 4, 4)), kind=kind),
-    SceneKind: lambda kind: scene_field(jnp.ones((2, 2, scene_channels(kind))), kind=kind),
-    Regulariser: lambda kind: mask_penalty(jnp.ones((1, 2, 2)), kind=kind),
-    Norm: lambda kind: make_norm(kind, 8, rngs=nnx.Rngs(0)),
-}
-
-
-@pytest.mark.parametrize("choice", [member for choices in READERS for member in choices])
-def test_every_choice_of_the_config_is_accepted_by_the_function_that_reads_it(choice):
-    READERS[type(choice)](choice)
+        field_image(jnp.ones((2, 2)) + 0j, SceneOptions(kind="depth"))
 
 
 def test_wrapped_phases_lie_in_one_turn_and_are_the_same_masks():

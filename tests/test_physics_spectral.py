@@ -9,8 +9,9 @@ import numpy as np
 import oracles
 import pytest
 
-from jax_kdpr.optics.cdp import measure_intensity
+from jax_kdpr.optics.cdp import Optics, measure_intensity
 from jax_kdpr.recovery.spectral import (
+    SpectralOptions,
     filter_response,
     filtered_spectral_init,
     gaussian_kernel,
@@ -36,7 +37,10 @@ def draw(k: int, oversample: int = 1, seed: int = 0) -> dict[str, np.ndarray]:
 
 @partial(jax.jit, static_argnames=("iterations", "weights"))
 def run(case, iterations=25, weights="soft"):
-    return filtered_spectral_init(**case, iterations=iterations, weights=weights)
+    options = SpectralOptions(iterations=iterations, weights=weights)
+    return filtered_spectral_init(
+        case["intensity"], Optics(case["masks"]), case["kernel"], case["start"], options
+    )
 
 
 def to_jax(case):
@@ -48,7 +52,7 @@ def to_jax(case):
 def test_weights_equal_the_oracle(kind, k):
     y = np.random.default_rng(k).exponential(2.0, (k, H, W))
     y[0, 1, :3] = -0.5, 0.0, -1e-3  # noise and dark pixels
-    weight = spectral_weights(jnp.asarray(y), kind=kind)
+    weight = spectral_weights(jnp.asarray(y), SpectralOptions(weights=kind))
     np.testing.assert_allclose(weight, oracles.weights(y, kind), rtol=2e-5, atol=1e-5)
 
 
@@ -64,7 +68,7 @@ def test_weights_equal_the_oracle(kind, k):
 )
 def test_weights_read_their_options(kind, options):
     y = np.random.default_rng(3).exponential(2.0, (3, H, W))
-    weight = spectral_weights(jnp.asarray(y), kind=kind, **options)
+    weight = spectral_weights(jnp.asarray(y), SpectralOptions(weights=kind, **options))
     np.testing.assert_allclose(weight, oracles.weights(y, kind, **options), rtol=2e-5, atol=1e-5)
     if options.get("fraction") == 1e-3 or options.get("threshold") == 0.0:
         assert weight.sum() == 1
@@ -73,23 +77,33 @@ def test_weights_read_their_options(kind, options):
 def test_weights_by_hand():
     y = jnp.array([[[0.0, 1.0, 2.0, 5.0]]])  # mean 2
     np.testing.assert_allclose(
-        spectral_weights(y, kind="soft")[0, 0], [0, 1 / 3, 1 / 2, 5 / 7], rtol=1e-6
+        spectral_weights(y, SpectralOptions(weights="soft"))[0, 0],
+        [0, 1 / 3, 1 / 2, 5 / 7],
+        rtol=1e-6,
     )
-    np.testing.assert_allclose(spectral_weights(y, kind="intensity")[0, 0], [0, 0.5, 1, 2.5])
-    np.testing.assert_allclose(spectral_weights(y, kind="topk", fraction=0.3)[0, 0], [0, 0, 1, 1])
-    np.testing.assert_allclose(spectral_weights(y, kind="threshold")[0, 0], [0, 0, 1, 1])
+    np.testing.assert_allclose(
+        spectral_weights(y, SpectralOptions(weights="intensity"))[0, 0], [0, 0.5, 1, 2.5]
+    )
+    np.testing.assert_allclose(
+        spectral_weights(y, SpectralOptions(weights="topk", fraction=0.3))[0, 0], [0, 0, 1, 1]
+    )
+    np.testing.assert_allclose(
+        spectral_weights(y, SpectralOptions(weights="threshold"))[0, 0], [0, 0, 1, 1]
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_weights_do_not_depend_on_the_unit_of_the_intensity(kind):
     y = jnp.asarray(np.random.default_rng(4).exponential(2.0, (3, H, W)))
-    weight = spectral_weights(y, kind=kind)
-    np.testing.assert_allclose(spectral_weights(1024 * y, kind=kind), weight, rtol=1e-5)
+    weight = spectral_weights(y, SpectralOptions(weights=kind))
+    np.testing.assert_allclose(
+        spectral_weights(1024 * y, SpectralOptions(weights=kind)), weight, rtol=1e-5
+    )
 
 
 def test_unknown_weights_raise():
-    with pytest.raises(ValueError, match=r"weights: expected soft, .* got 'top'"):
-        spectral_weights(jnp.ones((1, H, W)), kind="top")
+    with pytest.raises(ValueError, match=r"weights: expected one of soft, .* got 'top'"):
+        spectral_weights(jnp.ones((1, H, W)), SpectralOptions(weights="top"))
 
 
 def test_gaussian_kernel_is_a_normalised_gaussian():
@@ -202,7 +216,7 @@ def probe_loss(case, probe, weights):
     """A smooth real function of the estimate, and its gradient in all that has one."""
 
     def value(real):
-        estimate, _ = filtered_spectral_init(**(case | real), iterations=5, weights=weights)
+        estimate, _ = run(case | real, iterations=5, weights=weights)
         return jnp.vdot(probe, estimate).real
 
     return jax.value_and_grad(value)({name: case[name] for name in REAL})
@@ -235,8 +249,7 @@ def test_gradient_reaches_the_masks_through_the_measurement_too(x64):
     @jax.value_and_grad
     def loss(phases):
         y = measure_intensity(scene, phases)
-        rest = {name: jnp.asarray(case[name]) for name in ("kernel", "start")}
-        estimate, _ = filtered_spectral_init(y, phases, **rest, iterations=5)
+        estimate, _ = run(to_jax(case) | {"intensity": y, "masks": phases}, iterations=5)
         return jnp.vdot(probe, estimate).real
 
     actual = np.vdot(loss(jnp.asarray(case["masks"]))[1], direction)
@@ -266,14 +279,18 @@ def estimates(phases, kernel, scenes, start, kind):
 
     def one(scene, masks):
         return filtered_spectral_init(
-            measure_intensity(scene, masks), masks, kernel, start, weights=kind
+            measure_intensity(scene, masks),
+            Optics(masks),
+            kernel,
+            start,
+            SpectralOptions(weights=kind),
         )[0]
 
     return jax.vmap(one)(scenes, phases)
 
 
 def test_filter_carries_the_estimate_of_a_smooth_phase_object():
-    """With binary weights 0.9, without a filter 0.05: also found by others (see peers.md 2.3)."""
+    """With binary weights 0.9, without a filter 0.05: also found by others."""
     rng = np.random.default_rng(8)
     scenes = np.exp(1j * np.pi * oracles.smooth_images(rng, SCENES, SIZE, SIZE, sigma=3.0))
     phases = jnp.asarray(rng.uniform(0, 2 * np.pi, (SCENES, 8, SIZE, SIZE)))
@@ -296,7 +313,7 @@ def test_batch_equals_the_loop_over_its_members_in_any_order():
     cases = [to_jax(draw(3, seed=seed)) for seed in range(3)]
     shared = {name: cases[0][name] for name in ("masks", "kernel", "start")}
     batch = jnp.stack([case["intensity"] for case in cases])
-    batched = jax.jit(jax.vmap(lambda y: filtered_spectral_init(y, **shared)[0]))
+    batched = jax.jit(jax.vmap(lambda y: run(shared | {"intensity": y})[0]))
     loop = np.stack([run(shared | {"intensity": y})[0] for y in batch])
     np.testing.assert_allclose(batched(batch), loop, atol=1e-4)
     order = np.array([2, 0, 1])
@@ -305,11 +322,11 @@ def test_batch_equals_the_loop_over_its_members_in_any_order():
 
 def test_less_than_one_iteration_raises():
     with pytest.raises(ValueError, match="iterations: expected at least 1, got 0"):
-        filtered_spectral_init(**to_jax(draw(1)), iterations=0)
+        run(to_jax(draw(1)), iterations=0)
 
 
 def test_intensity_of_another_shape_raises(monkeypatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     case = to_jax(draw(3))
     with pytest.raises(ValueError, match="sensor arrays: expected"):
-        filtered_spectral_init(**case | {"intensity": case["intensity"][:2]})
+        run(case | {"intensity": case["intensity"][:2]})

@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jax_kdpr.optics.cdp import Optics
 from jax_kdpr.optics.phase import fix_global_phase
 from jax_kdpr.recovery import spectral
 from jax_kdpr.recovery.power_iteration import STORED, power_iteration, segment_length
-from jax_kdpr.recovery.spectral import filtered_spectral_init, gaussian_kernel
+from jax_kdpr.recovery.spectral import SpectralOptions, filtered_spectral_init, gaussian_kernel
 
 HEIGHT, WIDTH = 10, 12
 
@@ -40,7 +41,9 @@ def gradients(loss, snapshots, **options):
     intensity, phases, kernel, start, field = map(jnp.asarray, scene(snapshots))
 
     def of(intensity, phases, kernel):
-        estimate, _ = filtered_spectral_init(intensity, phases, kernel, start, **options)
+        estimate, _ = filtered_spectral_init(
+            intensity, Optics(phases), kernel, start, SpectralOptions(**options)
+        )
         return loss(estimate, field)
 
     return jax.jit(jax.grad(of, argnums=(0, 1, 2)))(intensity, phases, kernel)
@@ -78,7 +81,11 @@ def bytes_of_gradient(iterations: int) -> int:
 
     def loss(phases, intensity, start):
         estimate, _ = filtered_spectral_init(
-            intensity, phases, jnp.asarray(gaussian_kernel()), start, iterations=iterations
+            intensity,
+            Optics(phases),
+            jnp.asarray(gaussian_kernel()),
+            start,
+            SpectralOptions(iterations=iterations),
         )
         return jnp.sum(estimate.real)
 

@@ -7,21 +7,22 @@ import jax.numpy as jnp
 import numpy as np
 import oracles
 import pytest
-from helpers import tiny_config
+from helpers import free_space, tiny_config
 
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.lab.frames.loaded import pixel_side
 from jax_kdpr.optics import propagation
-from jax_kdpr.optics.cdp import cdp_adjoint, cdp_forward, measure_intensity
+from jax_kdpr.optics.cdp import Optics, cdp_adjoint, cdp_forward, measure_intensity
+from jax_kdpr.optics.objects import SceneOptions
 from jax_kdpr.optics.propagation import (
+    PropagationOptions,
     angular_spectrum,
     fresnel_chirp,
-    make_propagation,
     sampling_warnings,
     sensor_pixel,
 )
 from jax_kdpr.recovery.data_consistency import error_reduction
-from jax_kdpr.recovery.spectral import filtered_spectral_init, gaussian_kernel
+from jax_kdpr.recovery.spectral import SpectralOptions, filtered_spectral_init, gaussian_kernel
 from jax_kdpr.runs.assembly import build_system
 from jax_kdpr.runs.run import Run, restore, run_keys
 from jax_kdpr.training import loop
@@ -39,7 +40,7 @@ def relative_error(actual, expected) -> float:
 
 def through(field, kind: str, *, oversample: int = 1, **lengths) -> np.ndarray:
     """The field at the sensor, without a mask."""
-    space = make_propagation(field.shape, kind=kind, oversample=oversample, **lengths)
+    space = free_space(field.shape, oversample=oversample, kind=kind, **lengths)
     masks = space.through(jnp.zeros((1, *field.shape)))
     spectra = cdp_forward(jnp.asarray(field), masks, oversample=oversample, transfer=space.transfer)
     return np.asarray(spectra[0])
@@ -73,7 +74,12 @@ def test_a_gaussian_beam_spreads_as_it_should(distance):
     width = waist * np.sqrt(1 + (distance / (np.pi * waist**2 / GREEN)) ** 2)
     lengths = {"wavelength": GREEN, "pitch": pitch, "distance": distance}
     found = np.abs(through(beam, "angular_spectrum", oversample=2, **lengths)) ** 2
-    assert sampling_warnings(size, kind="angular_spectrum", oversample=2, **lengths) == []
+    assert (
+        sampling_warnings(
+            size, PropagationOptions(kind="angular_spectrum", **lengths), oversample=2
+        )
+        == []
+    )
     expected = (waist / width) ** 2 * np.exp(-2 * (y**2 + x**2) / width**2)
     # The padding is at the end, so the beam stays where it was; what is left is not paraxial.
     np.testing.assert_allclose(found[:size, :size], expected, atol=2e-3 * expected.max())
@@ -91,7 +97,9 @@ def test_forth_and_back_is_where_it_was():
 
 def test_evanescent_waves_vanish_and_only_they():
     pitch = 0.4 * GREEN  # the grid's highest frequencies are 1.25 / wavelength
-    transfer = np.asarray(angular_spectrum((8, 6), wavelength=GREEN, pitch=pitch, distance=1e-6))
+    transfer = np.asarray(
+        angular_spectrum((8, 6), PropagationOptions(wavelength=GREEN, pitch=pitch, distance=1e-6))
+    )
     fy, fx = np.fft.fftfreq(8, pitch)[:, None], np.fft.fftfreq(6, pitch)[None, :]
     travels = fy**2 + fx**2 < GREEN**-2
     assert 0 < travels.sum() < travels.size
@@ -124,7 +132,7 @@ def test_forward_and_adjoint_equal_the_dense_matrix(kind, k, oversample):
     phases, field = rng.uniform(0, 7, (k, H, W)), oracles.random_complex(rng, (H, W))
     spectra = oracles.random_complex(rng, (k, oversample * H, oversample * W))
     lengths = {} if kind == "far" else {**LENGTHS, "distance": 6e-4}
-    space = make_propagation((H, W), kind=kind, oversample=oversample, **lengths)
+    space = free_space((H, W), oversample=oversample, kind=kind, **lengths)
     masks = space.through(jnp.asarray(phases))
     ahead = cdp_forward(jnp.asarray(field), masks, oversample=oversample, transfer=space.transfer)
     back = cdp_adjoint(jnp.asarray(spectra), masks, transfer=space.transfer)
@@ -138,7 +146,7 @@ def test_forward_and_adjoint_equal_the_dense_matrix(kind, k, oversample):
 def test_the_adjoint_is_exact_with_evanescent_waves_too():
     rng = np.random.default_rng(2)
     lengths = {"wavelength": GREEN, "pitch": 0.4 * GREEN, "distance": 1e-6}
-    transfer = angular_spectrum((H, W), **lengths)
+    transfer = angular_spectrum((H, W), PropagationOptions(**lengths))
     masks = jnp.asarray(rng.uniform(0, 7, (2, H, W)))
     field = jnp.asarray(oracles.random_complex(rng, (H, W)))
     spectra = jnp.asarray(oracles.random_complex(rng, (2, H, W)))
@@ -155,7 +163,7 @@ def test_the_fresnel_transform_of_a_gaussian_beam(oversample):
     lengths = {"wavelength": GREEN, "pitch": pitch, "distance": distance}
     y, x = coordinates((size, size), pitch)
     beam = np.exp(-(y**2 + x**2) / waist**2) + 0j
-    pixel = sensor_pixel(size, kind="fresnel", oversample=oversample, **lengths)
+    pixel = sensor_pixel(size, PropagationOptions(kind="fresnel", **lengths), oversample=oversample)
     assert pixel == pytest.approx(GREEN * distance / (oversample * size * pitch))
     found = np.abs(through(beam, "fresnel", oversample=oversample, **lengths)) ** 2
     found = np.fft.fftshift(found) * (pitch / pixel) ** 2
@@ -183,8 +191,8 @@ def test_fresnel_and_angular_spectrum_agree_where_both_are_valid():
     field = np.exp(-((y - 4e-5) ** 2 + (x + 2e-5) ** 2) / 5e-5**2) * np.exp(2e4j * x)
     field = field + 0.5 * np.exp(-((y + 5e-5) ** 2 + x**2) / 3e-5**2)
     lengths = {"wavelength": GREEN, "pitch": pitch, "distance": limit}
-    assert sensor_pixel(size, kind="fresnel", **lengths) == pytest.approx(pitch)
-    assert sensor_pixel(size, kind="angular_spectrum", **lengths) == pitch
+    assert sensor_pixel(size, PropagationOptions(kind="fresnel", **lengths)) == pytest.approx(pitch)
+    assert sensor_pixel(size, PropagationOptions(kind="angular_spectrum", **lengths)) == pitch
     one = np.fft.fftshift(np.abs(through(field, "fresnel", **lengths)))
     other = np.abs(through(field, "angular_spectrum", **lengths))
     assert relative_error(one, other) < 5e-3
@@ -195,11 +203,8 @@ def count_warnings(kind: str, *, pixels=64, oversample=1, pitch=8e-6, distance=0
     return len(
         sampling_warnings(
             pixels,
-            kind=kind,
+            PropagationOptions(kind=kind, wavelength=GREEN, pitch=pitch, distance=distance),
             oversample=oversample,
-            wavelength=GREEN,
-            pitch=pitch,
-            distance=distance,
         )
     )
 
@@ -230,10 +235,12 @@ def test_the_limits_are_where_neighbours_turn_by_pi():
         return float(np.max(np.abs(np.angle(values[1:] / values[:-1]))))
 
     def chirp(distance):
-        return np.asarray(fresnel_chirp((size, 1), **LENGTHS, distance=distance))[:, 0]
+        return np.asarray(
+            fresnel_chirp((size, 1), PropagationOptions(**LENGTHS, distance=distance))
+        )[:, 0]
 
     def transfer(distance):
-        spectrum = angular_spectrum((size, 1), **LENGTHS, distance=distance)
+        spectrum = angular_spectrum((size, 1), PropagationOptions(**LENGTHS, distance=distance))
         return np.fft.fftshift(np.asarray(spectrum))[:, 0]
 
     for values in (chirp(1.1 * limit), transfer(0.9 * limit)):
@@ -254,7 +261,7 @@ def test_square_pixels_share_an_envelope_far_away_alone():
     parts = centres[:, None] + ((np.arange(fine) + 0.5) / fine - 0.5) * pitch
 
     def misfit(distance: float) -> float:
-        pixel = sensor_pixel(size, kind="fresnel", distance=distance, **LENGTHS)
+        pixel = sensor_pixel(size, PropagationOptions(kind="fresnel", distance=distance, **LENGTHS))
         u = (np.arange(size) - size // 2) * pixel
         away = np.pi / (GREEN * distance)
         squares = np.exp(1j * away * (u[:, None, None] - parts) ** 2).mean(axis=-1)
@@ -268,13 +275,15 @@ def test_square_pixels_share_an_envelope_far_away_alone():
     near, twice, far = (misfit(times * limit) for times in (1, 2, 8))
     assert near > 0.25 and 0.1 < twice < 0.2 and far < 0.05
     lengths = {"pitch": pitch, "wavelength": GREEN}
-    assert propagation.shares_envelope(size, distance=8.001 * limit, **lengths)
-    assert not propagation.shares_envelope(size, distance=7.999 * limit, **lengths)
+    assert propagation.shares_envelope(size, PropagationOptions(distance=8.001 * limit, **lengths))
+    assert not propagation.shares_envelope(
+        size, PropagationOptions(distance=7.999 * limit, **lengths)
+    )
 
 
 def test_unknown_kind_raises():
-    with pytest.raises(ValueError, match="far, fresnel or angular_spectrum"):
-        make_propagation((4, 4), kind="near")
+    with pytest.raises(ValueError, match=r"propagation: expected one of far, .* got 'near'"):
+        free_space((4, 4), kind="near")
 
 
 @pytest.mark.parametrize("kind", NEAR)
@@ -285,12 +294,16 @@ def test_spectral_estimate_and_error_reduction_equal_dense_matrices(kind, oversa
     truth = np.exp(1j * rng.uniform(0, np.pi, (H, W)))
     start = oracles.random_complex(rng, (H, W))
     matrix = dense(kind, phases, oversample, 6e-4)
-    space = make_propagation((H, W), kind=kind, oversample=oversample, distance=6e-4, **LENGTHS)
+    space = free_space((H, W), oversample=oversample, kind=kind, distance=6e-4, **LENGTHS)
     masks = space.through(jnp.asarray(phases))
     y = measure_intensity(jnp.asarray(truth), masks, oversample=oversample, transfer=space.transfer)
     kernel = gaussian_kernel(5, 1.0)
     estimate, _ = filtered_spectral_init(
-        y, masks, jnp.asarray(kernel), jnp.asarray(start), transfer=space.transfer, iterations=6
+        y,
+        Optics(masks, space.transfer),
+        jnp.asarray(kernel),
+        jnp.asarray(start),
+        SpectralOptions(iterations=6),
     )
     weight = oracles.weights(np.abs(matrix @ truth.ravel()) ** 2, "soft")
     gamma = matrix.conj().T @ (weight[:, None] * matrix) / 2
@@ -298,7 +311,9 @@ def test_spectral_estimate_and_error_reduction_equal_dense_matrices(kind, oversa
     expected = np.sqrt(H * W) * z.reshape(H, W)
     assert relative_error(estimate, expected) < 1e-6
 
-    refined = error_reduction(estimate, y, masks, transfer=space.transfer, steps=3, scene="phase")
+    refined = error_reduction(
+        estimate, y, Optics(masks, space.transfer), steps=3, scene=SceneOptions(kind="phase")
+    )
     modulus = np.sqrt(np.asarray(y)).ravel()
     for _ in range(3):
         spectra = matrix @ expected.ravel()
@@ -315,14 +330,20 @@ def test_four_shots_in_the_near_field_give_the_object(kind):
     rng = np.random.default_rng(4)
     image = oracles.smooth_images(rng, 1, size, size, 2.0)[0]
     truth = jnp.asarray(np.exp(1j * np.pi * image))
-    space = make_propagation((size, size), kind=kind, distance=2e-3, **LENGTHS)
+    space = free_space((size, size), kind=kind, distance=2e-3, **LENGTHS)
     masks = space.through(jnp.asarray(rng.uniform(0, 2 * np.pi, (4, size, size))))
     y = measure_intensity(truth, masks, transfer=space.transfer)
     start = jnp.asarray(oracles.random_complex(rng, (size, size)))
     estimate, _ = filtered_spectral_init(
-        y, masks, jnp.asarray(gaussian_kernel(5, 1.0)), start, transfer=space.transfer
+        y,
+        Optics(masks, space.transfer),
+        jnp.asarray(gaussian_kernel(5, 1.0)),
+        start,
+        SpectralOptions(),
     )
-    refined = error_reduction(estimate, y, masks, transfer=space.transfer, steps=200, scene="phase")
+    refined = error_reduction(
+        estimate, y, Optics(masks, space.transfer), steps=200, scene=SceneOptions(kind="phase")
+    )
     constant = oracles.correlation(np.ones((size, size)), np.asarray(truth))
     first = oracles.correlation(np.asarray(estimate), np.asarray(truth))
     assert first > constant + 0.05
@@ -338,7 +359,7 @@ def test_a_system_trains_one_step_in_the_near_field(kind, tmp_path):
             data__validation_images=16,
             data__test_images=16,
             train__epochs=1,
-            propagation__kind=PropagationKind(kind),
+            propagation__kind=kind,
             propagation__wavelength=GREEN,
             propagation__pitch=8e-6,
             propagation__distance=3e-3 if kind == "fresnel" else 1e-3,

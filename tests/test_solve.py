@@ -17,9 +17,10 @@ from jax_kdpr.evaluation import scores as evaluation
 from jax_kdpr.evaluation import scoring
 from jax_kdpr.evaluation import solvers as solving
 from jax_kdpr.evaluation.solvers import Plan
-from jax_kdpr.optics.camera import make_camera
+from jax_kdpr.optics.camera import Camera
+from jax_kdpr.optics.cdp import Optics
 from jax_kdpr.optics.masks import init_phases
-from jax_kdpr.optics.objects import scene_field
+from jax_kdpr.optics.objects import SceneOptions, scene_field
 from jax_kdpr.recovery import refinement as classical
 from jax_kdpr.recovery.refinement import Refinement
 from jax_kdpr.recovery.solvers import amplitude_residual
@@ -92,7 +93,7 @@ def test_solvers_beat_the_network_where_the_data_are_enough(subject, truth):
     assert results["raar"]["global_phase"] == "taken from the truth"
     images, output, phases = truth
     residuals = [
-        amplitude_residual(scene_field(image, kind="phase"), y, phases)
+        amplitude_residual(scene_field(image, SceneOptions(kind="phase")), y, Optics(phases))
         for image, y in zip(output.image, output.intensity, strict=True)
     ]
     np.testing.assert_allclose(results["network"]["residual"], np.mean(residuals), rtol=1e-4)
@@ -147,15 +148,15 @@ def test_a_support_is_dark_outside_and_helps_inside():
     """Amplitude objects in a quarter of the window, from one shot."""
     inside = np.zeros((16, 16), bool)
     inside[4:12, 4:12] = True
-    camera = make_camera(size=16, scene={"kind": "amplitude"})
+    camera = Camera(size=16, scene=SceneOptions(kind="amplitude"))
     images = jnp.asarray(np.random.default_rng(0).uniform(size=(2, 16, 16, 1)) * inside[..., None])
     params = {"phases": init_phases(jax.random.key(0), snapshots=1, height=16, width=16)}
-    y = camera.measure(params["phases"], images, jax.random.key(1))
+    y = camera.measure(camera.optics(params["phases"]), images, jax.random.key(1))
     starts = jnp.ones_like(camera.encode(images))
     error = {}
     for name, support in (("with", inside), ("without", None)):
         solve = classical.make_solve(camera, solver="raar", steps=100, support=support)
-        solved = solve(params, starts, y, images)
+        solved = solve(camera.optics(params["phases"]), starts, y, images)
         error[name] = float(jnp.mean(jnp.square(solved.image - images)))
         assert np.all(np.asarray(solved.image)[:, ~inside] == 0) == (name == "with")
     assert error["with"] < 0.5 * error["without"]

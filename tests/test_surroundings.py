@@ -130,7 +130,7 @@ def test_scenes_that_are_drawn_otherwise_are_told_though_their_digest_is_the_sam
     tmp_path, monkeypatch
 ):
     config = tiny_config()
-    data = sources.load(**config_lib.data_arguments(config))
+    data = config_lib.load_data(config)
     digests = {"data": data.digest}
     for name in ("old", "new"):
         (tmp_path / name).mkdir()
@@ -141,7 +141,7 @@ def test_scenes_that_are_drawn_otherwise_are_told_though_their_digest_is_the_sam
         monkeypatch.setattr(
             sources, "draw_scenes", lambda *args, c=change, **shape: (1 + c) * draw(*args, **shape)
         )
-        drawn = sources.load(**config_lib.data_arguments(config))
+        drawn = config_lib.load_data(config)
         assert drawn.digest == data.digest
         load_data(tmp_path / "old", config)
         for call, rest in ((load_data, ()), (run_folder.check_workdir, (digests, drawn.sample))):

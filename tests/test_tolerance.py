@@ -1,6 +1,7 @@
 """Errors of the bench: curves and yield of a trained run, and the command that reports them."""
 
 import shutil
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -10,21 +11,22 @@ from commands import refusal, run
 from helpers import rejection
 from scipy import stats
 
-from jax_kdpr.config.schema import camera_arguments
 from jax_kdpr.core import json_files
 from jax_kdpr.evaluation import tolerance as bench_errors
 from jax_kdpr.optics.misalignment import CAREFUL, Perturbation
+from jax_kdpr.optics.noise import NoiseOptions
 from jax_kdpr.runs.run import load_run
 
 KEY = jax.random.key(0)
 
 
 def measure_of(workdir, **noise):
-    """A trained run, its test images, and measure(by, photons, key) of them."""
-    run = load_run(workdir).on_one_device()
+    """A trained run, its test images, and measure(by, photons, key) of them; noise of its own."""
+    run = replace(load_run(workdir).on_one_device(), batch_size=6)
     images = run.dataset.test[:6]
-    camera = camera_arguments(run.config) | noise
-    return run, images, bench_errors.make_measure(run, images, camera=camera, batch_size=6)
+    camera = replace(run.camera, noise=NoiseOptions(**noise))
+    noisy = replace(run, system=replace(run.system, camera=camera))
+    return run, images, bench_errors.make_measure(noisy, images)
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +76,7 @@ def test_random_benches_are_the_same_for_every_run_and_none_is_the_design(measur
 
 @pytest.mark.slow
 def test_photons_take_the_place_of_the_runs_own_noise(teacher):
-    *_, measure = measure_of(teacher, noise={"kind": "gaussian", "snr_db": 0.0})
+    *_, measure = measure_of(teacher, kind="gaussian", snr_db=0.0)
     own = float(np.mean(measure(Perturbation(), 0.0, KEY).psnr))
     many = float(np.mean(measure(Perturbation(), 1e9, KEY).psnr))
     assert many > own + 0.1

@@ -7,17 +7,22 @@ import jax.numpy as jnp
 import numpy as np
 from helpers import assert_equal_trees
 
+from jax_kdpr.config.schema import OptimOptions
+from jax_kdpr.core.options import changed
 from jax_kdpr.core.sharding import make_mesh, replicate
 from jax_kdpr.data.batches import over_batches
 from jax_kdpr.data.scenes import draw_scenes
-from jax_kdpr.optics.camera import make_camera
-from jax_kdpr.recovery.system import make_system
+from jax_kdpr.optics.camera import Camera
+from jax_kdpr.recovery.networks.network import NetOptions
+from jax_kdpr.recovery.spectral import SpectralOptions
+from jax_kdpr.recovery.system import System
 from jax_kdpr.training.setup import trained_parts
 from jax_kdpr.training.state import init_train_state, make_optimizer
-from jax_kdpr.training.steps import Epoch, LossWeights, compile_steps, make_train_step
+from jax_kdpr.training.steps import Epoch, compile_steps, make_train_step
 from jax_kdpr.training.targets import make_teach
 
-SYSTEM = {"widths": (8, 16), "iterations": 5}
+NET = NetOptions(widths=(8, 16))
+SYSTEM = {"spectral": SpectralOptions(iterations=5), "net": NET}
 ALL_PARTS = ("phases", "filter", "net")
 
 
@@ -26,22 +31,20 @@ def arrays(tree):
 
 
 @functools.cache
-def make_step(regime: Regime, mesh, average: float, teach=None):
+def make_step(regime: str, mesh, average: float, teach=None):
     """Returns (compiled step, its system, its optimizer); tests of the same step share it."""
-    system = make_system(make_camera(size=16, mesh=mesh), **SYSTEM)
+    system = System(Camera(size=16, mesh=mesh), **SYSTEM)
     optimizer = make_optimizer(
-        mask_lr=2e-2, filter_lr=1e-3, net_lr=2e-3, schedule="constant", total_steps=100
+        OptimOptions(mask_lr=2e-2, filter_lr=1e-3, net_lr=2e-3, schedule="constant"),
+        total_steps=100,
     )
     step = make_train_step(
         system,
         optimizer,
         trained=trained_parts(regime),
         batch_size=16,
-        size=16,
-        channels=1,
         teach=teach,
         average=average,
-        mesh=mesh,
     )
     return compile_steps(step), system, optimizer
 
@@ -60,7 +63,7 @@ def trainer(regime="e2e", *, teacher=None, weights=None, mesh=None, average=0.0)
         images=replicate(draw_scenes(jax.random.key(1), count=32, size=16), mesh),
         order=replicate(jnp.arange(32), mesh),
         key=jax.random.key(2),
-        weights=weights or LossWeights(alpha=1.0, rho=0.1),
+        weights=weights or {"task": 1.0, "mask": 0.1, "cdp": 0.0, "feature": 0.0},
         guide=teacher and teacher[1],
     )
 
@@ -143,7 +146,7 @@ def test_the_running_mean_is_that_of_what_was_trained():
 
 def test_first_mask_step_is_the_mask_learning_rate():
     """Adam's first step has the size of the rate: each part got its own."""
-    step, state, _ = trainer(weights=LossWeights(alpha=1.0, rho=0.0))
+    step, state, _ = trainer(weights={"task": 1.0, "mask": 0.0, "cdp": 0.0, "feature": 0.0})
     before = np.array(state.params["phases"])
     state, _ = step(state)
     moved = np.abs(np.asarray(state.params["phases"]) - before)
@@ -151,34 +154,32 @@ def test_first_mask_step_is_the_mask_learning_rate():
 
 
 def test_teacher_is_bit_identical_after_training_and_guides():
-    teacher_system = make_system(make_camera(size=16), **SYSTEM, snapshots=3)
+    teacher_system = System(Camera(size=16), **SYSTEM, snapshots=3)
     variables = teacher_system.init(jax.random.key(9))
     before = jax.tree.map(np.array, variables)
-    weights = LossWeights(alpha=0.5, rho=0.0, beta=0.3, sigma=0.2)
+    weights = {"task": 0.5, "mask": 0.0, "cdp": 0.3, "feature": 0.2}
     step, state, _ = trainer(teacher=(teacher_system, variables), weights=weights)
     state, loss = step(state)
     assert_equal_trees(before, jax.tree.map(np.array, variables))
     terms = state.totals
-    assert terms.cdp > 0 and terms.feature > 0
+    assert terms["cdp"] > 0 and terms["feature"] > 0
     np.testing.assert_allclose(
-        loss, 0.5 * terms.task + 0.3 * terms.cdp + 0.2 * terms.feature, rtol=1e-6
+        loss, 0.5 * terms["task"] + 0.3 * terms["cdp"] + 0.2 * terms["feature"], rtol=1e-6
     )
 
 
 def test_distillation_losses_vanish_when_the_student_is_the_teacher():
     """Same masks, same network, running statistics on both sides: nothing is left to learn from."""
-    system = make_system(make_camera(size=16), **SYSTEM, norm="none")
+    system = System(Camera(size=16), **SYSTEM | {"net": changed(NET, norm="none")})
     params, state = system.init(jax.random.key(3))
     optimizer = make_optimizer(
-        mask_lr=1e-3, filter_lr=1e-3, net_lr=1e-3, schedule="constant", total_steps=1
+        OptimOptions(mask_lr=1e-3, filter_lr=1e-3, net_lr=1e-3, schedule="constant"), total_steps=1
     )
     step = make_train_step(
         system,
         optimizer,
         trained=ALL_PARTS,
         batch_size=16,
-        size=16,
-        channels=1,
         teach=make_teach(system),
     )
     copy = jax.tree.map(jnp.array, params)
@@ -189,11 +190,11 @@ def test_distillation_losses_vanish_when_the_student_is_the_teacher():
         images=draw_scenes(jax.random.key(1), count=16, size=16),
         order=jnp.arange(16),
         key=jax.random.key(0),
-        weights=LossWeights(alpha=0.0, rho=0.0, beta=0.5, sigma=0.5),
+        weights={"task": 0.0, "mask": 0.0, "cdp": 0.5, "feature": 0.5},
         guide=(params, state),
     )
     train_state, loss = compile_steps(step)(train_state, epoch)
-    assert float(loss[0]) < 1e-10 and float(train_state.totals.task) > 0.0
+    assert float(loss[0]) < 1e-10 and float(train_state.totals["task"]) > 0.0
 
 
 def test_one_device_equals_four():
@@ -219,4 +220,4 @@ def test_totals_hold_the_mean_over_the_epoch():
     for _ in range(4):  # two epochs of two steps
         state, loss = step(state)
         losses.append(float(loss))
-    np.testing.assert_allclose(state.totals.total, sum(losses[2:]), rtol=1e-6)
+    np.testing.assert_allclose(state.totals["total"], sum(losses[2:]), rtol=1e-6)

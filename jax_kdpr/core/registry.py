@@ -20,8 +20,12 @@ _allowed: set[str] = set()
 class Registry(Generic[T]):
     """What one option may choose from."""
 
-    def __init__(self, items: Mapping[str, T | str]):
-        """Takes items by name: the code itself, or where it stands, imported when it is wanted."""
+    def __init__(self, what: str, items: Mapping[str, T | str]):
+        """Takes items by name: the code itself, or where it stands, imported when it is wanted.
+
+        `what` they are, in one word, is for messages.
+        """
+        self._what = what
         self._items = dict(items)
 
     def __iter__(self) -> Iterator[str]:
@@ -40,7 +44,7 @@ class Registry(Generic[T]):
             return item
         if name not in self._items:
             if not is_foreign(name):
-                raise ValueError(f"expected one of {', '.join(self)}, got {name!r}")
+                raise ValueError(f"{self._what}: expected one of {', '.join(self)}, got {name!r}")
             require_allowed(name)
         module, _, attribute = item.partition(":")
         try:

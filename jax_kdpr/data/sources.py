@@ -51,11 +51,12 @@ class Dataset(NamedTuple):
 Source = Callable[["DataOptions", float], Dataset]
 """source(options, phase_range) -> its data set; `from_arrays` makes one of arrays."""
 SOURCES: Registry[Source] = Registry(
+    "source",
     {
         "scenes": f"{__name__}:procedural_scenes",
         "fashion_mnist": f"{__name__}:fashion_mnist_images",
         "images": f"{__name__}:own_images",
-    }
+    },
 )
 
 

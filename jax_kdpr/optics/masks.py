@@ -55,7 +55,7 @@ def no_penalty(phases: Phases) -> Scalar:
 
 
 REGULARISERS: Registry[Callable[[Phases], Scalar]] = Registry(
-    {"none": no_penalty, "range": range_penalty, "smoothness": smoothness_penalty}
+    "regulariser", {"none": no_penalty, "range": range_penalty, "smoothness": smoothness_penalty}
 )
 
 

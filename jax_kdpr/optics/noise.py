@@ -23,12 +23,13 @@ def no_noise(key: Key, intensity: Intensity, noise: "NoiseOptions") -> Intensity
 
 
 NOISES: Registry[Callable[[Key, Intensity, "NoiseOptions"], Intensity]] = Registry(
+    "noise",
     {
         "none": no_noise,
         "gaussian": f"{__name__}:gaussian_noise",
         "poisson": f"{__name__}:poisson_noise",
         "camera": f"{__name__}:camera_frame",
-    }
+    },
 )
 OF_CAMERA = ("noise.kind", ("camera",))
 

@@ -58,7 +58,8 @@ class Propagator:
 
 
 PROPAGATORS: Registry[Propagator] = Registry(
-    {name: f"{__name__}:{name.upper()}" for name in ("far", "fresnel", "angular_spectrum")}
+    "propagation",
+    {name: f"{__name__}:{name.upper()}" for name in ("far", "fresnel", "angular_spectrum")},
 )
 NEAR_FIELD = ("propagation.kind", ("fresnel", "angular_spectrum"))
 

@@ -29,6 +29,7 @@ from jax_kdpr.recovery.projections import Constraint, Method, Settings, project_
 
 _ROOM = "jax_kdpr.recovery"
 SOLVERS: Registry[Callable[[Measured, Constraint, Settings], Method]] = Registry(
+    "solver",
     {
         "error_reduction": f"{_ROOM}.projections:error_reduction_method",
         "hio": f"{_ROOM}.projections:hio_method",
@@ -37,7 +38,7 @@ SOLVERS: Registry[Callable[[Measured, Constraint, Settings], Method]] = Registry
         "taf": f"{_ROOM}.gradient_flows:truncated_method",
         "raf": f"{_ROOM}.gradient_flows:reweighted_method",
         "accelerated": f"{_ROOM}.gradient_flows:accelerated_method",
-    }
+    },
 )
 DEFAULTS = Settings()
 CONSTRAINTS = ("phase", "amplitude", "complex", "none")

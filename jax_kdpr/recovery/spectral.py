@@ -66,12 +66,13 @@ def above_threshold(intensity: Intensity, options: "SpectralOptions") -> Intensi
 
 
 WEIGHTS: Registry[Callable[[Intensity, "SpectralOptions"], Intensity]] = Registry(
+    "weights",
     {
         "soft": soft_weights,
         "intensity": relative_weights,
         "topk": brightest,
         "threshold": above_threshold,
-    }
+    },
 )
 
 

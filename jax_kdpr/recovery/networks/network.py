@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
@@ -19,10 +20,11 @@ from jax_kdpr.core.types import Features, Gates, Images, Key, Params, PyTree, St
 
 CONVOLVED = "convolved"  # name of every convolution's output, for `jax.checkpoint` policies
 NETWORKS: Registry[Callable[..., Any]] = Registry(
+    "network",
     {
         "unet": "jax_kdpr.recovery.networks.unet:UNet",
         "residual_unet": "jax_kdpr.recovery.networks.residual_unet:ResidualUNet",
-    }
+    },
 )
 
 
@@ -32,6 +34,15 @@ class NetworkOutput(NamedTuple):
     image: Images  # in (0, 1)
     bottleneck: Features  # the deepest features, the very tensor that the image is made of
     gate: Gates | None  # of a gated network: how far to follow another answer, in (0, 1)
+
+    @classmethod
+    def of(
+        cls, outputs: Float[Array, "b h w c_out"], bottleneck: Features, *, gated: bool
+    ) -> "NetworkOutput":
+        """Takes the last channel for the gate where there is one; all float32."""
+        outputs, bottleneck = outputs.astype(jnp.float32), bottleneck.astype(jnp.float32)
+        image, gate = (outputs[..., :-1], outputs[..., -1:]) if gated else (outputs, None)
+        return cls(image, bottleneck, gate)
 
 
 @section

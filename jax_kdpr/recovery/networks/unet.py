@@ -123,8 +123,7 @@ class UNet(nnx.Module):
             x = block(jnp.concatenate([upsample(x), skip], axis=-1), train=train)
         # What losses and metrics see is float32, whatever the convolutions computed in.
         outputs = nnx.sigmoid(self.head(x.astype(jnp.float32)))
-        image, gate = (outputs[..., :-1], outputs[..., -1:]) if self.gated else (outputs, None)
-        return NetworkOutput(image=image, bottleneck=bottleneck.astype(jnp.float32), gate=gate)
+        return NetworkOutput.of(outputs, bottleneck, gated=self.gated)
 
 
 def arithmetic(precision: str) -> dict[str, Any]:
