@@ -2,6 +2,7 @@
 
 import sys
 import textwrap
+from typing import Any
 
 from absl import flags
 
@@ -38,18 +39,42 @@ def _options(prefix: str) -> list[str]:
         found = path.rpartition(".")[0]
         if found != section:
             section = found
-            title = (type(getattr(config, section)).__doc__ or "").splitlines()[0]
-            lines += ["", f"  {section}: {title}"]
+            lines += ["", f"  {section}: {_title(config, section)}"]
         lines.append(_entry(f"{prefix}{path}", one))
     return lines
 
 
+def options_page() -> str:
+    """Returns every option in Markdown tables, as docs/options.md has them."""
+    config, section, lines = Config(), None, []
+    for path, one in described(config).items():
+        if (found := path.rpartition(".")[0]) != section:
+            section, head = found, "### The run"
+            if section:
+                head = f"### {section}: {_title(config, section)}"
+            lines += ["", head, "", "| option | default | meaning | values |"]
+            lines += ["| --- | --- | --- | --- |"]
+        within = " ".join(filter(None, (f"{one.within}" if one.within else "", one.unit)))
+        length = f"{one.length} of them" if one.length else ""
+        when = f"only with {one.when[0]} {' or '.join(one.when[1])}" if one.when else ""
+        values = "; ".join(filter(None, (within, length, in_words(one.choices), when)))
+        lines.append(f"| `{path}` | {_shown(one.default)} | {one.says} | {values} |")
+    return "\n".join(lines).strip()
+
+
+def _title(config: Config, section: str) -> str:
+    return (type(getattr(config, section)).__doc__ or "").splitlines()[0]
+
+
+def _shown(default: Any) -> str:
+    return f"{default:g}" if isinstance(default, float) else str(default)
+
+
 def _entry(name: str, one: Described) -> str:
-    default = f"{one.default:g}" if isinstance(one.default, float) else str(one.default)
     within = f"in {one.within}" if one.within else ""
     numbers = " ".join(filter(None, (within, one.unit)))
     words = "; ".join(filter(None, (one.says, numbers, in_words(one.choices))))
-    first = f"    {name} = {default}".rstrip()
+    first = f"    {name} = {_shown(one.default)}".rstrip()
     # A long name has a line of its own, and so all words begin at one column.
     start = first.ljust(COLUMN) if len(first) < COLUMN else f"{first}\n{' ' * COLUMN}"
     said = textwrap.fill(words, WIDTH - COLUMN, break_on_hyphens=False, break_long_words=False)
