@@ -2,6 +2,7 @@
 
 import ast
 import difflib
+import os
 import runpy
 import sys
 from pathlib import Path
@@ -26,6 +27,7 @@ def main() -> int:
         hint = f"did you mean {near[0]}?" if near else f"commands: {', '.join(commands)}"
         print(f"error: no command {name!r}; {hint}", file=sys.stderr)
         return 2
+    sys.path.insert(0, os.getcwd())  # for code of the user's own, as `python -m` does
     sys.argv = [f"jax_kdpr.{name}", *sys.argv[2:]]
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
     return 0

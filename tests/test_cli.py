@@ -94,8 +94,7 @@ def test_help_has_every_option_with_its_meaning_and_choices(command):
     code, page = command("--help")
     assert code == 0 and max(map(len, page.splitlines())) <= 100
     words = " ".join(page.split())
-    for options in describe(Config()).values():
-        for path, option in options.items():
+XX        for path, option in options.items():
             assert option.says and f"{path} = " in words and option.says in words, path
             assert not option.choices or f"one of {', '.join(option.choices)}" in words, path
     assert "scene.phase_range = 3.14159 phase of a white pixel; in (0, 1000] radians" in words

@@ -8,8 +8,9 @@ from jax_kdpr.config.schema import Config
 from jax_kdpr.core import options
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.limits import LENGTHS, POSITIVE_LENGTHS, SHARE, Range, require
-from jax_kdpr.core.registry import allow, package
+from jax_kdpr.core.registry import Registry, allow
 from jax_kdpr.optics.device import TURN
+from jax_kdpr.optics.propagation import Propagator
 from jax_kdpr.recovery.networks.network import NETWORKS
 
 
@@ -23,7 +24,7 @@ def ready(config: Config, *, stand_in_teacher: str = "") -> Config:
         InputError: If it does not validate.
     """
     config = schema.check_types(config)
-    allow(tuple(map(package, schema.foreign_names(config))))
+    allow(schema.foreign_names(config).values())
     schema.resolve_paths(config)
     if config.regime == "student":
         config.distill.teacher = config.distill.teacher or stand_in_teacher
@@ -39,6 +40,7 @@ def validate(config: Config) -> None:
     """
     c = config
     options.check(c)
+    _check_code(c)
     if c.data.unit == "radians":
         need(
             c.scene.kind == "phase",
@@ -83,6 +85,21 @@ def validate(config: Config) -> None:
             f"loss.beta, distill.teacher: only regime student has a teacher, got {c.loss.beta:g} "
             f"and {c.distill.teacher!r} with regime {c.regime}; unset them or set regime=student",
         )
+
+
+def _check_code(c: Config) -> None:
+    """Looks up what code is chosen, so that a name of none is found before anything is written."""
+    flat = options.flatten(c)
+    for path, about in options.described(c).items():
+        if isinstance(about.choices, Registry):
+            try:
+                about.choices[flat[path]]
+            except (InputError, ValueError) as failure:
+                raise InputError(f"{path}: {failure}") from failure
+    need(
+        isinstance(c.propagation.propagator, Propagator),
+        f"propagation.kind: expected a Propagator, got {c.propagation.kind}, which is none",
+    )
 
 
 def _check_student(c: Config) -> None:

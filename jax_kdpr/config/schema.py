@@ -147,14 +147,14 @@ def load_data(config: Config, **words: str) -> Dataset:
     return sources.load(config.data, phase_range=phase_range, **words)
 
 
-def foreign_names(config: Any) -> list[str]:
-    """Returns what a config names of other packages' code."""
+def foreign_names(config: Any) -> dict[str, str]:
+    """Returns {dotted path: name} of what a config names of other packages' code."""
     about = options.described(config)
-    return [
-        value
+    return {
+        path: value
         for path, value in flatten(config).items()
         if isinstance(about[path].choices, Registry) and is_foreign(value)
-    ]
+    }
 
 
 def to_dict(config: Config) -> dict[str, Any]:

@@ -2,19 +2,19 @@
 
 An option that chooses code (a network, a noise, a propagator) has a `Registry`. A new item is one
 more line of its dict, or a name in a package of the user's own. A run folder that names such code
-is opened only once `allow` was told its package: a stranger's run folder runs nothing.
+is opened only once `allow` was told of it: a stranger's run folder runs nothing.
 """
 
 import importlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Generic, TypeVar, cast
 
 from jax_kdpr.core.errors import InputError
 
 T = TypeVar("T")
 FOREIGN = re.compile(r"[A-Za-z_]\w*(\.\w+)*:[A-Za-z_]\w*")
-_allowed: set[str] = set()
+_allowed: set[str] = set()  # packages, and single names
 
 
 class Registry(Generic[T]):
@@ -58,24 +58,28 @@ def is_foreign(name: Any) -> bool:
     return isinstance(name, str) and FOREIGN.fullmatch(name) is not None
 
 
-def package(name: str) -> str:
-    """Returns the package that a foreign name is of."""
-    return re.split(r"[.:]", name)[0]
+def allow(given: str | Iterable[str]) -> None:
+    """Lets this process import code that configs name.
 
-
-def allow(packages: tuple[str, ...]) -> None:
-    """Lets this process import the code that configs name of these packages."""
-    _allowed.update(packages)
+    Args:
+        given: Packages, of which all may be named; or single items, "package.module:name".
+    """
+    names = (given,) if isinstance(given, str) else given
+    _allowed.update(name if is_foreign(name) else _package(name) for name in names)
 
 
 def require_allowed(name: str) -> None:
-    """Refuses a foreign name of a package that nobody has allowed.
+    """Refuses a foreign name that nobody has allowed.
 
     Raises:
         InputError: If it is one.
     """
-    if package(name) not in _allowed:
+    if not {name, _package(name)} & _allowed:
         raise InputError(
-            f"{name} is code of another package: give --allow_code {package(name)}, or "
-            f'allow_code="{package(name)}" in Python, if you trust it'
+            f"{name} is code of another package: give --allow_code {_package(name)}, or "
+            f'allow_code="{_package(name)}" in Python, if you trust it'
         )
+
+
+def _package(name: str) -> str:
+    return re.split(r"[.:]", name)[0]

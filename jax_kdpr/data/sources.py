@@ -23,6 +23,7 @@ from jax_kdpr.data.scenes import SCENES_VERSION, draw_scenes
 DATA_DIR_VARIABLE = "KDPR_DATA_DIR"
 SCENE_COUNTS = {"train": 1024, "validation": 256, "test": 512}  # of procedural scenes, by default
 
+OF_FOLDERS = ("fashion_mnist", "images")
 OF_FILES = ("data.source", ("images",))
 SAMPLE, BLOCKS = 2, 4  # scenes of `Dataset.sample`, and its blocks a side
 
@@ -68,7 +69,7 @@ class DataOptions:
     dir: str = option(
         "",
         "folder or array file; empty takes KDPR_DATA_DIR",
-        when=("data.source", ("fashion_mnist", "images")),
+        when=("data.source", OF_FOLDERS),
     )
     tfds_manual_dir: str = option(
         "",
@@ -85,7 +86,7 @@ class DataOptions:
     validation_images: int = option(0, "likewise, of validation", within=Range(0, 10_000_000))
     test_images: int = option(0, "likewise, of the test", within=Range(0, 10_000_000))
     validation_fraction: float = option(
-        0.1, "share of all images, source images only", within=SHARE, when=OF_FILES
+        0.1, "share of all images", within=SHARE, when=OF_FILES
     )
     test_fraction: float = option(0.1, "likewise", within=SHARE, when=OF_FILES)
     rescale: bool = option(
@@ -128,7 +129,7 @@ def load(
     Raises:
         InputError: If the files are missing or unusable, or a split would be empty.
     """
-    if options.source != "scenes" and not options.dir:
+    if options.source in OF_FOLDERS and not options.dir:
         options = changed(options, dir=os.environ.get(DATA_DIR_VARIABLE, ""))
         named = DATA_DIR_VARIABLE
     if options.dir:
@@ -227,6 +228,13 @@ def from_arrays(splits: dict[str, np.ndarray], options: DataOptions) -> Dataset:
             the largest of their type is 1. They are resized to `options.size` batch by batch.
         options: At most so many of each are kept, the first ones.
     """
+    for name, images in splits.items():
+        top = 1.0 if images.dtype.kind == "f" else np.inf
+        if images.ndim != 3 or not len(images) or images.min() < 0 or images.max() > top:
+            raise InputError(
+                f"data.source: {options.source}: expected {name} images [n h w], floats in [0, 1] "
+                f"or integers, got {images.dtype} {list(images.shape)}"
+            )
     splits = {name: splits[name][: count or None] for name, count in _counts(options).items()}
     on_device = {name: jnp.asarray(images) for name, images in splits.items()}
     return Dataset(

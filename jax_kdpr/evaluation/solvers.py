@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.progress import progress
+from jax_kdpr.core.registry import is_foreign
 from jax_kdpr.core.sharding import shard_batch
 from jax_kdpr.core.types import Images
 from jax_kdpr.data.batches import take_batch
@@ -56,6 +57,8 @@ def check_plan(plan: Plan) -> None:
         raise InputError(
             f"--restarts: a {plan.start} start is the same every time; give --start random"
         )
+    if any(map(is_foreign, plan.solvers)):  # which may read all
+        return
     if plan.tv and "accelerated" not in plan.solvers:
         raise InputError("--tv: only the solver accelerated has this prior; add it to --solver")
     if plan.beta != DEFAULTS.beta and not {"hio", "raar"} & set(plan.solvers):

@@ -1,7 +1,7 @@
 """What `import jax_kdpr` gives: trained systems, trainings and solvers, each in one call."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ from jax_kdpr.config.schema import Config
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.limits import Range, require, shown
 from jax_kdpr.core.options import shallow
-from jax_kdpr.core.registry import allow
+from jax_kdpr.core.registry import allow, is_foreign
 from jax_kdpr.data.batches import over_batches
 from jax_kdpr.evaluation.scoring import score_run
 from jax_kdpr.lab.frames.calibration import calibration_notes, read_calibration
@@ -77,10 +77,8 @@ class Run(runs.Run):
                 f"images: expected [n {wanted[0]} {wanted[1]} {wanted[2]}] in [0, 1], got "
                 f"{list(given.shape)} from {given.min(initial=0)} to {given.max(initial=0)}"
             )
-        measured = jax.jit(self.system.measure)(
-            self.variables[0], jnp.asarray(scenes, jnp.float32), jax.random.key(seed)
-        )
-        return np.asarray(measured)
+        scenes = jnp.asarray(scenes, jnp.float32)
+        return np.asarray(self._measure(self.variables[0], scenes, jax.random.key(seed)))
 
     def reconstruct(
         self,
@@ -195,6 +193,11 @@ class Run(runs.Run):
         return np.stack(cdps).astype(np.float32)
 
     @cached_property
+    def _measure(self) -> Callable[..., jax.Array]:
+        """Compiled once for each number of images."""
+        return jax.jit(self.system.measure)
+
+    @cached_property
     def _programs(self) -> dict[Refinement, Recover]:
         """What has been compiled: a frame at a time then costs what a frame costs."""
         return {}
@@ -220,25 +223,29 @@ def load(
     Args:
         workdir: Run folder of a training.
         data_dir: Where its data lie now; empty for where they were when it was trained.
-        allow_code: Packages of yours, or that you trust, whose code the run may name and so run.
+        allow_code: Packages of yours, or that you trust, whose code run folders may name, and so
+            run, for the rest of this process.
 
     Raises:
         InputError: If it is no run, names code that is not allowed, or has no checkpoint that can
             be read.
     """
     checkpoint.quiet_logs()
-    allow((allow_code,) if isinstance(allow_code, str) else tuple(allow_code))
+    allow(allow_code)
     folder_of_run = Path(workdir).expanduser().resolve()
     run = runs.load_run(folder_of_run, data_dir=str(data_dir)).on_one_device()
     return Run(**shallow(run))
 
 
-def train(config: Config, workdir: str | Path) -> list[dict[str, Any]]:
+def train(
+    config: Config, workdir: str | Path, *, allow_code: str | Sequence[str] = ()
+) -> list[dict[str, Any]]:
     """Trains, or resumes, a run; prints what it does, epoch by epoch.
 
     Args:
         config: Of `jax_kdpr.Config`, or from `jax_kdpr.presets`.
         workdir: Run folder: new, or that of this very run.
+        allow_code: As of `load`, for a teacher's folder; what the config itself names may run.
 
     Returns:
         The rows of its metrics.jsonl, one for each epoch.
@@ -252,6 +259,7 @@ def train(config: Config, workdir: str | Path) -> list[dict[str, Any]]:
         StoppedError: If the loss is no longer finite, or a checkpoint cannot be written.
     """
     checkpoint.quiet_logs()
+    allow(allow_code)
     place = Path(workdir).expanduser()
     loop.train(checks.ready(config), place)
     return folder.read_metrics(place)
@@ -275,7 +283,7 @@ def solve(
         frames: CDPs in the far field, [sh sw], [n sh sw] or [n L sh sw], in counts of any unit.
         phases: [L h w], radians, of ideal masks; mask l multiplies the field by e^{-j phase}.
             What the device of a run shows of its masks is `run.camera.written(run.phases)`.
-        solver: One of `recovery.solvers.SOLVERS`.
+        solver: One of `recovery.solvers.SOLVERS`, or your own (docs/extend.md).
         steps: Its steps.
         scene: What is known of the object: "phase", "amplitude", "complex" (modulus 0.5 to 1)
             or "none".
@@ -292,6 +300,7 @@ def solve(
         InputError: If frames or phases are none, or do not fit each other.
         ValueError: If a name is unknown.
     """
+    allow(solver if is_foreign(solver) else ())
     masks = np.asarray(phases)
     if masks.ndim != 3 or masks.dtype.kind not in "uif" or not np.all(np.isfinite(masks)):
         raise InputError(

@@ -62,7 +62,7 @@ def run(
             _check_config_flags(argv, prefix, others)
             left = flags.FLAGS(argv)
             _require_usable()
-            allow(tuple(ALLOW_CODE.value))
+            allow(ALLOW_CODE.value)
             return [left[0], *map(os.path.expanduser, left[1:])]
         except SystemExit:
             raise

@@ -21,7 +21,8 @@ def help_page(prefix: str, others: tuple[str, ...]) -> str:
         others: Options of its config beside these.
     """
     lines = [sys.modules["__main__"].__doc__ or "", "Flags:"]
-    for flag in flags.FLAGS.get_key_flags_for_module("__main__"):
+    shared = flags.FLAGS.get_key_flags_for_module("jax_kdpr.interface.cli")
+    for flag in [*flags.FLAGS.get_key_flags_for_module("__main__"), *shared]:
         has_default = flag.default not in (None, "", []) and flag.name != "config"
         shown = str(flag.default_as_str).strip("'")  # absl puts it in quotes
         default = f" (default: {shown})" if has_default else ""
@@ -54,11 +55,7 @@ def options_page() -> str:
                 head = f"### {section}: {_title(config, section)}"
             lines += ["", head, "", "| option | default | meaning | values |"]
             lines += ["| --- | --- | --- | --- |"]
-        within = " ".join(filter(None, (f"{one.within}" if one.within else "", one.unit)))
-        length = f"{one.length} of them" if one.length else ""
-        when = f"only with {one.when[0]} {' or '.join(one.when[1])}" if one.when else ""
-        values = "; ".join(filter(None, (within, length, in_words(one.choices), when)))
-        lines.append(f"| `{path}` | {_shown(one.default)} | {one.says} | {values} |")
+        lines.append(f"| `{path}` | {_shown(one.default)} | {one.says} | {_values(one)} |")
     return "\n".join(lines).strip()
 
 
@@ -66,14 +63,20 @@ def _title(config: Config, section: str) -> str:
     return (type(getattr(config, section)).__doc__ or "").splitlines()[0]
 
 
+def _values(one: Described) -> str:
+    """What an option takes, and with what alone it is read."""
+    within = " ".join(filter(None, (f"in {one.within}" if one.within else "", one.unit)))
+    length = f"{one.length} of them" if one.length else ""
+    when = f"only with {one.when[0]} {' or '.join(one.when[1])}" if one.when else ""
+    return "; ".join(filter(None, (within, length, in_words(one.choices), when)))
+
+
 def _shown(default: Any) -> str:
     return f"{default:g}" if isinstance(default, float) else str(default)
 
 
 def _entry(name: str, one: Described) -> str:
-    within = f"in {one.within}" if one.within else ""
-    numbers = " ".join(filter(None, (within, one.unit)))
-    words = "; ".join(filter(None, (one.says, numbers, in_words(one.choices))))
+    words = "; ".join(filter(None, (one.says, _values(one))))
     first = f"    {name} = {_shown(one.default)}".rstrip()
     # A long name has a line of its own, and so all words begin at one column.
     start = first.ljust(COLUMN) if len(first) < COLUMN else f"{first}\n{' ' * COLUMN}"

@@ -3,7 +3,8 @@
 from absl import flags
 
 from jax_kdpr.core.errors import InputError
-from jax_kdpr.recovery.refinement import NO_REFINEMENT, Refinement
+from jax_kdpr.core.registry import is_foreign
+from jax_kdpr.recovery.refinement import NO_REFINEMENT, Refinement, solver_names
 from jax_kdpr.recovery.solvers import SOLVERS
 
 STEPS = flags.DEFINE_integer(
@@ -14,8 +15,8 @@ STEPS = flags.DEFINE_integer(
     lower_bound=0,
     upper_bound=1_000_000,
 )
-SOLVER = flags.DEFINE_enum(
-    "refine_with", NO_REFINEMENT.solver, list(SOLVERS), "The solver of --refine."
+SOLVER = flags.DEFINE_string(
+    "refine_with", NO_REFINEMENT.solver, f"The solver of --refine: one of {', '.join(SOLVERS)}, or your own."
 )
 TV = flags.DEFINE_float(
     "refine_tv",
@@ -33,10 +34,12 @@ def read_refinement() -> Refinement:
     Raises:
         InputError: If nothing would read one of them.
     """
-    asked = Refinement(STEPS.value, SOLVER.value, TV.value)
+    (solver,) = solver_names("--refine_with", [SOLVER.value])
+    asked = Refinement(STEPS.value, solver, TV.value)
     if asked.solver != NO_REFINEMENT.solver and not asked.steps:
         raise InputError("--refine_with: nothing would read it; give --refine N too")
-    if asked.tv and (asked.solver != "accelerated" or not asked.steps):
+    reads_tv = solver == "accelerated" or is_foreign(solver)
+    if asked.tv and not (reads_tv and asked.steps):
         raise InputError(
             "--refine_tv: nothing would read it; give --refine N and --refine_with=accelerated too"
         )

@@ -17,7 +17,7 @@ from typing import Any
 from absl import flags
 
 from jax_kdpr.core import json_files
-from jax_kdpr.core import options as config_fields
+from jax_kdpr.core import options
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.limits import POSITIVE_LENGTHS, Range, require_pixels, shown
 from jax_kdpr.core.options import option
@@ -121,12 +121,12 @@ def read_bench() -> Bench:
     except (OSError, ValueError, RecursionError) as failure:
         raise InputError(f"--bench: {path}: cannot be read as TOML ({failure})") from failure
     try:
-        bench = config_fields.build(Bench, values, known=list(config_fields.flatten(Bench())))
-        config_fields.check(bench)
+        bench = options.build(Bench, values, known=list(options.flatten(Bench())))
+        options.check(bench)
         _check_pairs(bench)
     except InputError as failure:
         raise InputError(f"--bench: {path}: {failure}") from failure
-    for name, value in config_fields.shallow(bench.frames).items():
+    for name, value in options.shallow(bench.frames).items():
         setattr(bench.frames, name, str(path.parent / value) if value else None)
     table = bench.modulator.table
     bench.modulator.table = str(path.parent / table) if table else None

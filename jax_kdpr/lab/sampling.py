@@ -45,7 +45,7 @@ def known_of_run(workdir: Path) -> dict[str, Any]:
         "oversample": config.masks.oversample,
         "propagation": config.propagation.kind,
     }
-    if config.propagation.kind != "far":
+    if config.propagation.propagator.reads_lengths:
         known |= {
             "wavelength": config.propagation.wavelength,
             "mask_pitch": config.propagation.pitch,

@@ -30,7 +30,10 @@ from jax_kdpr.optics.propagation import FreeSpace, PropagationOptions
 
 @dataclasses.dataclass(frozen=True)
 class Camera:
-    """What takes the CDPs of one system, by its options; its methods are pure functions."""
+    """What takes the CDPs of one system, by its options; its methods are pure functions.
+
+    Compiled programs are told apart by these options: do not change them, `dataclasses.replace` it.
+    """
 
     size: int  # height and width of scene and masks, pixels
     oversample: int = 1  # zero padding of the operator, 1 or 2 (`optics.cdp`)
@@ -88,6 +91,8 @@ class Camera:
             key: For noise and errors of the bench.
             by: The bench for the whole batch, in place of the errors that `jitter` draws.
         """
+        if not isinstance(optics, Optics) or optics.written is None:
+            raise ValueError("optics: expected those that Camera.optics(phases) returns")
         keys = jax.random.split(key, images.shape[0])
         if by is not None:
             bench = (optics.written, jax.tree.map(jnp.asarray, by))

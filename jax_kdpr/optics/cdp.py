@@ -130,14 +130,14 @@ def _one_shot(
     *,
     sensor: tuple[int, ...],
     transfer: Transfer | None,
-) -> Transfer:
+) -> Complex[Array, "sh sw"]:
     """F A x of one snapshot: eq. 1 without its modulus."""
     spectrum = jnp.fft.fft2(jnp.conj(transmittance) * field, s=sensor, norm="ortho")
     return spectrum if transfer is None else jnp.fft.ifft2(transfer * spectrum, norm="ortho")
 
 
 def _one_shot_adjoint(
-    spectrum: Transfer, transmittance: Field, *, transfer: Transfer | None
+    spectrum: Complex[Array, "sh sw"], transmittance: Field, *, transfer: Transfer | None
 ) -> Field:
     """A^H F^H s of one snapshot."""
     if transfer is not None:

@@ -41,41 +41,41 @@ class NoiseOptions:
     kind: str = option("none", "model of the sensor", choices=NOISES)
     snr_db: float = option(
         30.0,
-        "gaussian: of each snapshot",
+        "signal-to-noise ratio of each snapshot",
         unit="dB",
         within=Range(-100, 300),
         when=("noise.kind", ("gaussian",)),
     )
     photons: float = option(
         1e6,
-        "poisson, camera: expected in a snapshot",
+        "expected in a snapshot",
         unit="photoelectrons",
         within=Range(1, 2e9),  # drawn as 32-bit integers
         when=("noise.kind", ("poisson", "camera")),
     )
     read_noise: float = option(
         2.0,
-        "camera: standard deviation",
+        "standard deviation of reading a pixel",
         unit="electrons",
         within=Range(0, 1e9),
         when=OF_CAMERA,
     )
     dark: float = option(
         0.0,
-        "camera: of a pixel and frame",
+        "dark current of a pixel and frame",
         unit="electrons",
         within=Range(0, 1e9),
         when=OF_CAMERA,
     )
     full_well: float = option(
         1e4,
-        "camera: that a pixel holds",
+        "that a pixel holds",
         unit="electrons",
         within=Range(0, 1e9, "(]"),
         when=OF_CAMERA,
     )
     bits: int = option(
-        12, "camera: of its converter", unit="bits", within=Range(1, 16), when=OF_CAMERA
+        12, "of the converter", unit="bits", within=Range(1, 16), when=OF_CAMERA
     )
 
 

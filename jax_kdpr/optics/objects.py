@@ -31,7 +31,7 @@ class SceneOptions:
     )
     min_amplitude: float = option(
         0.5,
-        "amplitude of a black pixel, complex scenes only",
+        "amplitude of a black pixel",
         within=SHARE,
         when=("scene.kind", ("complex",)),
     )

@@ -59,7 +59,11 @@ class Propagator:
 
 PROPAGATORS: Registry[Propagator] = Registry(
     "propagation",
-    {name: f"{__name__}:{name.upper()}" for name in ("far", "fresnel", "angular_spectrum")},
+    {
+        "far": f"{__name__}:FAR",
+        "fresnel": f"{__name__}:FRESNEL",
+        "angular_spectrum": f"{__name__}:ANGULAR_SPECTRUM",
+    },
 )
 NEAR_FIELD = ("propagation.kind", ("fresnel", "angular_spectrum"))
 
@@ -75,21 +79,21 @@ class PropagationOptions:
     )
     wavelength: float = option(
         0.0,
-        "of the light; fresnel and angular_spectrum only",
+        "of the light",
         unit="metres",
         within=LENGTHS["wavelength"],
         when=NEAR_FIELD,
     )
     pitch: float = option(
         0.0,
-        "of mask and object pixels; as wavelength",
+        "of mask and object pixels",
         unit="metres",
         within=LENGTHS["pitch"],
         when=NEAR_FIELD,
     )
     distance: float = option(
         0.0,
-        "from mask to sensor; as wavelength",
+        "from mask to sensor",
         unit="metres",
         within=LENGTHS["distance"],
         when=NEAR_FIELD,

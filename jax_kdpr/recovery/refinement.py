@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from jax_kdpr.core.errors import InputError
-from jax_kdpr.core.registry import allow, is_foreign, package
+from jax_kdpr.core.registry import allow, is_foreign
 from jax_kdpr.core.sharding import data_parallel
 from jax_kdpr.core.types import Fields, Image, Images, Intensities, Intensity, Keys
 from jax_kdpr.optics.camera import Camera
@@ -50,7 +50,7 @@ def solver_names(flag: str, names: list[str]) -> tuple[str, ...]:
     """
     for name in names:
         if is_foreign(name):
-            allow((package(name),))  # whoever asks for it by name runs it
+            allow(name)  # whoever asks for it by name runs it
         elif name not in SOLVERS:
             raise InputError(f"{flag}: expected some of {', '.join(SOLVERS)}, got {name!r}")
     if len(set(names)) < len(names):

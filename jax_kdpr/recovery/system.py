@@ -1,8 +1,8 @@
-"""A single- or multi-shot camera and its network as one pair of pure functions, `init`, `apply`.
+"""A single- or multi-shot camera and its network as pure functions: `init`, `measure`, `recover`, `apply`.
 
     image [h w c] -> camera -> CDP y [k sh sw] -> spectral estimate z [h w]
-                  -> error reduction, if asked for -> U-Net -> image [h w c], bottleneck
-                  -> error reduction again, if asked for, as far as the U-Net's gate lets it
+                  -> error reduction, if asked for -> network -> image [h w c], bottleneck
+                  -> error reduction again, if asked for, as far as the network's gate lets it
 
 `apply` returns every intermediate, so that a loss, a plot, a metric or a distillation target is a
 function of its result and nothing is computed twice. Parameters are plain pytrees:
@@ -120,7 +120,7 @@ class System:
             return estimate, residual
 
         def refine_one(optics, image, gate, intensity):
-            refinement = Refinement(steps=self.net.refine_steps)
+            refinement = Refinement(self.net.refine_steps, "error_reduction")
             refined = refine_image(image, intensity, optics, scene, refinement)
             return image + gate * (refined - image)
 
@@ -128,6 +128,11 @@ class System:
         estimate, residual = data_parallel(estimate_one, mesh)(recovery, intensity)
         net_output, stats = self.run_net(params, state, network_input(estimate), train=train)
         image = net_output.image
+        if (net_output.gate is not None) != self.net.gated:
+            raise ValueError(
+                f"net.kind: expected {'a' if self.net.gated else 'no'} gate of {self.net.kind} with "
+                f"net.refine_steps = {self.net.refine_steps}; see NetworkOutput.of"
+            )
         if net_output.gate is not None:
             image = data_parallel(refine_one, mesh)(optics, image, net_output.gate, intensity)
         output = Output(

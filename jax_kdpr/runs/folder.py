@@ -27,7 +27,7 @@ from jax_kdpr.config import schema as config_lib
 from jax_kdpr.config.removed import RemovedOptionError
 from jax_kdpr.config.schema import Config
 from jax_kdpr.core import json_files, whole_files
-from jax_kdpr.core import options as config_fields
+from jax_kdpr.core import options
 from jax_kdpr.core.errors import InputError, InUseError
 from jax_kdpr.core.json_files import Maybe
 from jax_kdpr.core.registry import require_allowed
@@ -89,11 +89,11 @@ def read_config(workdir: Path) -> Config:
         raise InputError(f"{workdir / RUN_FILE}: {failure}") from failure
     except InputError as failure:
         raise _damaged(workdir, failure) from failure
-    for name in config_lib.foreign_names(config):
+    for path, name in config_lib.foreign_names(config).items():
         try:
             require_allowed(name)
         except InputError as failure:
-            raise InputError(f"{workdir / RUN_FILE}: {failure}") from failure
+            raise InputError(f"{workdir / RUN_FILE}: {path}: {failure}") from failure
     try:
         checks.validate(config)
     except InputError as failure:
@@ -120,7 +120,7 @@ def require_same_data(workdirs: Sequence[Path], config: Config | None = None) ->
     records = [read_run(workdir) for workdir in workdirs]
     configs = [read_config(workdir) for workdir in workdirs]
     for workdir, other, record in zip(workdirs, configs, records, strict=True):
-        differing = config_fields.differences(
+        differing = options.differences(
             config or configs[0], other, only=("data.size", "scene.")
         )
         digests = [one["digests"]["data"] for one in (records[0], record)]

@@ -88,7 +88,7 @@ def _preface(study: Study, runs: list[PlannedRun], results: Results, command: st
         f"Data: {base.data.source}, {base.data.size} x {base.data.size} pixels, "
         f"{_image_counts(study, results)}; {base.train.epochs} epoch(s) in batches of "
         f"{base.train.batch_size}{_steps(study, results)}; {base.scene.kind} scenes; "
-        f"T = {base.spectral.iterations}; U-Net {'-'.join(map(str, base.net.widths))}.",
+        f"T = {base.spectral.iterations}; {base.net.kind} {'-'.join(map(str, base.net.widths))}.",
         "Numbers are means over seeds ± half the width of their 95 % interval (Student's t), of "
         "the mean PSNR and SSIM over the test images. A gain is the mean difference from the "
         "baseline of the same seed. Images better: share of the test images whose PSNR, averaged "

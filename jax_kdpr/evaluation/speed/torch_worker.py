@@ -33,6 +33,7 @@ TWIN = {  # options that the twin has in one form only
     "spectral.weights": ("soft",),
     "spectral.consistency_steps": (0,),
     "spectral.gauge": ("start",),
+    "net.kind": ("unet",),
     "net.norm": ("batch",),
     "net.refine_steps": (0,),
     "net.precision": ("tf32", "float32"),

@@ -2,7 +2,7 @@
 
 A network is an `nnx.Module` made by `Network(in_channels, out_channels, net, rngs)`, with net its
 `NetOptions`, that maps x [b h w in_channels] to a `NetworkOutput` by `network(x, train=...)`. One
-that cannot take any options says so in a static method `require(net, size)`, by an `InputError`.
+that does not take every option says so in a static method `require(net, size)`, by an `InputError`.
 """
 
 from collections.abc import Callable
@@ -51,10 +51,13 @@ class NetOptions:
 
     kind: str = option("unet", "which network", choices=NETWORKS)
     widths: tuple[int, ...] = option(
-        (32, 64, 128, 256), "channels of each level", within=Range(1, 8192)
+        (32, 64, 128, 256),
+        "channels of each level",
+        within=Range(1, 8192),
+        length=Range(1, 64),
     )
     norm: str = option("batch", "norm layers", choices=("batch", "group", "none"))
-    precision: str = option("tf32", "of its convolutions", choices=("float32", "tf32", "bfloat16"))
+    precision: str = option("tf32", "of its convolutions, tf32 on NVIDIA GPUs alone; all else stays float32", choices=("float32", "tf32", "bfloat16"))
     refine_steps: int = option(
         0,
         "of error reduction from its image, as far as its gate lets them",
