@@ -98,7 +98,7 @@ def main(positional: list[str]) -> int:
         **{"notes": notes, "pitch": lengths.pitch, "stack": STACK.value},
         **{"settings": settings, "truth": truth, "rows": rows},
     )
-    print(results.in_words(found, run.camera.scene["kind"], scored=truth is not None))
+    print(results.in_words(found, run.camera.scene.kind, scored=truth is not None))
     for line in results.warnings(found):
         print(f"warning: {line}", file=sys.stderr)
     print(f"written: {output}/{results.RESULTS_FILE}, {SHEET_FILE} and the objects")

@@ -10,7 +10,7 @@ from absl import flags
 from commands import call
 from helpers import rejection
 
-from jax_kdpr.core import options as config_fields
+from jax_kdpr.core import options
 from jax_kdpr.lab import bench_file
 from jax_kdpr.lab.frames.geometry import Window, default_geometry, in_window, join, to_sensor
 from jax_kdpr.lab.frames.model_noise import PixelNoise, model_noise
@@ -36,7 +36,7 @@ def read(tmp_path):
 
 def test_the_example_of_the_page_says_every_number(read, tmp_path):
     bench = read(EXAMPLE)
-    left = {path for path, value in config_fields.flatten(bench).items() if value is None}
+    left = {path for path, value in options.flatten(bench).items() if value is None}
     # A near field has a distance in place of a lens, a measured table that of a gray level.
     assert left == {"distance", "modulator.table"}
     assert bench.modulator.mask_pitch == pytest.approx(64e-6)

@@ -13,7 +13,7 @@ from places import Place
 from jax_kdpr.config.schema import Config
 from jax_kdpr.core import runtime, signals, whole_files
 from jax_kdpr.core.limits import IN_METRES, number_hint
-from jax_kdpr.core.options import describe
+from jax_kdpr.core.options import described
 from jax_kdpr.interface import cli
 
 # As ml_collections reads config files.
@@ -94,9 +94,9 @@ def test_help_has_every_option_with_its_meaning_and_choices(command):
     code, page = command("--help")
     assert code == 0 and max(map(len, page.splitlines())) <= 100
     words = " ".join(page.split())
-XX        for path, option in options.items():
-            assert option.says and f"{path} = " in words and option.says in words, path
-            assert not option.choices or f"one of {', '.join(option.choices)}" in words, path
+    for path, option in described(Config()).items():
+        assert option.says and f"{path} = " in words and option.says in words, path
+        assert not option.choices or f"one of {', '.join(option.choices)}" in words, path
     assert "scene.phase_range = 3.14159 phase of a white pixel; in (0, 1000] radians" in words
 
 

@@ -126,7 +126,7 @@ RANGES = [
     ("spectral.iterations", 0, "in [1, 10000]"),
     ("train.epochs", 0, "in [1, 1000000]"),
     ("train.batch_size", 0, "in [1, 65536]"),
-    ("train.eval_batch_size", -1, "in [0, 65536]"),
+    ("train.eval_batch_size", -1, "in [2, 65536] or 0"),
     ("train.devices", -1, "in [0, 4096]"),
     ("train.scan_steps", -1, "in [0, 1000000]"),
     ("scene.phase_range", 0.0, "in (0, 1000] radians"),
@@ -145,7 +145,7 @@ RANGES = [
     ("data.test_fraction", -0.5, "in [0, 1]"),
     ("scene.min_amplitude", 1.5, "in [0, 1]"),
     ("masks.oversample", 3, "in [1, 2]"),
-    ("device.levels", 2**31, "in [0, 65536]"),
+    ("device.levels", 2**31, "in [2, 65536] or 0"),
     ("spectral.threshold", 1.5, "in [0, 1]"),
     ("spectral.fraction", 0.0, "in (0, 1]"),
     ("spectral.filter_size", 4, "odd"),
@@ -250,8 +250,8 @@ def test_differences_name_fields_and_leave_locations_out():
     assert config_lib.differences(ours, Config()) == []
     changed(ours, optim__mask_lr=0.02, regime="random", data__source="images")
     assert config_lib.differences(ours, Config()) == [
-        "regime: random against e2e",
-        "data.source: images against scenes",
+        "regime: 'random' against 'e2e'",
+        "data.source: 'images' against 'scenes'",
         "optim.mask_lr: 0.02 against 0.0005",
     ]
 

@@ -18,6 +18,7 @@ from skimage.morphology import convex_hull_image
 from jax_kdpr.data import fashion_mnist, sources
 from jax_kdpr.data.batches import epoch_order, take_batch
 from jax_kdpr.data.scenes import BLOCK, draw_scenes
+from jax_kdpr.data.sources import DataOptions
 from jax_kdpr.runs.run import load_data
 
 FASHION_MNIST = os.environ.get(sources.DATA_DIR_VARIABLE)
@@ -75,7 +76,7 @@ def test_scenes_have_sharp_edges_and_fine_detail(scenes):
 
 def load_scenes(**options):
     defaults = {"train_images": 8, "validation_images": 8, "test_images": 8, "seed": 3}
-    return sources.load(source="scenes", size=32, **defaults | options)
+    return sources.load(DataOptions(source="scenes", size=32, **defaults | options))
 
 
 def test_scenes_are_fresh_every_epoch_never_seen_in_validation_and_set_by_their_seed():
@@ -156,7 +157,7 @@ def test_a_file_that_is_no_idx_images_is_named(small_folder, monkeypatch, magic)
 
 
 def load_fashion_mnist(**options):
-    return sources.load(source="fashion_mnist", size=28, **options)
+    return sources.load(DataOptions(source="fashion_mnist", size=28, **options))
 
 
 def test_fashion_mnist_is_found_through_the_environment(small_folder, monkeypatch):

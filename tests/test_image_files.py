@@ -12,6 +12,7 @@ from PIL import Image
 
 from jax_kdpr.data import sources
 from jax_kdpr.data.image_files import Preparation, read_images
+from jax_kdpr.data.sources import DataOptions
 
 RAMP = np.linspace(0, 1, 64).reshape(8, 8)
 RAMP8 = np.round(RAMP * 255).astype(np.uint8)
@@ -154,7 +155,7 @@ def test_array_files_that_are_no_stack(tmp_path):
 
 def load_images(path, **options):
     defaults = {"size": 5, "seed": 0, "validation_fraction": 0.2, "test_fraction": 0.3}
-    return sources.load(source="images", dir=str(path), **defaults | options)
+    return sources.load(DataOptions(source="images", dir=str(path), **defaults | options))
 
 
 @pytest.fixture

@@ -20,9 +20,9 @@ SHAPE = (6, 5)
 LENGTHS = {"wavelength": 0.5e-6, "pitch": 8e-6, "distance": 2e-3}
 
 
-def solve(y, masks, start, *, transfer=None, tv=0.0, **options):
+def solve(y, masks, start, *, transfer=None, beta=0.9, tv=0.0, **options):
     optics = Optics(jnp.asarray(masks), transfer)
-    return solvers.solve(y, optics, start, settings=Settings(tv=tv), **options)
+    return solvers.solve(y, optics, start, settings=Settings(beta, tv), **options)
 
 
 def complex_noise(rng, *shape: int) -> jax.Array:

@@ -38,7 +38,9 @@ def test_the_digest_of_scenes_sees_the_random_numbers():
         jax.default_prng_impl("rbg"),
     ):
         with change:
-            digests.add(sources.load(source="scenes", size=16, **SCENES).digest)
+            digests.add(
+                sources.load(sources.DataOptions(source="scenes", size=16, **SCENES)).digest
+            )
     assert len(digests) == 3
 
 

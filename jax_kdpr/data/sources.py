@@ -85,9 +85,7 @@ class DataOptions:
     )
     validation_images: int = option(0, "likewise, of validation", within=Range(0, 10_000_000))
     test_images: int = option(0, "likewise, of the test", within=Range(0, 10_000_000))
-    validation_fraction: float = option(
-        0.1, "share of all images", within=SHARE, when=OF_FILES
-    )
+    validation_fraction: float = option(0.1, "share of all images", within=SHARE, when=OF_FILES)
     test_fraction: float = option(0.1, "likewise", within=SHARE, when=OF_FILES)
     rescale: bool = option(
         False,

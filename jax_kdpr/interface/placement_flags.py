@@ -62,16 +62,16 @@ def read_placement(run: Run, window: Window, lengths: Lengths) -> Placement:
         calibration = read_calibration(Path(CALIBRATION.value))
         geometry = calibration.geometry
         notes = calibration_notes(calibration, run, CALIBRATION.value)
-        if gain is None and run.camera.scene["kind"] != "phase":
+        if gain is None and run.camera.scene.kind != "phase":
             gain = calibration.counts_per_unit
     else:
         centre = numbers(CENTRE, "Y,X") or (guess.centre_y, guess.centre_x)
         if not CENTRE.value:
             notes.append("no --calibration, no --centre: the pattern is taken to be in the middle")
         geometry = guess._replace(centre_y=centre[0], centre_x=centre[1])
-    if gain is None and run.camera.scene["kind"] != "phase":
+    if gain is None and run.camera.scene.kind != "phase":
         raise InputError(
-            f"--gain: the energy of {run.camera.scene['kind']} scenes is not known; give "
+            f"--gain: the energy of {run.camera.scene.kind} scenes is not known; give "
             "--calibration or the counts a unit"
         )
     return Placement(geometry, gain, notes)

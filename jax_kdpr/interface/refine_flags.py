@@ -16,7 +16,9 @@ STEPS = flags.DEFINE_integer(
     upper_bound=1_000_000,
 )
 SOLVER = flags.DEFINE_string(
-    "refine_with", NO_REFINEMENT.solver, f"The solver of --refine: one of {', '.join(SOLVERS)}, or your own."
+    "refine_with",
+    NO_REFINEMENT.solver,
+    f"The solver of --refine: one of {', '.join(SOLVERS)}, or your own.",
 )
 TV = flags.DEFINE_float(
     "refine_tv",

@@ -16,8 +16,7 @@ from typing import Any
 
 from absl import flags
 
-from jax_kdpr.core import json_files
-from jax_kdpr.core import options
+from jax_kdpr.core import json_files, options
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.limits import POSITIVE_LENGTHS, Range, require_pixels, shown
 from jax_kdpr.core.options import option

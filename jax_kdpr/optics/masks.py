@@ -67,4 +67,8 @@ class MaskOptions:
         1, "shots of each object, each through a mask of its own: L", within=Range(1, 4096)
     )
     oversample: int = option(1, "zero padding of the operator", within=Range(1, 2))
-    regulariser: str = option("range", "what loss.rho weighs, of the masks; range: the paper's [0, 2 pi]", choices=REGULARISERS)
+    regulariser: str = option(
+        "range",
+        "what loss.rho weighs, of the masks; range: the paper's [0, 2 pi]",
+        choices=REGULARISERS,
+    )

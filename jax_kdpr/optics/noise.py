@@ -74,9 +74,7 @@ class NoiseOptions:
         within=Range(0, 1e9, "(]"),
         when=OF_CAMERA,
     )
-    bits: int = option(
-        12, "of the converter", unit="bits", within=Range(1, 16), when=OF_CAMERA
-    )
+    bits: int = option(12, "of the converter", unit="bits", within=Range(1, 16), when=OF_CAMERA)
 
 
 def gaussian_noise(key: Key, intensity: Intensity, noise: NoiseOptions) -> Intensity:

@@ -88,14 +88,16 @@ class SpectralOptions:
         within=Range(0, 1, "(]"),
         when=("spectral.weights", ("topk",)),
     )
-    threshold: float = option(
-        0.6, "p", within=SHARE, when=("spectral.weights", ("threshold",))
-    )
+    threshold: float = option(0.6, "p", within=SHARE, when=("spectral.weights", ("threshold",)))
     filter_size: int = option(5, "taps each way of the low-pass filter", within=Range(1, 8192))
     filter_sigma: float = option(
         1.0, "of the Gaussian that it starts as", unit="pixels", within=Range(0, 1000, "(]")
     )
-    gauge: str = option("start", "what sets the estimate's global phase: the start vector, or a real and positive mean", choices=GAUGES)
+    gauge: str = option(
+        "start",
+        "what sets the estimate's global phase: the start vector, or a real and positive mean",
+        choices=GAUGES,
+    )
     consistency_steps: int = option(
         0, "of error reduction, between the estimate and the network", within=Range(0, 10_000)
     )

@@ -1,4 +1,4 @@
-"""A single- or multi-shot camera and its network as pure functions: `init`, `measure`, `recover`, `apply`.
+"""A camera and its network as pure functions: `init`, `measure`, `recover`, `apply`.
 
     image [h w c] -> camera -> CDP y [k sh sw] -> spectral estimate z [h w]
                   -> error reduction, if asked for -> network -> image [h w c], bottleneck
@@ -130,7 +130,7 @@ class System:
         image = net_output.image
         if (net_output.gate is not None) != self.net.gated:
             raise ValueError(
-                f"net.kind: expected {'a' if self.net.gated else 'no'} gate of {self.net.kind} with "
+                f"{self.net.kind}: expected {'a' if self.net.gated else 'no'} gate with "
                 f"net.refine_steps = {self.net.refine_steps}; see NetworkOutput.of"
             )
         if net_output.gate is not None:

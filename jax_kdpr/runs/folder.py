@@ -26,8 +26,7 @@ from jax_kdpr.config import checks
 from jax_kdpr.config import schema as config_lib
 from jax_kdpr.config.removed import RemovedOptionError
 from jax_kdpr.config.schema import Config
-from jax_kdpr.core import json_files, whole_files
-from jax_kdpr.core import options
+from jax_kdpr.core import json_files, options, whole_files
 from jax_kdpr.core.errors import InputError, InUseError
 from jax_kdpr.core.json_files import Maybe
 from jax_kdpr.core.registry import require_allowed
@@ -120,9 +119,7 @@ def require_same_data(workdirs: Sequence[Path], config: Config | None = None) ->
     records = [read_run(workdir) for workdir in workdirs]
     configs = [read_config(workdir) for workdir in workdirs]
     for workdir, other, record in zip(workdirs, configs, records, strict=True):
-        differing = options.differences(
-            config or configs[0], other, only=("data.size", "scene.")
-        )
+        differing = options.differences(config or configs[0], other, only=("data.size", "scene."))
         digests = [one["digests"]["data"] for one in (records[0], record)]
         if digests[0] != digests[1]:
             shown = " against ".join(digest[:8] for digest in digests)

@@ -13,8 +13,8 @@ from jax_kdpr.config import checks
 from jax_kdpr.config import schema as config_lib
 from jax_kdpr.config.schema import Config
 from jax_kdpr.core.errors import InputError
-from jax_kdpr.core.registry import allow
 from jax_kdpr.core.options import flatten
+from jax_kdpr.core.registry import allow
 
 FOLDERS = ("report",)  # names that a study's folder has another use for
 # Options that an entry cannot change, beside data.*: all runs are scored on the same images.

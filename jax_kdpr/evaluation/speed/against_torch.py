@@ -7,7 +7,6 @@ import numpy as np
 
 from jax_kdpr.config.schema import Config
 from jax_kdpr.core import runtime
-from jax_kdpr.core.choices import Precision
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.evaluation.speed import report
 from jax_kdpr.evaluation.speed.counts import measure_limits
@@ -62,7 +61,7 @@ def _agreement(config: Config, wanted: Wanted, worker: TorchWorker) -> dict[str,
     # In float32 on both sides, whatever is timed afterwards.
     shape = make_shape(config, wanted)
     exact = shape._replace(config=copy.deepcopy(config))
-    exact.config.net.precision = Precision.FLOAT32
+    exact.config.net.precision = "float32"
     size = config.data.size
     images = np.random.default_rng(0).random((config.train.batch_size, size, size, 1), np.float32)
     weights = student_weights(config)
@@ -77,8 +76,8 @@ def _agreement(config: Config, wanted: Wanted, worker: TorchWorker) -> dict[str,
             widths=config.net.widths,
             phase_range=config.scene.phase_range,
             iterations=config.spectral.iterations,
-            tf32=config.net.precision == Precision.TF32,
-            weights={name: float(value) for name, value in weights._asdict().items()},
+            tf32=config.net.precision == "tf32",
+            weights={name: float(value) for name, value in weights.items()},
             rates={"phases": 5e-4, "filter": 5e-4, "net": 5e-4},
         )
         output, _ = jax.jit(system.apply)(*variables, images, jax.random.key(0))

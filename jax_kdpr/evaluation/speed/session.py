@@ -6,8 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jax_kdpr.config import checks
-from jax_kdpr.config import schema as config_lib
+from jax_kdpr.config import checks, presets
 from jax_kdpr.config.schema import Config
 from jax_kdpr.core import runtime
 from jax_kdpr.core.errors import InputError
@@ -19,8 +18,7 @@ from jax_kdpr.evaluation.speed.counts import measure_limits
 from jax_kdpr.evaluation.speed.report import Row
 from jax_kdpr.evaluation.speed.timing import Timing, clock, time_alternating
 from jax_kdpr.runs import folder as run_folder
-from jax_kdpr.training import losses
-from jax_kdpr.training.steps import LossWeights
+from jax_kdpr.training.losses import Weights, loss_weights
 
 SWEEPS = {
     "snapshots": ("masks", "snapshots"),
@@ -143,14 +141,11 @@ def make_shape(config: Config, wanted: Wanted) -> Shape:
     )
 
 
-def student_weights(config: Config) -> LossWeights:
-    """Returns the weights of a student; of another regime's config, all terms weigh something."""
-    alpha, beta = config.loss.alpha, config.loss.beta
-    if config.regime != config_lib.Regime.STUDENT:
-        alpha, beta = 0.999, 0.0005
-    return LossWeights(
-        alpha=alpha, rho=config.loss.rho, beta=beta, sigma=losses.feature_weight(alpha, beta)
-    )
+def student_weights(config: Config) -> Weights:
+    """Returns those of a student; of another regime's config, all terms weigh something."""
+    if config.regime != "student":
+        config = presets.student(copy.deepcopy(config))
+    return loss_weights(config)
 
 
 def facts(config: Config, wanted: Wanted) -> dict[str, Any]:
@@ -162,7 +157,7 @@ def facts(config: Config, wanted: Wanted) -> dict[str, Any]:
         "size": config.data.size,
         "iterations": config.spectral.iterations,
         "batch": shape.batch,
-        "precision": config.net.precision.value,
+        "precision": config.net.precision,
         "devices": 1 if shape.mesh is None else shape.mesh.size,
         "scan_steps": shape.scan_steps,
         "provenance": run_folder.provenance(),

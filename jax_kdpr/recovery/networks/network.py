@@ -57,7 +57,11 @@ class NetOptions:
         length=Range(1, 64),
     )
     norm: str = option("batch", "norm layers", choices=("batch", "group", "none"))
-    precision: str = option("tf32", "of its convolutions, tf32 on NVIDIA GPUs alone; all else stays float32", choices=("float32", "tf32", "bfloat16"))
+    precision: str = option(
+        "tf32",
+        "of its convolutions, tf32 on NVIDIA GPUs alone; all else stays float32",
+        choices=("float32", "tf32", "bfloat16"),
+    )
     refine_steps: int = option(
         0,
         "of error reduction from its image, as far as its gate lets them",
