@@ -26,6 +26,7 @@ def command(monkeypatch, tmp_path, capsys):
     own = flags.FlagValues()
     config = config_flags.DEFINE_config_file("config", None, flag_values=own)
     flags.DEFINE_float("target", None, "", flag_values=own)
+    flags.DEFINE_list("allow_code", [], "", flag_values=own)
     monkeypatch.setattr(flags, "FLAGS", own)
     for module, name in ((runtime, "set_up"), (signals, "take_over"), (signals, "all_done")):
         monkeypatch.setattr(module, name, lambda *_: None)

@@ -126,7 +126,7 @@ RANGES = [
     ("spectral.iterations", 0, "in [1, 10000]"),
     ("train.epochs", 0, "in [1, 1000000]"),
     ("train.batch_size", 0, "in [1, 65536]"),
-    ("train.eval_batch_size", -1, "in [2, 65536] or 0"),
+    ("train.eval_batch_size", -1, "in [0, 65536]"),
     ("train.devices", -1, "in [0, 4096]"),
     ("train.scan_steps", -1, "in [0, 1000000]"),
     ("scene.phase_range", 0.0, "in (0, 1000] radians"),

@@ -37,6 +37,7 @@ def test_a_teacher_is_as_it_was_after_its_student_started_from_it(image_folder, 
     assert before.digest == after.digest
 
 
+@pytest.mark.slow
 def test_a_student_whose_teacher_weighs_nothing_is_an_e2e_run(image_folder, teacher, tmp_path):
     options = {"distill__start": "all", "train__devices": 1}
     config = student_config(image_folder, teacher, **options)

@@ -52,6 +52,7 @@ def losses_of(run, steps=3):
     return totals, state.totals
 
 
+@pytest.mark.slow
 def test_cached_targets_give_the_losses_of_a_live_teacher(image_folder, teacher, tmp_path):
     live, cached = (
         prepare(
@@ -91,6 +92,7 @@ def test_targets_are_live_where_they_change_or_do_not_fit(
         json_files.write_json(teacher / "run.json", run)
 
 
+@pytest.mark.slow
 def test_procedural_scenes_cannot_be_cached(tmp_path):
     teacher = tiny_config(train__epochs=1)
     teacher.regime = "teacher"
@@ -113,6 +115,7 @@ def test_the_targets_of_a_teacher_on_a_moving_bench_are_not_cached():
 # Several steps in one call
 
 
+@pytest.mark.slow
 def test_scanned_training_is_stepped_training(tmp_path):
     for steps in (1, 3):  # an epoch is four steps: one call of three and one of one
         config = tiny_config(train__scan_steps=steps, train__devices=1)
@@ -120,6 +123,7 @@ def test_scanned_training_is_stepped_training(tmp_path):
     assert_close_rows(rows_of(tmp_path / "1"), rows_of(tmp_path / "3"))
 
 
+@pytest.mark.slow
 def test_scanned_losses_come_step_by_step(tmp_path):
     run = prepare(tiny_config(train__devices=1), tmp_path)
     epoch = loop._epoch_inputs(run, 0, None)
@@ -158,6 +162,7 @@ def test_any_number_of_devices_gets_an_evaluation_batch_that_fits(tmp_path):
 # Arithmetic of the network
 
 
+@pytest.mark.slow
 def test_bfloat16_network_keeps_weights_physics_and_outputs_in_float32(tmp_path):
     config = tiny_config(net__precision="bfloat16", train__devices=1)
     run = prepare(config, tmp_path)

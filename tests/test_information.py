@@ -17,7 +17,6 @@ from jax_kdpr.optics.objects import SceneOptions, scene_field
 pytestmark = pytest.mark.usefixtures("x64")
 H, W = 6, 5
 RNG = np.random.default_rng(0)
-SCENE = {"kind": "phase", "phase_range": 2.0, "min_amplitude": 0.5}
 
 
 class Shots(NamedTuple):
@@ -41,12 +40,10 @@ class Shots(NamedTuple):
 
 def shots(k: int, kind: str = "phase", oversample: int = 1) -> Shots:
     phases = jnp.asarray(np.random.default_rng(1).uniform(0, 2 * np.pi, (k, H, W)))
-    scene = {**SCENE, "kind": kind}
+    scene = SceneOptions(kind=kind, phase_range=2.0)
 
     def measure(image):
-        return measure_intensity(
-            scene_field(image, SceneOptions(**scene)), phases, oversample=oversample
-        )
+        return measure_intensity(scene_field(image, scene), phases, oversample=oversample)
 
     image = jnp.asarray(RNG.uniform(0.2, 0.8, (H, W, 2 if kind == "complex" else 1)))
     free = information.global_phase_direction(image.shape, kind)

@@ -28,6 +28,7 @@ def restored_tree(workdir, config):
     return trained.variables, trained.step
 
 
+@pytest.mark.slow
 def test_resuming_after_each_epoch_is_bit_exact(tmp_path, monkeypatch):
     config = tiny_config()
     loop.train(config, tmp_path / "whole")
@@ -64,6 +65,7 @@ def test_resuming_after_each_epoch_is_bit_exact(tmp_path, monkeypatch):
     assert without_times[0] == without_times[1] and len(without_times[0]) == config.train.epochs
 
 
+@pytest.mark.slow
 def test_the_running_mean_is_what_is_validated_and_restored(tmp_path):
     config = tiny_config(optim__average=0.9, train__epochs=2, train__devices=1)
     config.data.source = "scenes"
@@ -80,12 +82,14 @@ def test_the_running_mean_is_what_is_validated_and_restored(tmp_path):
     assert not np.allclose(live["phases"], trained.variables[0]["phases"], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_loop_runs_on_four_devices(tmp_path):
     one = loop.train(tiny_config(train__epochs=1, train__devices=1), tmp_path / "one")
     four = loop.train(tiny_config(train__epochs=1, train__devices=4), tmp_path / "four")
     np.testing.assert_allclose(four["validation_psnr"], one["validation_psnr"], atol=0.05)
 
 
+@pytest.mark.slow
 def test_a_signal_before_the_first_step_leaves_no_trace(tmp_path, monkeypatch, capsys):
     config = tiny_config(train__epochs=2)
 

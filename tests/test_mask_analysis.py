@@ -17,7 +17,8 @@ from jax_kdpr.evaluation.uniqueness import masks as mask_analysis
 from jax_kdpr.evaluation.uniqueness.masks import Design, make_design
 from jax_kdpr.evaluation.uniqueness.prior import fit_prior
 from jax_kdpr.evaluation.uniqueness.report import report
-from jax_kdpr.optics.camera import SCENE, Optics
+from jax_kdpr.optics.cdp import Optics
+from jax_kdpr.optics.objects import SceneOptions
 
 SIZE = 12
 RNG = np.random.default_rng(0)
@@ -41,8 +42,8 @@ TINY = ("size=16", "train_images=64", "test_images=16")
 
 
 def design_of(phases: np.ndarray, oversample: int = 1, kind: str = "phase") -> Design:
-    scene = {**SCENE, "kind": kind}
-    return make_design(Optics(jnp.asarray(phases)), oversample=oversample, scene=scene)
+    optics = Optics(jnp.asarray(phases))
+    return make_design(optics, oversample=oversample, scene=SceneOptions(kind=kind))
 
 
 def random_phases(k: int) -> np.ndarray:

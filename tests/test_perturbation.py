@@ -28,6 +28,7 @@ def moved(phases, **by) -> np.ndarray:
     return np.asarray(perturbation.displaced_masks(phases, Perturbation(**by)))
 
 
+@pytest.mark.slow
 def test_no_error_is_the_design():
     phases, scenes, key = drawn_phases(2), images(), jax.random.key(0)
     for options in ({}, {"kind": "angular_spectrum", **lengths()}):

@@ -12,11 +12,11 @@ from PIL import Image
 from jax_kdpr.evaluation import pictures, plots
 from jax_kdpr.evaluation.plots import Line
 from jax_kdpr.evaluation.scores import Samples
+from jax_kdpr.optics.objects import SceneOptions
 from jax_kdpr.recovery.system import Output
 
 SCENES = {
-    kind: {"kind": kind, "phase_range": 2.0, "min_amplitude": 0.5}
-    for kind in ("phase", "amplitude", "complex")
+    kind: SceneOptions(kind=kind, phase_range=2.0) for kind in ("phase", "amplitude", "complex")
 }
 SIZE = 12
 
@@ -136,6 +136,7 @@ def test_curves_are_told_apart_and_the_legend_covers_none(count, drawn, tmp_path
         assert not any(box.overlaps(axis.get_window_extent()) for axis in figure.axes)
 
 
+@pytest.mark.slow
 def test_the_setup_of_the_readme_is_drawn_from_a_run(recorded, tmp_path):
     script = runpy.run_path(str(Path(__file__).parents[1] / "docs" / "setup_figure.py"))
     script["draw"](recorded / "e2e", tmp_path / "setup.png")

@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from helpers import assert_equal_trees
 
 from jax_kdpr.config.schema import OptimOptions
@@ -74,6 +75,7 @@ def trainer(regime="e2e", *, teacher=None, weights=None, mesh=None, average=0.0)
     return one_step, state, step
 
 
+@pytest.mark.slow
 def test_the_loss_falls_on_32_images():
     step, state, _ = trainer()
     losses = []

@@ -15,7 +15,7 @@ from jax_kdpr.core import json_files, whole_files
 from jax_kdpr.core.errors import InUseError, StoppedError
 from jax_kdpr.evaluation import plots
 from jax_kdpr.lab.frames import results
-from jax_kdpr.optics.camera import SCENE
+from jax_kdpr.optics.objects import SceneOptions
 from jax_kdpr.runs import folder as run_folder
 
 OTHERS = "the only copy"
@@ -50,8 +50,8 @@ WRITERS = {
     "run.json": lambda folder: run_folder.record_session(folder, Config(), {}),
     "metrics.json": lambda folder: json_files.write_json(folder / "metrics.json", {}),
     "figure.png": lambda folder: plots.plot_lines({}, folder / "figure.png", x_label="x"),
-    "object.png": lambda folder: results.write_recovery(folder, recovery(), scene=SCENE),
-    "object.npz": lambda folder: results.write_recovery(folder, recovery(), scene=SCENE),
+    "object.png": lambda folder: results.write_recovery(folder, recovery(), scene=SceneOptions()),
+    "object.npz": lambda folder: results.write_recovery(folder, recovery(), scene=SceneOptions()),
     "phase.npy": stack,
     "phase.tif": stack,
 }

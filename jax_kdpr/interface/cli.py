@@ -27,9 +27,7 @@ from jax_kdpr.interface.help_page import help_page
 from jax_kdpr.runs import checkpoint
 from jax_kdpr.runs import folder as run_folder
 
-ALLOW_CODE = flags.DEFINE_list(
-    "allow_code", [], "Packages whose code a run folder may name, and so run."
-)
+flags.DEFINE_list("allow_code", [], "Packages whose code a run folder may name, and so run.")
 # Exit codes.
 BAD_INPUT = 2
 STOPPED = 1
@@ -62,7 +60,7 @@ def run(
             _check_config_flags(argv, prefix, others)
             left = flags.FLAGS(argv)
             _require_usable()
-            allow(ALLOW_CODE.value)
+            allow(flags.FLAGS.allow_code)
             return [left[0], *map(os.path.expanduser, left[1:])]
         except SystemExit:
             raise

@@ -27,6 +27,7 @@ from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.runs.checkpoint import SCORE, Checkpoints
 from jax_kdpr.runs.metric_log import MetricLog
 from jax_kdpr.training import outcome
+from jax_kdpr.training.losses import TERMS
 from jax_kdpr.training.setup import Training, make_guide, prepare, trained_parts
 from jax_kdpr.training.state import TrainState
 from jax_kdpr.training.steps import Epoch, compile_steps
@@ -252,8 +253,8 @@ def _epoch_row(run: Training, state: TrainState, step: int, started: float) -> d
         key=run.keys.evaluation,
     )
     means = {
-        f"train_{name}": float(total) / run.steps_per_epoch
-        for name, total in sorted(state.totals.items())
+        f"train_{name}": float(state.totals[name]) / run.steps_per_epoch
+        for name in ("total", *TERMS)
     }
     return {
         "epoch": step // run.steps_per_epoch,
