@@ -141,7 +141,8 @@ def _hide_flags_except(module: str) -> None:
         known.pop(flag.name, None)
     for owner in owners:
         importlib.import_module(owner)
-        known |= {flag.name: flag for flag in defined()[owner]}
+        shared = [flag for flag in defined()[owner] if not flag.name.startswith("config")]
+        known |= {flag.name: flag for flag in shared}
 
 
 def _run_module(

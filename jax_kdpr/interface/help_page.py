@@ -21,8 +21,8 @@ def help_page(prefix: str, others: tuple[str, ...]) -> str:
         others: Options of its config beside these.
     """
     lines = [sys.modules["__main__"].__doc__ or "", "Flags:"]
-    shared = flags.FLAGS.get_key_flags_for_module("jax_kdpr.interface.cli")
-    for flag in [*flags.FLAGS.get_key_flags_for_module("__main__"), *shared]:
+    own = flags.FLAGS.get_key_flags_for_module("__main__")
+    for flag in [*own, flags.FLAGS["allow_code"]]:  # which every command has
         has_default = flag.default not in (None, "", []) and flag.name != "config"
         shown = str(flag.default_as_str).strip("'")  # absl puts it in quotes
         default = f" (default: {shown})" if has_default else ""
