@@ -1,7 +1,7 @@
 """Trains one run: `python -m jax_kdpr.train --config configs/cpu/e2e.py --workdir runs/e2e`.
 
 The same command resumes a run that was interrupted. Single options are overridden by
-`--config.section.field=value`; `jax_kdpr/config/schema.py` lists them all.
+`--config.section.field=value`; docs/options.md has them all.
 """
 
 from pathlib import Path
