@@ -21,7 +21,7 @@ from absl import flags
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.evaluation import pictures
 from jax_kdpr.evaluation import solvers as solving
-from jax_kdpr.evaluation.solvers import GAUGES, Plan
+from jax_kdpr.evaluation.solvers import PHASE_FROM, Plan
 from jax_kdpr.evaluation.tables import solve_table
 from jax_kdpr.interface import cli
 from jax_kdpr.interface.reports import Report
@@ -38,7 +38,7 @@ STEPS = flags.DEFINE_integer(
     "steps", 200, "Steps of each solver.", lower_bound=1, upper_bound=1_000_000
 )
 FROM = flags.DEFINE_enum(
-    "start", "spectral", list(GAUGES), "From the run's spectral estimate, its network, or noise."
+    "start", "spectral", list(PHASE_FROM), "From the run's spectral estimate, its network, or noise."
 )
 RESTARTS = flags.DEFINE_integer(
     "restarts",
@@ -98,7 +98,7 @@ def main(positional: list[str]) -> int:
     run = load_run(workdir, data_dir=DATA_DIR.value, images=IMAGES.value)
     plan = plan._replace(
         count=min(plan.count or len(run.dataset.test), len(run.dataset.test)),
-        constraint=plan.constraint or str(run.config.scene.kind),
+        constraint=plan.constraint or run.config.scene.kind,
     )
     support = _read_support(run.camera)
     report.make_folder()

@@ -14,7 +14,7 @@ import pytest
 from helpers import rejection, tiny_config
 from scipy import stats
 
-from jax_kdpr.config.schema import Config
+from jax_kdpr.config.schema import Config, LossOptions
 from jax_kdpr.core import json_files, signals
 from jax_kdpr.core.errors import InUseError
 from jax_kdpr.evaluation import scoring
@@ -401,6 +401,9 @@ def test_an_estimate_counts_what_a_run_does():
     assert operations(regime="random") < alone
     taught = operations(tiny_config(masks__snapshots=9), regime="student")
     assert taught == alone  # a student whose losses ignore its teacher
+    guiding = LossOptions(alpha=0.9, beta=0.05)
+    taught = operations(tiny_config(masks__snapshots=9), regime="student", loss=guiding)
+    assert alone < taught < 10 * alone
 
 
 def test_the_rate_is_that_of_the_finished_runs(finished):

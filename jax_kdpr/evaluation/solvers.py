@@ -25,7 +25,7 @@ from jax_kdpr.recovery.system import Output
 from jax_kdpr.runs.run import Run, run_keys
 
 START, NETWORK = "start", "network"  # rows that are no solver
-GAUGES = {
+PHASE_FROM = {
     "spectral": "taken from the truth",
     "random": "taken from the truth",
     "network": "the network's",
@@ -38,7 +38,7 @@ class Plan(NamedTuple):
     solvers: tuple[str, ...]
     count: int  # of test images, from the first
     steps: int
-    start: str  # one of GAUGES
+    start: str  # one of PHASE_FROM
     restarts: int = 1  # random starts, of which the smallest residual counts
     constraint: str = ""  # as of `refinement.make_solve`
     beta: float = DEFAULTS.beta
@@ -128,7 +128,7 @@ def solve_images(
         case "spectral":
             starts = [[batch.output.estimate for batch in batches]]
             estimate = joined(each(read, starts[0], intensities, truths))
-            answers[START] = Answer(estimate, GAUGES[plan.start])
+            answers[START] = Answer(estimate, PHASE_FROM[plan.start])
         case "network":
             starts = [fields]
         case _:
@@ -158,9 +158,9 @@ def solve_images(
             parts, lasted = _timed(program, [(optics, *row) for row in rows], bar)
             tries.append(joined(parts))
             seconds += lasted / (len(places) * batch_size)
-        answers[name] = Answer(_best(tries), GAUGES[plan.start], seconds)
+        answers[name] = Answer(_best(tries), PHASE_FROM[plan.start], seconds)
     network = joined(each(read, fields, intensities, recovered))
-    answers[NETWORK] = Answer(network, GAUGES["network"], network_seconds)
+    answers[NETWORK] = Answer(network, PHASE_FROM["network"], network_seconds)
     bar.close()
 
     shown = slice(0, min(samples, plan.count, batch_size))

@@ -88,8 +88,8 @@ def fill_from_bench(workdir: Path) -> Lengths:
         oversample=config.masks.oversample,
         propagation=shallow(config.propagation),
     )
-    is_far = config.propagation.kind == "far"
-    period = config.masks.oversample if is_far else 1  # as `Run.finest_period`
+    is_near = config.propagation.propagator.axis_in_middle
+    period = 1 if is_near else config.masks.oversample  # as `Run.finest_period`
     suitable = useful_bin(period * scale) if scale else None
     bench_file.fill(shallow(bench.frames) | {"bin": bench.camera.bin or suitable})
     if scale and not flags.FLAGS["scale"].present:

@@ -20,6 +20,7 @@ from jax_kdpr.core import json_files, options
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.limits import POSITIVE_LENGTHS, Range, require_pixels, shown
 from jax_kdpr.core.options import option
+from jax_kdpr.optics.propagation import PROPAGATORS
 from jax_kdpr.optics.sampling import bench_geometry
 
 BENCH = flags.DEFINE_string("bench", "", "bench.toml: numbers that the flags leave open.")
@@ -189,7 +190,7 @@ def camera_scale(
         propagation: Of the model; of a near field the lengths, in place of the bench's.
     """
     lengths: dict[str, Any] = {key: propagation[key] for key in ("wavelength", "pitch", "distance")}
-    if propagation["kind"] == "far":
+    if not PROPAGATORS[propagation["kind"]].reads_lengths:
         lengths = {
             "wavelength": bench.wavelength,
             "pitch": bench.modulator.mask_pitch,

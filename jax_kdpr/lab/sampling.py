@@ -8,7 +8,7 @@ from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.limits import POSITIVE_LENGTHS, Range, require
 from jax_kdpr.lab.frames.geometry import useful_bin
 from jax_kdpr.lab.frames.model_noise import PixelNoise, model_noise
-from jax_kdpr.optics.propagation import PropagationOptions, sampling_warnings
+from jax_kdpr.optics.propagation import PROPAGATORS, PropagationOptions, sampling_warnings
 from jax_kdpr.optics.sampling import Geometry, geometry_warnings
 from jax_kdpr.runs import folder as run_folder
 
@@ -75,7 +75,9 @@ def make_bench(
         raise InputError(f"--{twice[0]}: the run of --workdir says it already; leave it out")
     values = {**DEFAULTS, **known, **given}
     kind = values["propagation"]
-    length, unread = ("focal_length", "distance") if kind == "far" else ("distance", "focal_length")
+    length, unread = "focal_length", "distance"
+    if PROPAGATORS[kind].reads_lengths:
+        length, unread = unread, length
     if unread in values:
         raise InputError(f"--{unread}: is not read with propagation {kind}; give --{length}")
     for name in ("wavelength", length, "mask_pitch", "pixels", "camera_pixel"):
@@ -110,7 +112,7 @@ def warnings_of(bench: Bench, found: Geometry) -> list[str]:
 
 def table(bench: Bench, found: Geometry) -> str:
     """Lays out the numbers, one a line."""
-    length = "focal length" if bench.kind == "far" else "distance"
+    length = "distance" if PROPAGATORS[bench.kind].reads_lengths else "focal length"
     fits = {None: "", True: ", fits the chip", False: ", does not fit the chip"}[found.fits]
     whole = found.whole_ratio
     lines = {

@@ -56,7 +56,7 @@ def trace_step(config: Config, teacher: Config | None) -> Program:
         teach, guide = make_teach(system), jax.jit(system.init)(jax.random.key(0))
         live = config.distill.targets == "live" or changing_targets(config, teacher)
         if not live:
-            batch = jnp.zeros((config.train.batch_size, size, size, _channels(config)))
+            batch = jnp.zeros((config.train.batch_size, size, size, config.scene.channels))
             one = jax.eval_shape(teach, guide, batch, jax.random.key(0))
             rows = [jnp.zeros((count, *leaf.shape[1:]), leaf.dtype) for leaf in one]
             guide, teach = Targets(*rows), None
@@ -95,7 +95,7 @@ def time_inference(config: Config) -> Timing:
     system = build_system(config, mesh=mesh)
     variables = jax.jit(system.init)(jax.random.key(0))
     shape = (config.train.batch_size, config.data.size, config.data.size)
-    images = jax.random.uniform(jax.random.key(1), (*shape, _channels(config)))
+    images = jax.random.uniform(jax.random.key(1), (*shape, config.scene.channels))
     intensity = jax.jit(system.measure)(variables[0], images, jax.random.key(2))
     recover = jax.jit(
         lambda variables, intensity: system.recover(*variables, intensity=intensity)[0].image
@@ -105,7 +105,3 @@ def time_inference(config: Config) -> Timing:
         return jax.block_until_ready(recover(variables, intensity))
 
     return time_alternating([lambda: clock(call)], calls=CALLS)[0]
-
-
-def _channels(config: Config) -> int:
-    return config.scene.channels
