@@ -38,7 +38,10 @@ STEPS = flags.DEFINE_integer(
     "steps", 200, "Steps of each solver.", lower_bound=1, upper_bound=1_000_000
 )
 FROM = flags.DEFINE_enum(
-    "start", "spectral", list(PHASE_FROM), "From the run's spectral estimate, its network, or noise."
+    "start",
+    "spectral",
+    list(PHASE_FROM),
+    "From the run's spectral estimate, its network, or noise.",
 )
 RESTARTS = flags.DEFINE_integer(
     "restarts",

@@ -223,6 +223,7 @@ def test_a_source_makes_the_same_images_of_the_same_options(name):
     assert sources.load(options).digest != one.digest
 
 
+@pytest.mark.slow
 def test_a_run_of_the_pages_code_trains_and_opens_only_where_it_is_allowed(
     tmp_path, monkeypatch, capsys
 ):

@@ -11,6 +11,7 @@ from jax_kdpr.training import loop
 from jax_kdpr.training.setup import make_guide, prepare
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", ["none", "optics", "network", "all"])
 def test_a_student_starts_with_what_it_takes_over(start, image_folder, teacher, tmp_path):
     config = student_config(image_folder, teacher, distill__start=start, train__devices=1)
@@ -28,6 +29,7 @@ def test_a_student_starts_with_what_it_takes_over(start, image_folder, teacher, 
     assert same(run.start.state["start"], state["start"]) == takes_network
 
 
+@pytest.mark.slow
 def test_a_teacher_is_as_it_was_after_its_student_started_from_it(image_folder, teacher, tmp_path):
     config = student_config(image_folder, teacher, distill__start="all")
     before = restore(teacher, run_folder.read_config(teacher))

@@ -69,6 +69,7 @@ def test_cached_targets_give_the_losses_of_a_live_teacher(image_folder, teacher,
         np.testing.assert_allclose(cached_terms[name], live_terms[name], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_targets_are_live_where_they_change_or_do_not_fit(
     image_folder, teacher, tmp_path, monkeypatch
 ):

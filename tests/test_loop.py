@@ -118,6 +118,7 @@ def test_a_signal_before_the_first_step_leaves_no_trace(tmp_path, monkeypatch, c
     assert [row["epoch"] for row in run_folder.read_metrics(tmp_path)] == [1]
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_left_alone(tmp_path):
     config = tiny_config(train__epochs=1)
     first = loop.train(config, tmp_path)
@@ -212,6 +213,7 @@ def test_a_run_that_diverged_or_learned_nothing_is_told_so(tmp_path):
     assert "it diverged" in told(grey + 0.1, train_mask=101.0)
 
 
+@pytest.mark.slow
 def test_a_teacher_of_another_split_or_unfinished_is_refused(tmp_path):
     """Its training may have seen what the student is scored on; its checkpoint may still change."""
     teacher = tiny_config(train__epochs=1, data__seed=1)

@@ -275,6 +275,7 @@ def test_one_device_needs_no_mesh():
     assert shard_batch(IMAGES, None) is IMAGES
 
 
+@pytest.mark.slow
 def test_four_devices_give_the_result_and_gradient_of_one(small, mesh):
     _, params, state, *_ = small
 

@@ -153,6 +153,7 @@ def test_drawn_errors_have_the_stated_spread_and_are_independent():
     assert np.abs(np.corrcoef(drawn) - np.eye(7)).max() < 0.03
 
 
+@pytest.mark.slow
 def test_jitter_gives_every_scene_a_bench_of_its_own():
     camera = Camera(size=SIZE, jitter=JitterOptions(shift=0.3, rotation=1.0))
     twice = jnp.repeat(images(1), 2, axis=0)

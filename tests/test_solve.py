@@ -84,6 +84,7 @@ def test_a_few_steps_from_the_spectral_estimate_equal_dense_matrices(subject, tr
         np.testing.assert_allclose(actual, read, atol=5e-3)
 
 
+@pytest.mark.slow
 def test_solvers_beat_the_network_where_the_data_are_enough(subject, truth):
     """Three shots without noise: RAAR finds the very object, as 100 dB and no misfit show."""
     plan = Plan(("raar",), count=IMAGES, steps=300, start="spectral", constraint="phase")
