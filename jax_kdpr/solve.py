@@ -33,7 +33,9 @@ from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.runs.run import load_run
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Run folder.")
-SOLVER = flags.DEFINE_list("solver", ["raar"], f"One or several of {', '.join(SOLVERS)}.")
+SOLVER = flags.DEFINE_list(
+    "solver", ["raar"], f"One or several of {', '.join(SOLVERS)}, or your own."
+)
 STEPS = flags.DEFINE_integer(
     "steps", 200, "Steps of each solver.", lower_bound=1, upper_bound=1_000_000
 )

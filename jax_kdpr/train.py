@@ -8,6 +8,7 @@ from pathlib import Path
 
 from absl import flags
 
+from jax_kdpr.config.schema import foreign_names
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.metrics import rms_unit
 from jax_kdpr.interface import cli
@@ -34,7 +35,9 @@ def main(positional: list[str]) -> int:
         f"done: validation {scores['validation_psnr']:.2f} dB (pooled "
         f"{scores['validation_psnr_pooled']:.2f} dB), {rms}SSIM {scores['validation_ssim']:.3f}"
     )
-    print(f"next: python -m jax_kdpr.evaluate --workdir {WORKDIR.value}")
+    packages = ",".join(sorted({name.split(":")[0] for name in foreign_names(config).values()}))
+    trust = f" --allow_code {packages}" if packages else ""
+    print(f"next: python -m jax_kdpr.evaluate --workdir {WORKDIR.value}{trust}")
     return 0
 
 

@@ -249,8 +249,8 @@ def test_differences_name_fields_and_leave_locations_out():
     assert config_lib.differences(ours, Config()) == []
     changed(ours, optim__mask_lr=0.02, regime="random", data__source="images")
     assert config_lib.differences(ours, Config()) == [
-        "regime: 'random' against 'e2e'",
-        "data.source: 'images' against 'scenes'",
+        "regime: random against e2e",
+        "data.source: images against scenes",
         "optim.mask_lr: 0.02 against 0.0005",
     ]
 

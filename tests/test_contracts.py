@@ -254,6 +254,49 @@ def test_a_run_of_the_pages_code_trains_and_opens_only_where_it_is_allowed(
     assert run.config == run_folder.read_config(tmp_path / "run") and run.scenes(2).shape[0] == 2
 
 
+WRONG = """
+import numpy as np
+from my_lab import Plain
+
+def arity(key, intensity):
+    return intensity
+
+def host(key, intensity, options):
+    return np.asarray(intensity)
+
+def array(options, phase_range):
+    return np.zeros((8, 16, 16))
+
+class NoGate(Plain):
+    def __call__(self, x, *, train):
+        return super().__call__(x, train=train)._replace(gate=None)
+"""
+
+
+@pytest.mark.parametrize(
+    ("option", "item", "said"),
+    [
+        ("noise__kind", "arity", "TypeError"),
+        ("noise__kind", "host", "TracerArrayConversionError"),
+        ("noise__kind", "hots", "did you mean wrong_lab:host?"),
+        ("net__kind", "arity", "TypeError"),
+        ("net__kind", "NoGate", "gate"),
+        ("data__source", "array", "expected a Dataset"),
+        ("propagation__kind", "arity", "Propagator"),
+    ],
+)
+def test_code_that_breaks_the_contract_is_one_line_and_writes_nothing(
+    my_lab, tmp_path, option, item, said
+):
+    (my_lab / "wrong_lab.py").write_text(WRONG)
+    config = tiny_config(net__refine_steps=2, **{option: f"wrong_lab:{item}"})
+    with pytest.raises(InputError) as refused:
+        kdpr.train(config, tmp_path / "run")
+    message = str(refused.value)
+    assert f"wrong_lab:{item}" in message and said in message and "\n" not in message
+    assert not (tmp_path / "run").exists()
+
+
 def test_what_cannot_be_imported_is_said_in_one_line():
     registry.allow(("my_lab", "no_such_lab"))
     for name in ("my_lab:nothing", "no_such_lab:Net"):

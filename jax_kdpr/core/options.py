@@ -141,9 +141,13 @@ def differences(
         only: Beginnings of the paths to compare; default all.
         ignore: Paths to leave out.
     """
-    other = flatten(theirs)
+    other, about = flatten(theirs), described(ours)
+
+    def said(path: str, value: Any) -> str:
+        return str(value) if about[path].choices else shown(value)  # words need no quotes
+
     return [
-        f"{path}: {shown(value)} against {shown(other[path])}"
+        f"{path}: {said(path, value)} against {said(path, other[path])}"
         for path, value in flatten(ours).items()
         if value != other[path] and path.startswith(only) and path not in ignore
     ]

@@ -5,9 +5,13 @@ more line of its dict, or a name in a package of the user's own. A run folder th
 is opened only once `allow` was told of it: a stranger's run folder runs nothing.
 """
 
+import difflib
 import importlib
 import re
+import traceback
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
 from jax_kdpr.core.errors import InputError
@@ -48,9 +52,14 @@ class Registry(Generic[T]):
             require_allowed(name)
         module, _, attribute = item.partition(":")
         try:
-            return cast(T, getattr(importlib.import_module(module), attribute))
-        except (ImportError, AttributeError) as failure:
+            found = importlib.import_module(module)
+        except ImportError as failure:
             raise InputError(f"{name}: {failure}; is its package on the path?") from failure
+        if not hasattr(found, attribute):
+            near = difflib.get_close_matches(attribute, dir(found), n=1)
+            hint = f"did you mean {module}:{near[0]}?" if near else f"see {found.__file__}"
+            raise InputError(f"{name}: no {attribute} in {module}; {hint}")
+        return cast(T, getattr(found, attribute))
 
 
 def is_foreign(name: Any) -> bool:
@@ -79,6 +88,39 @@ def require_allowed(name: str) -> None:
             f"{name} is code of another package: give --allow_code {_package(name)}, or "
             f'allow_code="{_package(name)}" in Python, if you trust it'
         )
+
+
+@contextmanager
+def blaming(names: Iterable[str]) -> Iterator[None]:
+    """Says in one line what foreign code raises; without any, all passes through.
+
+    Args:
+        names: Of the code that runs inside.
+
+    Raises:
+        InputError: Names the last place that is neither JAX's nor ours.
+    """
+    given = sorted(names)
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as failure:
+        if not given:
+            raise
+        frames = traceback.extract_tb(failure.__traceback__)
+        ours = str(Path(__file__).parents[1])
+        theirs = [
+            frame
+            for frame in frames
+            if not frame.filename.startswith(ours) and "site-packages" not in frame.filename
+        ]
+        place = f" ({theirs[-1].filename}, line {theirs[-1].lineno})" if theirs else ""
+        said = str(failure).strip().split("\n")[0]
+        raise InputError(
+            f"{', '.join(given)}: raised {type(failure).__name__}: {said}{place}; mend it, or see "
+            "docs/extend.md"
+        ) from failure
 
 
 def _package(name: str) -> str:

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.progress import progress
-from jax_kdpr.core.registry import is_foreign
+from jax_kdpr.core.registry import blaming, is_foreign
 from jax_kdpr.core.sharding import shard_batch
 from jax_kdpr.core.types import Images
 from jax_kdpr.data.batches import take_batch
@@ -150,7 +150,8 @@ def solve_images(
             support=support,
             settings=Settings(beta=plan.beta, tv=plan.tv),
         )
-        program = jax.jit(solve).lower(optics, starts[0][0], intensities[0], references[0])
+        with blaming([name] if is_foreign(name) else []):
+            program = jax.jit(solve).lower(optics, starts[0][0], intensities[0], references[0])
         program = program.compile()
         tries, seconds = [], 0.0
         for attempt in starts:

@@ -51,6 +51,10 @@ def solver_names(flag: str, names: list[str]) -> tuple[str, ...]:
     for name in names:
         if is_foreign(name):
             allow(name)  # whoever asks for it by name runs it
+            try:
+                SOLVERS[name]
+            except InputError as failure:
+                raise InputError(f"{flag}: {failure}") from failure
         elif name not in SOLVERS:
             raise InputError(f"{flag}: expected some of {', '.join(SOLVERS)}, got {name!r}")
     if len(set(names)) < len(names):

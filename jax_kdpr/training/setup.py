@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
@@ -18,8 +19,9 @@ from jax_kdpr.config.schema import Config
 from jax_kdpr.core import runtime
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.metrics import ImageScores
+from jax_kdpr.core.registry import blaming
 from jax_kdpr.core.sharding import make_mesh, replicate
-from jax_kdpr.core.types import Params, Residuals, State
+from jax_kdpr.core.types import Params, Residuals, Scalar, State
 from jax_kdpr.data import sources
 from jax_kdpr.optics.masks import REGULARISERS
 from jax_kdpr.optics.propagation import sampling_warnings
@@ -106,14 +108,18 @@ def prepare(config: Config, workdir: Path) -> Training:
         print(f"warning: propagation: {warning}", file=sys.stderr)
 
     steps_per_epoch = dataset.train_size // config.train.batch_size
-    system, optimizer, train_step = build_step(
-        config,
-        total_steps=steps_per_epoch * config.train.epochs,
-        teach=None if caches_targets else teach,
-        mesh=mesh,
-    )
     keys = run_keys(config.seed)
-    params, state = jax.jit(system.init)(keys.init)
+    foreign = config_lib.foreign_names(config).values()
+    with blaming(foreign):
+        system, optimizer, train_step = build_step(
+            config,
+            total_steps=steps_per_epoch * config.train.epochs,
+            teach=None if caches_targets else teach,
+            mesh=mesh,
+        )
+        params, state = jax.jit(system.init)(keys.init)
+        if foreign:  # found here, before anything is written, not at the first step
+            _try_out(system, (params, state), config)
     if teacher is not None:
         params, state = take_over(config, teacher, params, state)
     start = init_train_state(
@@ -142,6 +148,18 @@ def prepare(config: Config, workdir: Path) -> Training:
         scan_steps=runtime.choose_scan_steps(config.train.scan_steps, steps_per_epoch),
         mesh=mesh,
     )
+
+
+def _try_out(system: System, variables: tuple[Params, State], config: Config) -> None:
+    """Traces one pass and its gradient, and computes nothing."""
+    size, penalty = config.data.size, REGULARISERS[config.masks.regulariser]
+    images = jnp.zeros((config.train.batch_size, size, size, config.scene.channels))
+
+    def loss(params: Params) -> Scalar:
+        output, _ = system.apply(params, variables[1], images, jax.random.key(0), train=True)
+        return jnp.mean(output.image) + penalty(params["phases"])
+
+    jax.eval_shape(jax.grad(loss), variables[0])
 
 
 def build_step(

@@ -33,7 +33,7 @@ class NetworkOutput(NamedTuple):
 
     image: Images  # in (0, 1)
     bottleneck: Features  # the deepest features, the very tensor that the image is made of
-    gate: Gates | None  # of a gated network: how far to follow another answer, in (0, 1)
+    gate: Gates | None = None  # of a gated network: how far to follow another answer, in (0, 1)
 
     @classmethod
     def of(
