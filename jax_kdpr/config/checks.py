@@ -10,7 +10,7 @@ from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.limits import LENGTHS, POSITIVE_LENGTHS, SHARE, Range, require
 from jax_kdpr.core.registry import Registry, allow
 from jax_kdpr.optics.device import TURN
-from jax_kdpr.optics.propagation import Propagator
+from jax_kdpr.optics.propagation import PROPAGATORS, Propagator
 from jax_kdpr.recovery.networks.network import NETWORKS
 
 
@@ -97,7 +97,7 @@ def _check_code(c: Config) -> None:
             except (InputError, ValueError) as failure:
                 raise InputError(f"{path}: {failure}") from failure
     need(
-        isinstance(c.propagation.propagator, Propagator),
+        isinstance(PROPAGATORS[c.propagation.kind], Propagator),
         f"propagation.kind: expected a Propagator, got {c.propagation.kind}, which is none",
     )
 
