@@ -6,6 +6,7 @@ The trainings of a study are those of `golden.py`, taken over, with other scores
 import re
 import shutil
 import signal
+from contextlib import contextmanager
 from pathlib import Path
 
 import golden
@@ -97,9 +98,9 @@ class Recorded:
         return Timing(np.array([0.01, 0.02, 0.03]))
 
 
-@pytest.fixture(scope="module")
-def quick(recorded):
-    """The calls of a study that are taken over."""
+@contextmanager
+def taken_over(recorded):
+    """The calls of a study that `Recorded` answers meanwhile."""
     calls = Recorded(recorded)
     with pytest.MonkeyPatch.context() as patch:
         for name in ("score_run", "score_under_noise", "trace_step", "time_inference"):
@@ -109,11 +110,19 @@ def quick(recorded):
         yield calls
 
 
+@pytest.fixture
+def quick(recorded):
+    """Those calls, for one test."""
+    with taken_over(recorded) as calls:
+        yield calls
+
+
 @pytest.fixture(scope="module")
-def finished(quick, tmp_path_factory):
+def finished(recorded, tmp_path_factory):
     """(study, its folder) with everything done in one go."""
     study, workdir = tiny_study(), tmp_path_factory.mktemp("study")
-    assert runner.run_study(study, plan(study, workdir), workdir) == {}
+    with taken_over(recorded):
+        assert runner.run_study(study, plan(study, workdir), workdir) == {}
     return study, workdir
 
 
