@@ -127,7 +127,7 @@ def main(positional: list[str]) -> int:
 def _read_support(camera: Camera) -> np.ndarray | None:
     if SUPPORT.value is None:
         return None
-    if camera.scene.kind != "amplitude":
+    if camera.scene.has_phase:
         raise InputError(
             f"--support: only amplitude objects are dark somewhere; the run has "
             f"{camera.scene.kind} objects"

@@ -11,6 +11,7 @@ from absl import flags
 from jax_kdpr.config.schema import foreign_names
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.metrics import rms_unit
+from jax_kdpr.core.registry import package
 from jax_kdpr.interface import cli
 from jax_kdpr.training import loop
 
@@ -35,7 +36,7 @@ def main(positional: list[str]) -> int:
         f"done: validation {scores['validation_psnr']:.2f} dB (pooled "
         f"{scores['validation_psnr_pooled']:.2f} dB), {rms}SSIM {scores['validation_ssim']:.3f}"
     )
-    packages = ",".join(sorted({name.split(":")[0] for name in foreign_names(config).values()}))
+    packages = ",".join(sorted(set(map(package, foreign_names(config).values()))))
     trust = f" --allow_code {packages}" if packages else ""
     print(f"next: python -m jax_kdpr.evaluate --workdir {WORKDIR.value}{trust}")
     return 0

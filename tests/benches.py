@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jax_kdpr.lab.frames.bench_folder import make_bench
+from jax_kdpr.lab.frames.bench_folder import make_bench, write_bench
 from jax_kdpr.lab.frames.correction import make_correction
 from jax_kdpr.lab.frames.geometry import Geometry, make_window
 from jax_kdpr.lab.frames.loaded import pixel_side
@@ -22,6 +22,12 @@ DARK = np.full(SHAPE, 64.0)
 def turned_bench(run: Run, **camera) -> Bench:
     """A pattern that is turned, moved and magnified."""
     return make_bench(run, scale=3.1, rotation=2.0, shift=(2.3, -1.6))._replace(**camera)
+
+
+def faulty_bench(run: Run, folder: Path, objects: int) -> Path:
+    """Writes frames of the first test scenes, with every fault of a sensor; returns `folder`."""
+    write_bench(folder, run, run.scenes(objects), turned_bench(run, photons=1e6), seed=0)
+    return folder
 
 
 def true_setup(run: Run, bench: Path) -> Setup:

@@ -107,8 +107,8 @@ def test_from_dict_takes_defaults_for_missing_fields():
 
 def test_every_number_has_a_range_that_holds_its_default():
     for path, one in options.described(Config()).items():
-        numbers = one.default if isinstance(one.default, tuple) else (one.default,)
-        is_number = type(one.default) in (int, float, tuple)
+        numbers = one.value if isinstance(one.value, tuple) else (one.value,)
+        is_number = type(one.value) in (int, float, tuple)
         assert is_number == (one.within is not None), path
         assert not is_number or all(one.within.holds(number) for number in numbers), path
 
@@ -322,7 +322,7 @@ def test_paper_configs_are_the_protocol_of_the_paper(regime):
 def another(path: str):
     """A valid value of an option that is not the default."""
     about = options.described(Config())[path]
-    default = about.default
+    default = about.value
     match default:
         case str() if about.choices:
             return next(choice for choice in about.choices if choice != default)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tifffile
-from benches import rebuild, true_setup, turned_bench
+from benches import faulty_bench, rebuild, true_setup, turned_bench
 from helpers import rejection, same
 from PIL import Image
 from skimage.metrics import structural_similarity
@@ -43,9 +43,7 @@ def run(recorded):
 
 @pytest.fixture(scope="module")
 def bench(run, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("bench")
-    write_bench(folder, run, run.scenes(OBJECTS), turned_bench(run, photons=1e6), seed=0)
-    return folder
+    return faulty_bench(run, tmp_path_factory.mktemp("bench"), OBJECTS)
 
 
 @pytest.fixture(scope="module")

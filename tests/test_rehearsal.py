@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tifffile
-from benches import DARK, SHAPE, rebuild, true_setup, turned_bench
+from benches import DARK, SHAPE, faulty_bench, rebuild, true_setup, turned_bench
 from helpers import image_config, rejection, same
 from oracles import intensity, psnr
 from PIL import Image
@@ -67,10 +67,7 @@ def limit(run, recover):
 
 @pytest.fixture(scope="module")
 def bench(run, tmp_path_factory):
-    """With every fault of a sensor."""
-    folder = tmp_path_factory.mktemp("bench")
-    write_bench(folder, run, run.scenes(OBJECTS), turned_bench(run, photons=1e6), seed=0)
-    return folder
+    return faulty_bench(run, tmp_path_factory.mktemp("bench"), OBJECTS)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from jax_kdpr.config.schema import Config
 from jax_kdpr.core import options
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.limits import LENGTHS, POSITIVE_LENGTHS, SHARE, Range, require
-from jax_kdpr.core.registry import Registry, allow
+from jax_kdpr.core.registry import NotAllowedError, Registry, allow
 from jax_kdpr.optics.device import TURN
 from jax_kdpr.optics.propagation import PROPAGATORS, Propagator
 from jax_kdpr.recovery.networks.network import NETWORKS
@@ -89,11 +89,12 @@ def validate(config: Config) -> None:
 
 def _check_code(c: Config) -> None:
     """Looks up what code is chosen, so that a name of none is found before anything is written."""
-    flat = options.flatten(c)
-    for path, about in options.described(c).items():
-        if isinstance(about.choices, Registry):
+    for path, one in options.described(c).items():
+        if isinstance(one.choices, Registry):
             try:
-                about.choices[flat[path]]
+                one.choices[one.value]
+            except NotAllowedError as failure:
+                raise NotAllowedError(f"{path}: {failure}") from failure
             except (InputError, ValueError) as failure:
                 raise InputError(f"{path}: {failure}") from failure
     need(

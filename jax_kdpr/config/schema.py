@@ -142,18 +142,15 @@ PATHS = ("data.dir", "data.tfds_manual_dir", "distill.teacher")
 
 def load_data(config: Config, **words: str) -> Dataset:
     """Loads the data set of a config; `words` and errors as of `data.sources.load`."""
-    is_phase = config.scene.kind == "phase"
-    phase_range = config.scene.phase_range if is_phase else 0.0
-    return sources.load(config.data, phase_range=phase_range, **words)
+    return sources.load(config.data, phase_range=config.scene.image_range, **words)
 
 
 def foreign_names(config: Any) -> dict[str, str]:
     """Returns {dotted path: name} of what a config names of other packages' code."""
-    about = options.described(config)
     return {
-        path: value
-        for path, value in flatten(config).items()
-        if isinstance(about[path].choices, Registry) and is_foreign(value)
+        path: one.value
+        for path, one in options.described(config).items()
+        if isinstance(one.choices, Registry) and is_foreign(one.value)
     }
 
 

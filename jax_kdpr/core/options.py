@@ -25,7 +25,11 @@ class Described(NamedTuple):
     length: Range | None  # of how many there are
     choices: Choices
     when: Condition | None
-    default: Any
+    value: Any  # that it has
+
+    def shown(self, value: Any) -> str:
+        """Returns a value of it in a message; words need no quotes."""
+        return str(value) if self.choices else shown(value)
 
 
 @dataclass_transform(kw_only_default=True, field_specifiers=(dataclasses.field,))
@@ -70,14 +74,14 @@ def option(
 
 
 def described(config: Any, prefix: str = "") -> dict[str, Described]:
-    """Returns {dotted path: what it says of itself} of every field, in order of declaration."""
+    """Returns {dotted path: its value and what it says of itself}, in order of declaration."""
     found: dict[str, Described] = {}
     for f in dataclasses.fields(config):
         value = getattr(config, f.name)
         if dataclasses.is_dataclass(value):
             found.update(described(value, f"{prefix}{f.name}."))
         else:
-            found[prefix + f.name] = Described(**f.metadata, default=value)
+            found[prefix + f.name] = Described(**f.metadata, value=value)
     return found
 
 
@@ -87,10 +91,10 @@ def check(config: Any) -> None:
     Raises:
         InputError: If a value is outside, not finite, or set where nothing reads it.
     """
-    flat = flatten(config)
+    found = described(config)
     defaults = flatten(type(config)())
-    for path, about in described(config).items():
-        value = flat[path]
+    for path, about in found.items():
+        value = about.value
         if about.within is not None and value is not None:
             for number in value if isinstance(value, tuple) else (value,):
                 require(path, number, about.within, unit=about.unit)
@@ -98,10 +102,11 @@ def check(config: Any) -> None:
             require(f"{path}: its length", len(cast(tuple, value)), about.length)
         if about.when is not None and value != defaults[path]:
             choice, readers = about.when
-            if flat[choice] not in readers and not is_foreign(flat[choice]):
+            chosen = found[choice].value
+            if chosen not in readers and not is_foreign(chosen):
                 raise InputError(
                     f"{path}: is read only with {choice} {' or '.join(readers)}, got {value!r} "
-                    f"with {flat[choice]}; set {choice}, or leave {path} out"
+                    f"with {chosen}; set {choice}, or leave {path} out"
                 )
 
 
@@ -141,15 +146,11 @@ def differences(
         only: Beginnings of the paths to compare; default all.
         ignore: Paths to leave out.
     """
-    other, about = flatten(theirs), described(ours)
-
-    def said(path: str, value: Any) -> str:
-        return str(value) if about[path].choices else shown(value)  # words need no quotes
-
+    other = flatten(theirs)
     return [
-        f"{path}: {said(path, value)} against {said(path, other[path])}"
-        for path, value in flatten(ours).items()
-        if value != other[path] and path.startswith(only) and path not in ignore
+        f"{path}: {one.shown(one.value)} against {one.shown(other[path])}"
+        for path, one in described(ours).items()
+        if one.value != other[path] and path.startswith(only) and path not in ignore
     ]
 
 
@@ -213,7 +214,8 @@ def _is_a(kind: type, value: Any) -> bool:
 
 def expected(path: str, default: Any) -> str:
     """Returns in words what the field at `path` takes: its choices, or its type."""
-    return _in_words(type(flatten(default)[path]), described(default)[path].choices)
+    about = described(default)[path]
+    return _in_words(type(about.value), about.choices)
 
 
 def in_words(choices: Choices) -> str:

@@ -21,6 +21,10 @@ FOREIGN = re.compile(r"[A-Za-z_]\w*(\.\w+)*:[A-Za-z_]\w*")
 _allowed: set[str] = set()  # packages, and single names
 
 
+class NotAllowedError(InputError):
+    """A config names code that nobody has allowed to run; the message says how to."""
+
+
 class Registry(Generic[T]):
     """What one option may choose from."""
 
@@ -41,7 +45,8 @@ class Registry(Generic[T]):
 
         Raises:
             ValueError: If there is none of that name.
-            InputError: If it cannot be imported, or its package is not allowed.
+            NotAllowedError: If it is foreign, and neither it nor its package was allowed.
+            InputError: If it cannot be imported.
         """
         item = self._items.get(name, name)
         if not isinstance(item, str):
@@ -49,7 +54,7 @@ class Registry(Generic[T]):
         if name not in self._items:
             if not is_foreign(name):
                 raise ValueError(f"{self._what}: expected one of {', '.join(self)}, got {name!r}")
-            require_allowed(name)
+            _require_allowed(name)
         module, _, attribute = item.partition(":")
         try:
             found = importlib.import_module(module)
@@ -74,25 +79,20 @@ def allow(given: str | Iterable[str]) -> None:
         given: Packages, of which all may be named; or single items, "package.module:name".
     """
     names = (given,) if isinstance(given, str) else given
-    _allowed.update(name if is_foreign(name) else _package(name) for name in names)
+    _allowed.update(name if is_foreign(name) else package(name) for name in names)
 
 
-def require_allowed(name: str) -> None:
-    """Refuses a foreign name that nobody has allowed.
-
-    Raises:
-        InputError: If it is one.
-    """
-    if not {name, _package(name)} & _allowed:
-        raise InputError(
-            f"{name} is code of another package: give --allow_code {_package(name)}, or "
-            f'allow_code="{_package(name)}" in Python, if you trust it'
+def _require_allowed(name: str) -> None:
+    if not {name, package(name)} & _allowed:
+        raise NotAllowedError(
+            f"{name} is code of another package: give --allow_code {package(name)}, or "
+            f'allow_code="{package(name)}" in Python, if you trust it'
         )
 
 
 @contextmanager
 def blaming(names: Iterable[str]) -> Iterator[None]:
-    """Says in one line what foreign code raises; without any, all passes through.
+    """Says in one line what foreign code raises; what ours does passes through.
 
     Args:
         names: Of the code that runs inside.
@@ -100,7 +100,7 @@ def blaming(names: Iterable[str]) -> Iterator[None]:
     Raises:
         InputError: Names the last place that is neither JAX's nor ours.
     """
-    given = sorted(names)
+    given = sorted(filter(is_foreign, names))
     try:
         yield
     except InputError:
@@ -123,5 +123,6 @@ def blaming(names: Iterable[str]) -> Iterator[None]:
         ) from failure
 
 
-def _package(name: str) -> str:
+def package(name: str) -> str:
+    """Returns the package that a foreign name, or a module, is of."""
     return re.split(r"[.:]", name)[0]

@@ -14,7 +14,7 @@ from jax_kdpr.core import runtime
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.limits import SEEDS, SHARE, Range
 from jax_kdpr.core.options import changed, option, section
-from jax_kdpr.core.registry import Registry, blaming, is_foreign
+from jax_kdpr.core.registry import Registry, blaming
 from jax_kdpr.core.types import RawImages
 from jax_kdpr.data import fashion_mnist, image_files
 from jax_kdpr.data.pages.stacks import split_dataset
@@ -132,7 +132,7 @@ def load(
         named = DATA_DIR_VARIABLE
     if options.dir:
         require_there(options.dir, named=named, remedy=remedy)
-    with blaming([options.source] if is_foreign(options.source) else []):
+    with blaming([options.source]):
         dataset = SOURCES[options.source](options, phase_range)
     if not isinstance(dataset, Dataset):
         raise InputError(

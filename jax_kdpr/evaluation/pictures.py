@@ -257,7 +257,7 @@ def _captions(samples: Samples) -> list[str]:
 
 def _estimated_phase(estimates: np.ndarray, scene: SceneOptions) -> tuple[Scale, np.ndarray]:
     """In the colours of the scene's phase, on the branch around its middle, if it has one."""
-    if scene.kind == "amplitude":
+    if not scene.has_phase:
         return ANGLE, np.angle(estimates)
     middle = scene.phase_range / 2
     return part_scale("phase", scene), middle + np.angle(estimates * np.exp(-1j * middle))

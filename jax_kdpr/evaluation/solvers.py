@@ -150,7 +150,7 @@ def solve_images(
             support=support,
             settings=Settings(beta=plan.beta, tv=plan.tv),
         )
-        with blaming([name] if is_foreign(name) else []):
+        with blaming([name]):
             program = jax.jit(solve).lower(optics, starts[0][0], intensities[0], references[0])
         program = program.compile()
         tries, seconds = [], 0.0

@@ -33,6 +33,7 @@ from jax_kdpr.lab.frames.reading import (
     read_moments,
 )
 from jax_kdpr.runs import folder as run_folder
+from jax_kdpr.runs.assembly import build_camera
 from jax_kdpr.runs.run import Run
 
 flags.adopt_module_key_flags(bench_file)
@@ -88,8 +89,7 @@ def fill_from_bench(workdir: Path) -> Lengths:
         oversample=config.masks.oversample,
         propagation=shallow(config.propagation),
     )
-    is_near = config.propagation.propagator.axis_in_middle
-    period = 1 if is_near else config.masks.oversample  # as `Run.finest_period`
+    period = build_camera(config).finest_period
     suitable = useful_bin(period * scale) if scale else None
     bench_file.fill(shallow(bench.frames) | {"bin": bench.camera.bin or suitable})
     if scale and not flags.FLAGS["scale"].present:

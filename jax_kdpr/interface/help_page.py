@@ -55,7 +55,7 @@ def options_page() -> str:
                 head = f"### {section}: {_title(config, section)}"
             lines += ["", head, "", "| option | default | meaning | values |"]
             lines += ["| --- | --- | --- | --- |"]
-        lines.append(f"| `{path}` | {_shown(one.default)} | {one.says} | {_values(one)} |")
+        lines.append(f"| `{path}` | {_shown(one.value)} | {one.says} | {_values(one)} |")
     return "\n".join(lines).strip()
 
 
@@ -77,7 +77,7 @@ def _shown(default: Any) -> str:
 
 def _entry(name: str, one: Described) -> str:
     words = "; ".join(filter(None, (one.says, _values(one))))
-    first = f"    {name} = {_shown(one.default)}".rstrip()
+    first = f"    {name} = {_shown(one.value)}".rstrip()
     # A long name has a line of its own, and so all words begin at one column.
     start = first.ljust(COLUMN) if len(first) < COLUMN else f"{first}\n{' ' * COLUMN}"
     said = textwrap.fill(words, WIDTH - COLUMN, break_on_hyphens=False, break_long_words=False)

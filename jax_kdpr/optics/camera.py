@@ -62,6 +62,11 @@ class Camera:
         return middle, middle
 
     @property
+    def finest_period(self) -> int:
+        """Of a pattern, in samples of `sensor`: the far field of M pixels repeats after 1 / M."""
+        return self.oversample if self._space().transfer is None else 1
+
+    @property
     def quiet(self) -> "Camera":
         """The same without noise and errors of the bench."""
         return dataclasses.replace(self, noise=NoiseOptions(), jitter=JitterOptions())

@@ -46,6 +46,11 @@ class SceneOptions:
         """Whether an image, or its first channel, is a phase."""
         return self.kind != "amplitude"
 
+    @property
+    def image_range(self) -> float:
+        """Radians that an image file's value 1 stands for; 0 where files are no phases alone."""
+        return self.phase_range if self.kind == "phase" else 0.0
+
 
 def scene_parts(
     image: Float[np.ndarray, "*b h w c"], scene: SceneOptions
@@ -55,7 +60,7 @@ def scene_parts(
     Returns:
         "phase" in radians, "amplitude" in [0, 1], or both.
     """
-    if scene.kind == "amplitude":
+    if not scene.has_phase:
         return {"amplitude": image[..., 0].astype(np.float32)}
     parts = {"phase": (scene.phase_range * image[..., 0]).astype(np.float32)}
     if scene.kind == "complex":

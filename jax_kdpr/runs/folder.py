@@ -29,7 +29,7 @@ from jax_kdpr.config.schema import Config
 from jax_kdpr.core import json_files, options, whole_files
 from jax_kdpr.core.errors import InputError, InUseError
 from jax_kdpr.core.json_files import Maybe
-from jax_kdpr.core.registry import require_allowed
+from jax_kdpr.core.registry import NotAllowedError
 
 RUN_FILE = "run.json"
 LOCK_FILE = "run.lock"
@@ -84,26 +84,14 @@ def read_config(workdir: Path) -> Config:
     """
     try:
         config = config_lib.from_dict(read_run(workdir)["config"])
-    except RemovedOptionError as failure:
+        checks.validate(config)
+        return config
+    except (RemovedOptionError, NotAllowedError) as failure:
         raise InputError(f"{workdir / RUN_FILE}: {failure}") from failure
     except InputError as failure:
-        raise _damaged(workdir, failure) from failure
-    for path, name in config_lib.foreign_names(config).items():
-        try:
-            require_allowed(name)
-        except InputError as failure:
-            raise InputError(f"{workdir / RUN_FILE}: {path}: {failure}") from failure
-    try:
-        checks.validate(config)
-    except InputError as failure:
-        raise _damaged(workdir, failure) from failure
-    return config
-
-
-def _damaged(workdir: Path, failure: InputError) -> InputError:
-    if str(workdir) in str(failure):
-        return failure
-    return InputError(f"{workdir / RUN_FILE}: {failure}; {RESTORE}")
+        if str(workdir) in str(failure):
+            raise
+        raise InputError(f"{workdir / RUN_FILE}: {failure}; {RESTORE}") from failure
 
 
 def require_same_data(workdirs: Sequence[Path], config: Config | None = None) -> None:

@@ -76,8 +76,8 @@ class Run:
 
     @property
     def finest_period(self) -> int:
-        """Of a pattern, in samples of `sensor`: the far field of M pixels repeats after 1 / M."""
-        return self.camera.oversample if self.optics.transfer is None else 1
+        """As `Camera.finest_period`."""
+        return self.camera.finest_period
 
     @property
     def in_radians(self) -> bool:

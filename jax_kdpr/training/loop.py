@@ -199,7 +199,7 @@ def _summary(run: Training) -> str:
         f"{run.total_steps:,} steps of {config.train.batch_size} on {devices} x "
         f"{jax.devices()[0].device_kind}, {run.scan_steps} in one call",
     ]
-    if config.scene.kind != "amplitude" and config.scene.phase_range >= 2 * np.pi:
+    if config.scene.has_phase and config.scene.phase_range >= 2 * np.pi:
         lines.append(
             f"note: scene.phase_range is {config.scene.phase_range / (2 * np.pi):.3g} turn(s): the "
             "camera cannot tell phases a whole turn apart, only what the network has learned can"

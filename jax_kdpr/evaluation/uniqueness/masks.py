@@ -294,7 +294,7 @@ def _as_error(squares: np.ndarray, scene: SceneOptions) -> dict[str, float]:
     """Mean squared errors of the image's channels as rms, PSNR and radians."""
     mean = float(np.mean(squares))
     found = {"rms": float(np.sqrt(mean)), "psnr": float(-10 * np.log10(mean))}
-    if scene.kind != "amplitude":
+    if scene.has_phase:
         found["radians"] = float(scene.phase_range * np.sqrt(squares[0]))
     return found
 

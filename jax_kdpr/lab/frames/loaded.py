@@ -84,8 +84,9 @@ def own_images(
     if run.in_radians and as_trained:
         offset = run.dataset.offset
     data, scene = run.config.data, run.config.scene
-    phase_range = scene.phase_range if scene.kind == "phase" else 0.0
-    wanted = Preparation(data.size, data.fit, data.unit, phase_range=phase_range, offset=offset)
+    wanted = Preparation(
+        data.size, data.fit, data.unit, phase_range=scene.image_range, offset=offset
+    )
     try:
         raw, _, names = read_images(
             source, wanted, subfolders=data.subfolders, of_frames=True, label=flag

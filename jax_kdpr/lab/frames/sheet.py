@@ -24,7 +24,7 @@ def write_sheet(
         pitch: Of the object's pixels, metres; 0 where it is not known.
         stack: Whether the objects lie in one file.
     """
-    part = "amplitude" if scene.kind == "amplitude" else "phase"
+    part = "phase" if scene.has_phase else "amplitude"
     shown = rows[: pictures.SHEET]
     pages = np.load(folder / f"{part}.npy", mmap_mode="r") if stack else None
     objects = [
