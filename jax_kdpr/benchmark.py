@@ -95,10 +95,7 @@ def main(positional: list[str]) -> int:
 def _check_flags(configs: list[Config]) -> None:
     """Refuses what memory cannot hold, and flags that do not go together."""
     for trial in configs:
-        runtime.require_memory(
-            "data.size, masks.snapshots, masks.oversample, net.widths, train.batch_size",
-            checks.training_bytes(trial),
-        )
+        runtime.require_memory(checks.MEMORY, checks.training_bytes(trial))
     if AGAINST.value and AGAINST.value not in MODES:
         raise InputError(f"--against: expected torch or torch-compile, got {AGAINST.value!r}")
     if AGAINST.value and (SWEEP.value or COMPILE_ONLY.value):

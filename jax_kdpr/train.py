@@ -8,9 +8,9 @@ from pathlib import Path
 
 from absl import flags
 
-from jax_kdpr.config.schema import foreign_names
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.metrics import rms_unit
+from jax_kdpr.core.options import foreign_names
 from jax_kdpr.core.registry import package
 from jax_kdpr.interface import cli
 from jax_kdpr.training import loop

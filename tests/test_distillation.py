@@ -8,7 +8,7 @@ from helpers import assert_equal_trees, rejection, same, student_config
 from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.runs.run import restore
 from jax_kdpr.training import loop
-from jax_kdpr.training.setup import make_guide, prepare
+from jax_kdpr.training.setup import prepare
 
 
 @pytest.mark.slow
@@ -45,7 +45,8 @@ def test_a_student_whose_teacher_weighs_nothing_is_an_e2e_run(image_folder, teac
     config = student_config(image_folder, teacher, **options)
     config.loss.alpha, config.loss.beta = 1.0, 0.0
     run = prepare(config, tmp_path / "run")
-    assert make_guide(run) is None
+    assert run.teacher is not None
+    assert run.teacher.guide(config, run.dataset, batch_size=1) is None
     loop.train(config, tmp_path / "run")
     row = run_folder.read_metrics(tmp_path / "run")[-1]
     assert row["train_cdp"] == row["train_feature"] == 0

@@ -12,9 +12,9 @@ from jax_kdpr.data.scenes import draw_scenes
 from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.runs.checkpoint import Checkpoints
 from jax_kdpr.training import loop
-from jax_kdpr.training.setup import make_guide, prepare
+from jax_kdpr.training.setup import Training, prepare
 from jax_kdpr.training.steps import Epoch, compile_steps
-from jax_kdpr.training.teacher import changing_targets
+from jax_kdpr.training.teacher import Teacher, changing_targets
 
 
 def rows_of(workdir):
@@ -35,6 +35,11 @@ def assert_close_rows(one, other, *, decibel=0.02):
 # Cached targets
 
 
+def teacher_of(run: Training) -> Teacher:
+    assert run.teacher is not None
+    return run.teacher
+
+
 def losses_of(run, steps=3):
     """The loss of the first steps and the terms of the last."""
     epoch = Epoch(
@@ -42,7 +47,7 @@ def losses_of(run, steps=3):
         order=jnp.arange(run.dataset.train_size),
         key=run.keys.steps,
         weights=run.weights,
-        guide=make_guide(run),
+        guide=teacher_of(run).guide(run.config, run.dataset, batch_size=run.eval_batch_size),
     )
     program, state = compile_steps(run.train_step), jax.tree.map(jnp.array, run.start)
     totals = []
@@ -61,7 +66,7 @@ def test_cached_targets_give_the_losses_of_a_live_teacher(image_folder, teacher,
         )
         for mode in ("live", "auto")
     )
-    assert cached.caches_targets and not live.caches_targets
+    assert teacher_of(cached).cached and not teacher_of(live).cached
     (live_losses, live_terms), (cached_losses, cached_terms) = losses_of(live), losses_of(cached)
     np.testing.assert_allclose(cached_losses, live_losses, rtol=1e-4)
     for name in ("cdp", "feature"):
@@ -76,18 +81,18 @@ def test_targets_are_live_where_they_change_or_do_not_fit(
     config = student_config(image_folder, teacher)
     monkeypatch.setattr(runtime, "device_memory", lambda: 1000)
     monkeypatch.setattr(runtime, "require_memory", lambda *_: None)
-    assert not prepare(config, tmp_path).caches_targets
+    assert not teacher_of(prepare(config, tmp_path)).cached
     config.distill.targets = "cached"
     assert "a quarter of the device's memory" in rejection(prepare, config, tmp_path)
     monkeypatch.undo()
-    assert prepare(config, tmp_path).caches_targets
+    assert teacher_of(prepare(config, tmp_path)).cached
     run = run_folder.read_run(teacher)
     run["config"]["noise"]["kind"] = "gaussian"
     json_files.write_json(teacher / "run.json", run)
     try:
         assert "gaussian noise is new in every step" in rejection(prepare, config, tmp_path)
         config.distill.targets = "auto"
-        assert not prepare(config, tmp_path).caches_targets
+        assert not teacher_of(prepare(config, tmp_path)).cached
     finally:
         run["config"]["noise"]["kind"] = "none"
         json_files.write_json(teacher / "run.json", run)
@@ -102,7 +107,7 @@ def test_procedural_scenes_cannot_be_cached(tmp_path):
     config.regime, config.loss.alpha = "student", 0.9
     assert "new images every epoch" in rejection(prepare, config, tmp_path / "student")
     config.distill.targets = "auto"
-    assert not prepare(config, tmp_path / "student").caches_targets
+    assert not teacher_of(prepare(config, tmp_path / "student")).cached
 
 
 def test_the_targets_of_a_teacher_on_a_moving_bench_are_not_cached():

@@ -6,12 +6,14 @@ import math
 from jax_kdpr.config import schema
 from jax_kdpr.config.schema import Config
 from jax_kdpr.core import options
-from jax_kdpr.core.errors import InputError
-from jax_kdpr.core.limits import LENGTHS, POSITIVE_LENGTHS, SHARE, Range, require
-from jax_kdpr.core.registry import NotAllowedError, Registry, allow
+from jax_kdpr.core.limits import LENGTHS, POSITIVE_LENGTHS, SHARE, Range, need, require
+from jax_kdpr.core.registry import allow
 from jax_kdpr.optics.device import TURN
 from jax_kdpr.optics.propagation import PROPAGATORS, Propagator
 from jax_kdpr.recovery.networks.network import NETWORKS
+
+# The options that `training_bytes` counts, for messages.
+MEMORY = "data.size, masks.snapshots, masks.oversample, net.widths, train.batch_size"
 
 
 def ready(config: Config, *, stand_in_teacher: str = "") -> Config:
@@ -24,7 +26,7 @@ def ready(config: Config, *, stand_in_teacher: str = "") -> Config:
         InputError: If it does not validate.
     """
     config = schema.check_types(config)
-    allow(schema.foreign_names(config).values())
+    allow(options.foreign_names(config).values())
     schema.resolve_paths(config)
     if config.regime == "student":
         config.distill.teacher = config.distill.teacher or stand_in_teacher
@@ -40,7 +42,10 @@ def validate(config: Config) -> None:
     """
     c = config
     options.check(c)
-    _check_code(c)
+    need(
+        isinstance(PROPAGATORS[c.propagation.kind], Propagator),
+        f"propagation.kind: expected a Propagator, got {c.propagation.kind}, which is none",
+    )
     if c.data.unit == "radians":
         need(
             c.scene.kind == "phase",
@@ -87,22 +92,6 @@ def validate(config: Config) -> None:
         )
 
 
-def _check_code(c: Config) -> None:
-    """Looks up what code is chosen, so that a name of none is found before anything is written."""
-    for path, one in options.described(c).items():
-        if isinstance(one.choices, Registry):
-            try:
-                one.choices[one.value]
-            except NotAllowedError as failure:
-                raise NotAllowedError(f"{path}: {failure}") from failure
-            except (InputError, ValueError) as failure:
-                raise InputError(f"{path}: {failure}") from failure
-    need(
-        isinstance(PROPAGATORS[c.propagation.kind], Propagator),
-        f"propagation.kind: expected a Propagator, got {c.propagation.kind}, which is none",
-    )
-
-
 def _check_student(c: Config) -> None:
     sigma = 1 - c.loss.alpha - c.loss.beta
     for name in ("alpha", "beta"):
@@ -128,12 +117,6 @@ def _check_student(c: Config) -> None:
         "distill.teacher: a student needs the run folder of a trained teacher, got none; "
         "train one with regime teacher, then set --config.distill.teacher=RUN_DIR",
     )
-
-
-def need(holds: bool, message: str) -> None:
-    """Raises InputError(message) unless `holds`."""
-    if not holds:
-        raise InputError(message)
 
 
 def training_bytes(c: Config) -> int:

@@ -15,7 +15,6 @@ from jax_kdpr.config import removed as removed_options
 from jax_kdpr.core import options
 from jax_kdpr.core.limits import MOST_COUNT, SEEDS, SHARE, Range
 from jax_kdpr.core.options import flatten, option, section, shallow
-from jax_kdpr.core.registry import Registry, is_foreign
 from jax_kdpr.data import sources
 from jax_kdpr.data.sources import DataOptions, Dataset
 from jax_kdpr.optics.device import DeviceOptions
@@ -143,15 +142,6 @@ PATHS = ("data.dir", "data.tfds_manual_dir", "distill.teacher")
 def load_data(config: Config, **words: str) -> Dataset:
     """Loads the data set of a config; `words` and errors as of `data.sources.load`."""
     return sources.load(config.data, phase_range=config.scene.image_range, **words)
-
-
-def foreign_names(config: Any) -> dict[str, str]:
-    """Returns {dotted path: name} of what a config names of other packages' code."""
-    return {
-        path: one.value
-        for path, one in options.described(config).items()
-        if isinstance(one.choices, Registry) and is_foreign(one.value)
-    }
 
 
 def to_dict(config: Config) -> dict[str, Any]:

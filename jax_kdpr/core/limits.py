@@ -43,6 +43,12 @@ SEEDS = Range(0, 2**32 - 1)
 IN_METRES = "; write 532 nm as 532e-9, 8 um as 8e-6, 200 mm as 0.2"
 
 
+def need(holds: bool, message: str) -> None:
+    """Raises InputError(message) unless `holds`."""
+    if not holds:
+        raise InputError(message)
+
+
 def require(name: str, value: int | float, within: Range, *, unit: str = "") -> None:
     """Refuses a number outside its range.
 

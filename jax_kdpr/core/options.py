@@ -5,11 +5,11 @@ import dataclasses
 import difflib
 import types
 import typing
-from typing import Any, NamedTuple, TypeVar, cast, dataclass_transform
+from typing import Any, NamedTuple, TypeVar, dataclass_transform
 
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.limits import Range, require, shown
-from jax_kdpr.core.registry import Registry, is_foreign
+from jax_kdpr.core.registry import NotAllowedError, Registry, is_foreign
 
 T = TypeVar("T")
 Choices = tuple[str, ...] | Registry
@@ -86,20 +86,23 @@ def described(config: Any, prefix: str = "") -> dict[str, Described]:
 
 
 def check(config: Any) -> None:
-    """Checks what options say of themselves: ranges, lengths, and what they are read with.
+    """Checks what options say of themselves: ranges, lengths, code, and what they are read with.
 
     Raises:
-        InputError: If a value is outside, not finite, or set where nothing reads it.
+        InputError: If a value is outside, not finite, set where nothing reads it, or names code
+            that cannot be had.
     """
     found = described(config)
     defaults = flatten(type(config)())
     for path, about in found.items():
-        value = about.value
+        value: Any = about.value
+        if isinstance(about.choices, Registry):
+            _require_code(path, value, about.choices)
         if about.within is not None and value is not None:
             for number in value if isinstance(value, tuple) else (value,):
                 require(path, number, about.within, unit=about.unit)
         if about.length is not None:
-            require(f"{path}: its length", len(cast(tuple, value)), about.length)
+            require(f"{path}: its length", len(value), about.length)
         if about.when is not None and value != defaults[path]:
             choice, readers = about.when
             chosen = found[choice].value
@@ -108,6 +111,25 @@ def check(config: Any) -> None:
                     f"{path}: is read only with {choice} {' or '.join(readers)}, got {value!r} "
                     f"with {chosen}; set {choice}, or leave {path} out"
                 )
+
+
+def _require_code(path: str, name: str, registry: Registry) -> None:
+    """Looks up what code is chosen, so that a name of none is found before anything is written."""
+    try:
+        registry[name]
+    except NotAllowedError as failure:
+        raise NotAllowedError(f"{path}: {failure}") from failure
+    except (InputError, ValueError) as failure:
+        raise InputError(f"{path}: {failure}") from failure
+
+
+def foreign_names(config: Any) -> dict[str, str]:
+    """Returns {dotted path: name} of what a config names of other packages' code."""
+    return {
+        path: one.value
+        for path, one in described(config).items()
+        if isinstance(one.choices, Registry) and is_foreign(one.value)
+    }
 
 
 def changed(options: T, **values: Any) -> T:

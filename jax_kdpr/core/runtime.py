@@ -82,24 +82,34 @@ def on_cpu() -> bool:
 
 
 def choose_devices(requested: int, *batch_sizes: int) -> int:
-    """Returns how many devices to spread batches over: on a CPU all that divide them, else one."""
+    """Returns how many devices to spread batches over: on a CPU all that divide them, else one.
+
+    Raises:
+        InputError: If more are asked for than there are.
+    """
+    there = jax.local_device_count()
+    if requested > there:
+        raise InputError(
+            f"train.devices: expected at most the {there} device(s) of this machine, got "
+            f"{requested}"
+        )
     if requested or not on_cpu():
         return requested or 1
     common = math.gcd(*batch_sizes)
-    return max(n for n in range(1, jax.local_device_count() + 1) if common % n == 0)
+    return max(n for n in range(1, there + 1) if common % n == 0)
 
 
-def choose_eval_batch(requested: int, *, size: int, features: int) -> int:
-    """Returns how many images to evaluate at a time.
+def choose_eval_batch(requested: int, *, size: int, features: int, devices: int = 1) -> int:
+    """Returns how many images to evaluate at a time: a multiple of the `devices` asked for.
 
     On a GPU as many as `GPU_EVAL_BYTES` hold, 6 maps of `features` float32 numbers a pixel each
     (two convolutions, and the decoder's joined input), but no more than 1024.
     """
-    if requested or on_cpu():
-        return requested or CPU_EVAL_BATCH
-    per_image = size * size * features * 6 * 4
-    fitting = max(1, GPU_EVAL_BYTES // per_image)
-    return min(1024, 2 ** (fitting.bit_length() - 1))
+    if requested:
+        return requested
+    fitting = max(1, GPU_EVAL_BYTES // (size * size * features * 6 * 4))
+    batch = CPU_EVAL_BATCH if on_cpu() else min(1024, 2 ** (fitting.bit_length() - 1))
+    return -(-batch // devices) * devices
 
 
 def choose_scan_steps(requested: int, steps_per_epoch: int) -> int:

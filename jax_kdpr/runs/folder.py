@@ -144,14 +144,13 @@ def check_workdir(
             )
         return
     recorded = read_run(workdir)
-    differing = config_lib.differences(config, read_config(workdir))
+    differing = [] if draws_alike(recorded, sample) else [DRAWN]
+    differing += config_lib.differences(config, read_config(workdir))
     differing += [
         f"{name} digest: {value[:12]} against {recorded['digests'].get(name, 'none')[:12]}"
         for name, value in digests.items()
         if recorded["digests"].get(name) != value
     ]
-    if not draws_alike(recorded, sample):
-        differing.append(DRAWN)
     if differing:
         raise InputError(
             f"--workdir: {str(workdir)!r} belongs to another run; differing (yours against its): "

@@ -13,7 +13,7 @@ from jax_kdpr.config import checks
 from jax_kdpr.config import schema as config_lib
 from jax_kdpr.config.schema import Config
 from jax_kdpr.core.errors import InputError
-from jax_kdpr.core.options import flatten
+from jax_kdpr.core.options import flatten, foreign_names
 from jax_kdpr.core.registry import allow
 
 FOLDERS = ("report",)  # names that a study's folder has another use for
@@ -148,7 +148,7 @@ def entry_config(study: Study, name: str, *, seed: int, teacher: str = "") -> Co
     values["train"]["epochs"] *= entry.longer
     try:
         config = config_lib.from_dict(values)
-        allow(config_lib.foreign_names(config).values())  # a study is the user's own Python
+        allow(foreign_names(config).values())  # a study is the user's own Python
         checks.validate(config)
     except InputError as failure:
         raise InputError(f"entry {name!r}: {failure}") from failure

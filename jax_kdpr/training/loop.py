@@ -28,7 +28,7 @@ from jax_kdpr.runs.checkpoint import SCORE, Checkpoints
 from jax_kdpr.runs.metric_log import MetricLog
 from jax_kdpr.training import outcome
 from jax_kdpr.training.losses import TERMS
-from jax_kdpr.training.setup import Training, make_guide, prepare, trained_parts
+from jax_kdpr.training.setup import Training, prepare, trained_parts
 from jax_kdpr.training.state import TrainState
 from jax_kdpr.training.steps import Epoch, compile_steps
 
@@ -120,7 +120,9 @@ def _restore(run: Training, folder: _Folder) -> tuple[TrainState, int]:
 
 
 def _train_from(run: Training, train_state: TrainState, step: int, folder: _Folder) -> None:
-    guide = make_guide(run)
+    guide = None
+    if run.teacher is not None:
+        guide = run.teacher.guide(run.config, run.dataset, batch_size=run.eval_batch_size)
     print("compiling, about half a minute on a CPU", flush=True)
     # Programs of as many steps as are asked for; an epoch may end with fewer.
     programs: dict[int, Callable] = {}
@@ -210,10 +212,11 @@ def _summary(run: Training) -> str:
             "raise train.epochs, or lower train.batch_size"
         )
     if run.teacher is not None:
-        how = "its targets made once" if run.caches_targets else "run in every step"
-        if run.teach is None:
+        how = "its targets made once" if run.teacher.cached else "run in every step"
+        if run.teacher.teach is None:
             how = f"whose losses weigh nothing; the student takes over: {config.distill.start}"
-        lines.append(f"teacher: {config.distill.teacher}, digest {run.teacher.digest[:12]}, {how}")
+        digest = run.digests["teacher"][:12]
+        lines.append(f"teacher: {config.distill.teacher}, digest {digest}, {how}")
     return "\n".join(lines)
 
 

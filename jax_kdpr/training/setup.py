@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from jax_kdpr.config import checks
 from jax_kdpr.config import schema as config_lib
 from jax_kdpr.config.schema import Config
-from jax_kdpr.core import runtime
+from jax_kdpr.core import options, runtime
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.metrics import ImageScores
 from jax_kdpr.core.registry import blaming
@@ -29,12 +29,12 @@ from jax_kdpr.recovery.system import System
 from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.runs.assembly import build_system
 from jax_kdpr.runs.metric_log import require_tensorboard
-from jax_kdpr.runs.run import Run, RunKeys, run_keys
+from jax_kdpr.runs.run import RunKeys, run_keys
 from jax_kdpr.training.losses import Weights, guides, loss_weights
 from jax_kdpr.training.state import TrainState, init_train_state, make_optimizer
 from jax_kdpr.training.steps import Step, make_eval_step, make_train_step
-from jax_kdpr.training.targets import Targets, Teach, cache_targets, make_teach
-from jax_kdpr.training.teacher import can_cache_targets, load_teacher, require_same_split, take_over
+from jax_kdpr.training.targets import Teach
+from jax_kdpr.training.teacher import Teacher, load_teacher
 
 
 class Training(NamedTuple):
@@ -45,9 +45,7 @@ class Training(NamedTuple):
     keys: RunKeys
     dataset: sources.Dataset
     digests: dict[str, str]
-    teacher: Run | None
-    teach: Teach | None
-    caches_targets: bool
+    teacher: Teacher | None
     system: System
     train_step: Step
     eval_step: Callable[..., tuple[ImageScores, Residuals]]
@@ -70,58 +68,53 @@ def prepare(config: Config, workdir: Path) -> Training:
     Raises:
         InputError: If config, data, teacher or folder do not fit.
     """
+    data, train = config.data, config.train
     checks.validate(config)
-    runtime.require_memory(
-        "data.size, masks.snapshots, masks.oversample, net.widths, train.batch_size",
-        checks.training_bytes(config),
-    )
-    if config.train.tensorboard:
-        require_tensorboard()
+    needed = checks.training_bytes(config)
+    runtime.require_memory(checks.MEMORY, needed)
     eval_batch_size = runtime.choose_eval_batch(
-        config.train.eval_batch_size,
-        size=config.data.size,
+        train.eval_batch_size,
+        size=data.size,
         features=config.net.widths[0],
+        devices=max(1, train.devices),
     )
-    # An automatic number must fit the devices that were asked for.
-    asked = max(1, config.train.devices)
-    eval_batch_size = -(-eval_batch_size // asked) * asked
-    mesh = _mesh(config, eval_batch_size)
-    teacher = load_teacher(config, mesh)
+    devices = runtime.choose_devices(train.devices, train.batch_size, eval_batch_size)
+    mesh = make_mesh(devices)
+    if train.tensorboard:
+        require_tensorboard()
     dataset = config_lib.load_data(config)
-    if config.train.batch_size > dataset.train_size:
+    if train.batch_size > dataset.train_size:
         raise InputError(
             f"train.batch_size: expected at most the {dataset.train_size} training images, "
-            f"got {config.train.batch_size}; lower it or bring more images"
+            f"got {train.batch_size}; lower it or bring more images"
         )
     digests = {"data": dataset.digest, "held_back": dataset.held_back_digest}
-    if teacher is not None:
-        require_same_split(config, dataset)
-        digests["teacher"] = teacher.digest
     weights = loss_weights(config)
-    teach, caches_targets = None, False
-    if teacher is not None and guides(weights):
-        teach = make_teach(teacher.system)
-        caches_targets = can_cache_targets(config, teach, teacher, dataset, mesh)
+    teacher = load_teacher(config, dataset, guides=guides(weights), mesh=mesh)
+    if teacher is not None:
+        digests["teacher"] = teacher.run.digest
     run_folder.check_workdir(workdir, config, digests, dataset.sample)
-    size, oversample = config.data.size, config.masks.oversample
-    for warning in sampling_warnings(size, config.propagation, oversample=oversample):
+    for warning in sampling_warnings(
+        data.size, config.propagation, oversample=config.masks.oversample
+    ):
         print(f"warning: propagation: {warning}", file=sys.stderr)
 
-    steps_per_epoch = dataset.train_size // config.train.batch_size
+    steps_per_epoch = dataset.train_size // train.batch_size
     keys = run_keys(config.seed)
-    foreign = config_lib.foreign_names(config).values()
+    foreign = options.foreign_names(config).values()
     with blaming(foreign):
         system, optimizer, train_step = build_step(
             config,
-            total_steps=steps_per_epoch * config.train.epochs,
-            teach=None if caches_targets else teach,
+            total_steps=steps_per_epoch * train.epochs,
+            teach=teacher and teacher.live,
             mesh=mesh,
         )
+        eval_step = make_eval_step(system)
         params, state = jax.jit(system.init)(keys.init)
         if foreign:  # found here, before anything is written, not at the first step
             _try_out(system, (params, state), config)
     if teacher is not None:
-        params, state = take_over(config, teacher, params, state)
+        params, state = teacher.take_over(config.distill.start, params, state)
     start = init_train_state(
         params,
         state,
@@ -136,16 +129,14 @@ def prepare(config: Config, workdir: Path) -> Training:
         dataset=dataset,
         digests=digests,
         teacher=teacher,
-        teach=teach,
-        caches_targets=caches_targets,
         system=system,
         train_step=train_step,
-        eval_step=make_eval_step(system),
+        eval_step=eval_step,
         start=replicate(start, mesh),
         weights=weights,
         steps_per_epoch=steps_per_epoch,
         eval_batch_size=eval_batch_size,
-        scan_steps=runtime.choose_scan_steps(config.train.scan_steps, steps_per_epoch),
+        scan_steps=runtime.choose_scan_steps(train.scan_steps, steps_per_epoch),
         mesh=mesh,
     )
 
@@ -187,34 +178,6 @@ def build_step(
     return system, optimizer, step
 
 
-def make_guide(run: Training) -> Targets | tuple[Params, State] | None:
-    """Returns what the steps learn from: targets, made now, or a teacher's variables, or None."""
-    if run.teacher is None or run.teach is None:
-        return None  # a teacher whose losses weigh nothing was only the student's start
-    if not run.caches_targets:
-        return run.teacher.variables
-    config = run.config
-    targets = cache_targets(
-        run.teach,
-        run.teacher.variables,
-        run.dataset.train(0),
-        size=config.data.size,
-        channels=config.scene.channels,
-        batch_size=run.eval_batch_size,
-    )
-    return replicate(targets, run.mesh)
-
-
 def trained_parts(regime: str) -> tuple[str, ...]:
     """Returns the parts of `params` that a regime trains."""
     return ("net",) if regime == "random" else ("phases", "filter", "net")
-
-
-def _mesh(config: Config, eval_batch_size: int) -> Mesh | None:
-    if config.train.devices > jax.local_device_count():
-        raise InputError(
-            f"train.devices: expected at most the {jax.local_device_count()} device(s) of this "
-            f"machine, got {config.train.devices}"
-        )
-    devices = runtime.choose_devices(config.train.devices, config.train.batch_size, eval_batch_size)
-    return make_mesh(devices)

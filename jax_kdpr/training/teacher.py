@@ -1,4 +1,4 @@
-"""A student's teacher: its run folder checked and read, and what the student takes from it."""
+"""A student's teacher: its run folder checked and read, and all that the student takes from it."""
 
 import dataclasses
 from pathlib import Path
@@ -13,35 +13,89 @@ from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.registry import is_foreign
 from jax_kdpr.core.sharding import replicate
 from jax_kdpr.core.types import Params, State
-from jax_kdpr.data import sources
+from jax_kdpr.data.sources import Dataset
 from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.runs.run import Run, restore
-from jax_kdpr.training.targets import Teach, target_bytes
+from jax_kdpr.training.targets import Targets, Teach, cache_targets, make_teach, target_bytes
 
 # What student and teacher must share for their losses to be defined: scene, sensor, bottleneck.
-TEACHER_FITS = (
+SHARED = (
     *("data.size", "masks.oversample", "scene.", "propagation."),
     *("net.kind", "net.widths", "net.norm"),
 )
 # What makes the estimates that a network was trained on.
-NETWORK_FITS = (
+ESTIMATES = (
     *("spectral.consistency_steps", "spectral.gauge", "spectral.iterations", "spectral.weights"),
     *("spectral.fraction", "spectral.threshold", "net.refine_steps"),
 )
-# The parts of `params` that a student takes over from its teacher.
-TAKEN_OVER = {
-    "none": (),
-    "optics": ("phases", "filter"),
-    "network": ("net",),
-    "all": ("phases", "filter", "net"),
+# The parts of `params` that a student takes over from its teacher, and what must be equal for it.
+TAKEN_OVER: dict[str, dict[str, tuple[str, ...]]] = {
+    "none": {},
+    "optics": {"phases": (), "filter": ("spectral.filter_size",)},
+    "network": {"net": ESTIMATES},
+    "all": {"phases": (), "filter": ("spectral.filter_size",), "net": ESTIMATES},
 }
 
 
-def load_teacher(config: Config, mesh: Mesh | None) -> Run | None:
+@dataclasses.dataclass(frozen=True)
+class Teacher:
+    """A trained teacher, as one student needs it."""
+
+    run: Run
+    teach: Teach | None  # its targets of a batch; None where the guiding losses have no weight
+    cached: bool  # whether the targets of all images are made once
+
+    @property
+    def live(self) -> Teach | None:
+        """What every step asks for its targets; None where none does."""
+        return None if self.cached else self.teach
+
+    def guide(
+        self, config: Config, dataset: Dataset, *, batch_size: int
+    ) -> Targets | tuple[Params, State] | None:
+        """Returns what the steps of `config` learn from: targets, made now, or its variables."""
+        if self.teach is None or not self.cached:
+            return self.teach and self.run.variables
+        targets = cache_targets(
+            self.teach,
+            self.run.variables,
+            dataset.train(0),
+            size=config.data.size,
+            channels=config.scene.channels,
+            batch_size=batch_size,
+        )
+        return replicate(targets, self.run.camera.mesh)
+
+    def take_over(self, start: str, params: Params, state: State) -> tuple[Params, State]:
+        """Replaces the parts of a student's random start that `distill.start` takes.
+
+        Of the masks the first are taken, as many as the student has. A network is taken with its
+        batch statistics, and with the start vector, which set the global phase that it has learned.
+        """
+        theirs, their_state = self.run.variables
+        taken = {part: theirs[part] for part in TAKEN_OVER[start]}
+        if "phases" in taken:
+            taken["phases"] = taken["phases"][: len(params["phases"])]
+        if "net" in taken:
+            state = their_state
+        # Copies: the first step donates its state, and may still need the teacher.
+        return jax.tree.map(jnp.copy, ({**params, **taken}, state))
+
+
+def load_teacher(
+    config: Config, dataset: Dataset, *, guides: bool, mesh: Mesh | None
+) -> Teacher | None:
     """Restores a student's teacher; None for other regimes.
 
+    Args:
+        config: The student's.
+        dataset: The student's.
+        guides: Whether one of the guiding losses has a weight.
+        mesh: Devices that the student's batches are spread over.
+
     Raises:
-        InputError: If there is none, it does not fit the student, or its training is not over.
+        InputError: If there is none, it does not fit the student, its training is not over, it was
+            trained on images that the student is scored on, or its targets cannot be cached.
     """
     if config.regime != "student":
         return None
@@ -51,13 +105,7 @@ def load_teacher(config: Config, mesh: Mesh | None) -> Run | None:
             f"distill.teacher: no folder {str(workdir)!r}; give the --workdir of a trained teacher"
         )
     theirs = run_folder.read_config(workdir)
-    misfits = options.differences(config, theirs, only=TEACHER_FITS)
-    if misfits:
-        raise InputError(
-            f"distill.teacher: {str(workdir)!r} does not fit; differing (student against teacher): "
-            f"{'; '.join(misfits)}; train a teacher with the student's values"
-        )
-    _require_start(config, theirs, workdir)
+    _require_fit(config, theirs)
     # A teacher that is still training may improve: its best checkpoint would change under the
     # student, who could then never resume.
     done = run_folder.epochs_done(workdir)
@@ -66,73 +114,48 @@ def load_teacher(config: Config, mesh: Mesh | None) -> Run | None:
             f"distill.teacher: {str(workdir)!r} has finished {done} of {theirs.train.epochs} "
             "epochs; run its training to the end first"
         )
-    teacher = restore(workdir, theirs, mesh=mesh)
-    return dataclasses.replace(teacher, variables=replicate(teacher.variables, mesh))
-
-
-def _require_start(config: Config, theirs: Config, workdir: Path) -> None:
-    """Raises unless what the student takes over fits it.
-
-    Optics: as many masks, a filter of the same size. Network: it was trained on estimates made in
-    the same way.
-    """
-    taken = TAKEN_OVER[config.distill.start]
-    misfits = []
-    if "phases" in taken:
-        misfits += options.differences(config, theirs, only=("spectral.filter_size",))
-        if config.masks.snapshots > theirs.masks.snapshots:
-            misfits.append(f"masks.snapshots: {config.masks.snapshots} of {theirs.masks.snapshots}")
-    if "net" in taken:
-        misfits += options.differences(config, theirs, only=NETWORK_FITS)
-    if misfits:
+    held_back = run_folder.read_run(workdir)["digests"].get("held_back", "")
+    if held_back != dataset.held_back_digest:
         raise InputError(
-            f"distill.start: {config.distill.start} takes {' and '.join(taken)} from "
-            f"{str(workdir)!r}, which do not fit (student against teacher): {'; '.join(misfits)}; "
-            "train a teacher with the student's values, or set distill.start=none"
-        )
-
-
-def require_same_split(config: Config, dataset: sources.Dataset) -> None:
-    """Raises if the teacher may have been trained on images that the student is scored on."""
-    theirs = run_folder.read_run(Path(config.distill.teacher))["digests"].get("held_back", "")
-    if theirs != dataset.held_back_digest:
-        raise InputError(
-            f"distill.teacher: {config.distill.teacher!r} had other validation or test images "
-            f"(digest {theirs[:12] or 'none'}, student's {dataset.held_back_digest[:12]}); "
+            f"distill.teacher: {str(workdir)!r} had other validation or test images "
+            f"(digest {held_back[:12] or 'none'}, student's {dataset.held_back_digest[:12]}); "
             "give both the same data.*, data.train_images excepted"
         )
+    run = restore(workdir, theirs, mesh=mesh)
+    run = dataclasses.replace(run, variables=replicate(run.variables, mesh))
+    teach = make_teach(run.system) if guides else None
+    return Teacher(run, teach, teach is not None and _can_cache(config, run, teach, dataset))
 
 
-def take_over(config: Config, teacher: Run, params: Params, state: State) -> tuple[Params, State]:
-    """Replaces the parts of a student's random start that `distill.start` takes from the teacher.
+def _require_fit(config: Config, theirs: Config) -> None:
+    """Raises unless teacher and student fit each other, and so does what the student takes over."""
+    where, start = repr(config.distill.teacher), config.distill.start
+    misfits = options.differences(config, theirs, only=SHARED)
+    if misfits:
+        raise InputError(
+            f"distill.teacher: {where} does not fit; differing (student against teacher): "
+            f"{'; '.join(misfits)}; train a teacher with the student's values"
+        )
+    taken = TAKEN_OVER[start]
+    misfits = options.differences(config, theirs, only=sum(taken.values(), ()))
+    if "phases" in taken and config.masks.snapshots > theirs.masks.snapshots:
+        misfits.append(f"masks.snapshots: {config.masks.snapshots} of {theirs.masks.snapshots}")
+    if misfits:
+        raise InputError(
+            f"distill.start: {start} takes {' and '.join(taken)} from {where}, which do not fit "
+            f"(student against teacher): {'; '.join(misfits)}; train a teacher with the student's "
+            "values, or set distill.start=none"
+        )
 
-    Of a teacher's masks the first are taken, as many as the student has. A network is taken with
-    its batch statistics, and with the start vector, which set the global phase that it has learned.
-    """
-    theirs, their_state = teacher.variables
-    taken = {part: theirs[part] for part in TAKEN_OVER[config.distill.start]}
-    if "phases" in taken:
-        taken["phases"] = taken["phases"][: config.masks.snapshots]
-    if "net" in taken:
-        state = their_state
-    # Copies: the first step donates its state, and may still need the teacher.
-    return jax.tree.map(jnp.copy, ({**params, **taken}, state))
 
-
-def can_cache_targets(
-    config: Config,
-    teach: Teach,
-    teacher: Run,
-    dataset: sources.Dataset,
-    mesh: Mesh | None,
-) -> bool:
+def _can_cache(config: Config, teacher: Run, teach: Teach, dataset: Dataset) -> bool:
     """Whether the teacher runs once for all; raises where it was asked for and cannot be."""
-    mode = config.distill.targets
-    if mode == "live":
+    if config.distill.targets == "live":
         return False
-    theirs = run_folder.read_config(Path(config.distill.teacher))
+    mesh = teacher.camera.mesh
     copies = 1 if mesh is None or not runtime.on_cpu() else mesh.size
     size, channels = config.data.size, config.scene.channels
+    obstacles = changing_targets(config, teacher.config)
     needed = copies * target_bytes(
         teach,
         teacher.variables,
@@ -140,13 +163,12 @@ def can_cache_targets(
         count=dataset.train_size,
     )
     allowed = int(runtime.TARGETS_SHARE * runtime.device_memory())
-    obstacles = changing_targets(config, theirs)
     if needed > allowed:
         obstacles.append(
             f"they take {needed / 2**20:,.0f} MiB, and {allowed / 2**20:,.0f} MiB are a quarter of "
             "the device's memory"
         )
-    if obstacles and mode == "cached":
+    if obstacles and config.distill.targets == "cached":
         raise InputError(
             f"distill.targets: cannot be cached: {'; '.join(obstacles)}; set distill.targets=live"
         )
