@@ -102,7 +102,7 @@ def check(config: Any) -> None:
             for number in value if isinstance(value, tuple) else (value,):
                 require(path, number, about.within, unit=about.unit)
         if about.length is not None:
-            require(f"{path}: its length", len(value), about.length)
+            require(f"{path}: its length", len(cast(tuple, value)), about.length)
         if about.when is not None and value != defaults[path]:
             choice, readers = about.when
             chosen = found[choice].value
