@@ -5,7 +5,7 @@ import dataclasses
 import difflib
 import types
 import typing
-from typing import Any, NamedTuple, TypeVar, dataclass_transform
+from typing import Any, NamedTuple, TypeVar, cast, dataclass_transform
 
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.limits import Range, require, shown
