@@ -23,6 +23,32 @@ def cdp_matrix(phases: np.ndarray, oversample: int = 1) -> np.ndarray:
     return np.concatenate([fourier * np.exp(-1j * phase.ravel()) for phase in phases])
 
 
+def space_matrix(
+    kind: str,
+    phases: np.ndarray,
+    oversample: int = 1,
+    *,
+    wavelength: float,
+    pitch: float,
+    distance: float,
+) -> np.ndarray:
+    """All k snapshots through free space, as `cdp_matrix`; the axis is pixel [h // 2, w // 2]."""
+    k, height, width = phases.shape
+    far = cdp_matrix(phases, oversample)
+    if kind == "far":
+        return far
+    if kind == "fresnel":
+        y, x = ((np.arange(size) - size // 2) * pitch for size in (height, width))
+        squared = y[:, None] ** 2 + x**2
+        return far * np.exp(1j * np.pi * squared / (wavelength * distance)).ravel()
+    sh, sw = oversample * height, oversample * width
+    sine = wavelength * np.hypot(np.fft.fftfreq(sh, pitch)[:, None], np.fft.fftfreq(sw, pitch))
+    along = np.sqrt(np.maximum(1 - sine**2, 0)) - 1
+    transfer = np.exp(2j * np.pi * distance / wavelength * along) * (sine < 1)
+    back = np.kron(dft_matrix(sh), dft_matrix(sw)).conj().T * transfer.ravel()
+    return np.concatenate([back @ part for part in np.split(far, k)])
+
+
 def forward(field: np.ndarray, phases: np.ndarray, oversample: int = 1) -> np.ndarray:
     k, height, width = phases.shape
     spectra = cdp_matrix(phases, oversample) @ field.ravel()
@@ -77,10 +103,9 @@ def weights(
     raise ValueError(kind)
 
 
-def gamma_matrix(weight: np.ndarray, phases: np.ndarray, oversample: int = 1) -> np.ndarray:
-    """Gamma = (1/k) sum_l A_l^H F^H diag(w_l) F A_l, as [h*w h*w]."""
-    matrix = cdp_matrix(phases, oversample)
-    return matrix.conj().T @ (weight.reshape(-1, 1) * matrix) / len(phases)
+def gamma_matrix(weight: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Gamma = (1/k) sum_l A_l^H F^H diag(w_l) F A_l, as [h*w h*w], of the weights [k sh sw]."""
+    return matrix.conj().T @ (weight.reshape(-1, 1) * matrix) / len(weight)
 
 
 def power_iteration(
@@ -96,21 +121,18 @@ def power_iteration(
 
 
 def spectral_estimate(
+    matrix: np.ndarray,
     y: np.ndarray,
-    phases: np.ndarray,
     kernel: np.ndarray,
     start: np.ndarray,
     *,
     iterations: int,
     kind: str,
-    oversample: int = 1,
 ) -> tuple[np.ndarray, float]:
     """Algorithm 1: the estimate [h w] of norm sqrt(sum(y) / k), and its residual."""
-    k, height, width = phases.shape
-    weight = weights(y, kind)
-    step = filter_matrix(kernel, height, width) @ gamma_matrix(weight, phases, oversample)
+    step = filter_matrix(kernel, *start.shape) @ gamma_matrix(weights(y, kind), matrix)
     z, residual = power_iteration(step, start, iterations)
-    return np.sqrt(y.sum() / k) * z.reshape(height, width), residual
+    return np.sqrt(y.sum() / len(y)) * z.reshape(start.shape), residual
 
 
 def task_loss(recovered: np.ndarray, images: np.ndarray) -> float:
@@ -126,16 +148,6 @@ def cdp_loss(student: np.ndarray, teacher: np.ndarray) -> float:
     return float(np.mean(per_scene))
 
 
-def feature_loss(student: np.ndarray, teacher: np.ndarray) -> float:
-    return task_loss(student, teacher)
-
-
-def distillation_loss(
-    *, task: float, mask: float, cdp: float, feature: float, alpha: float, beta: float, rho: float
-) -> float:
-    return alpha * task + rho * mask + beta * cdp + (1 - alpha - beta) * feature
-
-
 def psnr(recovered: np.ndarray, image: np.ndarray) -> float:
     """In dB, data range 1."""
     return float(10 * np.log10(1 / np.mean((recovered.astype(np.float64) - image) ** 2)))
@@ -144,6 +156,10 @@ def psnr(recovered: np.ndarray, image: np.ndarray) -> float:
 def correlation(a: np.ndarray, b: np.ndarray) -> float:
     """Modulus of the cosine between two complex vectors: 1 for a global phase and scale."""
     return float(abs(np.vdot(a, b)) / (np.linalg.norm(a) * np.linalg.norm(b)))
+
+
+def relative_error(actual, expected) -> float:
+    return float(np.linalg.norm(np.asarray(actual) - expected) / np.linalg.norm(expected))
 
 
 def central_difference(f, x: np.ndarray, direction: np.ndarray, step: float = 1e-6) -> float:
@@ -179,16 +195,6 @@ def resized(image: np.ndarray, new: int) -> np.ndarray:
     return rows @ image @ columns.T
 
 
-def transfer_matrix(phases: np.ndarray, transfer: np.ndarray) -> np.ndarray:
-    """All k snapshots with a transfer function [sh sw] of free space, as `cdp_matrix`."""
-    _, height, width = phases.shape
-    rows, columns = transfer.shape
-    padded = np.kron(dft_matrix(height, rows), dft_matrix(width, columns))
-    back = np.kron(dft_matrix(rows), dft_matrix(columns)).conj().T
-    space = back @ (transfer.reshape(-1, 1) * padded)
-    return np.concatenate([space * np.exp(-1j * phase.ravel()) for phase in phases])
-
-
 def allowed_object(x: np.ndarray, scene: str, min_amplitude: float = 0.5) -> np.ndarray:
     """The nearest object to x of what is known of it."""
     match scene:
@@ -216,7 +222,7 @@ def solver_steps(
     beta: float = 0.9,
     tv: float = 0.0,
 ) -> np.ndarray:
-    """A few steps of a classical solver as its paper has it, for a flattened start."""
+    """A few steps of a classical solver as its paper has it, from a start [h w]; flattened."""
     modulus, inverse = np.sqrt(y.ravel()), np.linalg.pinv(matrix)
     m, n = matrix.shape
     # The flows' papers want measurement vectors of mean squared norm n.
@@ -230,7 +236,8 @@ def solver_steps(
     def allowed_fields(u):
         return matrix @ allow(inverse @ u)
 
-    x, u, ahead, momentum = start, matrix @ start, start, 1.0
+    x = ahead = start.ravel()
+    u, momentum = matrix @ x, 1.0
     dual = np.zeros(2 * n, complex)
     for number in range(steps):
         az = vectors @ x
@@ -258,7 +265,7 @@ def solver_steps(
                 u = matrix @ ahead
                 after = ahead - inverse @ (u - fitted(u, modulus))
                 if tv:
-                    after, dual = total_variation_steps(after, dual, tv, 5, start_shape(n))
+                    after, dual = total_variation_steps(after, dual, tv, 5, start.shape)
                 after = allow(after)
                 if np.vdot(after - x, ahead - after).real > 0:
                     momentum = 1.0
@@ -270,12 +277,6 @@ def solver_steps(
     if solver in ("hio", "raar"):
         return allow(inverse @ fitted(u, modulus))
     return x
-
-
-def start_shape(n: int) -> tuple[int, int]:
-    """The shape of the tests' objects: one row more than there are columns."""
-    width = int(np.sqrt(n))
-    return n // width, width
 
 
 def difference_matrix(height: int, width: int) -> np.ndarray:

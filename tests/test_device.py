@@ -1,16 +1,16 @@
 """What a device makes of phases: levels on the circle, limited range, leaks."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import tiny_config
 from scipy.ndimage import gaussian_filter
 
 from jax_kdpr.optics.camera import Camera
 from jax_kdpr.optics.cdp import mask_transmittance, measure_intensity
 from jax_kdpr.optics.device import DeviceOptions, device_masks, nearest_level, written_phases
-from jax_kdpr.runs.assembly import build_system
 
 TURN = 2 * np.pi
 SLM = (0.1, 0.9, 0.4, 2.0, 3.1, 2.6, 4.4)  # radians: neither monotone nor a whole turn
@@ -25,19 +25,15 @@ def apart(one, other) -> np.ndarray:
     return np.abs(np.angle(np.exp(1j * (np.asarray(one, float) - np.asarray(other, float)))))
 
 
-@pytest.mark.parametrize("bits", [1, 2, 3, 8])
+@pytest.mark.parametrize("bits", [1, 3, 8])
 def test_levels_are_distinct_steps_of_the_circle_and_the_nearest(bits):
-    phases = drawn((1, 64, 64))
+    phases = drawn((1, 64, 64)).at[0, 0, 0].set(TURN - 1e-3)
     reached = np.asarray(written_phases(phases, DeviceOptions(levels=2**bits)), float)
     steps = reached / (TURN / 2**bits)
     np.testing.assert_allclose(steps, np.round(steps), atol=1e-4)
     assert len(np.unique(np.round(steps))) == 2**bits
     assert apart(reached, phases).max() <= np.pi / 2**bits + 1e-5
-
-
-def test_just_below_a_whole_turn_is_level_0():
-    phases = jnp.full((1, 1, 1), TURN - 1e-3)
-    assert float(written_phases(phases, DeviceOptions(levels=256))[0, 0, 0]) == 0.0
+    assert reached[0, 0, 0] == 0.0  # just below a whole turn
 
 
 @pytest.mark.parametrize("reach", [1.6 * np.pi, 0.9 * np.pi])
@@ -45,9 +41,9 @@ def test_just_below_a_whole_turn_is_level_0():
 def test_a_limited_range_takes_the_nearest_phase_that_it_has(reach, levels):
     phases = drawn((1, 40, 40))
     reached = np.asarray(written_phases(phases, DeviceOptions(levels=levels, phase_range=reach)))
-    candidates = -np.linspace(0, reach, levels or 20001)  # the device adds p = -phi
+    candidates = -np.linspace(0, reach, levels or 2001)  # the device adds p = -phi
     nearest = apart(np.asarray(phases)[..., None], candidates).min(-1)
-    np.testing.assert_allclose(apart(reached, phases), nearest, atol=3e-4)
+    np.testing.assert_allclose(apart(reached, phases), nearest, atol=reach / 2000)
     assert np.mod(-reached.astype(float) + 1e-6, TURN).max() <= reach + 1e-5
 
 
@@ -61,32 +57,21 @@ def test_a_measured_table_takes_the_nearest_level_on_the_circle():
     )
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"levels": 4},
-        {"phase_range": 1.6 * np.pi},
-        {"table": SLM},
-    ],
-)
+@pytest.mark.parametrize("options", [{"levels": 4}, {"phase_range": 1.6 * np.pi}, {"table": SLM}])
 def test_rounding_passes_the_gradient_straight_through(options):
-    phases = drawn()
-    probe = drawn(seed=1)
-    gradient = jax.grad(lambda p: jnp.vdot(probe, written_phases(p, DeviceOptions(**options))))(
-        phases
-    )
+    phases, probe = drawn(), drawn(seed=1)
+    device = DeviceOptions(**options)
+    gradient = jax.grad(lambda p: jnp.vdot(probe, written_phases(p, device)))(phases)
     np.testing.assert_allclose(gradient, probe, rtol=1e-6)
 
 
 def test_superpixels_show_one_phase_and_gather_its_gradient():
     phases, probe = drawn((1, 6, 4)), drawn((1, 6, 4), seed=1)
-    shown = np.asarray(written_phases(phases, DeviceOptions(superpixel=2)))
-    for row, column in np.ndindex(3, 2):
-        block = shown[0, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2]
-        assert apart(block, phases[0, 2 * row, 2 * column]).max() < 1e-5
-    gradient = jax.grad(lambda p: jnp.vdot(probe, written_phases(p, DeviceOptions(superpixel=2))))(
-        phases
-    )
+    device = DeviceOptions(superpixel=2)
+    shown = np.asarray(written_phases(phases, device))
+    blocks = np.kron(np.asarray(phases)[:, ::2, ::2], np.ones((2, 2)))
+    assert apart(shown, blocks).max() < 1e-5
+    gradient = jax.grad(lambda p: jnp.vdot(probe, written_phases(p, device)))(phases)
     sums = np.asarray(probe).reshape(1, 3, 2, 2, 2).sum(axis=(2, 4))
     np.testing.assert_allclose(gradient[:, ::2, ::2], sums, rtol=1e-5)
     assert np.count_nonzero(gradient) == sums.size
@@ -94,12 +79,14 @@ def test_superpixels_show_one_phase_and_gather_its_gradient():
         written_phases(phases, DeviceOptions(superpixel=5))
 
 
-def test_crosstalk_blurs_the_drive_and_not_the_phasor():
+def test_crosstalk_and_gain_act_on_what_the_device_adds():
     phases = drawn((2, 12, 9))
-    blurred = device_masks(phases, DeviceOptions(crosstalk=0.8))
     added = np.mod(-np.asarray(phases, float), TURN)
-    wanted = -gaussian_filter(added, (0, 0.8, 0.8), mode="nearest", radius=(0, 3, 3))
-    np.testing.assert_allclose(blurred, wanted, atol=1e-5)
+    blurred = gaussian_filter(added, (0, 0.8, 0.8), mode="nearest", radius=(0, 3, 3))
+    seen = device_masks(phases, DeviceOptions(crosstalk=0.8))
+    np.testing.assert_allclose(seen, -blurred, atol=1e-5)
+    seen = device_masks(phases, DeviceOptions(), gain=jnp.float32(1.1))
+    np.testing.assert_allclose(seen, -1.1 * added, atol=1e-5)
 
 
 def test_light_that_is_not_modulated_adds_as_a_field():
@@ -110,41 +97,29 @@ def test_light_that_is_not_modulated_adds_as_a_field():
     np.testing.assert_allclose(seen, wanted, atol=1e-5)
 
 
-def test_gain_acts_on_what_the_device_shows():
-    phases = drawn()
-    seen = device_masks(phases, DeviceOptions(), gain=jnp.float32(1.1))
-    np.testing.assert_allclose(seen, -1.1 * np.mod(-np.asarray(phases, float), TURN), atol=1e-5)
-
-
 def test_an_ideal_device_is_no_device():
     phases = drawn()
     assert device_masks(written_phases(phases, DeviceOptions()), DeviceOptions()) is phases
 
 
 def test_camera_measures_through_the_device_and_recovery_knows_it():
-    options = {"levels": 4, "fill_factor": 0.8, "zero_order": 0.02, "crosstalk": 0.3}
-    camera = Camera(size=16, device=DeviceOptions(**options))
+    device = DeviceOptions(levels=4, superpixel=2, fill_factor=0.8, zero_order=0.02, crosstalk=0.3)
+    camera = Camera(size=16, device=device)
     phases = drawn((1, 16, 16))
     images = jnp.asarray(np.random.default_rng(2).uniform(size=(2, 16, 16, 1)), jnp.float32)
-    y = camera.measure(camera.optics(phases), images, jax.random.key(0))
-    written = written_phases(phases, DeviceOptions(levels=4))
+
+    @jax.jit
+    @partial(jax.grad, has_aux=True)
+    def gradient_and_cdps(phases):
+        y = camera.measure(camera.optics(phases), images, jax.random.key(0))
+        return jnp.sum(jnp.square(y)), y
+
+    gradient, y = gradient_and_cdps(phases)
+    assert np.all(np.isfinite(gradient))
+    assert np.count_nonzero(gradient) == 64  # one of each super-pixel
+    written = written_phases(phases, DeviceOptions(levels=4, superpixel=2))
     masks = device_masks(written, DeviceOptions(fill_factor=0.8, zero_order=0.02, crosstalk=0.3))
     field = mask_transmittance(jnp.pi * images[0, ..., 0])
     np.testing.assert_allclose(y[0], measure_intensity(field, masks), rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(camera.optics(phases).masks, masks)
     np.testing.assert_array_equal(camera.written(phases), written)
-
-
-def test_training_reaches_phases_behind_a_coarse_device():
-    config = tiny_config(device__levels=4, device__superpixel=2, device__crosstalk=0.2)
-    system = build_system(config)
-    params, state = system.init(jax.random.key(0))
-    images = jnp.asarray(np.random.default_rng(3).uniform(size=(2, 16, 16, 1)), jnp.float32)
-
-    def loss(phases):
-        output, _ = system.apply({**params, "phases": phases}, state, images, jax.random.key(1))
-        return jnp.mean(jnp.square(output.image - images))
-
-    gradient = np.asarray(jax.jit(jax.grad(loss))(params["phases"]))
-    assert np.all(np.isfinite(gradient))
-    assert np.count_nonzero(gradient) == 64

@@ -1,67 +1,134 @@
-"""What a student can take from its teacher beside the paper's losses: a start."""
+"""A student and its teacher: where it starts, and whether its targets are made once for all."""
 
+import shutil
+
+import golden
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_equal_trees, rejection, same, student_config
+from helpers import image_config, rejection, same, student_config, tiny_config
 
+from jax_kdpr.config.schema import Config
+from jax_kdpr.core import runtime
 from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.runs.run import restore
-from jax_kdpr.training import loop
-from jax_kdpr.training.setup import prepare
+from jax_kdpr.training.setup import make_guide, prepare
+from jax_kdpr.training.steps import Epoch, compile_steps
+from jax_kdpr.training.teacher import changing_targets
+
+
+def losses_of(run, steps=3):
+    """The loss of the first steps and the terms of the last."""
+    epoch = Epoch(
+        images=run.dataset.train(0),
+        order=jnp.arange(run.dataset.train_size),
+        key=run.keys.steps,
+        weights=run.weights,
+        guide=make_guide(run),
+    )
+    program, state = compile_steps(run.train_step), run.start
+    totals = []
+    for _ in range(steps):
+        state, (loss,) = program(state, epoch)
+        totals.append(float(loss))
+    return totals, state.totals
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("start", ["none", "optics", "network", "all"])
+@pytest.mark.parametrize("start", ["optics", "network"])
 def test_a_student_starts_with_what_it_takes_over(start, image_folder, teacher, tmp_path):
     config = student_config(image_folder, teacher, distill__start=start, train__devices=1)
     config.seed = 5  # another random start than the teacher's
     run = prepare(config, tmp_path / "run")
-    (params, state) = restore(teacher, run_folder.read_config(teacher)).variables
-    takes_optics = start in ("optics", "all")
-    takes_network = start in ("network", "all")
-    assert same(run.start.params["phases"], params["phases"][:1]) == takes_optics
-    assert same(run.start.params["filter"], params["filter"]) == takes_optics
-    kernels = [tree["head"]["kernel"] for tree in (run.start.params["net"], params["net"])]
-    assert same(*kernels) == takes_network
-    statistics = [jax.tree.leaves(s["net"]) for s in (run.start.state, state)]
-    assert all(same(a, b) for a, b in zip(*statistics, strict=True)) == takes_network
-    assert same(run.start.state["start"], state["start"]) == takes_network
+    params, state = restore(teacher, run_folder.read_config(teacher)).variables
+    assert same(run.start.params["phases"], params["phases"][:1]) == (start == "optics")
+    assert same(run.start.params["filter"], params["filter"]) == (start == "optics")
+    networks = [(p["net"], s["net"]) for p, s in (run.start.variables, (params, state))]
+    kept = jax.tree.map(same, *networks)
+    assert jax.tree.all(kept) == (start == "network")
+    assert same(run.start.state["start"], state["start"]) == (start == "network")
 
 
 @pytest.mark.slow
-def test_a_teacher_is_as_it_was_after_its_student_started_from_it(image_folder, teacher, tmp_path):
-    config = student_config(image_folder, teacher, distill__start="all")
-    before = restore(teacher, run_folder.read_config(teacher))
-    loop.train(config, tmp_path / "run")
-    after = restore(teacher, run_folder.read_config(teacher))
-    assert_equal_trees(before.variables, after.variables)
-    assert before.digest == after.digest
+def test_cached_targets_give_the_losses_of_a_live_teacher(image_folder, teacher, tmp_path):
+    """Who is not touched by the steps of a student that started as it."""
+    options = {"distill__start": "all", "train__devices": 1}
+    live, cached = (
+        prepare(
+            student_config(image_folder, teacher, distill__targets=mode, **options),
+            tmp_path / mode,
+        )
+        for mode in ("live", "auto")
+    )
+    assert cached.caches_targets and not live.caches_targets
+    (live_losses, live_terms), (cached_losses, cached_terms) = losses_of(live), losses_of(cached)
+    np.testing.assert_allclose(cached_losses, live_losses, rtol=1e-4)
+    for name in ("cdp", "feature"):
+        assert live_terms[name] > 0
+        np.testing.assert_allclose(cached_terms[name], live_terms[name], rtol=1e-4)
 
 
 @pytest.mark.slow
 def test_a_student_whose_teacher_weighs_nothing_is_an_e2e_run(image_folder, teacher, tmp_path):
-    options = {"distill__start": "all", "train__devices": 1}
-    config = student_config(image_folder, teacher, **options)
+    config = student_config(image_folder, teacher, train__devices=1)
     config.loss.alpha, config.loss.beta = 1.0, 0.0
     run = prepare(config, tmp_path / "run")
-    assert run.teacher is not None
-    assert run.teacher.guide(config, run.dataset, batch_size=1) is None
-    loop.train(config, tmp_path / "run")
-    row = run_folder.read_metrics(tmp_path / "run")[-1]
-    assert row["train_cdp"] == row["train_feature"] == 0
-    penalty = config.loss.rho * row["train_mask"]
-    np.testing.assert_allclose(row["train_total"], row["train_task"] + penalty, rtol=1e-5)
+    assert make_guide(run) is None
+    (loss,), terms = losses_of(run, steps=1)
+    assert terms["cdp"] == terms["feature"] == 0
+    np.testing.assert_allclose(loss, terms["task"] + config.loss.rho * terms["mask"], rtol=1e-5)
 
 
-def test_a_start_that_does_not_fit_is_refused(image_folder, teacher, tmp_path):
-    options = {"masks__snapshots": 4, "spectral__filter_size": 3}
-    config = student_config(image_folder, teacher, distill__start="optics", **options)
+def test_targets_that_change_are_not_cached():
+    images, scenes = image_config("images"), tiny_config()
+    noisy, moving = Config(), Config()
+    noisy.noise.kind, moving.jitter.shift = "gaussian", 0.1
+    assert changing_targets(images, Config()) == []
+    for config, theirs, said in (
+        (images, noisy, "gaussian noise is new in every step"),
+        (images, moving, "jitter"),
+        (scenes, Config(), "new images every epoch"),
+    ):
+        (reason,) = changing_targets(config, theirs)
+        assert said in reason
+
+
+@pytest.mark.slow
+def test_targets_are_live_where_they_do_not_fit(image_folder, teacher, tmp_path, monkeypatch):
+    config = student_config(image_folder, teacher)
+    assert prepare(config, tmp_path).caches_targets
+    monkeypatch.setattr(runtime, "device_memory", lambda: 1000)
+    monkeypatch.setattr(runtime, "require_memory", lambda *_: None)
+    assert not prepare(config, tmp_path).caches_targets
+    config.distill.targets = "cached"
+    assert "a quarter of the device's memory" in rejection(prepare, config, tmp_path)
+
+
+def recorded_student(teacher) -> Config:
+    config = golden.config_of("student")
+    config.distill.teacher = str(teacher)
+    return config
+
+
+def test_a_start_that_does_not_fit_is_refused(designed, tmp_path):
+    config = recorded_student(designed)
+    config.distill.start, config.masks.snapshots, config.spectral.filter_size = "optics", 4, 3
     message = rejection(prepare, config, tmp_path / "run")
     assert "masks.snapshots: 4 of 3" in message and "filter_size: 3 against 5" in message
     config.distill.start = "network"
-    prepare(config, tmp_path / "run")
     config.spectral.consistency_steps = 3
     assert "consistency_steps: 3 against 0" in rejection(prepare, config, tmp_path / "run")
-    config.distill.start = "none"
-    prepare(config, tmp_path / "run")
+
+
+def test_a_teacher_of_another_split_or_unfinished_is_refused(designed, tmp_path):
+    """Its training may have seen what the student is scored on; its checkpoint may still change."""
+    config = recorded_student(designed)
+    config.data.seed += 1
+    assert "other validation or test images" in rejection(prepare, config, tmp_path / "student")
+    config.data.seed -= 1
+    config.data.train_images = 48  # fewer of the same: the held-back images are what counts
+    assert prepare(config, tmp_path / "student").teacher is not None
+    config.distill.teacher = str(shutil.copytree(designed, tmp_path / "teacher"))
+    (tmp_path / "teacher/metrics.jsonl").unlink()
+    assert "finished 0 of 2 epochs" in rejection(prepare, config, tmp_path / "student")
