@@ -13,19 +13,24 @@ from jax_kdpr.config.schema import Config
 from jax_kdpr.core import runtime
 from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.runs.run import restore
-from jax_kdpr.training.setup import make_guide, prepare
+from jax_kdpr.training.setup import Training, prepare
 from jax_kdpr.training.steps import Epoch, compile_steps
-from jax_kdpr.training.teacher import changing_targets
+from jax_kdpr.training.teacher import Teacher, changing_targets
 
 
-def losses_of(run, steps=3):
+def teacher_of(run: Training) -> Teacher:
+    assert run.teacher is not None
+    return run.teacher
+
+
+def losses_of(run: Training, steps=3):
     """The loss of the first steps and the terms of the last."""
     epoch = Epoch(
         images=run.dataset.train(0),
         order=jnp.arange(run.dataset.train_size),
         key=run.keys.steps,
         weights=run.weights,
-        guide=make_guide(run),
+        guide=teacher_of(run).guide(run.config, run.dataset, batch_size=run.eval_batch_size),
     )
     program, state = compile_steps(run.train_step), run.start
     totals = []
@@ -61,7 +66,7 @@ def test_cached_targets_give_the_losses_of_a_live_teacher(image_folder, teacher,
         )
         for mode in ("live", "auto")
     )
-    assert cached.caches_targets and not live.caches_targets
+    assert teacher_of(cached).cached and not teacher_of(live).cached
     (live_losses, live_terms), (cached_losses, cached_terms) = losses_of(live), losses_of(cached)
     np.testing.assert_allclose(cached_losses, live_losses, rtol=1e-4)
     for name in ("cdp", "feature"):
@@ -74,7 +79,7 @@ def test_a_student_whose_teacher_weighs_nothing_is_an_e2e_run(image_folder, teac
     config = student_config(image_folder, teacher, train__devices=1)
     config.loss.alpha, config.loss.beta = 1.0, 0.0
     run = prepare(config, tmp_path / "run")
-    assert make_guide(run) is None
+    assert teacher_of(run).guide(config, run.dataset, batch_size=1) is None
     (loss,), terms = losses_of(run, steps=1)
     assert terms["cdp"] == terms["feature"] == 0
     np.testing.assert_allclose(loss, terms["task"] + config.loss.rho * terms["mask"], rtol=1e-5)
@@ -97,10 +102,10 @@ def test_targets_that_change_are_not_cached():
 @pytest.mark.slow
 def test_targets_are_live_where_they_do_not_fit(image_folder, teacher, tmp_path, monkeypatch):
     config = student_config(image_folder, teacher)
-    assert prepare(config, tmp_path).caches_targets
+    assert teacher_of(prepare(config, tmp_path)).cached
     monkeypatch.setattr(runtime, "device_memory", lambda: 1000)
     monkeypatch.setattr(runtime, "require_memory", lambda *_: None)
-    assert not prepare(config, tmp_path).caches_targets
+    assert not teacher_of(prepare(config, tmp_path)).cached
     config.distill.targets = "cached"
     assert "a quarter of the device's memory" in rejection(prepare, config, tmp_path)
 

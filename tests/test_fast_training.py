@@ -28,11 +28,6 @@ def test_scanned_training_is_stepped_training(tmp_path):
         )
 
 
-def test_any_number_of_devices_gets_an_evaluation_batch_that_fits(tmp_path):
-    config = tiny_config(train__batch_size=15, train__devices=3, train__eval_batch_size=0)
-    assert prepare(config, tmp_path).eval_batch_size % 3 == 0
-
-
 @pytest.mark.slow
 def test_bfloat16_network_keeps_weights_physics_and_outputs_in_float32(tmp_path):
     config = tiny_config(net__precision="bfloat16", train__devices=1)
@@ -50,6 +45,7 @@ def test_bfloat16_network_keeps_weights_physics_and_outputs_in_float32(tmp_path)
 def test_a_cpu_steps_singly_on_every_core_that_divides_the_batch():
     assert runtime.choose_scan_steps(0, 100) == 1
     assert runtime.choose_eval_batch(0, size=96, features=32) == 128
+    assert runtime.choose_eval_batch(0, size=96, features=32, devices=3) == 129
     assert runtime.choose_devices(0, 64, 128) == 4  # of the tests' four
     assert runtime.choose_devices(0, 6, 128) == 2
     assert runtime.choose_devices(3, 64) == 3
