@@ -76,7 +76,7 @@ def test_cached_targets_give_the_losses_of_a_live_teacher(image_folder, teacher,
 
 @pytest.mark.slow
 def test_a_student_whose_teacher_weighs_nothing_is_an_e2e_run(image_folder, teacher, tmp_path):
-    config = student_config(image_folder, teacher, train__devices=1)
+    config = student_config(image_folder, teacher, distill__start="all", train__devices=1)
     config.loss.alpha, config.loss.beta = 1.0, 0.0
     run = prepare(config, tmp_path / "run")
     assert teacher_of(run).guide(config, run.dataset, batch_size=1) is None

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_equal_trees, same
+from helpers import same
 
 from jax_kdpr.config.schema import OptimOptions
 from jax_kdpr.core.sharding import make_mesh, replicate
@@ -22,9 +22,9 @@ from jax_kdpr.training.steps import Epoch, compile_steps, make_train_step
 from jax_kdpr.training.targets import make_teach
 
 
-def system_of(*, snapshots: int = 1, norm: str = "batch", mesh=None) -> System:
+def system_of(*, norm: str = "batch", mesh=None) -> System:
     net, spectral = NetOptions(widths=(8, 16), norm=norm), SpectralOptions(iterations=5)
-    return System(Camera(size=16, mesh=mesh), snapshots=snapshots, spectral=spectral, net=net)
+    return System(Camera(size=16, mesh=mesh), spectral=spectral, net=net)
 
 
 @functools.cache
@@ -87,7 +87,7 @@ def test_the_loss_falls_on_32_images():
 def test_one_device_equals_four_and_either_traces_its_step_once():
     one, state_one, program = trainer()
     four, state_four, sharded = trainer(mesh=make_mesh(4))
-    for _ in range(3):
+    for _ in range(2):
         state_one, loss_one = one(state_one)
         state_four, loss_four = four(state_four)
     assert program._cache_size() == sharded._cache_size() == 1
@@ -145,21 +145,6 @@ def test_totals_hold_the_mean_over_the_epoch():
         state, loss = step(state)
         losses.append(float(loss))
     np.testing.assert_allclose(state.totals["total"], sum(losses[2:]), rtol=1e-6)
-
-
-def test_teacher_is_bit_identical_after_training_and_guides():
-    system = system_of(snapshots=3)
-    variables = system.init(jax.random.key(9))
-    before = copied(variables)
-    weights = {"task": 0.5, "mask": 0.0, "cdp": 0.3, "feature": 0.2}
-    step, state, _ = trainer(teacher=(system, variables), weights=weights)
-    state, loss = step(state)
-    assert_equal_trees(before, variables)
-    terms = state.totals
-    assert terms["cdp"] > 0 and terms["feature"] > 0
-    np.testing.assert_allclose(
-        loss, 0.5 * terms["task"] + 0.3 * terms["cdp"] + 0.2 * terms["feature"], rtol=1e-6
-    )
 
 
 def test_distillation_losses_vanish_when_the_student_is_the_teacher():
