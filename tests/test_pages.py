@@ -4,7 +4,6 @@ import io
 import itertools
 import os
 import struct
-import zipfile
 import zlib
 
 import h5py
@@ -131,14 +130,11 @@ def test_a_stack_on_the_last_axis_is_refused_and_can_be_said(tmp_path, shape):
         assert len(pages_of(tmp_path / "a.npy")) == len(told)
 
 
-def save_thumbnails(flag):
-    def write(path):
-        with tifffile.TiffWriter(path) as file:
-            file.write(BYTES[:6, :5], subfiletype=flag)
-            file.write(BYTES)
-            file.write(BYTES[:3, :2], subfiletype=flag)
-
-    return write
+def save_thumbnails(path):
+    with tifffile.TiffWriter(path) as file:
+        file.write(BYTES[:6, :5], subfiletype=1)
+        file.write(BYTES)
+        file.write(BYTES[:3, :2], subfiletype=1)
 
 
 def of_type(kind):
@@ -197,7 +193,7 @@ READ = [
         ("a.tif", tiff(of_type(kind), compression=z), [of_type(kind)])
         for kind, z in itertools.product((np.int16, np.uint32, np.int32, float), (None, "zlib"))
     ],
-    *[("a.tif", save_thumbnails(flag), [BYTES]) for flag in (0, 1)],
+    ("a.tif", save_thumbnails, [BYTES]),
     ("a.tif", picture(Image.fromarray(FLOATS), **PREDICTED), [FLOATS]),
     (
         "a.tif",
@@ -264,9 +260,8 @@ def test_tiff_of_few_bits(tmp_path, bits):
     values = RNG.integers(0, 2**bits, (12, 16))
     (tmp_path / "a.tif").write_bytes(packed_tiff(values, bits))
     with open_pages(tmp_path / "a.tif") as pages:
-        top = pages.top or 255
-        assert top == (4095 if bits == 12 else 255)
-        np.testing.assert_allclose(pages.read(0) / top, values / (2**bits - 1))
+        assert pages.top == 2**bits - 1
+        np.testing.assert_array_equal(pages.read(0), values)
 
 
 NOISE = RNG.integers(0, 256, (40, 40), np.uint8)
@@ -297,14 +292,6 @@ def npy_header(*shape) -> bytes:
     return file.getvalue()
 
 
-def npz(**entries: bytes) -> bytes:
-    archive = io.BytesIO()
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
-        for name, data in entries.items():
-            file.writestr(f"{name}.npy", data)
-    return archive.getvalue()
-
-
 @pytest.mark.parametrize(
     "damage",
     [
@@ -313,7 +300,6 @@ def npz(**entries: bytes) -> bytes:
         lambda path: path.write_bytes(path.read_bytes().replace(b"\x93NUMPY", b"\x93NUMBY")),
         lambda path: np.savez(path, images=np.zeros(3)),
         lambda path: np.savez(path, images=np.zeros(3), phases=np.array(["a", None])),
-        content(npz(images=npy_header(2**37), phases=npy_header(2**37))),
         lambda path: (path.unlink(), os.mkfifo(path)),
         lambda path: path.unlink(),
     ],
@@ -402,31 +388,6 @@ def almost_opaque(mode):
     return picture(image)
 
 
-def many_frames(path):
-    path.write_bytes(npy_header(10**7, 5, 5))
-    os.truncate(path, path.stat().st_size + 8 * 25 * 10**7)  # takes no room on the disk
-
-
-def huge_chunks(path):
-    with h5py.File(path, "w") as file:
-        file.create_dataset("d", (1000, 2048, 2048), "u1", chunks=(1000, 2048, 2048))
-        file.create_dataset("e", (4,), "u1")
-    with h5py.File(path, "r+") as file:
-        file["d"].id.write_direct_chunk((0, 0, 0), b"\0")
-
-
-def inflated(path):
-    tifffile.imwrite(path, np.zeros((12, 10), np.uint8), compression="zlib", rowsperstrip=12)
-    data = bytearray(path.read_bytes())
-    with tifffile.TiffFile(path) as file:
-        tags = file.pages.first.tags
-        places = [(tags[code].valueoffset, int(tags[code].dtype)) for code in (273, 279)]
-    bomb = zlib.compress(bytes(10**7))
-    for (place, kind), value in zip(places, (len(data), len(bomb)), strict=True):
-        struct.pack_into("<I" if kind == 4 else "<H", data, place, value)
-    path.write_bytes(data + bomb)
-
-
 def two_of_fits(path):
     fits.HDUList([fits.PrimaryHDU(COUNTS), fits.ImageHDU(COUNTS)]).writeto(path)
 
@@ -435,7 +396,7 @@ ANIMATED = {"save_all": True, "append_images": [Image.fromarray(BYTES // 2)]}
 PAIR = {"photometric": "minisblack", "extrasamples": ["unspecified"]}
 PALETTE = Image.fromarray(BYTES).convert("P")
 ALPHA = 65535 - (COUNTS == COUNTS[0, 0])
-SEEN_THROUGH, SEVERAL = "transparent", "several"
+SEEN_THROUGH = "transparent"
 
 
 @pytest.mark.parametrize(
@@ -447,21 +408,17 @@ SEEN_THROUGH, SEVERAL = "transparent", "several"
         ("a.png", content(deep_png(COUNTS, see_through=[COUNTS[0, 0]])), SEEN_THROUGH),
         ("a.png", content(deep_png(COLOURS, see_through=COLOURS[0, 0])), SEEN_THROUGH),
         ("a.png", content(deep_png(COUNTS, ALPHA)), SEEN_THROUGH),
-        ("a.png", picture(Image.fromarray(BYTES), **ANIMATED), SEVERAL),
-        ("a.pgm", content(2 * pgm(255)), SEVERAL),
-        ("a.pgm", content(2 * pgm(4095)), SEVERAL),
+        ("a.png", picture(Image.fromarray(BYTES), **ANIMATED), "several"),
+        ("a.pgm", content(2 * pgm(4095)), "one picture"),
+        ("a.pgm", content(b"P2 1 1 255 7"), "P5"),
         ("a.fits", two_of_fits, "2 images"),
         ("a.tif", tiff(np.dstack([BYTES, BYTES // 2]), **PAIR), "2 values"),
-        ("a.npy", content(npy_header(10**9, 0, 0)), "no pixels"),
+        ("a.npy", content(npy_header(10**9, 0, 0)), "(0, 0)"),
         ("a.npy", content(npy_header(100, 10**4, 10**4)), "file size"),
-        ("a.npz", content(npz(a=npy_header(6000, 1000, 1000))), "48,000,000,000 bytes"),
         ("a.h5", hdf5(100, 64, 64), "nothing"),
-        ("a.npy", many_frames, "10,000,000 pages"),
         ("a.h5", hdf5(100, 12, 10, chunks=(1, 12, 10), written=10), "10 of 100 chunks"),
-        ("a.h5", huge_chunks, "4,194,304,000 bytes"),
         ("a.h5", lambda path: hdf5(3, 12, 10, external=[(str(path), 0, 720)])(path), "outside"),
         ("a.png", content(png(13_000, 13_000, 8, 0, b"")), "13000"),
-        ("a.tif", inflated, "compressed"),
         ("a.tif", tiff(FLOATS, photometric="miniswhite"), "white"),
         *[(f"a.{end}", os.mkfifo, "regular file") for end in ("npy", "png", "tif", "h5")],
         *[

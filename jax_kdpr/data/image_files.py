@@ -1,7 +1,6 @@
 """The user's own images: a folder of files, or one stack of them, as pixels in [0, 1]."""
 
 import sys
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -11,12 +10,13 @@ from PIL import Image
 
 from jax_kdpr.core import runtime
 from jax_kdpr.core.errors import InputError
-from jax_kdpr.data.pages.opening import STACKS, Pages, natural_order, note_turned, open_pages
-from jax_kdpr.data.pages.opening import SUFFIXES as OF_ONE
+from jax_kdpr.data.pages.opening import OPENERS, STACKS, natural_order, note_turned, open_pages
+from jax_kdpr.data.pages.page import Pages
+from jax_kdpr.data.pages.pictures import PICTURES
 from jax_kdpr.data.pages.stacks import split_dataset
 from jax_kdpr.data.pages.tiff import TIFF
 
-SUFFIXES = (".npy", ".png", ".jpg", ".jpeg", ".bmp", *TIFF)  # in a folder
+SUFFIXES = (".npy", *PICTURES, *TIFF)  # in a folder
 DARK = 0.1  # an image that never gets brighter was likely written with fewer bits than its type has
 FITS = ("stretch", "crop", "pad")  # crop takes the middle, pad adds black, or no phase
 UNITS = ("fraction", "radians")  # fraction: of `scene.phase_range`
@@ -40,14 +40,6 @@ class Found(NamedTuple):
     images: np.ndarray  # float32 [n size size], in [0, 1]
     offset: float  # radians that were added to all phases; 0 of the unit fraction
     names: list[str]  # path of each, with its page in a stack
-
-
-class _Image(NamedTuple):
-    pixels: np.ndarray  # [h w] or [h w 3], as in the file
-    name: str
-    format: str
-    top: int | None  # largest value, where the file tells one
-    turned: bool
 
 
 def read_images(
@@ -82,16 +74,19 @@ def read_images(
         InputError: If nothing is found, an image cannot be read or used (names the file), or
             memory would not hold them all.
     """
-    found: Counter[str] = Counter()
-    shapes, colours, turned, assumed, prepared, names = set(), 0, 0, 0, [], []
-    for image in _images(source, subfolders, of_frames, wanted.size):
-        found[image.format] += 1
-        shapes.add(image.pixels.shape[:2])
-        colours += image.pixels.ndim == 3
-        turned += image.turned
-        assumed += image.pixels.dtype == np.uint16 and image.top is None
-        prepared.append(_fitted(_values(image, wanted), wanted))
-        names.append(image.name)
+    prepared, names, colours, turned, assumed = [], [], 0, 0, 0
+    suffixes: dict[str, None] = {}
+    sizes = set()
+    for path, name, pixels, pages in _pages(source, subfolders, of_frames, wanted.size):
+        suffixes[path.suffix[1:].upper()] = None
+        sizes.add(pixels.shape[:2])
+        colours += pixels.ndim == 3
+        turned += pages.turned
+        assumed += pixels.dtype == np.uint16 and pages.top is None
+        if pixels.ndim == 3:
+            pixels = _luminance(pixels, path)
+        prepared.append(_fitted(_values(pixels, pages.top, name, wanted), wanted))
+        names.append(name)
     divides = wanted.unit == "fraction" and not wanted.rescale
     images, offset, said = _in_range(np.stack(prepared), source, wanted)
     dark = sum(float(image.max()) < DARK for image in images)
@@ -105,56 +100,44 @@ def read_images(
     note_turned(turned, str(source))
     if assumed and divides:
         said += ", counts over 65535: no file says fewer bits"
-    sizes = sorted(shapes)
+    size = " to ".join(dict.fromkeys(f"{h} x {w}" for h, w in (min(sizes), max(sizes))))
     colour = f"{colours} in colour made " if colours else ""
-    ends = dict.fromkeys((sizes[0], sizes[-1]))
-    size = " to ".join(f"{height} x {width}" for height, width in ends)
     print(
-        f"{label}: {len(images)} {', '.join(found)} {size}, {colour}grey -> {wanted.size} x "
+        f"{label}: {len(images)} {', '.join(suffixes)} {size}, {colour}grey -> {wanted.size} x "
         f"{wanted.size} ({wanted.fit}), {said}"
     )
     return Found(images, offset, names)
 
 
-def _images(source: Path, subfolders: bool, of_frames: bool, size: int) -> Iterator[_Image]:
-    """Every image of a folder or a stack, one at a time, if all will fit when they have a size."""
-    if source.is_dir():
-        paths = _image_paths(source, subfolders, of_frames)
-        _require_room(len(paths), size)
-        for path in paths:
-            with open_pages(path) as pages:
-                if pages.count > 1:
-                    raise InputError(
-                        f"{path}: expected one image in each file of a folder, got {pages.count}; "
-                        "save them as separate files, or give the stack itself as data.dir"
-                    )
-                yield _image(pages, 0, str(path))
-        return
-    name, dataset = split_dataset(str(source))
-    path = Path(name)
-    if path.suffix.lower() not in (OF_ONE if of_frames else STACKS):
+def _pages(
+    source: Path, subfolders: bool, of_frames: bool, size: int
+) -> Iterator[tuple[Path, str, np.ndarray, Pages]]:
+    """(path, name, pixels, its file) of every page, if there is room for all of that size."""
+    file, dataset = split_dataset(str(source))
+    is_folder = source.is_dir()
+    paths = _image_paths(source, subfolders, of_frames) if is_folder else [Path(file)]
+    if not is_folder and paths[0].suffix.lower() not in (OPENERS if of_frames else STACKS):
         raise InputError(
             f"data.dir: expected a folder of images, or one stack ({', '.join(STACKS)}), got "
-            f"{name!r}"
+            f"{file!r}"
         )
-    with open_pages(path, dataset) as pages:
-        if pages.count == 1 and not of_frames:
-            raise InputError(
-                f"{path}: expected a stack [n h w], got one image, shape {pages.read(0).shape}; "
-                "give the folder of several"
-            )
-        _require_room(pages.count, size)
-        for page in range(pages.count):
-            yield _image(pages, page, f"{path}[{page}]")
-
-
-def _require_room(count: int, size: int) -> None:
-    """Of float32, and twice: one by one, and joined."""
-    runtime.require_memory("data.dir, data.size", 2 * 4 * count * size**2)
-
-
-def _image(pages: Pages, page: int, name: str) -> _Image:
-    return _Image(pages.read(page), name, pages.format, pages.top, pages.turned)
+    for path in paths:
+        with open_pages(path, dataset) as pages:
+            if is_folder and pages.count > 1:
+                raise InputError(
+                    f"{path}: expected one image in each file of a folder, got {pages.count}; "
+                    "save them as separate files, or give the stack itself as data.dir"
+                )
+            if pages.count == 1 and not is_folder and not of_frames:
+                raise InputError(
+                    f"{path}: expected a stack [n h w], got one image, shape "
+                    f"{pages.read(0).shape}; give the folder of several"
+                )
+            if path is paths[0]:  # of float32, and twice: one by one, and joined
+                count = len(paths) if is_folder else pages.count
+                runtime.require_memory("data.dir, data.size", 2 * 4 * count * size**2)
+            for page in range(pages.count):
+                yield path, f"{path}" if is_folder else f"{path}[{page}]", pages.read(page), pages
 
 
 def _image_paths(folder: Path, subfolders: bool, of_frames: bool) -> list[Path]:
@@ -181,14 +164,11 @@ def _image_paths(folder: Path, subfolders: bool, of_frames: bool) -> list[Path]:
     return paths
 
 
-def _values(image: _Image, wanted: Preparation) -> np.ndarray:
-    """Returns an image as float32 [h w]: in [0, 1], or in radians where that is the unit."""
-    pixels, name = image.pixels, image.name
-    if pixels.ndim == 3:
-        pixels = _luminance(pixels, image.format)
+def _values(pixels: np.ndarray, top: int | None, name: str, wanted: Preparation) -> np.ndarray:
+    """Returns pixels as float32 [h w]: in [0, 1], or in radians where that is the unit."""
     if pixels.dtype in (np.uint8, np.uint16) and wanted.unit == "fraction":
-        grey = pixels.astype(np.float32) / (image.top or np.iinfo(pixels.dtype).max)
-    elif pixels.dtype == bool or np.issubdtype(pixels.dtype, np.floating):
+        grey = pixels.astype(np.float32) / (top or np.iinfo(pixels.dtype).max)
+    elif pixels.dtype.kind in "bf":
         grey = pixels.astype(np.float32)
     else:
         if wanted.unit == "radians":
@@ -213,9 +193,9 @@ def _values(image: _Image, wanted: Preparation) -> np.ndarray:
     return grey
 
 
-def _luminance(colours: np.ndarray, format: str) -> np.ndarray:
+def _luminance(colours: np.ndarray, path: Path) -> np.ndarray:
     """Grey [h w] of colours [h w 3], rounded where they are integers."""
-    if colours.dtype == np.uint8 and format in ("PNG", "JPEG", "BMP"):
+    if colours.dtype == np.uint8 and path.suffix.lower() in PICTURES:
         # Pillow's weights are off by 1e-5: the data digests of runs are of these.
         return np.asarray(Image.fromarray(colours).convert("L"))
     grey = np.tensordot(colours, [0.299, 0.587, 0.114], axes=1)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from jax_kdpr.core.errors import InputError
-from jax_kdpr.data.pages.limits import require_file
+from jax_kdpr.data.pages.page import require_file
 from jax_kdpr.data.pages.stacks import read_array
 
 LARGEST = 4 * math.pi  # radians; a panel gives two turns at most, a table in degrees hundreds

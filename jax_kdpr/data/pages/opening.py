@@ -2,73 +2,54 @@
 
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from jax_kdpr.core.errors import InputError
-from jax_kdpr.data.pages.limits import Refused, require_file
-from jax_kdpr.data.pages.pictures import PICTURES, open_picture
-from jax_kdpr.data.pages.stacks import FITS, HDF5, NUMPY, Stack, open_fits, open_hdf5, open_numpy
+from jax_kdpr.data.pages.page import Pages, Refused, require_file
+from jax_kdpr.data.pages.pictures import PICTURES, open_pgm, open_picture
+from jax_kdpr.data.pages.stacks import FITS, HDF5, NUMPY, open_fits, open_hdf5, open_numpy
 from jax_kdpr.data.pages.tiff import TIFF, open_tiff
 
 STACKS = (*NUMPY, *TIFF, *HDF5, *FITS)  # files that may hold many pages
-SUFFIXES = (*PICTURES, *STACKS)
-
-
-class Pages(NamedTuple):
-    """An open file."""
-
-    count: int
-    read: Callable[[int], np.ndarray]
-    """read(page) -> [h w] grey or [h w 3] colours that differ, 0 for black, in counts as stored."""
-    format: str  # such as "PNG"
-    top: int | None = None  # largest value that a pixel can have, where its type has a larger one
-    turned: bool = False  # whether a tag asks viewers to turn it, which is not done
-    dataset: str = ""  # in an HDF5 file; else empty
+OPENERS = {
+    **dict.fromkeys(PICTURES, open_picture),
+    ".pgm": open_pgm,
+    **dict.fromkeys(NUMPY, open_numpy),
+    **dict.fromkeys(TIFF, open_tiff),
+    **dict.fromkeys(HDF5, open_hdf5),
+    **dict.fromkeys(FITS, open_fits),
+}
 
 
 @contextmanager
 def open_pages(path: Path, dataset: str = "") -> Iterator[Pages]:
     """Opens a file; a page is decoded when it is read, and memory holds no other.
 
-    Bits are kept (fewer than 8 are spread over 8), 0 is black, equal colours are grey. Pages lie as
-    they are stored, whatever a tag says of their orientation; thumbnails are left out. Of a stack,
-    the first axis counts (`pages.stacks`).
+    Bits are kept, 0 is black, equal colours are grey. Pages lie as they are stored, whatever a tag
+    says of their orientation; thumbnails are left out. Of a stack, the first axis counts
+    (`pages.stacks`).
 
     Args:
-        path: The file, of `SUFFIXES`.
+        path: The file, of a suffix in `OPENERS`.
         dataset: In an HDF5 file; empty takes the only one.
 
     Raises:
         InputError: Then or in `read`: if it is of another kind, damaged, no regular file, holds
-            transparent pixels or values that are no real numbers, or declares more than `limits`.
+            transparent pixels or values that are no real numbers, no page, or too large ones.
     """
-    suffix = path.suffix.lower()
+    opener = OPENERS.get(path.suffix.lower())
+    if opener is None:
+        raise InputError(f"{path}: expected {', '.join(OPENERS)}; convert it or leave it out")
     require_file(path)
     try:
-        if suffix in PICTURES:
-            with open_picture(path) as picture:
-                format, read, top, turned = picture
-                yield Pages(1, lambda _: _native(read()), format, top, turned)
-        elif suffix in TIFF:
-            with open_tiff(path) as tiff:
-                yield Pages(
-                    tiff.count, lambda page: _native(tiff.read(page)), "TIFF", tiff.top, tiff.turned
-                )
-        elif suffix in NUMPY:
-            yield _stack(open_numpy(path), suffix[1:].upper())
-        elif suffix in HDF5:
-            with open_hdf5(path, dataset) as stack:
-                yield _stack(stack, "HDF5")
-        elif suffix in FITS:
-            with open_fits(path) as stack:
-                yield _stack(stack, "FITS")
-        else:
-            raise InputError(f"{path}: expected {', '.join(SUFFIXES)}; convert it or leave it out")
+        with opener(path, dataset) as pages:
+            if not pages.count:
+                raise Refused("holds no image; remove it")
+            yield pages._replace(read=lambda page: _native(pages.read(page)))
     except InputError:
         raise
     except Refused as refusal:
@@ -111,10 +92,6 @@ def read_stack(path: Path) -> np.ndarray:
     if len({image.shape for image in images}) > 1:
         raise InputError(f"{path}: its pages differ in size; save them as files of their own")
     return np.stack(images)
-
-
-def _stack(stack: Stack, format: str) -> Pages:
-    return Pages(stack.count, lambda page: _native(stack.read(page)), format, dataset=stack.dataset)
 
 
 def _native(pixels: np.ndarray) -> np.ndarray:

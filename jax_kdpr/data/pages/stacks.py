@@ -12,25 +12,16 @@ import contextlib
 import importlib
 import math
 import re
-import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import h5py
 import numpy as np
 
 from jax_kdpr.core.errors import InputError
-from jax_kdpr.data.pages.colours import reduced
-from jax_kdpr.data.pages.limits import (
-    Refused,
-    require_bytes,
-    require_count,
-    require_file,
-    require_page,
-    require_pixels,
-)
+from jax_kdpr.data.pages.page import Pages, Refused, reduced, require_file, require_page
 
 NUMPY = (".npy", ".npz")
 HDF5 = (".h5", ".hdf5", ".hdf", ".nxs")
@@ -39,15 +30,7 @@ CHANNELS = (1, 3, 4)  # grey; colours; these and alpha
 LONG = 2  # a page so much longer than wide, in a stack of as many as it is long, is a row of pages
 
 
-class Stack(NamedTuple):
-    """An open array."""
-
-    count: int
-    read: Callable[[int], np.ndarray]  # page -> [h w] grey or [h w 3] colours
-    dataset: str = ""  # in an HDF5 file; else empty
-
-
-def make_stack(shape: tuple[int, ...], take: Callable[[Any], Any], dataset: str = "") -> Stack:
+def make_stack(shape: tuple[int, ...], take: Callable[[Any], Any], dataset: str = "") -> Pages:
     """Returns the pages of an array, by the rule above.
 
     Args:
@@ -58,47 +41,37 @@ def make_stack(shape: tuple[int, ...], take: Callable[[Any], Any], dataset: str 
     Raises:
         Refused: If it is no stack, could be read in two ways, or declares too much.
     """
-    require_pixels(shape)
     has_channels = len(shape) > 2 and shape[-1] in CHANNELS
     plane = shape[:-1] if has_channels else shape
     if len(plane) not in (2, 3):
         raise Refused(
             f"expected one image [h w] or a stack [n h w], got shape {shape}; save it as that"
         )
-    if not has_channels and len(plane) == 3 and _may_be_last(*shape):
+    require_page(*shape[len(plane) - 2 :])
+    counts = plane[:-2]
+    if not counts:
+        return Pages(1, lambda _: reduced(np.asarray(take(()))), dataset=dataset)
+    if not has_channels and _may_be_last(*shape):
         raise Refused(
             f"shape {shape} may be [n h w] or [h w n]; save it as [n h w 1], with array[..., None] "
             "if its first axis counts the images, numpy.moveaxis(array, -1, 0)[..., None] if its "
             "last does"
         )
-    require_page(*shape[len(plane) - 2 :])
-    counts = plane[:-2]
-    if not counts:
-        return Stack(1, lambda _: reduced(np.asarray(take(()))), dataset)
-    require_count(counts[0])
-    return Stack(counts[0], lambda number: reduced(np.asarray(take(number))), dataset)
+    return Pages(counts[0], lambda number: reduced(np.asarray(take(number))), dataset=dataset)
 
 
 def read_array(path: Path) -> np.ndarray:
-    """Reads an array of any shape whole, of .npy or of .npz with one array in it.
+    """Reads an array of any shape, of .npy (which stays on disk) or of .npz with one array in it.
 
     Raises:
         Exception: Of any kind, where the file is damaged, or declares too much.
     """
-    with path.open("rb") as file:
-        if path.suffix.lower() == ".npy":
-            require_bytes(_declared_bytes(file))
-            file.seek(0)
-            return np.load(file, allow_pickle=False)
-        with zipfile.ZipFile(file) as archive:
-            names = archive.namelist()
-            if len(names) != 1:
-                raise Refused(f"expected one array in the file, got {names}; save one")
-            with archive.open(names[0]) as member:
-                require_bytes(_declared_bytes(member))
-        file.seek(0)
-        with np.load(file, allow_pickle=False) as arrays:
-            return arrays[names[0].removesuffix(".npy")]
+    if path.suffix.lower() == ".npy":
+        return np.lib.format.open_memmap(path, "r")
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        if len(arrays.files) != 1:
+            raise Refused(f"expected one array in the file, got {arrays.files}; save one")
+        return arrays[arrays.files[0]]
 
 
 def read_arrays(path: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
@@ -109,11 +82,7 @@ def read_arrays(path: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
     """
     require_file(path)
     try:
-        with zipfile.ZipFile(path) as archive:
-            for name in names:
-                with archive.open(f"{name}.npy") as member:
-                    require_bytes(_declared_bytes(member))
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in names}
     except Exception as failure:  # of many kinds
         raise InputError(
@@ -122,20 +91,16 @@ def read_arrays(path: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
         ) from failure
 
 
-def open_numpy(path: Path) -> Stack:
-    """Opens .npy, which stays on disk, or reads .npz; raises as `read_array`."""
-    if path.suffix.lower() == ".npz":
-        array = read_array(path)
-    else:
-        with path.open("rb") as file:
-            require_pixels(_declared(file)[0])  # nothing cannot be mapped
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    return make_stack(array.shape, array.__getitem__)
+@contextmanager
+def open_numpy(path: Path, _: str) -> Iterator[Pages]:
+    """Opens .npy or .npz; raises as `read_array`."""
+    array = read_array(path)
+    yield make_stack(array.shape, array.__getitem__)
 
 
 @contextmanager
-def open_hdf5(path: Path, dataset: str) -> Iterator[Stack]:
-    """Opens one dataset of a file, by default the only one of two axes or more.
+def open_hdf5(path: Path, dataset: str) -> Iterator[Pages]:
+    """Opens one dataset of a file, by default the only one of two axes or three.
 
     Links to other HDF5 files are followed, as the master files of detectors have them.
 
@@ -145,15 +110,37 @@ def open_hdf5(path: Path, dataset: str) -> Iterator[Stack]:
     with contextlib.suppress(ImportError):
         importlib.import_module("hdf5plugin")  # an extra: how detectors compress
     with h5py.File(path, "r") as file:
-        name = dataset or _only_dataset(path, file)
-        if file.get(name, getlink=True) is None:
-            raise InputError(f"{path}: no dataset {name!r}; it has {_listed(_datasets(file))}")
-        item = file[name]
+        if not dataset:
+            there = _datasets(file)
+            if len(there) != 1:
+                raise Refused(
+                    f"expected one dataset of 2 or 3 axes, got {_listed(there)}; name it, such as "
+                    f"'{path.name}::/entry/data'"
+                )
+            (dataset,) = there
+        item = file.get(dataset)
         if not isinstance(item, h5py.Dataset):
-            raise Refused(f"{name} is no dataset; name one, {path.name}::/path/to/dataset")
-        stack = make_stack(item.shape, item.__getitem__, name)
+            raise Refused(f"no dataset {dataset!r}; it has {_listed(_datasets(file))}")
+        stack = make_stack(item.shape, item.__getitem__, dataset)
         _require_all_there(item)
         yield stack
+
+
+def _datasets(file: h5py.File) -> list[str]:
+    """All of 2 or 3 axes, each under one of its names."""
+    found: dict[h5py.Dataset, str] = {}
+
+    def visit(name: str, _: Any) -> None:
+        item = file.get(name)  # None of a link that leads nowhere
+        if isinstance(item, h5py.Dataset) and item.ndim in (2, 3):
+            found.setdefault(item, f"/{name}")
+
+    file.visititems_links(visit)
+    return list(found.values())
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:8]) or "none"
 
 
 def _require_all_there(item: Any) -> None:
@@ -173,10 +160,8 @@ def _require_all_there(item: Any) -> None:
             with h5py.File(_source_path(item, file), "r") as opened:
                 _require_all_there(opened[dataset])
     elif item.chunks:
-        require_bytes(math.prod(item.chunks) * item.dtype.itemsize)
-        wanted = math.prod(
-            -(-side // chunk) for side, chunk in zip(item.shape, item.chunks, strict=True)
-        )
+        sides = zip(item.shape, item.chunks, strict=True)
+        wanted = math.prod(-(-side // chunk) for side, chunk in sides)
         written = item.id.get_num_chunks()
         if written < wanted:
             raise Refused(
@@ -190,16 +175,15 @@ def _require_all_there(item: Any) -> None:
 def _source_path(item: h5py.Dataset, name: str) -> Path:
     """Where a source of a virtual dataset lies, as HDF5 looks for it; "." is the same file."""
     here = Path(item.file.filename)
-    path = here if name == "." else here.parent / name
-    if Path(name).is_absolute() and not path.exists():  # it was moved with its sources
-        path = here.parent / path.name
-    if not path.is_file():
-        raise Refused(f"the source {name!r} of {item.name} is not there; put it beside the file")
-    return path
+    # Below the file's own folder, or, of a path that was moved with its sources, in it.
+    for path in (here if name == "." else here.parent / name, here.parent / Path(name).name):
+        if path.is_file():
+            return path
+    raise Refused(f"the source {name!r} of {item.name} is not there; put it beside the file")
 
 
 @contextmanager
-def open_fits(path: Path) -> Iterator[Stack]:
+def open_fits(path: Path, _: str) -> Iterator[Pages]:
     """Opens the only image of a FITS file, in its physical values (BZERO, BSCALE).
 
     Raises:
@@ -229,55 +213,3 @@ def _may_be_last(n: int, h: int, w: int) -> bool:
     """Whether [n h w] looks like [h w n]: square pages then, or long ones else."""
     long = max(h, w) > LONG * min(h, w)
     return w == 2 or (n == h != w) or (long and max(n, h) <= LONG * min(n, h))
-
-
-def _declared(file: Any) -> tuple[tuple[int, ...], np.dtype]:
-    """Shape and type in the header of an .npy."""
-    version = np.lib.format.read_magic(file)
-    read = np.lib.format.read_array_header_1_0
-    if version > (1, 0):
-        read = np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(file)
-    return shape, dtype
-
-
-def _declared_bytes(file: Any) -> int:
-    shape, dtype = _declared(file)
-    return int(np.prod(shape, dtype=float)) * dtype.itemsize
-
-
-def _only_dataset(path: Path, file: h5py.File) -> str:
-    found = _datasets(file)
-    if len(found) != 1:
-        raise InputError(
-            f"{path}: expected one dataset of 2 or 3 axes, got {_listed(found)}; name it, "
-            f"such as '{path}::/entry/data'"
-        )
-    return found[0]
-
-
-def _listed(names: list[str]) -> str:
-    return (", ".join(names[:8]) or "none") + (", ..." if len(names) > 8 else "")
-
-
-def _datasets(file: h5py.File) -> list[str]:
-    """All of 2 or 3 axes, each under one of its names."""
-    found: list[str] = []
-    seen = set()
-
-    def visit(group: h5py.Group, place: str) -> None:
-        for name in group:
-            item = group.get(name)  # None of a link that leads nowhere
-            if not isinstance(item, h5py.Dataset | h5py.Group):
-                continue
-            place_in_file = h5py.h5o.get_info(item.id).addr  # pyright: ignore
-            if (item.file.filename, place_in_file) in seen:
-                continue  # under another name
-            seen.add((item.file.filename, place_in_file))
-            if isinstance(item, h5py.Dataset):
-                found.extend([f"{place}/{name}"] * (item.ndim in (2, 3)))
-            elif group.get(name, getclass=True, getlink=True) is h5py.HardLink:
-                visit(item, f"{place}/{name}")
-
-    visit(file, "")
-    return found

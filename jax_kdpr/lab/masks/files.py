@@ -23,8 +23,8 @@ from jax_kdpr.core import json_files
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.json_files import Maybe
 from jax_kdpr.core.limits import POSITIVE_LENGTHS, Range, require, shown
-from jax_kdpr.data.pages.limits import require_bytes, require_file
 from jax_kdpr.data.pages.opening import read_stack
+from jax_kdpr.data.pages.page import require_file
 from jax_kdpr.lab.masks.layout import Layout, pick
 from jax_kdpr.lab.masks.relief import added_phases, heights, turn_height
 from jax_kdpr.optics.device import TURN, DeviceOptions, nearest_level, written_phases
@@ -234,7 +234,6 @@ def _read_planes(path: Path) -> Shaped[np.ndarray, "k h w"]:
         return read_stack(path)
     try:
         require_file(path)
-        require_bytes(path.stat().st_size)
         return np.loadtxt(path, delimiter=",", ndmin=2, encoding="utf-8-sig")[None]
     except (OSError, ValueError) as failure:
         raise InputError(f"{path}: cannot be read as a mask ({failure})") from failure
