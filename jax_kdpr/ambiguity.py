@@ -9,7 +9,7 @@ For each mask set, on the first test scenes of the runs' data:
 Runs give their trained masks and their optics. --masks FILE.npy[,FILE.npy] gives phases in radians,
 [h w] or [L h w], behind the optics of --config FILE (or of the first run); --random adds masks of
 independent phases for comparison. Writes ambiguity.md and ambiguity.json, part by part, and at the
-end ambiguity.png.
+end ambiguity.png, the bounds over photons.
 """
 
 from pathlib import Path
@@ -22,6 +22,7 @@ from jax_kdpr.core.errors import InputError
 from jax_kdpr.evaluation import plots
 from jax_kdpr.evaluation.uniqueness import comparison
 from jax_kdpr.evaluation.uniqueness import masks as mask_analysis
+from jax_kdpr.evaluation.uniqueness.report import bound_curves
 from jax_kdpr.evaluation.uniqueness.report import report as tables
 from jax_kdpr.interface import cli
 from jax_kdpr.interface.reports import Report
@@ -92,7 +93,7 @@ def main(positional: list[str]) -> int:
             results[name] = found
             save(finished=False)
     print(save(finished=True))
-    plots.plot_ambiguity(results, report.picture)
+    plots.plot_panels(bound_curves(results), report.picture, y_label="PSNR bound (dB)")
     print(f"written: {report.folder}/ambiguity.md, .json, .png")
     return 0
 

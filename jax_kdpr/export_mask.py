@@ -24,11 +24,10 @@ from absl import flags
 
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.interface import cli, mask_flags
-from jax_kdpr.interface.mask_flags import FORMAT
-from jax_kdpr.lab.masks import report
-from jax_kdpr.lab.masks.request import SUFFIXES, plan_export
-from jax_kdpr.lab.masks.verification import explain, verify_files
-from jax_kdpr.lab.masks.writing import export_masks
+from jax_kdpr.lab.masks.files import ERROR, doubts, export_masks, in_words
+from jax_kdpr.lab.masks.format import SUFFIXES
+from jax_kdpr.lab.masks.request import plan_export
+from jax_kdpr.lab.masks.verification import explain, verdict_line, verify_files
 from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.runs.run import load_run
 
@@ -58,22 +57,17 @@ def main(positional: list[str]) -> int:
         return _verify(workdir, [Path(file) for file in (VERIFY_FILE.value, *positional)])
     config = run_folder.read_config(workdir)
     mask_flags.fill_from_bench()
-    request = mask_flags.read_request()
-    plan = plan_export(request, config)
+    plan = plan_export(mask_flags.read_request(), config)
     run = load_run(workdir)
     phases = np.asarray(run.camera.written(run.phases))
     output = Path(OUTPUT.value) if OUTPUT.value else workdir / "export"
-    paths = export_masks(plan, phases, run, output=output)
-    print(report.sentences(plan, phases.shape[1:]))
-    note = report.turn_note(plan.coding, is_given=bool(request.gray_2pi))
-    if note:
-        print(f"note: {note}")
-    for path in paths:
-        print(report.written(path))
-    warning = report.table_warning(plan.coding, paths)
-    if warning:
-        print(f"warning: {warning}", file=sys.stderr)
-    return _verify(workdir, paths) if VERIFY.value else 0
+    written = export_masks(plan, phases, run, output=output)
+    print(in_words(plan, phases.shape[1:]))
+    for path, sidecar in written.items():
+        print(f"written: {path} and {path.name}.json; at most {sidecar[ERROR]:.2g} rad off")
+    if doubt := doubts(plan, written):
+        print(doubt, file=sys.stderr)
+    return _verify(workdir, list(written)) if VERIFY.value else 0
 
 
 def _verify(workdir: Path, paths: list[Path]) -> int:
@@ -82,7 +76,7 @@ def _verify(workdir: Path, paths: list[Path]) -> int:
     )
     for note in verdict.notes:
         print(f"note: {note}")
-    print(report.verified(verdict))
+    print(verdict_line(verdict))
     if verdict.loss <= MAX_LOSS.value:
         return 0
     print(
@@ -101,7 +95,7 @@ def _check_flags(positional: list[str]) -> None:
         cli.refuse_given(unread, "is not read with --verify_file, which goes by the file's .json")
         return
     cli.require_no_more(positional, "files follow --verify_file")
-    if not FORMAT.value:
+    if not flags.FLAGS["format"].value:
         raise InputError(f"--format: expected {', '.join(SUFFIXES)} (or --verify_file), got none")
     if not VERIFY.value:
         cli.refuse_given(VERIFICATION, "is read only with --verify or --verify_file")

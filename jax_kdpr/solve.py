@@ -19,64 +19,22 @@ import numpy as np
 from absl import flags
 
 from jax_kdpr.core.errors import InputError
+from jax_kdpr.core.options import shallow
 from jax_kdpr.evaluation import pictures
 from jax_kdpr.evaluation import solvers as solving
-from jax_kdpr.evaluation.solvers import PHASE_FROM, Plan
+from jax_kdpr.evaluation.solvers import Plan
 from jax_kdpr.evaluation.tables import solve_table
-from jax_kdpr.interface import cli
+from jax_kdpr.interface import cli, option_flags
 from jax_kdpr.interface.reports import Report
 from jax_kdpr.lab.frames.reading import read_mean
 from jax_kdpr.optics.camera import Camera
-from jax_kdpr.recovery import refinement as classical
-from jax_kdpr.recovery.solvers import CONSTRAINTS, DEFAULTS, SOLVERS
 from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.runs.run import load_run
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Run folder.")
-SOLVER = flags.DEFINE_list(
-    "solver", ["raar"], f"One or several of {', '.join(SOLVERS)}, or your own."
-)
-STEPS = flags.DEFINE_integer(
-    "steps", 200, "Steps of each solver.", lower_bound=1, upper_bound=1_000_000
-)
-FROM = flags.DEFINE_enum(
-    "start",
-    "spectral",
-    list(PHASE_FROM),
-    "From the run's spectral estimate, its network, or noise.",
-)
-RESTARTS = flags.DEFINE_integer(
-    "restarts",
-    1,
-    "Random starts; the one of the smallest residual counts.",
-    lower_bound=1,
-    upper_bound=10000,
-)
-CONSTRAINT = flags.DEFINE_enum(
-    "scene_constraint", None, list(CONSTRAINTS), "Known of the object; default: the scene's kind."
-)
+option_flags.define(Plan())
 SUPPORT = flags.DEFINE_string(
     "support", None, "Image of where an amplitude object may be bright: pixels above 0."
-)
-BETA = flags.DEFINE_float(
-    "beta",
-    DEFAULTS.beta,
-    "Relaxation of hio and raar, in (0, 1].",
-    lower_bound=0.01,
-    upper_bound=1.0,
-)
-TV = flags.DEFINE_float(
-    "tv",
-    0.0,
-    "Weight of the total-variation prior of accelerated.",
-    lower_bound=0.0,
-    upper_bound=1000000.0,
-)
-IMAGES = flags.DEFINE_integer(
-    "images", 100, "First test images to recover; 0: all.", lower_bound=0, upper_bound=10_000_000
-)
-SAMPLES = flags.DEFINE_integer(
-    "samples", 4, "Scenes in the figure.", lower_bound=1, upper_bound=100
 )
 OUTPUT = flags.DEFINE_string("output", None, "Folder of the results; default: RUN/solve.")
 DATA_DIR = flags.DEFINE_string("data_dir", "", "Where the data lie now, if not where they were.")
@@ -86,35 +44,23 @@ def main(positional: list[str]) -> int:
     """Solves, prints and writes."""
     if not WORKDIR.value or positional:
         raise InputError("--workdir: one run folder is needed, such as runs/e2e")
-    plan = Plan(
-        solvers=classical.solver_names("--solver", SOLVER.value),
-        count=IMAGES.value,
-        steps=STEPS.value,
-        start=FROM.value,
-        restarts=RESTARTS.value,
-        constraint=CONSTRAINT.value or "",
-        beta=BETA.value,
-        tv=TV.value,
-    )
+    plan = option_flags.read(Plan())
+    option_flags.check_flags(plan)
     solving.check_plan(plan)
     workdir = Path(WORKDIR.value)
     report = Report(Path(OUTPUT.value) if OUTPUT.value else workdir / "solve", "solve")
     report.require_own({"run": str, "checkpoint_digest": str}, command="solve")
-    run = load_run(workdir, data_dir=DATA_DIR.value, images=IMAGES.value)
-    plan = plan._replace(
-        count=min(plan.count or len(run.dataset.test), len(run.dataset.test)),
-        constraint=plan.constraint or run.config.scene.kind,
-    )
+    run = load_run(workdir, data_dir=DATA_DIR.value, images=plan.images)
     support = _read_support(run.camera)
     report.make_folder()
-    solved = solving.solve_images(run, plan, support=support, samples=SAMPLES.value)
+    solved = solving.solve_images(run, plan, support=support)
     results = solving.summarise(solved)
     text = solve_table(results, run, plan, support=support)
     record = {
         "run": str(workdir),
         "checkpoint_digest": run.digest,
         "batch_size": run.batch_size,
-        **plan._asdict(),
+        **shallow(plan),
         **{"support": SUPPORT.value, "results": results, "provenance": run_folder.provenance()},
     }
     report.write(record, text)

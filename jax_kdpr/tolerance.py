@@ -20,39 +20,28 @@ from absl import flags
 
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.evaluation import tolerance_report
-from jax_kdpr.evaluation.tolerance import GRIDS, read_spreads
-from jax_kdpr.evaluation.tolerance_report import Request, check_errors
-from jax_kdpr.interface import cli
+from jax_kdpr.evaluation.tolerance import Request, check_request, measure_run
+from jax_kdpr.interface import cli, option_flags
 from jax_kdpr.interface.reports import Report
 from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.runs.run import load_run
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Run folder; more may follow it.")
 OUTPUT = flags.DEFINE_string("output", None, "Folder of the report; default: the first run's.")
-IMAGES = flags.DEFINE_integer(
-    "images", 128, "Test images of each bench.", lower_bound=1, upper_bound=10_000_000
-)
-BENCHES = flags.DEFINE_integer(
-    "benches", 200, "Random benches; 0: curves only.", lower_bound=0, upper_bound=1_000_000
-)
-ERRORS = flags.DEFINE_list("errors", list(GRIDS), "Errors to draw curves of.")
-SPREAD = flags.DEFINE_list(
-    "spread", [], "Standard deviations, such as shift=0.3,rotation=0.5; default: a careful bench's."
-)
-LOSS = flags.DEFINE_float(
-    "loss", 1.0, "dB that a good bench may lose.", lower_bound=0.0, upper_bound=1000.0
-)
-TARGET = flags.DEFINE_float("target", None, "PSNR in dB of a good bench, in place of --loss.")
-SEED = flags.DEFINE_integer(
-    "seed", 0, "Of the benches and of the noise.", lower_bound=0, upper_bound=2**32 - 1
-)
+option_flags.define(Request())
 DATA_DIR = flags.DEFINE_string("data_dir", "", "Where the data lie now, if not where they were.")
 
 
 def main(positional: list[str]) -> int:
     """Measures every run folder given."""
     workdirs = cli.run_folders(WORKDIR.value, positional)
-    request = _request()
+    request = option_flags.read(Request())
+    option_flags.check_flags(request)
+    check_request(request)
+    if flags.FLAGS["loss"].present and request.target is not None:
+        raise InputError("--target: takes the place of --loss; leave out one of the two")
+    if not request.benches:
+        cli.refuse_given(("spread", "loss", "target"), "is read only with --benches above 0")
     report = Report(Path(OUTPUT.value or next(iter(workdirs.values()))), "tolerance")
     report.require_own({"spreads": dict, "runs": dict}, command="tolerance")
     runs = {name: load_run(folder, data_dir=DATA_DIR.value) for name, folder in workdirs.items()}
@@ -62,7 +51,7 @@ def main(positional: list[str]) -> int:
     results = {}
     for name, run in runs.items():
         print(f"{name}:", flush=True)
-        results[name] = tolerance_report.measure_run(run, request)
+        results[name] = measure_run(run, request)
     record = {
         "images": images,
         "spreads": request.spreads,
@@ -78,24 +67,6 @@ def main(positional: list[str]) -> int:
     drawn = ", .png" if request.errors else ""
     print(f"written: {report.folder}/tolerance.md, tolerance.json{drawn}")
     return 0
-
-
-def _request() -> Request:
-    request = Request(
-        errors=tuple(ERRORS.value),
-        benches=BENCHES.value,
-        spreads=read_spreads(SPREAD.value),
-        loss=LOSS.value,
-        target=TARGET.value,
-        images=IMAGES.value,
-        seed=SEED.value,
-    )
-    check_errors(request.errors, benches=request.benches)
-    if LOSS.present and TARGET.present:
-        raise InputError("--target: takes the place of --loss; leave out one of the two")
-    if not BENCHES.value:
-        cli.refuse_given(("spread", "loss", "target"), "is read only with --benches above 0")
-    return request
 
 
 if __name__ == "__main__":

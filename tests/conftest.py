@@ -24,8 +24,9 @@ from PIL import Image
 
 from jax_kdpr.data.scenes import draw_scenes
 from jax_kdpr.evaluation import scoring
-from jax_kdpr.lab.masks.request import Request, plan_export
-from jax_kdpr.lab.masks.writing import export_masks
+from jax_kdpr.lab.masks.files import export_masks
+from jax_kdpr.lab.masks.format import MaskFormat
+from jax_kdpr.lab.masks.request import plan_export
 from jax_kdpr.runs import checkpoint
 from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.runs.run import Run, restore
@@ -104,7 +105,7 @@ def export(trained, phases, tmp_path):
     """export(format, **options) -> files of its three masks."""
 
     def write(format="slm", output=tmp_path, **options) -> list[Path]:
-        plan = plan_export(Request(format, **options), trained.config)
-        return export_masks(plan, phases, trained, output=output)
+        plan = plan_export(MaskFormat(format=format, **options), trained.config)
+        return list(export_masks(plan, phases, trained, output=output))
 
     return write

@@ -6,8 +6,9 @@ import jax
 import numpy as np
 
 from jax_kdpr.config.schema import Config
-from jax_kdpr.lab.masks.request import Request, plan_export
-from jax_kdpr.lab.masks.writing import export_masks
+from jax_kdpr.lab.masks.files import export_masks
+from jax_kdpr.lab.masks.format import MaskFormat
+from jax_kdpr.lab.masks.request import plan_export
 from jax_kdpr.optics.masks import init_phases
 from jax_kdpr.runs.assembly import build_system
 from jax_kdpr.runs.run import Run
@@ -37,6 +38,6 @@ def shown_by(config: Config, workdir: Path) -> tuple[Run, np.ndarray]:
 
 def lands(config: Config, output: Path, **options) -> tuple[Path, np.ndarray]:
     run, wanted = shown_by(config, output / "run")
-    plan = plan_export(Request(**{"format": "slm", **options}), config)
+    plan = plan_export(MaskFormat(**{"format": "slm", **options}), config)
     (path,) = export_masks(plan, wanted, run, output=output)
     return path, wanted

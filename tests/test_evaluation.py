@@ -1,22 +1,15 @@
 """Scores and figures of a trained run, against numbers made from its images with scikit-image."""
 
-import copy
 import errno
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import numpy as np
 import pytest
-from commands import user_environment
-from helpers import rejection, same, tiny_config
-from matplotlib import style
-from PIL import Image
+from helpers import rejection, tiny_config
 from places import files
 from scipy import stats
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
@@ -24,9 +17,9 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from jax_kdpr import evaluate
 from jax_kdpr.core import json_files
 from jax_kdpr.core.metrics import ImageScores
-from jax_kdpr.evaluation import plots, scoring
 from jax_kdpr.evaluation import scores as evaluation
-from jax_kdpr.evaluation.tables import comparison_table
+from jax_kdpr.evaluation import scoring
+from jax_kdpr.evaluation.tables import TRIVIAL
 from jax_kdpr.recovery.refinement import Refinement
 from jax_kdpr.runs.run import Run, load_run
 from jax_kdpr.training import loop
@@ -127,25 +120,15 @@ def test_refinement_starts_from_the_recovery_and_keeps_its_global_phase(scored):
 
 def test_results_say_where_they_come_from_and_lie_elsewhere_if_asked(scored, trained):
     result = scored.result
-    assert (result["regime"], result["snapshots"], result["refine"]) == ("e2e", 1, 3)
-    assert (result["checkpoint_step"], result["checkpoint_digest"]) == (
-        trained.step,
-        trained.digest,
-    )
-    assert {"time", "commit", "versions", "devices"} <= set(result["provenance"])
+    said = {"regime": "e2e", "snapshots": 1, "refine": 3}
+    said |= {"checkpoint_step": trained.step, "checkpoint_digest": trained.digest}
+    assert said.items() <= result.items()
     assert scored.was == scored.is_now
     names = ["figure.png", "masks.npy", "metrics.json", "samples.npz", "scores.npz"]
     assert list(files(scored.place)) == names
     masks = np.load(scored.place / "masks.npy")
     assert masks.shape == (1, 16, 16) and masks.min() >= 0 and masks.max() < 2 * np.pi
     np.testing.assert_allclose(np.exp(1j * masks), np.exp(1j * trained.phases), atol=1e-6)
-
-
-def test_a_run_folder_that_may_not_be_written_wants_an_output(run, tmp_path, monkeypatch):
-    writable = os.access
-    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != run and writable(path, mode))
-    assert "--output" in rejection(evaluate._place, "e2e", run, None)
-    assert evaluate._place("e2e", run, str(tmp_path)) == tmp_path / "e2e"
 
 
 def rows(table: str) -> list[str]:
@@ -157,24 +140,19 @@ def rows(table: str) -> list[str]:
 
 @pytest.mark.slow
 def test_several_runs_give_one_table_and_one_figure(run, tmp_path, capsys):
-    one, other = (shutil.copytree(run, tmp_path / name) for name in ("e2e", "random"))
+    one = edited_copy(run, tmp_path / "e2e", train={"epochs": 3})
+    other = shutil.copytree(run, tmp_path / "random")
     output = tmp_path / "out"
     options = [f"--workdir={one}", f"--output={output}", "--samples=2", "--refine=2"]
     evaluate.flags.FLAGS(["evaluate", *options])
     assert evaluate.main([str(other)]) == 0
     table = (output / "comparison.md").read_text()
     assert table.strip() in capsys.readouterr().out
-    assert rows(table) == ["e2e", "random", "mean training image", "constant"]
+    # Two epochs of the three that it is said to want.
+    assert rows(table) == ["e2e (after 2 of 3 epochs)", "random", *TRIVIAL.values()]
     assert "gain over e2e" in table and "refined, 2 steps" in table
     assert set(json.loads((output / "comparison.json").read_text())) == {"e2e", "random"}
     assert (output / "comparison.png").stat().st_size > 10_000
-
-
-def test_an_unfinished_run_is_marked_in_the_table(scored):
-    config = copy.deepcopy(scored.evaluated.config)
-    config.train.epochs = 3
-    table = comparison_table({"unfinished": scored.evaluated._replace(config=config)})
-    assert rows(table)[0] == "unfinished (after 2 of 3 epochs)"
 
 
 @pytest.mark.slow
@@ -185,7 +163,6 @@ def test_complex_scenes_train_and_evaluate(tmp_path):
     evaluated = scoring.score_run(tmp_path / "complex", refinement=Refinement(2))
     assert np.isfinite(evaluated.result["scores"][evaluation.REFINED]["psnr"])
     assert evaluated.samples.output.image.shape[-1] == 2
-    assert evaluated.result["scores"][evaluation.CONSTANT]["psnr"] > 0
 
 
 def edited_copy(run: Path, target: Path, **sections) -> Path:
@@ -198,17 +175,14 @@ def edited_copy(run: Path, target: Path, **sections) -> Path:
     return target
 
 
-@pytest.mark.parametrize(
-    ("option", "fault"), [("scene.phase_range: 3.14", "scene"), ("checkpoint", "untrained")]
-)
-def test_runs_that_share_no_table_are_refused_before_one_is_scored(run, tmp_path, option, fault):
-    changes = {"scene": {"phase_range": 1.0}} if fault == "scene" else {}
-    other = edited_copy(run, tmp_path / "other", **changes)
-    if not changes:
-        shutil.rmtree(other / "checkpoints")
+def test_runs_that_share_no_table_are_refused_before_one_is_scored(run, tmp_path):
+    other = edited_copy(run, tmp_path / "other", scene={"phase_range": 1.0})
+    untrained = shutil.copytree(run, tmp_path / "untrained")
+    shutil.rmtree(untrained / "checkpoints")
     before = files(run)
     evaluate.flags.FLAGS(["evaluate", f"--workdir={run}", "--refine=0"])
-    assert option in rejection(evaluate.main, [str(other)])
+    assert "scene.phase_range: 3.14" in rejection(evaluate.main, [str(other)])
+    assert "checkpoint" in rejection(evaluate.main, [str(untrained)])
     assert files(run) == before
 
 
@@ -257,19 +231,3 @@ def test_a_second_scoring_that_is_cut_off_leaves_the_first(run, tmp_path, monkey
     with pytest.raises(OSError, match="No space"):
         scoring.score_run(copied, refinement=Refinement(3))
     assert files(copied) == before
-
-
-def test_figures_do_not_depend_on_a_users_settings(tmp_path):
-    lines = {"one": plots.Line([0.0, 1.0], [1.0, 2.0])}
-    plots.plot_lines(lines, tmp_path / "own.png", x_label="x")
-    with style.context({"text.usetex": True, "axes.facecolor": "red", "font.size": 30.0}):
-        plots.plot_lines(lines, tmp_path / "theirs.png", x_label="x")
-    one, other = (Image.open(tmp_path / f"{name}.png") for name in ("own", "theirs"))
-    assert same(one, other)
-
-
-@pytest.mark.slow
-def test_the_backend_of_a_notebook_that_is_not_here_breaks_nothing():
-    code = "from jax_kdpr.core import figures; figures.Figure().savefig('/dev/null', format='png')"
-    environment = user_environment(MPLBACKEND="module://not_here.backend")
-    subprocess.run([sys.executable, "-c", code], env=environment, check=True)

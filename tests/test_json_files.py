@@ -17,12 +17,13 @@ from jax_kdpr.core import json_files
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.json_files import Maybe, check_shape
 from jax_kdpr.core.limits import Range
+from jax_kdpr.core.options import shallow
 from jax_kdpr.evaluation.scoring import SCORES
 from jax_kdpr.lab.frames import results
 from jax_kdpr.lab.frames.calibration import Calibration, read_calibration, write_calibration
 from jax_kdpr.lab.frames.geometry import Geometry
 from jax_kdpr.lab.masks import files as mask_files
-from jax_kdpr.lab.masks.layout import Layout
+from jax_kdpr.lab.masks.format import MaskFormat
 from jax_kdpr.optics.sampling import RECORD
 from jax_kdpr.recovery.refinement import Refinement
 from jax_kdpr.runs import folder as run_folder
@@ -101,8 +102,8 @@ RUN |= {"digests": {"data": DIGEST, "held_back": DIGEST}}
 WHERE = Geometry(8.0, 8.5, 0.1, 3.0, "none", True)
 FOUND = Calibration(WHERE, 2.0, 0.9, 0.1, True, DIGEST, (16, 16))
 CALIBRATION = {**FOUND._asdict(), "geometry": WHERE._asdict()}
-SIDECAR = {"coding": mask_files.Coding(mask_files.SLM)._asdict(), "masks_in_file": [0]}
-SIDECAR |= {"layout": Layout(panel=(4, 4))._asdict(), "mask_shape": [4, 4]}
+SIDECAR = {"format": shallow(MaskFormat(format="slm", panel=(4, 4)))}
+SIDECAR |= {"masks_in_file": [0], "mask_shape": [4, 4]}
 
 
 def read_sidecar(path: Path):

@@ -23,7 +23,6 @@ SHEET = 100  # objects of a contact sheet, at most
 SHEET_COLUMNS = 8
 SHEET_NAME = 24  # characters above one of them
 DECADES = 5  # of a CDP that are shown
-EVEN = 1e-3  # relative spread below which a modulus is the same everywhere
 GOOD, DOUBTFUL = "tab:green", "tab:red"
 
 
@@ -92,13 +91,8 @@ def plot_run(
 ) -> None:
     """Draws one row per scene, from the measurement to the error, and below them the masks.
 
-    Args:
-        samples: What to draw.
-        path: The PNG.
-        scene: `Camera.scene`.
-        axis: `Camera.axis`.
-        title: Above all.
-        pitch: Of the object's pixels, metres; 0 where it is not known.
+    `scene` and `axis` are the camera's; `pitch` is that of the object's pixels in metres, or 0
+    where it is not known.
     """
     count = samples.images.shape[0]
     scenes, recovered = (
@@ -110,9 +104,11 @@ def plot_run(
     top = float(logs.max())
     shots = samples.output.intensity.shape[1]
     log_scale = Scale("intensity, log10", top - DECADES, top, "inferno")
+    # An even modulus is light gray, not white.
+    modulus = Scale("modulus", 0.0, 1.25 * float(np.abs(estimates).max()) or 1.0, "gray")
     columns = [
         Column(f"CDP, shot 1 of {shots}", log_scale, logs),
-        Column("estimate, |z|", _modulus_scale(np.abs(estimates)), np.abs(estimates)),
+        Column("estimate, |z|", modulus, np.abs(estimates)),
         Column("estimate, arg z", *_estimated_phase(estimates, scene)),
     ]
     for part, scale in ((part, part_scale(part, scene)) for part in scenes):
@@ -174,12 +170,7 @@ def plot_comparison(
 
 @own_style
 def plot_masks(masks: dict[str, np.ndarray], path: Path) -> None:
-    """Draws for each system its first mask, that mask's spectrum, and the histogram of all phases.
-
-    Args:
-        masks: For each label phases [k h w], radians.
-        path: The PNG.
-    """
+    """Draws of masks, {label: phases [k h w]}, the first one, its spectrum, and a histogram."""
     columns = len(masks)
     figure = Figure(figsize=(2.3 * columns + 0.7, 6.6), layout="constrained")
     axes = figure.subplots(3, columns, squeeze=False)
@@ -218,12 +209,7 @@ def plot_sheet(
 ) -> None:
     """Draws many recovered objects in one picture, framed green where they are to be trusted.
 
-    Args:
-        objects: `SHEET` of them at most.
-        path: The PNG.
-        scale: Of all of them.
-        title: Above all.
-        pitch: As of `plot_run`.
+    `SHEET` of them at most; `pitch` as of `plot_run`.
     """
     columns = min(SHEET_COLUMNS, len(objects))
     rows = -(-len(objects) // columns)
@@ -263,14 +249,6 @@ def _estimated_phase(estimates: np.ndarray, scene: SceneOptions) -> tuple[Scale,
     return part_scale("phase", scene), middle + np.angle(estimates * np.exp(-1j * middle))
 
 
-def _modulus_scale(modulus: np.ndarray) -> Scale:
-    """From the least to the largest, or one of an even modulus in the middle of the colours."""
-    low, high = float(modulus.min()), float(modulus.max())
-    if high - low <= EVEN * high:
-        low, high = 0.0, 2.0 * high or 1.0
-    return Scale("modulus", low, high, "gray")
-
-
 def _draw_masks(figure: SubFigure, phases: np.ndarray, columns: int) -> None:
     """Draws the first masks, wrapped to (-pi, pi], and the histogram of all their phases."""
     axes = figure.subplots(1, columns, squeeze=False)[0]
@@ -279,9 +257,7 @@ def _draw_masks(figure: SubFigure, phases: np.ndarray, columns: int) -> None:
         _show(axes[number], _wrapped(phases[number]), ANGLE)
         axes[number].set_title(f"mask {number + 1} of {len(phases)}", fontsize=9)
     ANGLE.bar(figure, axes[:shown], panels=shown)
-    axes[shown].set_title(
-        "phases of the masks" if len(phases) > 1 else "phases of the mask", fontsize=9
-    )
+    axes[shown].set_title("phases of all masks", fontsize=9)
     _draw_histogram(axes[shown], phases)
     axes[shown].set_box_aspect(1)
     for axis in axes[shown + 1 :]:

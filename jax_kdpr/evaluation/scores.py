@@ -10,17 +10,15 @@ from jaxtyping import Array, Float
 
 from jax_kdpr.core import metrics
 from jax_kdpr.core.metrics import ImageScores
-from jax_kdpr.core.options import changed
 from jax_kdpr.core.progress import progress
-from jax_kdpr.core.sharding import data_parallel, replicate, shard_batch
-from jax_kdpr.core.types import Image, Images, Intensities, Key, PyTree, RawImages, Scalar
+from jax_kdpr.core.sharding import replicate, shard_batch
+from jax_kdpr.core.types import Image, Images, Intensities, Key, PyTree, RawImages
 from jax_kdpr.data.batches import over_batches, take_batch
 from jax_kdpr.data.sources import Dataset
 from jax_kdpr.optics.cdp import Optics
-from jax_kdpr.optics.noise import NoiseOptions, add_noise
 from jax_kdpr.optics.objects import image_beside
 from jax_kdpr.optics.phase import align_global_phase
-from jax_kdpr.recovery.refinement import NO_REFINEMENT, Refinement, make_refine, make_solve
+from jax_kdpr.recovery.refinement import NO_REFINEMENT, Refinement, make_refine
 from jax_kdpr.recovery.system import Output
 from jax_kdpr.runs.run import Run
 
@@ -29,8 +27,6 @@ REFINED = "refined"  # the network's image after steps of a solver that start fr
 SPECTRAL = "spectral_estimate"  # the network's input alone, read beside the truth
 CONSTANT = "constant"  # the mean pixel of the training images
 MEAN_IMAGE = "mean_image"  # the mean of the training images
-SOLVED = "solver_"  # and its name: from the spectral estimate, read beside the truth
-
 
 Shoot = Callable[[Optics, Images, Key, PyTree], Intensities]
 """shoot(optics, images, key, condition) -> the CDPs of a batch."""
@@ -116,94 +112,29 @@ def make_score(
 
 
 def score_test_images(
-    run: Run,
-    *,
-    key: Key,
-    refinement: Refinement = NO_REFINEMENT,
-    solvers: tuple[str, ...] = (),
-    solver_steps: int = 200,
+    run: Run, *, key: Key, refinement: Refinement = NO_REFINEMENT
 ) -> dict[str, ImageScores]:
     """Scores each test image: the recovery, the spectral estimate alone, and two trivial answers.
 
-    Args:
-        run: The system, and its data.
-        key: For sensor noise.
-        refinement: Of the network's images, which are then scored too.
-        solvers: Solvers (`recovery.solvers`) to score beside, from the spectral estimate.
-        solver_steps: Steps of each of them.
-
     Returns:
-        {RECOVERED, SPECTRAL, CONSTANT, MEAN_IMAGE: scores of all test images, in order}, REFINED
-        if there are steps, and SOLVED + name for each solver.
+        {RECOVERED, SPECTRAL, CONSTANT, MEAN_IMAGE, and REFINED if there are steps: scores of all
+        test images, in order}.
     """
     camera = run.camera
-    solve_batch = {name: make_solve(camera, solver=name, steps=solver_steps) for name in solvers}
     mean_image = mean_train_image(run.dataset, size=camera.size, channels=camera.channels)
 
-    def beside(optics: Optics, output: Output, images: Images) -> dict[str, Images]:
+    def beside(_: Optics, output: Output, images: Images) -> dict[str, Images]:
         read = jax.vmap(lambda field, image: image_beside(field, image, camera.scene))
-        answers = {
+        return {
             SPECTRAL: read(output.estimate, images),
             CONSTANT: jnp.full_like(images, jnp.mean(mean_image)),
             MEAN_IMAGE: jnp.broadcast_to(mean_image[None], images.shape),
         }
-        for name, solve in solve_batch.items():
-            solved = solve(optics, output.estimate, output.intensity, images)
-            answers[SOLVED + name] = solved.image
-        return answers
 
     def shoot(optics: Optics, images: Images, key: Key, _) -> Intensities:
         return camera.measure(optics, images, key)
 
     return make_score(run, run.dataset.test, shoot, refinement=refinement, also=beside)((), key)
-
-
-def score_under_noise(
-    run: Run,
-    images: RawImages,
-    *,
-    levels: dict[str, tuple[float, ...]],
-    key: Key,
-    refinement: Refinement = NO_REFINEMENT,
-) -> dict[str, dict[str, dict[float, ImageScores]]]:
-    """Scores recoveries from CDPs with sensor noise; the same draws of it at every level.
-
-    The bench is the design's: without the noise and the errors that the run was trained with.
-
-    Args:
-        run: The system.
-        images: Test images.
-        levels: For each kind of noise its levels: "gaussian" in dB, "poisson" in photons a shot,
-            "none" of any one value.
-        key: For the noise.
-        refinement: Of the network's images, which are then scored too.
-
-    Returns:
-        {RECOVERED, and REFINED if there are steps: {kind: {level: scores}}}.
-    """
-    quiet = run.camera.quiet
-
-    def make(kind: str) -> Score:
-        # Each device draws its own part: a Poisson draw is a loop of unknown length, which devices
-        # that share one would have to agree on in every round.
-        def noisy(level, y, key):
-            return add_noise(key, y, changed(NoiseOptions(kind=kind), snr_db=level, photons=level))
-
-        def shoot(optics: Optics, images: Images, key: Key, level: Scalar) -> Intensities:
-            clean_key, noise_key = jax.random.split(key)
-            clean = quiet.measure(optics, images, clean_key)
-            keys = jax.random.split(noise_key, len(images))
-            return data_parallel(noisy, quiet.mesh)(level, clean, keys)
-
-        return make_score(run, images, shoot, refinement=refinement)
-
-    found: dict[str, dict[str, dict[float, ImageScores]]] = {}
-    for kind, values in levels.items():
-        score = make(kind)  # the level is an argument: one program does for all
-        for level in values:
-            for answer, scores in score(jnp.float32(level), key).items():
-                found.setdefault(answer, {}).setdefault(kind, {})[level] = scores
-    return found
 
 
 def mean_train_image(dataset: Dataset, *, size: int, channels: int) -> Image:

@@ -7,6 +7,7 @@ not have been trained with.
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
@@ -15,11 +16,16 @@ from jax_kdpr.config.schema import Config
 from jax_kdpr.core import json_files, whole_files
 from jax_kdpr.core.json_files import Maybe
 from jax_kdpr.core.metrics import ImageScores, psnr_from_mse
+from jax_kdpr.core.options import changed
+from jax_kdpr.core.sharding import data_parallel
+from jax_kdpr.core.types import Images, Intensities, Key
 from jax_kdpr.data.pages.stacks import read_arrays
 from jax_kdpr.evaluation import pictures
 from jax_kdpr.evaluation import scores as evaluation
-from jax_kdpr.evaluation.scores import RECOVERED, Samples, summarise
+from jax_kdpr.evaluation.scores import RECOVERED, Samples, make_score, summarise
+from jax_kdpr.optics.cdp import Optics
 from jax_kdpr.optics.masks import wrap_phases
+from jax_kdpr.optics.noise import NoiseOptions, add_noise
 from jax_kdpr.recovery.refinement import NO_REFINEMENT, Refinement
 from jax_kdpr.recovery.system import Output
 from jax_kdpr.runs import folder as run_folder
@@ -31,6 +37,7 @@ SCORES = {
     **{"refine": Maybe(int), "refine_with": Maybe(str), "refine_tv": Maybe(float)},
 }
 IMAGE_SCORES_FILE = "scores.npz"
+MSE = f"{RECOVERED}_mse"  # in it
 SAMPLES_FILE = "samples.npz"
 MASKS_FILE = "masks.npy"
 FIGURE_FILE = "figure.png"
@@ -43,7 +50,6 @@ class Evaluated(NamedTuple):
     """One run and its results."""
 
     config: Config
-    epochs: int  # finished
     scores: dict[str, ImageScores]
     samples: Samples
     result: dict[str, Any]  # as written to metrics.json
@@ -55,8 +61,6 @@ def score_run(
     output: Path | None = None,
     samples: int = 4,
     refinement: Refinement = NO_REFINEMENT,
-    solvers: tuple[str, ...] = (),
-    solver_steps: int = 200,
     data_dir: str = "",
 ) -> Evaluated:
     """Scores one run on its test images.
@@ -69,8 +73,6 @@ def score_run(
         output: A folder for what is written; None for the run folder.
         samples: Number of test scenes in the figure.
         refinement: Of the network's images, which are then scored too.
-        solvers: Solvers (`recovery.solvers`) to score beside, from the spectral estimate.
-        solver_steps: Steps of each of them.
         data_dir: Where its data lie now; empty for where they were when it was trained.
 
     Raises:
@@ -81,25 +83,17 @@ def score_run(
     run = load_run(workdir, data_dir=data_dir)
     config = run.config
     key = run_keys(config.seed).evaluation
-    scores = evaluation.score_test_images(
-        run,
-        key=key,
-        refinement=refinement,
-        solvers=solvers,
-        solver_steps=solver_steps,
-    )
+    scores = evaluation.score_test_images(run, key=key, refinement=refinement)
     shown = evaluation.sample_outputs(run, count=min(samples, len(run.dataset.test)), key=key)
-    epochs = run_folder.epochs_done(workdir)
     result = {
         "regime": config.regime,
         "snapshots": config.masks.snapshots,
-        "epochs": epochs,
+        "epochs": run_folder.epochs_done(workdir),
         "checkpoint_step": run.step,
         "checkpoint_digest": run.digest,
         "refine": refinement.steps,
         "refine_with": refinement.solver,
         "refine_tv": refinement.tv,
-        "solver_steps": solver_steps if solvers else 0,
         "scores": {name: summarise(score)._asdict() for name, score in scores.items()},
         "provenance": run_folder.provenance(),
     }
@@ -110,18 +104,21 @@ def score_run(
     }
     masks = np.asarray(wrap_phases(shown.phases))
     psnr = summarise(scores[RECOVERED]).psnr
-    camera = run.camera
+    arrays = {"images": shown.images, "phases": shown.phases, **shown.output._asdict()}
+    kept: dict[str, Any] = {name: np.asarray(value) for name, value in arrays.items()}
+    writes = {
+        IMAGE_SCORES_FILE: lambda file: np.savez(file, **per_image),
+        MASKS_FILE: lambda file: np.save(file, masks),
+        SAMPLES_FILE: lambda file: np.savez_compressed(file, **kept),
+    }
     with whole_files.staging(output, STAGING) as staging:
-        whole_files.write_whole(
-            staging / IMAGE_SCORES_FILE, lambda file: np.savez(file, **per_image)
-        )
-        whole_files.write_whole(staging / MASKS_FILE, lambda file: np.save(file, masks))
-        _save_samples(staging / SAMPLES_FILE, shown)
+        for name, write in writes.items():
+            whole_files.write_whole(staging / name, write)
         pictures.plot_run(
             shown,
             staging / FIGURE_FILE,
-            scene=camera.scene,
-            axis=camera.axis,
+            scene=run.camera.scene,
+            axis=run.camera.axis,
             title=(
                 f"{config.regime}, {config.masks.snapshots} shot(s): mean PSNR of "
                 f"{len(run.dataset.test):,} test images {psnr:.2f} dB"
@@ -133,7 +130,7 @@ def score_run(
         (output / SCORES_FILE).unlink(missing_ok=True)
         for name in FILES:
             (staging / name).replace(output / name)
-    return Evaluated(config, epochs, scores, shown, result)
+    return Evaluated(config, scores, shown, result)
 
 
 def noise_levels(
@@ -150,59 +147,56 @@ def score_under_noise(
     photons: tuple[float, ...],
     images: int,
     refinement: Refinement = NO_REFINEMENT,
-    data_dir: str = "",
 ) -> dict[str, UnderNoise]:
-    """Scores one run on its first test images at each noise level; the network stays as it is.
+    """Scores one run from CDPs with sensor noise; the same draws of it at every level.
 
     The bench is the design's: without the noise and the errors that the run was trained with.
 
-    Args:
-        workdir: Its run folder.
-        snr_db: Levels of Gaussian noise, dB.
-        photons: Levels of Poisson noise, photons a shot.
-        images: Number of test images.
-        refinement: As of `score_run`.
-        data_dir: Where its data lie now.
+    Levels are of Gaussian noise (dB) and of Poisson noise (photons a shot), `images` of the first
+    test images.
 
     Returns:
-        {"psnr": means in dB, "rms": means over the object (`ImageScores.rms`)}; each for
-        "recovered", and "refined" if there are steps, {"gaussian": {level: mean}, "poisson": {...},
-        "none": {"0": ...}}.
+        {"psnr": means in dB, "rms": means over the object (`ImageScores.rms`)}; each for RECOVERED,
+        and REFINED if there are steps, {"gaussian": {level: mean}, "poisson": {...}, "none":
+        {"0": ...}}.
 
     Raises:
         InputError: As `score_run`.
     """
-    run = load_run(workdir, data_dir=data_dir)
-    found = evaluation.score_under_noise(
-        run,
-        run.dataset.test[:images],
-        levels=noise_levels(snr_db, photons),
-        key=run_keys(run.config.seed).evaluation,
-        refinement=refinement,
-    )
-    return {
-        metric: {
-            answer: {
-                kind: {
-                    f"{level:g}": getattr(summarise(score), metric)
-                    for level, score in scores.items()
-                }
-                for kind, scores in kinds.items()
-            }
-            for answer, kinds in found.items()
-        }
-        for metric in ("psnr", "rms")
-    }
+    run = load_run(workdir)
+    quiet, key = run.camera.quiet, run_keys(run.config.seed).evaluation
+    found: dict[str, UnderNoise] = {"psnr": {}, "rms": {}}
+    for kind, values in noise_levels(snr_db, photons).items():
+        options = NoiseOptions(kind=kind)
+
+        # Each device draws its own part: a Poisson draw is a loop of unknown length, which devices
+        # that share one would have to agree on in every round.
+        def noisy(level, y, key, options=options):
+            return add_noise(key, y, changed(options, snr_db=level, photons=level))
+
+        def shoot(optics: Optics, images: Images, key: Key, level, noisy=noisy) -> Intensities:
+            clean_key, noise_key = jax.random.split(key)
+            clean = quiet.measure(optics, images, clean_key)
+            keys = jax.random.split(noise_key, len(images))
+            return data_parallel(noisy, quiet.mesh)(level, clean, keys)
+
+        score = make_score(run, run.dataset.test[:images], shoot, refinement=refinement)
+        for level in values:  # an argument: one program does for all
+            for answer, scores in score(jnp.float32(level), key).items():
+                means = summarise(scores)
+                for metric, table in found.items():
+                    of_kind = table.setdefault(answer, {}).setdefault(kind, {})
+                    of_kind[f"{level:g}"] = getattr(means, metric)
+    return found
 
 
-def read_image_psnr(workdir: Path, name: str = RECOVERED) -> Float[np.ndarray, "n"]:
-    """Returns the PSNR of each test image, dB, from what `score_run` wrote.
+def read_image_psnr(workdir: Path) -> Float[np.ndarray, "n"]:
+    """Returns the PSNR of each recovered test image, dB, from what `score_run` wrote.
 
     Raises:
         InputError: If it cannot be read.
     """
-    mse = f"{name}_mse"
-    errors = read_arrays(workdir / IMAGE_SCORES_FILE, [mse])[mse]
+    errors = read_arrays(workdir / IMAGE_SCORES_FILE, [MSE])[MSE]
     return np.asarray(psnr_from_mse(jnp.asarray(errors)))
 
 
@@ -216,9 +210,3 @@ def read_samples(workdir: Path) -> Samples:
     read = {name: jnp.asarray(array) for name, array in arrays.items()}
     output = Output(**{field: read[field] for field in Output._fields})
     return Samples(read["images"], output, read["phases"])
-
-
-def _save_samples(path: Path, samples: Samples) -> None:
-    arrays = {"images": samples.images, "phases": samples.phases, **samples.output._asdict()}
-    named: dict[str, Any] = {name: np.asarray(value) for name, value in arrays.items()}
-    whole_files.write_whole(path, lambda file: np.savez_compressed(file, **named))

@@ -7,14 +7,13 @@ import numpy as np
 
 from jax_kdpr.core.metrics import rms_header
 from jax_kdpr.core.tables import markdown_table
-from jax_kdpr.evaluation import scores as evaluation
 from jax_kdpr.evaluation.scores import (
     CONSTANT,
     MEAN_IMAGE,
     RECOVERED,
     REFINED,
-    SOLVED,
     SPECTRAL,
+    paired_gain,
 )
 from jax_kdpr.evaluation.scoring import Evaluated
 from jax_kdpr.evaluation.solvers import NETWORK, START, Plan
@@ -29,60 +28,44 @@ def comparison_table(runs: dict[str, Evaluated]) -> str:
     With an E2E run among several, every other one shows its gain over it, paired by image.
     """
     first = next(iter(runs.values()))
-    steps = {run.result["refine"] for run in runs.values()} - {0}
-    rms = rms_header(first.config.scene.kind)
-    header = ["run", "L", "PSNR (dB)", "pooled", rms, "SSIM", "network's input alone (dB)"]
-    if steps:
-        header.append(f"refined, {', '.join(map(str, sorted(steps)))} steps (dB)")
+    refined = [run.result for run in runs.values() if run.result["refine"]]
     lines = []  # label, shots, run, answer
     for name, run in runs.items():
-        cut = f" (after {run.epochs} of {run.config.train.epochs} epochs)"
-        label = name + cut * (run.epochs < run.config.train.epochs)
+        epochs, wanted = run.result["epochs"], run.config.train.epochs
+        label = name + f" (after {epochs} of {wanted} epochs)" * (epochs < wanted)
         lines.append((label, run.config.masks.snapshots, run, RECOVERED))
     lines += [(label, "", first, answer) for answer, label in TRIVIAL.items()]
-    solved = [
-        (f"{answer.removeprefix(SOLVED)} ({name})", run.config.masks.snapshots, run, answer)
-        for name, run in runs.items()
-        for answer in run.scores
-        if answer.startswith(SOLVED)
-    ]
-    lines += solved
+    baseline = next((name for name, run in runs.items() if run.config.regime == "e2e"), None)
+    reference = runs[baseline] if baseline and len(runs) > 1 else None
     rows = []
     for label, shots, run, answer in lines:
         found = run.result["scores"]
-        others = (SPECTRAL, REFINED)[: 1 + bool(steps)]
-        beside = [_psnr(found[one]) if answer == RECOVERED else "" for one in others]
-        rows.append([label, shots, *_cells(found[answer]), *beside])
-    baseline = next((name for name, run in runs.items() if run.config.regime == "e2e"), None)
-    paired = ""
-    if baseline is not None and len(runs) > 1:
-        paired = "; gains are paired by image"
+        row = [label, shots, *_cells(found[answer])]
+        for other in (SPECTRAL, REFINED)[: 1 + bool(refined)]:
+            row.append(_psnr(found[other]) if answer == RECOVERED and other in found else "")
+        if run is reference and answer == RECOVERED:
+            row.append("")
+        elif reference:
+            gain, error = paired_gain(run.scores[answer], reference.scores[RECOVERED])
+            row.append(f"{gain:+.2f} ± {error:.2f}")
+        rows.append(row)
+    rms = rms_header(first.config.scene.kind)
+    header = ["run", "L", "PSNR (dB)", "pooled", rms, "SSIM", "network's input alone (dB)"]
+    if refined:
+        steps = sorted({result["refine"] for result in refined})
+        header.append(f"refined, {', '.join(map(str, steps))} steps (dB)")
+    if reference:
         header.append(f"gain over {baseline} (dB)")
-        reference = runs[baseline].scores[RECOVERED]
-        for row, (_, _, run, answer) in zip(rows, lines, strict=True):
-            gain, error = evaluation.paired_gain(run.scores[answer], reference)
-            itself = run.scores[answer] is reference
-            row.append("" if itself else f"{gain:+.2f} ± {error:.2f}")
     note = (
         f"Mean ± standard error over {len(first.scores[CONSTANT].mse):,} test images"
-        f"{paired}. Pooled: PSNR of the squared error averaged over all of them. rms: over the "
-        "object, the mean error of each image taken away. The global phase of the network's "
-        "input, and whole turns where the phase range leaves them open, are taken from the truth. "
-        "The errors say nothing about another random seed."
+        f"{'; gains are paired by image' if reference else ''}. Pooled: PSNR of the squared error "
+        "averaged over all of them. rms: over the object, the mean error of each image taken away. "
+        "The global phase of the network's input, and whole turns where the phase range leaves "
+        "them open, are taken from the truth. The errors say nothing about another random seed."
     )
-    refined = [run.result for run in runs.values() if run.result["refine"]]
-    solvers = {result["refine_with"] for result in refined}
-    if solvers - {"error_reduction"}:
-        note += f" Refined with {', '.join(sorted(solvers))}, from the network's image."
-    priors = {result["refine_tv"] for result in refined} - {0.0}
-    if priors:
-        note += f" Weight of the total variation: {', '.join(f'{tv:g}' for tv in sorted(priors))}."
-    if solved:
-        note += (
-            " Solvers have the CDPs of the run in brackets, no network, and "
-            f"{first.result['solver_steps']} steps from its spectral estimate; their global phase "
-            "is taken from the truth too."
-        )
+    for solver, tv in sorted({(one["refine_with"], one["refine_tv"]) for one in refined}):
+        prior = f", weight of the total variation {tv:g}" if tv else ""
+        note += f" Refined with {solver}{prior}, from the network's image."
     return f"{markdown_table(header, rows)}\n\n{note}"
 
 
@@ -104,13 +87,14 @@ def solve_table(
         ]
         for name, one in results.items()
     ]
+    count = results[NETWORK]["images"]
     best_of = f", best residual of {plan.restarts}" if plan.restarts > 1 else ""
     prior = f", total variation {plan.tv:g}" if plan.tv else ""
     known = "" if support is None else f", dark in {np.mean(~support):.0%} of the pixels"
     note = (
-        f"{plan.steps} steps, {plan.start} start{best_of}; known of the object: {plan.constraint}"
-        f"{known}{prior}; {run.config.masks.snapshots} shot(s), "
-        f"noise {run.config.noise.kind}. Mean ± standard error over {plan.count:,} test "
+        f"{plan.steps} steps, {plan.start} start{best_of}; known of the object: "
+        f"{plan.scene_constraint or run.config.scene.kind}{known}{prior}; "
+        f"{run.config.masks.snapshots} shot(s), noise {run.config.noise.kind}. Mean ± standard error over {count:,} test "
         "images; 100 dB stands for an error of zero. rms: over the object, the mean error of "
         "each image taken away. Residual: mean of "
         "norm(abs(A x) - sqrt(y)) / norm(sqrt(y)), of the network that of its image's field. "

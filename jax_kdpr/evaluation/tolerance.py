@@ -4,7 +4,8 @@ Masks, network and what the recovery believes stay as they are; only the measure
 """
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,9 @@ from jaxtyping import Float
 from scipy import stats
 
 from jax_kdpr.core.errors import InputError
-from jax_kdpr.core.options import changed, check
+from jax_kdpr.core.limits import MOST_COUNT, SEEDS, Range
+from jax_kdpr.core.metrics import rms_header
+from jax_kdpr.core.options import changed, check, option, section
 from jax_kdpr.core.progress import progress
 from jax_kdpr.core.types import Images, Intensities, Key, RawImages, Scalar
 from jax_kdpr.evaluation.scores import RECOVERED, Score, make_score
@@ -54,18 +57,43 @@ UNITS = {
 }
 
 
-class Yield(NamedTuple):
-    """What share of benches is good enough."""
+@section
+class Request:
+    """What to measure."""
 
-    share: float
-    low: float  # 95 % interval (Wilson)
-    high: float
-    threshold: float  # dB
-    benches: int
+    errors: tuple[str, ...] = option(tuple(GRIDS), "Errors to draw curves of.")
+    benches: int = option(200, "Random benches; 0: curves only.", within=Range(0, MOST_COUNT))
+    spread: tuple[str, ...] = option(
+        (), "Standard deviations, such as shift=0.3,rotation=0.5; default: a careful bench's."
+    )
+    loss: float = option(1.0, "dB that a good bench may lose.", within=Range(0, 1000))
+    target: float | None = option(
+        None, "PSNR in dB of a good bench, in place of --loss.", within=Range(-1000, 1000)
+    )
+    images: int = option(128, "Test images of each bench.", within=Range(1, 10_000_000))
+    seed: int = option(0, "Of the benches and of the noise.", within=SEEDS)
+
+    @property
+    def spreads(self) -> dict[str, float]:
+        """Standard deviations of the random benches."""
+        return read_spreads(self.spread)
 
 
-def read_spreads(given: list[str]) -> dict[str, float]:
-    """Returns the standard deviations of --spread, such as ["shift=0.3"]; default `CAREFUL`.
+def check_request(request: Request) -> None:
+    """Refuses spreads that are none, errors that have no curve, and nothing at all to measure.
+
+    Raises:
+        InputError: By the flags of `tolerance`.
+    """
+    read_spreads(request.spread)
+    unknown = sorted(set(request.errors) - set(GRIDS))
+    if unknown or not (request.errors or request.benches):
+        got = repr(unknown[0]) if unknown else "none, and no --benches"
+        raise InputError(f"--errors: expected some of {', '.join(GRIDS)}, got {got}")
+
+
+def read_spreads(given: tuple[str, ...]) -> dict[str, float]:
+    """Returns the standard deviations of --spread, such as ("shift=0.3",); default `CAREFUL`.
 
     Those that it does not name are 0.
 
@@ -75,18 +103,18 @@ def read_spreads(given: list[str]) -> dict[str, float]:
     if not given:
         return dict(CAREFUL)
     spreads = {}
-    for item in given:
-        name, _, value = item.partition("=")
-        try:
-            spreads[name] = float(value)
-        except ValueError:
-            raise InputError(f"--spread: expected NAME=NUMBER, got {item!r}") from None
-        if name not in SPREADS:
-            raise InputError(f"--spread: expected one of {', '.join(SPREADS)}, got {name!r}")
     try:
+        for item in given:
+            name, _, value = item.partition("=")
+            spreads[name] = float(value)
         check(JitterOptions(**spreads))
     except InputError as failure:
         raise InputError(f"--spread: {failure}") from failure
+    except (TypeError, ValueError):
+        raise InputError(
+            f"--spread: expected NAME=NUMBER with names of {', '.join(SPREADS)}, got "
+            f"{','.join(given)!r}"
+        ) from None
     return spreads
 
 
@@ -94,11 +122,8 @@ def make_measure(run: Run, images: RawImages) -> Measure:
     """Builds measure(by, photons, key): the recovery of test images from one bench.
 
     Its noise is the sensor's; where photons are given, they take the place of its own (Poisson
-    noise where it has neither photons nor electrons). `by` is all that is wrong with the bench.
-
-    Args:
-        run: The system, on one device; it recovers as it was trained to.
-        images: Test images.
+    noise where it has neither photons nor electrons). `by` is all that is wrong with the bench. The
+    run is one on one device; it recovers as it was trained to.
     """
     own = run.camera.noise
     counted = own if own.kind == "camera" else NoiseOptions(kind="poisson")
@@ -151,11 +176,8 @@ def random_benches(
 ) -> Quality:
     """Returns the mean quality over the images of each of `count` benches drawn at random.
 
-    Args:
-        measure: From `make_measure`.
-        key: The same key gives the same benches, whatever the system.
-        count: Benches.
-        spreads: Standard deviations by their names in `JitterOptions`.
+    `spreads` are standard deviations by their names in `JitterOptions`. The same key gives the same
+    benches, whatever the system.
     """
     bench_key, noise_key = jax.random.split(key)
     found = []
@@ -165,9 +187,36 @@ def random_benches(
     return Quality(*np.array(found).T)
 
 
-def share_above(psnr: Float[np.ndarray, "benches"], threshold: float) -> Yield:
-    """Returns the share of benches of at least `threshold` dB, with Wilson's interval."""
+def share_above(psnr: Float[np.ndarray, "benches"], threshold: float) -> dict[str, float]:
+    """Returns the share of benches of at least `threshold` dB, with its 95 % interval (Wilson)."""
     good = int(np.sum(psnr >= threshold))
-    interval = stats.binomtest(good, len(psnr)).proportion_ci(0.95, method="wilson")
-    share = good / len(psnr)
-    return Yield(share, float(interval.low), float(interval.high), threshold, len(psnr))
+    low, high = stats.binomtest(good, len(psnr)).proportion_ci(0.95, method="wilson")
+    share = {"share": good / len(psnr), "low": float(low), "high": float(high)}
+    return share | {"threshold": threshold, "benches": len(psnr)}
+
+
+def measure_run(run: Run, request: Request) -> dict[str, Any]:
+    """Returns PSNR and rms of the design, of the curves, and of each random bench of one run."""
+    test = run.dataset.test[: request.images]
+    alone = replace(run.on_one_device(), batch_size=min(run.batch_size, len(test)))
+    measure = make_measure(alone, test)
+    key = jax.random.key(request.seed)
+    design = np.mean(measure(Perturbation(), 0.0, jax.random.split(key)[1]), axis=1)
+    curves = error_curves(measure, key, kinds=request.errors)
+    result: dict[str, Any] = {
+        "design_psnr": float(design[0]),
+        "design_rms": float(design[1]),
+        "rms": rms_header(run.config.scene.kind),
+    }
+    for name, metric in (("curves", "psnr"), ("rms_curves", "rms")):
+        result[name] = {
+            kind: {value: float(getattr(found, metric)) for value, found in curve.items()}
+            for kind, curve in curves.items()
+        }
+    if request.benches:
+        found = random_benches(measure, key, count=request.benches, spreads=request.spreads)
+        loses = result["design_psnr"] - request.loss
+        threshold = loses if request.target is None else request.target
+        result["bench_psnr"], result["bench_rms"] = found.psnr.tolist(), found.rms.tolist()
+        result["yield"] = share_above(found.psnr, threshold)
+    return result

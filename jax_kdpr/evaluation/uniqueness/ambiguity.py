@@ -44,10 +44,7 @@ def mirror(field: Field, masks: Masks) -> Field:
 def shifted(field: Field, masks: Masks, shift: tuple[Pixels, Pixels]) -> Field:
     """Returns the field whose product with the first mask is shifted in a circle.
 
-    Args:
-        field: Object.
-        masks: Phases in radians, or transmittances.
-        shift: s, pixels along (height, width): x'(r) = d(r) conj(d(r - s)) x(r - s).
+    x'(r) = d(r) conj(d(r - s)) x(r - s), s in pixels along (height, width).
     """
     return _before(jnp.roll(_behind(field, masks), jnp.asarray(shift), axis=(0, 1)), masks)
 
@@ -78,12 +75,7 @@ def misfit(
 ) -> Scalar:
     """Returns norm(|A x'| - |A x|) / norm(|A x|): 0 where no noiseless shot tells them apart.
 
-    Args:
-        field: x, the object.
-        other: x', the false one.
-        masks: Of all shots.
-        oversample: Of the operator (`optics.cdp`).
-        transfer: Of free space.
+    x is the object, x' the `other`, A the operator (`optics.cdp`) of all shots.
     """
     y = measure_intensity(field, masks, oversample=oversample, transfer=transfer)
     return amplitude_residual(other, y, Optics(masks, transfer))

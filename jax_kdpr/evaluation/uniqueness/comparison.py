@@ -28,7 +28,6 @@ from jax_kdpr.runs.run import load_data, restore, run_keys
 PRIOR_IMAGES = 4000  # training images of the prior, at most
 OWN_IMAGES = 256  # test images whose distance to the prior is its unit, at most
 PHOTON_RANGE = Range(0, 1e18, "(]")  # of a shot
-LONG = 30  # seconds from which on a time is said in advance
 
 
 class Subject(NamedTuple):
@@ -87,15 +86,11 @@ def make_subject(
     scenes: int,
     data_dir: str = "",
 ) -> Subject:
-    """Gathers designs and scenes.
+    """Gathers designs and at most so many test scenes.
 
-    Args:
-        config: Of the scenes, and of the optics that `phases` stand in.
-        runs: Run folders, whose masks stand in their own optics; the first gives the data.
-        phases: Further masks.
-        random: Whether to add masks of independent phases, as many as the first design has.
-        scenes: Test scenes, as far as there are.
-        data_dir: Where the data of the runs lie now; empty for where they were.
+    The masks of runs stand in their own optics, and the first run gives the data; further `phases`
+    stand in the optics of `config`, and so do masks of independent phases, if `random` ones are
+    wanted, as many as the first design has.
 
     Raises:
         InputError: If a run or the data cannot be read.
@@ -141,36 +136,31 @@ def analyse(
     `masks.bounds`.
     """
     camera, phases = subject.designs[name]
-    prior, levels = subject.prior, len(photons)
-    total = len(subject.images) * (2 + levels)
-    with jax.enable_x64(True), progress(total=total, desc=name, unit="part") as bar:
+    prior, images = subject.prior, subject.images
+    with jax.enable_x64(True), progress(total=2 + len(photons), desc=name, unit="part") as bar:
         design = mask_analysis.make_design(
             jax.tree.map(_double, camera.optics(_double(phases))),
             oversample=camera.oversample,
             scene=camera.scene,
         )
-        images = _double(subject.images)
+        images = _double(images)
         found: dict[str, Any] = {
             "snapshots": int(design.optics.masks.shape[0]),
             "oversample": design.oversample,
             "false_objects": mask_analysis.false_objects(
-                design, images, prior=prior, unit=subject.unit, tick=bar.update
+                design, images, prior=prior, unit=subject.unit
             ),
             "bounds": [],
         }
+        bar.update()
         yield found
-        seconds = mask_analysis.longest_seconds(design, images, levels=levels, steps=steps)
-        if seconds > LONG:
-            print(
-                f"{name}: {seconds / 60:.0f} minutes at most from here; fewer --scenes, --photons "
-                "or --steps take less, and Ctrl-C keeps what is done",
-                flush=True,
-            )
-        found["jacobian"] = mask_analysis.conditioning(design, images, steps=steps, tick=bar.update)
+        found["jacobian"] = mask_analysis.conditioning(design, images, steps=steps)
+        bar.update()
         yield found
         asked = {"photons": photons, "read_noise": read_noise, "steps": steps}
-        for bound in mask_analysis.bounds(design, images, prior=prior, **asked, tick=bar.update):
+        for bound in mask_analysis.bounds(design, images, prior=prior, **asked):
             found["bounds"].append(bound)
+            bar.update()
             yield found
 
 

@@ -172,20 +172,6 @@ def bayesian_bound(information: Matrix, precision: Matrix, free: Vector | None) 
     return errors
 
 
-def probed_trace(
-    solve: Product, unknowns: int, *, probes: int, seed: int = 0
-) -> tuple[float, float]:
-    """Estimates the trace of a symmetric matrix from products with random signs (Hutchinson, 1990).
-
-    Returns:
-        The mean over `probes` vectors, and its standard error.
-    """
-    rng = np.random.default_rng(seed)
-    signs = rng.choice([-1.0, 1.0], (probes, unknowns))
-    traces = np.array([sign @ solve(sign) for sign in signs])
-    return float(traces.mean()), float(traces.std(ddof=1) / np.sqrt(probes))
-
-
 def probed_cramer_rao(
     product: Product, unknowns: int, free: Vector | None, *, probes: int, steps: int = 2000
 ) -> tuple[float, float]:
@@ -240,8 +226,10 @@ def probed_bayesian_bound(
 
 
 def _per_unknown(solve: Product, unknowns: int, probes: int) -> tuple[float, float]:
-    mean, error = probed_trace(solve, unknowns, probes=probes)
-    return mean / unknowns, error / unknowns
+    """Trace of a symmetric matrix / n, and its error, from random signs (Hutchinson, 1990)."""
+    signs = np.random.default_rng(0).choice([-1.0, 1.0], (probes, unknowns))
+    means = np.array([sign @ solve(sign) for sign in signs]) / unknowns
+    return float(means.mean()), float(means.std(ddof=1) / np.sqrt(probes))
 
 
 def _operator(product: Product, unknowns: int) -> Any:

@@ -58,12 +58,7 @@ def subspace_distance(
 
 
 def precision(prior: Prior, *, floor: float = QUANTUM) -> Float[np.ndarray, "p p"]:
-    """Returns the inverse of covariance + floor^2: what no image shows counts as 8-bit rounding.
-
-    Args:
-        prior: Of the training images.
-        floor: Standard deviation added to every pixel, image units.
-    """
+    """Returns the inverse of covariance + floor^2: what no image shows counts as 8-bit rounding."""
     raised = prior.variances + floor**2
     return (
         np.eye(len(prior.mean)) / floor**2

@@ -4,17 +4,16 @@ import math
 from typing import Any
 
 from jax_kdpr.core.tables import markdown_table
+from jax_kdpr.evaluation.plots import Line
 from jax_kdpr.evaluation.uniqueness import masks as mask_analysis
+
+BOUNDS = {"cramer_rao": "no prior", "bayesian": "prior"}
 
 
 def report(results: dict[str, dict[str, Any]], *, scenes: int, finished: bool = True) -> str:
-    """Lays out the three tables, each with what its columns mean; of what there is so far.
+    """Lays out three tables of what `comparison.analyse` has given so far of each design.
 
-    Args:
-        results: For each design {"snapshots", "oversample", "false_objects", "jacobian", "bounds"},
-            the last three as `uniqueness.masks` gives them.
-        scenes: How many test scenes they are medians over.
-        finished: Whether nothing is missing; else it says so.
+    They are medians over so many scenes.
     """
     false = [
         [
@@ -44,7 +43,7 @@ def report(results: dict[str, dict[str, Any]], *, scenes: int, finished: bool = 
     bounds = [
         _filled([name, label, *(_error(bound[kind]) for bound in found["bounds"])], 2 + len(levels))
         for name, found in results.items()
-        for kind, label in (("cramer_rao", "no prior"), ("bayesian", "prior"))
+        for kind, label in BOUNDS.items()
     ]
     probed = any("probe_error" in b["bayesian"] for f in results.values() for b in f["bounds"])
     estimated = (
@@ -100,6 +99,20 @@ def report(results: dict[str, dict[str, Any]], *, scenes: int, finished: bool = 
             "local: they know nothing of the false objects above." + (estimated if probed else ""),
         ]
     )
+
+
+def bound_curves(results: dict[str, dict[str, Any]]) -> dict[str, dict[str, Line]]:
+    """Returns the bounds as panels of curves, {x label: {design: PSNR over photons}}."""
+    return {
+        f"photons a shot, {label}": {
+            name: Line(
+                [bound["photons"] for bound in found["bounds"]],
+                [bound[kind]["psnr"] for bound in found["bounds"]],
+            )
+            for name, found in results.items()
+        }
+        for kind, label in BOUNDS.items()
+    }
 
 
 def _filled(cells: list[str], length: int) -> list[str]:

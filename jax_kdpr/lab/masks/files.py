@@ -1,68 +1,54 @@
-"""Files of a mask: phases to gray levels, heights or radians and back, and the sidecar beside them.
+"""Mask files, each with a sidecar that states what it means; read back by what that says.
 
-    phases phi -> sign -> gray levels, heights or phases -> `layout` -> file, sidecar
+    phases phi -> `coding` -> gray levels, heights or phases -> `layout` -> file, sidecar
 
-A device that adds the phase p multiplies the light by e^{j p}; the operator multiplies it by
-e^{-j phi} (`optics.cdp`). The sign "conjugate" therefore writes p = -phi, "direct" p = phi.
-What is read back comes from the file and its sidecar alone.
+The phases are those that the run was trained and is evaluated with (`Camera.written`): levels,
+range, table and super-pixels of its device are in them already.
 """
 
 import hashlib
 import io
-import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 import tifffile
 from jaxtyping import Float, Shaped
 from PIL import Image
 
-from jax_kdpr.core import json_files
+from jax_kdpr.core import json_files, options, whole_files
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.json_files import Maybe
-from jax_kdpr.core.limits import POSITIVE_LENGTHS, Range, require, shown
+from jax_kdpr.core.options import shallow
 from jax_kdpr.data.pages.opening import read_stack
 from jax_kdpr.data.pages.page import require_file
-from jax_kdpr.lab.masks.layout import Layout, pick
-from jax_kdpr.lab.masks.relief import added_phases, heights, turn_height
-from jax_kdpr.optics.device import TURN, DeviceOptions, nearest_level, written_phases
+from jax_kdpr.lab.masks.coding import (
+    circle_distance,
+    coding_in_words,
+    decode,
+    encode,
+)
+from jax_kdpr.lab.masks.format import HEIGHT, SLM, MaskFormat, check_format
+from jax_kdpr.lab.masks.layout import layout_in_words, pick, place
+from jax_kdpr.optics.device import DeviceOptions
+from jax_kdpr.runs import folder as run_folder
+from jax_kdpr.runs.run import Run
 
-SLM, HEIGHT, PHASE = "slm", "height", "phase"  # what the numbers of a file are
-CONJUGATE, DIRECT = "conjugate", "direct"
-BITS = (8, 10, 16)
-
-# Of what is read of a sidecar.
+# Radians between a level of the run's device and the file's that pass for the same: a panel that
+# reaches 2 pi at gray level 210 is 0.015 away from the run's 256 levels, which costs nothing.
+CLOSE = 0.03
+MISSED = 0.2  # radians off that a measured table should not be
+ERROR = "largest_phase_error_rad"  # in a sidecar
+NO_CORRECTION = (
+    "No correction included: neither flatness of the device, nor lens, nor grating; your tools may "
+    "add them, once."
+)
+# Of what is read of a sidecar; those of 0.1 have "coding" and "layout" for a "format".
 SIDECAR = {
-    "coding": {
-        **{"kind": str, "sign": str, "bits": int, "gray_2pi": int, "falling": bool},
-        **{"table": [float], "wavelength": float, "index": float | None, "levels": Maybe(int)},
-    },
-    "layout": {
-        **{"flip_vertical": bool, "flip_horizontal": bool, "rotate": int, "magnify": int},
-        **{"panel": list | None, "tile": bool},
-    },
-    **{"masks_in_file": [int], "mask_shape": (int, int), "largest_phase_error_rad": Maybe(float)},
+    **{"format": Maybe(dict), "coding": Maybe(dict), "layout": Maybe(dict)},
+    **{"masks_in_file": [int], "mask_shape": (int, int), ERROR: Maybe(float)},
     **{"sha256": Maybe(str), "run": Maybe(dict)},
 }
-
-Plane = Float[np.ndarray, "h w"]
-Values = Shaped[np.ndarray, "h w"]
-
-
-class Coding(NamedTuple):
-    """From phases to the numbers of a file."""
-
-    kind: str  # SLM, HEIGHT or PHASE (radians)
-    sign: str = CONJUGATE
-    bits: int = 8  # slm: gray levels are 0 to 2^bits - 1
-    gray_2pi: int = 256  # slm: gray level of one turn, which is level 0 again
-    falling: bool = False  # slm: the largest level is phase 0, and phase falls with the level
-    table: tuple[float, ...] = ()  # slm: measured phase of each level, in place of the two above
-    wavelength: float = 0.0  # height: metres
-    index: float | None = None  # height: of the material; None in reflection
-    levels: int = 0  # height: etch levels on the circle; 0: any height
 
 
 class MaskFile(NamedTuple):
@@ -74,87 +60,99 @@ class MaskFile(NamedTuple):
     changed: bool  # since it was exported
 
 
-def gray_phases(coding: Coding) -> Float[np.ndarray, "n"]:
-    """Returns the phase in radians that the panel adds at each gray level that is written.
+def export_masks(
+    plan: MaskFormat, phases: Float[np.ndarray, "k h w"], run: Run, *, output: Path
+) -> dict[Path, dict[str, Any]]:
+    """Writes files of masks, each with its sidecar.
 
-    On a panel of more than one turn these are the levels of the first one: with N = gray_2pi
-    they are 2 pi / N apart, and level N would be level 0 again.
-    """
-    if coding.table:
-        return np.asarray(coding.table, float)
-    count = min(coding.gray_2pi, 2**coding.bits)
-    phases = TURN * np.arange(count) / coding.gray_2pi
-    return phases[::-1] if coding.falling else phases
+    Args:
+        plan: From `request.plan_export`.
+        phases: That the run's device shows (`Camera.written`), radians.
+        run: Whose folder and checkpoint are named in the sidecars.
+        output: Folder for the files, which is made if need be.
 
-
-def encode(phases: Plane, coding: Coding) -> Values:
-    """Returns the numbers that stand for a mask: uint8 or uint16 levels, metres or radians.
-
-    Levels are the nearest on the circle. Heights and phases are float32, of phases in [0, 2 pi).
-    """
-    shown = np.mod(-phases if coding.sign == CONJUGATE else phases, TURN)
-    if coding.kind == SLM:
-        levels = nearest_level(jnp.asarray(shown, jnp.float32)[None], gray_phases(coding))[0]
-        return np.asarray(levels, np.uint8 if coding.bits == 8 else np.uint16)
-    if coding.kind == HEIGHT:
-        if coding.levels:
-            wanted = jnp.asarray(shown, jnp.float32)[None]
-            shown = np.asarray(
-                written_phases(wanted, DeviceOptions(levels=coding.levels))[0], float
-            )
-        material = {"wavelength": coding.wavelength, "index": coding.index}
-        return _below(heights(shown, **material), turn_height(**material))
-    return _below(shown, TURN)
-
-
-def decode(values: Values, coding: Coding) -> Plane:
-    """Returns the mask phases phi, in [0, 2 pi), that the numbers of a file stand for.
+    Returns:
+        {file: its sidecar}.
 
     Raises:
-        InputError: If a gray level has no phase.
+        InputError: If the file cannot hold the levels that the run was trained on, or there are
+            files of another run in `output`.
     """
-    if coding.kind == SLM:
-        if values.dtype.kind not in "ui":
-            raise InputError(f"expected integer gray levels, got {values.dtype}")
-        top = len(coding.table) or 2**coding.bits
-        if values.max() >= top:
-            raise InputError(f"expected gray levels up to {top - 1}, got {values.max()}")
-        if coding.table:
-            shown = np.array(coding.table)[values]
-        elif coding.falling:
-            largest = min(coding.gray_2pi, 2**coding.bits) - 1
-            shown = TURN * (largest - values.astype(float)) / coding.gray_2pi
-        else:
-            shown = TURN * values.astype(float) / coding.gray_2pi
-    else:
-        shown = values.astype(float)
-        if coding.kind == HEIGHT:
-            shown = added_phases(shown, wavelength=coding.wavelength, index=coding.index)
-    return np.mod(-shown if coding.sign == CONJUGATE else shown, TURN)
+    encoded = np.stack([encode(mask.astype(float), plan) for mask in phases])
+    held = np.stack([decode(values, plan) for values in encoded])
+    errors = circle_distance(held, phases.astype(float)).max(axis=(1, 2))
+    _require_levels(plan, run.config.device, float(errors.max()))
+    planes = np.stack([place(values, plan) for values in encoded])
+    name = plan.format if plan.format in (SLM, HEIGHT) else "phases"
+    groups = {output / f"{name}-{k}{plan.suffix}": [k] for k in range(len(planes))}
+    if plan.stack:
+        groups = {output / f"{name}{plan.suffix}": list(range(len(planes)))}
+    origin = {
+        "folder": str(run.workdir.resolve()),
+        "checkpoint_digest": run.digest,
+        "checkpoint_step": run.step,
+    }
+    run_folder.require_writable("--output", output)
+    for path in groups:
+        _refuse_foreign(path, origin)
+    output.mkdir(parents=True, exist_ok=True)
+    provenance = run_folder.provenance()
+    written = {}
+    for path, numbers in groups.items():
+        content = file_bytes(planes if plan.stack else planes[numbers[0]], plan.suffix)
+        sidecar = {
+            "file": path.name,
+            "sha256": hashlib.sha256(content).hexdigest(),
+            "masks_in_file": numbers,
+            "masks_of_run": len(phases),
+            "about": in_words(plan, phases.shape[1:]),
+            "mask_shape": list(phases.shape[1:]),
+            "format": shallow(plan),
+            ERROR: float(errors[numbers].max()),
+            "run": origin,
+            "provenance": provenance,
+        }
+        whole_files.write_whole(path, lambda file, content=content: file.write(content))
+        json_files.write_json(sidecar_path(path), sidecar)  # after its file: the sign of a whole
+        written[path] = sidecar
+    return written
 
 
-def circle_distance(
-    one: Float[np.ndarray, "*k h w"], other: Float[np.ndarray, "*k h w"]
-) -> Float[np.ndarray, "*k h w"]:
-    """Returns the distance of two phases on the circle, in [0, pi] radians."""
-    return np.abs(np.mod(one - other + math.pi, TURN) - math.pi)
+def in_words(plan: MaskFormat, shape: tuple[int, ...]) -> str:
+    """Returns all conventions of a file of masks of some shape."""
+    return f"{coding_in_words(plan)} {layout_in_words(plan, shape)} {NO_CORRECTION}"
+
+
+def doubts(plan: MaskFormat, written: dict[Path, dict[str, Any]]) -> str:
+    """Returns what no verification can know of a panel, or what its table misses; "" of others."""
+    if plan.format == SLM and not plan.table and not plan.gray_2pi:
+        return (
+            f"note: a phase of 2 pi is taken to be gray level {plan.turn}; if your panel reaches "
+            "it elsewhere, give --gray_2pi or --table: no verification can know"
+        )
+    missed = max(sidecar[ERROR] for sidecar in written.values())
+    if not plan.table or missed <= MISSED:
+        return ""
+    return (
+        f"warning: the table's phases are up to {missed:.2g} rad off the trained ones: a panel "
+        "does not show what it has no gray level for; train with this table (config.device.table "
+        "= device_table(FILE), docs/bench.md)"
+    )
 
 
 def file_bytes(values: Shaped[np.ndarray, "*k h w"], suffix: str) -> bytes:
     """Returns a file's content: .png, .bmp, .tiff, .npy or .csv (no header, one line a row)."""
     buffer = io.BytesIO()
+    values = np.ascontiguousarray(values)
     match suffix:
-        case ".png" | ".bmp":
-            image = Image.fromarray(np.ascontiguousarray(values))
-            image.save(buffer, format=suffix[1:].upper())
         case ".tiff":
-            tifffile.imwrite(buffer, np.ascontiguousarray(values), photometric="minisblack")
+            tifffile.imwrite(buffer, values, photometric="minisblack")
         case ".npy":
-            np.save(buffer, np.ascontiguousarray(values))
+            np.save(buffer, values)
         case ".csv":
             np.savetxt(buffer, values, delimiter=",", fmt="%.9g")  # exact for float32
         case _:
-            raise ValueError(f"suffix: expected .png, .bmp, .tiff, .npy or .csv, got {suffix!r}")
+            Image.fromarray(values).save(buffer, format=suffix[1:].upper())
     return buffer.getvalue()
 
 
@@ -169,11 +167,14 @@ def read_mask_file(path: Path) -> MaskFile:
     Raises:
         InputError: If one of the two is missing, damaged, or not what the other says.
     """
+    beside = sidecar_path(path)
     remedy = f"keep the sidecar of {path.name} beside it, under the same name, or export it again"
-    sidecar = json_files.read_json(sidecar_path(path), SIDECAR, remedy=remedy)
-    coding, layout = _rebuilt(Coding, sidecar["coding"]), _rebuilt(Layout, sidecar["layout"])
+    sidecar = json_files.read_json(beside, SIDECAR, remedy=remedy)
+    try:
+        described = _description(sidecar)
+    except InputError as failure:
+        raise InputError(f"{beside}: {failure}; {remedy}") from failure
     numbers, shape = sidecar["masks_in_file"], tuple(sidecar["mask_shape"])
-    _check_values(sidecar_path(path), coding, layout, shape)
     planes = _read_planes(path)
     if len(planes) != len(numbers):
         raise InputError(
@@ -183,50 +184,30 @@ def read_mask_file(path: Path) -> MaskFile:
     if not np.all(np.isfinite(planes)):
         raise InputError(f"{path}: expected finite numbers, got NaN or infinity")
     try:
-        phases = [decode(pick(plane, layout, shape), coding) for plane in planes]
+        phases = [decode(pick(plane, described, shape), described) for plane in planes]
     except InputError as failure:
         raise InputError(f"{path}: {failure}") from failure
     changed = hashlib.sha256(path.read_bytes()).hexdigest() != sidecar.get("sha256")
     return MaskFile(numbers, np.stack(phases), sidecar, changed)
 
 
-def _below(values: Plane, limit: float) -> Plane:
-    """As float32; what rounds up to the limit, where the circle closes, is 0."""
-    rounded = values.astype(np.float32)
-    return np.where(rounded >= np.float32(limit), np.float32(0), rounded)
-
-
-def _rebuilt(kind: Any, values: dict[str, Any]) -> Any:
-    """A NamedTuple from JSON, which knows lists only; missing fields take their defaults."""
-    known = {name: values[name] for name in kind._fields if name in values}
-    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in known.items()})
-
-
-def _check_values(sidecar: Path, coding: Coding, layout: Layout, shape: tuple[int, int]) -> None:
-    """Refuses what no export writes."""
-    for name, pixels in (
-        ("mask_shape", shape),
-        ("panel", shape if layout.panel is None else layout.panel),
-    ):
-        if len(pixels) != 2 or not all(type(side) is int and side > 0 for side in pixels):
-            raise InputError(f"{sidecar}: expected {name} of two sides, got {shown(pixels)}")
-    kinds, signs = (SLM, HEIGHT, PHASE), (CONJUGATE, DIRECT)
-    if coding.kind not in kinds or coding.sign not in signs or coding.bits not in BITS:
-        raise InputError(
-            f"{sidecar}: expected kind {', '.join(kinds)}, sign {', '.join(signs)} and bits "
-            f"{', '.join(map(str, BITS))}, got {coding.kind}, {coding.sign} and {coding.bits}"
-        )
-    require(f"{sidecar}: gray_2pi", coding.gray_2pi, Range(2, 2**24))
-    require(f"{sidecar}: magnify", layout.magnify, Range(1, 8192))
-    require(f"{sidecar}: index", coding.index or 0.0, Range(0, 10))
-    if coding.kind == HEIGHT:
-        within = POSITIVE_LENGTHS["wavelength"]
-        require(f"{sidecar}: wavelength", coding.wavelength, within, unit="metres")
-    if layout.rotate not in (0, 90, 180, 270) or coding.index == 1:
-        raise InputError(
-            f"{sidecar}: expected a rotation of 0, 90, 180 or 270 degrees and an index that is not "
-            f"1, got {shown(layout.rotate)} and {coding.index}"
-        )
+def _description(sidecar: dict[str, Any]) -> MaskFormat:
+    values = sidecar.get("format")
+    if values is None:
+        coding = {"kind": "phase"} | sidecar.get("coding", {})
+        kind = coding.pop("kind")
+        mirrors = kind == HEIGHT and coding.get("index") is None
+        values = coding | sidecar.get("layout", {}) | {"reflection": mirrors}
+        values |= {"format": "npy" if kind == "phase" else kind}
+        if kind != SLM:
+            values.pop("gray_2pi", None)
+        elif values.get("table"):
+            values |= {"gray_2pi": 0, "falling": False}
+    # JSON has null for what is not given.
+    given = {name: value for name, value in values.items() if value is not None}
+    described = options.build(MaskFormat, given, known=list(options.flatten(MaskFormat())))
+    check_format(described)
+    return described
 
 
 def _read_planes(path: Path) -> Shaped[np.ndarray, "k h w"]:
@@ -237,3 +218,38 @@ def _read_planes(path: Path) -> Shaped[np.ndarray, "k h w"]:
         return np.loadtxt(path, delimiter=",", ndmin=2, encoding="utf-8-sig")[None]
     except (OSError, ValueError) as failure:
         raise InputError(f"{path}: cannot be read as a mask ({failure})") from failure
+
+
+def _require_levels(plan: MaskFormat, device: DeviceOptions, error: float) -> None:
+    """A run that was trained on levels is exported on these, not on others far from them.
+
+    No measured table holds equal levels: there the nearest must do, and the error is stated.
+    """
+    levels = f"device.table of {len(device.table)} levels" if device.table else ""
+    if device.levels and not plan.table:
+        levels = f"device.levels = {device.levels}"
+    if not levels or error <= CLOSE:
+        return
+    if plan.format == HEIGHT:
+        hint = "leave --levels out, or give a multiple of the run's"
+    elif plan.table:
+        hint = (
+            "train with device.table = lookup_table.device_table(FILE) (phases of e^{-j phi}), or "
+            "give --sign direct if it was trained with lookup_table.read_table(FILE) and the panel "
+            "multiplies by e^{-j p}"
+        )
+    else:
+        hint = "train with device.levels = --gray_2pi of your panel, or give more --bits"
+    raise InputError(
+        f"the run was trained with {levels}, which the file would miss by {error:.3g} rad; {hint}"
+    )
+
+
+def _refuse_foreign(path: Path, origin: dict[str, Any]) -> None:
+    """A file that is replaced must be of the same run or checkpoint, as its sidecar says."""
+    beside, remedy = sidecar_path(path), "give another --output"
+    if not path.exists() and not beside.exists():
+        return
+    theirs = json_files.read_json(beside, {"run": dict}, remedy=remedy)["run"]
+    if not any(theirs.get(name) == origin[name] for name in ("folder", "checkpoint_digest")):
+        raise InputError(f"{beside}: belongs to the run {theirs.get('folder')!r}; {remedy}")

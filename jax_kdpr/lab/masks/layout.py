@@ -5,74 +5,62 @@
 Row 0 is the top row. `pick` undoes `place`.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 from jaxtyping import Shaped
 
 from jax_kdpr.core.errors import InputError
+from jax_kdpr.core.options import changed
+from jax_kdpr.lab.masks.format import MaskFormat
 
 Mask = Shaped[np.ndarray, "h w"]
 Pixels = Shaped[np.ndarray, "ph pw"]  # of a file
 
 
-class Layout(NamedTuple):
-    """From a mask to the pixels of a file."""
-
-    flip_vertical: bool = False  # top and bottom exchanged
-    flip_horizontal: bool = False  # left and right exchanged
-    rotate: int = 0  # degrees counter-clockwise, after the flips: 0, 90, 180 or 270
-    magnify: int = 1  # pixels of the file, each way, that show one of the mask
-    panel: tuple[int, int] | None = None  # height and width, pixels; None: just the mask
-    tile: bool = False  # repeat the mask from the panel's top left corner on
-
-
-def place(mask: Mask, layout: Layout, *, background: int = 0) -> Pixels:
-    """Returns the pixels of a file; `background` fills what a centred mask leaves of the panel.
+def place(mask: Mask, of: MaskFormat) -> Pixels:
+    """Returns the pixels of a file.
 
     Raises:
         InputError: If the panel is smaller than the mask.
     """
-    shown = _magnified(_oriented(mask, layout), layout.magnify)
-    if layout.panel is None:
+    mask = mask[:: -1 if of.flip_vertical else 1, :: -1 if of.flip_horizontal else 1]
+    shown = np.kron(np.rot90(mask, of.rotate // 90), np.ones((of.magnify,) * 2, mask.dtype))
+    if of.panel is None:
         return shown
-    height, width = layout.panel
+    height, width = of.panel
     if height < shown.shape[0] or width < shown.shape[1]:
         raise InputError(
             f"--panel: expected at least the {shown.shape[0]}x{shown.shape[1]} pixels of the mask "
-            f"(magnified {layout.magnify} times), got {height}x{width}; magnify it less"
+            f"(magnified {of.magnify} times), got {height}x{width}; magnify it less"
         )
-    if layout.tile:
+    if of.tile:
         repeats = (-(-height // shown.shape[0]), -(-width // shown.shape[1]))
         return np.tile(shown, repeats)[:height, :width]
-    row, column = corner(mask.shape, layout)
-    panel = np.full(layout.panel, background, shown.dtype)
+    panel = np.full(of.panel, of.background, shown.dtype)
+    row, column = corner(shown.shape, of)
     panel[row : row + shown.shape[0], column : column + shown.shape[1]] = shown
     return panel
 
 
-def pick(pixels: Pixels, layout: Layout, shape: tuple[int, int]) -> Mask:
+def pick(pixels: Pixels, of: MaskFormat, shape: tuple[int, int]) -> Mask:
     """Returns the mask [h w] = `shape` that lies in the pixels of a file.
 
     Raises:
         InputError: If the file is not of the size that the layout gives, or its pixels differ where
             the layout repeats one value.
     """
-    turned = shape[::-1] if layout.rotate % 180 else shape
-    shown = (turned[0] * layout.magnify, turned[1] * layout.magnify)
-    expected = layout.panel or shown
-    if pixels.shape != tuple(expected):
+    shown = shown_shape(shape, of)
+    expected = shown if of.panel is None else of.panel
+    if pixels.shape != tuple(expected) or min(shape) < 1:
         raise InputError(
-            f"expected {expected[0]}x{expected[1]} pixels, as the sidecar says, got "
-            f"{pixels.shape[0]}x{pixels.shape[1]}"
+            f"expected {' x '.join(map(str, expected))} pixels with a mask of {shape[0]} x "
+            f"{shape[1]}, as the sidecar says, got {pixels.shape[0]} x {pixels.shape[1]}"
         )
-    row, column = corner(shape, layout)
+    row, column = corner(shown, of)
     window = pixels[row : row + shown[0], column : column + shown[1]]
-    oriented = window[:: layout.magnify, :: layout.magnify]
-    turned_back = np.rot90(oriented, -layout.rotate // 90)
-    mask = turned_back[:: -1 if layout.flip_vertical else 1, :: -1 if layout.flip_horizontal else 1]
-    repeated = pixels if layout.tile else window
-    wanted = place(mask, layout if layout.tile else layout._replace(panel=None))
+    mask = np.rot90(window[:: of.magnify, :: of.magnify], -of.rotate // 90)
+    mask = mask[:: -1 if of.flip_vertical else 1, :: -1 if of.flip_horizontal else 1]
+    repeated = pixels if of.tile else window
+    wanted = place(mask, of if of.tile else changed(of, panel=None))
     if not np.array_equal(repeated, wanted):
         raise InputError(
             "pixels that show one and the same mask pixel differ; it was resampled, moved or "
@@ -81,24 +69,38 @@ def pick(pixels: Pixels, layout: Layout, shape: tuple[int, int]) -> Mask:
     return mask
 
 
-def corner(shape: tuple[int, ...], layout: Layout) -> tuple[int, int]:
-    """Returns row and column of the mask's top left pixel in the file."""
-    if layout.panel is None or layout.tile:
+def shown_shape(shape: tuple[int, ...], of: MaskFormat) -> tuple[int, int]:
+    """Returns height and width in the file of a mask of some shape."""
+    height, width = shape[::-1] if of.rotate % 180 else shape
+    return height * of.magnify, width * of.magnify
+
+
+def corner(shown: tuple[int, ...], of: MaskFormat) -> tuple[int, int]:
+    """Returns row and column in the file of the top left pixel of a mask `shown` there."""
+    if of.panel is None or of.tile:
         return 0, 0
-    height, width = shape[::-1] if layout.rotate % 180 else shape
-    return (
-        (layout.panel[0] - height * layout.magnify) // 2,
-        (layout.panel[1] - width * layout.magnify) // 2,
+    height, width = of.panel
+    return (height - shown[0]) // 2, (width - shown[1]) // 2
+
+
+def layout_in_words(of: MaskFormat, shape: tuple[int, ...]) -> str:
+    """Returns how a mask of some shape lies in its file."""
+    turns = [
+        *(["top and bottom exchanged"] if of.flip_vertical else []),
+        *(["left and right exchanged"] if of.flip_horizontal else []),
+        *([f"turned {of.rotate} degrees counter-clockwise"] if of.rotate else []),
+    ]
+    told = (
+        f"Row 0 is the top row; the mask is {', then '.join(turns) or 'neither flipped nor turned'}"
     )
-
-
-def _oriented(mask: Mask, layout: Layout) -> Pixels:
-    if layout.flip_vertical:
-        mask = np.flipud(mask)
-    if layout.flip_horizontal:
-        mask = np.fliplr(mask)
-    return np.rot90(mask, layout.rotate // 90)
-
-
-def _magnified(mask: Mask, times: int) -> Pixels:
-    return np.repeat(np.repeat(mask, times, axis=0), times, axis=1)
+    if of.magnify > 1:
+        told += f"; {of.magnify} x {of.magnify} pixels show one of the mask"
+    if of.tile:
+        told += "; repeated over the panel from its top left corner on"
+    elif of.panel is not None:
+        row, column = corner(shown_shape(shape, of), of)
+        told += (
+            f"; its top left pixel is at row {row}, column {column} of the panel, the rest of "
+            f"which has gray level {of.background}"
+        )
+    return f"{told}."

@@ -16,8 +16,8 @@ from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.metrics import ImageScores, rms_unit
 from jax_kdpr.core.sharding import replicate
 from jax_kdpr.core.types import Images, Intensities, Key, Phases
-from jax_kdpr.evaluation.scores import RECOVERED, make_score, paired_gain, summarise
-from jax_kdpr.lab.masks.files import MaskFile, read_mask_file
+from jax_kdpr.evaluation.scores import RECOVERED, Summary, make_score, paired_gain, summarise
+from jax_kdpr.lab.masks.files import ERROR, MaskFile, read_mask_file
 from jax_kdpr.optics.cdp import Optics
 from jax_kdpr.optics.device import TURN, DeviceOptions
 from jax_kdpr.runs import folder as run_folder
@@ -33,16 +33,12 @@ TIMES = "times what they should be (gray level at 2 pi, wavelength or index)"
 class Verdict(NamedTuple):
     """How well the run recovers its test images through a file."""
 
-    trained: float  # PSNR in dB of the trained masks
-    found: float  # of the file's
-    trained_rms: float  # over the object (`metrics.object_rms`), with the unit of `rms_unit`
-    found_rms: float
-    rms_unit: str  # " rad"; "" of an amplitude scene
-    loss: float  # trained - found
+    trained: Summary  # through the trained masks
+    found: Summary  # through the file's
+    rms_unit: str  # of both: " rad"; "" of an amplitude scene
+    loss: float  # of PSNR, dB
     loss_error: float  # its standard error, paired by image
-    images: int
     mistake: str  # what explains the loss best, in words; "" for nothing, or where it is fine
-    mended: float  # PSNR in dB with that undone
     rounding: float  # radians, the most that the levels of an unchanged file are off
     notes: list[str]  # what is unusual about the files, a line each
 
@@ -58,8 +54,7 @@ def verify_files(
     """Measures the test images of a run through the masks that files hold.
 
     Masks that are in none of the files are the trained ones. Where the loss is too large, the usual
-    mistakes (sign, orientation, place, scale) are looked for, and what explains the loss best is
-    undone and measured too.
+    mistakes (sign, orientation, place, scale) are looked for.
 
     Args:
         workdir: Run folder.
@@ -72,7 +67,7 @@ def verify_files(
         InputError: If a file or the run cannot be read, or they do not belong together.
     """
     config = run_folder.read_config(workdir)
-    files = [(path, read_mask_file(path)) for path in paths]
+    files = {path: read_mask_file(path) for path in paths}
     _require_fitting(files, snapshots=config.masks.snapshots, size=config.data.size)
     run = load_run(workdir, data_dir=data_dir)
     # What a file holds has been through levels and super-pixels already.
@@ -92,72 +87,64 @@ def verify_files(
         key = run_keys(config.seed).evaluation
         return score_through(through, key, desc=name)[RECOVERED]
 
-    wanted = np.asarray(run.camera.written(run.variables[0]["phases"]))
+    wanted = np.asarray(run.camera.written(run.phases))
     held = wanted.astype(float)
-    for _, file in files:
+    for file in files.values():
         held[file.numbers] = file.phases
     reference, found = score(wanted, "trained masks"), score(held, "file")
     gain, error = paired_gain(found, reference)
-    mistake, mended = "", 0.0
+    numbers = [number for file in files.values() for number in file.numbers]
+    mistake = ""
     if -gain > max_loss:
-        numbers = [number for _, file in files for number in file.numbers]
-        mistake, held[numbers] = find_mistake(held[numbers], wanted[numbers].astype(float))
-        if mistake:
-            mended = summarise(score(held, "mended")).psnr
-    of_trained, of_found = summarise(reference), summarise(found)
+        mistake = find_mistake(held[numbers], wanted[numbers].astype(float))
+    intact = [file.sidecar.get(ERROR, 0.0) for file in files.values() if not file.changed]
     return Verdict(
-        trained=of_trained.psnr,
-        found=of_found.psnr,
-        trained_rms=of_trained.rms,
-        found_rms=of_found.rms,
-        rms_unit=rms_unit(run.config.scene.kind),
+        trained=summarise(reference),
+        found=summarise(found),
+        rms_unit=rms_unit(config.scene.kind),
         loss=-gain,
         loss_error=error,
-        images=len(reference.mse),
         mistake=mistake,
-        mended=mended,
-        rounding=max(
-            0.0 if file.changed else file.sidecar.get("largest_phase_error_rad", 0.0)
-            for _, file in files
-        ),
+        rounding=max(intact, default=0.0),
         notes=_notes(files, run.digest),
     )
 
 
-def find_mistake(found: Stack, wanted: Stack) -> tuple[str, Stack]:
-    """Returns what may have been done to the masks of a file, all of them alike.
+def find_mistake(found: Stack, wanted: Stack) -> str:
+    """Returns in words what may have been done to the masks of a file, all of them alike.
 
     Tried are the conjugate, the eight orientations of a square, each with both signs, a circular
     shift and a factor on the phases. The one that, undone, gives the largest correlation with the
-    trained transmittances is returned; a constant phase does not change it, nor any intensity.
-
-    Returns:
-        (words, the phases with that undone); ("", `found`) if nothing agrees clearly better.
+    trained transmittances is named; a constant phase does not change it, nor any intensity. "" if
+    nothing agrees clearly better than the masks as they are.
     """
-    tried = {"": found}
-    for orientation, turned in _orientations(found).items():
-        for conjugated in (False, True):
-            words = " and ".join(
-                [
-                    *(["of the wrong sign"] if conjugated else []),
-                    *([orientation] * bool(orientation)),
-                ]
-            )
-            if words:
-                tried[words] = -turned if conjugated else turned
+    orientations = _orientations(found)
+    tried = {"": found, "of the wrong sign": -found} | orientations
+    tried |= {f"of the wrong sign and {words}": -turned for words, turned in orientations.items()}
+    agreement = {words: _agreement(phases, wanted) for words, phases in tried.items()}
     row, column = _shift(found, wanted)
     if (row, column) != (0, 0):
-        words = f"moved by {row} rows and {column} columns"
-        tried[words] = np.roll(found, (-row, -column), axis=(1, 2))
+        moved_back = np.roll(found, (-row, -column), axis=(1, 2))
+        agreement[f"moved by {row} rows and {column} columns"] = _agreement(moved_back, wanted)
     for factor in np.geomspace(0.4, 2.5, 184).round(3).tolist():
         # What is scaled is the phase that the device adds, in [0, 2 pi): phi or -phi.
-        tried[f"{1 / factor:.2f} {TIMES}"] = -factor * np.mod(-found, TURN)
-        tried[f"{1 / factor:.2f} {TIMES} "] = factor * np.mod(found, TURN)
-    agreement = {words: _agreement(phases, wanted) for words, phases in tried.items()}
+        added = (-factor * np.mod(-found, TURN), factor * np.mod(found, TURN))
+        agreement[f"{1 / factor:.2f} {TIMES}"] = max(_agreement(one, wanted) for one in added)
     best = max(agreement, key=lambda words: agreement[words])
-    if agreement[best] < max(ALIKE, agreement[""] + CLEARER):
-        return "", found
-    return best.strip(), tried[best]
+    return best if agreement[best] >= max(ALIKE, agreement[""] + CLEARER) else ""
+
+
+def verdict_line(verdict: Verdict) -> str:
+    """Returns what the files cost."""
+    (trained, trained_rms), (found, found_rms) = (
+        (f"{one.psnr:.2f} dB", f"{one.rms:.3f}{verdict.rms_unit}")
+        for one in (verdict.trained, verdict.found)
+    )
+    return (
+        f"PSNR over {verdict.found.images:,} test images, and rms over the object: trained masks "
+        f"{trained}, {trained_rms}; file {found}, {found_rms}; loss {verdict.loss:.3f} ± "
+        f"{verdict.loss_error:.3f} dB"
+    )
 
 
 def explain(verdict: Verdict) -> str:
@@ -165,10 +152,7 @@ def explain(verdict: Verdict) -> str:
     misses = verdict.rounding > ROUGH
     # A device that does not reach round the circle looks like one of another scale.
     if verdict.mistake and not (misses and verdict.mistake.endswith(TIMES)):
-        return (
-            f"the masks look {verdict.mistake}; with that undone the file gives "
-            f"{verdict.mended:.2f} dB"
-        )
+        return f"the masks look {verdict.mistake}"
     if misses:
         return (
             f"the levels of the file are up to {verdict.rounding:.2g} rad off the trained phases; "
@@ -180,9 +164,9 @@ def explain(verdict: Verdict) -> str:
     )
 
 
-def _require_fitting(files: list[tuple[Path, MaskFile]], *, snapshots: int, size: int) -> None:
-    seen: dict[int, Path] = {}
-    for path, file in files:
+def _require_fitting(files: dict[Path, MaskFile], *, snapshots: int, size: int) -> None:
+    left = set(range(snapshots))
+    for path, file in files.items():
         if file.phases.shape[1:] != (size, size):
             height, width = file.phases.shape[1:]
             raise InputError(
@@ -190,19 +174,17 @@ def _require_fitting(files: list[tuple[Path, MaskFile]], *, snapshots: int, size
                 "give the --workdir that it was exported from"
             )
         for number in file.numbers:
-            if not 0 <= number < snapshots:
+            if number not in left:
                 raise InputError(
-                    f"{path}: holds mask {number}, and the run has {snapshots} (from 0 on); give "
-                    "the --workdir that it was exported from"
+                    f"{path}: holds mask {number}; expected each of the {snapshots} of the run, "
+                    "from 0 on, once at most; give the --workdir that it was exported from"
                 )
-            if number in seen:
-                raise InputError(f"{path}: holds mask {number}, as {seen[number]} does; give one")
-            seen[number] = path
+            left.remove(number)
 
 
-def _notes(files: list[tuple[Path, MaskFile]], digest: str) -> list[str]:
+def _notes(files: dict[Path, MaskFile], digest: str) -> list[str]:
     notes = []
-    for path, file in files:
+    for path, file in files.items():
         if file.changed:
             notes.append(f"{path} was changed after its export")
         if file.sidecar.get("run", {}).get("checkpoint_digest") != digest:
@@ -211,10 +193,9 @@ def _notes(files: list[tuple[Path, MaskFile]], digest: str) -> list[str]:
 
 
 def _orientations(masks: Stack) -> dict[str, Stack]:
-    """The eight of a square; "" for the mask as it is. Each undoes what its words say."""
+    """The seven others of a square; each undoes what its words say."""
     transposed = masks.transpose(0, 2, 1)
     return {
-        "": masks,
         "flipped vertically": masks[:, ::-1],
         "flipped horizontally": masks[:, :, ::-1],
         "turned by 180 degrees": masks[:, ::-1, ::-1],

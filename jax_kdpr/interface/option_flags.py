@@ -1,0 +1,54 @@
+"""Flags made of a section of options (`core.options`): declared once, beside what reads them."""
+
+from typing import Any, TypeVar
+
+from absl import flags
+
+from jax_kdpr.core.errors import InputError
+from jax_kdpr.core.options import check, described
+
+T = TypeVar("T")
+DEFINE: dict[type, Any] = {
+    **{bool: flags.DEFINE_bool, int: flags.DEFINE_integer, float: flags.DEFINE_float},
+    **{str: flags.DEFINE_string, tuple: flags.DEFINE_list, type(None): flags.DEFINE_float},
+}
+flags.disclaim_key_flags()  # they belong to whoever calls `define`
+
+
+def define(section: Any, *, texts: tuple[str, ...] = ()) -> None:
+    """Defines a flag for each option, with its default; of `texts` one that takes a text."""
+    for name, about in described(section).items():
+        if about.choices:
+            flags.DEFINE_enum(name, about.value or None, [*about.choices], about.says)
+        elif name in texts:
+            flags.DEFINE_string(name, "", about.says)
+        else:
+            default = list(about.value) if isinstance(about.value, tuple) else about.value
+            DEFINE[type(about.value)](name, default, about.says)
+
+
+def read(section: T, **values: Any) -> T:
+    """Returns what the flags ask for, with `values` in place of some of them.
+
+    Args:
+        section: The defaults.
+        values: Of the options that flags give as texts.
+    """
+    for name, about in described(section).items():
+        value = values.get(name, flags.FLAGS[name].value)
+        values[name] = about.value if value is None else value
+        if isinstance(value, list):
+            values[name] = tuple(value)
+    return type(section)(**values)
+
+
+def check_flags(section: Any) -> None:
+    """Checks options that flags have given, as `options.check`, by the names of the flags.
+
+    Raises:
+        InputError: As `options.check`.
+    """
+    try:
+        check(section)
+    except InputError as failure:
+        raise InputError(f"--{failure}") from failure

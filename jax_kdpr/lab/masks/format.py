@@ -1,0 +1,165 @@
+"""What a mask file is: one description, which its flags, its sidecar and its readers share."""
+
+import math
+
+from jax_kdpr.core.errors import InputError
+from jax_kdpr.core.limits import LENGTHS, Range
+from jax_kdpr.core.options import check, option, section
+
+SLM, HEIGHT = "slm", "height"
+CONJUGATE, DIRECT = "conjugate", "direct"
+SUFFIXES = {
+    SLM: (".png", ".tiff", ".bmp"),
+    HEIGHT: (".tiff", ".npy", ".csv"),
+    "npy": (".npy",),
+    "csv": (".csv",),
+    "tiff": (".tiff",),
+}
+OF_SLM, OF_HEIGHT = ("format", (SLM,)), ("format", (HEIGHT,))
+PITCH, WAVELENGTH = (
+    {"unit": "metres", "within": LENGTHS[kind]} for kind in ("pitch", "wavelength")
+)
+
+
+@section
+class MaskFormat:
+    """The flags of `export_mask`; 0 and "" leave a number or a name to the run or the format."""
+
+    format: str = option("npy", "slm, height, or radians in one of the rest", choices=(*SUFFIXES,))
+    format_file: str = option(
+        "", "slm: png, tiff or bmp; height: tiff, npy or csv", when=("format", (SLM, HEIGHT))
+    )
+    stack: bool = option(
+        False, "npy, tiff: all masks in one file [k h w]", when=("format", ("npy", "tiff"))
+    )
+    sign: str = option(CONJUGATE, "of p = -phi, or direct: p = phi", choices=(CONJUGATE, DIRECT))
+    flip_vertical: bool = option(False, "exchange top and bottom")
+    flip_horizontal: bool = option(False, "exchange left and right")
+    rotate: int = option(
+        0, "degrees counter-clockwise, a multiple of 90; after the flips", within=Range(-360, 360)
+    )
+    wavelength: float = option(0.0, "metres; height needs it", **WAVELENGTH)
+    mask_pitch: float = option(0.0, "metres from one mask pixel to the next", **PITCH)
+    panel: tuple[int, ...] | None = option(
+        None,
+        "slm: HEIGHTxWIDTH in pixels; default: just the mask",
+        within=Range(1, 2**28),
+        when=OF_SLM,
+    )
+    pixel_pitch: float = option(
+        0.0, "slm: metres from one panel pixel to the next", **PITCH, when=OF_SLM
+    )
+    magnify: int = option(
+        1,
+        "slm: panel pixels each way that show one mask pixel, if no pitches say it",
+        within=Range(1, 8192),
+        when=OF_SLM,
+    )
+    tile: bool = option(
+        False, "slm: repeat the mask over the panel instead of centring it", when=OF_SLM
+    )
+    background: int = option(
+        0, "slm: gray level around a centred mask", within=Range(0, 2**16 - 1), when=OF_SLM
+    )
+    bits: int = option(
+        8, "slm: of a level, to 16; above 8 right-justified in 16", within=Range(8, 16), when=OF_SLM
+    )
+    gray_2pi: int = option(
+        0,
+        "slm: gray level of a phase of 2 pi, which is level 0 again; 0: 2^bits",
+        within=Range(2, 2**24, also=0),
+        when=OF_SLM,
+    )
+    table: tuple[float, ...] = option((), "slm: CSV or NPY of the phase p of each gray level")
+    falling: bool = option(
+        False, "slm: phase 0 is the brightest level, as slmsuite has it", when=OF_SLM
+    )
+    index: float = option(
+        0.0,
+        "height: refractive index, in transmission",
+        within=Range(1, 10, "(]", also=0),
+        when=OF_HEIGHT,
+    )
+    reflection: bool = option(False, "height: in reflection", when=OF_HEIGHT)
+    levels: int = option(
+        0, "height: etch levels; 0: any height", within=Range(2, 65536, also=0), when=OF_HEIGHT
+    )
+
+    @property
+    def suffix(self) -> str:
+        """Of its files."""
+        return f".{self.format_file}" if self.format_file else SUFFIXES[self.format][0]
+
+    @property
+    def turn(self) -> int:
+        """Gray level of a phase of 2 pi on a panel without a table."""
+        return self.gray_2pi or 2**self.bits
+
+    @property
+    def gray_levels(self) -> int:
+        """How many are written: on a panel of more than one turn those of the first one."""
+        return len(self.table) or min(self.turn, 2**self.bits)
+
+    @property
+    def turn_height(self) -> float:
+        """Metres of relief that change the phase of the light by 2 pi.
+
+        In transmission, against air, lambda / (n - 1): light that passes the material is behind,
+        which adds phase (e^{j k n z}), p = 2 pi (n - 1) h / lambda. In reflection lambda / 2: a
+        higher surface saves the height twice, p = -4 pi h / lambda.
+        """
+        return self.wavelength / (2 if self.reflection else self.index - 1)
+
+
+def check_format(described: MaskFormat) -> None:
+    """Checks a description by itself.
+
+    Raises:
+        InputError: If an option is wrong, missing, or read by nothing.
+    """
+    try:
+        check(described)
+    except InputError as failure:
+        raise InputError(f"--{failure}") from failure
+    panel, top = described.panel, 2**described.bits - 1
+    if panel is not None and len(panel) != 2:
+        raise InputError(f"--panel: expected height and width, got {list(panel)}")
+    if described.rotate % 90:
+        raise InputError(f"--rotate: expected a multiple of 90 degrees, got {described.rotate}")
+    if described.tile and not panel:
+        raise InputError("--tile: is read only with --panel; give its size, such as 1080x1920")
+    if described.background and (not panel or described.tile):
+        raise InputError("--background: is read only with --panel and without --tile; leave it out")
+    if described.background > top:
+        raise InputError(
+            f"--background: expected a gray level in [0, {top}], got {described.background}"
+        )
+    suffixes = SUFFIXES[described.format]
+    if described.suffix not in suffixes:
+        raise InputError(
+            f"--format_file: expected {' or '.join(s[1:] for s in suffixes)} with --format "
+            f"{described.format}, got {described.format_file}"
+        )
+    if described.suffix == ".bmp" and described.bits != 8:
+        raise InputError(
+            f"--format_file: bmp has 8 bits, got --bits {described.bits}; take png or tiff"
+        )
+    if len(described.table) > 2**described.bits:
+        needed = math.ceil(math.log2(len(described.table)))
+        raise InputError(
+            f"--bits: {described.bits} bits have {top + 1} gray levels, the table has "
+            f"{len(described.table)}; give --bits {needed}"
+        )
+    for name in ("gray_2pi", "falling"):
+        if described.table and getattr(described, name):
+            raise InputError(
+                f"--{name}: the phases of the gray levels come from --table, or the device.table "
+                "of the run; leave it out"
+            )
+    if described.format == HEIGHT and not described.wavelength:
+        raise InputError("--wavelength: a height needs it, in metres, such as 635e-9")
+    if described.format == HEIGHT and described.reflection == (described.index != 0):
+        raise InputError(
+            "--index: expected the material's index for a mask in transmission, or --reflection; "
+            f"got {'both' if described.reflection else 'neither'}"
+        )
