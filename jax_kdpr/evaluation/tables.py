@@ -94,9 +94,9 @@ def solve_table(
     note = (
         f"{plan.steps} steps, {plan.start} start{best_of}; known of the object: "
         f"{plan.scene_constraint or run.config.scene.kind}{known}{prior}; "
-        f"{run.config.masks.snapshots} shot(s), noise {run.config.noise.kind}. Mean ± standard error over {count:,} test "
-        "images; 100 dB stands for an error of zero. rms: over the object, the mean error of "
-        "each image taken away. Residual: mean of "
+        f"{run.config.masks.snapshots} shot(s), noise {run.config.noise.kind}. Mean ± standard "
+        f"error over {count:,} test images; 100 dB stands for an error of zero. rms: over the "
+        "object, the mean error of each image taken away. Residual: mean of "
         "norm(abs(A x) - sqrt(y)) / norm(sqrt(y)), of the network that of its image's field. "
         f"Time: of batches of {run.batch_size}, compiled before; of a solver without its "
         "start, of the network with its spectral estimate. No intensity holds the global phase, "

@@ -32,7 +32,9 @@ class MaskFormat:
     stack: bool = option(
         False, "npy, tiff: all masks in one file [k h w]", when=("format", ("npy", "tiff"))
     )
-    sign: str = option(CONJUGATE, "of p = -phi, or direct: p = phi", choices=(CONJUGATE, DIRECT))
+    sign: str = option(
+        CONJUGATE, "conjugate writes p = -phi, direct p = phi", choices=(CONJUGATE, DIRECT)
+    )
     flip_vertical: bool = option(False, "exchange top and bottom")
     flip_horizontal: bool = option(False, "exchange left and right")
     rotate: int = option(
