@@ -32,7 +32,8 @@ from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.runs.run import load_run
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Run folder.")
-option_flags.define(Plan())
+for _define in option_flags.declarations(Plan()):
+    _define()
 SUPPORT = flags.DEFINE_string(
     "support", None, "Image of where an amplitude object may be bright: pixels above 0."
 )

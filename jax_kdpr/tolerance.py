@@ -28,7 +28,8 @@ from jax_kdpr.runs.run import load_run
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Run folder; more may follow it.")
 OUTPUT = flags.DEFINE_string("output", None, "Folder of the report; default: the first run's.")
-option_flags.define(Request())
+for _define in option_flags.declarations(Request()):
+    _define()
 DATA_DIR = flags.DEFINE_string("data_dir", "", "Where the data lie now, if not where they were.")
 
 

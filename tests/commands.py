@@ -141,7 +141,7 @@ def _hide_flags_except(module: str) -> None:
         known.pop(flag.name, None)
     for owner in owners:
         importlib.import_module(owner)
-        shared = [flag for flag in defined()[owner] if not flag.name.startswith("config")]
+        shared = [flag for flag in defined().get(owner, []) if not flag.name.startswith("config")]
         known |= {flag.name: flag for flag in shared}
 
 

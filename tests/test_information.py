@@ -124,28 +124,6 @@ def test_fisher_information_of_counts(read_noise):
     np.testing.assert_allclose(two.gram(weights), expected, rtol=1e-9, atol=floor)
 
 
-def test_bounds_of_independent_poisson_pixels_in_closed_form():
-    """y = x directly: n = N x / sum(x), so the variance of each x is n (sum(x) / N)^2."""
-    image, photons = shots(1).image, 1e4
-    y = image[..., 0][None]
-    jacobian = np.asarray(information.intensity_jacobian(lambda x: x[..., 0][None], image))
-    weights = information.fisher_weights(y, photons=photons)
-    found = information.gram_matrix(jacobian, np.asarray(weights).ravel())
-    total, x = float(y.sum()), np.asarray(y).ravel()
-    np.testing.assert_allclose(information.cramer_rao(found, None), x * total / photons, rtol=1e-9)
-    bound = information.bayesian_bound(found, np.eye(len(x)) / 0.1**2, None)
-    np.testing.assert_allclose(bound, 1 / (photons / (x * total) + 1 / 0.1**2), rtol=1e-9)
-
-
-def test_no_photons_leave_the_prior_and_many_the_cramer_rao_bound():
-    four = shots(4, "amplitude")
-    precision = np.diag(RNG.uniform(1, 3, H * W))
-    little = information.bayesian_bound(1e-12 * four.gram(), precision, None)
-    np.testing.assert_allclose(little, 1 / np.diag(precision), rtol=1e-6)
-    much = information.bayesian_bound(1e8 * four.gram(), precision, None)
-    np.testing.assert_allclose(much, information.cramer_rao(1e8 * four.gram(), None), rtol=1e-4)
-
-
 def test_bounds_do_not_count_the_global_phase_and_a_prior_only_helps(four):
     """The pseudo-inverse, and diag(Q (F + P)^-1 Q), which is below it in every pixel."""
     gram, free = four.gram(), four.free

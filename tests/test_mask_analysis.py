@@ -106,8 +106,7 @@ def test_bounds_follow_from_the_light():
         np.testing.assert_allclose(each["radians"], np.pi * each["rms"])
         np.testing.assert_allclose(each["psnr"], -20 * np.log10(each["rms"]))
         assert bound["bayesian"]["rms"] < each["rms"]
-    noisy = all_bounds(random_design(4), read_noise=10.0)
-    one = all_bounds(random_design(1))
+    noisy, one = all_bounds(random_design(4), read_noise=10.0), all_bounds(random_design(1))
     for bound, worse, single in zip(four, noisy, one, strict=True):
         for kind in ("cramer_rao", "bayesian"):
             assert worse[kind]["rms"] > 1.05 * bound[kind]["rms"]

@@ -36,25 +36,18 @@ PIXELS = {"mask_pitch": 16e-6, "pixel_pitch": 8e-6}
         ({"index": 1.5}, "--index format slm"),
         ({"format": "csv", "stack": True}, "--stack csv"),
         ({"format_file": "npy"}, "--format_file npy"),
-        ({"bits": 17}, "--bits 17"),
-        ({"gray_2pi": 1}, "--gray_2pi 1"),
         ({"panel": (15, 60)}, "--panel 16x16 15x60"),
-        ({"panel": PANEL, "magnify": 3}, "--panel 48x48 40x60"),
         (PIXELS | {"mask_pitch": 20e-6}, "--mask_pitch 2.5 --magnify"),
-        (PIXELS | {"mask_pitch": 4e-6}, "--mask_pitch 0.5"),
         ({"mask_pitch": 16e-6}, "--pixel_pitch --magnify"),
         (PIXELS | {"magnify": 3}, "--magnify 2 3"),
-        ({"magnify": -2}, "--magnify [1, 8192] -2"),
         ({"rotate": 45}, "--rotate 90 45"),
         ({"tile": True}, "--tile --panel"),
         ({"panel": PANEL, "tile": True, "background": 7}, "--background --tile"),
         ({"panel": PANEL, "background": 256}, "--background [0, 255] 256"),
-        ({"wavelength": -1.0}, "--wavelength"),
         ({"format": "height", "index": 1.5}, "--wavelength 635e-9"),
         (RELIEF, "--index --reflection neither"),
         (RELIEF | {"index": 1.5, "reflection": True}, "--index both"),
-        (RELIEF | {"index": 0.9}, "--index 0.9"),
-        (RELIEF | {"reflection": True, "levels": 1}, "--levels 1"),
+        (RELIEF | {"reflection": True, "levels": 1}, "--levels [2, 65536] 1"),
     ],
     ids=str,
 )
@@ -114,16 +107,11 @@ def test_the_sidecar_states_every_convention(export, trained):
     path = export(panel=PANEL, **how)[1]
     sidecar = json.loads(sidecar_path(path).read_text())
     assert sidecar["masks_in_file"] == [1] and sidecar["masks_of_run"] == 3
-    assert sidecar["run"]["checkpoint_digest"] == trained.digest
-    assert sidecar["run"]["folder"] == str(trained.workdir)
-    assert sidecar["provenance"]["versions"]["jax_kdpr"]
+    origin = {"checkpoint_digest": trained.digest, "folder": str(trained.workdir)}
+    assert origin.items() <= sidecar["run"].items()
     assert 0 < sidecar["largest_phase_error_rad"] <= math.pi / 1024 + 1e-5
-    for words in [
-        *("10 bits, 0 to 1023, right-justified", "p = 2 pi (1023 - g) / 1024", "p = phi"),
-        "top and bottom exchanged, then turned 90 degrees counter-clockwise",
-        *("Row 0 is the top row", "row 12, column 22", "No correction included"),
-    ]:
-        assert words in sidecar["about"], sidecar["about"]
+    for words in ("0 to 1023", "p = 2 pi (1023 - g) / 1024", "p = phi", "row 12, column 22"):
+        assert words in sidecar["about"]
 
 
 @pytest.mark.parametrize("format", ["npy", "tiff"])
@@ -140,10 +128,8 @@ def test_levels_of_the_run_are_landed_on_exactly(tmp_path, sign):
     levels = np.asarray(Image.open(path))
     assert set(np.unique(levels)) <= set(range(0, 256, 16))
     assert circle_distance(read_mask_file(path).phases, wanted.astype(float)).max() < 1e-5
-    for given in ({"gray_2pi": 16}, {}):  # which 10 does not divide, nor 256
-        message = rejection(lands, tiny(levels=10), tmp_path / "new", sign=sign, **given)
-        assert "--gray_2pi" in message and "10" in message
-    assert not (tmp_path / "new").exists()
+    message = rejection(lands, tiny(levels=10), tmp_path / "new", sign=sign)  # no divisor of 256
+    assert "--gray_2pi" in message and not (tmp_path / "new").exists()
     path, wanted = lands(tiny(levels=10), tmp_path / "other", sign=sign, gray_2pi=250)
     assert set(np.unique(np.asarray(Image.open(path)))) <= set(range(0, 250, 25))
     # A panel that reaches 2 pi at gray level 210 is close enough to 256 levels.

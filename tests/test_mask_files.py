@@ -13,7 +13,6 @@ from PIL import Image
 
 from jax_kdpr.core.options import changed, shallow
 from jax_kdpr.lab.masks.coding import (
-    added_phases,
     circle_distance,
     decode,
     encode,
@@ -57,40 +56,29 @@ def test_levels_divide_the_circle(bits, sign, falling):
     assert circle_distance(decode(levels, coding), mask).max() < math.pi / 2**bits + 3e-6
 
 
-@pytest.mark.parametrize("gray_2pi", [256, 217])
-def test_just_below_a_turn_is_level_0(gray_2pi):
-    step = TURN / gray_2pi
-    phases = np.array([[TURN - 1e-6, TURN - 0.51 * step, TURN - 0.49 * step, 0.51 * step, -1e-9]])
-    levels = encode(phases, slm(sign="direct", gray_2pi=gray_2pi))
-    assert levels.tolist() == [[0, gray_2pi - 1, 0, 1, 0]]
+@pytest.mark.parametrize(
+    ("gray_2pi", "turns", "levels"),
+    [
+        (256, [0.999999, 255.49 / 256, 255.51 / 256, 0.51 / 256, -1e-9], [0, 255, 0, 1, 0]),
+        (217, [0.999999, 216.49 / 217, 216.51 / 217, 0.51 / 217, -1e-9], [0, 216, 0, 1, 0]),
+        (320, [0.85, 0.95], [255, 0]),  # 0.8 of a turn: what lies in the gap goes to its nearer end
+    ],
+)
+def test_a_turn_may_end_below_or_above_the_last_level(gray_2pi, turns, levels):
+    coding = slm(sign="direct", gray_2pi=gray_2pi)
+    assert encode(np.array([turns]) * TURN, coding).tolist() == [levels]
 
 
-def test_a_turn_may_end_below_or_above_the_last_level():
-    below, above = slm(gray_2pi=217), slm(sign="direct", gray_2pi=320)
-    assert (below.gray_levels, above.gray_levels) == (217, 256)
-    found = added_phases(np.array([[1]]), below), added_phases(np.array([[255]]), above)
-    np.testing.assert_allclose(np.ravel(found), [TURN / 217, 255 * TURN / 320])
-    # 0.8 of a turn: what lies in the gap goes to its nearer end.
-    assert encode(np.array([[0.85, 0.95]]) * TURN, above).tolist() == [[255, 0]]
-
-
-@pytest.mark.parametrize("sign", ["conjugate", "direct"])
-def test_a_measured_table_gives_the_nearest_phase_on_the_circle(sign):
-    mask = random_mask(30, 30)
-    coding = slm(sign=sign, table=MEASURED)
-    wanted = (-mask if sign == "conjugate" else mask)[..., None]
-    distance = np.abs(np.angle(np.exp(1j * (wanted - np.array(MEASURED)))))
+@pytest.mark.parametrize(("sign", "factor"), [("conjugate", -1), ("direct", 1)])
+def test_a_measured_table_gives_the_nearest_phase_on_the_circle(sign, factor):
+    mask, coding = random_mask(30, 30), slm(sign=sign, table=MEASURED)
+    distance = np.abs(np.angle(np.exp(1j * (factor * mask[..., None] - np.array(MEASURED)))))
     chosen = encode(mask, coding)
     found = np.take_along_axis(distance, chosen[..., None].astype(int), axis=-1)[..., 0]
     np.testing.assert_allclose(found, distance.min(axis=-1), atol=1e-5)
     np.testing.assert_allclose(circle_distance(decode(chosen, coding), mask), found, atol=1e-9)
-
-
-def test_levels_that_are_on_the_panel_come_back_and_others_are_refused():
     levels = np.random.default_rng(1).permutation(200).reshape(10, 20)
-    for sign, factor in (("conjugate", -1), ("direct", 1)):
-        coding = slm(sign=sign, table=MEASURED)
-        np.testing.assert_array_equal(encode(factor * np.array(MEASURED)[levels], coding), levels)
+    np.testing.assert_array_equal(encode(factor * np.array(MEASURED)[levels], coding), levels)
     assert "200" in rejection(decode, np.array([[3, 200]], np.uint8), coding)
     assert "float64" in rejection(decode, np.array([[0.5]]), coding)
 

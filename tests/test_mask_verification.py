@@ -9,16 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from commands import call, refusal, run
-from helpers import image_config, rejection
+from helpers import rejection
 from mask_exports import PANEL, lands, tiny
 from PIL import Image
 
-from jax_kdpr.lab.masks.files import export_masks, read_mask_file, sidecar_path
-from jax_kdpr.lab.masks.format import MaskFormat
-from jax_kdpr.lab.masks.request import plan_export
+from jax_kdpr.lab.masks.files import read_mask_file, sidecar_path
 from jax_kdpr.lab.masks.verification import explain, find_mistake, verify_files
-from jax_kdpr.runs.run import restore
-from jax_kdpr.training import loop
 
 
 @pytest.mark.parametrize(
@@ -126,20 +122,6 @@ def test_too_few_levels_are_said_to_be_the_cause(export, designed):
 
 
 @pytest.mark.slow
-def test_crosstalk_of_the_run_acts_on_what_the_file_holds(image_folder, tmp_path):
-    config = image_config(
-        image_folder, device__levels=8, device__superpixel=2, device__crosstalk=0.5
-    )
-    config.regime, config.train.epochs = "e2e", 1
-    loop.train(config, tmp_path / "run")
-    trained = restore(tmp_path / "run", config)
-    wanted = np.asarray(trained.camera.written(trained.variables[0]["phases"]))
-    plan = plan_export(MaskFormat(format="slm", magnify=2), config)
-    paths = list(export_masks(plan, wanted, trained, output=tmp_path / "out"))
-    assert abs(verify_files(tmp_path / "run", paths).loss) < 1e-3
-
-
-@pytest.mark.slow
 def test_export_and_verification_as_a_user_runs_them(teacher, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(teacher, workdir)
@@ -167,11 +149,9 @@ def test_export_and_verification_as_a_user_runs_them(teacher, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("--format", "gds"), "--format"),
         ((), "--format"),
         (("--format", "slm", "--panel", "1080"), "HEIGHTxWIDTH"),
         (("--format", "slm", "--images", "5"), "--verify"),
-        (("--format", "height", "--index", "1.5"), "--wavelength"),
         (("--verify_file", "none.png", "--sign", "direct"), "--sign"),
         (("--verify_file", "none.png"), "none.png.json"),
     ],

@@ -114,16 +114,6 @@ def test_from_the_network_its_global_phase_stays(subject, truth):
     np.testing.assert_allclose(report.answers["error_reduction"].solved.image, expected, atol=1e-3)
 
 
-@pytest.mark.slow
-def test_a_prior_on_the_refinement_flattens_what_is_recovered(subject, truth):
-    output, total = truth[1], {}
-    for tv in (0.0, 0.1):
-        refine = classical.make_refine(subject.camera, Refinement(30, "accelerated", tv))
-        image = refine(subject.optics, output.image, output.intensity)
-        total[tv] = sum(float(np.abs(np.diff(image, axis=axis)).sum()) for axis in (1, 2))
-    assert total[0.1] < 0.8 * total[0.0]
-
-
 def test_restarts_keep_the_smallest_residual(subject):
     plan = Plan(solver=("taf",), images=IMAGES, steps=10, start="random")
     one, three = (

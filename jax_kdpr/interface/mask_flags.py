@@ -13,7 +13,8 @@ from jax_kdpr.optics.lookup_table import read_table
 
 flags.adopt_module_key_flags(bench_file)
 TEXTS = ("panel", "table")
-option_flags.define(MaskFormat(format=""), texts=TEXTS)
+for _define in option_flags.declarations(MaskFormat(format=""), texts=TEXTS):
+    _define()
 
 # What a flag says in another way is not taken from bench.toml beside it.
 INSTEAD = {"table": ["gray_2pi"], "gray_2pi": ["table"], "mask_pitch": ["magnify"]}

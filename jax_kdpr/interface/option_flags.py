@@ -1,5 +1,7 @@
 """Flags made of a section of options (`core.options`): declared once, beside what reads them."""
 
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, TypeVar
 
 from absl import flags
@@ -12,19 +14,21 @@ DEFINE: dict[type, Any] = {
     **{bool: flags.DEFINE_bool, int: flags.DEFINE_integer, float: flags.DEFINE_float},
     **{str: flags.DEFINE_string, tuple: flags.DEFINE_list, type(None): flags.DEFINE_float},
 }
-flags.disclaim_key_flags()  # they belong to whoever calls `define`
 
 
-def define(section: Any, *, texts: tuple[str, ...] = ()) -> None:
-    """Defines a flag for each option, with its default; of `texts` one that takes a text."""
+def declarations(section: Any, *, texts: tuple[str, ...] = ()) -> Iterator[Callable[[], object]]:
+    """Gives for each option what defines its flag, with its default; of `texts` one of a text.
+
+    They are to be called by the module that the flags belong to.
+    """
     for name, about in described(section).items():
+        default = list(about.value) if isinstance(about.value, tuple) else about.value
         if about.choices:
-            flags.DEFINE_enum(name, about.value or None, [*about.choices], about.says)
+            yield partial(flags.DEFINE_enum, name, default or None, [*about.choices], about.says)
         elif name in texts:
-            flags.DEFINE_string(name, "", about.says)
+            yield partial(flags.DEFINE_string, name, "", about.says)
         else:
-            default = list(about.value) if isinstance(about.value, tuple) else about.value
-            DEFINE[type(about.value)](name, default, about.says)
+            yield partial(DEFINE[type(about.value)], name, default, about.says)
 
 
 def read(section: T, **values: Any) -> T:
