@@ -14,6 +14,7 @@ DEFINE: dict[type, Any] = {
     **{bool: flags.DEFINE_bool, int: flags.DEFINE_integer, float: flags.DEFINE_float},
     **{str: flags.DEFINE_string, tuple: flags.DEFINE_list, type(None): flags.DEFINE_float},
 }
+DEFINE_ENUM: Any = flags.DEFINE_enum
 
 
 def declarations(section: Any, *, texts: tuple[str, ...] = ()) -> Iterator[Callable[[], object]]:
@@ -24,7 +25,7 @@ def declarations(section: Any, *, texts: tuple[str, ...] = ()) -> Iterator[Calla
     for name, about in described(section).items():
         default = list(about.value) if isinstance(about.value, tuple) else about.value
         if about.choices:
-            yield partial(flags.DEFINE_enum, name, default or None, [*about.choices], about.says)
+            yield partial(DEFINE_ENUM, name, default or None, [*about.choices], about.says)
         elif name in texts:
             yield partial(flags.DEFINE_string, name, "", about.says)
         else:

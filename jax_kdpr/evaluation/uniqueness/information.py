@@ -41,9 +41,7 @@ Matrix = Float[np.ndarray, "n n"]
 def intensity_jacobian(measure: Measure, image: Image) -> Float[Array, "m n"]:
     """Returns dy/dimage as a dense matrix: sensor pixels of all shots by unknowns, in C order.
 
-    Args:
-        measure: From an image to its noiseless CDPs; compiled once for each function given.
-        image: Where.
+    It is compiled once for each `measure`, from an image to its noiseless CDPs.
     """
 
     def column(number):
@@ -76,10 +74,7 @@ def fisher_weights(intensity: Intensity, *, photons: float, read_noise: float = 
     Poisson counts. With read noise it is what mean and variance tell; the full distribution holds
     a little more, at a few counts a pixel.
 
-    Args:
-        intensity: Noiseless CDPs.
-        photons: Expected in one shot.
-        read_noise: Standard deviation, electrons.
+    `photons` are expected in one shot; `read_noise` is a standard deviation in electrons.
     """
     counts_per_unit = photons / jnp.sum(intensity, axis=(1, 2), keepdims=True)
     counts = counts_per_unit * jnp.maximum(intensity, FLOOR * jnp.mean(intensity))
@@ -159,10 +154,7 @@ def bayesian_bound(information: Matrix, precision: Matrix, free: Vector | None) 
     The diagonal of (information + precision)^-1 (van Trees, 1968, part I, 2.4.3), without its part
     along `free`: as for `cramer_rao`, the global phase is taken from the truth.
 
-    Args:
-        information: Mean over objects of their Fisher information.
-        precision: Inverse covariance of a Gaussian prior.
-        free: Direction of the global phase, None without one.
+    `information` is the mean over objects, `precision` the inverse covariance of a Gaussian prior.
     """
     inverse = np.linalg.inv(information + precision)
     errors = np.diag(inverse).copy()
@@ -203,14 +195,8 @@ def probed_bayesian_bound(
 ) -> tuple[float, float]:
     """Returns the mean of `bayesian_bound`'s errors, and its standard error, without a matrix.
 
-    Args:
-        product: With the mean Fisher information.
-        prior_root: Product with the square root S of the prior's covariance: the bound is the
-            trace of S (S F S + 1)^-1 S, whose inverse is well conditioned.
-        unknowns: Pixels times channels.
-        free: Direction of the global phase, None without one.
-        probes: Random vectors.
-        steps: At most, of conjugate gradients.
+    With products of the mean Fisher information F and of the square root S of the prior's
+    covariance, it is the trace of S (S F S + 1)^-1 S, whose inverse is well conditioned.
     """
 
     def along(vector: np.ndarray) -> np.ndarray:
