@@ -155,7 +155,7 @@ def test_a_report_says_what_one_shot_of_a_complex_object_cannot_hold():
     kinds = [line[1] for line in lines]
     assert kinds[1:4] == ["twin", "mirror", "worst shift"]
     assert lines[3][-1] == "100%"  # of the shifts fit one shot
-    assert lines[5][5:7] == ["inf", "143.0"]
+    assert lines[5][5:7] == ["inf", "143"]
     assert lines[7] == ["mine", "no prior", "singular"]
     assert lines[8][:2] == ["mine", "prior"] and float(lines[8][2].split(" / ")[0]) > 10
 
