@@ -222,7 +222,7 @@ def solver_steps(
     beta: float = 0.9,
     tv: float = 0.0,
 ) -> np.ndarray:
-    """A few steps of a classical solver as its paper has it, from a start [h w]; flattened."""
+    """The object [h w] after a few steps of a classical solver, as its paper has it."""
     modulus, inverse = np.sqrt(y.ravel()), np.linalg.pinv(matrix)
     m, n = matrix.shape
     # The flows' papers want measurement vectors of mean squared norm n.
@@ -275,8 +275,8 @@ def solver_steps(
             case _:
                 raise ValueError(solver)
     if solver in ("hio", "raar"):
-        return allow(inverse @ fitted(u, modulus))
-    return x
+        x = allow(inverse @ fitted(u, modulus))
+    return x.reshape(start.shape)
 
 
 def difference_matrix(height: int, width: int) -> np.ndarray:

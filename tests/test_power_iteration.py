@@ -18,7 +18,7 @@ def loss(matrix, start, iterations: int, stored: int):
     return jnp.sum(jnp.square(z.real - 0.1)) + jnp.sum(z.imag)
 
 
-@pytest.mark.parametrize("iterations", [27, 61])
+@pytest.mark.parametrize("iterations", [27, 62])  # whole segments, and a step that is left
 def test_segments_give_the_gradient_of_all_iterates(iterations, x64):
     rng = np.random.default_rng(0)
     matrix = jnp.asarray(np.eye(10) + 0.1 * rng.normal(size=(10, 10)))
