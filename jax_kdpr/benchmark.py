@@ -32,7 +32,6 @@ from jax_kdpr.evaluation.speed.against_torch import MODES, time_against
 from jax_kdpr.evaluation.speed.session import Wanted, read_sweep, time_config, time_sweep
 from jax_kdpr.evaluation.speed.torch_worker import require_twin
 from jax_kdpr.interface import cli
-from jax_kdpr.runs import folder as run_folder
 
 CONFIG = cli.define_config()
 OUTPUT = flags.DEFINE_string(
@@ -63,7 +62,7 @@ def main(positional: list[str]) -> int:
     # A program from the cache would tell the time of a lookup.
     jax.config.update("jax_enable_compilation_cache", False)
     output = Path(OUTPUT.value)
-    run_folder.require_writable("--output", output)
+    whole_files.require_writable("--output", output)
     alone = f"against-{AGAINST.value}" if AGAINST.value else "benchmark"
     alone = "memory" if COMPILE_ONLY.value else alone
     for name in [f"sweep-{name}" for name, _ in sweeps] or [alone]:

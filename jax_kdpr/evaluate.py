@@ -16,6 +16,7 @@ from pathlib import Path
 
 from absl import flags
 
+from jax_kdpr.core import whole_files
 from jax_kdpr.evaluation import pictures
 from jax_kdpr.evaluation.scoring import FILES, SCORES, score_run
 from jax_kdpr.evaluation.tables import advice, comparison_table
@@ -50,7 +51,7 @@ def main(positional: list[str]) -> int:
         report.require_own({str: SCORES}, command="evaluate")
         report.make_folder()
     for workdir in workdirs.values():
-        run_folder.require_writable("--workdir", workdir)
+        whole_files.require_writable("--workdir", workdir)
     runs = {
         name: score_run(
             workdir,

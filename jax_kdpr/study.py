@@ -18,11 +18,10 @@ from pathlib import Path
 from absl import flags
 
 from jax_kdpr.config import schema as config
-from jax_kdpr.core import json_files
+from jax_kdpr.core import json_files, whole_files
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.signals import Interrupted, noting
 from jax_kdpr.interface import cli
-from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.studies import declaration
 from jax_kdpr.studies.declaration import Study
 from jax_kdpr.studies.plan import plan
@@ -55,8 +54,8 @@ def main(positional: list[str]) -> int:
             compile_steps(runs)
         return 0
     output = Path(OUTPUT.value) if OUTPUT.value else workdir / "report"
-    run_folder.require_writable("--workdir", workdir)
-    run_folder.require_writable("--output", output)
+    whole_files.require_writable("--workdir", workdir)
+    whole_files.require_writable("--output", output)
     json_files.require_own(
         *("--output", output / REPORT_FILE, REPORT),
         command="study",
@@ -83,14 +82,7 @@ def main(positional: list[str]) -> int:
 
 def read_study() -> Study:
     """Returns the checked study of --config."""
-    if CONFIG.value is None:
-        raise InputError("--config: a study is needed, such as configs/cpu/study.py")
-    if not isinstance(CONFIG.value, Study):
-        raise InputError(
-            "--config: expected get_config() to return a jax_kdpr.studies.declaration.Study, got "
-            f"{type(CONFIG.value).__name__}; configs of single runs go to jax_kdpr.train"
-        )
-    study = CONFIG.value
+    study = cli.load_config(CONFIG, Study)
     study.base = config.check_types(study.base)
     config.resolve_paths(study.base)
     declaration.check(study)
@@ -104,4 +96,4 @@ def _command() -> str:
 
 
 if __name__ == "__main__":
-    cli.run(main, prefix="base.", others=("seeds",))
+    cli.run(main, prefix="base.")

@@ -66,17 +66,6 @@ class Place:
         done = commands.run(command, *arguments, cwd=self.folder)
         return Outcome(done.returncode, done.stdout, done.stderr.strip().splitlines())
 
-    def train(self, *options: str, workdir: str = "run") -> Outcome:
-        return self.run("train", "--config", "tiny.py", "--workdir", workdir, *options)
-
-
-def trained_place(folder: Path) -> Place:
-    """A place whose folder `run` holds a teacher that was trained for two epochs."""
-    place = Place(folder)
-    outcome = place.train()
-    assert outcome.code == 0, outcome
-    return place
-
 
 def files(folder: Path) -> dict[str, str]:
     """Returns {path: digest} of everything below a folder."""

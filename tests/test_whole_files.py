@@ -17,6 +17,7 @@ from jax_kdpr.evaluation import plots
 from jax_kdpr.lab.frames import results
 from jax_kdpr.optics.objects import SceneOptions
 from jax_kdpr.runs import folder as run_folder
+from jax_kdpr.runs.metric_log import MetricLog
 
 OTHERS = "the only copy"
 
@@ -73,10 +74,12 @@ def test_a_link_is_replaced_and_not_followed(folder, precious, name):
 
 @pytest.mark.parametrize("target", ["thesis.tex", "nowhere"])
 def test_lock_and_log_are_not_opened_through_a_link(folder, precious, target):
-    (folder / "run.lock").symlink_to(precious.with_name(target))
-    assert "run.lock" in rejection(lambda: run_folder.lock(folder).__enter__())
-    (folder / "metrics.jsonl").symlink_to(precious.with_name(target))
-    assert "metrics.jsonl" in rejection(run_folder.append_metrics, folder, {"epoch": 1})
+    for name in ("run.lock", "metrics.jsonl"):
+        (folder / name).symlink_to(precious.with_name(target))
+    with pytest.raises(OSError, match=r"run\.lock"):
+        run_folder.lock(folder).__enter__()
+    with pytest.raises(OSError, match=r"metrics\.jsonl"):
+        MetricLog(folder).append({"epoch": 1})
     assert precious.read_text() == OTHERS and not precious.with_name("nowhere").exists()
 
 
@@ -116,7 +119,7 @@ def test_a_damaged_row_takes_no_other_with_it(tmp_path, capsys, line, number):
         assert run_folder.read_metrics(tmp_path) == rows
     (warning,) = capsys.readouterr().err.splitlines()
     assert warning.startswith("warning: ") and f"line {number + 1}" in warning
-    run_folder.drop_metrics_after(tmp_path, 12)
+    MetricLog(tmp_path).resume_at(12)
     assert run_folder.read_metrics(tmp_path) == rows
 
 
@@ -162,20 +165,14 @@ def test_leftovers_of_a_killed_start_are_not_foreign(folder):
     assert str(folder) in rejection(run_folder.check_workdir, folder, Config(), {})
 
 
-def test_a_staging_folder_goes_with_its_process(folder, precious):
-    long_ago = time.time() - 60
-    killed, foreign, notes = (folder / f"scoring-{name}" for name in ("a", "b", "notes"))
-    for path, name in ((killed, "figure.png"), (killed, whole_files.MARK), (notes, "mine.txt")):
-        path.mkdir(exist_ok=True)
-        (path / name).touch()
-    foreign.symlink_to(precious.parent)
-    with whole_files.staging(folder, "scoring-") as living:
+def test_a_staging_folder_goes_at_its_end_and_if_it_was_left_after_a_day(folder):
+    left = folder / f"{whole_files.STAGED}.0a1b2c3d.tmp"
+    left.mkdir()
+    (left / "figure.png").touch()
+    with whole_files.staging(folder) as living:
         (living / "figure.png").touch()
-        for path in (killed, living, notes):
-            os.utime(path, (long_ago, long_ago))
-        with whole_files.staging(folder, "scoring-") as other:
-            assert {path.name for path in folder.iterdir()} == {
-                *(living.name, other.name, foreign.name, notes.name)
-            }
-    assert set(folder.iterdir()) == {foreign, notes} and precious.read_text() == OTHERS
-    assert (notes / "mine.txt").exists()
+        assert set(folder.iterdir()) == {left, living}
+        os.utime(left, (time.time() - 2 * whole_files.ABANDONED,) * 2)
+        with whole_files.staging(folder) as other:
+            assert set(folder.iterdir()) == {living, other}
+    assert not os.listdir(folder)

@@ -11,7 +11,6 @@ import os
 from dataclasses import field
 from typing import Any
 
-from jax_kdpr.config import removed as removed_options
 from jax_kdpr.core import options
 from jax_kdpr.core.limits import MOST_COUNT, SEEDS, SHARE, Range
 from jax_kdpr.core.options import flatten, option, section, shallow
@@ -127,16 +126,28 @@ class Config:
     train: TrainOptions = field(default_factory=TrainOptions)
 
 
+# Where files lie. Kept absolute in a run folder: it may be resumed from another folder.
+PATHS = ("data.dir", "data.tfds_manual_dir", "distill.teacher")
 # No part of an experiment: a run may go on after its data or its teacher have moved (their content
 # is checked by digest), and on another machine, where these options change its results by rounding.
 CIRCUMSTANCES = (
-    *("data.dir", "data.tfds_manual_dir", "distill.teacher"),
+    *PATHS,
     *("distill.targets", "train.devices", "train.scan_steps", "train.eval_batch_size"),
 )
 
-
-# Where files lie. Kept absolute in a run folder: it may be resumed from another folder.
-PATHS = ("data.dir", "data.tfds_manual_dir", "distill.teacher")
+# Options of earlier versions, by the values with which an old run folder is one of today's:
+# docs/what-did-not-help.md.
+GONE: dict[str, tuple[Any, ...]] = {
+    "ensemble": (1,),
+    "masks.levels": (256,),
+    "spectral.gradient": ("segments", "unrolled"),
+    "net.inputs": ("re_im",),
+    **dict.fromkeys(("loss.alphas", "loss.betas", "loss.rhos"), ([],)),
+    **dict.fromkeys(("loss.cdp", "loss.feature"), ("paper",)),
+    "loss.balance": ("none",),
+    "loss.anneal": ("constant",),
+    "distill.target_type": ("float32",),
+}
 
 
 def load_data(config: Config, **words: str) -> Dataset:
@@ -152,13 +163,22 @@ def to_dict(config: Config) -> dict[str, Any]:
 def from_dict(values: Any) -> Config:
     """Rebuilds a config from `to_dict`'s values; fields that are missing take their default.
 
-    Options that have gone may stand there still, if they change nothing.
+    Options that have gone (`GONE`) may stand there still, if they change nothing.
 
     Raises:
         InputError: If a field is unknown or its value is of the wrong type.
     """
-    values = removed_options.without_removed(values)
-    return options.build(Config, values, known=field_paths())
+    return options.build(Config, _without_gone(values), known=field_paths())
+
+
+def _without_gone(values: Any, prefix: str = "") -> Any:
+    if not isinstance(values, dict):
+        return values
+    return {
+        name: _without_gone(value, f"{prefix}{name}.")
+        for name, value in values.items()
+        if isinstance(value, dict) or value not in GONE.get(f"{prefix}{name}", ())
+    }
 
 
 def check_types(config: Config) -> Config:
@@ -191,21 +211,4 @@ def field_paths() -> list[str]:
 
 def unknown_field(path: str) -> str:
     """Returns the line that says an option does not exist, with the nearest that does."""
-    return removed_options.removed(path) or options.unknown_field(path, field_paths())
-
-
-def expected(path: str) -> str:
-    """Returns in words what an option takes."""
-    return options.expected(path, Config())
-
-
-def section_name(class_name: str) -> str:
-    """Returns the section that a class of options stands for: "optim" for OptimOptions."""
-    return next(
-        (
-            f.name
-            for f in dataclasses.fields(Config)
-            if getattr(f.type, "__name__", "") == class_name
-        ),
-        "",
-    )
+    return options.unknown_field(path, field_paths())

@@ -21,8 +21,12 @@ from jax_kdpr.core import whole_files
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.limits import Range, shown
 
-MOST = 2**28  # bytes; results.json of a hundred thousand objects has a tenth of it
 Shape = Any
+CONTAINERS = (dict, list, tuple)
+WORDS = {
+    **{dict: "fields", list: "a list", tuple: "a list", bool: "true or false"},
+    **{str: "text", int: "an integer", float: "a number"},
+}
 
 
 class Maybe(NamedTuple):
@@ -43,38 +47,14 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(
     path: Path, shape: Shape = dict, *, remedy: str = "remove it, and it is made again"
 ) -> Any:
-    """Reads what `write_json` wrote.
-
-    Args:
-        path: The file.
-        shape: That its value must have.
-        remedy: What to do about a file that cannot be read, for the message.
-
-    Raises:
-        InputError: If the file is missing, damaged or of another shape.
-    """
+    """Reads what `write_json` wrote; raises `InputError`, with a remedy, for anything else."""
     try:
-        return parse(read_bounded(path).decode(), shape)
+        return parse(path.read_bytes(), shape)
     except (OSError, ValueError) as failure:
         raise InputError(f"{path}: cannot be read ({failure}); {remedy}") from failure
 
 
-def read_bounded(path: Path, most: int = MOST) -> bytes:
-    """Reads a file of at most so many bytes.
-
-    Raises:
-        OSError: If it is not there, or cannot be read.
-        ValueError: If it is larger, or no file: a pipe would be waited for without end.
-    """
-    if path.exists() and not path.is_file():
-        raise ValueError("it is no file")
-    size = path.stat().st_size
-    if size > most:
-        raise ValueError(f"{size:,} bytes, expected at most {most:,}")
-    return path.read_bytes()
-
-
-def parse(text: str, shape: Shape) -> Any:
+def parse(text: bytes, shape: Shape) -> Any:
     """Returns the value that a text stands for.
 
     Raises:
@@ -88,53 +68,41 @@ def parse(text: str, shape: Shape) -> Any:
     return value
 
 
-def check_shape(value: Any, shape: Shape, place: str = "") -> None:
+def check_shape(value: Any, shape: Shape, place: str = "it") -> None:
     """Raises `ValueError`, with the place, unless a value of JSON has a shape."""
-    match shape, value:
-        case Range(), _:
-            is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not (is_number and shape.holds(value)):
-                raise ValueError(
-                    f"{place or 'it'}: expected a number in {shape}, got {shown(value)}"
-                )
-        case dict(), dict():
-            if set(shape) == {str}:
-                shape = dict.fromkeys(value, shape[str])
-            for key, inner in shape.items():
-                if key in value:
-                    inner = inner.shape if isinstance(inner, Maybe) else inner
-                    check_shape(value[key], inner, f"{place}.{key}".lstrip("."))
-                elif not isinstance(inner, Maybe):
-                    raise ValueError(f"{place or 'it'} has no {key!r}")
-        case list(), list():
-            for number, item in enumerate(value):
-                check_shape(item, shape[0], f"{place}[{number}]")
-        case tuple(), list() if len(shape) == len(value):
-            for number, (item, inner) in enumerate(zip(value, shape, strict=True)):
-                check_shape(item, inner, f"{place}[{number}]")
-        case _:
-            if not isinstance(shape, dict | list | tuple) and _is_of(value, shape):
-                return
-            raise ValueError(f"{place or 'it'}: expected {_in_words(shape)}, got {shown(value)}")
+    if isinstance(shape, dict) and isinstance(value, dict):
+        if set(shape) == {str}:
+            shape = dict.fromkeys(value, shape[str])
+        for key, inner in shape.items():
+            if key in value:
+                inner = inner.shape if isinstance(inner, Maybe) else inner
+                check_shape(value[key], inner, f"{place}.{key}".removeprefix("it."))
+            elif not isinstance(inner, Maybe):
+                raise ValueError(f"{place} has no {key!r}")
+    elif type(shape) in (list, tuple) and isinstance(value, list):
+        shapes = shape * len(value) if isinstance(shape, list) else shape
+        if len(shapes) != len(value):
+            raise ValueError(f"{place}: expected {len(shapes)} values, got {shown(value)}")
+        for number, (item, inner) in enumerate(zip(value, shapes, strict=True)):
+            check_shape(item, inner, f"{place}[{number}]")
+    elif not _is_of(value, shape):
+        kind = type(shape) if type(shape) in CONTAINERS else shape
+        wanted = f"a number in {shape}" if isinstance(shape, Range) else WORDS.get(kind, str(kind))
+        raise ValueError(f"{place}: expected {wanted}, got {shown(value)}")
 
 
 def _is_of(value: Any, kind: Any) -> bool:
+    if type(kind) in CONTAINERS:
+        return False
     if isinstance(value, bool):  # which Python takes for an integer
         return kind in (bool, object) or bool in typing.get_args(kind)
+    if isinstance(kind, Range):
+        return isinstance(value, int | float) and kind.holds(value)
     if isinstance(value, int):
         return abs(value) < 2**63 and (isinstance(value, kind) or isinstance(1.0, kind))
     if isinstance(value, float) and not math.isfinite(value):
         return False  # Python reads NaN and 1e999, which JSON does not have
     return isinstance(value, kind)
-
-
-def _in_words(shape: Shape) -> str:
-    words = {dict: "fields", list: "a list", str: "text", int: "an integer", float: "a number"}
-    if isinstance(shape, tuple):
-        return f"a list of {len(shape)}"
-    if isinstance(shape, dict | list):
-        shape = type(shape)
-    return words.get(shape, getattr(shape, "__name__", str(shape)))
 
 
 def require_own(
@@ -154,21 +122,21 @@ def require_own(
     Raises:
         InputError: If something else lies there.
     """
-    if path.is_dir():
-        raise InputError(f"{flag}: {str(path)!r} is a folder; name a file in it, .json")
-    if not path.exists():
-        for other in (other for pattern in beside for other in path.parent.glob(pattern)):
-            raise InputError(
-                f"{flag}: {str(other)!r} is there, and no {path.name} says that {command} wrote "
-                "it; move it away, or give another --output"
-            )
-        return
-    try:
-        text = read_bounded(path).decode()
-        for value in text.splitlines() if path.suffix == ".jsonl" else [text]:
-            parse(value, shape)
-    except (OSError, ValueError) as failure:
-        raise InputError(
-            f"{flag}: {str(path)!r} is there, and no earlier result of {command} ({failure}); move "
-            "it away, or give another --output"
-        ) from failure
+    there, why = path, ""
+    if path.exists():
+        try:
+            text = path.read_bytes()
+            for value in text.splitlines() if path.suffix == ".jsonl" else [text]:
+                parse(value, shape)
+            return
+        except (OSError, ValueError) as failure:
+            why = str(failure)
+    else:
+        others = (other for pattern in beside for other in path.parent.glob(pattern))
+        if (there := next(others, path)) is path:
+            return
+        why = f"without its {path.name}"
+    raise InputError(
+        f"{flag}: {str(there)!r} is there, and no earlier result of {command} ({why}); move it "
+        "away, or give another --output"
+    )

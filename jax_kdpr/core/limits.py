@@ -50,17 +50,7 @@ def need(holds: bool, message: str) -> None:
 
 
 def require(name: str, value: int | float, within: Range, *, unit: str = "") -> None:
-    """Refuses a number outside its range.
-
-    Args:
-        name: Of the option or flag.
-        value: The number.
-        within: Where it must be.
-        unit: That it is in, for the message.
-
-    Raises:
-        InputError: If it is elsewhere, or not finite.
-    """
+    """Raises `InputError`, with the unit, for a number of that name outside its range."""
     if within.holds(value):
         return
     what = "a number" if math.isfinite(value) else "a finite number"
@@ -71,11 +61,7 @@ def require(name: str, value: int | float, within: Range, *, unit: str = "") -> 
 
 
 def require_pixels(name: str, height: int, width: int) -> None:
-    """Refuses a frame or panel that is larger than any that is meant.
-
-    Raises:
-        InputError: If it has more than `MOST_PIXELS`.
-    """
+    """Raises `InputError` for a frame or panel of more than `MOST_PIXELS`."""
     if height * width > MOST_PIXELS:
         raise InputError(
             f"{name}: expected at most {MOST_PIXELS:,} pixels, got {shown(height)} x {shown(width)}"
@@ -83,11 +69,7 @@ def require_pixels(name: str, height: int, width: int) -> None:
 
 
 def read_pixels(name: str, text: str) -> tuple[int, int]:
-    """Returns height and width of "1080x1920".
-
-    Raises:
-        InputError: If the text is anything else, or they are too large.
-    """
+    """Returns height and width of "1080x1920"; raises `InputError` for any other text."""
     sides = re.fullmatch(r"([1-9]\d{0,8})x([1-9]\d{0,8})", text)
     if not sides:
         raise InputError(

@@ -101,5 +101,4 @@ def rms_unit(scene: str) -> str:
 
 def rms_header(scene: str) -> str:
     """Returns the head of a column of `ImageScores.rms`."""
-    unit = rms_unit(scene).strip()
-    return f"rms ({unit})" if unit else "rms"
+    return "rms" if scene == "amplitude" else "rms (rad)"

@@ -1,15 +1,18 @@
 """Reading, writing and comparing nested dataclasses of options; knows no option by name."""
 
+import ast
 import copy
 import dataclasses
 import difflib
+import functools
 import types
 import typing
+from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar, cast, dataclass_transform
 
 from jax_kdpr.core.errors import InputError
-from jax_kdpr.core.limits import Range, require, shown
-from jax_kdpr.core.registry import NotAllowedError, Registry, is_foreign
+from jax_kdpr.core.limits import Range, number_hint, require, shown
+from jax_kdpr.core.registry import Registry, is_foreign
 
 T = TypeVar("T")
 Choices = tuple[str, ...] | Registry
@@ -19,13 +22,13 @@ Condition = tuple[str, tuple[str, ...]]
 class Described(NamedTuple):
     """What a field of `option` says of itself."""
 
-    says: str
-    unit: str
-    within: Range | None  # of a number, or of each of several
-    length: Range | None  # of how many there are
-    choices: Choices
-    when: Condition | None
     value: Any  # that it has
+    says: str = ""
+    unit: str = ""
+    within: Range | None = None  # of a number, or of each of several
+    length: Range | None = None  # of how many there are
+    choices: Choices = ()
+    when: Condition | None = None
 
     def shown(self, value: Any) -> str:
         """Returns a value of it in a message; words need no quotes."""
@@ -81,7 +84,7 @@ def described(config: Any, prefix: str = "") -> dict[str, Described]:
         if dataclasses.is_dataclass(value):
             found.update(described(value, f"{prefix}{f.name}."))
         else:
-            found[prefix + f.name] = Described(**f.metadata, value=value)
+            found[prefix + f.name] = Described(value, **f.metadata)
     return found
 
 
@@ -97,7 +100,10 @@ def check(config: Any) -> None:
     for path, about in found.items():
         value: Any = about.value
         if isinstance(about.choices, Registry):
-            _require_code(path, value, about.choices)
+            try:
+                about.choices[value]  # so that a name of none is found before anything is written
+            except InputError as failure:
+                raise InputError(f"{path}: {failure}") from failure
         if about.within is not None and value is not None:
             for number in value if isinstance(value, tuple) else (value,):
                 require(path, number, about.within, unit=about.unit)
@@ -111,16 +117,6 @@ def check(config: Any) -> None:
                     f"{path}: is read only with {choice} {' or '.join(readers)}, got {value!r} "
                     f"with {chosen}; set {choice}, or leave {path} out"
                 )
-
-
-def _require_code(path: str, name: str, registry: Registry) -> None:
-    """Looks up what code is chosen, so that a name of none is found before anything is written."""
-    try:
-        registry[name]
-    except NotAllowedError as failure:
-        raise NotAllowedError(f"{path}: {failure}") from failure
-    except (InputError, ValueError) as failure:
-        raise InputError(f"{path}: {failure}") from failure
 
 
 def foreign_names(config: Any) -> dict[str, str]:
@@ -140,16 +136,9 @@ def changed(options: T, **values: Any) -> T:
     return other
 
 
-def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+def flatten(config: Any) -> dict[str, Any]:
     """Returns {dotted path: value} of every field, in order of declaration."""
-    flat = {}
-    for f in dataclasses.fields(config):
-        value = getattr(config, f.name)
-        if dataclasses.is_dataclass(value):
-            flat.update(flatten(value, f"{prefix}{f.name}."))
-        else:
-            flat[prefix + f.name] = value
-    return flat
+    return {path: one.value for path, one in described(config).items()}
 
 
 def shallow(section: Any) -> dict[str, Any]:
@@ -210,21 +199,41 @@ def build(cls: type, values: Any, *, known: list[str], prefix: str = "") -> Any:
     return cls(**arguments)
 
 
+def override(config: Any, path: str, text: str) -> None:
+    """Sets the field at a dotted path to what a text on a command line stands for.
+
+    Raises:
+        InputError: As `build`.
+    """
+    found = described(config)
+    if path not in found:
+        raise InputError(unknown_field(path, list(found)))
+    *sections, name = path.split(".")
+    owner = functools.reduce(getattr, sections, config)
+    hint = typing.get_type_hints(type(owner))[name]
+    value: Any = text
+    if hint is not str:
+        with suppress(ValueError, SyntaxError, MemoryError, RecursionError):
+            value = ast.literal_eval(text.capitalize() if text in ("true", "false") else text)
+    if typing.get_origin(hint) is tuple and isinstance(value, int | float):
+        value = (value,)
+    setattr(owner, name, _typed(hint, value, path, found[path].choices))
+
+
 def _typed(hint: Any, value: Any, path: str, choices: Choices) -> Any:
     if isinstance(hint, types.UnionType):  # with None, for what is not said
         hint = typing.get_args(hint)[0]
-    if isinstance(hint, types.GenericAlias):  # tuple[int, ...] or tuple[float, ...]
-        of = typing.get_args(hint)[0]
-        if isinstance(value, list | tuple) and all(_is_a(of, item) for item in value):
-            return tuple(of(item) for item in value)
-    elif _is_a(hint, value) and _chosen(value, choices):
-        return hint(value)
-    raise InputError(f"{path}: expected {_in_words(hint, choices)}, got {shown(value)}")
-
-
-def _chosen(value: Any, choices: Choices) -> bool:
+    of = typing.get_args(hint)[:1]  # of tuple[int, ...] or tuple[float, ...]
+    if of and isinstance(value, list | tuple) and all(_is_a(of[0], item) for item in value):
+        return tuple(map(of[0], value))
     foreign = isinstance(choices, Registry) and is_foreign(value)
-    return not choices or foreign or value in tuple(choices)
+    if not of and _is_a(hint, value) and (not choices or foreign or value in tuple(choices)):
+        return hint(value)
+    wanted = {int: "an integer", float: "a number", bool: "True or False", str: "text"}
+    several = "numbers, such as (0.5, 0.9)" if float in of else "integers, such as (16, 32)"
+    words = in_words(choices) or wanted.get(hint, several)
+    hint = number_hint(value) if isinstance(value, str) else ""
+    raise InputError(f"{path}: expected {words}, got {shown(value)}{hint}")
 
 
 def _is_a(kind: type, value: Any) -> bool:
@@ -234,25 +243,10 @@ def _is_a(kind: type, value: Any) -> bool:
     return type(value) is kind
 
 
-def expected(path: str, default: Any) -> str:
-    """Returns in words what the field at `path` takes: its choices, or its type."""
-    about = described(default)[path]
-    return _in_words(type(about.value), about.choices)
-
-
 def in_words(choices: Choices) -> str:
     """Returns "one of a, b", of a registry with how to name one's own; "" for no choices."""
     own = ", or package.module:name" if isinstance(choices, Registry) else ""
     return f"one of {', '.join(choices)}{own}" if choices else ""
-
-
-def _in_words(hint: Any, choices: Choices) -> str:
-    if choices:
-        return in_words(choices)
-    if typing.get_args(hint)[:1] == (float,):
-        return "numbers in brackets, such as (0.5, 0.9)"
-    names = {int: "an integer", float: "a number", bool: "True or False", str: "text"}
-    return names.get(hint, "integers in brackets, such as (16, 32)")
 
 
 def unknown_field(path: str, known: list[str]) -> str:

@@ -21,10 +21,6 @@ FOREIGN = re.compile(r"[A-Za-z_]\w*(\.\w+)*:[A-Za-z_]\w*")
 _allowed: set[str] = set()  # packages, and single names
 
 
-class NotAllowedError(InputError):
-    """A config names code that nobody has allowed to run; the message says how to."""
-
-
 class Registry(Generic[T]):
     """What one option may choose from."""
 
@@ -44,17 +40,20 @@ class Registry(Generic[T]):
         """Returns the code of a name.
 
         Raises:
-            ValueError: If there is none of that name.
-            NotAllowedError: If it is foreign, and neither it nor its package was allowed.
-            InputError: If it cannot be imported.
+            InputError: If there is none of that name, it cannot be imported, or it is foreign and
+                neither it nor its package was allowed.
         """
         item = self._items.get(name, name)
         if not isinstance(item, str):
             return item
         if name not in self._items:
             if not is_foreign(name):
-                raise ValueError(f"{self._what}: expected one of {', '.join(self)}, got {name!r}")
-            _require_allowed(name)
+                raise InputError(f"{self._what}: expected one of {', '.join(self)}, got {name!r}")
+            if not {name, package(name)} & _allowed:
+                raise InputError(
+                    f"{name} is code of another package: give --allow_code {package(name)}, or "
+                    f'allow_code="{package(name)}" in Python, if you trust it'
+                )
         module, _, attribute = item.partition(":")
         try:
             found = importlib.import_module(module)
@@ -82,14 +81,6 @@ def allow(given: str | Iterable[str]) -> None:
     _allowed.update(name if is_foreign(name) else package(name) for name in names)
 
 
-def _require_allowed(name: str) -> None:
-    if not {name, package(name)} & _allowed:
-        raise NotAllowedError(
-            f"{name} is code of another package: give --allow_code {package(name)}, or "
-            f'allow_code="{package(name)}" in Python, if you trust it'
-        )
-
-
 @contextmanager
 def blaming(names: Iterable[str]) -> Iterator[None]:
     """Says in one line what foreign code raises; what ours does passes through.
@@ -98,7 +89,7 @@ def blaming(names: Iterable[str]) -> Iterator[None]:
         names: Of the code that runs inside.
 
     Raises:
-        InputError: Names the last place that is neither JAX's nor ours.
+        InputError: Names the last place that is neither a library's nor ours.
     """
     given = sorted(filter(is_foreign, names))
     try:
@@ -108,18 +99,16 @@ def blaming(names: Iterable[str]) -> Iterator[None]:
     except Exception as failure:
         if not given:
             raise
-        frames = traceback.extract_tb(failure.__traceback__)
         ours = str(Path(__file__).parents[1])
         theirs = [
-            frame
-            for frame in frames
+            f" ({frame.filename}, line {frame.lineno})"
+            for frame in traceback.extract_tb(failure.__traceback__)
             if not frame.filename.startswith(ours) and "site-packages" not in frame.filename
         ]
-        place = f" ({theirs[-1].filename}, line {theirs[-1].lineno})" if theirs else ""
         said = str(failure).strip().split("\n")[0]
         raise InputError(
-            f"{', '.join(given)}: raised {type(failure).__name__}: {said}{place}; mend it, or see "
-            "docs/extend.md"
+            f"{', '.join(given)}: raised {type(failure).__name__}: {said}{(theirs or [''])[-1]}; "
+            "mend it, or see docs/extend.md"
         ) from failure
 
 

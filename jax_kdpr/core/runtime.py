@@ -6,12 +6,13 @@ how fast a run is, and its results by rounding at most.
 
 import math
 import os
+import sys
 from pathlib import Path
 
 import jax
 
 from jax_kdpr.core.errors import InputError
-from jax_kdpr.core.whole_files import is_writable
+from jax_kdpr.core.whole_files import obstacle
 
 CACHE_VARIABLE = "JAX_COMPILATION_CACHE_DIR"
 # What JAX draws from a key depends on these.
@@ -26,11 +27,11 @@ TARGETS_SHARE = 0.25  # of a device's memory that cached distillation targets ma
 def set_up() -> None:
     """Prepares JAX for a command line; must run before its first computation.
 
-    * Each CPU core, up to `CPU_DEVICES`, becomes one device. XLA runs a convolution of 64 features
-      or fewer on a single thread: a batch spread over two cores is up to twice as fast.
+    * Each CPU core, up to `CPU_DEVICES`, becomes one device: XLA runs a convolution of 64 features
+      or fewer on a single thread, and a batch spread over two cores is up to twice as fast.
     * Compiled programs are kept in ~/.cache/jax_kdpr (or $XDG_CACHE_HOME, or where
-      JAX_COMPILATION_CACHE_DIR says) and found again by the next command, if that can be written.
-    * Random numbers are always those of `RANDOM_NUMBERS`, and floats have 32 bits, whatever the
+      JAX_COMPILATION_CACHE_DIR says), if that can be written.
+    * Random numbers are those of `RANDOM_NUMBERS`, and floats have 32 bits, whatever the
       environment says: a seed means one run.
 
     Raises:
@@ -54,13 +55,10 @@ def set_up() -> None:
 
 def _cache_folder() -> str | None:
     """Where compiled programs are kept; None where nothing can be."""
-    given = os.environ.get(CACHE_VARIABLE)
-    try:
-        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    except RuntimeError:  # no home, as for a user id without an entry in a container
-        home = None
-    folder = Path(given) if given else Path(home) / "jax_kdpr" if home else None
-    return str(folder) if folder and is_writable(folder) else None
+    home = os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    default = os.path.join(home, "jax_kdpr") if os.path.isabs(home) else ""  # there may be no home
+    folder = os.environ.get(CACHE_VARIABLE) or default
+    return folder if folder and not obstacle(Path(folder)) else None
 
 
 def random_numbers() -> dict[str, object]:
@@ -71,9 +69,7 @@ def random_numbers() -> dict[str, object]:
 
 def cpu_cores() -> int:
     """Returns the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def on_cpu() -> bool:
@@ -139,17 +135,9 @@ def device_memory() -> int:
 
 
 def require_memory(options: str, needed: int) -> None:
-    """Refuses what cannot fit, before the first of it is allocated.
-
-    Args:
-        options: That ask for it, for the message.
-        needed: Bytes, at least.
-
-    Raises:
-        InputError: If the default device, or on a CPU the machine, has less.
-    """
-    if needed > device_memory():
+    """Raises `InputError` if what `options` ask for, in bytes, is more than there is."""
+    if needed > (there := device_memory()):
         raise InputError(
             f"{options}: ask for at least {needed / 2**30:,.1f} GiB of memory, there are "
-            f"{device_memory() / 2**30:,.1f} GiB; lower one of them"
+            f"{there / 2**30:,.1f} GiB; lower one of them"
         )

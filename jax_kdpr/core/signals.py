@@ -81,25 +81,23 @@ def received() -> int:
 
 def check(message: str = AGAIN) -> None:
     """Raises `Interrupted` if a signal was noted; to be called where nothing would be lost."""
-    if number := received():
-        raise Interrupted(number, message)
+    if _received:
+        raise Interrupted(_received, message)
 
 
 def _watch(reading: int) -> None:
     global _received
     while True:
         (number,) = os.read(reading, 1)
-        if number not in ENDING:
-            continue
-        if _received or not _noting:
+        if number in ENDING and (_received or not _noting):
             _leave(number)
-        _received = number
+        if number in ENDING:
+            _received = number
 
 
 def _leave(number: int) -> NoReturn:
-    code = _own_code
-    if code is None:
-        code = 128 + number
+    if _own_code is None:
         with suppress(OSError):  # the terminal may be gone
             os.write(2, b"interrupted\n")
-    os._exit(code)  # not even by way of destructors, which would wait for computations
+    # Not even by way of destructors, which would wait for computations.
+    os._exit(128 + number if _own_code is None else _own_code)

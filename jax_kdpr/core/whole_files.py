@@ -5,24 +5,20 @@ on the disk. So nothing that ends the process leaves half a file under its name,
 lies at either name is never followed: one at the final name is replaced.
 """
 
-import errno
-import fcntl
 import os
 import re
 import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import IO
 
 from jax_kdpr.core.errors import InputError, StoppedError
 
 ABANDONED = 86400  # seconds after which nobody is still writing a temporary file
-STARTING = 10.0  # seconds within which a folder that is made is locked
-MARK = ".jax_kdpr"  # a file in each folder of `staging`: no other folder is ever removed
+STAGED = "staged"  # names, with a temporary ending, folders of `staging`
 
 
 @contextmanager
@@ -34,7 +30,7 @@ def whole(path: Path) -> Iterator[IO[bytes]]:
     Raises:
         StoppedError: If the file system refuses: it is full, the folder is gone.
     """
-    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary = _temporary(path)
     try:
         file = temporary.open("x+b")  # "x": never one that exists, and so never through a link
         try:
@@ -56,14 +52,18 @@ def not_written(path: Path | str, why: str) -> str:
     return f"{path}: {why}; make room, or mend the place, and run the same command again"
 
 
-def nearest(path: Path) -> Path:
-    """Returns the path itself, or else the nearest folder above it that exists."""
-    return next(above for above in (path, *path.absolute().parents) if above.exists())
+def obstacle(folder: Path) -> str:
+    """Returns why nothing can be written into a folder, or one made in its place; "" if it can."""
+    nearest = next(above for above in (folder, *folder.absolute().parents) if above.exists())
+    if not nearest.is_dir():
+        return f"{str(nearest)!r} is a file and no folder"
+    return "" if os.access(nearest, os.W_OK | os.X_OK) else f"{str(nearest)!r} is not to be written"
 
 
-def is_writable(folder: Path) -> bool:
-    """Returns whether files can be written into a folder, or into one made in its place."""
-    return nearest(folder).is_dir() and os.access(nearest(folder), os.W_OK | os.X_OK)
+def require_writable(flag: str, folder: Path) -> None:
+    """Raises `InputError` for the folder of a flag that `obstacle` has a word on; makes nothing."""
+    if found := obstacle(folder):
+        raise InputError(f"{flag}: {str(folder)!r} cannot be used, {found}; give another one")
 
 
 def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
@@ -88,63 +88,39 @@ def remove_abandoned(path: Path) -> None:
     """Removes what processes that were killed more than a day ago left of writing `path`."""
     for other in path.parent.iterdir():
         if is_temporary(other, path.name) and time.time() - other.lstat().st_mtime > ABANDONED:
-            other.unlink(missing_ok=True)
+            if other.is_dir() and not other.is_symlink():
+                shutil.rmtree(other, ignore_errors=True)
+            else:
+                other.unlink(missing_ok=True)
 
 
 @contextmanager
-def staging(folder: Path, prefix: str) -> Iterator[Path]:
+def staging(folder: Path) -> Iterator[Path]:
     """Gives a folder inside another, for files that wait until all of them are made.
 
-    It is gone at the end; so is what processes that were killed left of theirs.
+    It is gone at the end; what killed processes left of theirs goes as temporary files do.
     """
-    for left in folder.glob(f"{prefix}*"):
-        with suppress(OSError), _locked(left / MARK):
-            if time.time() - left.lstat().st_mtime > STARTING:
-                shutil.rmtree(left)
-    with TemporaryDirectory(dir=folder, prefix=prefix) as made, ExitStack() as held:
-        (Path(made) / MARK).touch()
-        with suppress(OSError):  # where the file system has no locks, others let it be too
-            held.enter_context(_locked(Path(made) / MARK))
-        yield Path(made)
-
-
-@contextmanager
-def _locked(file: Path) -> Iterator[None]:
-    """Holds a file, which is no link, that no living process holds; else raises OSError."""
-    handle = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+    remove_abandoned(folder / STAGED)
+    made = _temporary(folder / STAGED)
+    made.mkdir()
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
+        yield made
     finally:
-        os.close(handle)
+        shutil.rmtree(made, ignore_errors=True)
 
 
-@contextmanager
-def open_in_place(path: Path, flags: int) -> Iterator[IO[bytes]]:
-    """Gives a file that is not replaced but kept, and made if need be; never through a link.
-
-    Args:
-        path: The file.
-        flags: Of `os.open`: how it is to be opened.
-
-    Raises:
-        InputError: If a link lies there.
-    """
-    try:
-        descriptor = os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-    except OSError as failure:
-        if failure.errno != errno.ELOOP:
-            raise
-        raise InputError(
-            f"{path}: expected a file, got a link, which nothing is written through; remove it"
-        ) from failure
-    with os.fdopen(descriptor, "wb") as file:
-        yield file
+def open_in_place(path: Path) -> IO[bytes]:
+    """Opens a file to add to, and makes it if need be; never through a link (OSError)."""
+    return open(path, "ab", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, 0o666))
 
 
 def append_text(path: Path, text: str) -> None:
     """Adds text to a file; it is on the disk when this returns."""
-    with open_in_place(path, os.O_WRONLY | os.O_APPEND) as file:
+    with open_in_place(path) as file:
         file.write(text.encode())
         file.flush()
         os.fsync(file.fileno())
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")

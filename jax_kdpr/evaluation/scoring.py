@@ -43,7 +43,6 @@ MASKS_FILE = "masks.npy"
 FIGURE_FILE = "figure.png"
 FILES = (IMAGE_SCORES_FILE, MASKS_FILE, SAMPLES_FILE, FIGURE_FILE, SCORES_FILE)
 UnderNoise = dict[str, dict[str, dict[str, float]]]  # answer: noise: level: mean
-STAGING = "scoring-"  # and random letters: where files wait until all of them are made
 
 
 class Evaluated(NamedTuple):
@@ -111,7 +110,7 @@ def score_run(
         MASKS_FILE: lambda file: np.save(file, masks),
         SAMPLES_FILE: lambda file: np.savez_compressed(file, **kept),
     }
-    with whole_files.staging(output, STAGING) as staging:
+    with whole_files.staging(output) as staging:
         for name, write in writes.items():
             whole_files.write_whole(staging / name, write)
         pictures.plot_run(

@@ -1,23 +1,21 @@
 """What every command line shares: reading flags and config, and the one line of an input error."""
 
-import codecs
 import difflib
 import errno
 import io
 import os
 import re
+import runpy
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from absl import app, flags
-from ml_collections import config_flags
 
 from jax_kdpr.config import checks
-from jax_kdpr.config import removed as removed_options
 from jax_kdpr.config import schema as config_lib
 from jax_kdpr.core import options, runtime, signals, whole_files
 from jax_kdpr.core.errors import InputError, StoppedError
@@ -25,7 +23,6 @@ from jax_kdpr.core.limits import Range, number_hint, require
 from jax_kdpr.core.registry import allow
 from jax_kdpr.interface.help_page import help_page
 from jax_kdpr.runs import checkpoint
-from jax_kdpr.runs import folder as run_folder
 
 flags.DEFINE_list("allow_code", [], "Packages whose code a run folder may name, and so run.")
 # Exit codes.
@@ -36,36 +33,36 @@ INTEGERS = Range(-(2**31), 2**32)
 
 
 def define_config() -> flags.FlagHolder:
-    """Defines `--config FILE` and `--config.section.field=value`."""
-    return config_flags.DEFINE_config_file("config", None, "Path of a config file.")
+    """Defines `--config FILE`, and `--config.PATH=VALUE`, which absl reads as `--config_option`."""
+    flags.DEFINE_multi_string("config_option", [], "PATH=VALUE")
+    return flags.DEFINE_string("config", None, "Path of a config file.")
 
 
-def run(
-    main: Callable[[list[str]], int | None], *, prefix: str = "", others: tuple[str, ...] = ()
-) -> None:
+def run(main: Callable[[list[str]], int | None], *, prefix: str = "") -> None:
     """Parses the flags and runs main(positional arguments), which may return an exit code.
-
-    The config of a command may hold a `Config` under `prefix` ("base."), and the options `others`.
 
     An `InputError`, in the flags or later, prints as one line on stderr and exits with code 2; a
     `StoppedError`, or what the system refuses, as a disk that is full, with code 1.
+
+    Args:
+        main: The command.
+        prefix: What the options of a `Config` have before them in its config file ("base.").
     """
 
     def parse(argv: Sequence[str]) -> list[str]:
         if {"--help", "-h", "-help"} & set(argv):
             signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `--help | head` ends quietly
-            print(help_page(prefix, others))
+            print(help_page(prefix))
             sys.exit(0)
+        if "config" in flags.FLAGS:
+            argv = [re.sub(r"^--?config\.", "--config_option=", argument) for argument in argv]
         try:
-            _check_config_flags(argv, prefix, others)
             left = flags.FLAGS(argv)
             _require_usable()
             allow(flags.FLAGS.allow_code)
-            return [left[0], *map(os.path.expanduser, left[1:])]
-        except SystemExit:
-            raise
-        except Exception as failure:  # all that runs here is the user's: flags and config file
+        except (flags.Error, InputError) as failure:
             _exit_with(_flag_message(failure, prefix))
+        return [left[0], *map(os.path.expanduser, left[1:])]
 
     def guarded(argv: Sequence[str]) -> int | None:
         checkpoint.quiet_logs()
@@ -83,33 +80,54 @@ def run(
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
             return 128 + signal.SIGPIPE  # as a shell expects
         except OSError as failure:
-            if failure.errno == errno.ENAMETOOLONG:
-                _exit_with(
-                    f"{failure.filename}: its path is too long for this file system; shorten it"
-                )
             if failure.errno is None:  # a library's, not the system's
                 raise
-            place = failure.filename or "a file"
-            _exit_with(whole_files.not_written(place, str(failure.strerror)), code=STOPPED)
+            said = whole_files.not_written(failure.filename or "a file", str(failure.strerror))
+            is_input = failure.errno == errno.ENAMETOOLONG
+            _exit_with(said, code=BAD_INPUT if is_input else STOPPED)
         except signals.Interrupted as stop:
             print(stop, file=sys.stderr)
             return stop.exit_code
 
     signals.take_over()
-    codecs.register_error("spell", _spell)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A line at a time, so that whatever ends the process loses none that is said.
-            stream.reconfigure(errors="spell", line_buffering=True)
+            stream.reconfigure(errors="replace", line_buffering=True)
     app.run(guarded, flags_parser=parse)
 
 
-def _spell(failure: UnicodeError) -> tuple[str, int]:
-    """Says what a terminal, or a file that output goes to, has no characters for."""
-    if not isinstance(failure, UnicodeEncodeError):
-        raise failure
-    missing = failure.object[failure.start : failure.end]
-    return missing.replace("±", "+-").encode("ascii", "replace").decode(), failure.end
+def load_config(flag: flags.FlagHolder, kind: type) -> Any:
+    """Returns what the config file of a `define_config` flag makes, with the options given beside.
+
+    Raises:
+        InputError: If there is no file, it raises, makes something else than a `kind`, or has not
+            such options.
+    """
+    path = flag.value
+    if path is None:
+        raise InputError("--config: a config file is needed, such as configs/quickstart/e2e.py")
+    if not Path(path).is_file():
+        near = difflib.get_close_matches(path, map(str, Path(".").glob("configs/*/*.py")))
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise InputError(f"--config: no config file {path!r}{hint}")
+    try:
+        config = runpy.run_path(path).get("get_config", lambda: None)()
+    except Exception as failure:  # all that runs here is the user's
+        where = traceback.extract_tb(failure.__traceback__)[-1]
+        raise InputError(
+            f"--config: {where.filename}, line {where.lineno}, raised {type(failure).__name__}: "
+            f"{failure}"
+        ) from failure
+    if not isinstance(config, kind):
+        raise InputError(
+            f"--config: expected a {kind.__module__}.{kind.__name__} from get_config() in {path}, "
+            f"got {type(config).__name__}"
+        )
+    for given in flags.FLAGS.config_option:
+        name, equals, text = given.partition("=")
+        options.override(config, name, text if equals else "True")
+    return config
 
 
 def read_config(flag: flags.FlagHolder, *, stand_in_teacher: str = "") -> config_lib.Config:
@@ -120,14 +138,8 @@ def read_config(flag: flags.FlagHolder, *, stand_in_teacher: str = "") -> config
     Raises:
         InputError: If there is none, or it does not validate.
     """
-    if flag.value is None:
-        raise InputError("--config: a config file is needed, such as configs/quickstart/e2e.py")
-    if not isinstance(flag.value, config_lib.Config):
-        raise InputError(
-            f"--config: expected get_config() to return a jax_kdpr.Config, "
-            f"got {type(flag.value).__name__}"
-        )
-    return checks.ready(flag.value, stand_in_teacher=stand_in_teacher)
+    config = load_config(flag, config_lib.Config)
+    return checks.ready(config, stand_in_teacher=stand_in_teacher)
 
 
 def require_no_more(positional: Sequence[str], hint: str = "options start with --") -> None:
@@ -190,25 +202,8 @@ def make_folder(flag: str, folder: Path) -> None:
     Raises:
         InputError: If it cannot be made, or nothing can be written into it.
     """
-    run_folder.require_writable(flag, folder)
+    whole_files.require_writable(flag, folder)
     folder.mkdir(parents=True, exist_ok=True)
-
-
-def _check_config_flags(argv: Sequence[str], prefix: str, others: tuple[str, ...]) -> None:
-    """Says what the flags library would say in fifty lines, or not at all, in one."""
-    known = [*others, *(prefix + path for path in config_lib.field_paths())]
-    for place, argument in enumerate(argv):
-        override = re.match(r"--?(?:no)?config\.([\w.]+)", argument)
-        if override and override[1] not in known:
-            gone = removed_options.removed(override[1].removeprefix(prefix))
-            raise InputError(gone or options.unknown_field(override[1], known))
-        given = re.fullmatch(r"--?config(?:=(.*))?", argument)
-        if given:
-            path = given[1] if given[1] is not None else "".join(argv[place + 1 : place + 2])
-            if not Path(path).is_file():
-                near = difflib.get_close_matches(path, map(str, Path(".").glob("configs/*/*.py")))
-                hint = f"; did you mean {near[0]}?" if near else ""
-                raise InputError(f"--config: no config file {path!r}{hint}")
 
 
 def _require_usable() -> None:
@@ -219,8 +214,6 @@ def _require_usable() -> None:
     """
     for name in flags.FLAGS:
         value = flags.FLAGS[name].value
-        if name.startswith("config."):
-            continue
         if isinstance(value, int | float):
             require(f"--{name}", value, FLOATS if isinstance(value, float) else INTEGERS)
         elif isinstance(value, str):
@@ -231,42 +224,11 @@ def _require_usable() -> None:
 
 def _flag_message(failure: Exception, prefix: str) -> str:
     message = str(failure)
-    if isinstance(failure, InputError):
-        return message
-    if isinstance(failure, flags.IllegalFlagValueError):
-        field = re.match(r"flag --config\.([\w.]+)=(.*?): ", message, re.DOTALL)
-        option = field and field[1].removeprefix(prefix)
-        if field and option in config_lib.field_paths():
-            hint = number_hint(field[2])
-            return f"{field[1]}: expected {config_lib.expected(option)}, got {field[2]!r}{hint}"
-        if "Traceback (most recent call last)" in message:  # so ml_collections wraps a TypeError
-            places = re.findall(r'File "([^"]+)", line (\d+)', message)
-            file, line = places[-1] if places else ("?", "?")
-            said = message.strip().splitlines()[-1]
-            return f"--config: {file}, line {line}, raised {said}"
-        given = re.match(r"flag --(\w+)=(.*?): (could not convert|invalid literal)", message, re.S)
-        if given:
-            kind = "a number" if given[3] == "could not convert" else "a whole number"
-            return f"--{given[1]}: expected {kind}, got {given[2]!r}{number_hint(given[2])}"
-        return message
-    if isinstance(failure, flags.UnrecognizedFlagError):
+    if isinstance(failure, flags.UnrecognizedFlagError) and "config" in flags.FLAGS:
         near = [path for path in config_lib.field_paths() if path.endswith(f".{failure.flagname}")]
-        if near and "config" in flags.FLAGS:
-            return f"{message}; did you mean --config.{prefix}{near[0]}?"
-        return message
-    if isinstance(failure, flags.Error):
-        return message
-    # Raised by the config file itself; a slot that does not exist is a misspelt field.
-    slot = re.search(r"'(\w+)' object has no attribute '(\w+)'", message)
-    if isinstance(failure, AttributeError) and slot:
-        section = config_lib.section_name(slot[1])
-        path = f"{section}.{slot[2]}" if section else slot[2]
-        return config_lib.unknown_field(path)
-    where = traceback.extract_tb(failure.__traceback__)[-1]
-    return (
-        f"--config: {where.filename}, line {where.lineno}, raised {type(failure).__name__}: "
-        f"{message}"
-    )
+        return f"{message}; did you mean --config.{prefix}{near[0]}?" if near else message
+    given = re.match(r"flag --\w+=(.*?): ", message, re.DOTALL)
+    return message + (number_hint(given[1]) if given else "")
 
 
 def _exit_with(message: str, *, code: int = BAD_INPUT) -> NoReturn:

@@ -13,13 +13,8 @@ WIDTH = 100  # characters of a line
 COLUMN = 40  # at which the words on an option begin
 
 
-def help_page(prefix: str, others: tuple[str, ...]) -> str:
-    """Returns the page of the command that is running.
-
-    Args:
-        prefix: That its options have before those of a `Config` ("base.").
-        others: Options of its config beside these.
-    """
+def help_page(prefix: str) -> str:
+    """Returns the page of the command that is running, `prefix` before its options ("base.")."""
     lines = [sys.modules["__main__"].__doc__ or "", "Flags:"]
     own = flags.FLAGS.get_key_flags_for_module("__main__")
     for flag in [*own, flags.FLAGS["allow_code"]]:  # which every command has
@@ -29,7 +24,6 @@ def help_page(prefix: str, others: tuple[str, ...]) -> str:
         lines.append(f"  --{flag.name}: {flag.help}{default}")
     if "config" in flags.FLAGS:
         lines += ["  --config FILE: a config file; then --config.OPTION=VALUE with, and default:"]
-        lines += [f"    {name}" for name in others]
         lines += _options(prefix)
     return "\n".join(lines)
 

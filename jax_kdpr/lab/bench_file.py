@@ -16,7 +16,7 @@ from typing import Any
 
 from absl import flags
 
-from jax_kdpr.core import json_files, options
+from jax_kdpr.core import options
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.limits import POSITIVE_LENGTHS, Range, require_pixels, shown
 from jax_kdpr.core.options import option
@@ -24,7 +24,6 @@ from jax_kdpr.optics.propagation import PROPAGATORS
 from jax_kdpr.optics.sampling import bench_geometry
 
 BENCH = flags.DEFINE_string("bench", "", "bench.toml: numbers that the flags leave open.")
-LARGEST = 2**20  # bytes of a file of a few numbers
 ELECTRONS = Range(0, 1e9)
 
 
@@ -117,7 +116,7 @@ def read_bench() -> Bench:
         return Bench()
     path = Path(BENCH.value)
     try:
-        values = tomllib.loads(json_files.read_bounded(path, LARGEST).decode())
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as failure:
         raise InputError(f"--bench: {path}: cannot be read as TOML ({failure})") from failure
     try:

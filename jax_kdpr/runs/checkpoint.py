@@ -6,17 +6,15 @@ this package. The manager keeps the last two checkpoints and the best one by val
 writes to a temporary folder and renames it: a killed save leaves the earlier ones as they were.
 """
 
-import asyncio
 import hashlib
 import logging as std_logging
-import math
 import os
 import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +22,6 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
-from etils import epath
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from jax_kdpr.core.errors import InputError
@@ -34,9 +31,7 @@ from jax_kdpr.runs import folder as run_folder
 FOLDER = "checkpoints"  # inside a run folder
 SCORE = "validation_psnr"  # what "best" means, dB
 SCORE_DIGEST = "digest"  # beside it, of versions that write one
-REMOVAL_SECONDS = 0.5
-# A state holds parameters, two moments of each and a running mean: what declares more is not ours.
-MOST_COPIES = 8  # of what is asked for, or of a megabyte
+REMOVAL_SECONDS = 0.5  # that a training takes to remove a checkpoint
 
 
 class Restored(NamedTuple):
@@ -63,42 +58,23 @@ def quiet_logs() -> None:
     sys.unraisablehook = hook
 
 
-class _RemovedError(Exception):
-    """Another process removed a checkpoint while it was read."""
-
-
 class _Manager(ocp.CheckpointManager):
     def __init__(self, workdir: Path, *args: Any, **options: Any):
         self.workdir = workdir
         super().__init__(*args, **options)
 
-    # Orbax reads every score on opening, and gives up on one that is unreadable. metrics.jsonl has
-    # it too; where the two differ, that of the checkpoint counts if it matches its own digest. One
-    # that does not, and that no row tells, is not known.
+    # Orbax reads every score on opening, and gives up on one that is unreadable. In the place of
+    # one that is damaged counts that of metrics.jsonl.
     def metrics(self, step: int) -> Any:
-        try:
-            metrics = super().metrics(step)
-            stored = None if metrics is None else float(metrics[SCORE])
-        except (ValueError, TypeError, KeyError):
-            metrics, stored = None, math.nan
-        digest = (metrics or {}).get(SCORE_DIGEST)
-        proven = stored is not None and digest == _score_digest(step, stored)
+        with suppress(ValueError, TypeError, KeyError):
+            stored = super().metrics(step)
+            if stored is None:
+                return None
+            score = float(stored[SCORE])
+            if stored.get(SCORE_DIGEST) in (None, _score_digest(step, score)):
+                return {SCORE: score}
         rows = run_folder.read_metrics(self.workdir)
-        without_row = math.nan if digest and not proven else stored
-        logged = next((row[SCORE] for row in rows if row["step"] == step), without_row)
-        known = logged
-        if stored is not None and stored != logged:
-            wrong = f"checkpoint {step} in {self.workdir / FOLDER}"
-            right = run_folder.METRICS_FILE
-            if proven:
-                wrong, right = f"step {step} in {self.workdir / right}", "the checkpoint"
-                known = stored
-            counts = "it does not" if math.isnan(known or 0.0) else f"that of {right} does"
-            print(
-                f"warning: the score of {wrong} is damaged; {counts} count when the best is chosen",
-                file=sys.stderr,
-            )
-        return None if known is None or math.isnan(known) else {SCORE: known}
+        return next(({SCORE: row[SCORE]} for row in rows if row["step"] == step), None)
 
 
 class Checkpoints:
@@ -159,8 +135,8 @@ class Checkpoints:
         if step in self._manager.all_steps():
             self._manager.reload()  # the same state; its score may be known since
             return
-        arrays = _flatten(tree)
-        saved = self._manager.save(
+        arrays = {name: np.asarray(leaf) for name, leaf in _named_leaves(tree)}
+        self._manager.save(
             step,
             args=ocp.args.Composite(
                 state=ocp.args.StandardSave(arrays),
@@ -171,10 +147,6 @@ class Checkpoints:
             if score is None
             else {SCORE: score, SCORE_DIGEST: _score_digest(step, score)},
         )
-        if not saved:
-            raise RuntimeError(
-                f"{self.workdir / FOLDER}: checkpoint {step} was not written; there is a later one"
-            )
 
     def discard_after(self, step: int) -> None:
         """Deletes the checkpoints of later steps: they are going to be made again."""
@@ -187,72 +159,52 @@ class Checkpoints:
         `like` has the structure, shapes and types to return: all of the saved tree, or a part.
         """
 
-        def steps() -> list[int]:
-            return sorted(self._manager.all_steps(), reverse=True)
-
-        return self._restore(steps, like) if steps() else None
+        return self._first_readable(self._newest_first, like) if self._newest_first() else None
 
     def restore_best(self, like: PyTree) -> Restored:
         """Reads the checkpoint of the best validation PSNR, or else the newest that is readable."""
 
         def steps() -> list[int]:
             best = self._manager.best_step()
-            others = sorted(set(self._manager.all_steps()) - {best}, reverse=True)
-            return ([] if best is None else [best]) + others
+            return sorted(self._newest_first(), key=lambda step: step != best)
 
-        return self._restore(steps, like)
+        return self._first_readable(steps, like)
 
-    def _restore(self, steps: Callable[[], list[int]], like: PyTree) -> Restored:
-        """Tries the steps in turn, and anew if a training beside removed one while it was read."""
-        while True:
-            try:
-                return self._first_readable(steps(), like)
-            except _RemovedError:
-                self._manager.reload()
+    def _newest_first(self) -> list[int]:
+        return sorted(self._manager.all_steps(), reverse=True)
 
-    def _first_readable(self, steps: list[int], like: PyTree) -> Restored:
+    def _first_readable(self, steps: Callable[[], list[int]], like: PyTree) -> Restored:
         """Tries the steps in turn; damaged checkpoints are named, and set aside if one is good."""
-        damaged = []
-        for step in steps:
+        damaged: list[int] = []
+        while left := [step for step in steps() if step not in damaged]:
+            step = left[0]
             try:
-                arrays, found = self._read(step, like)
+                arrays, found = self._read(step)
             except (MemoryError, PermissionError):
                 raise  # nothing is wrong with the checkpoint
             except Exception as failure:  # Orbax, TensorStore and JSON raise many kinds
-                if self._is_removed(step):
-                    raise _RemovedError from failure
-                damaged.append(step)
-                print(
-                    f"warning: checkpoint {step} in {self.workdir / FOLDER} is damaged "
-                    f"({reason(failure)}); falling back to another one",
-                    file=sys.stderr,
-                )
+                time.sleep(REMOVAL_SECONDS)
+                self._manager.reload()
+                if (self._folder / str(step)).exists():  # and no training beside has removed it
+                    damaged.append(step)
+                    print(
+                        f"warning: checkpoint {step} in {self.workdir / FOLDER} is damaged "
+                        f"({reason(failure)}); falling back to another one",
+                        file=sys.stderr,
+                    )
                 continue
             tree = _unflatten(arrays, like, step)
             if not self.read_only:
                 self._set_aside(damaged)
             return Restored(step, tree, found)
         raise InputError(
-            f"{self.workdir / FOLDER}: none of the {len(steps)} checkpoint(s) can be read; restore "
-            "them from a copy, or train anew in another folder"
+            f"{self.workdir / FOLDER}: none of the {len(damaged)} checkpoint(s) can be read; "
+            "restore them from a copy, or train anew in another folder"
         )
 
-    def _is_removed(self, step: int) -> bool:
-        """Whether a training beside removes the checkpoint, which takes it a moment."""
-        if self.read_only:
-            time.sleep(REMOVAL_SECONDS)
-        return not (self._folder / str(step)).exists()
-
-    def _read(self, step: int, like: PyTree) -> tuple[dict[str, np.ndarray], str]:
-        """Reads all arrays of a checkpoint to the host and verifies their digest.
-
-        All of them, since the digest is of all; but it is looked at first how much they declare.
-        """
-        self._merge(step)
+    def _read(self, step: int) -> tuple[dict[str, np.ndarray], str]:
+        """Reads all arrays of a checkpoint to the host and verifies their digest."""
         shapes = self._manager.item_metadata(step)["state"]
-        declared, asked = _size(shapes.values()), _size(jax.tree.leaves(like))
-        if declared > MOST_COPIES * max(asked, 2**20):
-            raise ValueError(f"it declares {declared:,} bytes of arrays for a state of {asked:,}")
         wanted = {name: np.empty(leaf.shape, leaf.dtype) for name, leaf in shapes.items()}
         saved = self._manager.restore(
             step,
@@ -264,16 +216,6 @@ class Checkpoints:
         if found != saved["info"]["digest"]:
             raise ValueError("its arrays do not match their digest")
         return saved["state"], found
-
-    def _merge(self, step: int) -> None:
-        """Makes up for a merge of the arrays that an earlier version left out (`_plain_path`)."""
-        state = self._folder / str(step) / "state"
-        if not (state / "manifest.ocdbt").exists():
-            context = ocp.type_handlers.get_ts_context(use_ocdbt=True)
-            merge = ocp.type_handlers.merge_ocdbt_per_process_files
-            merged = merge(epath.Path(state), context, use_zarr3=False)
-            with ThreadPoolExecutor(1) as thread:  # a notebook's own has a loop already
-                thread.submit(asyncio.run, merged).result()
 
     def _set_aside(self, steps: list[int]) -> None:
         """Moves damaged checkpoints out of the way of those that will be written again."""
@@ -301,11 +243,6 @@ def require_checkpoint(workdir: Path) -> None:
         raise InputError(f"{str(workdir)!r} holds no checkpoint yet; train it first")
 
 
-def holds_step(workdir: Path, step: int) -> bool:
-    """Returns whether the run folder holds the finished checkpoint of a step."""
-    return step in steps(workdir)
-
-
 def digest(arrays: dict[str, Any]) -> str:
     """Returns the SHA-256 of named arrays: their names, types, shapes and bytes."""
     total = hashlib.sha256()
@@ -318,11 +255,6 @@ def digest(arrays: dict[str, Any]) -> str:
 
 def _score_digest(step: int, score: float) -> str:
     return hashlib.sha256(f"{step} {score!r}".encode()).hexdigest()
-
-
-def _size(leaves: Iterable[Any]) -> int:
-    """Bytes of arrays, by what they declare."""
-    return sum(math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize for leaf in leaves)
 
 
 def _named_leaves(tree: PyTree) -> Iterator[tuple[str, Any]]:
@@ -343,10 +275,6 @@ def _unflatten(arrays: dict[str, np.ndarray], like: PyTree, step: int) -> PyTree
             )
         leaves.append(jax.numpy.asarray(array))
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
-
-
-def _flatten(tree: PyTree) -> dict[str, np.ndarray]:
-    return {name: np.asarray(leaf) for name, leaf in _named_leaves(tree)}
 
 
 def _plain_path(handle: int, folder: Path) -> Path:

@@ -5,14 +5,13 @@ for each session that worked on it the time, commit, package versions and device
 """
 
 import fcntl
-import json
 import os
 import platform
 import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
@@ -20,16 +19,15 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 import jax_kdpr
 from jax_kdpr.config import checks
 from jax_kdpr.config import schema as config_lib
-from jax_kdpr.config.removed import RemovedOptionError
 from jax_kdpr.config.schema import Config
 from jax_kdpr.core import json_files, options, whole_files
 from jax_kdpr.core.errors import InputError, InUseError
 from jax_kdpr.core.json_files import Maybe
-from jax_kdpr.core.registry import NotAllowedError
 
 RUN_FILE = "run.json"
 LOCK_FILE = "run.lock"
@@ -82,16 +80,13 @@ def read_config(workdir: Path) -> Config:
     Raises:
         InputError: As `read_run`, and if it would not pass as the config of a new run.
     """
+    values = read_run(workdir)["config"]
     try:
-        config = config_lib.from_dict(read_run(workdir)["config"])
+        config = config_lib.from_dict(values)
         checks.validate(config)
-        return config
-    except (RemovedOptionError, NotAllowedError) as failure:
-        raise InputError(f"{workdir / RUN_FILE}: {failure}") from failure
     except InputError as failure:
-        if str(workdir) in str(failure):
-            raise
-        raise InputError(f"{workdir / RUN_FILE}: {failure}; {RESTORE}") from failure
+        raise InputError(f"{workdir / RUN_FILE}: {failure}") from failure
+    return config
 
 
 def require_same_data(workdirs: Sequence[Path], config: Config | None = None) -> None:
@@ -135,10 +130,9 @@ def check_workdir(
         InputError: If the folder holds other files, or a run of another config, data or teacher;
             names what differs.
     """
-    if not workdir.is_file():  # which has its own line below
-        require_writable("--workdir", workdir)
+    whole_files.require_writable("--workdir", workdir)
     if not (workdir / RUN_FILE).exists():
-        if workdir.exists() and (not workdir.is_dir() or _foreign_files(workdir)):
+        if workdir.exists() and _foreign_files(workdir):
             raise InputError(
                 f"--workdir: {str(workdir)!r} is neither empty nor a run folder; give another one"
             )
@@ -158,26 +152,6 @@ def check_workdir(
         )
 
 
-def require_writable(flag: str, folder: Path) -> None:
-    """Refuses a folder that nothing could be written into, without making it.
-
-    Args:
-        flag: That gave it, for the message.
-        folder: It may be there already, or be made below one that is.
-
-    Raises:
-        InputError: If a file is in its place or in its way, or it may not be written to.
-    """
-    nearest = whole_files.nearest(folder)
-    if not nearest.is_dir():
-        raise InputError(
-            f"{flag}: {str(folder)!r} cannot be made, {str(nearest)!r} is a file and no folder; "
-            "give another one"
-        )
-    if not whole_files.is_writable(folder):
-        raise InputError(f"{flag}: {str(nearest)!r} cannot be written to; give another folder")
-
-
 def _foreign_files(workdir: Path) -> list[Path]:
     """Files that are not what a session killed before it wrote run.json leaves behind."""
     return [
@@ -195,7 +169,7 @@ def lock(workdir: Path) -> Iterator[None]:
         InUseError: If another process is training in it.
     """
     workdir.mkdir(parents=True, exist_ok=True)
-    with whole_files.open_in_place(workdir / LOCK_FILE, os.O_RDWR) as file:
+    with whole_files.open_in_place(workdir / LOCK_FILE) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as held:
@@ -215,8 +189,7 @@ def draws_alike(record: dict[str, Any], sample: tuple[float, ...]) -> bool:
     """Returns whether scenes that are drawn anew are those of run.json, as far as it tells."""
     known = record.get("sample", [])
     return not known or (
-        len(known) == len(sample)
-        and all(abs(a - b) <= SAME for a, b in zip(known, sample, strict=True))
+        len(known) == len(sample) and np.allclose(known, sample, rtol=0, atol=SAME)
     )
 
 
@@ -225,15 +198,8 @@ def record_session(
 ) -> None:
     """Writes run.json, or adds this session to it. Call `check_workdir` first."""
     path = workdir / RUN_FILE
-    record = (
-        read_run(workdir)
-        if path.exists()
-        else {
-            **{"config": config_lib.to_dict(config), "digests": digests},
-            **({"sample": sample} if sample else {}),
-            "sessions": [],
-        }
-    )
+    record = {"config": config_lib.to_dict(config), "digests": digests, "sample": sample}
+    record = read_run(workdir) if path.exists() else {**record, "sessions": []}
     record["sessions"].append(provenance())
     json_files.write_json(path, record)
 
@@ -253,11 +219,11 @@ def provenance() -> dict[str, Any]:
 
 def _processor() -> str:
     """Returns the name of the processor, as far as the system tells it."""
-    try:
+    with suppress(OSError):  # which tells it so on Linux alone
         named = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.M)
-    except OSError:  # not Linux
-        named = None
-    return named[1] if named else platform.processor() or platform.machine()
+        if named:
+            return named[1]
+    return platform.processor() or platform.machine()
 
 
 def _commit() -> str:
@@ -266,18 +232,17 @@ def _commit() -> str:
     A repository that this file lies in without being part of it, as in the .venv of a project, says
     nothing of it.
     """
+
+    def git(*command: str) -> str:
+        words = ["git", "-C", str(Path(__file__).parent), *command]
+        return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+
     try:
-        _git("ls-files", "--error-unmatch", Path(__file__).name)
-        changed = _git("status", "--porcelain", "--untracked-files=no")
-        return _git("rev-parse", "--short=12", "HEAD") + ("+" if changed else "")
+        git("ls-files", "--error-unmatch", Path(__file__).name)
+        changed = git("status", "--porcelain", "--untracked-files=no")
+        return git("rev-parse", "--short=12", "HEAD") + ("+" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return ""
-
-
-def _git(*command: str) -> str:
-    here = str(Path(__file__).parent)
-    done = subprocess.run(["git", "-C", here, *command], capture_output=True, text=True, check=True)
-    return done.stdout.strip()
 
 
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:
@@ -288,13 +253,13 @@ def read_metrics(workdir: Path) -> list[dict[str, Any]]:
     """
     path = workdir / METRICS_FILE
     try:
-        lines = json_files.read_bounded(path).splitlines() if path.exists() else []
-    except (OSError, ValueError) as failure:
+        lines = path.read_bytes().splitlines() if path.exists() else []
+    except OSError as failure:
         raise InputError(f"{path}: cannot be read ({failure}); {RESTORE}") from failure
     rows, damaged = [], []
     for number, line in enumerate(lines, start=1):
         try:
-            rows.append(json_files.parse(line.decode(), ROW))
+            rows.append(json_files.parse(line, ROW))
         except ValueError:
             damaged.append(str(number))
     if damaged:
@@ -315,16 +280,3 @@ def epochs_done(workdir: Path) -> int:
     """Returns how many epochs a run has finished."""
     rows = read_metrics(workdir)
     return rows[-1]["epoch"] if rows else 0
-
-
-def drop_metrics_after(workdir: Path, step: int) -> None:
-    """Removes the rows of steps that a resumed run is going to do again."""
-    path = workdir / METRICS_FILE
-    if path.exists():
-        kept = [row for row in read_metrics(workdir) if row["step"] <= step]
-        whole_files.write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
-
-
-def append_metrics(workdir: Path, row: dict[str, Any]) -> None:
-    """Adds one epoch's row to metrics.jsonl."""
-    whole_files.append_text(workdir / METRICS_FILE, json.dumps(row) + "\n")

@@ -1,26 +1,23 @@
 """Where the metrics of each epoch go: metrics.jsonl always, TensorBoard event files on request."""
 
+import json
 from pathlib import Path
 from typing import Any
 
+from jax_kdpr.core import whole_files
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.runs import folder as run_folder
 
 
 class MetricLog:
-    """Rows of metrics of one run folder. Close it, or use it as a context."""
+    """Rows of metrics of one run folder."""
 
     def __init__(self, workdir: Path, *, tensorboard: bool = False):
         """Opens the log; for TensorBoard, `require_tensorboard` must have passed."""
         self._workdir = workdir
+        self._path = workdir / run_folder.METRICS_FILE
         self._tensorboard = tensorboard
         self._writer: Any = None
-
-    def __enter__(self) -> "MetricLog":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def close(self) -> None:
         """Ends the event files, if any."""
@@ -29,7 +26,9 @@ class MetricLog:
 
     def resume_at(self, step: int) -> None:
         """Drops everything logged for later steps: they are going to be done again."""
-        run_folder.drop_metrics_after(self._workdir, step)
+        if self._path.exists():
+            kept = [row for row in self.rows() if row["step"] <= step]
+            whole_files.write_text(self._path, "".join(json.dumps(row) + "\n" for row in kept))
         if self._tensorboard:
             from tensorboardX import SummaryWriter  # pyright: ignore[reportMissingImports]
 
@@ -38,7 +37,7 @@ class MetricLog:
 
     def append(self, row: dict[str, Any]) -> None:
         """Adds the row of one epoch."""
-        run_folder.append_metrics(self._workdir, row)
+        whole_files.append_text(self._path, json.dumps(row) + "\n")
         if self._writer is not None:
             for name, value in row.items():
                 self._writer.add_scalar(name, value, row["step"])

@@ -95,16 +95,12 @@ class Run:
         indices = jnp.arange(min(count, len(test)))
         return take_batch(test, indices, size=camera.size, channels=camera.channels)
 
-    def with_system(self, system: System) -> "Run":
-        """Returns it with another system for the same variables; the data are not read again."""
-        other = dataclasses.replace(self, system=system)
-        if "dataset" in self.__dict__:
-            other.__dict__["dataset"] = self.dataset
-        return other
-
     def on_one_device(self) -> "Run":
         """Returns it with a system that takes any number of images at a time."""
-        return self.with_system(build_system(self.config))
+        other = dataclasses.replace(self, system=build_system(self.config))
+        if "dataset" in self.__dict__:  # not to be read again
+            other.__dict__["dataset"] = self.dataset
+        return other
 
 
 class RunKeys(NamedTuple):

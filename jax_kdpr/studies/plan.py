@@ -11,8 +11,8 @@ from jax_kdpr.core.json_files import Maybe
 from jax_kdpr.evaluation.scores import RECOVERED, REFINED
 from jax_kdpr.evaluation.scoring import SCORES, SCORES_FILE, noise_levels
 from jax_kdpr.recovery.refinement import Refinement
+from jax_kdpr.runs import checkpoint
 from jax_kdpr.runs import folder as run_folder
-from jax_kdpr.runs.checkpoint import holds_step
 from jax_kdpr.studies.declaration import Robustness, Study, entry_config, training_order
 
 ROBUSTNESS_FILE = "robustness.json"
@@ -51,7 +51,7 @@ class PlannedRun(NamedTuple):
         return (
             bool(rows)
             and rows[-1]["epoch"] >= self.config.train.epochs
-            and holds_step(self.workdir, rows[-1]["step"])
+            and rows[-1]["step"] in checkpoint.steps(self.workdir)
         )
 
     @property

@@ -92,7 +92,7 @@ def export_masks(
         "checkpoint_digest": run.digest,
         "checkpoint_step": run.step,
     }
-    run_folder.require_writable("--output", output)
+    whole_files.require_writable("--output", output)
     for path in groups:
         _refuse_foreign(path, origin)
     output.mkdir(parents=True, exist_ok=True)
