@@ -8,8 +8,8 @@ runs in a short form, which tests/test_faults.py runs too. A kind is a function 
 
 import argparse
 import functools
-import json
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -19,10 +19,11 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import commands
-import fuzz_options
 
+from jax_kdpr.config import schema as config_lib
 from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.runs.checkpoint import FOLDER
 
@@ -101,18 +102,85 @@ def kill(process: subprocess.Popen, run: Path, *, delay: float | None) -> bool:
     return process.returncode == -signal.SIGKILL
 
 
+NUMBERS = [
+    *("-1", "0", "1", "2", "3.5", "1e-320", "1e39", "-1e39", "nan", "inf", str(2**31)),
+    *("1" + 30 * "0", "9" * 5000, "532e-6", "200", "2*pi", "0x10", "1_000"),
+]
+TEXTS = [
+    *("", "~", "(1,2)", "1,2,3", "1,2,3,4", "100000x100000", "0x0", "é", "a\nb"),
+    *("None", "True", "[]"),
+]
+QUICKSTART = ["--config", str(Path(__file__).parents[1] / "configs" / "quickstart" / "e2e.py")]
+# Of each command where it begins its work, and what it needs beside the fuzzed flags.
+WORK = {
+    "train": ("jax_kdpr.config.schema.load_data", [*QUICKSTART, "--workdir", "new"]),
+    "evaluate": ("jax_kdpr.runs.folder.require_same_data", ["--workdir", "run"]),
+    **{
+        command: ("jax_kdpr.runs.run.load_run", ["--workdir", "run", *needed])
+        for command, needed in {
+            "solve": [],
+            "tolerance": [],
+            "export_mask": ["--format", "slm"],
+            "simulate_bench": ["--output", "bench"],
+        }.items()
+    },
+    "ambiguity": (
+        "jax_kdpr.evaluation.uniqueness.comparison.make_subject",
+        [*QUICKSTART, "--random"],
+    ),
+    **{
+        command: (
+            "jax_kdpr.lab.frames.reading.list_frames",
+            ["--workdir", "run", "--input", "frames", *needed],
+        )
+        for command, needed in {"reconstruct": [], "calibrate": ["--output", "c.json"]}.items()
+    },
+    "benchmark": ("jax_kdpr.evaluation.speed.session.Wanted", QUICKSTART),
+    "geometry": (
+        "jax_kdpr.optics.sampling.bench_geometry",
+        [
+            *("--wavelength", "532e-9", "--focal_length", "0.2", "--mask_pitch", "8e-6"),
+            *("--pixels", "96", "--camera_pixel", "3.45e-6"),
+        ],
+    ),
+}
+
+
+class Accepted(BaseException):
+    """A command has begun its work."""
+
+
 def options(folder: Path, *, full: bool) -> Tally:
-    """Fuzzed flags and options of every command, each in a fork: accepted, or one line."""
+    """One or two fuzzed flags or options of every command: accepted, or one line and code 2."""
     tally = Tally()
     train(folder, "run", "--config.train.epochs=1").check_returncode()
-    for name in fuzz_options.WORK:
-        count = 1000 // len(fuzz_options.WORK) + 1 if full else 10
-        given = (name, str(count), folder / "run")
-        done = commands.run_program("fuzz_options", *given, cwd=folder, check=True)
-        found = json.loads(done.stdout)
-        tally.held.update(found["held"])
-        tally.lost.extend(found["lost"])
+    for command, (work, needed) in WORK.items():
+        rng, names = random.Random(command), flag_names(command)
+        for _ in range(1000 // len(WORK) + 1 if full else 10):
+            chosen = rng.sample(names, rng.choice((1, 1, 2)))
+            given = [f"--{name}={rng.choice(3 * NUMBERS + TEXTS)}" for name in chosen]
+            what, held = f"{command} {' '.join(one[:60] for one in given)}", "one line"
+            try:
+                with mock.patch(work, side_effect=Accepted):
+                    commands.refusal(command, *needed, *given, cwd=folder)
+            except Accepted:
+                held = "accepted"
+            except Exception as failure:
+                tally.add(f"{what}: {failure!r:.500}", lost=True)
+                continue
+            tally.add(held)
     return tally
+
+
+def flag_names(command: str) -> list[str]:
+    """Returns the flags of a command, and twice those of its config's options."""
+    text = (commands.PACKAGE / f"{command}.py").read_text()
+    for shared in re.findall(r"\b(?:bench|camera|mask|placement|refine)_flags\b", text):
+        text += (commands.PACKAGE / "interface" / f"{shared}.py").read_text()
+    names = sorted(set(re.findall(r"flags\.DEFINE_\w+\(\s*\"(\w+)\"", text)))
+    if "define_config" in text:
+        names += 2 * [f"config.{path}" for path in config_lib.field_paths()]
+    return names
 
 
 def signals(folder: Path, *, full: bool) -> Tally:

@@ -143,7 +143,7 @@ def test_many_frames_are_recovered_in_batches(run, counts):
     np.testing.assert_allclose(
         many.image, np.tile(run.reconstruct(counts).image, (2, 1, 1, 1)), atol=1e-5
     )
-    assert len(run._programs) >= 1 and "teacher run" in repr(run)
+    assert "teacher run" in repr(run)
 
 
 @pytest.mark.slow

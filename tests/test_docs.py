@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from commands import run
 
-from jax_kdpr.config import removed
 from jax_kdpr.config import schema as config_lib
 from jax_kdpr.core import json_files
 from jax_kdpr.interface.help_page import options_page
@@ -94,7 +93,7 @@ def test_every_module_of_the_page_is_a_command():
 def test_pages_name_options_that_exist_with_their_defaults():
     known = config_lib.flatten(config_lib.Config())
     sections = {path.split(".")[0] for path in known if "." in path}
-    named_still = known | removed.OPTIONS
+    named_still = known | config_lib.GONE
     for page in PAGES:
         text = page.read_text()
         named = re.findall(r"`(?:--config\.)?([a-z]+)\.(?!npy|py\b)([a-z_]+)[=`]", text)

@@ -20,7 +20,7 @@ import signal, time
 from jax_kdpr import study
 from jax_kdpr.interface import cli
 study.run_study = lambda *_: (signal.raise_signal(signal.SIGINT), time.sleep(2.0), {})[-1]
-cli.run(study.main, prefix="base.", others=("seeds",))
+cli.run(study.main, prefix="base.")
 """
 
 

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Sequence
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -143,10 +143,25 @@ class Run(runs.Run):
             ways = {True: np.stack([on_grid(one, setup, self) for one in light])}
             if gain is None and self.camera.scene.kind != "phase":
                 gain = found.counts_per_unit
-        tried = {
-            way: self._recover(self._in_model_units(seen, gain), refinement)
-            for way, seen in ways.items()
-        }
+        if gain is None and self.camera.scene.kind != "phase":
+            raise InputError(
+                f"gain: how much light {self.camera.scene.kind} objects let through is not "
+                "known; give the counts of a model sample whose CDP is 1, or a calibration="
+            )
+        energies = snapshot_energy(self)
+
+        def recover(light: Float[np.ndarray, "frames sh sw"]) -> Recovered:
+            objects = light.reshape(-1, self.snapshots, *self.sensor)
+            cdps = [in_model_units(one, energies, gain, name="frames") for one in objects]
+            seen = jnp.asarray(np.stack(cdps), jnp.float32)
+            return over_batches(
+                lambda indices, _: self._recover(refinement)(seen[indices]),
+                len(seen),
+                batch_size=min(self.batch_size, len(seen)),
+                key=jax.random.key(0),  # of no use: nothing is drawn
+            )
+
+        tried = {way: recover(seen) for way, seen in ways.items()}
         best = min(tried, key=lambda way: float(np.median(tried[way].misfit)))
         image, estimate, misfit = (np.asarray(part) for part in tried[best][:3])
         parts = scene_parts(image, self.camera.scene)
@@ -178,41 +193,15 @@ class Run(runs.Run):
         )
         return scored.result["scores"]
 
-    def _in_model_units(
-        self, light: Float[np.ndarray, "frames sh sw"], gain: float | None
-    ) -> Float[np.ndarray, "n L sh sw"]:
-        """CDPs of counts on the model's grid."""
-        if gain is None and self.camera.scene.kind != "phase":
-            raise InputError(
-                f"gain: how much light {self.camera.scene.kind} objects let through is not "
-                "known; give the counts of a model sample whose CDP is 1, or a calibration="
-            )
-        energies = snapshot_energy(self)
-        objects = light.reshape(-1, self.snapshots, *self.sensor)
-        cdps = [in_model_units(one, energies, gain, name="frames") for one in objects]
-        return np.stack(cdps).astype(np.float32)
+    # What is compiled once for each number of images: a frame then costs what a frame costs.
 
     @cached_property
     def _measure(self) -> Callable[..., jax.Array]:
-        """Compiled once for each number of images."""
         return jax.jit(self.system.measure)
 
     @cached_property
-    def _programs(self) -> dict[Refinement, Recover]:
-        """What has been compiled: a frame at a time then costs what a frame costs."""
-        return {}
-
-    def _recover(self, cdps: Float[np.ndarray, "n L sh sw"], refinement: Refinement) -> Recovered:
-        """Recovers CDPs batch by batch, all batches of one size."""
-        if refinement not in self._programs:
-            self._programs[refinement] = make_recover(self, refinement=refinement)
-        recover, seen = self._programs[refinement], jnp.asarray(cdps)
-        return over_batches(
-            lambda indices, _: recover(seen[indices]),
-            len(seen),
-            batch_size=min(self.batch_size, len(seen)),
-            key=jax.random.key(0),  # of no use: nothing is drawn
-        )
+    def _recover(self) -> Callable[[Refinement], Recover]:
+        return cache(lambda refinement: make_recover(self, refinement=refinement))
 
 
 def load(

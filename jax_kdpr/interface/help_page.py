@@ -24,37 +24,34 @@ def help_page(prefix: str) -> str:
         lines.append(f"  --{flag.name}: {flag.help}{default}")
     if "config" in flags.FLAGS:
         lines += ["  --config FILE: a config file; then --config.OPTION=VALUE with, and default:"]
-        lines += _options(prefix)
+        for section, found in _sections().items():
+            lines += ["", f"  {section}"] if section else []
+            lines += [_entry(f"{prefix}{path}", one) for path, one in found.items()]
     return "\n".join(lines)
-
-
-def _options(prefix: str) -> list[str]:
-    config, section, lines = Config(), "", []
-    for path, one in described(config).items():
-        found = path.rpartition(".")[0]
-        if found != section:
-            section = found
-            lines += ["", f"  {section}: {_title(config, section)}"]
-        lines.append(_entry(f"{prefix}{path}", one))
-    return lines
 
 
 def options_page() -> str:
     """Returns every option in Markdown tables, as docs/options.md has them."""
-    config, section, lines = Config(), None, []
+    pages = []
+    for section, found in _sections().items():
+        rows = [
+            f"| `{path}` | {_shown(one.value)} | {one.says} | {_values(one)} |"
+            for path, one in found.items()
+        ]
+        head = ["| option | default | meaning | values |", "| --- | --- | --- | --- |"]
+        pages.append("\n".join([f"### {section or 'The run'}", "", *head, *rows]))
+    return "\n\n".join(pages)
+
+
+def _sections() -> dict[str, dict[str, Described]]:
+    """The options of a config, by the name and the title of their section."""
+    config = Config()
+    sections: dict[str, dict[str, Described]] = {}
     for path, one in described(config).items():
-        if (found := path.rpartition(".")[0]) != section:
-            section, head = found, "### The run"
-            if section:
-                head = f"### {section}: {_title(config, section)}"
-            lines += ["", head, "", "| option | default | meaning | values |"]
-            lines += ["| --- | --- | --- | --- |"]
-        lines.append(f"| `{path}` | {_shown(one.value)} | {one.says} | {_values(one)} |")
-    return "\n".join(lines).strip()
-
-
-def _title(config: Config, section: str) -> str:
-    return (type(getattr(config, section)).__doc__ or "").splitlines()[0]
+        name = path.rpartition(".")[0]
+        said = (type(getattr(config, name)).__doc__ or "").splitlines()[0] if name else ""
+        sections.setdefault(f"{name}: {said}" if name else "", {})[path] = one
+    return sections
 
 
 def _values(one: Described) -> str:
