@@ -59,14 +59,8 @@ def test_false_objects_are_far_from_the_training_images_but_behind_a_flat_mask()
     assert found["worst shift"]["fitting_share"] == 1
     flat = design_of(np.zeros((1, SIZE, SIZE)))
     assert judged(flat)["worst shift"]["prior_distance"] < 2
-
-
-@pytest.mark.usefixtures("x64")
-def test_more_shots_and_padding_leave_no_shift_that_fits():
-    three, padded = judged(random_design(3)), judged(random_design(1, oversample=2))
-    for found in (three["worst shift"], padded["worst shift"]):
-        assert found["misfit"] > 0.1 and found["fitting_share"] == 0
-    assert padded["mirror"]["misfit"] < 1e-12 < 0.1 < three["mirror"]["misfit"]
+    more = judged(random_design(3))["worst shift"]
+    assert more["misfit"] > 0.1 and more["fitting_share"] == 0
 
 
 @pytest.mark.usefixtures("x64")
@@ -172,7 +166,8 @@ def masks(tmp_path) -> str:
 def test_command_line(designed, masks, tmp_path):
     out = tmp_path / "out"
     options = ["--scenes=2", "--photons=1e3,1e4", f"--output={out}", "--random"]
-    done = run("ambiguity", f"--workdir={designed}", f"{masks}/mine.npy", *options, check=True)
+    done = run("ambiguity", f"--workdir={designed}", f"{masks}/mine.npy", *options)
+    assert done.returncode == 0, done.stderr
     assert (out / "ambiguity.md").read_text().strip() in done.stdout
     assert (out / "ambiguity.png").stat().st_size > 10_000
     designs = json.loads((out / "ambiguity.json").read_text())["designs"]

@@ -39,7 +39,7 @@ class Modulator:
     fill_factor: float | None = option(
         None, "share of its area that is modulated", within=Range(0, 1, "(]")
     )
-    bits: int | None = option(None, "of its gray levels: 8, 10 or 16", within=Range(1, 16))
+    bits: int | None = option(None, "of its gray levels", within=Range(8, 16))
     gray_2pi: int | None = option(None, "gray level of a phase of 2 pi", within=Range(1, 65536))
     table: str | None = option(None, "file of the measured phase of each gray level")
 
