@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+import signal
 import sys
 
 import pytest
@@ -28,7 +29,8 @@ def command(monkeypatch, tmp_path, capsys):
     config = flags.DEFINE_string("config", None, "", flag_values=own)
     flags.DEFINE_multi_string("config_option", [], "", flag_values=own)
     monkeypatch.setattr(flags, "FLAGS", own)
-    for module, name in ((runtime, "set_up"), (signals, "take_over"), (signals, "all_done")):
+    kept = ((signal, "signal"), (runtime, "set_up"), (signals, "take_over"), (signals, "all_done"))
+    for module, name in kept:  # of this process
         monkeypatch.setattr(module, name, lambda *_: None)
     monkeypatch.setattr(
         cli.app, "run", lambda main, flags_parser: sys.exit(main(flags_parser(sys.argv)))

@@ -23,7 +23,7 @@ from jax_kdpr.optics.cdp import Optics
 from jax_kdpr.recovery.system import System
 from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.runs.assembly import build_system
-from jax_kdpr.runs.checkpoint import Checkpoints, require_checkpoint
+from jax_kdpr.runs.checkpoint import Checkpoints
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -129,7 +129,6 @@ def load_run(workdir: Path, *, data_dir: str = "", images: int = 0) -> Run:
         InputError: If it is no run, or has no checkpoint that can be read.
     """
     config = run_folder.read_config(workdir)
-    require_checkpoint(workdir)
     batch_size = runtime.choose_eval_batch(
         config.train.eval_batch_size, size=config.data.size, features=config.net.widths[0]
     )
