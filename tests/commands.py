@@ -82,6 +82,8 @@ def call(
 
     Without signals and devices of its own, and with no flags but its own: commands share names.
     """
+    import jax
+
     from jax_kdpr.core import runtime, signals
 
     name, out, err = f"jax_kdpr.{module}", io.StringIO(), io.StringIO()
@@ -101,6 +103,8 @@ def call(
             warnings.catch_warnings(),
         ):
             stack.enter_context(place)
+        cache = "jax_enable_compilation_cache"  # which a benchmark does without
+        stack.callback(jax.config.update, cache, getattr(jax.config, cache))
         warnings.simplefilter("ignore", DeprecationWarning)  # of reading a config file
         _hide_flags_except(module)
         imported, code = sys.modules.pop(name, None), 0

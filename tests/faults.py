@@ -135,7 +135,7 @@ WORK = {
         )
         for command, needed in {"reconstruct": [], "calibrate": ["--output", "c.json"]}.items()
     },
-    "benchmark": ("jax_kdpr.evaluation.speed.session.Wanted", QUICKSTART),
+    "benchmark": ("jax_kdpr.evaluation.speed.session.time_config", QUICKSTART),
     "geometry": (
         "jax_kdpr.optics.sampling.bench_geometry",
         [

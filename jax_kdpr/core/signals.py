@@ -81,8 +81,8 @@ def received() -> int:
 
 def check(message: str = AGAIN) -> None:
     """Raises `Interrupted` if a signal was noted; to be called where nothing would be lost."""
-    if _received:
-        raise Interrupted(_received, message)
+    if number := received():
+        raise Interrupted(number, message)
 
 
 def _watch(reading: int) -> None:
