@@ -136,7 +136,7 @@ class Checkpoints:
             self._manager.reload()  # the same state; its score may be known since
             return
         arrays = {name: np.asarray(leaf) for name, leaf in _named_leaves(tree)}
-        self._manager.save(
+        saved = self._manager.save(
             step,
             args=ocp.args.Composite(
                 state=ocp.args.StandardSave(arrays),
@@ -147,6 +147,10 @@ class Checkpoints:
             if score is None
             else {SCORE: score, SCORE_DIGEST: _score_digest(step, score)},
         )
+        if not saved:
+            raise RuntimeError(
+                f"{self.workdir / FOLDER}: checkpoint {step} was not written; there is a later one"
+            )
 
     def discard_after(self, step: int) -> None:
         """Deletes the checkpoints of later steps: they are going to be made again."""
