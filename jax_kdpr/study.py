@@ -24,7 +24,7 @@ from jax_kdpr.core.signals import Interrupted, noting
 from jax_kdpr.interface import cli
 from jax_kdpr.studies import declaration
 from jax_kdpr.studies.declaration import Study
-from jax_kdpr.studies.plan import plan
+from jax_kdpr.studies.plan import only_these, plan
 from jax_kdpr.studies.rehearsal import compile_steps, plan_table
 from jax_kdpr.studies.report import FIGURES, REPORT, REPORT_FILE, write_report
 from jax_kdpr.studies.runner import run_study
@@ -47,7 +47,7 @@ def main(positional: list[str]) -> int:
         raise InputError("--compile: goes with --dry_run; a study compiles its steps anyway")
     study, workdir = read_study(), Path(WORKDIR.value)
     everything = plan(study, workdir)
-    runs = plan(study, workdir, only=tuple(ONLY.value))
+    runs = only_these(everything, ONLY.value)
     if DRY_RUN.value:
         print(plan_table(study, runs))
         if COMPILE.value:

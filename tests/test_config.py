@@ -66,7 +66,7 @@ def test_shipped_study_is_sound_and_trains_teachers_first(name):
     order = declaration.training_order(study)
     for entry, declared in study.entries.items():
         assert not declared.teacher or order.index(declared.teacher) < order.index(entry)
-    read = {entry for section in study.sections for entry in declaration.named_entries(section)}
+    read = {entry for section in study.sections for entry in section.reads()}
     assert read == set(study.entries), "an entry that no section of the report reads"
 
 

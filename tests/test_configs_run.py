@@ -45,9 +45,3 @@ def test_the_step_of_the_papers_student_takes_what_its_teacher_gives():
     student, teacher = (shipped(f"paper/{regime}.py") for regime in ("student", "teacher"))
     student.train.batch_size = 2
     assert "tensor<2x96x96" in trace_step(student, teacher).lowered.as_text()
-
-
-def test_help_is_that_of_the_command():
-    shown = run("train", "--help")
-    assert shown.returncode == 0 and shown.stdout.startswith("Trains one run")
-    assert "--workdir" in shown.stdout and "optim.mask_lr = " in shown.stdout

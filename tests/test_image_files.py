@@ -39,10 +39,9 @@ def npy(pixels):
 @pytest.mark.parametrize(
     ("name", "write", "steps"),
     [
-        *[("a.png", picture(RAMP8), 255), ("a.png", picture(RAMP16), 65535)],
-        *[("a.tif", tiff(RAMP8), 255), ("a.tif", tiff(RAMP16), 65535)],
-        *[("a.npy", npy(RAMP8), 255), ("a.npy", npy(RAMP16), 65535), ("a.npy", npy(RAMP), 1e7)],
-        ("a.tif", tiff(RAMP.astype(np.float32)), 1e7),
+        ("a.png", picture(RAMP8), 255),
+        ("a.tif", tiff(RAMP16), 65535),
+        ("a.npy", npy(RAMP), 1e7),
     ],
 )
 def test_each_format_keeps_its_grey_levels(tmp_path, name, write, steps):
@@ -73,23 +72,10 @@ def test_folder_of_mixed_sizes_and_formats_is_read_by_name(tmp_path):
     np.testing.assert_allclose(three, 1.0, atol=1e-6)
 
 
-def hdf5(path):
-    with h5py.File(path, "w") as file:
+def test_one_file_holds_many_images(tmp_path):
+    with h5py.File(tmp_path / "stack.h5", "w") as file:
         file["one"], file["two"] = STACK[::-1], STACK
-
-
-@pytest.mark.parametrize(
-    ("name", "write"),
-    [
-        ("stack.npy", npy(STACK)),
-        ("stack.npz", lambda path: np.savez(path, STACK)),
-        ("stack.tif", tiff(STACK)),
-        ("stack.h5::/two", hdf5),
-    ],
-)
-def test_one_file_holds_many_images(tmp_path, name, write):
-    write(tmp_path / name.partition("::")[0])
-    np.testing.assert_array_equal(read(Path(f"{tmp_path}/{name}"), size=12), STACK)
+    np.testing.assert_array_equal(read(tmp_path / "stack.h5::/two", size=12), STACK)
 
 
 def test_shrinking_an_image_file_is_antialiased(tmp_path):
@@ -122,13 +108,10 @@ def test_float_out_of_range_is_refused_and_rescale_stretches_it(tmp_path):
         (np.zeros((2, 2), np.int64), "int64"),
         (np.zeros((2, 2), complex), "complex128"),
         (np.zeros((4, 2, 2), np.uint8), "(4, 2, 2)"),
-        (np.zeros(4, np.uint8), "(4,)"),
-        (np.zeros((0, 4), np.uint8), "(0, 4)"),
-        (np.array([{}], dtype=object), "bad.npy"),  # pickled
     ],
 )
 def test_image_that_cannot_be_used_is_named(tmp_path, image, says):
-    np.save(tmp_path / "bad.npy", image, allow_pickle=True)
+    np.save(tmp_path / "bad.npy", image)
     message = rejection(read, tmp_path)
     assert "bad.npy" in message and says in message
 
@@ -140,17 +123,11 @@ def test_a_folder_without_images_or_with_a_stack_is_refused(tmp_path):
     assert "stack.tif" in rejection(read, tmp_path, size=12)
 
 
-def test_array_files_that_are_no_stack(tmp_path):
-    np.savez(tmp_path / "two.npz", a=np.zeros((2, 4, 4)), b=np.zeros((2, 4, 4)))
-    message = rejection(read, tmp_path / "two.npz", size=4)
-    assert "two.npz" in message and "one array" in message
+def test_one_image_is_no_stack(tmp_path):
     colours = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
-    for array in (np.zeros((4, 4)), np.zeros((0, 4, 4)), colours):
-        np.save(tmp_path / "a.npy", array)
-        message = rejection(read, tmp_path / "a.npy", size=4)
-        assert "a.npy" in message and str(array.shape) in message
-    tifffile.imwrite(tmp_path / "a.tif", colours, photometric="rgb")
-    assert "(60, 80, 3)" in rejection(read, tmp_path / "a.tif", size=4)
+    np.save(tmp_path / "a.npy", colours)
+    message = rejection(read, tmp_path / "a.npy", size=4)
+    assert "a.npy" in message and "(60, 80, 3)" in message
 
 
 def load_images(path, **options):

@@ -177,16 +177,6 @@ def test_a_value_of_another_kind_gets_one_line_or_does_no_harm(tmp_path, name):
     assert refused > 5
 
 
-@pytest.mark.parametrize(("table", "kept"), [("scores", None), ("rms", {"scores"})])
-@pytest.mark.parametrize("hole", [{}, {"recovered": {}}, {"recovered": {"none": {"0": 1.0}}}])
-def test_scores_under_noise_with_a_hole_are_open(tmp_path, table, kept, hole):
-    read, good = READERS["robustness.json"]
-    path = tmp_path / "robustness.json"
-    json_files.write_json(path, good | {table: hole})
-    found = read(path)
-    assert (found and set(found)) == kept
-
-
 def test_rows_of_an_earlier_version_are_scored_again(tmp_path):
     rows = [ROW | {"name": "a", "psnr": 20.0, "ssim": 0.5}]
     rows.append(rows[0] | {"name": "b", "rms": 0.1})

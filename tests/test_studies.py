@@ -21,12 +21,12 @@ from jax_kdpr.core.errors import InUseError
 from jax_kdpr.evaluation import scoring
 from jax_kdpr.evaluation.speed.timing import Timing
 from jax_kdpr.runs import folder as run_folder
-from jax_kdpr.studies import declaration, document, estimate, programs, report, runner
+from jax_kdpr.studies import declaration, programs, rehearsal, report, runner
 from jax_kdpr.studies.declaration import Entry, Study, Table
-from jax_kdpr.studies.document import Grid, Heading, Paragraph, Picture
-from jax_kdpr.studies.estimate import ImageCounts
-from jax_kdpr.studies.plan import noise_levels, plan
-from jax_kdpr.studies.results import SeedResult, gain, read_results
+from jax_kdpr.studies.document import Document
+from jax_kdpr.studies.plan import only_these, plan
+from jax_kdpr.studies.results import gain, read_results, training_seconds
+from jax_kdpr.studies.sections import Place, add_section
 from jax_kdpr.studies.statistics import over_images, over_seeds
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -84,7 +84,7 @@ class Recorded:
         json_files.write_json(workdir / "metrics.json", record | {"refine": refinement.steps})
 
     def score_under_noise(self, workdir, *, snr_db, photons, images, refinement) -> dict:
-        levels = noise_levels(snr_db, photons)
+        levels = scoring.noise_levels(snr_db, photons)
         one = {kind: {f"{level:g}": 12.5 for level in found} for kind, found in levels.items()}
         return {name: {"recovered": one, "refined": one} for name in ("psnr", "rms")}
 
@@ -106,7 +106,7 @@ def taken_over(recorded):
         for name in ("score_run", "score_under_noise", "trace_step", "time_inference"):
             patch.setattr(runner, name, getattr(calls, name))
         patch.setattr(runner.loop, "train", calls.train)
-        patch.setattr(estimate, "expected_rate", lambda: 1e9)
+        patch.setattr(rehearsal, "expected_rate", lambda: 1e9)
         yield calls
 
 
@@ -148,8 +148,6 @@ def test_the_interval_over_seeds_is_students():
     ends = [found.mean - found.half_width, found.mean + found.half_width]
     np.testing.assert_allclose(ends, [low, high])
     assert found.text() == f"1.45 ± {found.half_width:.2f}"
-    signs = {(1.0, 1.4, 1.5, 1.9): 1, (1.0, 2.0, 3.0): 0, (-1.0, -1.1, -0.9): -1, (0.3,): 0}
-    assert {values: over_seeds(list(values)).sign for values in signs} == signs
     assert over_seeds([0.3]).text("+.2f") == "+0.30"
 
 
@@ -168,20 +166,20 @@ def test_images_are_tested_in_pairs():
 
 def test_teachers_come_before_their_students_and_seeds_one_after_the_other(tmp_path):
     runs = plan(tiny_study(), tmp_path)
-    assert [run.name for run in runs] == [
-        f"{name}, seed {seed}" for seed in (0, 1) for name in ("teacher", "student", "e2e")
-    ]
-    student = runs[4]
-    assert student.teacher == runs[3] and student.config.seed == 1
+    assert [run.seed for run in runs] == [0, 0, 0, 1, 1, 1]
+    assert {run.entry for run in runs[:3]} == {"teacher", "student", "e2e"}
+    (student,) = (run for run in runs[3:] if run.entry == "student")
+    assert student.teacher in runs[3 : runs.index(student)] and student.config.seed == 1
     assert student.config.distill.teacher == str(tmp_path / "teacher" / "seed-1")
     assert student.config.loss.alpha == 0.6 and student.state == "new"
 
 
 def test_only_takes_the_teachers_that_are_needed(tmp_path):
-    study = tiny_study(seeds=(0,))
-    assert [run.entry for run in plan(study, tmp_path, only=("student",))] == ["teacher", "student"]
-    assert [run.entry for run in plan(study, tmp_path, only=("e2e",))] == ["e2e"]
-    assert "'random'" in rejection(plan, study, tmp_path, only=("random",))
+    runs = plan(tiny_study(seeds=(0,)), tmp_path)
+    for only, taken in ((["student"], {"teacher", "student"}), (["e2e"], {"e2e"})):
+        assert {run.entry for run in only_these(runs, only)} == taken
+    assert only_these(runs, []) == runs
+    assert "'random'" in rejection(only_these, runs, ["random"])
 
 
 @pytest.mark.parametrize(
@@ -209,7 +207,7 @@ def test_bad_seeds_sections_and_circles_are_named():
     assert "'T'" in message and "'nobody'" in message
     study = tiny_study()
     study.entries["teacher"].teacher = "student"
-    assert "'student'" in rejection(declaration.training_order, study)
+    assert "student" in rejection(declaration.training_order, study)
 
 
 # Running
@@ -226,21 +224,19 @@ def test_the_next_call_has_nothing_to_do(finished, monkeypatch):
     assert runner.run_study(study, runs, workdir) == {}
 
 
-@pytest.mark.parametrize("number", [1, 2])
-def test_an_interrupted_study_goes_on_where_it_was(quick, tmp_path, monkeypatch, number):
+def test_an_interrupted_study_goes_on_where_it_was(quick, tmp_path, monkeypatch):
     study, train, called = tiny_study(seeds=(0,)), quick.train, quick.called
-    called.clear()
 
     def interrupted(config, workdir):
         train(config, workdir)
-        if len(called) == number:
+        if len(called) == 2:
             raise signals.Interrupted(signal.SIGTERM, "")
 
     monkeypatch.setattr(runner.loop, "train", interrupted)
     with pytest.raises(signals.Interrupted):
         runner.run_study(study, plan(study, tmp_path), tmp_path)
     assert runner.run_study(study, plan(study, tmp_path), tmp_path) == {}
-    assert called == ["teacher, seed 0", "student, seed 0", "e2e, seed 0"]
+    assert sorted(called) == ["e2e, seed 0", "student, seed 0", "teacher, seed 0"]
 
 
 @pytest.mark.parametrize("failure", [InUseError("another process"), ValueError("NaN")])
@@ -333,9 +329,6 @@ def test_the_report_says_what_the_folders_say(finished, written):
     np.testing.assert_allclose(found.psnr.mean, np.mean(by_hand), atol=1e-4)
     assert any(line.startswith("| E2E ") and "26.41 / 0.910" in line for line in text.splitlines())
     assert "`the command`: 6 of 6 runs, seeds 0, 1" in text
-    best = max(results, key=lambda name: results[name][0].validation_psnr)
-    assert text.index("## Summary") < text.index("Made by")
-    assert f"| {study.entries[best].label} " in text.split("Made by")[0]
     assert "Comparisons in this report: 2." in text  # teacher and student with e2e
     pictures = re.findall(r"!\[.*\]\((.*)\)", text)
     assert len(pictures) >= 5
@@ -365,34 +358,29 @@ def test_figures_of_an_earlier_declaration_go_and_those_of_others_stay(finished,
 
 
 def test_a_report_of_runs_without_rms_under_noise_leaves_it_open(finished, written, tmp_path):
-    study, workdir = finished
-    heading = "rms (rad); SNR of the CDP (dB)"
+    (study, workdir), heading = finished, "rms (rad); SNR of the CDP (dB)"
     assert heading in written[1]
-    shutil.copytree(workdir, tmp_path / "runs")
-    for path in (tmp_path / "runs").glob("*/*/run.json"):
-        record = json_files.read_json(path)
-        moved = record["config"]["distill"]["teacher"].replace(str(workdir), str(tmp_path / "runs"))
-        record["config"]["distill"]["teacher"] = moved
-        json_files.write_json(path, record)
-    for path in (tmp_path / "runs").glob("*/*/robustness.json"):
-        record = json_files.read_json(path)
-        del record["rms"]
-        json_files.write_json(path, record)
-    short = tiny_study(sections=study.sections[5:6])
-    text = write(short, tmp_path / "runs", tmp_path / "open")
-    rows = text.split(heading)[1].split("\n\n")[0].splitlines()[2:]
-    assert rows and all(row.count("–") == 3 for row in rows)
+    document, section = Document(tmp_path, "T"), study.sections[5]
+    found = read_results(plan(study, workdir))["student"]
+    earlier = [run._replace(under_noise={"scores": run.under_noise["scores"]}) for run in found]
+    add_section(Place(study, document, workdir, "s"), section, {"student": earlier})
+    (table,) = (block for block in document.markdown if heading in block)
+    assert [row.count("–") for row in table.splitlines()[2:]] == [3, 3]
 
 
-def test_blocks_become_markdown_and_html(tmp_path):
+def test_a_document_is_markdown_and_html(tmp_path):
     (tmp_path / "a.png").write_bytes(b"PNG")
-    blocks = [Heading("T", 1), Paragraph("a < b"), Grid(["x"], [[1]]), Picture("a.png", "see")]
-    assert document.to_markdown(blocks) == "# T\n\na < b\n\n| x |\n|---|\n| 1 |\n\n![see](a.png)\n"
-    page = document.to_html(blocks, tmp_path, title="T & U")
-    assert "<title>T &amp; U</title>" in page and "<p>a &lt; b</p>" in page
-    assert "data:image/png;base64,UE5H" in page and '<td class="number">1</td>' in page
+    document = Document(tmp_path, "T & U")
+    document.paragraph("a < b")
+    document.table(["x"], [[1]])
+    document.picture("a.png", "see")
     row = ["-1.2 ± 0.3", "+2 over a", "E2E", "3 things that are told at much greater length"]
-    assert document.to_html([Grid(["x"], [row])], tmp_path, title="T").count('="number">') == 2
+    document.table(["x"] * 4, [row])
+    document.write()
+    text, page = ((tmp_path / f"report.{kind}").read_text() for kind in ("md", "html"))
+    assert text.startswith("# T & U\n\na < b\n\n| x |\n|---|\n| 1 |\n\n![see](a.png)\n\n| x")
+    assert "<title>T &amp; U</title>" in page and "<p>a &lt; b</p>" in page
+    assert "data:image/png;base64,UE5H" in page and page.count('<td class="number">') == 3
 
 
 # Estimates and programs
@@ -403,7 +391,7 @@ def test_an_estimate_counts_what_a_run_does():
         config = tiny_config(train__epochs=epochs)
         for name, value in fields.items():
             setattr(config, name, value)
-        return estimate.run_operations(config, teacher, ImageCounts(100, 0, 0))
+        return rehearsal.run_operations(config, teacher, (100, 0, 0))
 
     alone = operations()
     np.testing.assert_allclose(operations(epochs=6), 2 * alone)
@@ -418,10 +406,11 @@ def test_an_estimate_counts_what_a_run_does():
 def test_the_rate_is_that_of_the_finished_runs(finished):
     runs = plan(*finished)
     seconds = sum(r["seconds"] for run in runs for r in run_folder.read_metrics(run.workdir))
-    rate = estimate.measured_rate(runs, [10.0] * len(runs))
+    operations = {run.name: 10.0 for run in runs}
+    rate = rehearsal.measured_rate(runs, operations)
     assert 0.5 < rate * seconds / (10.0 * len(runs)) <= 1.0 + 1e-9
-    assert estimate.measured_rate([], []) is None
-    assert {estimate.remaining_share(run) for run in runs} == {0.0}
+    assert rehearsal.measured_rate([], {}) is None
+    assert set(rehearsal.remaining_minutes(runs, operations).values()) == {0.0}
 
 
 @pytest.mark.parametrize(
@@ -435,9 +424,8 @@ def test_the_rate_is_that_of_the_finished_runs(finished):
 )
 def test_an_interrupted_epoch_costs_what_the_others_cost(seconds, total):
     rows = [{"seconds": s + 1.0, "train_seconds": s} for s in seconds]
-    found = SeedResult(None, {}, rows, None, None, [])
-    assert found.train_seconds == pytest.approx(total)
-    assert estimate.training_seconds(rows) == pytest.approx(total + len(rows))
+    assert training_seconds(rows, timed="train_seconds") == pytest.approx(total)
+    assert training_seconds(rows) == pytest.approx(total + len(rows))
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ Every entry is trained once for each seed, in the run folder WORKDIR/NAME/seed-N
 
 import re
 from dataclasses import dataclass, field
+from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from jax_kdpr.config import checks
@@ -32,78 +33,74 @@ class Entry:
 
 
 @dataclass(kw_only=True, slots=True)
-class Table:
-    """PSNR and SSIM of entries, and the gain of each over a baseline."""
+class Section:
+    """Of a report: what all kinds have."""
 
     title: str
     question: str
-    entries: tuple[str, ...]
+    entries: tuple[str, ...] = ()
+
+    def reads(self) -> tuple[str, ...]:
+        """Returns the entries that it reads."""
+        return self.entries
+
+
+@dataclass(kw_only=True, slots=True)
+class Table(Section):
+    """PSNR, rms and SSIM of entries, and the gain of each over a baseline."""
+
     baseline: str
     paper: dict[str, tuple[float, float]] = field(default_factory=dict)  # entry: PSNR, SSIM
 
+    def reads(self) -> tuple[str, ...]:
+        """Returns its entries and the baseline."""
+        return tuple(dict.fromkeys([*self.entries, self.baseline]))
+
 
 @dataclass(kw_only=True, slots=True)
-class Sweep:
+class Sweep(Section):
     """PSNR against a number that entries differ in, one line a label."""
 
-    title: str
-    question: str
     axis: str
-    lines: dict[str, dict[float, str]]  # label: {value: entry}
+    lines: dict[str, dict[float, str]]  # label: {value: entry}, in place of `entries`
     reference: str = ""  # entry that is drawn as a horizontal line
     paper: str = ""  # what the paper found, in words
 
+    def reads(self) -> tuple[str, ...]:
+        """Returns the entries of all lines, and the reference."""
+        names = [name for line in self.lines.values() for name in line.values()]
+        return tuple(dict.fromkeys([*names, *filter(None, [self.reference])]))
+
 
 @dataclass(kw_only=True, slots=True)
-class Samples:
+class Samples(Section):
     """The same test scenes as recovered by several entries (the first seed)."""
 
-    title: str
-    question: str
-    entries: tuple[str, ...]
-
 
 @dataclass(kw_only=True, slots=True)
-class Curves:
+class Curves(Section):
     """Validation PSNR and loss terms over the training."""
 
-    title: str
-    question: str
-    entries: tuple[str, ...]
-
 
 @dataclass(kw_only=True, slots=True)
-class Masks:
+class Masks(Section):
     """Trained masks and the histogram of their phases (the first seed)."""
 
-    title: str
-    question: str
-    entries: tuple[str, ...]
-
 
 @dataclass(kw_only=True, slots=True)
-class Robustness:
+class Robustness(Section):
     """PSNR of trained systems under sensor noise that they may not have been trained with."""
 
-    title: str
-    question: str
-    entries: tuple[str, ...]
     snr_db: tuple[float, ...]  # gaussian noise
     photons: tuple[float, ...]  # a shot, poisson noise
     images: int = 2000  # the first of the test images
 
 
 @dataclass(kw_only=True, slots=True)
-class Costs:
+class Costs(Section):
     """Training time, memory, and inference time of a batch."""
 
-    title: str
-    question: str
-    entries: tuple[str, ...]
     paper: dict[str, tuple[float, float, float]]  # entry: training s, memory MB, inference ms
-
-
-Section = Table | Sweep | Samples | Curves | Masks | Robustness | Costs
 
 
 @dataclass(kw_only=True, slots=True)
@@ -176,7 +173,7 @@ def check(study: Study) -> None:
         raise InputError(f"seeds: expected one or more different integers, got {study.seeds}")
     if study.refine < 0:
         raise InputError(f"refine: expected a number of steps, at least 0, got {study.refine}")
-    configs: dict[str, Config] = {}
+    labels: dict[str, str] = {}
     for name, entry in study.entries.items():
         if not re.fullmatch(r"[\w.-]+", name) or name in FOLDERS:
             raise InputError(
@@ -186,58 +183,37 @@ def check(study: Study) -> None:
         if entry.teacher and entry.teacher not in study.entries:
             raise InputError(f"entry {name!r}: no entry {entry.teacher!r} to be its teacher")
         # A student without a teacher, or a teacher without a student, is refused here too.
-        config = entry_config(study, name, seed=study.seeds[0], teacher=entry.teacher)
-        for other, theirs in configs.items():
-            if study.entries[other].label == entry.label:
-                raise InputError(f"entries {other!r} and {name!r}: have one label, {entry.label!r}")
-            if theirs == config:
-                raise InputError(f"entries {other!r} and {name!r}: are the same run; leave one out")
-        configs[name] = config
-    for section in study.sections:
-        unknown = set(named_entries(section)) - set(study.entries)
-        if unknown:
+        entry_config(study, name, seed=study.seeds[0], teacher=entry.teacher)
+        if labels.setdefault(entry.label, name) != name:
             raise InputError(
-                f"section {section.title!r}: no entry {sorted(unknown)[0]!r}; "
+                f"entries {labels[entry.label]!r} and {name!r}: have one label, {entry.label!r}"
+            )
+    tried: set[str] = set()
+    for section in study.sections:
+        if unknown := set(section.reads()) - set(study.entries):
+            raise InputError(
+                f"section {section.title!r}: no entry {min(unknown)!r}; "
                 f"entries: {', '.join(study.entries)}"
             )
-    tried = [n for s in study.sections if isinstance(s, Robustness) for n in s.entries]
-    twice = {name for name in tried if tried.count(name) > 1}
-    if twice:
-        raise InputError(
-            f"entry {sorted(twice)[0]!r}: stands in two robustness sections; give it to one"
-        )
-
-
-def named_entries(section: Section) -> tuple[str, ...]:
-    """Returns the entries that a section reads."""
-    if isinstance(section, Sweep):
-        names = [name for line in section.lines.values() for name in line.values()]
-        return tuple(dict.fromkeys([*names, *filter(None, [section.reference])]))
-    if isinstance(section, Table):
-        return tuple(dict.fromkeys([*section.entries, section.baseline]))
-    return section.entries
+        if isinstance(section, Robustness):
+            if twice := tried.intersection(section.entries):
+                raise InputError(
+                    f"entry {min(twice)!r}: stands in two robustness sections; give it to one"
+                )
+            tried.update(section.entries)
 
 
 def training_order(study: Study) -> list[str]:
-    """Returns the entries, teachers before their students, otherwise as declared.
+    """Returns the entries, teachers before their students.
 
     Raises:
         InputError: If entries teach each other in a circle.
     """
-    order: list[str] = []
-
-    def visit(name: str, students: tuple[str, ...]) -> None:
-        if name in students:
-            raise InputError(f"entry {name!r}: is its own teacher ({' < '.join(students)})")
-        teacher = study.entries[name].teacher
-        if teacher:
-            visit(teacher, (*students, name))
-        if name not in order:
-            order.append(name)
-
-    for name in study.entries:
-        visit(name, ())
-    return order
+    teachers = {name: filter(None, [entry.teacher]) for name, entry in study.entries.items()}
+    try:
+        return list(TopologicalSorter(teachers).static_order())
+    except CycleError as circle:
+        raise InputError(f"entries teach each other: {' < '.join(circle.args[1])}") from circle
 
 
 def difference_from_base(study: Study, name: str) -> str:

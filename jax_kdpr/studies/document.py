@@ -1,11 +1,12 @@
-"""A report as a list of blocks, written as Markdown and as one self-contained HTML page."""
+"""A report that grows block by block, as Markdown and as one self-contained HTML page."""
 
 import base64
 import html
 import re
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from jax_kdpr.core import whole_files
 from jax_kdpr.core.tables import markdown_table
 
 STYLE = """
@@ -21,78 +22,52 @@ code { background: #f3f3f3; padding: 0 0.2rem; }
 """
 
 
-class Heading(NamedTuple):
-    """A title; level 1 is the page's."""
+class Document:
+    """What is added to it goes into both."""
 
-    text: str
-    level: int = 2
+    def __init__(self, folder: Path, title: str):
+        self.folder, self.title = folder, title
+        self.markdown: list[str] = []
+        self.html: list[str] = []
+        self.figures: list[str] = []  # files that it shows
+        self.heading(title, level=1)
 
+    def heading(self, text: str, *, level: int = 2) -> None:
+        """Adds a title; level 1 is the page's."""
+        self.markdown.append(f"{'#' * level} {text}")
+        self.html.append(f"<h{level}>{html.escape(text)}</h{level}>")
 
-class Paragraph(NamedTuple):
-    """Plain text."""
+    def paragraph(self, text: str) -> None:
+        """Adds plain text."""
+        self.markdown.append(text)
+        self.html.append(f"<p>{html.escape(text)}</p>")
 
-    text: str
+    def table(self, header: list[str], rows: list[list[Any]]) -> None:
+        """Adds a table."""
+        self.markdown.append(markdown_table(header, rows))
+        head = "".join(f"<th>{html.escape(name)}</th>" for name in header)
+        body = "\n".join(f"<tr>{''.join(map(_cell, cells))}</tr>" for cells in rows)
+        self.html.append(f"<table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table>")
 
+    def picture(self, file: str, caption: str) -> None:
+        """Adds a PNG that lies in the folder: linked to in Markdown, inside the page in HTML."""
+        self.figures.append(file)
+        self.markdown.append(f"![{caption}]({file})")
+        data = base64.b64encode((self.folder / file).read_bytes()).decode()
+        alt = html.escape(caption, quote=True)
+        self.html.append(f'<p><img src="data:image/png;base64,{data}" alt="{alt}"></p>')
 
-class Grid(NamedTuple):
-    """A table."""
-
-    header: list[str]
-    rows: list[list[Any]]
-
-
-class Picture(NamedTuple):
-    """A PNG that lies beside the report."""
-
-    file: str
-    caption: str
-
-
-Block = Heading | Paragraph | Grid | Picture
-
-
-def to_markdown(blocks: list[Block]) -> str:
-    """Lays the blocks out as Markdown; pictures are links to the files beside it."""
-    parts = []
-    for block in blocks:
-        match block:
-            case Heading(text, level):
-                parts.append(f"{'#' * level} {text}")
-            case Paragraph(text):
-                parts.append(text)
-            case Grid(header, rows):
-                parts.append(markdown_table(header, rows))
-            case Picture(file, caption):
-                parts.append(f"![{caption}]({file})")
-    return "\n\n".join(parts) + "\n"
-
-
-def to_html(blocks: list[Block], folder: Path, *, title: str) -> str:
-    """Lays the blocks out as one page that needs no other file: pictures are inside it."""
-    parts = []
-    for block in blocks:
-        match block:
-            case Heading(text, level):
-                parts.append(f"<h{level}>{html.escape(text)}</h{level}>")
-            case Paragraph(text):
-                parts.append(f"<p>{html.escape(text)}</p>")
-            case Grid(header, rows):
-                parts.append(_table(header, rows))
-            case Picture(file, caption):
-                data = base64.b64encode((folder / file).read_bytes()).decode()
-                alt = html.escape(caption, quote=True)
-                parts.append(f'<p><img src="data:image/png;base64,{data}" alt="{alt}"></p>')
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta name="viewport" content="width=device-width"><title>{html.escape(title)}</title>'
-        f"<style>{STYLE}</style></head>\n<body>\n" + "\n".join(parts) + "\n</body></html>\n"
-    )
-
-
-def _table(header: list[str], rows: list[list[Any]]) -> str:
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in header)
-    body = "\n".join(f"<tr>{''.join(map(_cell, cells))}</tr>" for cells in rows)
-    return f"<table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table>"
+    def write(self) -> None:
+        """Writes report.md and report.html."""
+        page = (
+            '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+            '<meta name="viewport" content="width=device-width">'
+            f"<title>{html.escape(self.title)}</title><style>{STYLE}</style></head>\n<body>\n"
+            + "\n".join(self.html)
+            + "\n</body></html>\n"
+        )
+        whole_files.write_text(self.folder / "report.md", "\n\n".join(self.markdown) + "\n")
+        whole_files.write_text(self.folder / "report.html", page)
 
 
 def _cell(value: Any) -> str:

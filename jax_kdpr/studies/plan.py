@@ -8,8 +8,7 @@ from jax_kdpr.config.schema import Config
 from jax_kdpr.core import json_files
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.json_files import Maybe
-from jax_kdpr.evaluation.scores import RECOVERED, REFINED
-from jax_kdpr.evaluation.scoring import SCORES, SCORES_FILE, noise_levels
+from jax_kdpr.evaluation.scoring import SCORES, SCORES_FILE
 from jax_kdpr.recovery.refinement import Refinement
 from jax_kdpr.runs import checkpoint
 from jax_kdpr.runs import folder as run_folder
@@ -35,11 +34,6 @@ class PlannedRun(NamedTuple):
     def name(self) -> str:
         """As it is printed."""
         return f"{self.entry}, seed {self.seed}"
-
-    @property
-    def epochs_done(self) -> int:
-        """Epochs that it has finished."""
-        return run_folder.epochs_done(self.workdir)
 
     @property
     def is_trained(self) -> bool:
@@ -80,31 +74,16 @@ class PlannedRun(NamedTuple):
         wanted = self.noise_conditions(scores)
         if any(found.get(name) != value for name, value in wanted.items()):
             return None
-        whole = {name for name in ("scores", "rms") if self._is_whole(found.get(name, {}))}
-        return {name: found[name] for name in whole} if "scores" in whole else None
-
-    def _is_whole(self, under_noise: dict[str, Any]) -> bool:
-        """Whether there is a number for each level of noise that is wanted."""
-        if self.robustness is None:
-            return False
-        levels = noise_levels(self.robustness.snr_db, self.robustness.photons)
-        return all(
-            f"{level:g}" in under_noise.get(answer, {}).get(kind, {})
-            for answer in (RECOVERED, REFINED)[: 1 + bool(self.refinement.steps)]
-            for kind, values in levels.items()
-            for level in values
-        )
+        return {name: found[name] for name in ("scores", "rms") if name in found}
 
     def noise_conditions(self, scores: dict[str, Any]) -> dict[str, Any]:
         """Returns what scores under noise are made for, as it is written beside them."""
-        section = self.robustness
-        conditions: dict[str, Any] = {"checkpoint": scores["checkpoint_digest"]}
-        if section is None:
-            return conditions
-        return conditions | {
-            "snr_db": list(section.snr_db),
-            "photons": list(section.photons),
-            "images": section.images,
+        noise = self.robustness
+        return {
+            "checkpoint": scores["checkpoint_digest"],
+            "snr_db": list(noise.snr_db) if noise else [],
+            "photons": list(noise.photons) if noise else [],
+            "images": noise.images if noise else 0,
             "refine": self.refinement.steps,
         }
 
@@ -122,7 +101,9 @@ class PlannedRun(NamedTuple):
             return "done"
         if self.is_trained:
             return "trained, not all scored"
-        return f"epoch {self.epochs_done} of {self.config.train.epochs}" if self.started else "new"
+        if not self.started:
+            return "new"
+        return f"epoch {run_folder.epochs_done(self.workdir)} of {self.config.train.epochs}"
 
     @property
     def started(self) -> bool:
@@ -130,26 +111,17 @@ class PlannedRun(NamedTuple):
         return (self.workdir / run_folder.RUN_FILE).exists()
 
 
-def plan(study: Study, workdir: Path, *, only: tuple[str, ...] = ()) -> list[PlannedRun]:
+def plan(study: Study, workdir: Path) -> list[PlannedRun]:
     """Returns the runs of a study in the order of training: seed by seed, teachers first.
 
     Args:
         study: The study.
         workdir: Folder that holds, or is to hold, their run folders.
-        only: Entries to run, with the teachers they need; default all.
 
     Raises:
-        InputError: If an entry does not exist or its options do not fit, or a folder holds the run
-            of another config, of other data or of another teacher.
+        InputError: If the options of an entry do not fit, or a folder holds the run of another
+            config, of other data or of another teacher.
     """
-    for name in only:
-        if name not in study.entries:
-            raise InputError(f"--only: no entry {name!r}; entries: {', '.join(study.entries)}")
-    wanted = set(only or study.entries)
-    for name in reversed(training_order(study)):
-        if name in wanted:
-            wanted |= {study.entries[name].teacher} - {""}
-
     under_noise = {
         name: section
         for section in study.sections
@@ -159,8 +131,6 @@ def plan(study: Study, workdir: Path, *, only: tuple[str, ...] = ()) -> list[Pla
     runs: dict[tuple[str, int], PlannedRun] = {}
     for seed in study.seeds:
         for name in training_order(study):
-            if name not in wanted:
-                continue
             teacher = runs.get((study.entries[name].teacher, seed))
             folder = str(teacher.workdir) if teacher else ""
             run = PlannedRun(
@@ -176,6 +146,24 @@ def plan(study: Study, workdir: Path, *, only: tuple[str, ...] = ()) -> list[Pla
             runs[name, seed] = run
     _require_one_data_set(list(runs.values()))
     return list(runs.values())
+
+
+def only_these(runs: list[PlannedRun], entries: list[str]) -> list[PlannedRun]:
+    """Returns the runs of some entries and of the teachers they need; of none, all.
+
+    Raises:
+        InputError: If an entry does not exist.
+    """
+    known = list(dict.fromkeys(run.entry for run in runs))
+    if unknown := set(entries).difference(known):
+        raise InputError(f"--only: no entry {min(unknown)!r}; entries: {', '.join(known)}")
+    wanted: set[str] = set()
+    for run in runs:
+        needed = run if run.entry in (entries or known) else None
+        while needed is not None:
+            wanted.add(needed.name)
+            needed = needed.teacher
+    return [run for run in runs if run.name in wanted]
 
 
 def _require_own(run: PlannedRun) -> None:

@@ -1,42 +1,120 @@
-"""A study before its first run: what it would do, how long that takes, whether it compiles."""
+"""A study before its first run: what it would do, how long that takes, whether it compiles.
 
+The time is counted arithmetic over a measured rate: that of the runs already finished in the
+study's folder, before the first a share of what a matrix product reaches on this device.
+"""
+
+from jax_kdpr.config import schema as config_lib
+from jax_kdpr.config.schema import Config
 from jax_kdpr.core.errors import InputError
+from jax_kdpr.core.options import shallow
 from jax_kdpr.core.tables import markdown_table
+from jax_kdpr.evaluation.speed.counts import measure_limits, measure_work, spectral_work, unet_work
+from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.studies.declaration import Study, difference_from_base
 from jax_kdpr.studies.plan import PlannedRun
 from jax_kdpr.studies.programs import trace_step
-from jax_kdpr.studies.runner import count_operations, remaining_minutes
+from jax_kdpr.studies.results import training_seconds
+from jax_kdpr.training.losses import guides, loss_weights
+
+# On two cores of an AMD EPYC an operation of the FFTs took as long as five of the convolutions.
+FFT_COST = 5.0
+# Of a matrix product's rate, over whole runs of `configs/cpu` on the same machine.
+EFFICIENCY = 0.35
+
+Counts = tuple[int, int, int]  # images of training, validation and test
+
+
+def count_operations(runs: list[PlannedRun]) -> dict[str, float]:
+    """Returns the operations of each run, by name; reads, and so checks, the data they want."""
+    counts: dict[str, Counts] = {}
+    operations = {}
+    for run in runs:
+        key = str(shallow(run.config.data))
+        if key not in counts:
+            dataset = config_lib.load_data(run.config)
+            counts[key] = dataset.train_size, len(dataset.validation), len(dataset.test)
+        teacher = run.teacher and run.teacher.config
+        operations[run.name] = run_operations(run.config, teacher, counts[key])
+    return operations
+
+
+def run_operations(config: Config, teacher: Config | None, images: Counts) -> float:
+    """Returns the operations of one training with its validations and test, FFTs at their cost.
+
+    A gradient counts twice its forward pass; a teacher's targets count as made once.
+    """
+    train, validation, test = images
+    optics, network = _pass_operations(config)
+    gradient = network * 3 + (optics if config.regime == "random" else optics * 3)
+    per_epoch = gradient * train + (optics + network) * validation
+    total = per_epoch * config.train.epochs + (optics + network) * test
+    if teacher is not None and guides(loss_weights(config)):
+        total += sum(_pass_operations(teacher)) * train
+    return total
+
+
+def _pass_operations(config: Config) -> tuple[float, float]:
+    """Of one scene, forward: (optics, network)."""
+    shape = {
+        "size": config.data.size,
+        "snapshots": config.masks.snapshots,
+        "oversample": config.masks.oversample,
+    }
+    # A step of error reduction is one iteration without the filter.
+    consistency = config.spectral.consistency_steps + config.net.refine_steps
+    iterations = config.spectral.iterations + consistency
+    optics = spectral_work(**shape, iterations=iterations) + measure_work(**shape)
+    network = unet_work(
+        size=config.data.size, widths=config.net.widths, channels=config.scene.channels
+    )
+    return FFT_COST * optics.flops, network.flops
+
+
+def measured_rate(runs: list[PlannedRun], operations: dict[str, float]) -> float | None:
+    """Returns operations a second of the finished runs; None if there is none."""
+    done = [run for run in runs if run.is_trained]
+    seconds = sum(training_seconds(run_folder.read_metrics(run.workdir)) for run in done)
+    return sum(operations[run.name] for run in done) / seconds if seconds else None
+
+
+def expected_rate() -> float:
+    """Returns operations a second that this device can be expected to do."""
+    return EFFICIENCY * measure_limits(seconds=0.5).flops
+
+
+def remaining_minutes(runs: list[PlannedRun], operations: dict[str, float]) -> dict[str, float]:
+    """Returns the estimated minutes that each run still takes, by name."""
+    rate = measured_rate(runs, operations) or expected_rate()
+    left = {
+        run.name: 0.0
+        if run.is_done
+        else 1.0 - run_folder.epochs_done(run.workdir) / run.config.train.epochs
+        for run in runs
+    }
+    return {name: max(0.0, share) * operations[name] / rate / 60 for name, share in left.items()}
 
 
 def plan_table(study: Study, runs: list[PlannedRun]) -> str:
     """Lists the runs by entry, with their state and the estimated minutes left."""
-    operations, minutes, missing = {}, {}, ""
-    try:
-        operations = count_operations(runs)
-        minutes = remaining_minutes(runs, operations)
-    except InputError as failure:
-        missing = str(failure)
-    rows = []
-    for name in dict.fromkeys(run.entry for run in runs):
-        own = [run for run in runs if run.entry == name]
-        rows.append(
-            [
-                name,
-                "; ".join(f"{run.seed}: {run.state}" for run in own),
-                f"{operations[own[0].name] / 1e12:.1f}" if operations else "",
-                f"{sum(minutes[run.name] for run in own):.1f}" if minutes else "",
-                study.entries[name].teacher,
-                difference_from_base(study, name),
-            ]
-        )
-    header = ["entry", "seeds", "Tflop a run", "minutes left", "teacher", "what it changes"]
-    total = sum(minutes.values())
+    minutes: dict[str, float] = {}
     done = sum(run.is_done for run in runs)
-    text = f"{markdown_table(header, rows)}\n\n{len(runs)} runs, {done} done; "
-    if missing:
-        return f"{text}no estimate without their data: {missing}"
-    source = "by the finished runs" if done else "a rough guess by the speed of a matrix product"
-    return f"{text}about {total:.0f} minutes left ({total / 60:.1f} h), {source}"
+    try:
+        minutes = remaining_minutes(runs, count_operations(runs))
+        total = sum(minutes.values())
+        source = "the finished runs" if done else "the speed of a matrix product, roughly"
+        estimate = f"about {total:.0f} minutes left ({total / 60:.1f} h), by {source}"
+    except InputError as missing:
+        estimate = f"no estimate without their data: {missing}"
+    rows = []
+    for name, entry in study.entries.items():
+        own = [run for run in runs if run.entry == name]
+        if own:
+            states = "; ".join(f"{run.seed}: {run.state}" for run in own)
+            left = f"{sum(minutes[run.name] for run in own):.1f}" if minutes else ""
+            rows.append([name, states, left, entry.teacher, difference_from_base(study, name)])
+    table = markdown_table(["entry", "seeds", "minutes left", "teacher", "what it changes"], rows)
+    return f"{table}\n\n{len(runs)} runs, {done} done; {estimate}"
 
 
 def compile_steps(runs: list[PlannedRun]) -> None:

@@ -7,17 +7,21 @@ left open, and said so.
 from pathlib import Path
 from typing import Any
 
-from jax_kdpr.core import json_files, whole_files
+from jax_kdpr.core import json_files
 from jax_kdpr.core.json_files import Maybe
 from jax_kdpr.evaluation.scores import RECOVERED
-from jax_kdpr.studies import declaration
-from jax_kdpr.studies.declaration import Study, difference_from_base, named_entries, options_of_base
-from jax_kdpr.studies.document import Block, Grid, Heading, Paragraph, Picture, to_html, to_markdown
+from jax_kdpr.studies.declaration import (
+    Study,
+    Sweep,
+    Table,
+    difference_from_base,
+    options_of_base,
+)
+from jax_kdpr.studies.document import Document
 from jax_kdpr.studies.plan import PlannedRun
 from jax_kdpr.studies.results import Results, read_results
 from jax_kdpr.studies.runner import FAILURES, FAILURES_FILE
-from jax_kdpr.studies.sections import section_blocks
-from jax_kdpr.studies.summary import summary_blocks
+from jax_kdpr.studies.sections import Place, add_section
 
 # Options that the preface says in words.
 SAID = (
@@ -49,41 +53,33 @@ def write_report(
     # Of versions that did not list them, none.
     earlier = json_files.read_json(path, REPORT).get("figures", []) if path.exists() else []
     json_files.write_json(path, numbers | {"figures": earlier})
-    blocks: list[Block] = [
-        Heading(study.title, 1),
-        *summary_blocks(study, results),
-        *_preface(study, runs, results, command),
-    ]
+    document = Document(output, study.title)
+    for line in _preface(study, runs, results, command):
+        document.paragraph(line)
     for number, section in enumerate(study.sections, start=1):
-        blocks += [Heading(section.title), Paragraph(section.question)]
-        finished = {name: results.get(name, []) for name in named_entries(section)}
-        missing = [name for name, found in finished.items() if not found]
-        present = {name: found for name, found in finished.items() if found}
+        document.heading(section.title)
+        document.paragraph(section.question)
+        present = {name: results[name] for name in section.reads() if results.get(name)}
+        missing = [name for name in section.reads() if name not in present]
         if missing:
-            blocks.append(Paragraph(f"Not finished yet: {', '.join(missing)}."))
+            document.paragraph(f"Not finished yet: {', '.join(missing)}.")
         if present:
-            blocks += section_blocks(study, section, present, workdir, output, f"section-{number}")
-    blocks += _appendix(study, runs, workdir)
-    whole_files.write_text(output / "report.md", to_markdown(blocks))
-    whole_files.write_text(output / "report.html", to_html(blocks, output, title=study.title))
-    shown = {block.file for block in blocks if isinstance(block, Picture)}
-    json_files.write_json(path, numbers | {"figures": sorted(shown)})
+            add_section(Place(study, document, workdir, f"section-{number}"), section, present)
+    _add_runs(document, study, runs, workdir)
+    document.write()
+    json_files.write_json(path, numbers | {"figures": sorted(document.figures)})
     for figure in output.glob(FIGURES):
-        if figure.name in set(earlier) - shown:  # of a report with other sections
+        if figure.name in set(earlier).difference(document.figures):  # of other sections
             figure.unlink()
 
 
-def _preface(study: Study, runs: list[PlannedRun], results: Results, command: str) -> list[Block]:
-    sessions = [
-        session for found in results.values() for result in found for session in result.sessions
-    ]
-    done = sum(len(found) for found in results.values())
-    hours = (
-        sum(row["seconds"] for found in results.values() for r in found for row in r.curve) / 3600
-    )
+def _preface(study: Study, runs: list[PlannedRun], results: Results, command: str) -> list[str]:
+    finished = [result for found in results.values() for result in found]
+    sessions = [session for result in finished for session in result.sessions]
+    hours = sum(row["seconds"] for result in finished for row in result.curve) / 3600
     base = study.base
     lines = [
-        f"Made by `{command}`: {done} of {len(runs)} runs, seeds "
+        f"Made by `{command}`: {len(finished)} of {len(runs)} runs, seeds "
         f"{', '.join(map(str, study.seeds))}, {hours:.2g} hours of training and validation.",
         f"Data: {base.data.source}, {base.data.size} x {base.data.size} pixels, "
         f"{_image_counts(study, results)}; {base.train.epochs} epoch(s) in batches of "
@@ -120,7 +116,7 @@ def _preface(study: Study, runs: list[PlannedRun], results: Results, command: st
         times = sorted(session["time"] for session in sessions)
         said = [f"{name}: {', '.join(sorted(values))}" for name, values in facts.items()]
         lines.append(f"{'; '.join(said)}; from {times[0]} to {times[-1]}.")
-    return [Paragraph(line) for line in lines]
+    return lines
 
 
 def _image_counts(study: Study, results: Results) -> str:
@@ -150,38 +146,26 @@ def _comparisons(study: Study, results: Results) -> int:
     """How many pairs of an entry and what it is compared with; a pair may stand in two sections."""
     pairs = set()
     for section in study.sections:
-        match section:
-            case declaration.Table():
-                pairs |= {(name, section.baseline) for name in section.entries}
-            case declaration.Sweep():
-                names = {name for points in section.lines.values() for name in points.values()}
-                pairs |= {(name, section.reference) for name in names if section.reference}
-    finished = {name for name, found in results.items() if found}
-    return sum(pair[0] != pair[1] and finished.issuperset(pair) for pair in pairs)
+        if isinstance(section, Table | Sweep):
+            against = section.baseline if isinstance(section, Table) else section.reference
+            pairs |= {(name, against) for name in section.reads() if name != against}
+    return sum(bool(results.get(name) and results.get(against)) for name, against in pairs)
 
 
-def _appendix(study: Study, runs: list[PlannedRun], workdir: Path) -> list[Block]:
+def _add_runs(document: Document, study: Study, runs: list[PlannedRun], workdir: Path) -> None:
     rows = []
     for name, entry in study.entries.items():
-        planned = [run for run in runs if run.entry == name]
-        if planned:
-            states = [f"{run.seed}: {run.state}" for run in planned]
-            rows.append(
-                [
-                    name,
-                    entry.label,
-                    difference_from_base(study, name),
-                    entry.teacher,
-                    "; ".join(states),
-                ]
-            )
-    header = ["entry", "label", "what it changes", "teacher", "seeds"]
-    blocks: list[Block] = [Heading("All runs"), Grid(header, rows)]
+        states = "; ".join(f"{run.seed}: {run.state}" for run in runs if run.entry == name)
+        if states:
+            changes = difference_from_base(study, name)
+            rows.append([name, entry.label, changes, entry.teacher, states])
+    document.heading("All runs")
+    document.table(["entry", "label", "what it changes", "teacher", "seeds"], rows)
     path = workdir / FAILURES_FILE
     failures = json_files.read_json(path, FAILURES) if path.exists() else {}
     if failures:
-        blocks += [Heading("Failed"), Grid(["run", "why"], [list(f) for f in failures.items()])]
-    return blocks
+        document.heading("Failed")
+        document.table(["run", "why"], [list(failure) for failure in failures.items()])
 
 
 def _numbers(study: Study, results: Results) -> dict[str, Any]:
@@ -196,8 +180,8 @@ def _numbers(study: Study, results: Results) -> dict[str, Any]:
                     "scores": result.scores,
                     "validation_psnr": [row["validation_psnr"] for row in result.curve],
                     "commits": sorted({session["commit"] for session in result.sessions}),
-                    "robustness": result.robustness,
-                    "robustness_rms": result.robustness_rms,
+                    "robustness": result.under_noise.get("scores"),
+                    "robustness_rms": result.under_noise.get("rms"),
                 }
                 for result in found
             },

@@ -4,10 +4,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jax_kdpr.evaluation.scores import RECOVERED, REFINED, SPECTRAL
-from jax_kdpr.evaluation.scoring import UnderNoise, read_image_psnr
+from jax_kdpr.evaluation.scores import RECOVERED
+from jax_kdpr.evaluation.scoring import read_image_psnr
 from jax_kdpr.runs import folder as run_folder
-from jax_kdpr.studies.estimate import training_seconds
 from jax_kdpr.studies.plan import PlannedRun
 from jax_kdpr.studies.statistics import Estimate, PairedTest, over_images, over_seeds
 
@@ -18,8 +17,7 @@ class SeedResult(NamedTuple):
     run: PlannedRun
     scores: dict[str, dict[str, float]]  # of metrics.json
     curve: list[dict[str, Any]]  # rows of metrics.jsonl
-    robustness: UnderNoise | None  # dB
-    robustness_rms: UnderNoise | None  # None also of runs that an earlier version scored
+    under_noise: dict[str, Any]  # "scores" (dB), "rms" (not of runs that an earlier version scored)
     sessions: list[dict[str, Any]]  # of run.json: what it was trained with, and when
 
     @property
@@ -40,7 +38,6 @@ class Gain(NamedTuple):
     """An entry against a baseline: the same seeds, the same images."""
 
     psnr: Estimate  # dB, over seeds
-    ssim: Estimate
     images: PairedTest
 
 
@@ -55,8 +52,7 @@ def read_results(runs: list[PlannedRun]) -> Results:
                     run=run,
                     scores=run.scores["scores"],
                     curve=run_folder.read_metrics(run.workdir),
-                    robustness=run.noisy_scores and run.noisy_scores["scores"],
-                    robustness_rms=run.noisy_scores and run.noisy_scores.get("rms"),
+                    under_noise=run.noisy_scores or {},
                     sessions=run_folder.read_run(run.workdir)["sessions"],
                 )
             )
@@ -70,29 +66,30 @@ def quality(
     return over_seeds([result.scores[answer][metric] for result in results])
 
 
-def refined_psnr(results: list[SeedResult]) -> Estimate:
-    """Returns the test PSNR after the steps of error reduction that follow the network."""
-    return quality(results, answer=REFINED)
-
-
-def network_input_psnr(results: list[SeedResult]) -> Estimate:
-    """Returns the test PSNR of what the network sees, its global phase taken from the truth."""
-    return quality(results, answer=SPECTRAL)
-
-
 def gain(results: list[SeedResult], baseline: list[SeedResult]) -> Gain | None:
     """Compares an entry with a baseline over the seeds that both have; None if there is none."""
     theirs = {result.run.seed: result for result in baseline}
     pairs = [(result, theirs[result.run.seed]) for result in results if result.run.seed in theirs]
     if not pairs:
         return None
-    differences = {
-        metric: [a.scores[RECOVERED][metric] - b.scores[RECOVERED][metric] for a, b in pairs]
-        for metric in ("psnr", "ssim")
-    }
+    psnr = [a.scores[RECOVERED]["psnr"] - b.scores[RECOVERED]["psnr"] for a, b in pairs]
     images = [read_image_psnr(a.run.workdir) - read_image_psnr(b.run.workdir) for a, b in pairs]
-    return Gain(
-        psnr=over_seeds(differences["psnr"]),
-        ssim=over_seeds(differences["ssim"]),
-        images=over_images(np.stack(images)),
-    )
+    return Gain(over_seeds(psnr), over_images(np.stack(images)))
+
+
+def training_seconds(rows: list[dict[str, Any]], *, timed: str = "seconds") -> float:
+    """Returns how long a training took, from its rows of metrics.
+
+    An epoch that was interrupted says only how long its rest took, or its validation alone: it
+    counts as the median epoch.
+
+    Args:
+        rows: One an epoch.
+        timed: "seconds", or "train_seconds" to leave validation out.
+    """
+    seconds = [row[timed] for row in rows]
+    if not seconds:
+        return 0.0
+    # The lower one of two: the first epoch may have compiled.
+    median = np.quantile(seconds, 0.5, method="lower")
+    return float(np.sum(np.maximum(seconds, median)))

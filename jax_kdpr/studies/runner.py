@@ -13,19 +13,17 @@ from pathlib import Path
 
 import jax
 
-from jax_kdpr.config import schema as config_lib
 from jax_kdpr.config.schema import Config
 from jax_kdpr.core import json_files, signals
 from jax_kdpr.core.errors import InUseError
-from jax_kdpr.core.options import flatten, shallow
+from jax_kdpr.core.options import flatten
 from jax_kdpr.core.signals import Interrupted
 from jax_kdpr.evaluation.scoring import score_run, score_under_noise
 from jax_kdpr.runs import folder as run_folder
-from jax_kdpr.studies import estimate
 from jax_kdpr.studies.declaration import RESERVED, Costs, Study
-from jax_kdpr.studies.estimate import ImageCounts
 from jax_kdpr.studies.plan import ROBUSTNESS_FILE, PlannedRun
 from jax_kdpr.studies.programs import time_inference, trace_step
+from jax_kdpr.studies.rehearsal import count_operations, remaining_minutes
 from jax_kdpr.training import loop
 
 FAILURES_FILE = "failures.json"
@@ -58,35 +56,29 @@ def run_study(study: Study, runs: list[PlannedRun], workdir: Path) -> dict[str, 
     operations = count_operations(runs)  # before anything is written: it reads the data
     workdir.mkdir(parents=True, exist_ok=True)
     failures: dict[str, str] = {}
-    elsewhere: set[str] = set()  # runs that another call of the study trains now
     left = [run for run in runs if not run.is_done]
     print(f"{len(runs)} runs, {len(runs) - len(left)} done")
-    for number, run in enumerate(left, start=1):
-        teacher = "" if run.teacher is None else run.teacher.name
-        if teacher in failures:
-            failures[run.name] = f"not run: its teacher ({teacher}) failed"
-        elif teacher in elsewhere:
-            elsewhere.add(run.name)
-        else:
+    try:
+        for number, run in enumerate(left, start=1):
+            if run.teacher and run.teacher.scores is None:  # it failed, or another call trains it
+                if run.teacher.name in failures:
+                    failures[run.name] = f"not run: its teacher ({run.teacher.name}) failed"
+                continue
             minutes = remaining_minutes(runs, operations)
             print(
                 f"\n== {number} of {len(left)}: {run.name} (about {minutes[run.name]:.1f} min; "
-                f"all that is left: {_duration(sum(minutes.values()))})",
+                f"all that is left: {timedelta(minutes=round(sum(minutes.values())))} h)",
                 flush=True,
             )
-            try:
-                failures |= _guarded(run.name, lambda run=run: _run_one(run))
-            except InUseError:
-                print("left out: another call trains it now", flush=True)
-                elsewhere.add(run.name)
+            failures |= _guarded(run.name, lambda run=run: _run_one(run))
             # A study of many shapes would hold the programs of all of them.
             jax.clear_caches()
+        for run in runs:
+            failures |= _guarded(
+                f"{COSTS_OF} {run.entry}", lambda run=run: _measure_costs(study, run, workdir)
+            )
+    finally:
         _record(failures, runs, workdir)
-    for run in runs:
-        failures |= _guarded(
-            f"{COSTS_OF} {run.entry}", lambda run=run: _measure_costs(study, run, workdir)
-        )
-    _record(failures, runs, workdir)
     return failures
 
 
@@ -95,13 +87,14 @@ def _guarded(name: str, work: Callable[[], None]) -> dict[str, str]:
 
     Raises:
         Interrupted: If a signal was noted.
-        InUseError: If another process is at that very run.
     """
     signals.check()
     try:
         work()
-    except (Interrupted, InUseError):
+    except Interrupted:
         raise
+    except InUseError:
+        print("left out: another call trains it now", flush=True)
     except Exception as failure:  # whatever befalls one run
         traceback.print_exc()
         why = f"{type(failure).__name__}: {' '.join(str(failure).split())[:500]}"
@@ -124,34 +117,6 @@ def _record(failures: dict[str, str], runs: list[PlannedRun], workdir: Path) -> 
         json_files.write_json(path, kept | failures)
     else:
         path.unlink(missing_ok=True)
-
-
-def count_operations(runs: list[PlannedRun]) -> dict[str, float]:
-    """Returns the operations of each run, by name; reads, and so checks, the data they want."""
-    counts: dict[str, ImageCounts] = {}
-    for run in runs:
-        key = str(shallow(run.config.data))
-        if key not in counts:
-            dataset = config_lib.load_data(run.config)
-            held_back = len(dataset.validation), len(dataset.test)
-            counts[key] = ImageCounts(dataset.train_size, *held_back)
-    return {
-        run.name: estimate.run_operations(
-            run.config,
-            run.teacher and run.teacher.config,
-            counts[str(shallow(run.config.data))],
-        )
-        for run in runs
-    }
-
-
-def remaining_minutes(runs: list[PlannedRun], operations: dict[str, float]) -> dict[str, float]:
-    """Returns the estimated minutes that each run still takes, by name."""
-    counted = [operations[run.name] for run in runs]
-    rate = estimate.measured_rate(runs, counted) or estimate.expected_rate()
-    return {
-        run.name: estimate.remaining_share(run) * operations[run.name] / rate / 60 for run in runs
-    }
 
 
 def _run_one(run: PlannedRun) -> None:
@@ -202,7 +167,3 @@ def _digest(config: Config) -> str:
     """Of what costs depend on: the same for all seeds of an entry."""
     values = {path: v for path, v in flatten(config).items() if path not in RESERVED}
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]
-
-
-def _duration(minutes: float) -> str:
-    return str(timedelta(minutes=round(minutes)))[:-3] + " h"

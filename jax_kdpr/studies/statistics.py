@@ -13,17 +13,11 @@ class Estimate(NamedTuple):
 
     mean: float
     half_width: float  # NaN with a single seed
-    count: int
 
     def text(self, form: str = ".2f") -> str:
         """E.g. "26.41 ± 0.12"; without the interval where a single seed gives none."""
         spread = "" if np.isnan(self.half_width) else f" ± {self.half_width:{form.lstrip('+')}}"
         return f"{self.mean:{form}}{spread}"
-
-    @property
-    def sign(self) -> int:
-        """1 or -1 where the whole interval lies above or below zero, else 0; so for one seed."""
-        return int(self.mean - self.half_width > 0) - int(self.mean + self.half_width < 0)
 
 
 class PairedTest(NamedTuple):
@@ -41,10 +35,10 @@ def over_seeds(values: list[float]) -> Estimate:
     """
     count = len(values)
     if count < 2:
-        return Estimate(float(np.mean(values)), float("nan"), count)
+        return Estimate(float(np.mean(values)), float("nan"))
     error = np.std(values, ddof=1) / np.sqrt(count)
     quantile = stats.t.ppf(0.5 + CONFIDENCE / 2, count - 1)
-    return Estimate(float(np.mean(values)), float(quantile * error), count)
+    return Estimate(float(np.mean(values)), float(quantile * error))
 
 
 def over_images(differences: np.ndarray) -> PairedTest:
