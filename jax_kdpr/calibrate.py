@@ -19,24 +19,20 @@ from absl import flags
 
 from jax_kdpr.core import json_files
 from jax_kdpr.core.errors import InputError
-from jax_kdpr.interface import bench_flags, cli
+from jax_kdpr.interface import cli, frame_flags
 from jax_kdpr.lab.frames.calibration import CALIBRATION, calibrate, in_words, write_calibration
-from jax_kdpr.lab.frames.geometry import default_geometry
-from jax_kdpr.lab.frames.loaded import blank_image, own_object
-from jax_kdpr.lab.frames.measured import Setup
+from jax_kdpr.lab.frames.measured import blank_image
+from jax_kdpr.lab.frames.own_images import own_images
 from jax_kdpr.lab.frames.reading import list_frames
 from jax_kdpr.runs.run import load_run
 
-flags.adopt_module_key_flags(bench_flags)
+flags.adopt_module_key_flags(frame_flags)
 OUTPUT = flags.DEFINE_string("output", None, "Calibration file to write, .json.")
 OBJECT = flags.DEFINE_string(
     "object",
     "",
     "Image file of the object, as data.dir takes them, but never stretched; default: none in the "
     "beam.",
-)
-SCALE = flags.DEFINE_float(
-    "scale", None, "Camera pixels in a model sample, about.", lower_bound=0.1, upper_bound=1000.0
 )
 ROTATION_RANGE = flags.DEFINE_float(
     "rotation_range", 10.0, "Degrees to search each way.", lower_bound=0.0, upper_bound=45.0
@@ -57,24 +53,21 @@ DOUBT = (
 def main(positional: list[str]) -> int:
     """Registers one set of frames."""
     cli.require_no_more(positional, "quote the pattern of --input")
-    workdir = Path(bench_flags.require(bench_flags.WORKDIR, "a run folder"))
-    lengths = bench_flags.fill_from_bench(workdir)
+    workdir = Path(frame_flags.require(frame_flags.WORKDIR, "a run folder"))
+    frame_flags.fill_from_bench(workdir)
     frames = list_frames(
-        bench_flags.require(bench_flags.INPUT, "frames without an object, or of that of --object")
+        frame_flags.require(frame_flags.INPUT, "frames without an object, or of that of --object")
     )
-    output = Path(bench_flags.require(OUTPUT, "the file to write, such as calibration.json"))
+    output = Path(frame_flags.require(OUTPUT, "the file to write, such as calibration.json"))
     json_files.require_own("--output", output, CALIBRATION, command="calibrate")
-    kind = bench_flags.frame_kind(frames)
-    window = bench_flags.read_window(kind.shape)
-    correction = bench_flags.correct_with(bench_flags.read_references(kind), kind, window)
     run = load_run(workdir).on_one_device()
     shots = run.snapshots
     if len(frames) < shots:
         raise InputError(f"--input: expected {shots} frames, one a snapshot, got {len(frames)}")
-    guess = default_geometry(window, run.sensor, SCALE.value or lengths.scale)
-    side = bench_flags.pixel_side(run)
-    setup = Setup(correction, window, guess, bench_flags.SAMPLING.value, side, None)
-    image = own_object(run, Path(OBJECT.value)) if OBJECT.value else blank_image(run)
+    setup = frame_flags.read_setup(frames, run)
+    image = blank_image(run)
+    if OBJECT.value:
+        (image,) = own_images(run, Path(OBJECT.value), flag="--object", count=1)
     cli.make_folder("--output", output.parent)
     found = calibrate(
         frames[:shots],
@@ -86,11 +79,9 @@ def main(positional: list[str]) -> int:
     )
     write_calibration(output, found)
     print(f"{in_words(found)}\nwritten: {output}")
-    coarse = bench_flags.check_sampling(run, found.geometry, window)
-    if coarse:
-        print(f"warning: {coarse}", file=sys.stderr)
-    if not found.trusted:
-        print(f"warning: {DOUBT}", file=sys.stderr)
+    coarse = frame_flags.coarseness(setup._replace(geometry=found.geometry), run)
+    for warning in filter(None, (coarse, "" if found.trusted else DOUBT)):
+        print(f"warning: {warning}", file=sys.stderr)
     return 0 if found.trusted else 1
 
 

@@ -4,48 +4,38 @@
         --dark dark.tif --flat flat.tif --calibration calibration.json
 
 Frames are corrected (dark, flat, bad pixels), resampled to the model's grid and scaled to its unit.
-The geometry comes from `jax_kdpr.calibrate` or from --centre, --rotate, --scale, --flip and
---transpose, in pixels of the raw frame; without any the pattern fills the frame, upright.
-
---gain auto scales each frame to the energy that a scene of modulus 1 has (h * w for ideal masks);
-amplitude and complex scenes have no such energy and take the counts a unit of the calibration. A
-number is counts a unit (of a model sample).
+Where the pattern lies comes from `jax_kdpr.calibrate` or from --centre, --rotate, --scale, --flip
+and --transpose, in pixels of the raw frame; without any it fills the frame, upright. --gain auto
+scales each frame to the energy that a scene of modulus 1 has; amplitude and complex scenes take the
+counts a unit of the calibration, or a number.
 
 Each object gives phase (radians) as .tif and .npy, a preview .png, and .npz with the spectral
-estimate and the CDPs; --stack writes stacks instead. results.json says how far to trust each one:
-`misfit`, norm(abs(A x) - sqrt(y)) / norm(sqrt(y)), of the recovered object's pattern against the
-measured one. Its limit comes from the run itself: the 99th percentile of the misfits of its
-simulated validation scenes, with the read noise that several dark frames show, times 1.2; the
-median over all frames has a tighter limit, found in the same way. What exceeds them gets a
-warning, here and in results.json; where the median does, the exit code is 1, as where the first
-frames fit far better flipped, turned or transposed. A network that was
-hardly trained has large misfits of its own, and so a wide limit: look at `evaluate` first.
---limit sets the limit by hand, where the run's data are not at hand. Trust proves nothing for an
-object beyond the run's phase range: another within it can explain the same pattern.
-
-sheet.png has all objects in one picture, green where they are trusted. --truth, images of the
-objects, adds PSNR, SSIM and the rms error in radians to each row.
+estimate and the CDPs; --stack writes stacks instead; sheet.png has all in one picture.
+results.json says how far to trust each one: `misfit`, norm(abs(A x) - sqrt(y)) / norm(sqrt(y)), of
+the recovered object's pattern against the measured one. Its limit is found on the run's validation
+scenes, or set by --limit; what exceeds it gets a warning. Where the median does, or the frames fit
+far better flipped, turned or transposed, the exit code is 1. A network that was hardly trained has
+a wide limit: look at `evaluate` first. Trust proves nothing for an object beyond the run's phase
+range. --truth, images of the objects, adds PSNR, SSIM and the rms error in radians.
 """
 
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from absl import flags
 
 from jax_kdpr.core.errors import InputError
-from jax_kdpr.interface import bench_flags, cli, placement_flags, refine_flags
+from jax_kdpr.interface import cli, frame_flags, placement_flags, refine_flags
 from jax_kdpr.lab.frames import results
-from jax_kdpr.lab.frames.job import reconstruct_bench
-from jax_kdpr.lab.frames.loaded import own_truth
-from jax_kdpr.lab.frames.measured import Setup, group_frames, measure_frames
+from jax_kdpr.lab.frames.measured import Setup, group_frames, measure_frames, narrowed
+from jax_kdpr.lab.frames.own_images import own_images
 from jax_kdpr.lab.frames.reading import Frame, list_frames
-from jax_kdpr.lab.frames.sheet import SHEET_FILE
+from jax_kdpr.lab.frames.reconstruction import Wanted, reconstruct_bench
 from jax_kdpr.recovery.refinement import Refinement
 from jax_kdpr.runs.run import Run, load_run
 
-flags.adopt_module_key_flags(bench_flags)
+flags.adopt_module_key_flags(frame_flags)
 OUTPUT = flags.DEFINE_string("output", "", "Folder of the results; default: RUN/reconstruction.")
 flags.adopt_module_key_flags(placement_flags)
 LIMIT = flags.DEFINE_float(
@@ -62,46 +52,47 @@ TRUTH = flags.DEFINE_string(
     "stretched; of complex scenes phase and amplitude by turns; or truth.npy of simulate_bench.",
 )
 DATA_DIR = flags.DEFINE_string("data_dir", "", "Where the run's data lie now, if they have moved.")
-RECORDED = ("input", "dark", "flat", "bad_pixels", "limit")  # flags
+RECORDED = ("input", "dark", "flat", "bad_pixels")  # flags
 
 
 def main(positional: list[str]) -> int:
     """Reconstructs one set of frames."""
     cli.require_no_more(positional, "quote the pattern of --input")
-    workdir = Path(bench_flags.require(bench_flags.WORKDIR, "a run folder"))
-    lengths = bench_flags.fill_from_bench(workdir)
+    workdir = Path(frame_flags.require(frame_flags.WORKDIR, "a run folder"))
+    pitch = frame_flags.fill_from_bench(workdir)
     output = Path(OUTPUT.value) if OUTPUT.value else workdir / "reconstruction"
     refinement = refine_flags.read_refinement()
     frames = _new_frames(output)
-    kind = bench_flags.frame_kind(frames)
-    window = bench_flags.read_window(kind.shape)
     run = load_run(workdir, data_dir=DATA_DIR.value).on_one_device()
     groups = _groups(frames, run, output)
-    geometry, gain, notes = placement_flags.read_placement(run, window, lengths)
-    notes += bench_flags.notes(run, geometry, window)
-    references = bench_flags.read_references(kind)
-    truth = own_truth(run, Path(TRUTH.value), len(groups)) if TRUTH.value else None
-    place = partial(bench_flags.make_setup, run, kind, references, window, gain)
-    setup = place(geometry)
+    setup, notes = placement_flags.read_placed(frames, run)
+    truth = None
+    if TRUTH.value:
+        there, count = Path(TRUTH.value), len(groups)
+        truth = own_images(run, there, flag="--truth", as_trained=True, count=count)
     next(measure_frames(groups[:1], setup, run))  # what is wrong with it is said now
     settings = _settings(run, setup, refinement)
     rows = results.read_results(output, settings) if RESUME.value else []
     if LIMIT.value is None:
         run.dataset  # noqa: B018  what is wrong with the data is said now
     cli.make_folder("--output", output)
-    found, trusted = reconstruct_bench(
-        *(groups, setup, run, output),
-        refinement=refinement,
-        limit=LIMIT.value,
-        spread=references.spread,
-        **{"shape": kind.shape, "make_setup": place, "batch_size": BATCH.value},
-        **{"notes": notes, "pitch": lengths.pitch, "stack": STACK.value},
-        **{"settings": settings, "truth": truth, "rows": rows},
+    wanted = Wanted(
+        output=output,
+        batch_size=BATCH.value,
+        stack=STACK.value,
+        pitch=pitch,
+        truth=truth,
+        rows=tuple(rows),
+        settings=settings,
+        notes=tuple(notes),
     )
-    print(results.in_words(found, run.camera.scene.kind, scored=truth is not None))
+    found, trusted = reconstruct_bench(
+        groups, setup, run, wanted, refinement=refinement, limit=LIMIT.value
+    )
+    print(results.in_words(found, run.camera.scene.kind))
     for line in results.warnings(found):
         print(f"warning: {line}", file=sys.stderr)
-    print(f"written: {output}/{results.RESULTS_FILE}, {SHEET_FILE} and the objects")
+    print(f"written: {output}/{results.RESULTS_FILE}, {results.SHEET_FILE} and the objects")
     return 0 if trusted else 1
 
 
@@ -113,8 +104,8 @@ def _new_frames(output: Path) -> list[Frame]:
         raise InputError(
             f"--output: {str(output)!r} holds results already; give another folder, or --resume"
         )
-    frames = list_frames(bench_flags.require(bench_flags.INPUT, "frames such as 'frames/*.tif'"))
-    bench_flags.require_apart(output, frames)
+    frames = list_frames(frame_flags.require(frame_flags.INPUT, "frames such as 'frames/*.tif'"))
+    frame_flags.require_apart(output, frames)
     return frames
 
 
@@ -125,7 +116,7 @@ def _groups(frames: list[Frame], run: Run, output: Path) -> list[tuple[Frame, ..
     groups = group_frames(frames, run.snapshots)
     if not RESUME.value:
         names = results.STACKED if STACK.value else [group[0].name for group in groups]
-        results.require_new(output, (*names, Path(SHEET_FILE).stem))
+        results.require_new(output, names)
     return groups
 
 
@@ -135,10 +126,11 @@ def _settings(run: Run, setup: Setup, refinement: Refinement) -> dict[str, Any]:
         "workdir": str(run.workdir),
         "checkpoint": run.digest,
         "geometry": setup.geometry._asdict(),
-        "window": list(setup.window),
+        "window": list(narrowed(setup, run).window),
         **{"sampling": setup.sampling, "pixel_side": setup.pixel_side},
         "gain": setup.counts_per_unit or "auto",
-        **{name: flags.FLAGS[name].value for name in RECORDED},
+        **{name: flags.FLAGS[name].value or "" for name in RECORDED},
+        "limit": LIMIT.value,
         **{"refine": refinement.steps, "refine_with": refinement.solver},
         "refine_tv": refinement.tv,
         **({"truth": TRUTH.value} if TRUTH.value else {}),

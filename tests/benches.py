@@ -5,18 +5,16 @@ from pathlib import Path
 
 import numpy as np
 
-from jax_kdpr.lab.frames.bench_folder import make_bench, write_bench
-from jax_kdpr.lab.frames.correction import make_correction
+from jax_kdpr.lab.frames.correction import References
 from jax_kdpr.lab.frames.geometry import Geometry, make_window
-from jax_kdpr.lab.frames.loaded import pixel_side
-from jax_kdpr.lab.frames.measured import Setup, group_frames
+from jax_kdpr.lab.frames.measured import Setup, group_frames, pixel_side
 from jax_kdpr.lab.frames.reading import list_frames, read_mean
-from jax_kdpr.lab.frames.reconstruction import reconstruct
-from jax_kdpr.lab.frames.simulated_camera import Bench
+from jax_kdpr.lab.frames.reconstruction import Wanted, reconstruct
+from jax_kdpr.lab.frames.simulated_bench import Bench, make_bench, write_bench
 from jax_kdpr.runs.run import Run
 
 SHAPE = (66, 66)
-DARK = np.full(SHAPE, 64.0)
+DARK = References(SHAPE, np.full(SHAPE, 64.0))
 
 
 def turned_bench(run: Run, **camera) -> Bench:
@@ -32,17 +30,17 @@ def faulty_bench(run: Run, folder: Path, objects: int) -> Path:
 
 def true_setup(run: Run, bench: Path) -> Setup:
     """Corrections by the files of a bench folder, and the geometry that it was made with."""
-    references = {"dark": "dark", "flat": "flat", "bad": "bad_pixels"}
-    means = {name: read_mean(str(bench / f"{file}.tif")) for name, file in references.items()}
-    shape = means["dark"].shape
+    means = [read_mean(str(bench / f"{file}.tif")) for file in ("dark", "flat", "bad_pixels")]
+    references = References(means[0].shape, *means)
     geometry = Geometry(**json.loads((bench / "truth.json").read_text())["geometry"])
-    window = make_window(shape, None, 1)
-    correction = make_correction(shape, **means)
-    return Setup(correction, window, geometry, "points", pixel_side(run), None)
+    window = make_window(references.shape, None, 1)
+    return Setup(references, window, geometry, pixel_side=pixel_side(run))
 
 
-def rebuild(run: Run, recover, frames: Path | str, setup: Setup, output: Path, **options) -> dict:
-    """Reconstructs the frames of a pattern; by default without any limit."""
-    defaults = {"batch_size": 8, "settings": {}, "limit": lambda _: 9.0, "stack": True}
+def rebuild(
+    run: Run, recover, frames: Path | str, setup: Setup, output: Path, *, limit=None, **wanted
+) -> dict:
+    """Reconstructs the frames of a pattern; by default without any limit, as stacks."""
     groups = group_frames(list_frames(str(frames)), run.snapshots)
-    return reconstruct(groups, setup, run, recover, output, **defaults | options)
+    job = Wanted(**{"output": output, "batch_size": 8, "stack": True} | wanted)
+    return reconstruct(groups, setup, run, recover, job, limit=limit or (lambda _: 9.0))

@@ -132,7 +132,7 @@ def refusal(module: str, *arguments: str | Path, cwd: Path | None = None) -> str
 def _hide_flags_except(module: str) -> None:
     """Leaves what other packages define, and what the rooms that a command names share."""
     text = (PACKAGE / f"{module}.py").read_text()
-    owners = ["jax_kdpr.lab.bench_file", "jax_kdpr.interface.cli"]
+    owners = ["jax_kdpr.interface.bench_flags", "jax_kdpr.interface.cli"]
     for shared in re.findall(r"^from jax_kdpr.interface import (.*)", text, re.MULTILINE):
         owners += [f"jax_kdpr.interface.{name}" for name in shared.split(", ") if "flags" in name]
     known = flags.FLAGS._flags()

@@ -98,7 +98,7 @@ def read_sidecar(path: Path):
 
 
 ROW = {
-    **{"name": "a", "misfit": 0.1, "refined_misfit": 0.1, "correlation": 0.9, "energy": 1.0},
+    **{"name": "a", "misfit": 0.1, "refined_misfit": 0.1, "energy": 1.0},
     **{"saturation": 0.0, "unused_bits": 0, "warning": ""},
 }
 RESULTS = {"settings": {}, "frames": [ROW]}
@@ -190,7 +190,7 @@ def test_rows_of_an_earlier_version_are_scored_again(tmp_path):
 
 
 def test_a_calibration_that_calibrate_cannot_have_written_is_refused(tmp_path):
-    path = tmp_path / "new" / "calibration.json"
+    path = tmp_path / "calibration.json"
     write_calibration(path, FOUND)
     assert read_calibration(path) == FOUND
     assert "--calibration" in rejection(read_calibration, tmp_path / "none.json")

@@ -5,15 +5,14 @@ import json
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tifffile
-from helpers import image_config, packed_tiff, rejection, same, untrained_run
+from helpers import image_config, rejection, same, untrained_run
 from PIL import Image
 
 from jax_kdpr.config import schema as config_lib
 from jax_kdpr.data.image_files import Preparation, read_images
-from jax_kdpr.lab.frames.bench_folder import make_bench, write_bench
-from jax_kdpr.lab.frames.loaded import own_images
+from jax_kdpr.lab.frames.own_images import own_images
 from jax_kdpr.lab.frames.reading import list_frames
+from jax_kdpr.lab.frames.simulated_bench import make_bench, write_bench
 from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.runs.run import Run
 
@@ -115,55 +114,24 @@ def test_truths_of_a_folder_have_the_order_of_frames(make_run, tmp_path):
     np.testing.assert_allclose(200 * trained_on[:, 0, 0], [10, 100, 2, 9])
 
 
-def test_a_complex_scene_is_phase_and_amplitude_by_turns(make_run, tmp_path):
+def test_a_complex_scene_is_phase_and_amplitude_by_turns(make_run, tmp_path, capsys):
     run, values = make_run(scene__kind="complex"), np.abs(OBJECTS) / 2
-    images = own_images(run, save_stack(tmp_path / "own.npy", values), flag="--truth")
+    (tmp_path / "own").mkdir()
+    for number, value in enumerate(values):
+        np.save(tmp_path / "own" / f"{number}.npy", value)
+    images = own_images(run, tmp_path / "own", flag="--truth", count=2)
+    assert "--truth: phase 0.npy, amplitude 1.npy" in capsys.readouterr().out
     assert same(images[..., 0], values[0::2]) and same(images[..., 1], values[1::2])
+    assert "expected 3" in rejection(own_images, run, tmp_path / "own", flag="--truth", count=3)
     odd = save_stack(tmp_path / "odd.npy", values[:3])
     assert "two images of each" in rejection(own_images, run, odd, flag="--truth")
 
 
-def test_names_that_say_phase_and_amplitude_are_right(make_run, tmp_path, capsys):
-    run = make_run(scene__kind="complex")
-
-    def folder(*names):  # of which the name itself says nothing
-        made = tmp_path / f"phase_{len(list(tmp_path.iterdir()))}"
-        made.mkdir()
-        for name in names:
-            np.save(made / f"{name}.npy", np.abs(OBJECTS[0]) / 2)
-        return made
-
-    for names, said in (
-        (("1_phase", "2_amplitude"), "phase 1_phase.npy, amplitude 2_amplitude.npy\n"),
-        (("sample_1", "sample_2"), "phase sample_1.npy, amplitude sample_2.npy\n"),
-        (("a_1", "a_2", "b_1", "b_2"), "phase a_1.npy, amplitude a_2.npy, and so on\n"),
-    ):
-        own_images(run, folder(*names), flag="--truth")
-        assert f"--truth: {said}" in capsys.readouterr().out
-    for names, wrong in (
-        (("cell1_amplitude", "cell1_phase"), "cell1_amplitude.npy"),
-        (("1_amp", "2"), "1_amp.npy"),
-        (("phase_1", "phase_2"), "phase_2.npy"),
-    ):
-        assert wrong in rejection(own_images, run, folder(*names), flag="--truth")
-
-
-def test_one_file_of_one_image_with_its_own_depth(make_run, tmp_path, capsys):
-    run = make_run()
-    counts = RNG.integers(0, 4096, (SIZE, SIZE)).astype(np.uint16)
-    tifffile.imwrite(tmp_path / "in16.tif", counts)
-    (tmp_path / "in12.tif").write_bytes(packed_tiff(counts, 12))
-    pgm = f"P5\n{SIZE} {SIZE}\n4095\n".encode()
-    (tmp_path / "in12.pgm").write_bytes(pgm + counts.astype(">u2").tobytes())
-    Image.fromarray((counts >> 4).astype(np.uint8)).save(tmp_path / "own.png")
-    for name, expected in (
-        *(("in16.tif", counts / 65535), ("in12.tif", counts / 4095), ("in12.pgm", counts / 4095)),
-        ("own.png", (counts >> 4) / 255),
-    ):
-        (found,) = own_images(run, tmp_path / name, flag="--object")
-        np.testing.assert_allclose(found[..., 0], expected, rtol=1e-6)
-        # Where no file says fewer bits.
-        assert ("counts over 65535" in capsys.readouterr().out) == (name == "in16.tif")
+def test_one_file_holds_one_image(make_run, tmp_path):
+    counts = RNG.integers(0, 256, (SIZE, SIZE)).astype(np.uint8)
+    Image.fromarray(counts).save(tmp_path / "own.png")
+    (found,) = own_images(make_run(), tmp_path / "own.png", flag="--object")
+    np.testing.assert_allclose(found[..., 0], counts / 255, rtol=1e-6)
 
 
 def test_a_truth_of_another_run_is_refused(make_run, tmp_path):
@@ -174,8 +142,8 @@ def test_a_truth_of_another_run_is_refused(make_run, tmp_path):
         assert "another run" in rejection(own_images, run, tmp_path / "truth.npy", flag="--truth")
     np.save(tmp_path / "truth.npy", np.zeros((2, SIZE, SIZE, 1), np.float32))
     for scene, says in (
-        ({"kind": "phase", "phase_range": 1.0}, "scene.phase_range 1.0"),
-        ({"kind": "amplitude"}, "scene.kind 'amplitude'"),
+        ({"kind": "phase", "phase_range": 1.0}, "'phase_range': 1.0"),
+        ({"kind": "amplitude"}, "'kind': 'amplitude'"),
     ):
         (tmp_path / "truth.json").write_text(json.dumps({"scene": scene}))
         assert says in rejection(own_images, run, tmp_path / "truth.npy", flag="--truth")

@@ -9,7 +9,7 @@ import pytest
 from helpers import free_space, tiny_config
 
 from jax_kdpr.core.errors import InputError
-from jax_kdpr.lab.frames.loaded import pixel_side
+from jax_kdpr.lab.frames.measured import pixel_side
 from jax_kdpr.optics.cdp import cdp_adjoint, cdp_forward
 from jax_kdpr.optics.propagation import (
     PropagationOptions,

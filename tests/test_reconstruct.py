@@ -13,22 +13,27 @@ from PIL import Image
 from skimage.metrics import structural_similarity
 
 from jax_kdpr.lab.frames import results
-from jax_kdpr.lab.frames.bench_folder import make_bench, write_bench
-from jax_kdpr.lab.frames.correction import check_exposure, check_light, make_correction
+from jax_kdpr.lab.frames.correction import References, check_exposure
 from jax_kdpr.lab.frames.geometry import (
     Geometry,
-    grid_window,
     make_window,
     pixel_envelope,
     sensor_points,
     to_sensor,
 )
-from jax_kdpr.lab.frames.loaded import own_images, simulate, snapshot_energy
-from jax_kdpr.lab.frames.measured import group_frames, measure_frames, noise_sigma
+from jax_kdpr.lab.frames.measured import (
+    group_frames,
+    in_model_units,
+    measure_frames,
+    noise_sigma,
+    simulate,
+    snapshot_energy,
+)
 from jax_kdpr.lab.frames.orientation import TURNS, turned, turned_geometry
+from jax_kdpr.lab.frames.own_images import own_images
 from jax_kdpr.lab.frames.reading import list_frames, read_moments
-from jax_kdpr.lab.frames.recovery import Simulated, make_recover, misfit_limit
-from jax_kdpr.lab.frames.sheet import write_sheet
+from jax_kdpr.lab.frames.recovery import make_recover, misfit_limit
+from jax_kdpr.lab.frames.simulated_bench import make_bench, write_bench
 from jax_kdpr.runs.run import load_run
 
 OBJECTS = 3
@@ -90,7 +95,6 @@ def test_objects_are_scored_and_batch_and_stack_change_nothing(
         alike = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
         reference = structural_similarity(true / np.pi, phase / np.pi, data_range=1.0, **alike)
         assert row["ssim"] == pytest.approx(reference, abs=1e-2)
-    write_sheet(tmp_path, rows, scene=run.camera.scene, pitch=8e-6, stack=stack)
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert min(sheet.size) > 200 and np.asarray(sheet.convert("L")).std() > 20
 
@@ -149,58 +153,50 @@ def test_frames_of_several_snapshots_come_in_groups(recorded, tmp_path):
         assert light in rejection(next, cdps)
 
 
-def test_saturation_is_judged_where_the_pattern_lies(run, setup, tmp_path):
+def test_saturation_is_judged_where_the_pattern_lies(build, run, setup, tmp_path):
     """On a large chip too, whose pedestal has drifted below the dark's."""
     camera = turned_bench(run, saturated=0.1, hot=0.0)
     write_bench(tmp_path, run, run.scenes(1), camera, seed=0)
+    found = build(tmp_path / "frames" / "*.tif", tmp_path / "out")
+    assert "saturated" in found["frames"][0]["warning"]
     chip = np.full((400, 500), 63, np.uint16)
     chip[100:166, 200:266] = tifffile.imread(tmp_path / "frames" / "object_00000_00.tif")
     tifffile.imwrite(tmp_path / "chip.tif", chip)
     y, x = setup.geometry.centre_y + 100, setup.geometry.centre_x + 200
     geometry = setup.geometry._replace(centre_y=y, centre_x=x)
-    whole, dark = make_window(chip.shape, None, 1), np.full(chip.shape, 64.0)
-
-    def measured(window):
-        correction = make_correction(chip.shape, dark=dark, window=window)
-        moved = setup._replace(correction=correction, window=window, geometry=geometry)
-        groups = group_frames(list_frames(str(tmp_path / "chip.tif")), 1)
-        return next(measure_frames(groups, moved, run))
-
-    one, blind = measured(grid_window(whole, geometry, run.sensor)), measured(whole)
-    assert one.saturation > 0.02 and blind.saturation < 0.005
-    np.testing.assert_allclose(one.intensity, blind.intensity, atol=1e-4)
-
-
-def test_saturation_is_noticed(build, run, tmp_path):
-    write_bench(tmp_path, run, run.scenes(2), turned_bench(run, saturated=0.1), seed=0)
-    found = build(tmp_path / "frames" / "*.tif", tmp_path / "out")
-    assert any("saturated" in row["warning"] for row in found["frames"])
+    window = make_window(chip.shape, None, 1)
+    references = References(chip.shape, np.full(chip.shape, 64.0))
+    moved = setup._replace(references=references, window=window, geometry=geometry)
+    (group,) = group_frames(list_frames(str(tmp_path / "chip.tif")), 1)
+    assert next(measure_frames([group], moved, run)).saturation > 0.02
 
 
 def test_frames_without_a_pattern_are_refused():
     assert "dark" in rejection(check_exposure, np.zeros((4, 4), np.uint16), "a")
     assert "saturated" in rejection(check_exposure, np.full((4, 4), 4095, np.uint16), "a")
-    assert "--dark" in rejection(check_light, -np.ones((4, 4)), "a")
+    dim = np.ones((2, 4, 4)) - [[[0.0]], [[2.0]]]
+    assert "--dark" in rejection(in_model_units, dim, np.ones(2), 1.0, name="a")
 
 
 def test_the_limit_of_many_is_between_their_median_and_the_limit_of_one():
     misfits = list(np.random.default_rng(0).normal(0.2, 0.02, 400))
-    told_apart = Simulated(misfits, [0.5] * 400)
+    told_apart = misfits, [0.5] * 400
     one, many = misfit_limit(told_apart), misfit_limit(told_apart, 1000)
     assert one == pytest.approx(1.2 * np.percentile(misfits, 99))
     assert 1.2 * np.median(misfits) < many < 1.2 * (np.median(misfits) + 0.01)
-    assert misfit_limit(Simulated(misfits, [0.21] * 400)) == pytest.approx(0.21)
+    assert misfit_limit((misfits, [0.21] * 400)) == pytest.approx(0.21)
 
 
 def test_read_noise_is_that_of_the_dark_in_model_units(run, setup, bench):
     spread = read_moments(str(bench / "dark.tif")).spread
     assert spread == pytest.approx(np.sqrt(1 + 1 / 12), rel=0.15)  # one count, rounded
     unit = setup._replace(counts_per_unit=10.0, geometry=setup.geometry._replace(scale=3.0))
-    sigma = noise_sigma(2.0, unit, run, [])
+    unit = unit._replace(references=setup.references._replace(spread=2.0))
+    sigma = noise_sigma(unit, run, [])
     edge = np.sinc(0.5) ** 2  # of square pixels, as of `pixel_side` 1
     expected = 1.215 * 1.8 / edge ** np.arange(3)
     np.testing.assert_allclose([sigma[0, 0], sigma[8, 0], sigma[8, 8]], expected)
-    area = noise_sigma(2.0, unit._replace(sampling="area"), run, [])
+    area = noise_sigma(unit._replace(sampling="area"), run, [])
     np.testing.assert_allclose(area, sigma / 3 / 1.215)
 
 
@@ -209,7 +205,7 @@ def test_turned_patterns_are_those_of_turned_fields():
     y, conjugate = (np.abs(np.fft.fft2(field)) ** 2 for field in (x, np.conj(x)))
 
     def turn(pattern, axis, name):
-        return np.asarray(turned(jnp.asarray(pattern)[None, None], axis, *TURNS[name])[0, 0])
+        return np.asarray(turned(jnp.asarray(pattern)[None, None], axis, TURNS[name])[0, 0])
 
     np.testing.assert_allclose(turn(y, (0, 0), "turned by 180 degrees"), conjugate, rtol=1e-4)
     for name in TURNS:  # about the middle where the axis is there
@@ -223,7 +219,7 @@ def test_a_turned_geometry_is_that_of_the_turned_frame(turn):
     geometry = Geometry(18.3, 27.1, 5.0, 2.1, "horizontal", True)
     transpose, rows, columns = TURNS[turn]
     lying = (frame.T if transpose else frame)[:: -1 if rows else 1, :: -1 if columns else 1]
-    found = turned_geometry(geometry, lying.shape, *TURNS[turn])
+    found = turned_geometry(geometry, lying.shape, TURNS[turn])
     seen = [
         to_sensor(light, where, (8, 6), sampling="points", axis=(0, 0))
         for light, where in ((frame, geometry), (np.ascontiguousarray(lying), found))
@@ -256,7 +252,7 @@ REFUSED = [
     ("reconstruct", (FRAMES, "--limit=1", "--data_dir=elsewhere"), "--data_dir"),
     ("simulate_bench", ("--output={file}",), "--output"),
     ("simulate_bench", ("--output={file}/new",), "--output"),
-    ("simulate_bench", ("--output={out}", "--shift_y=1000"), "--shift_y"),
+    ("simulate_bench", ("--output={out}", "--shift_y=1000"), "shift"),
     ("simulate_bench", ("--output={out}", "--rotation=nan"), "--rotation"),
     ("simulate_bench", ("--output={out}", "--bench={noisy}"), "camera.full_well"),
     ("calibrate", (*EMPTY, "--output={file}/c.json"), "--output"),

@@ -14,15 +14,13 @@ from oracles import intensity, psnr
 from PIL import Image
 
 from jax_kdpr.data.scenes import draw_scenes
-from jax_kdpr.lab.frames.bench_folder import write_bench
 from jax_kdpr.lab.frames.calibration import calibrate
-from jax_kdpr.lab.frames.correction import make_correction
 from jax_kdpr.lab.frames.geometry import default_geometry, make_window
-from jax_kdpr.lab.frames.loaded import blank_image, simulate
-from jax_kdpr.lab.frames.measured import group_frames
+from jax_kdpr.lab.frames.measured import blank_image, group_frames, simulate
 from jax_kdpr.lab.frames.orientation import TURNS, orientation_warning
 from jax_kdpr.lab.frames.reading import list_frames
 from jax_kdpr.lab.frames.recovery import make_recover, misfit_limit, simulated_misfits
+from jax_kdpr.lab.frames.simulated_bench import write_bench
 from jax_kdpr.runs.run import load_run
 from jax_kdpr.training import loop
 
@@ -54,14 +52,8 @@ def recover(run):
 
 @pytest.fixture(scope="module")
 def limit(run, recover):
-    simulated = simulated_misfits(
-        run,
-        recover,
-        run.dataset.validation,
-        noise_sigma=np.zeros(run.sensor),
-        batch_size=8,
-        key=jax.random.key(0),
-    )
+    noise = np.zeros(run.sensor)
+    simulated = simulated_misfits(run, recover, noise_sigma=noise, batch_size=8)
     return lambda count: misfit_limit(simulated, count)
 
 
@@ -87,7 +79,7 @@ def setup(run, bench):
 def test_a_pattern_that_is_cut_off_is_refused(run, bench, setup):
     """Well recognised by what is left of it, but `reconstruct` could not use it."""
     window = make_window(SHAPE, (0, 0, 54, 66), 1)
-    cut = setup._replace(correction=make_correction(SHAPE, dark=DARK, window=window), window=window)
+    cut = setup._replace(references=DARK, window=window)
     frames = list_frames(str(bench / "calibration" / "*.tif"))
     ranges = {"rotation_range": 1.0, "scale_range": 0.02}
     assert "--crop" in rejection(calibrate, frames, cut, run, blank_image(run), **ranges)
@@ -156,8 +148,6 @@ def said(run, recover, limit):
             run,
             recover,
             batch_size=8,
-            shape=SHAPE,
-            make_setup=lambda geometry: setup._replace(geometry=geometry),
             limit=limit,
         )
 
@@ -172,7 +162,7 @@ def test_frames_that_were_turned_are_told_how(said, bench, setup, tmp_path, wron
         frame = tifffile.imread(path)
         lying = (frame.T if transpose else frame)[:: -1 if rows else 1, :: -1 if columns else 1]
         tifffile.imwrite(tmp_path / path.name, np.ascontiguousarray(lying))
-    text = said(tmp_path / "*.tif", setup._replace(correction=make_correction(SHAPE, dark=DARK)))
+    text = said(tmp_path / "*.tif", setup._replace(references=DARK))
     assert f"frames fit far better {wrong}:" in text
 
 

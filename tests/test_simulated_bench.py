@@ -7,18 +7,18 @@ import pytest
 from benches import true_setup
 from helpers import rejection, tiny_config, untrained_run
 
-from jax_kdpr.lab.frames.bench_folder import make_bench, write_bench
 from jax_kdpr.lab.frames.geometry import default_geometry, make_window
-from jax_kdpr.lab.frames.loaded import blank_image
-from jax_kdpr.lab.frames.measured import measure_frames
+from jax_kdpr.lab.frames.measured import blank_image, measure_frames
 from jax_kdpr.lab.frames.reading import list_frames, read_mean, read_moments
-from jax_kdpr.lab.frames.simulated_camera import (
+from jax_kdpr.lab.frames.simulated_bench import (
     Bench,
     Exposure,
     Sensor,
     check_bench,
     expose,
     find_exposure,
+    make_bench,
+    write_bench,
 )
 
 SHAPE, ENERGY, OFFSET, ELECTRONS = (40, 40), 256.0, 64.0, 1e4

@@ -21,10 +21,15 @@ from jax_kdpr.core.registry import allow, is_foreign
 from jax_kdpr.data.batches import over_batches
 from jax_kdpr.evaluation.scoring import score_run
 from jax_kdpr.lab.frames.calibration import calibration_notes, read_calibration
-from jax_kdpr.lab.frames.correction import correct, make_correction
+from jax_kdpr.lab.frames.correction import References, correct, make_correction
 from jax_kdpr.lab.frames.geometry import check_geometry, make_window
-from jax_kdpr.lab.frames.loaded import pixel_side, snapshot_energy
-from jax_kdpr.lab.frames.measured import Setup, in_model_units, on_grid
+from jax_kdpr.lab.frames.measured import (
+    Setup,
+    in_model_units,
+    on_grid,
+    pixel_side,
+    snapshot_energy,
+)
 from jax_kdpr.lab.frames.recovery import Recover, Recovered, make_recover
 from jax_kdpr.optics.cdp import Optics
 from jax_kdpr.optics.objects import scene_parts
@@ -128,7 +133,8 @@ class Run(runs.Run):
         if gain is not None:
             require("gain", gain, GAINS)
         dark, flat = (None if one is None else np.asarray(one) for one in (dark, flat))
-        correction = make_correction(shape, dark=dark, flat=flat)
+        references = References(shape, dark, flat)
+        correction = make_correction(references)
         light = np.stack([correct(one, correction) for one in shots.reshape(-1, *shape)])
         if found is None:
             middle = [at - n // 2 for at, n in zip(self.camera.axis, shape, strict=True)]
@@ -137,9 +143,9 @@ class Run(runs.Run):
         else:
             for note in calibration_notes(found, self, str(calibration)):
                 warnings.warn(note, stacklevel=2)
-            check_geometry(found.geometry, shape, self.sensor, flags="calibration")
+            check_geometry(found.geometry, shape, self.sensor)
             window, side = make_window(shape, None, 1), pixel_side(self) if square_pixels else 0.0
-            setup = Setup(correction, window, found.geometry, "points", side, None)
+            setup = Setup(references, window, found.geometry, pixel_side=side)
             ways = {True: np.stack([on_grid(one, setup, self) for one in light])}
             if gain is None and self.camera.scene.kind != "phase":
                 gain = found.counts_per_unit

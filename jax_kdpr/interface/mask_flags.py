@@ -6,12 +6,11 @@ from absl import flags
 
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.limits import read_pixels
-from jax_kdpr.interface import option_flags
-from jax_kdpr.lab import bench_file
+from jax_kdpr.interface import bench_flags, option_flags
 from jax_kdpr.lab.masks.format import SLM, MaskFormat
 from jax_kdpr.optics.lookup_table import read_table
 
-flags.adopt_module_key_flags(bench_file)
+flags.adopt_module_key_flags(bench_flags)
 TEXTS = ("panel", "table")
 for _define in option_flags.declarations(MaskFormat(format=""), texts=TEXTS):
     _define()
@@ -26,11 +25,11 @@ def fill_from_bench() -> None:
     Raises:
         InputError: If --bench cannot be read.
     """
-    bench = bench_file.read_bench()
+    bench = bench_flags.read()
     modulator = bench.modulator
     values: dict[str, Any] = {"wavelength": bench.wavelength}
     if flags.FLAGS["format"].value == SLM:
-        panel = {"panel": bench_file.sides(modulator.panel)}
+        panel = {"panel": "x".join(map(str, modulator.panel or ())) or None}
         names = ("pixel_pitch", "magnify", "bits", "gray_2pi", "table")
         values |= panel | {name: getattr(modulator, name) for name in names}
         for flag, others in INSTEAD.items():
@@ -38,7 +37,7 @@ def fill_from_bench() -> None:
                 values |= dict.fromkeys(others)
     else:
         values["mask_pitch"] = modulator.mask_pitch
-    bench_file.fill(values)
+    bench_flags.give(values)
 
 
 def read_request() -> MaskFormat:

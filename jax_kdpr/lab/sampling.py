@@ -1,26 +1,24 @@
 """How the samples of a design lie on the camera of a bench, in words (`optics.sampling`)."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from jax_kdpr.core.errors import InputError
-from jax_kdpr.core.limits import POSITIVE_LENGTHS, Range, require
-from jax_kdpr.lab.frames.geometry import useful_bin
-from jax_kdpr.lab.frames.model_noise import PixelNoise, model_noise
+from jax_kdpr.lab.frames.geometry import POINT_NOISE, pixel_envelope, sensor_points, useful_bin
 from jax_kdpr.optics.propagation import PROPAGATORS, PropagationOptions, sampling_warnings
 from jax_kdpr.optics.sampling import Geometry, geometry_warnings
 from jax_kdpr.runs import folder as run_folder
 
-KINDS = {  # of length: which must be plausible
-    **{"wavelength": "wavelength", "mask_pitch": "pitch", "camera_pixel": "pitch"},
-    **{"focal_length": "distance", "distance": "distance"},
-}
-DEFAULTS = {"oversample": 1, "propagation": "far", "fill_factor": 1.0}
+DEFAULTS = {"oversample": 1, "propagation": "far", "fill_factor": 1.0, "camera_pixels": None}
+MOST_BITS = 16  # of `noise.bits`
 
 
 class Bench(NamedTuple):
-    """Arguments of `bench_geometry`, checked."""
+    """Arguments of `bench_geometry`."""
 
     pixels: int
     oversample: int
@@ -33,6 +31,16 @@ class Bench(NamedTuple):
     fill_factor: float
 
 
+class PixelNoise(NamedTuple):
+    """Of one camera pixel, but for the photons."""
+
+    photons: float  # photoelectrons of a frame on the model's grid, its envelope divided out
+    read_noise: float  # electrons, standard deviation
+    dark: float  # electrons a pixel and frame
+    full_well: float  # electrons
+    bits: int
+
+
 def known_of_run(workdir: Path) -> dict[str, Any]:
     """Returns what a run says of its bench, by the flags of the command geometry.
 
@@ -40,41 +48,40 @@ def known_of_run(workdir: Path) -> dict[str, Any]:
         InputError: If it is no run.
     """
     config = run_folder.read_config(workdir)
-    known: dict[str, Any] = {
+    space = config.propagation
+    known = {
         "pixels": config.data.size,
         "oversample": config.masks.oversample,
-        "propagation": config.propagation.kind,
+        "propagation": space.kind,
     }
-    if config.propagation.propagator.reads_lengths:
-        known |= {
-            "wavelength": config.propagation.wavelength,
-            "mask_pitch": config.propagation.pitch,
-            "distance": config.propagation.distance,
-        }
+    if space.propagator.reads_lengths:
+        lengths = {"mask_pitch": space.pitch, "distance": space.distance}
+        known |= {"wavelength": space.wavelength, **lengths}
     if config.device.fill_factor < 1:
         known["fill_factor"] = config.device.fill_factor
     return known
 
 
-def make_bench(
-    given: Mapping[str, Any], known: Mapping[str, Any], *, camera_pixels: tuple[int, int] | None
-) -> Bench:
+def make_bench(given: Mapping[str, Any], known: Mapping[str, Any]) -> Bench:
     """Joins what a person gives with what a run says.
 
     Args:
         given: By the flags of the command geometry; None for what is left open.
         known: From `known_of_run`, or nothing.
-        camera_pixels: (height, width) of the chip, if known.
 
     Raises:
-        InputError: If something is said twice, missing, read by nothing, or not plausible.
+        InputError: If a run says otherwise, or something is missing or read by nothing.
     """
     given = {name: value for name, value in given.items() if value is not None}
-    twice = [name for name in given if name in known]
-    if twice:
-        raise InputError(f"--{twice[0]}: the run of --workdir says it already; leave it out")
-    values = {**DEFAULTS, **known, **given}
-    kind = values["propagation"]
+    for name in sorted(set(given) & set(known)):
+        one, other = given[name], known[name]
+        if one != other and (isinstance(one, str) or not math.isclose(one, other, rel_tol=1e-6)):
+            raise InputError(
+                f"--{name}: it is {one} there, or in --bench, and {other} in the run of --workdir; "
+                "train for the bench, correct it, or leave it out"
+            )
+    values = {**DEFAULTS, **given, **known}
+    kind = values.pop("propagation")
     length, unread = "focal_length", "distance"
     if PROPAGATORS[kind].reads_lengths:
         length, unread = unread, length
@@ -84,19 +91,8 @@ def make_bench(
         if name not in values:
             what = "of the mask, or --workdir" if name == "pixels" else "in metres"
             raise InputError(f"--{name}: needed, {what}")
-        if name in KINDS:
-            require(f"--{name}", values[name], POSITIVE_LENGTHS[KINDS[name]], unit="metres")
-    require("--fill_factor", values["fill_factor"], Range(0, 1, "(]"))
-    return Bench(
-        kind=kind,
-        pitch=values["mask_pitch"],
-        distance=values[length],
-        camera_pixels=camera_pixels,
-        **{
-            name: values[name]
-            for name in ("pixels", "oversample", "wavelength", "camera_pixel", "fill_factor")
-        },
-    )
+    lengths = {"pitch": values.pop("mask_pitch"), "distance": values.pop(length)}
+    return Bench(kind=kind, **lengths, **values)
 
 
 def warnings_of(bench: Bench, found: Geometry) -> list[str]:
@@ -116,27 +112,23 @@ def table(bench: Bench, found: Geometry) -> str:
     fits = {None: "", True: ", fits the chip", False: ", does not fit the chip"}[found.fits]
     whole = found.whole_ratio
     lines = {
-        "model sample on the camera": _micrometres(found.sensor_pixel),
+        "model sample on the camera": f"{found.sensor_pixel * 1e6:.4g} um",
         "camera pixels per model sample": f"{found.camera_pixels_per_sensor_pixel:.4g}",
         "pattern": f"{found.extent * 1e3:.4g} mm, {found.extent_camera_pixels:.0f} camera pixels"
         + fits,
-    }
-    if found.whole_ratio_distance is not None:
-        lines[f"{length} for {whole} camera pixel(s)"] = f"{found.whole_ratio_distance:.6g} m"
-    lines |= {
-        f"camera pixel for {whole} a model sample": _micrometres(found.whole_ratio_camera_pixel),
-        "finest fringe": _micrometres(found.finest_fringe),
+        f"camera pixel for {whole} a model sample": f"{found.whole_ratio_camera_pixel * 1e6:.4g} "
+        "um",
+        "finest fringe": f"{found.finest_fringe * 1e6:.4g} um",
         "oversample that the camera resolves": (
             str(found.oversample_resolved) if found.oversample_resolved else "none: too coarse"
         ),
         "--bin for calibrate and reconstruct": str(useful_bin(found.camera_pixels_per_fringe)),
+        "camera pixel: contrast left of the finest fringe": f"{found.camera_pixel_factor:.3f}",
     }
+    if found.whole_ratio_distance is not None:
+        lines[f"{length} for {whole} camera pixel(s)"] = f"{found.whole_ratio_distance:.6g} m"
     if found.mask_pixel_factor is not None:
         lines["mask pixel: intensity left at the edge"] = f"{found.mask_pixel_factor:.3f}"
-    lines |= {
-        "camera pixel: contrast left of the finest fringe": f"{found.camera_pixel_factor:.3f}",
-        "Fresnel number": f"{found.fresnel_number:.4g}",
-    }
     width = max(map(len, lines))
     return "\n".join(f"{name.ljust(width)}  {value}" for name, value in lines.items())
 
@@ -144,11 +136,7 @@ def table(bench: Bench, found: Geometry) -> str:
 def noise_options(bench: Bench, found: Geometry, camera: PixelNoise, *, bin: int) -> str:
     """Returns the options of `train` that are as noisy as frames of a camera.
 
-    Args:
-        bench: The bench.
-        found: Its geometry.
-        camera: Of its pixels.
-        bin: Pixels joined each way; 0 for what suits the pattern, as `reconstruct --bench` does.
+    Of pixels joined each way, 0 stands for what suits the pattern, as with `reconstruct --bench`.
     """
     side = bench.oversample * bench.pixels
     noise = model_noise(
@@ -162,5 +150,35 @@ def noise_options(bench: Bench, found: Geometry, camera: PixelNoise, *, bin: int
     return f"--config.noise.kind=camera {options}"
 
 
-def _micrometres(length: float) -> str:
-    return f"{length * 1e6:.4g} um"
+def model_noise(
+    camera: PixelNoise, *, scale: float, bin: int, sensor: tuple[int, int], pixel_side: float
+) -> dict[str, float]:
+    """Returns the options `noise.*` of a model that is as noisy as a camera's frames.
+
+    `reconstruct` joins bin x bin pixels, reads their spline at the model's samples, which stand for
+    a = (scale / bin)^2 joined pixels each, and divides by the envelope E of square mask pixels. A
+    sample of s electrons (on the grid, envelope divided out) so has the variance g^2 a s / E, with
+    g `POINT_NOISE`; one of a camera of the model with N photons, of S in all, s S / N. Over the
+    grid they are equal in the mean where N = S / (g^2 a <1 / E>). What does not depend on the
+    light, such as read noise, has <1 / E^2> in place of <1 / E>.
+
+    Args:
+        camera: Of its pixels.
+        scale: Camera pixels in a model sample.
+        bin: Pixels joined each way; sampling "points".
+        sensor: (sh, sw) of the model.
+        pixel_side: Of the mask's pixels (`geometry.pixel_envelope`).
+    """
+    envelope = pixel_envelope(sensor_points(sensor), sensor, pixel_side)
+    read = math.sqrt(np.mean(1 / envelope**2))
+    area = (scale / bin) ** 2
+    gain = POINT_NOISE**2 * float(np.mean(1 / envelope))  # electrons of a joined pixel for one
+    spread = read * POINT_NOISE / gain
+    bits = camera.bits + math.log2(bin / (POINT_NOISE * read))
+    return {
+        "photons": camera.photons / (gain * area),
+        "read_noise": camera.read_noise * bin * spread,
+        "dark": camera.dark * bin**2 * spread**2,
+        "full_well": camera.full_well * bin**2 / gain,
+        "bits": min(max(round(bits), 1), MOST_BITS),
+    }

@@ -10,27 +10,21 @@ from jax_kdpr.core import json_files
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.limits import Range
 from jax_kdpr.core.types import Image
-from jax_kdpr.lab.frames.correction import check_exposure, check_light, correct
+from jax_kdpr.lab.frames.correction import check_exposure, correct, make_correction
 from jax_kdpr.lab.frames.geometry import (
     FLIPS,
     Geometry,
     check_geometry,
-    crop,
-    in_window,
-    join,
     pixel_envelope,
     sensor_points,
 )
-from jax_kdpr.lab.frames.loaded import simulate
-from jax_kdpr.lab.frames.measured import Setup, on_grid
+from jax_kdpr.lab.frames.measured import Setup, on_grid, simulate
 from jax_kdpr.lab.frames.reading import Frame, iterate_frames
-from jax_kdpr.lab.frames.registration import Registration, register
+from jax_kdpr.lab.frames.registration import register
 from jax_kdpr.optics.camera import centred
 from jax_kdpr.runs.run import Run
 
 HALF_TURN = 0.01  # relative difference of amplitudes below which a pattern is its own half turn
-
-
 CALIBRATION = {
     "geometry": {
         **dict.fromkeys(("centre_y", "centre_x", "rotation"), float),
@@ -64,56 +58,48 @@ def calibrate(
     rotation_range: float,
     scale_range: float,
 ) -> Calibration:
-    """Registers the snapshots of a known object: the geometry of the best fit of them.
+    """Registers the snapshots of a known object, a frame each, around the geometry of the setup.
 
-    Args:
-        frames: One a snapshot.
-        setup: Its geometry is the guess.
-        run: The run.
-        image: Of the object.
-        rotation_range: See `registration.register`.
-        scale_range: Likewise.
+    The best fit of them counts; degrees and relative scale are searched as by `register`.
 
     Raises:
         InputError: If the object does not tell the orientations apart, a frame cannot be used, or
             the pattern that was found is cut off.
     """
-    expected = simulate(run, image)
-    check_orientation(np.stack([centred(pattern, run.camera.axis) for pattern in expected]))
+    window, expected = setup.window, simulate(run, image)
+    patterns = np.stack([centred(pattern, run.camera.axis) for pattern in expected])
+    check_orientation(patterns)
+    correction = make_correction(setup.references, window)
     lights = []
     for frame, whole in zip(frames, iterate_frames(frames), strict=True):
-        raw = crop(whole, setup.window)
+        raw = window.crop(whole)
         check_exposure(raw, frame.name)
-        lights.append(correct(raw, setup.correction))
+        lights.append(correct(raw, correction))
     seen_as = pixel_envelope(sensor_points(run.sensor), run.sensor, setup.pixel_side)
-    found: list[Registration] = []
-    for light, pattern in zip(lights, expected, strict=True):
-        found.append(
-            register(
-                join(light, setup.window),
-                centred(pattern, run.camera.axis) * seen_as,
-                in_window(setup.geometry, setup.window),
-                rotation_range=rotation_range,
-                scale_range=scale_range,
-                sampling=setup.sampling,
-            )
+    found = [
+        register(
+            window.join(light),
+            pattern * seen_as,
+            setup.geometry.in_window(window),
+            rotation_range=rotation_range,
+            scale_range=scale_range,
+            sampling=setup.sampling,
         )
+        for light, pattern in zip(lights, patterns, strict=True)
+    ]
     best = max(found, key=lambda one: one.score - one.runner_up)
     if best.trusted:  # else it is not known where the pattern lies
-        check_geometry(
-            best.geometry,
-            (setup.window.height // setup.window.bin, setup.window.width // setup.window.bin),
-            run.sensor,
-            flags="--input",
-            remedy="give a larger --crop, or move the camera so that it sees the whole pattern",
-        )
-    geometry = _in_frame(best.geometry, setup)
-    placed = setup._replace(geometry=geometry)
+        check_geometry(best.geometry, window.shape, run.sensor)
+    placed = setup._replace(geometry=best.geometry.in_frame(window))
     seen = np.stack([on_grid(light, placed, run) for light in lights])
     # Not earlier: far from the pattern a whole chip's offset can outweigh all the light.
-    check_light(seen, frames[0].name)
+    if seen.sum() <= 0:
+        raise InputError(
+            f"{frames[0].name}: no light is left over the dark; check that --dark belongs to this "
+            "exposure"
+        )
     return Calibration(
-        geometry,
+        placed.geometry,
         counts_per_unit=float(seen.sum() / expected.sum()),
         score=best.score,
         runner_up=best.runner_up,
@@ -134,7 +120,10 @@ def check_orientation(patterns: Float[np.ndarray, "k sh sw"]) -> None:
     Raises:
         InputError: If no amplitude differs by more than `HALF_TURN` from its half turn.
     """
-    if all(_half_turn_error(pattern) <= HALF_TURN for pattern in patterns):
+    first = [1 - samples % 2 for samples in patterns.shape[1:]]  # has no counterpart
+    amplitude = np.sqrt(np.maximum(patterns[:, first[0] :, first[1] :], 0.0))
+    difference = np.linalg.norm(amplitude - amplitude[:, ::-1, ::-1], axis=(1, 2))
+    if np.all(difference <= HALF_TURN * np.linalg.norm(amplitude, axis=(1, 2))):
         raise InputError(
             "--object: the expected pattern looks the same turned by 180 degrees, so that its "
             "orientation cannot be found; put a known object without symmetry into the beam, and "
@@ -142,27 +131,8 @@ def check_orientation(patterns: Float[np.ndarray, "k sh sw"]) -> None:
         )
 
 
-def _half_turn_error(pattern: Float[np.ndarray, "sh sw"]) -> float:
-    """Relative difference of the amplitudes; a first row of even sizes has no counterpart."""
-    first = [1 - samples % 2 for samples in pattern.shape]
-    amplitude = np.sqrt(np.maximum(pattern[first[0] :, first[1] :], 0.0))
-    difference = np.linalg.norm(amplitude - amplitude[::-1, ::-1])
-    return float(difference / max(np.linalg.norm(amplitude), 1e-30))
-
-
-def _in_frame(geometry: Geometry, setup: Setup) -> Geometry:
-    """The inverse of `in_window`: raw pixels."""
-    window = setup.window
-    return geometry._replace(
-        centre_y=(geometry.centre_y + 0.5) * window.bin - 0.5 + window.y,
-        centre_x=(geometry.centre_x + 0.5) * window.bin - 0.5 + window.x,
-        scale=geometry.scale * window.bin,
-    )
-
-
 def write_calibration(path: Path, found: Calibration) -> None:
     """Writes calibration.json, whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     json_files.write_json(path, {**found._asdict(), "geometry": found.geometry._asdict()})
 
 
@@ -175,13 +145,10 @@ def read_calibration(path: Path) -> Calibration:
     try:
         values = json_files.read_json(path, CALIBRATION)
         geometry = {name: values["geometry"][name] for name in Geometry._fields}
-        known = {name: values[name] for name in Calibration._fields}
-        found = Calibration(
-            **{**known, "geometry": Geometry(**geometry), "sensor": tuple(values["sensor"])}
-        )
-        if found.geometry.flip not in FLIPS:
+        if geometry["flip"] not in FLIPS:
             raise InputError(f"flip: expected one of {', '.join(FLIPS)}")
-        return found
+        values |= {"geometry": Geometry(**geometry), "sensor": tuple(values["sensor"])}
+        return Calibration(**{name: values[name] for name in Calibration._fields})
     except InputError as failure:
         raise InputError(
             f"--calibration: {str(path)!r} is no calibration that can be read; make it with "
@@ -201,12 +168,7 @@ def in_words(found: Calibration) -> str:
 
 
 def calibration_notes(calibration: Calibration, run: Run, source: str) -> list[str]:
-    """Returns what speaks against the use of a calibration for a run.
-
-    Args:
-        calibration: From `read_calibration`.
-        run: The run.
-        source: What the notes call it.
+    """Returns what speaks against the use of a calibration, of a source so named, for a run.
 
     Raises:
         InputError: If it is for another sensor grid.

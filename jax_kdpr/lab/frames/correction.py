@@ -6,13 +6,14 @@ Frames come cropped to the window that is used, and what lies outside it is not 
 Counts stay counts: `frames.geometry` brings them to the model's grid and its unit.
 """
 
+import warnings
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Num
+from jaxtyping import Bool, Float, Num
 
 from jax_kdpr.core.errors import InputError
-from jax_kdpr.lab.frames.geometry import Window, crop
+from jax_kdpr.lab.frames.geometry import Window
 
 HOT_SIGMAS = 10.0  # a dark pixel so far above the median is hot
 MAX_BAD = 0.1  # share of bad pixels above which the maps are taken for a mistake
@@ -21,12 +22,15 @@ FULL_SCALE = (8, 10, 12, 14, 16)  # bits of usual converters
 PLATEAU = 1e-3  # share of pixels at one largest value that only saturation explains
 
 
-class Neighbours(NamedTuple):
-    """What n bad pixels are mended from; places in the flattened frame."""
+class References(NamedTuple):
+    """What is known of a sensor, of whole frames; None for what is not."""
 
-    pixels: Int[np.ndarray, "n"]  # the bad ones
-    places: Int[np.ndarray, "n 24"]  # around them
-    good: Bool[np.ndarray, "n 24"]  # whether to take them
+    shape: tuple[int, int]  # of a frame, as in its file
+    dark: Num[np.ndarray, "_ _"] | None = None  # mean frame without light, counts
+    flat: Num[np.ndarray, "_ _"] | None = None  # mean frame of even light, counts
+    bad: Num[np.ndarray, "_ _"] | None = None  # not 0 where a pixel is bad
+    dark_step: int = 1  # counts between neighbouring levels of a raw dark frame
+    spread: float | None = None  # standard deviation of a dark pixel from frame to frame, counts
 
 
 class Correction(NamedTuple):
@@ -35,45 +39,26 @@ class Correction(NamedTuple):
     dark: Float[np.ndarray, "h w"]  # counts
     flat: Float[np.ndarray, "h w"]  # mean 1 over the good pixels of the whole frame
     bad: Bool[np.ndarray, "h w"]
-    neighbours: Neighbours  # of the bad pixels
 
 
 class Counts(NamedTuple):
     """What the counts of a raw frame say about its converter."""
 
-    step: int  # greatest common divisor of all counts; 1 where there is none, or for floats
+    unused_bits: int  # that are always 0: 4 for 12-bit data left-justified in 16 bits
     saturation: float  # share of pixels at the largest value, where that is the converter's end
 
-    @property
-    def unused_bits(self) -> int:
-        """Low bits that are always 0: 4 for 12-bit data left-justified in 16 bits, 6 for 10-bit."""
-        return (self.step & -self.step).bit_length() - 1
 
+def make_correction(references: References, window: Window | None = None) -> Correction:
+    """Prepares the correction of frames in one window of them; None for the whole.
 
-def make_correction(
-    shape: tuple[int, int],
-    *,
-    dark: Num[np.ndarray, "dh dw"] | None = None,
-    flat: Num[np.ndarray, "fh fw"] | None = None,
-    bad: Num[np.ndarray, "bh bw"] | None = None,
-    dark_step: int = 1,
-    window: Window | None = None,
-) -> Correction:
-    """Prepares the correction of frames of one size, in one window of them.
-
-    Args:
-        shape: Of a frame, as in its file.
-        dark: Mean frame without light, counts. Pixels more than `HOT_SIGMAS` robust standard
-            deviations above its median are hot, and so bad.
-        flat: Mean frame of even light, counts.
-        bad: Map of the bad pixels: not 0 where bad.
-        dark_step: Counts between neighbouring levels of a raw dark frame.
-        window: That is used of the frames; None for the whole.
+    Pixels of the dark more than `HOT_SIGMAS` robust standard deviations above its median are hot,
+    and so bad.
 
     Raises:
-        InputError: If one is of another size, or if in the window the flat is dark somewhere or
-            too much is bad.
+        InputError: If a reference is of another size than the frames, or if in the window the flat
+            is dark somewhere or too much is bad.
     """
+    shape, dark, flat, bad = references[:4]
     part = window or Window(0, 0, *shape)
     for name, given in (("--dark", dark), ("--flat", flat), ("--bad_pixels", bad)):
         if given is not None and given.shape != shape:
@@ -84,8 +69,8 @@ def make_correction(
     wrong = np.zeros(shape, bool) if bad is None else bad != 0
     level = np.zeros(shape) if dark is None else dark.astype(np.float64)
     if dark is not None:
-        wrong = wrong | hot_pixels(level, dark_step)
-    used = crop(wrong, part)
+        wrong = wrong | hot_pixels(level, references.dark_step)
+    used = part.crop(wrong)
     if used.mean() > MAX_BAD:
         raise InputError(
             f"--bad_pixels, --dark: {used.mean():.0%} of the pixels are bad or hot; check that "
@@ -93,13 +78,17 @@ def make_correction(
         )
     response = np.ones(used.shape)
     if flat is not None:
-        response = np.where(used, 1.0, crop(_response(flat - level, wrong), part))
+        light = flat - level
+        # The mean of the whole frame whatever window is used of it: a calibration's counts a unit
+        # hold for reconstructions in another window.
+        mean = light[~wrong].mean()
+        response = np.where(used, 1.0, part.crop(light) / mean if mean > 0 else 0.0)
         if not np.all(response >= MIN_FLAT):
             raise InputError(
                 f"--flat: has pixels with less than {MIN_FLAT:.0%} of its mean light above the "
                 "dark; take it with even light, or mark those pixels in --bad_pixels"
             )
-    return Correction(crop(level, part), response, used, find_neighbours(used))
+    return Correction(part.crop(level), response, used)
 
 
 def hot_pixels(dark: Float[np.ndarray, "h w"], step: int = 1) -> Bool[np.ndarray, "h w"]:
@@ -118,48 +107,26 @@ def hot_pixels(dark: Float[np.ndarray, "h w"], step: int = 1) -> Bool[np.ndarray
 def correct(frame: Num[np.ndarray, "h w"], correction: Correction) -> Float[np.ndarray, "h w"]:
     """Returns a cropped frame in counts of light: dark subtracted, flat divided out, mended.
 
-    Negative values, of noise around the dark level, stay.
+    Negative values, of noise around the dark level, stay. A bad pixel gets the median of its good
+    neighbours: of 8, of 24 if none of these is good, else of all.
     """
     light = (frame.astype(np.float64) - correction.dark) / correction.flat
-    return mend(light, correction)
-
-
-def find_neighbours(bad: Bool[np.ndarray, "h w"]) -> Neighbours:
-    """Finds the good neighbours of all bad pixels: of 8, or of 24 if none of these is good."""
-    rows, columns = np.nonzero(bad)
-    around = [(y, x) for y in range(-2, 3) for x in range(-2, 3) if (y, x) != (0, 0)]
-    around.sort(key=lambda step: max(abs(step[0]), abs(step[1])))  # the 8 first
-    steps = np.array(around)
-    y, x = rows[:, None] + steps[:, 0], columns[:, None] + steps[:, 1]
-    height, width = bad.shape
-    inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
-    places = np.where(inside, y * width + x, 0)
-    good = inside & ~bad.ravel()[places]
-    good[good[:, :8].any(axis=1), 8:] = False
-    return Neighbours(rows * width + columns, places, good)
-
-
-def mend(frame: Float[np.ndarray, "h w"], correction: Correction) -> Float[np.ndarray, "h w"]:
-    """Replaces bad pixels by the median of their good neighbours.
-
-    A bad pixel without any good one among 24 gets the median of all good pixels.
-    """
-    pixels, places, good = correction.neighbours
-    if not pixels.size:
-        return frame
-    count = good.sum(axis=1)
-    values = np.sort(np.where(good, frame.ravel()[places], np.inf), axis=1)  # good ones first
-    each = np.arange(len(pixels))
-    median = (values[each, (count - 1) // 2] + values[each, count // 2]) / 2
-    if not count.all():
-        median[count == 0] = np.median(frame[~correction.bad])
-    mended = frame.copy()
-    mended.ravel()[pixels] = median
-    return mended
+    bad = correction.bad
+    if not bad.any():
+        return light
+    known = np.pad(np.where(bad, np.nan, light), 2, constant_values=np.nan)
+    around = np.lib.stride_tricks.sliding_window_view(known, (5, 5))[bad]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # where none of them is good
+        near = np.nanmedian(around[:, 1:4, 1:4], axis=(1, 2))
+        far = np.nanmedian(around, axis=(1, 2))
+    mended = np.where(np.isnan(near), far, near)
+    light[bad] = np.where(np.isnan(mended), np.median(light[~bad]), mended)
+    return light
 
 
 def read_counts(frame: Num[np.ndarray, "h w"]) -> Counts:
-    """Returns what a raw frame's counts say; floats say nothing of steps.
+    """Returns what a raw frame's counts say; floats say nothing of bits.
 
     Saturated is a frame of which more than one pixel holds the largest value, if that value is the
     end of a converter of 8, 10, 12, 14 or 16 bits (left-justified or not), or if more than
@@ -167,25 +134,21 @@ def read_counts(frame: Num[np.ndarray, "h w"]) -> Counts:
     """
     top = frame.max()
     at_top = int(np.count_nonzero(frame == top))
-    step = 1
-    if frame.dtype.kind in "ui":
-        step = int(np.gcd.reduce(np.abs(frame.astype(np.int64)), axis=None)) or 1
+    is_integer = frame.dtype.kind in "ui"
+    bits = int(np.bitwise_or.reduce(frame, axis=None)) if is_integer else 1
+    unused = (bits & -bits).bit_length() - 1 if bits else 0
     ends = {(2**bits - 1) * scale for bits in FULL_SCALE for scale in (1, 2 ** (16 - bits))}
+    is_end = is_integer and int(top) in ends
     share = at_top / frame.size
-    is_end = frame.dtype.kind in "ui" and int(top) in ends
     saturated = at_top > 1 and top > 0 and (is_end or share > PLATEAU)
-    return Counts(step, share if saturated else 0.0)
+    return Counts(unused, share if saturated else 0.0)
 
 
 def check_exposure(frame: Num[np.ndarray, "h w"], name: str) -> Counts:
-    """Refuses a raw frame that holds no pattern; returns what its counts say (`read_counts`).
-
-    Args:
-        frame: Cropped.
-        name: For the message.
+    """Refuses a raw, cropped frame that holds no pattern; returns what its counts say.
 
     Raises:
-        InputError: If all pixels are equal (dark or saturated), or most are saturated.
+        InputError: With its name, if all pixels are equal (dark or saturated), or most saturated.
     """
     if frame.min() == frame.max():
         state = "dark" if frame.max() == 0 else f"at {frame.max()}: saturated, or no exposure"
@@ -194,31 +157,3 @@ def check_exposure(frame: Num[np.ndarray, "h w"], name: str) -> Counts:
     if counts.saturation > 0.5:
         raise InputError(f"{name}: more than half of the pixels are saturated; expose it for less")
     return counts
-
-
-def check_light(light: Float[np.ndarray, "*n"], name: str) -> None:
-    """Refuses a corrected frame, or what it gives on the model's grid, without light.
-
-    Args:
-        light: Counts.
-        name: For the message.
-
-    Raises:
-        InputError: If they do not add up to more than 0.
-    """
-    if light.sum() <= 0:
-        raise InputError(
-            f"{name}: no light is left over the dark; check that --dark belongs to this exposure"
-        )
-
-
-def _response(
-    light: Float[np.ndarray, "h w"], wrong: Bool[np.ndarray, "h w"]
-) -> Float[np.ndarray, "h w"]:
-    """Light over its mean, 0 if there is none.
-
-    The mean is that of the whole frame whatever window is used of it: a calibration's counts a
-    unit hold for reconstructions in another window.
-    """
-    mean = float(light[~wrong].mean()) if not wrong.all() else 0.0
-    return light / mean if mean > 0 else np.zeros_like(light)

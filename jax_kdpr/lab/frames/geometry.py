@@ -35,6 +35,30 @@ CAMERA_NYQUIST = 2.0  # camera pixels in a finest period of the pattern
 CAMERA_ENOUGH = 3.0  # of them, from which on "points" is 1 % exact
 
 
+class Window(NamedTuple):
+    """The part of a raw frame that is used, and how many of its pixels are joined."""
+
+    y: int
+    x: int
+    height: int
+    width: int
+    bin: int = 1
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Of what `crop` and `join` leave."""
+        return self.height // self.bin, self.width // self.bin
+
+    def crop(self, frame: Shaped[np.ndarray, "h w"]) -> Shaped[np.ndarray, "wh ww"]:
+        """Returns the part of a raw frame, every pixel of it."""
+        return frame[self.y : self.y + self.height, self.x : self.x + self.width]
+
+    def join(self, light: Float[np.ndarray, "wh ww"]) -> Float[np.ndarray, "ch cw"]:
+        """Sums the counts of a corrected frame, after `crop`, over the bins."""
+        height, width = self.shape
+        return light.reshape(height, self.bin, width, self.bin).sum(axis=(1, 3))
+
+
 class Geometry(NamedTuple):
     """How the pattern lies on the camera; lengths in pixels of the raw frame."""
 
@@ -45,40 +69,55 @@ class Geometry(NamedTuple):
     flip: str = "none"
     transpose: bool = False
 
+    def camera_points(self, u: Float[np.ndarray, "2 *n"]) -> Float[np.ndarray, "2 *n"]:
+        """Returns the rows and columns at which the camera sees centred model coordinates."""
+        return np.tensordot(self._matrix(), u, axes=1) + self._centre(u)
 
-class Window(NamedTuple):
-    """The part of a raw frame that is used, and how many of its pixels are joined."""
+    def model_points(self, pixels: Float[np.ndarray, "2 *n"]) -> Float[np.ndarray, "2 *n"]:
+        """Returns the centred model coordinates that camera pixels see."""
+        return np.tensordot(np.linalg.inv(self._matrix()), pixels - self._centre(pixels), axes=1)
 
-    y: int
-    x: int
-    height: int
-    width: int
-    bin: int = 1
+    def in_window(self, window: Window) -> "Geometry":
+        """Returns it in the pixels that `Window.crop` and `join` leave."""
+        return self._replace(
+            centre_y=(self.centre_y - window.y + 0.5) / window.bin - 0.5,
+            centre_x=(self.centre_x - window.x + 0.5) / window.bin - 0.5,
+            scale=self.scale / window.bin,
+        )
+
+    def in_frame(self, window: Window) -> "Geometry":
+        """Returns it in pixels of the raw frame: inverse of `in_window`."""
+        return self._replace(
+            centre_y=(self.centre_y + 0.5) * window.bin - 0.5 + window.y,
+            centre_x=(self.centre_x + 0.5) * window.bin - 0.5 + window.x,
+            scale=self.scale * window.bin,
+        )
+
+    def _centre(self, points: np.ndarray) -> np.ndarray:
+        return np.reshape([self.centre_y, self.centre_x], (2, *[1] * (points.ndim - 1)))
+
+    def _matrix(self) -> Float[np.ndarray, "2 2"]:
+        angle = np.deg2rad(self.rotation)
+        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        mirrored = [self.flip in (one, "both") for one in ("vertical", "horizontal")]
+        mirror = np.diag(np.where(mirrored, -1.0, 1.0))
+        swap = np.array([[0.0, 1.0], [1.0, 0.0]]) if self.transpose else np.eye(2)
+        return self.scale * turn @ mirror @ swap
 
 
 def default_geometry(
-    window: Window,
-    sensor: tuple[int, int],
-    scale: float | None,
-    *,
-    rotation: float = 0.0,
-    flip: str = "none",
-    transpose: bool = False,
+    window: Window, sensor: tuple[int, int], scale: float | None, **lie: float | str | bool
 ) -> Geometry:
-    """Returns the geometry of a pattern whose grid has its middle in the window's.
+    """Returns the geometry of a pattern whose grid (sh, sw) has its middle in the window's.
 
-    Args:
-        window: Of the frame.
-        sensor: (sh, sw) of the model.
-        scale: If known; else the largest that fits.
-        rotation: With `flip` and `transpose` as of `Geometry`.
+    A scale that is not known is the largest that fits; `lie` has the `Geometry`'s other fields.
     """
     found = scale or min(window.height / sensor[0], window.width / sensor[1])
     # Of an even grid the zero frequency is half a model sample off its middle, to the side that the
     # orientation has turned to.
-    geometry = Geometry(0.0, 0.0, rotation, found, flip, transpose)
+    geometry = Geometry(0.0, 0.0, scale=found, **lie)  # type: ignore[arg-type]
     middle = np.array([(samples - 1) / 2 - samples // 2 for samples in sensor])
-    offset = camera_points(geometry, middle)
+    offset = geometry.camera_points(middle)
     return geometry._replace(
         centre_y=float(window.y + (window.height - 1) / 2 - offset[0]),
         centre_x=float(window.x + (window.width - 1) / 2 - offset[1]),
@@ -106,65 +145,16 @@ def grid_window(window: Window, geometry: Geometry, sensor: tuple[int, int]) -> 
     """Returns the part of a window that the model's grid needs: its box, and a margin.
 
     What lies further away says nothing of the pattern: neither how much of it is saturated nor
-    how much light it holds. The bins stay where they are.
-
-    Args:
-        window: Of the frame; the grid lies in it (`check_geometry`).
-        geometry: In pixels of the raw frame.
-        sensor: (sh, sw) of the model.
+    how much light it holds. The bins stay where they are. The grid (sh, sw) lies in the
+    window (`check_geometry`).
     """
-    points = camera_points(in_window(geometry, window), sensor_points(sensor)).reshape(2, -1)
+    points = geometry.in_window(window).camera_points(sensor_points(sensor)).reshape(2, -1)
     # Half a model sample, turned, is what "area" reads beyond the samples.
     margin = SPLINE_REACH + geometry.scale / window.bin
-    limits = window.height // window.bin, window.width // window.bin
     low = np.maximum(np.floor(points.min(axis=1) - margin), 0).astype(int)
-    high = np.minimum(np.ceil(points.max(axis=1) + margin).astype(int) + 1, limits)
-    height, width = window.bin * (high - low)
-    return Window(
-        window.y + window.bin * int(low[0]),
-        window.x + window.bin * int(low[1]),
-        int(height),
-        int(width),
-        window.bin,
-    )
-
-
-def crop(frame: Shaped[np.ndarray, "h w"], window: Window) -> Shaped[np.ndarray, "wh ww"]:
-    """Returns the part of a raw frame that lies in a window, every pixel of it."""
-    y, x, height, width, _ = window
-    return frame[y : y + height, x : x + width]
-
-
-def join(light: Float[np.ndarray, "wh ww"], window: Window) -> Float[np.ndarray, "ch cw"]:
-    """Sums the counts of a corrected frame, after `crop`, over the window's bins."""
-    height, width, bin = window.height, window.width, window.bin
-    return light.reshape(height // bin, bin, width // bin, bin).sum(axis=(1, 3))
-
-
-def in_window(geometry: Geometry, window: Window) -> Geometry:
-    """Returns the same geometry in the pixels that `crop` and `join` leave."""
-    return geometry._replace(
-        centre_y=(geometry.centre_y - window.y + 0.5) / window.bin - 0.5,
-        centre_x=(geometry.centre_x - window.x + 0.5) / window.bin - 0.5,
-        scale=geometry.scale / window.bin,
-    )
-
-
-def camera_points(geometry: Geometry, u: Float[np.ndarray, "2 *n"]) -> Float[np.ndarray, "2 *n"]:
-    """Returns the rows and columns at which the camera sees centred model coordinates."""
-    matrix = _matrix(geometry)
-    centre = np.array([geometry.centre_y, geometry.centre_x])
-    moved = np.tensordot(matrix, u, axes=1)
-    return moved + centre.reshape(2, *[1] * (u.ndim - 1))
-
-
-def model_points(
-    geometry: Geometry, pixels: Float[np.ndarray, "2 *n"]
-) -> Float[np.ndarray, "2 *n"]:
-    """Returns the centred model coordinates that camera pixels see: inverse of `camera_points`."""
-    centre = np.array([geometry.centre_y, geometry.centre_x])
-    from_centre = pixels - centre.reshape(2, *[1] * (pixels.ndim - 1))
-    return np.tensordot(np.linalg.inv(_matrix(geometry)), from_centre, axes=1)
+    high = np.minimum(np.ceil(points.max(axis=1) + margin).astype(int) + 1, window.shape)
+    (y, x), (height, width) = (window.bin * low).tolist(), (window.bin * (high - low)).tolist()
+    return Window(window.y + y, window.x + x, height, width, window.bin)
 
 
 def sensor_points(sensor: tuple[int, int]) -> Float[np.ndarray, "2 sh sw"]:
@@ -191,40 +181,53 @@ def pixel_envelope(
     return np.prod(np.sinc(pixel_side * u / size) ** 2, axis=0)
 
 
-def check_geometry(
-    geometry: Geometry,
-    shape: tuple[int, int],
-    sensor: tuple[int, int],
-    *,
-    flags: str = "--centre, --rotate, --scale",
-    remedy: str = "correct them, or use more of the frame",
-) -> None:
-    """Refuses a geometry whose grid reaches past the frame (after `join`, `in_window`).
-
-    Args:
-        geometry: Of the grid.
-        shape: Of the frame.
-        sensor: (sh, sw) of the model.
-        flags: That gave the geometry, for the message.
-        remedy: What to do, likewise.
+def check_geometry(geometry: Geometry, shape: tuple[int, int], sensor: tuple[int, int]) -> None:
+    """Refuses a geometry whose grid (sh, sw) reaches past a frame (after `join`, `in_window`).
 
     Raises:
         InputError: In pixels of the window, after binning.
     """
-    if min(shape) < 1 or shape[0] < sensor[0] or shape[1] < sensor[1]:
+    if shape[0] < sensor[0] or shape[1] < sensor[1]:
         raise InputError(
             f"--input: expected frames of at least {sensor[0]} x {sensor[1]} pixels, the model's "
-            f"sensor grid, got {shape[0]} x {shape[1]} after --crop and --bin; use more of the "
-            "frame"
+            f"sensor grid, got {shape[0]} x {shape[1]} after --crop and --bin; use more of them"
         )
-    points = camera_points(geometry, sensor_points(sensor)).reshape(2, -1)
+    points = geometry.camera_points(sensor_points(sensor)).reshape(2, -1)
     low, high = points.min(axis=1), points.max(axis=1)
     if not (np.all(low >= -0.5) and np.all(high <= np.array(shape) - 0.5)):  # nor nan
         raise InputError(
-            f"{flags}: the sensor grid would reach from row, column {low[0]:.1f}, {low[1]:.1f} to "
+            f"the pattern would reach from row, column {low[0]:.1f}, {low[1]:.1f} to "
             f"{high[0]:.1f}, {high[1]:.1f} of a frame of {shape[0]} x {shape[1]} (after cropping "
-            f"and binning); {remedy}"
+            "and binning); correct centre (or shift), rotation and scale, give a larger --crop, or "
+            "move the camera so that it sees the whole pattern"
         )
+
+
+def useful_bin(camera_pixels: float) -> int:
+    """Returns how many pixels each way can be joined so that `CAMERA_ENOUGH` are left, at least 1.
+
+    "points" reads one pixel's light at each sample: many camera pixels in the pattern's finest
+    period leave most of it aside.
+    """
+    return max(1, int(camera_pixels / CAMERA_ENOUGH + 1e-9))
+
+
+def sampling_note(camera_pixels: float, *, bin: int, sampling: str) -> str:
+    """Says that a camera's pixels are too coarse for a pattern, or so fine that light is left.
+
+    They are counted in the finest period of the pattern, after binning; "" where neither is so.
+
+    """
+    said = f"{camera_pixels:.3g} camera pixels in the pattern's finest period"
+    if camera_pixels < CAMERA_NYQUIST:
+        return (
+            f"{said}: fewer than {CAMERA_NYQUIST:g} cannot hold it; take a longer focal length, "
+            "smaller camera pixels, or a smaller --bin"
+        )
+    more = useful_bin(camera_pixels)
+    if sampling == "area" or more == 1:
+        return ""
+    return f"{said}, of which one is read: --bin {bin * more} would use {more**2} times the light"
 
 
 def to_sensor(
@@ -239,7 +242,7 @@ def to_sensor(
     """Resamples one frame to the model's grid.
 
     Args:
-        light: After `crop` and `join`, counts.
+        light: After `Window.crop` and `join`, counts.
         geometry: After `in_window`.
         sensor: (sh, sw) of the model.
         sampling: "points" or "area"; see above.
@@ -266,49 +269,6 @@ def frame_spline(light: Float[np.ndarray, "h w"], *, sampling: str) -> Float[np.
     return ndimage.spline_filter(light, order=degree, mode="mirror")
 
 
-def sampling_note(camera_pixels: float) -> str:
-    """Says that a camera's pixels are too coarse for a pattern; empty where they are not.
-
-    Args:
-        camera_pixels: In the finest period of the pattern, after binning.
-    """
-    if camera_pixels >= CAMERA_NYQUIST:
-        return ""
-    return (
-        f"{camera_pixels:.3g} camera pixels in the pattern's finest period: fewer than "
-        f"{CAMERA_NYQUIST:g} cannot hold it; take a longer focal length, smaller camera pixels, or "
-        "a smaller --bin"
-    )
-
-
-def useful_bin(camera_pixels: float) -> int:
-    """Returns how many pixels each way can be joined so that `CAMERA_ENOUGH` are left, at least 1.
-
-    "points" reads one pixel's light at each sample: many pixels in a period leave most of it aside.
-
-    Args:
-        camera_pixels: In the finest period of the pattern.
-    """
-    return max(1, int(camera_pixels / CAMERA_ENOUGH + 1e-9))
-
-
-def binning_note(camera_pixels: float, *, bin: int, sampling: str) -> str:
-    """Says that a larger --bin would use more of the light; empty where it would not.
-
-    Args:
-        camera_pixels: In the finest period of the pattern, after binning.
-        bin: That was asked for.
-        sampling: "points" or "area".
-    """
-    more = useful_bin(camera_pixels)
-    if sampling == "area" or more == 1:
-        return ""
-    return (
-        f"{camera_pixels:.3g} camera pixels in the pattern's finest period, of which one is read: "
-        f"--bin {bin * more} would use {more**2} times the light"
-    )
-
-
 def sample_spline(
     spline: Float[np.ndarray, "h w"],
     geometry: Geometry,
@@ -329,19 +289,6 @@ def sample_spline(
         for dx in offsets:
             moved = u + np.array([dy, dx]).reshape(2, 1, 1)
             total += ndimage.map_coordinates(
-                spline, camera_points(geometry, moved), order=SPLINE, mode="mirror", prefilter=False
+                spline, geometry.camera_points(moved), order=SPLINE, mode="mirror", prefilter=False
             )
     return total * (geometry.scale / parts) ** 2
-
-
-def _matrix(geometry: Geometry) -> Float[np.ndarray, "2 2"]:
-    angle = np.deg2rad(geometry.rotation)
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    mirror = np.diag(
-        [
-            -1.0 if geometry.flip in ("vertical", "both") else 1.0,
-            -1.0 if geometry.flip in ("horizontal", "both") else 1.0,
-        ]
-    )
-    swap = np.array([[0.0, 1.0], [1.0, 0.0]]) if geometry.transpose else np.eye(2)
-    return geometry.scale * turn @ mirror @ swap

@@ -12,25 +12,34 @@ calibration (of the same lamp and exposure) or given.
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.limits import Range
-from jax_kdpr.lab.frames.correction import Correction, check_exposure, check_light, correct
+from jax_kdpr.core.types import Image
+from jax_kdpr.lab.frames.correction import (
+    References,
+    check_exposure,
+    correct,
+    make_correction,
+)
 from jax_kdpr.lab.frames.geometry import (
     POINT_NOISE,
     Geometry,
     Window,
-    crop,
-    in_window,
-    join,
+    check_geometry,
+    grid_window,
     pixel_envelope,
     sensor_points,
     to_sensor,
 )
-from jax_kdpr.lab.frames.loaded import snapshot_energy
 from jax_kdpr.lab.frames.reading import Frame, iterate_frames
+from jax_kdpr.optics import cdp
+from jax_kdpr.optics.objects import scene_field
+from jax_kdpr.optics.propagation import SHARED_ENVELOPE, shares_envelope
 from jax_kdpr.runs.run import Run
 
 # Of a frame, relative to a scene of modulus 1: beyond, the unit is no matter of an exposure, and
@@ -41,12 +50,12 @@ ENERGIES = Range(1e-9, 1e9)
 class Setup(NamedTuple):
     """How the frames of a bench become CDPs."""
 
-    correction: Correction  # of the window alone
-    window: Window
+    references: References
+    window: Window  # that may be used of the frames
     geometry: Geometry  # in pixels of the raw frame
-    sampling: str
-    pixel_side: float  # of the mask (`geometry.pixel_envelope`)
-    counts_per_unit: float | None  # None scales each frame to the energy of a scene of modulus 1
+    sampling: str = "points"
+    pixel_side: float = 0.0  # of the mask (`geometry.pixel_envelope`)
+    counts_per_unit: float | None = None  # None: each frame has the energy of a scene of modulus 1
 
 
 class Measured(NamedTuple):
@@ -59,6 +68,46 @@ class Measured(NamedTuple):
     energy: float  # over that of a scene of modulus 1; 1 by definition with the gain "auto"
     saturation: float  # largest share of saturated pixels of the window
     unused_bits: int  # fewest
+
+
+def pixel_side(run: Run) -> float:
+    """Side of a square mask pixel in mask pitches (`geometry.pixel_envelope`); 0 where near.
+
+    Raises:
+        InputError: If the pixels have no envelope in common.
+    """
+    if run.optics.transfer is not None:
+        return 0.0
+    space = run.config.propagation
+    if space.kind == "fresnel" and not shares_envelope(run.camera.size, space):
+        raise InputError(
+            f"--workdir: at a distance of {space.distance:g} m, below {SHARED_ENVELOPE} "
+            "N p^2 / lambda, each square mask pixel has an envelope of its own, which frames "
+            "are not corrected for; take a longer distance or a lens, or, where the mask's "
+            "real pixels are finer than the model's, --mask_pixels point"
+        )
+    return float(np.sqrt(run.config.device.fill_factor))
+
+
+def blank_image(run: Run) -> Image:
+    """Returns the scene without an object: phase 0, amplitude 1."""
+    size = run.camera.size
+    values = {"phase": [0.0], "amplitude": [1.0], "complex": [0.0, 1.0]}[run.camera.scene.kind]
+    return jnp.broadcast_to(jnp.asarray(values, jnp.float32), (size, size, len(values)))
+
+
+def simulate(run: Run, image: Image) -> Float[np.ndarray, "k sh sw"]:
+    """Returns the noiseless CDPs of a scene through the run's optics."""
+    measure = jax.jit(cdp.measure_intensity, static_argnames="oversample")
+    field, optics = scene_field(image, run.camera.scene), run.optics
+    oversample = run.camera.oversample
+    cdps = measure(field, optics.masks, oversample=oversample, transfer=optics.transfer)
+    return np.asarray(cdps, np.float64)
+
+
+def snapshot_energy(run: Run) -> Float[np.ndarray, "k"]:
+    """Returns the sum of each CDP of a scene of modulus 1: h * w with ideal masks."""
+    return simulate(run, blank_image(run)).sum(axis=(1, 2))
 
 
 def group_frames(frames: list[Frame], snapshots: int) -> list[tuple[Frame, ...]]:
@@ -75,33 +124,56 @@ def group_frames(frames: list[Frame], snapshots: int) -> list[tuple[Frame, ...]]
     return [tuple(frames[first : first + snapshots]) for first in range(0, len(frames), snapshots)]
 
 
+def narrowed(setup: Setup, run: Run) -> Setup:
+    """Returns the setup with the part of its window that the model's grid needs.
+
+    Raises:
+        InputError: If the grid does not lie in the window.
+    """
+    window, geometry = setup.window, setup.geometry
+    check_geometry(geometry.in_window(window), window.shape, run.sensor)
+    return setup._replace(window=grid_window(window, geometry, run.sensor))
+
+
 def measure_frames(groups: list[tuple[Frame, ...]], setup: Setup, run: Run) -> Iterator[Measured]:
     """Yields each object's CDPs, one after the other: memory holds one object's frames.
 
     Raises:
-        InputError: If a frame cannot be used.
+        InputError: If the setup (`narrowed`, `make_correction`) or a frame cannot be used.
     """
+    setup = narrowed(setup, run)
+    correction = make_correction(setup.references, setup.window)
     energies = snapshot_energy(run)
     pixels = iterate_frames([frame for group in groups for frame in group])
     for group in groups:
         parts, said = [], []
         for frame in group:
-            raw = crop(next(pixels), setup.window)
+            raw = setup.window.crop(next(pixels))
             said.append(check_exposure(raw, frame.name))
-            light = correct(raw, setup.correction)
-            check_light(light, frame.name)
-            parts.append(on_grid(light, setup, run))
+            parts.append(on_grid(correct(raw, correction), setup, run))
         light = np.stack(parts)
         cdps = in_model_units(light, energies, setup.counts_per_unit, name=group[0].name)
         yield Measured(
             name=group[0].name,
             files=[str(frame.path) for frame in group],
             intensity=cdps.astype(np.float32),
-            counts=[float(value) for value in light.sum(axis=(1, 2))],
+            counts=light.sum(axis=(1, 2)).tolist(),
             energy=float(cdps.sum() / energies.sum()),
             saturation=max(one.saturation for one in said),
             unused_bits=min(one.unused_bits for one in said),
         )
+
+
+def on_grid(light: Float[np.ndarray, "h w"], setup: Setup, run: Run) -> Float[np.ndarray, "sh sw"]:
+    """Returns a corrected frame of the setup's window, in counts a model sample."""
+    return to_sensor(
+        setup.window.join(light),
+        setup.geometry.in_window(setup.window),
+        run.sensor,
+        sampling=setup.sampling,
+        axis=run.camera.axis,
+        pixel_side=setup.pixel_side,
+    )
 
 
 def in_model_units(
@@ -111,13 +183,9 @@ def in_model_units(
     *,
     name: str,
 ) -> Float[np.ndarray, "k sh sw"]:
-    """Returns one object's CDPs, from counts on the model's grid.
+    """Returns one object's CDPs, from counts on the model's grid; its name is for messages.
 
-    Args:
-        light: The counts.
-        energies: `snapshot_energy`.
-        counts_per_unit: Of a sample whose CDP is 1; None scales each frame to its energy.
-        name: Of the object, for messages.
+    Counts a unit are those of a sample whose CDP is 1; None scales each frame to its energy.
 
     Raises:
         InputError: If a frame holds no light, or the object a light that no exposure explains.
@@ -125,7 +193,8 @@ def in_model_units(
     counts = light.sum(axis=(1, 2))
     if np.any(counts <= 0):
         raise InputError(
-            f"{name}: no light falls on the model's grid; check --centre, --crop and --dark"
+            f"{name}: no light is left over the dark on the model's grid; check that --dark is of "
+            "this exposure, and --centre"
         )
     scale = energies / counts if counts_per_unit is None else 1 / counts_per_unit
     cdps = light * np.reshape(scale, (-1, 1, 1))
@@ -138,38 +207,17 @@ def in_model_units(
     return cdps
 
 
-def on_grid(light: Float[np.ndarray, "h w"], setup: Setup, run: Run) -> Float[np.ndarray, "sh sw"]:
-    """Returns a corrected frame on the model's grid, in counts a model sample."""
-    return to_sensor(
-        join(light, setup.window),
-        in_window(setup.geometry, setup.window),
-        run.sensor,
-        sampling=setup.sampling,
-        axis=run.camera.axis,
-        pixel_side=setup.pixel_side,
-    )
-
-
-def noise_sigma(
-    spread: float | None, setup: Setup, run: Run, counts: list[float]
-) -> Float[np.ndarray, "sh sw"]:
+def noise_sigma(setup: Setup, run: Run, counts: list[float]) -> Float[np.ndarray, "sh sw"]:
     """Returns the read noise in each model sample, model units, from the spread of dark frames.
 
     "area" adds the noise of scale^2 camera pixels; "points" reads one, times scale^2, with
     `POINT_NOISE` of the spline. It grows where the envelope of the mask's pixels is divided out.
-
-    Args:
-        spread: Standard deviation of a dark pixel from frame to frame, counts; None if unknown.
-        setup: Of the bench.
-        run: The run.
-        counts: Of light on the grid, of typical frames.
+    Where the spread is unknown it is 0. The counts are those on the grid of typical frames.
     """
-    if spread is None:
-        return np.zeros(run.sensor)
-    area = in_window(setup.geometry, setup.window).scale ** 2
-    joined = setup.window.bin  # counts of bin^2 pixels are added: the noise grows with bin
+    spread, bin = setup.references.spread or 0.0, setup.window.bin
+    area = (setup.geometry.scale / bin) ** 2
     one = np.sqrt(area) if setup.sampling == "area" else POINT_NOISE * area
-    pixel = spread * joined * one
+    pixel = spread * bin * one  # counts of bin^2 pixels are added: the noise grows with bin
     unit = setup.counts_per_unit or float(np.mean(counts) / np.mean(snapshot_energy(run)))
     envelope = pixel_envelope(sensor_points(run.sensor), run.sensor, setup.pixel_side)
     middle = [place - n // 2 for place, n in zip(run.camera.axis, run.sensor, strict=True)]

@@ -18,7 +18,7 @@ from jax_kdpr.lab.frames.reading import Frame
 from jax_kdpr.lab.frames.recovery import Recover
 from jax_kdpr.runs.run import Run
 
-Turn = tuple[bool, bool, bool]  # transposed, rows reversed, columns reversed
+Turn = tuple[bool, bool, bool]  # transposed, then rows reversed, then columns reversed
 
 TURNS: dict[str, Turn] = {
     "turned by 180 degrees": (False, True, True),
@@ -39,8 +39,6 @@ def orientation_warning(
     recover: Recover,
     *,
     batch_size: int,
-    shape: tuple[int, int],
-    make_setup: Callable[[Geometry], Setup],
     limit: Callable[[int], float],
 ) -> str:
     """Says which other orientation explains the first objects far better; "" if none does.
@@ -48,17 +46,6 @@ def orientation_warning(
     Runs that were trained with errors of the bench stand large misfits, and so does their limit: a
     pattern that lies wrongly may stay below it. Against the right one it loses clearly. Whole
     frames are turned only where the misfit is above its limit: each is read again for it.
-
-    Args:
-        groups: The frames of each object; one batch at most is read.
-        setup: Of the bench.
-        run: The run.
-        recover: Of `recovery.make_recover`.
-        batch_size: Objects at a time.
-        shape: Of a raw frame.
-        make_setup: make_setup(geometry) -> the same bench with another geometry; raises
-            `InputError` where its grid does not lie in the frame.
-        limit: limit(n) -> what the median misfit of n objects may be.
     """
     first = groups[:batch_size]
 
@@ -72,13 +59,13 @@ def orientation_warning(
     intensity = measure(setup)
     own = misfit(intensity)
     patterns = {
-        name: misfit(turned(intensity, run.camera.axis, *turn)) for name, turn in TURNS.items()
+        name: misfit(turned(intensity, run.camera.axis, turn)) for name, turn in TURNS.items()
     }
     frames = {}
     for name, turn in TURNS.items() if own > limit(len(first)) else ():
+        geometry = turned_geometry(setup.geometry, setup.references.shape, turn)
         try:
-            other = make_setup(turned_geometry(setup.geometry, shape, *turn))
-            frames[name] = misfit(measure(other))
+            frames[name] = misfit(measure(setup._replace(geometry=geometry)))
         except InputError:  # the pattern would not lie in the frame
             continue
     best = min(patterns, key=lambda name: patterns[name])
@@ -97,48 +84,22 @@ def orientation_warning(
     )
 
 
-def turned(
-    intensity: Intensities,
-    axis: tuple[int, int],
-    transpose: bool,
-    reverse_rows: bool,
-    reverse_columns: bool,
-) -> Intensities:
-    """Returns CDPs transposed, then reversed, about the optical axis.
-
-    Args:
-        intensity: Of square sensors.
-        axis: Of the model (`camera.Camera.axis`).
-        transpose: Whether rows and columns change places first.
-        reverse_rows: Whether then the order of the rows is reversed.
-        reverse_columns: And that of the columns.
-    """
+def turned(intensity: Intensities, axis: tuple[int, int], turn: Turn) -> Intensities:
+    """Returns CDPs of square sensors, turned about the optical axis (`camera.Camera.axis`)."""
+    transpose, *reverse = turn
     if transpose:
         intensity = jnp.swapaxes(intensity, -1, -2)
-    for dimension, place, reverse in ((-2, axis[0], reverse_rows), (-1, axis[1], reverse_columns)):
-        if reverse:
-            size = intensity.shape[dimension]
-            mirrored = (2 * place - jnp.arange(size)) % size
-            intensity = jnp.take(intensity, mirrored, axis=dimension)
+    for dimension in (0, 1):
+        if reverse[dimension]:
+            size = intensity.shape[dimension - 2]
+            mirrored = (2 * axis[dimension] - jnp.arange(size)) % size
+            intensity = jnp.take(intensity, mirrored, axis=dimension - 2)
     return intensity
 
 
-def turned_geometry(
-    geometry: Geometry,
-    shape: tuple[int, int],
-    transpose: bool,
-    reverse_rows: bool,
-    reverse_columns: bool,
-) -> Geometry:
-    """Returns where a pattern lies in frames that are transposed, then reversed.
-
-    Args:
-        geometry: Before that.
-        shape: (rows, columns) of the frames after it.
-        transpose: Whether rows and columns change places first.
-        reverse_rows: Whether then the order of the rows is reversed.
-        reverse_columns: And that of the columns.
-    """
+def turned_geometry(geometry: Geometry, shape: tuple[int, int], turn: Turn) -> Geometry:
+    """Returns where a pattern lies in turned frames, which have a shape (rows, columns)."""
+    transpose, reverse_rows, reverse_columns = turn
     y, x, rotation, scale, flip, transposed = geometry
     vertical, horizontal = flip in ("vertical", "both"), flip in ("horizontal", "both")
     if transpose:

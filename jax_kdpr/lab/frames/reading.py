@@ -5,6 +5,7 @@ Pixels keep their type and their counts: nothing is scaled. `list_frames` reads 
 """
 
 import glob
+from collections import Counter
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
@@ -70,12 +71,9 @@ def list_frames(pattern: str, *, flag: str = "--input") -> list[Frame]:
             name = path.stem if count == 1 else f"{path.stem}_{page:0{digits}d}"
             frames.append(Frame(path, page, found, name))
     note_turned(turned, pattern)
-    names = [frame.name for frame in frames]
-    doubled = sorted({name for name in names if names.count(name) > 1}) if _repeat(names) else []
-    if doubled:
-        raise InputError(
-            f"{flag}: several frames would be named {doubled[0]!r}; give the folders apart"
-        )
+    name, times = Counter(frame.name for frame in frames).most_common(1)[0]
+    if times > 1:
+        raise InputError(f"{flag}: several frames would be named {name!r}; give the folders apart")
     return frames
 
 
@@ -107,7 +105,7 @@ def read_mean(pattern: str, *, flag: str = "--input") -> np.ndarray:
 
 
 def read_moments(pattern: str, *, flag: str = "--input") -> Moments:
-    """Returns what all frames of a pattern together say of a sensor."""
+    """Returns what all frames of a pattern together say of a sensor; prints what was found."""
     count, mean, squares, bits, kind = 0, np.zeros(()), np.zeros(()), 16, np.dtype(float)
     frames = list_frames(pattern, flag=flag)
     for pixels in iterate_frames(frames):
@@ -137,14 +135,12 @@ def found_line(
 
 def _matching(pattern: str) -> list[Path]:
     """Files of that name or pattern; brackets in the names of folders are no pattern."""
-    if Path(pattern).is_file():
-        return [Path(pattern)]
-    folder, rest = Path(), Path(pattern)
-    for parent in reversed(Path(pattern).parents):
-        if parent.is_dir():
-            folder, rest = parent, Path(pattern).relative_to(parent)
-    found = glob.glob(str(rest), root_dir=folder, recursive=True)
-    return [path for path in (folder / name for name in found) if path.is_file()]
+    path = Path(pattern)
+    if path.is_file():
+        return [path]
+    folder = next((parent for parent in path.parents if parent.is_dir()), Path())
+    found = glob.glob(str(path.relative_to(folder)), root_dir=folder, recursive=True)
+    return [folder / name for name in found if (folder / name).is_file()]
 
 
 def _check(pixels: np.ndarray, name: str) -> None:
@@ -163,7 +159,3 @@ def _check(pixels: np.ndarray, name: str) -> None:
         raise InputError(
             f"{name}: has pixels that are not finite numbers; mend them, or leave the frame out"
         )
-
-
-def _repeat(names: list[str]) -> bool:
-    return len(set(names)) < len(names)

@@ -1,7 +1,11 @@
 """All frames of a bench, batch by batch, to files and to the rows of results.json."""
 
+import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +14,68 @@ import numpy as np
 
 from jax_kdpr.core import signals
 from jax_kdpr.core.progress import progress
-from jax_kdpr.core.types import Image, Images
+from jax_kdpr.core.types import Images
 from jax_kdpr.lab.frames import results
-from jax_kdpr.lab.frames.measured import Measured, Setup, measure_frames
+from jax_kdpr.lab.frames.measured import Measured, Setup, measure_frames, noise_sigma
+from jax_kdpr.lab.frames.orientation import orientation_warning
 from jax_kdpr.lab.frames.reading import Frame
-from jax_kdpr.lab.frames.recovery import Recover
-from jax_kdpr.lab.frames.trust import frame_warnings, stack_warnings
-from jax_kdpr.optics.objects import scene_parts
+from jax_kdpr.lab.frames.recovery import Recover, make_recover, misfit_limit, simulated_misfits
+from jax_kdpr.lab.frames.results import Row
+from jax_kdpr.optics.objects import SceneOptions, scene_parts
+from jax_kdpr.recovery.refinement import Refinement
 from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.runs.run import Run
 
-Row = dict[str, Any]  # of one object in results.json
 SAVE_SECONDS = 5.0  # between writings of results.json
+SATURATED = 5e-3  # share of pixels
+ENERGY = 0.2  # relative difference from that of a scene of modulus 1
+
+Limit = Callable[[int], float]  # limit(n) -> what the median misfit of n objects may be
+Write = Callable[[results.Recovery], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What is to be made of the frames, and where."""
+
+    output: Path  # folder; made if need be
+    batch_size: int  # objects at a time; all batches have one size, so that one program does
+    stack: bool = False  # stacks in place of files for each object
+    pitch: float = 0.0  # of the object's pixels, metres, for the pictures; 0 where not known
+    truth: Images | None = None  # the objects themselves [n h w c], in the order of the frames
+    rows: tuple[Row, ...] = ()  # of objects that are done (`results.read_results`)
+    settings: dict[str, Any] = field(default_factory=dict)  # recorded in results.json
+    notes: tuple[str, ...] = ()  # warnings that hold before any frame is read
+
+
+def reconstruct_bench(
+    groups: list[tuple[Frame, ...]],
+    setup: Setup,
+    run: Run,
+    wanted: Wanted,
+    *,
+    refinement: Refinement,
+    limit: float | None,
+) -> tuple[dict[str, Any], bool]:
+    """Recovers and writes all objects of a bench, with what tells how far to trust them.
+
+    A limit of the misfit is that of the run where none is given.
+
+    Returns:
+        What results.json holds, and whether it is to be trusted as a whole: not where the frames
+        fit far better in another orientation, nor where the median misfit is above its limit.
+
+    Raises:
+        InputError: If a frame cannot be used.
+    """
+    recover, batch_size = make_recover(run, refinement=refinement), wanted.batch_size
+    allowed = (
+        _limit_of(run, recover, groups, setup, batch_size) if limit is None else lambda _: limit
+    )
+    turned = orientation_warning(groups, setup, run, recover, batch_size=batch_size, limit=allowed)
+    found = reconstruct(groups, setup, run, recover, wanted, limit=allowed, turned=turned)
+    trusted = not turned and found["median_misfit"] <= found["median_misfit_limit"]
+    return found, trusted
 
 
 def reconstruct(
@@ -29,16 +83,10 @@ def reconstruct(
     setup: Setup,
     run: Run,
     recover: Recover,
-    output: Path,
+    wanted: Wanted,
     *,
-    batch_size: int,
-    limit: Callable[[int], float],
-    settings: dict[str, Any],
-    notes: tuple[str, ...] = (),
-    stack: bool = False,
-    pitch: float = 0.0,
-    truth: Images | None = None,
-    rows: tuple[Row, ...] = (),
+    limit: Limit,
+    turned: str = "",
 ) -> dict[str, Any]:
     """Recovers and writes every object that is not done yet; returns what results.json holds.
 
@@ -47,84 +95,91 @@ def reconstruct(
     Memory holds one batch. results.json is written every few seconds and when the call is
     interrupted (not of a stack, whose files are not there before the end), so that it can go on.
 
-    Args:
-        groups: The frames of each object.
-        setup: Of the bench.
-        run: The run.
-        recover: Of `recovery.make_recover`.
-        output: Folder; made if need be.
-        batch_size: Objects at a time. All batches have one size, so that one program does.
-        limit: limit(n) -> what the median misfit of n objects may be (`recovery.misfit_limit`).
-        settings: Recorded in results.json.
-        notes: Warnings that hold before any frame is read.
-        stack: Write stacks in place of files for each object.
-        pitch: Of the object's pixels, metres, for the pictures; 0 where it is not known.
-        truth: The objects themselves [n h w c], in the order of `groups`, to score against.
-        rows: Of objects that are done (`results.read_results`).
-
     Raises:
         InputError: If a frame cannot be used; what was done before it stays.
     """
-    found = list(rows)
+    found, scene = list(wanted.rows), run.camera.scene
     done = {row["name"] for row in found}
     place = {group[0].name: number for number, group in enumerate(groups)}
     left = [group for group in groups if group[0].name not in done]
-    output.mkdir(parents=True, exist_ok=True)
+    wanted.output.mkdir(parents=True, exist_ok=True)
     provenance = run_folder.provenance()
 
     def save() -> dict[str, Any]:
-        summary = summarise(found, limit, settings=settings, notes=notes)
-        results.write_results(output, summary | {"provenance": provenance})
+        summary = _summarise(found, limit, [*wanted.notes, *filter(None, [turned])])
+        summary = {"settings": wanted.settings, **summary}
+        results.write_results(wanted.output, summary | {"provenance": provenance})
         return summary
 
-    def each_batch(write: Callable[[results.Recovery], None]) -> None:
-        batch: list[Measured] = []
-        saved = time.monotonic()
-        with progress(total=len(left), desc="objects", unit="object") as bar:
-            for number, one in enumerate(measure_frames(left, setup, run), start=1):
-                batch.append(one)
-                if len(batch) == batch_size or number == len(left):
-                    done_now = _write_batch(batch, recover, run, batch_size, limit(1), write)
-                    if truth is not None:
-                        _score(done_now, run, truth, place)
-                    found.extend(row for row, _ in done_now)
-                    bar.update(len(batch))
-                    batch = []
-                    signals.check("interrupted, what is done is saved; go on with --resume")
-                    # All rows are written anew: after every batch, that adds up.
-                    if not stack and time.monotonic() - saved > SAVE_SECONDS:
-                        save()
-                        saved = time.monotonic()
-
-    if stack:
-        with signals.noting(), results.open_stack(output, len(left)) as append:
-            each_batch(append)
-    else:
-        shown = {"scene": run.camera.scene, "pitch": pitch}
-        try:
-            with signals.noting():
-                each_batch(lambda one: results.write_recovery(output, one, **shown))
-        except BaseException:  # also a signal
-            if found:
+    saved, measured = time.monotonic(), measure_frames(left, setup, run)
+    with (
+        _writer(wanted, scene, len(left), lambda: found and save()) as write,
+        progress(total=len(left), desc="objects", unit="object") as bar,
+    ):
+        while batch := list(itertools.islice(measured, wanted.batch_size)):
+            rows, images = _write_batch(batch, recover, scene, wanted.batch_size, limit(1), write)
+            if wanted.truth is not None:
+                true = jnp.stack([wanted.truth[place[row["name"]]] for row in rows])
+                scores = run.camera.score(images, true)
+                for number, row in enumerate(rows):
+                    row |= {name: float(getattr(scores, name)[number]) for name in results.SCORES}
+            found.extend(rows)
+            bar.update(len(batch))
+            signals.check("interrupted, what is done is saved; go on with --resume")
+            # All rows are written anew: after every batch, that adds up.
+            if not wanted.stack and time.monotonic() - saved > SAVE_SECONDS:
                 save()
-            raise
+                saved = time.monotonic()
     # The order of the stack; objects whose frames are gone by now come last.
     found.sort(key=lambda row: place.get(row["name"], len(groups)))
+    results.write_sheet(wanted.output, found, scene=scene, pitch=wanted.pitch, stack=wanted.stack)
     return save()
 
 
-def summarise(
-    rows: list[Row],
-    limit: Callable[[int], float],
-    *,
-    settings: dict[str, Any],
-    notes: tuple[str, ...],
-) -> dict[str, Any]:
-    """Returns what results.json holds beside provenance; arguments as of `reconstruct`."""
+@contextmanager
+def _writer(
+    wanted: Wanted, scene: SceneOptions, count: int, save: Callable[[], Any]
+) -> Iterator[Write]:
+    """Gives write(recovery) of so many objects; saves the rows if it is left early."""
+    if wanted.stack:  # none of whose files is there before the end
+        with signals.noting(), results.open_stack(wanted.output, count) as append:
+            yield append
+        return
+    try:
+        with signals.noting():
+            yield partial(results.write_recovery, wanted.output, scene=scene, pitch=wanted.pitch)
+    except BaseException:  # also a signal
+        save()
+        raise
+
+
+def _limit_of(
+    run: Run, recover: Recover, groups: list[tuple[Frame, ...]], setup: Setup, batch_size: int
+) -> Limit:
+    """That of the run, with the read noise of the bench."""
+    first = next(measure_frames(groups[:1], setup, run))
+    sigma = noise_sigma(setup, run, first.counts)
+    simulated = simulated_misfits(run, recover, noise_sigma=sigma, batch_size=batch_size)
+    return partial(misfit_limit, simulated)
+
+
+def _summarise(rows: list[Row], limit: Limit, notes: list[str]) -> dict[str, Any]:
+    """What results.json says of all objects together."""
     median, median_limit = float(np.median([row["misfit"] for row in rows])), limit(len(rows))
+    if median > median_limit:
+        notes.append(
+            f"median misfit {median:.3f} above {median_limit:.3f}: check orientation, centre, "
+            "scale, dark and the mask that was shown, or the objects are unlike those of the "
+            "training"
+        )
+    bits = min(row["unused_bits"] for row in rows)
+    if bits:
+        notes.append(
+            f"all counts are multiples of {2**bits}: {16 - bits}-bit data left-justified in 16 "
+            "bits? dark, flat, --gain and calibration must be of the same kind"
+        )
     return {
-        "settings": settings,
-        "warnings": [*notes, *stack_warnings(rows, median, median_limit)],
+        "warnings": notes,
         "misfit_limit": limit(1),
         "median_misfit": median,
         "median_misfit_limit": median_limit,
@@ -135,40 +190,39 @@ def summarise(
 def _write_batch(
     batch: list[Measured],
     recover: Recover,
-    run: Run,
+    scene: SceneOptions,
     batch_size: int,
     limit: float,
-    write: Callable[[results.Recovery], None],
-) -> list[tuple[Row, Image]]:
+    write: Write,
+) -> tuple[list[Row], Images]:
     # What fills up the last batch is recovered and dropped.
     filled = [batch[i % len(batch)].intensity for i in range(batch_size)]
-    found = recover(jnp.asarray(np.stack(filled)))
-    rows = []
+    found, rows = recover(jnp.asarray(np.stack(filled))), []
     for i, one in enumerate(batch):
-        parts = scene_parts(np.asarray(found.image[i]), run.camera.scene)
+        parts = scene_parts(np.asarray(found.image[i]), scene)
         write(results.Recovery(one.name, parts, np.asarray(found.estimate[i]), one.intensity))
-        row = {
-            "name": one.name,
-            "files": one.files,
+        row = one._asdict() | {
             "misfit": float(found.misfit[i]),
-            "correlation": float(found.correlation[i]),
             "refined_misfit": float(found.refined_misfit[i]),
-            "counts": one.counts,
-            "energy": one.energy,
-            "saturation": one.saturation,
-            "unused_bits": one.unused_bits,
         }
-        warning = frame_warnings(row, limit, modulus_one=run.camera.scene.kind == "phase")
-        rows.append(({**row, "warning": warning}, found.image[i]))
-    return rows
+        del row["intensity"]
+        row["warning"] = frame_warning(row, limit, modulus_one=scene.kind == "phase")
+        rows.append(row)
+    return rows, found.image[: len(batch)]
 
 
-def _score(
-    recovered: list[tuple[Row, Image]], run: Run, truth: Images, place: dict[str, int]
-) -> None:
-    """Adds to each row how far its object is from the true one."""
-    images = jnp.stack([image for _, image in recovered])
-    true = jnp.stack([truth[place[row["name"]]] for row, _ in recovered])
-    scores = run.camera.score(images, true)
-    for number, (row, _) in enumerate(recovered):
-        row |= {name: float(getattr(scores, name)[number]) for name in results.SCORES}
+def frame_warning(row: Row, limit: float, *, modulus_one: bool) -> str:
+    """Returns what is wrong with an object's row of results.json, in one line; "" if nothing is."""
+    said = []
+    if row["misfit"] > limit:
+        said.append(
+            f"misfit {row['misfit']:.3f} above {limit:.3f}: the object does not explain its pattern"
+        )
+    if row["saturation"] > SATURATED:
+        said.append(f"{row['saturation']:.1%} of the pixels are saturated")
+    if modulus_one and abs(row["energy"] - 1.0) > ENERGY:
+        said.append(
+            f"the frame holds {row['energy']:.3g} times the light of a phase object: wrong --gain, "
+            "exposure or bit depth"
+        )
+    return "; ".join(said)

@@ -18,11 +18,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jax_kdpr.core.sharding import data_parallel
-from jax_kdpr.core.types import Fields, Image, Images, Intensities, Intensity, Key, RawImages
+from jax_kdpr.core.types import Fields, Images, Intensities
 from jax_kdpr.data.batches import take_batch
-from jax_kdpr.optics import cdp
-from jax_kdpr.optics.cdp import Optics
-from jax_kdpr.optics.objects import SceneOptions, scene_field
+from jax_kdpr.optics.objects import scene_field
 from jax_kdpr.recovery.refinement import NO_REFINEMENT, Refinement, make_refine
 from jax_kdpr.recovery.solvers import amplitude_residual
 from jax_kdpr.runs.run import Run, run_keys
@@ -40,31 +38,24 @@ class Recovered(NamedTuple):
     image: Images  # refined, if asked for
     estimate: Fields  # spectral, as the network saw it
     misfit: Float[Array, "b"]  # of the network's image
-    correlation: Float[Array, "b"]  # of its pattern's amplitudes with the measured ones
     refined_misfit: Float[Array, "b"]  # of `image`: the same without refinement
 
 
 Recover = Callable[[Intensities], Recovered]
+# Misfits of simulated scenes, and of the same CDPs transposed: of patterns that are none.
+Simulated = tuple[list[float], list[float]]
 
 
-def make_recover(
-    run: Run,
-    *,
-    refinement: Refinement = NO_REFINEMENT,
-) -> Recover:
+def make_recover(run: Run, *, refinement: Refinement = NO_REFINEMENT) -> Recover:
     """Builds recover(intensity) of a batch of CDPs, in the model's unit.
 
-    Args:
-        run: The system.
-        refinement: Of the network's images. It brings almost any pattern's misfit down, so trust
-            is a matter of the image before it.
+    The refinement of the network's images brings almost any pattern's misfit down, so trust is a
+    matter of the image before it.
     """
     camera = run.camera
     refine = make_refine(camera, refinement)
-    compare = data_parallel(
-        lambda optics, image, y: pattern_misfit(
-            image, y, optics, scene=camera.scene, oversample=camera.oversample
-        ),
+    explain = data_parallel(
+        lambda optics, image, y: amplitude_residual(scene_field(image, camera.scene), y, optics),
         camera.mesh,
     )
 
@@ -72,64 +63,26 @@ def make_recover(
     def recover(variables, intensity):
         optics = camera.optics(variables[0]["phases"])
         output, _ = run.system.recover(*variables, intensity=intensity, optics=optics)
-        misfit, correlation = compare(optics, output.image, intensity)
-        image, after = output.image, misfit
+        image = output.image
+        misfit = after = explain(optics, image, intensity)
         if refinement.steps:
-            image = refine(optics, output.image, intensity)
-            after, _ = compare(optics, image, intensity)
-        return Recovered(image, output.estimate, misfit, correlation, after)
+            image = refine(optics, image, intensity)
+            after = explain(optics, image, intensity)
+        return Recovered(image, output.estimate, misfit, after)
 
     return lambda intensity: recover(run.variables, intensity)
 
 
-def pattern_misfit(
-    image: Image, intensity: Intensity, optics: Optics, *, scene: SceneOptions, oversample: int
-) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Compares the CDPs of a recovered image with the measured ones.
-
-    Returns:
-        (misfit, correlation): norm(abs(A x) - sqrt(y)) / norm(sqrt(y)) over all snapshots, and
-        Pearson's correlation of the two amplitudes. Negative counts are taken for 0.
-    """
-    field = scene_field(image, scene)
-    spectra = cdp.cdp_forward(field, optics.masks, oversample=oversample, transfer=optics.transfer)
-    misfit = amplitude_residual(field, intensity, optics)
-    ours = jnp.sqrt(cdp.intensity(spectra))
-    theirs = jnp.sqrt(jnp.maximum(intensity, 0.0))
-    a, b = ours - jnp.mean(ours), theirs - jnp.mean(theirs)
-    return misfit, jnp.sum(a * b) / jnp.sqrt(jnp.sum(a * a) * jnp.sum(b * b))
-
-
-class Simulated(NamedTuple):
-    """Misfits of simulated measurements."""
-
-    right: list[float]  # of scenes that the system was made for
-    wrong: list[float]  # of the same CDPs, transposed: of patterns that are not its own
-
-
 def simulated_misfits(
-    run: Run,
-    recover: Recover,
-    images: RawImages,
-    *,
-    noise_sigma: Float[np.ndarray, "sh sw"],
-    batch_size: int,
-    key: Key,
+    run: Run, recover: Recover, *, noise_sigma: Float[np.ndarray, "sh sw"], batch_size: int
 ) -> Simulated:
-    """Returns what misfits the system has on its validation images, and on wrong patterns.
+    """Returns what misfits a run has on its validation images, and on wrong patterns.
 
     They are measured in simulation, with the noise that the run was trained with, and with the
-    noise of the bench on top where that is known.
-
-    Args:
-        run: The system.
-        recover: As `make_recover` builds it.
-        images: Validation images.
-        noise_sigma: Standard deviation of the bench's noise in each model sample, model units.
-        batch_size: Images at a time.
-        key: For the noise.
+    noise of the bench on top where that is known: `noise_sigma`, in model units.
     """
-    camera = run.camera
+    camera, key = run.camera, run_keys(run.config.seed).evaluation
+    images = run.dataset.validation[:LIMIT_IMAGES]
     right, wrong = [], []
     for first in range(0, len(images), batch_size):
         indices = (jnp.arange(batch_size) + first) % len(images)
@@ -139,39 +92,8 @@ def simulated_misfits(
         noise = jnp.asarray(noise_sigma)[None, None] * jax.random.normal(bench_key, clean.shape)
         right.append(np.asarray(recover(clean + noise).misfit))
         wrong.append(np.asarray(recover(jnp.swapaxes(clean + noise, -1, -2)).misfit))
-    return Simulated(
-        *[np.concatenate(found)[: len(images)].astype(float).tolist() for found in (right, wrong)]
-    )
-
-
-def make_limit(
-    run: Run,
-    recover: Recover,
-    given: float | None,
-    *,
-    noise_sigma: Float[np.ndarray, "sh sw"],
-    batch_size: int,
-) -> Callable[[int], float]:
-    """Builds limit(n) -> what the median misfit of n frames may be.
-
-    Args:
-        run: The run.
-        recover: Of `make_recover`.
-        given: The limit, if a person sets it; else it comes from validation images of the run.
-        noise_sigma: As of `simulated_misfits`.
-        batch_size: Images at a time.
-    """
-    if given is not None:
-        return lambda _: given
-    simulated = simulated_misfits(
-        run,
-        recover,
-        run.dataset.validation[:LIMIT_IMAGES],
-        noise_sigma=noise_sigma,
-        batch_size=batch_size,
-        key=run_keys(run.config.seed).evaluation,
-    )
-    return lambda count: misfit_limit(simulated, count)
+    right, wrong = (np.concatenate(found)[: len(images)].astype(float) for found in (right, wrong))
+    return right.tolist(), wrong.tolist()
 
 
 def misfit_limit(simulated: Simulated, count: int = 1) -> float:

@@ -15,14 +15,13 @@ from itertools import product
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Complex, Float
+from jaxtyping import Float
 from scipy import fft, ndimage, optimize
 
 from jax_kdpr.core.progress import progress
 from jax_kdpr.lab.frames.geometry import (
     FLIPS,
     Geometry,
-    camera_points,
     frame_spline,
     sample_spline,
     sensor_points,
@@ -57,16 +56,11 @@ def register(
     scale_range: float = 0.15,
     sampling: str = "points",
 ) -> Registration:
-    """Finds the geometry in which a frame shows a known pattern.
+    """Finds the geometry in which a frame (corrected, joined) shows a known pattern.
 
-    Args:
-        light: Corrected frame, after `geometry.join`.
-        pattern: Expected CDP, zero frequency at [sh // 2, sw // 2].
-        guess: Its scale and rotation are where the search begins; the centre is found anywhere in
-            the frame, and all eight orientations are tried.
-        rotation_range: Degrees to search on either side.
-        scale_range: Relative change of scale to search on either side.
-        sampling: As `geometry.to_sensor`.
+    The pattern is the expected CDP, zero frequency at [sh // 2, sw // 2]. The search begins at the
+    guess's scale and rotation and goes so many degrees, and so far in relative scale, on either
+    side; the centre is found anywhere in the frame, and all eight orientations are tried.
     """
     target = np.sqrt(np.maximum(pattern, 0.0))
     half = max(pattern.shape) / 2
@@ -90,8 +84,7 @@ def register(
 
 def _steps(reach: float, step: float) -> Float[np.ndarray, "n"]:
     """Values from -reach to reach, 0 among them, at most `step` apart."""
-    count = int(np.ceil(reach / step))
-    return np.linspace(-reach, reach, 2 * count + 1)
+    return np.linspace(-reach, reach, 2 * int(np.ceil(reach / step)) + 1)
 
 
 def _bright_part(
@@ -99,12 +92,9 @@ def _bright_part(
 ) -> tuple[Float[np.ndarray, "ph pw"], tuple[int, int]]:
     """The part of a frame around its brightest square, and its first row and column.
 
-    Light may sit anywhere in the pattern, so that the square's middle is up to half its side from
-    the pattern's; the corners of this reach a half diagonal further.
-
-    Args:
-        light: Frame; a constant offset changes nothing.
-        extent: Side of the pattern, at most, pixels.
+    Light may sit anywhere in the pattern, which is at most `extent` pixels wide, so that the
+    square's middle is up to half its side from the pattern's; the corners of this reach a half
+    diagonal further. A constant offset changes nothing.
     """
     side = int(np.ceil(extent))
     reach = int(np.ceil(side / 2 + side / np.sqrt(2)))
@@ -120,16 +110,11 @@ def _search(
     target: Float[np.ndarray, "sh sw"],
     turns: list[tuple[float, float]],
 ) -> list[list[Fit]]:
-    """The best centre, to a model sample, for every rotation and scale; a list an orientation.
+    """The best centre, to a model sample, for every (rotation, scale); a list an orientation.
 
     The frame is read on a grid of model samples that covers it, once for all orientations: these
     mirror and transpose the target. Every place of the target on that grid is scored at once, by
     normalised cross-correlation.
-
-    Args:
-        smooth: Amplitudes of the frame.
-        target: Expected amplitudes.
-        turns: (rotation in degrees, scale) to try.
     """
     height, width = smooth.shape
     reach = int(np.ceil(np.hypot(height, width) / 2 / min(scale for _, scale in turns)))
@@ -138,27 +123,27 @@ def _search(
     orientations = list(product(FLIPS, (False, True)))
     oriented = [_oriented(target, *orientation) for orientation in orientations]
     padded: int = fft.next_fast_len(2 * reach + 1, real=True)  # type: ignore[assignment]
-    spectra = [_spectrum(one - one.mean(), padded).conj() for one, _ in oriented]
+    size = (padded, padded)
+    spectra = [np.asarray(fft.rfft2(one - one.mean(), size)).conj() for one, _ in oriented]
     norm = float(np.sum((target - target.mean()) ** 2))
     found: list[list[Fit]] = [[] for _ in orientations]
     for rotation, scale in progress(turns, desc="coarse", unit="turn"):
         upright = Geometry((height - 1) / 2, (width - 1) / 2, float(rotation), float(scale))
         seen = ndimage.map_coordinates(
-            smooth, camera_points(upright, grid), order=1, mode="constant", cval=0.0
+            smooth, upright.camera_points(grid), order=1, mode="constant", cval=0.0
         )
-        light = _spectrum(seen, padded)
+        light = np.asarray(fft.rfft2(seen, size))
         deviations = {one.shape: _deviations(seen, one.shape) for one, _ in oriented}
         for number, (one, zero) in enumerate(oriented):
             deviation = deviations[one.shape]
-            products = np.asarray(fft.irfft2(light * spectra[number], (padded, padded)))
+            products = np.asarray(fft.irfft2(light * spectra[number], size))
             scores = products[: deviation.shape[0], : deviation.shape[1]] / deviation
             place = np.unravel_index(np.argmax(scores), scores.shape)
-            centre = camera_points(upright, np.array(place) + np.array(zero) - float(reach))
+            centre = upright.camera_points(np.array(place) + np.array(zero) - float(reach))
+            y, x = centre.tolist()
             flip, transpose = orientations[number]
-            geometry = Geometry(
-                float(centre[0]), float(centre[1]), float(rotation), float(scale), flip, transpose
-            )
-            found[number].append((float(scores[place]) / np.sqrt(norm), geometry))
+            lie = upright._replace(centre_y=y, centre_x=x, flip=flip, transpose=transpose)
+            found[number].append((float(scores[place]) / np.sqrt(norm), lie))
     return found
 
 
@@ -173,10 +158,6 @@ def _oriented(
             seen = np.flip(seen, axis)
             zero[axis] = seen.shape[axis] - 1 - zero[axis]
     return seen, (zero[0], zero[1])
-
-
-def _spectrum(image: Float[np.ndarray, "h w"], padded: int) -> Complex[np.ndarray, "ph pw"]:
-    return np.asarray(fft.rfft2(image, (padded, padded)))
 
 
 def _deviations(
@@ -203,7 +184,7 @@ def _refine(
     target: Float[np.ndarray, "sh sw"],
     start: Geometry,
     sampling: str,
-) -> tuple[float, Geometry]:
+) -> Fit:
     """Nelder and Mead on the four numbers, each in units of one model sample at the edge."""
     half = max(target.shape) / 2
 

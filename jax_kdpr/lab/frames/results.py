@@ -4,7 +4,8 @@ One object gives NAME.tif and NAME.npy (phase in radians or, of an amplitude sce
 float32), NAME_amplitude.tif and .npy too if the scene is complex, NAME.png (a preview with its
 scale bar) and NAME.npz: `estimate`, the complex spectral estimate that the network saw, and
 `intensity`, the CDPs as the system took them. A stack holds the same of all objects, in order:
-phase.tif, phase.npy (or amplitude), estimate.npy and intensity.npy, without previews.
+phase.tif, phase.npy (or amplitude), estimate.npy and intensity.npy, without previews. sheet.png has
+all objects in one picture.
 """
 
 import itertools
@@ -15,26 +16,29 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 import tifffile
-from jaxtyping import Complex, Float
+from jaxtyping import Complex, Float, Shaped
 
 from jax_kdpr.core import json_files
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.json_files import Maybe
 from jax_kdpr.core.limits import Range
+from jax_kdpr.core.metrics import rms_unit
 from jax_kdpr.core.whole_files import remove_abandoned, whole, write_whole
 from jax_kdpr.evaluation import pictures
 from jax_kdpr.optics.objects import SceneOptions
 
 RESULTS_FILE = "results.json"
+SHEET_FILE = "sheet.png"
 SCORES = ("psnr", "ssim", "rms")  # where there is a truth
 ROW = {  # of one object
-    **{"name": str, "misfit": float, "refined_misfit": float, "correlation": float},
-    **{"energy": float, "saturation": float, "unused_bits": Range(0, 16), "warning": str},
+    **{"name": str, "misfit": float, "refined_misfit": float, "energy": float},
+    **{"saturation": float, "unused_bits": Range(0, 16), "warning": str},
     **dict.fromkeys(SCORES, Maybe(float)),
 }
 ENDS = (".tif", ".npy", ".npz", ".png", "_amplitude.tif", "_amplitude.npy")  # of its files
 STACKED = ("phase", "amplitude", "estimate", "intensity")  # of all objects of a stack
 RESULTS = {"settings": dict, "frames": [ROW]}
+Row = dict[str, Any]  # of one object in results.json
 
 
 class Recovery(NamedTuple):
@@ -46,25 +50,22 @@ class Recovery(NamedTuple):
     intensity: Float[np.ndarray, "k sh sw"]
 
 
+def write_tiff(path: Path, values: Shaped[np.ndarray, "*n h w"]) -> None:
+    """Writes a grey TIFF, of several pages for a stack, whole."""
+    write_whole(path, lambda file: tifffile.imwrite(file, values, photometric="minisblack"))
+
+
 def write_recovery(
     folder: Path, recovery: Recovery, *, scene: SceneOptions, pitch: float = 0.0
 ) -> None:
-    """Writes the files of one object.
-
-    Args:
-        folder: Where.
-        recovery: What.
-        scene: `Camera.scene`.
-        pitch: Of the object's pixels, metres; 0 where it is not known.
-    """
-    for part, values in recovery.parts.items():
-        extra = f"_{part}" if len(recovery.parts) > 1 and part == "amplitude" else ""
-        name = f"{recovery.name}{extra}"
-        write_whole(folder / f"{name}.tif", lambda file, v=values: _write_tiff(file, v))
+    """Writes the files of one object, whose pixels have a pitch in metres, 0 if unknown."""
+    part, first = next(iter(recovery.parts.items()))
+    for other, values in recovery.parts.items():
+        name = f"{recovery.name}{'' if other == part else '_amplitude'}"
+        write_tiff(folder / f"{name}.tif", values)
         write_whole(folder / f"{name}.npy", lambda file, v=values: np.save(file, v))
-    part, values = next(iter(recovery.parts.items()))
     preview, scale = folder / f"{recovery.name}.png", pictures.part_scale(part, scene)
-    pictures.plot_object(values, preview, title=recovery.name, scale=scale, pitch=pitch)
+    pictures.plot_object(first, preview, title=recovery.name, scale=scale, pitch=pitch)
     arrays: dict[str, Any] = {"estimate": recovery.estimate, "intensity": recovery.intensity}
     write_whole(folder / f"{recovery.name}.npz", lambda file: np.savez_compressed(file, **arrays))
 
@@ -105,16 +106,12 @@ def open_stack(folder: Path, count: int) -> Iterator[Callable[[Recovery], None]]
 
 
 def require_new(folder: Path, names: Iterable[str]) -> None:
-    """Refuses to write objects over files that no results.json says are of a reconstruction.
-
-    Args:
-        folder: For the results; it may be there.
-        names: Of the objects, and of what is written of all of them.
+    """Refuses to write objects, or stacks, of these names over files of something else.
 
     Raises:
         InputError: If one of these files is there.
     """
-    planned = {f"{name}{end}" for name in names for end in ENDS}
+    planned = {f"{name}{end}" for name in names for end in ENDS} | {SHEET_FILE}
     for path in folder.iterdir() if folder.is_dir() else ():
         if path.name in planned:
             raise InputError(
@@ -124,7 +121,7 @@ def require_new(folder: Path, names: Iterable[str]) -> None:
             )
 
 
-def read_results(folder: Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
+def read_results(folder: Path, settings: dict[str, Any]) -> list[Row]:
     """Returns the rows of an earlier reconstruction that was made in the same way.
 
     Raises:
@@ -155,21 +152,40 @@ def write_results(folder: Path, results: dict[str, Any]) -> None:
     json_files.write_json(folder / RESULTS_FILE, results)
 
 
-def in_words(found: dict[str, Any], kind: str, *, scored: bool) -> str:
-    """Returns what a person reads of results.json at a glance.
+def write_sheet(
+    folder: Path, rows: list[Row], *, scene: SceneOptions, pitch: float, stack: bool
+) -> None:
+    """Writes the first objects of results.json into one picture; of complex ones the phase.
 
-    Args:
-        found: What `reconstruction.summarise` gives.
-        kind: Of the scenes.
-        scored: Whether there was a truth.
+    The pitch as of `write_recovery`; of a stack the objects lie in one file.
     """
+    part = "phase" if scene.has_phase else "amplitude"
+    pages = np.load(folder / f"{part}.npy", mmap_mode="r") if stack else None
+    objects = []
+    for number, row in enumerate(rows[: pictures.SHEET]):
+        name = row["name"]
+        values = np.load(folder / f"{name}.npy") if pages is None else np.asarray(pages[number])
+        said = f"{'doubtful' if row['warning'] else 'trusted'}, misfit {row['misfit']:.2f}"
+        if "psnr" in row:
+            said += f"\n{row['psnr']:.1f} dB, rms {row['rms']:.2f}{rms_unit(part)}"
+        objects.append(pictures.Sheet(name, values, said, not row["warning"]))
+    trusted = sum(not row["warning"] for row in rows)
+    title = f"{trusted} of {len(rows)} objects explain their frames"
+    if len(objects) < len(rows):
+        title += f"; the first {len(objects)}"
+    scale = pictures.part_scale(part, scene)
+    pictures.plot_sheet(objects, folder / SHEET_FILE, scale=scale, title=title, pitch=pitch)
+
+
+def in_words(found: dict[str, Any], kind: str) -> str:
+    """Returns what a person reads of results.json at a glance, of scenes of a kind."""
     said = (
         f"{len(found['frames'])} object(s), median misfit {found['median_misfit']:.3f} (limit "
         f"{found['median_misfit_limit']:.3f})"
     )
-    if not scored:
-        return said
     rows = [row for row in found["frames"] if "psnr" in row]
+    if not rows:
+        return said
     psnr, ssim, rms = (float(np.mean([row[name] for row in rows])) for name in SCORES)
     unit = "" if kind == "amplitude" else " rad, piston removed"
     return (
@@ -184,7 +200,3 @@ def warnings(found: dict[str, Any]) -> list[str]:
     said = f"{len(flagged)} of {len(found['frames'])} objects; first "
     first = [f"{said}{row['name']}: {row['warning']}" for row in flagged[:1]]
     return [*found["warnings"], *first]
-
-
-def _write_tiff(file: IO[bytes], values: np.ndarray) -> None:
-    tifffile.imwrite(file, values, photometric="minisblack")

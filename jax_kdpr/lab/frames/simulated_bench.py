@@ -1,22 +1,32 @@
-"""A bench that is known in every detail: frames as a real camera would write them.
+"""A bench that is known in every detail: a folder of frames as a real camera would write them.
 
 The continuous pattern of each CDP (its band-limited interpolation, exact) is laid on the camera by
 a `Geometry`, integrated over the camera's pixels, and turned into counts: light times flat field,
 shot noise, dark electrons, offset, hot and dead pixels, read noise, clipping and rounding.
 """
 
+import itertools
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import tifffile
 from jaxtyping import Complex, Float, UInt
 from scipy import ndimage
 
-from jax_kdpr.core import whole_files
+from jax_kdpr.core import json_files, whole_files
 from jax_kdpr.core.errors import InputError
-from jax_kdpr.lab.frames.geometry import Geometry, camera_points, model_points, pixel_envelope
+from jax_kdpr.core.limits import require_pixels
+from jax_kdpr.core.options import shallow
+from jax_kdpr.core.progress import progress
+from jax_kdpr.core.types import Image, Images
+from jax_kdpr.lab.frames.geometry import Geometry, Window, default_geometry, pixel_envelope
+from jax_kdpr.lab.frames.measured import blank_image, pixel_side, snapshot_energy
+from jax_kdpr.lab.frames.own_images import TRUTH_FILE, TRUTH_RECORD
+from jax_kdpr.lab.frames.results import write_tiff
+from jax_kdpr.optics import cdp
+from jax_kdpr.optics.objects import scene_field
+from jax_kdpr.runs.run import Run
 
 FINE = 8  # samples of the pattern in a model sample, for splines between them
 PIXEL_POINTS = 3  # each way, in a camera pixel
@@ -45,6 +55,10 @@ class Bench(NamedTuple):
     dead: float = 1e-3
     saturated: float = 0.0  # share of pixels that the brightest frame loses
 
+    def room(self, electron: float = 0.0) -> float:
+        """Counts that are left for light beside the offset and, if `electron` counts, the dark."""
+        return 2**self.bits - 1 - self.offset - self.dark * electron
+
 
 class Sensor(NamedTuple):
     """One sensor, drawn once: what does not change from frame to frame."""
@@ -61,6 +75,26 @@ class Exposure(NamedTuple):
     electron: float  # counts; 0 where it is not known
 
 
+def make_bench(
+    run: Run,
+    *,
+    scale: float,
+    shift: tuple[float, float] = (0.0, 0.0),
+    shape: tuple[int, int] | None = None,
+    **lie: float | str | bool,
+) -> Bench:
+    """Returns a camera with the pattern moved on it by a shift in pixels.
+
+    It is a third larger than the pattern without a `shape`; `lie` as of `default_geometry`.
+    """
+    if shape is None:
+        shape = (round(run.sensor[0] * scale * 4 / 3), round(run.sensor[1] * scale * 4 / 3))
+    require_pixels("--scale", *shape)
+    centred = default_geometry(Window(0, 0, *shape), run.sensor, scale, **lie)
+    y, x = centred.centre_y + shift[0], centred.centre_x + shift[1]
+    return Bench(centred._replace(centre_y=y, centre_x=x), shape, pixel_side(run))
+
+
 def check_bench(bench: Bench) -> None:
     """Refuses, by the flags of `simulate_bench`, what its counts cannot hold or nothing would read.
 
@@ -68,28 +102,31 @@ def check_bench(bench: Bench) -> None:
         InputError: If there is such a number.
     """
     bits, full_well, dark = bench.bits, bench.full_well, bench.dark
-    if bench.offset >= 2**bits / 2:
-        raise InputError(
-            f"--offset: expected below half of the {2**bits} counts of --bits {bits}, got "
-            f"{bench.offset:g}; lower it"
-        )
-    if bench.left_justified and bits <= 8:
-        raise InputError(
-            f"--left_justified: frames of {bits} bits are written as 8-bit files, which have no "
-            "high bits to spare; give --bits 9 to 16, or leave it out"
-        )
-    if dark and not (full_well or bench.photons):
-        raise InputError("--dark: how many counts an electron gives is not said; give --full_well")
-    if full_well and dark >= full_well / 2:
-        raise InputError(
-            f"--dark: expected below half of the {full_well:g} electrons of --full_well, got "
-            f"{dark:g}; lower it"
-        )
-    if bench.saturated and full_well and bench.photons:
-        raise InputError(
-            "--saturated: nothing would read it beside --full_well and --photons, which set the "
-            "exposure; leave out one of the three"
-        )
+    half = 2**bits / 2
+    for is_wrong, said in (
+        (
+            bench.offset >= half,
+            f"offset: expected below {half:g} counts of --bits {bits}; lower it",
+        ),
+        (
+            bench.left_justified and bits <= 8,
+            "left_justified: 8-bit files have no high bits to spare; give --bits 9 to 16",
+        ),
+        (
+            dark and not (full_well or bench.photons),
+            "dark: how many counts an electron gives is not said; give --full_well",
+        ),
+        (
+            full_well and dark >= full_well / 2,
+            f"dark: expected below half of --full_well {full_well:g}, got {dark:g}; lower it",
+        ),
+        (
+            bench.saturated and full_well and bench.photons,
+            "saturated: --full_well and --photons set the exposure; leave out one of the three",
+        ),
+    ):
+        if is_wrong:
+            raise InputError(f"--{said}")
 
 
 def make_sensor(bench: Bench, rng: np.random.Generator) -> Sensor:
@@ -124,13 +161,18 @@ def camera_light(
         coefficients = np.conj(np.fft.fftshift(np.fft.fft2(spectra, norm="ortho")))
     fine = np.fft.fft2(coefficients, tuple(FINE * samples)) / np.sqrt(samples.prod())
     pattern = ndimage.spline_filter(np.abs(fine) ** 2, order=3, mode="grid-wrap")
-    reached = _reached(bench, samples)
+    # Of a large camera the pattern can reach few rows and columns.
+    corners = np.array([[-1, -1, 1, 1], [-1, 1, -1, 1]]) * (samples / 2 + EDGE)[:, None]
+    found = bench.geometry.camera_points(corners)
+    low, high = np.floor(found.min(axis=1)) - 1, np.ceil(found.max(axis=1)) + 2
+    ends = np.clip([low, high], 0, bench.shape).astype(int)
+    reached = tuple(slice(start, stop) for start, stop in ends.T)
     rows, columns = np.mgrid[reached].astype(float)
     offsets = (np.arange(PIXEL_POINTS) + 0.5) / PIXEL_POINTS - 0.5
     total = np.zeros(rows.shape)
     for dy in offsets:
         for dx in offsets:
-            u = model_points(bench.geometry, np.stack([rows + dy, columns + dx]))
+            u = bench.geometry.model_points(np.stack([rows + dy, columns + dx]))
             place = (u + np.reshape(axis, (2, 1, 1))) * FINE
             seen = ndimage.map_coordinates(
                 pattern, place, order=3, mode="grid-wrap", prefilter=False
@@ -143,37 +185,29 @@ def camera_light(
     return light
 
 
-def _reached(bench: Bench, samples: np.ndarray) -> tuple[slice, ...]:
-    """Rows and columns of the camera that a pattern of so many samples can reach: often few."""
-    corners = np.array([[-1, -1, 1, 1], [-1, 1, -1, 1]]) * (samples / 2 + EDGE)[:, None]
-    found = camera_points(bench.geometry, corners)
-    low, high = np.floor(found.min(axis=1)) - 1, np.ceil(found.max(axis=1)) + 2
-    ends = np.clip([low, high], 0, bench.shape).astype(int)
-    return tuple(slice(start, stop) for start, stop in ends.T)
-
-
 def find_exposure(
-    lights: Iterable[Float[np.ndarray, "n h w"]], bench: Bench, sensor: Sensor, *, energy: float
+    lights: Iterable[Float[np.ndarray, "k h w"]], bench: Bench, sensor: Sensor, *, energy: float
 ) -> Exposure:
     """Returns one exposure for all frames, so that the gain of a calibration holds for each.
 
     With full well and photons so many counts as they are: what exceeds the full well is lost. Else
     the longest: the brightest pixel just fits; with `bench.saturated`, the frame that has it loses
-    that share of its pixels.
-
-    Args:
-        lights: Of every frame, in model units a camera pixel.
-        bench: The camera.
-        sensor: Its sensor.
-        energy: Sum of a CDP of modulus 1, model units: what `bench.photons` are.
+    that share of its pixels. Lights are in model units a camera pixel, and `energy` is the sum of a
+    CDP of modulus 1, in which there are `bench.photons`.
 
     Raises:
         InputError: If `bench.saturated` is more than the share of the pixels that see light.
     """
-    electron = _room(bench) / bench.full_well if bench.full_well else 0.0
+    electron = bench.room() / bench.full_well if bench.full_well else 0.0
     if bench.full_well and bench.photons:
         return Exposure(electron * bench.photons / energy, electron)
-    level = max(_brightest(light, bench, sensor) for light in lights)
+
+    def level_of(light: np.ndarray) -> float:
+        seen = light * sensor.flat * sensor.dead
+        brightest = seen[np.argmax(seen.max(axis=(1, 2)))]
+        return float(np.quantile(brightest, 1.0 - bench.saturated))
+
+    level = max(map(level_of, lights))
     if not level:
         raise InputError(
             f"--saturated: {bench.saturated:g} of the pixels cannot saturate, fewer of them see "
@@ -181,20 +215,8 @@ def find_exposure(
         )
     # Where photons say what an electron is, dark ones take room as light does.
     dark = bench.dark * energy / bench.photons if bench.photons else 0.0
-    gain = (1.0 if bench.saturated else HEADROOM) * _room(bench, electron) / (level + dark)
+    gain = (1.0 if bench.saturated else HEADROOM) * bench.room(electron) / (level + dark)
     return Exposure(gain, electron or (gain * energy / bench.photons if bench.photons else 0.0))
-
-
-def _room(bench: Bench, electron: float = 0.0) -> float:
-    """Counts that are left for light beside the offset and, if `electron` counts, the dark."""
-    return 2**bench.bits - 1 - bench.offset - bench.dark * electron
-
-
-def _brightest(light: np.ndarray, bench: Bench, sensor: Sensor) -> float:
-    """What just fits of the brightest snapshot [k h w]: its brightest pixel, or a quantile."""
-    seen = light * sensor.flat * sensor.dead
-    brightest = seen[np.argmax(seen.max(axis=(1, 2)))]
-    return float(np.quantile(brightest, 1.0 - bench.saturated))
 
 
 def expose(
@@ -204,15 +226,7 @@ def expose(
     sensor: Sensor,
     rng: np.random.Generator,
 ) -> UInt[np.ndarray, "h w"]:
-    """Takes one frame: uint8 up to 8 bits, else uint16.
-
-    Args:
-        light: In model units a camera pixel.
-        exposure: Of all frames.
-        bench: The camera.
-        sensor: Its sensor.
-        rng: For the noise.
-    """
+    """Takes one frame of light in model units a camera pixel: uint8 up to 8 bits, else uint16."""
     signal = exposure.gain * light * sensor.flat
     if bench.photons:
         signal = exposure.electron * rng.poisson(signal / exposure.electron)
@@ -225,22 +239,44 @@ def expose(
     return counts << (16 - bench.bits) if bench.left_justified else counts
 
 
-def write_references(
-    folder: Path, exposure: Exposure, bench: Bench, sensor: Sensor, rng: np.random.Generator
-) -> None:
-    """Writes dark.tif and flat.tif, of several pages each, and bad_pixels.tif (255 where dead)."""
+def write_bench(output: Path, run: Run, images: Images, bench: Bench, *, seed: int) -> None:
+    """Writes the folder of `simulate_bench`: see its help."""
+    rng = np.random.default_rng(seed)
+    sensor = make_sensor(bench, rng)
+    for folder in ("frames", "calibration"):
+        (output / folder).mkdir(parents=True, exist_ok=True)
+
+    def lights(image: Image) -> np.ndarray:
+        """Of each snapshot of one scene [k h w]."""
+        masks, transfer = run.optics.masks, run.optics.transfer
+        oversample = run.camera.oversample
+        field = scene_field(image, run.camera.scene)
+        spectra = cdp.cdp_forward(field, masks, oversample=oversample, transfer=transfer)
+        axis = run.camera.axis
+        return np.stack([camera_light(one, bench, axis=axis) for one in np.asarray(spectra)])
+
+    def take(light: np.ndarray, name: str) -> None:
+        for k, one in enumerate(light):
+            frame = expose(one, exposure, bench, sensor, rng)
+            write_tiff(output / f"{name}_{k:02d}.tif", frame)
+
+    # Twice through all of the objects: memory holds one.
+    blank = lights(blank_image(run))
+    objects = map(lights, progress(images, desc="exposure", unit="object"))
+    energy = float(np.mean(snapshot_energy(run)))
+    exposure = find_exposure(itertools.chain([blank], objects), bench, sensor, energy=energy)
+    for number, image in enumerate(progress(images, desc="frames", unit="object")):
+        take(lights(image), f"frames/object_{number:05d}")
+    take(blank, "calibration/blank")
+    # The references have no shot noise; the flat's light is in counts.
     quiet, even_gain = bench._replace(photons=0.0), exposure._replace(gain=1.0)
-    nothing = np.zeros(bench.shape)
-    even = np.full(bench.shape, FLAT_LEVEL * _room(bench, exposure.electron))
-    dark = [expose(nothing, exposure, quiet, sensor, rng) for _ in range(DARK_FRAMES)]
-    flat = [expose(even, even_gain, quiet, sensor, rng) for _ in range(FLAT_FRAMES)]
-    write_tiff(folder / "dark.tif", np.stack(dark))
-    write_tiff(folder / "flat.tif", np.stack(flat))
-    write_tiff(folder / "bad_pixels.tif", np.where(sensor.dead > 0, 0, 255).astype(np.uint8))
-
-
-def write_tiff(path: Path, pixels: np.ndarray) -> None:
-    """Writes a grey TIFF under a temporary name first, so that it is whole or not there."""
-    whole_files.write_whole(
-        path, lambda file: tifffile.imwrite(file, pixels, photometric="minisblack")
-    )
+    for name, level, count in (("dark", 0.0, DARK_FRAMES), ("flat", FLAT_LEVEL, FLAT_FRAMES)):
+        light = np.full(bench.shape, level * bench.room(exposure.electron))
+        shots = [expose(light, even_gain, quiet, sensor, rng) for _ in range(count)]
+        write_tiff(output / f"{name}.tif", np.stack(shots))
+    write_tiff(output / "bad_pixels.tif", np.where(sensor.dead > 0, 0, 255).astype(np.uint8))
+    whole_files.write_whole(output / TRUTH_FILE, lambda file: np.save(file, np.asarray(images)))
+    known = {"counts_per_unit": exposure.gain, "counts_per_electron": exposure.electron}
+    scene = {"scene": shallow(run.camera.scene)}
+    truth = {**bench._asdict(), "geometry": bench.geometry._asdict(), **known, **scene}
+    json_files.write_json(output / TRUTH_RECORD, truth)

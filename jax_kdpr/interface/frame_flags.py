@@ -1,0 +1,165 @@
+"""Flags that say how frames were taken; `calibrate` and `reconstruct` share them."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+from jax_kdpr.core.errors import InputError
+from jax_kdpr.interface import bench_flags
+from jax_kdpr.lab.bench_file import camera_scale
+from jax_kdpr.lab.frames import measured
+from jax_kdpr.lab.frames.correction import References
+from jax_kdpr.lab.frames.geometry import (
+    SAMPLINGS,
+    default_geometry,
+    make_window,
+    sampling_note,
+    useful_bin,
+)
+from jax_kdpr.lab.frames.measured import Setup
+from jax_kdpr.lab.frames.reading import Frame, found_line, iterate_frames, read_mean, read_moments
+from jax_kdpr.runs import folder as run_folder
+from jax_kdpr.runs.assembly import build_camera
+from jax_kdpr.runs.run import Run
+
+flags.adopt_module_key_flags(bench_flags)
+WORKDIR = flags.DEFINE_string("workdir", None, "Run folder of the trained system.")
+INPUT = flags.DEFINE_string(
+    "input",
+    None,
+    "Frames, such as 'frames/*.tif': grey TIFF (also of many pages), PNG, BMP, PGM, NPY, NPZ, FITS "
+    "or HDF5 ('scan.h5::/entry/data'), raw counts; L snapshots of each object follow each other by "
+    "name, 2 before 10.",
+)
+DARK = flags.DEFINE(**bench_flags.of_key("dark", "frames.dark"))
+FLAT = flags.DEFINE(**bench_flags.of_key("flat", "frames.flat"))
+BAD_PIXELS = flags.DEFINE(**bench_flags.of_key("bad_pixels", "frames.bad_pixels"))
+CROP = flags.DEFINE_string("crop", "", "Y,X,H,W: the part of the frame to use, pixels.")
+BIN = flags.DEFINE_integer(
+    "bin", 1, "Camera pixels each way to add up first.", lower_bound=1, upper_bound=4096
+)
+SCALE = flags.DEFINE_float(
+    "scale", None, "Camera pixels in a model sample.", lower_bound=0.1, upper_bound=1000.0
+)
+SAMPLING = flags.DEFINE_enum(
+    "sampling",
+    "points",
+    SAMPLINGS,
+    "points: read the pattern at the model's samples, as the model does; area: add up the light "
+    "over a model sample, for noisy frames or a system trained for it.",
+)
+MASK_PIXELS = flags.DEFINE_enum(
+    "mask_pixels",
+    "square",
+    ["square", "point"],
+    "square: divide out what square mask pixels take from the pattern's edge, in the far field; "
+    "point: nothing, for a mask that is finer than the model's.",
+)
+
+
+def fill_from_bench(workdir: Path) -> float:
+    """Gives the flags that are left open what --bench says, and what follows with the run.
+
+    Returns:
+        The pitch of the mask, metres; 0 if neither says it.
+
+    Raises:
+        InputError: If --bench or the run cannot be read.
+    """
+    config = run_folder.read_config(workdir)
+    bench = bench_flags.fill()
+    scale = camera_scale(bench, config)
+    suitable = useful_bin(build_camera(config).finest_period * scale) if scale else None
+    bench_flags.give({"scale": scale, "bin": bench.camera.bin or suitable})
+    return config.propagation.pitch or bench.modulator.mask_pitch or 0.0
+
+
+def require(flag: flags.FlagHolder, hint: str) -> str:
+    """Returns a flag that must be given.
+
+    Raises:
+        InputError: If it is not.
+    """
+    if not flag.value:
+        raise InputError(f"--{flag.name}: needed, {hint}")
+    return flag.value
+
+
+def numbers(flag: flags.FlagHolder, names: str, kind: Callable[[str], Any] = float) -> list[Any]:
+    """Returns the numbers of a flag such as "Y,X"; none if it is not given.
+
+    Raises:
+        InputError: If they are not as many, or no numbers of the kind.
+    """
+    try:
+        values = [kind(part) for part in flag.value.split(",")] if flag.value else []
+    except ValueError:
+        values = [np.nan]
+    is_wrong = len(values) != names.count(",") + 1 or not all(abs(one) < 1e30 for one in values)
+    if flag.value and is_wrong:
+        raise InputError(f"--{flag.name}: expected {names}, got {flag.value!r}")
+    return values
+
+
+def read_setup(frames: list[Frame], run: Run, **lie: float | str | bool) -> Setup:
+    """Returns the bench of the flags, its pattern in the middle; says what frames there are.
+
+    Their size and type are those of the first; `lie` as of `default_geometry`.
+
+    Raises:
+        InputError: If the window does not lie in the frames, or something else cannot be used.
+    """
+    first = next(iterate_frames(frames[:1]))
+    print(found_line("--input", frames, first, first.dtype, "the first"))
+    shape = (first.shape[0], first.shape[1])
+    y, x, height, width = numbers(CROP, "Y,X,H,W", int) or (0, 0, *shape)
+    window = make_window(shape, (y, x, height, width), BIN.value)
+    side = measured.pixel_side(run) if MASK_PIXELS.value == "square" else 0.0
+    geometry = default_geometry(window, run.sensor, SCALE.value, **lie)
+    return Setup(_read_references(first), window, geometry, SAMPLING.value, side)
+
+
+def _read_references(frame: np.ndarray) -> References:
+    """What --dark, --flat and --bad_pixels name, for frames as this one."""
+    dark = read_moments(DARK.value, flag="--dark") if DARK.value else None
+    if dark and dark.type.kind == frame.dtype.kind == "u" and dark.type != frame.dtype:
+        raise InputError(
+            f"--dark: expected {frame.dtype} pixels, as the frames have, got {dark.type}; take "
+            "both at one bit depth"
+        )
+    known = {
+        flag.name: read_mean(flag.value, flag=f"--{flag.name}") if flag.value else None
+        for flag in (FLAT, BAD_PIXELS)
+    }
+    return References(
+        (frame.shape[0], frame.shape[1]),
+        dark.mean if dark else None,
+        *known.values(),
+        dark_step=dark.step if dark else 1,
+        spread=dark.spread if dark else None,
+    )
+
+
+def coarseness(setup: Setup, run: Run) -> str:
+    """Returns a warning that the camera's pixels do not suit the pattern; empty where they do."""
+    bin = setup.window.bin
+    camera_pixels = run.finest_period * setup.geometry.scale / bin
+    return sampling_note(camera_pixels, bin=bin, sampling=setup.sampling)
+
+
+def require_apart(output: Path, frames: list[Frame]) -> None:
+    """Refuses to write results into a folder of raw frames: theirs are named as the frames are.
+
+    Raises:
+        InputError: If `output` is the folder of a frame, or of --dark, --flat or --bad_pixels.
+    """
+    references = [Path(flag.value) for flag in (DARK, FLAT, BAD_PIXELS) if flag.value]
+    for path in [*(frame.path for frame in frames), *references]:
+        if path.resolve().parent == output.resolve():
+            raise InputError(
+                f"--output: {str(output)!r} is the folder of {path.name}, and results must not "
+                "overwrite raw frames; give a folder of its own"
+            )

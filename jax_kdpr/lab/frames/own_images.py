@@ -1,0 +1,97 @@
+"""Images of a person's own objects, as scenes of a run: --truth, --object, --images."""
+
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+
+from jax_kdpr.core import json_files
+from jax_kdpr.core.errors import InputError
+from jax_kdpr.core.json_files import Maybe
+from jax_kdpr.core.limits import shown
+from jax_kdpr.core.options import shallow
+from jax_kdpr.core.types import Images
+from jax_kdpr.data import sources
+from jax_kdpr.data.image_files import Preparation, read_images
+from jax_kdpr.data.pages.stacks import read_array
+from jax_kdpr.runs.run import Run
+
+TRUTH_FILE = "truth.npy"  # of a simulated bench: its scenes
+TRUTH_RECORD = "truth.json"  # and all else
+
+
+def own_images(
+    run: Run, source: Path, *, flag: str, as_trained: bool = False, count: int | None = None
+) -> Images:
+    """Reads image files as scenes of a run, prepared as its data are (`data.image_files`).
+
+    But they are never stretched: an object is what it is. A complex scene is two images that follow
+    each other, its phase and its amplitude; a line says which are the first two. The truth.npy of a
+    simulated bench, beside its truth.json, is scenes already.
+
+    Phases in radians get, `as_trained`, the offset that those of the run's data got, which are read
+    for it. Else the smallest is 0, which will do where the global phase does not count. A `count`
+    of objects is what there must be.
+
+    Raises:
+        InputError: If they cannot be read, or are no scenes of this run, or not as many.
+    """
+    if source.name == TRUTH_FILE and (source.parent / TRUTH_RECORD).exists():
+        images = _written_scenes(run, source, flag)
+    else:
+        images = _read_scenes(run, source, flag, as_trained)
+    if count not in (None, len(images)):
+        raise InputError(
+            f"{flag}: expected {count} object(s), one for each that the frames show, in their "
+            f"order, got {len(images)}"
+        )
+    return images
+
+
+def _read_scenes(run: Run, source: Path, flag: str, as_trained: bool) -> Images:
+    sources.require_there(str(source), named=flag)
+    offset = run.dataset.offset if run.in_radians and as_trained else None
+    data, scene = run.config.data, run.config.scene
+    wanted = Preparation(
+        data.size, data.fit, data.unit, phase_range=scene.image_range, offset=offset
+    )
+    try:
+        raw, _, names = read_images(
+            source, wanted, subfolders=data.subfolders, of_frames=True, label=flag
+        )
+    except InputError as failure:
+        raise InputError(f"{flag}: {str(failure).removeprefix('data.dir: ')}") from failure
+    channels = run.camera.channels
+    if len(raw) % channels:
+        raise InputError(
+            f"{flag}: expected two images of each complex scene, its phase and its amplitude, got "
+            f"{len(raw)} in all; add the one that is missing"
+        )
+    if channels == 2:
+        phase, amplitude = (name.removeprefix(str(source)).lstrip("/") for name in names[:2])
+        print(f"{flag}: phase {phase}, amplitude {amplitude}, and so on by turns")
+    scenes = raw.reshape(-1, channels, *raw.shape[1:])
+    return jnp.asarray(np.moveaxis(scenes, 1, -1))
+
+
+def _written_scenes(run: Run, path: Path, flag: str) -> Images:
+    """What `simulated_bench.write_bench` wrote, to the bit."""
+    record = json_files.read_json(
+        path.with_name(TRUTH_RECORD), {"scene": Maybe(dict)}, remedy="make both anew"
+    )
+    ours = shallow(run.camera.scene)
+    theirs = ours | record.get("scene", {})  # earlier versions left it open
+    try:
+        scenes = read_array(path)
+        top = float(np.abs(scenes - 0.5).max(initial=0.0))
+    except Exception as failure:  # numpy raises many kinds
+        raise InputError(f"{flag}: {path}: cannot be read ({failure}); make it anew") from failure
+    shape = (run.camera.size, run.camera.size, run.camera.channels)
+    is_plain = scenes.dtype == np.float32 and scenes.shape[1:] == shape and top <= 0.5
+    if not is_plain or any(theirs[name] != value for name, value in ours.items()):
+        raise InputError(
+            f"{flag}: {path}: expected scenes float32 [n {shape[0]} {shape[1]} {shape[2]}] in "
+            f"[0, 1] of {ours}, got {scenes.dtype} {list(scenes.shape)} of {shown(theirs)}; they "
+            "are of another run"
+        )
+    return jnp.asarray(scenes)
