@@ -35,7 +35,7 @@ FORKS.set_forkserver_preload(
     [
         ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
         for path in sorted(PACKAGE.glob("*/**/*.py"))
-        if "flags.DEFINE" not in path.read_text()
+        if "from absl import flags" not in path.read_text()
     ]
 )
 
