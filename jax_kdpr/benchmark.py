@@ -11,6 +11,8 @@ memory each program needs, and what it has to compute. --against torch times the
 PyTorch, in turn with ours, after checking that both give the same numbers in float32; its steps get
 their images as ready floats, where ours gather and resize them. --sweep snapshots=1,3,9 (size,
 iterations, batch) times inference and the E2E step over a range.
+--for h100 compiles every case for one H100 that need not be there and counts kernels, bytes and
+memory of one step or one batch; it wants the extra `aot`.
 --only convolution times each kind of convolution in the U-Net, which nothing else does.
 """
 
@@ -29,7 +31,14 @@ from jax_kdpr.core.options import flatten
 from jax_kdpr.evaluation import plots
 from jax_kdpr.evaluation.speed import report
 from jax_kdpr.evaluation.speed.against_torch import MODES, time_against
-from jax_kdpr.evaluation.speed.session import Wanted, read_sweep, time_config, time_sweep
+from jax_kdpr.evaluation.speed.ahead import TARGETS
+from jax_kdpr.evaluation.speed.session import (
+    Wanted,
+    count_config,
+    read_sweep,
+    time_config,
+    time_sweep,
+)
 from jax_kdpr.evaluation.speed.torch_worker import require_twin
 from jax_kdpr.interface import cli
 
@@ -47,6 +56,9 @@ TEACHER = flags.DEFINE_integer(
 )
 ONLY = flags.DEFINE_string("only", "", "Only the cases whose name begins so.")
 COMPILE_ONLY = flags.DEFINE_bool("compile_only", False, "Compile, and time nothing.")
+FOR = flags.DEFINE_enum(
+    "for", "", ["", *TARGETS], "Compile for a GPU that is not there, and count."
+)
 AGAINST = flags.DEFINE_string("against", "", "torch, or torch-compile: time PyTorch too.")
 SWEEP = flags.DEFINE_multi_string("sweep", [], "NAME=V1,V2,...; may be given several times.")
 
@@ -65,6 +77,7 @@ def main(positional: list[str]) -> int:
     whole_files.require_writable("--output", output)
     alone = f"against-{AGAINST.value}" if AGAINST.value else "benchmark"
     alone = "memory" if COMPILE_ONLY.value else alone
+    alone = f"for-{FOR.value}" if FOR.value else alone
     for name in [f"sweep-{name}" for name, _ in sweeps] or [alone]:
         json_files.require_own(
             *("--output", output / f"{name}.jsonl", {"case": str}),
@@ -85,6 +98,9 @@ def main(positional: list[str]) -> int:
     if AGAINST.value:
         rows = time_against(config, wanted, AGAINST.value)
         _write(output, alone, rows, report.comparison_table(rows))
+    elif FOR.value:
+        rows = count_config(config, wanted, FOR.value)
+        _write(output, alone, rows, report.counted_table(rows))
     elif not sweeps:
         rows = time_config(config, wanted)
         _write(output, alone, rows, report.table(rows))
@@ -99,6 +115,10 @@ def _check_flags(configs: list[Config]) -> None:
         raise InputError(f"--against: expected torch or torch-compile, got {AGAINST.value!r}")
     if AGAINST.value and (SWEEP.value or COMPILE_ONLY.value):
         raise InputError("--against: goes with neither --sweep nor --compile_only; leave it out")
+    if FOR.value and (SWEEP.value or COMPILE_ONLY.value or AGAINST.value):
+        raise InputError(
+            "--for: goes with none of --against, --sweep, --compile_only; leave it out"
+        )
     if ONLY.value and SWEEP.value:
         raise InputError("--only: a sweep has its own cases; leave it out")
 

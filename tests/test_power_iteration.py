@@ -1,32 +1,144 @@
-"""Power iteration: its gradient with and without segments, and memory that stays bounded."""
+"""Power iteration: its gradient by hand, with and without segments, and bounded memory."""
+
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jax_kdpr.core import runtime
+from jax_kdpr.optics.cdp import (
+    Optics,
+    back_propagate,
+    mask_power,
+    mask_transmittance,
+    measure_intensity,
+    propagate,
+)
 from jax_kdpr.optics.phase import fix_global_phase
-from jax_kdpr.recovery.power_iteration import STORED, power_iteration, segment_length
+from jax_kdpr.recovery import spectral
+from jax_kdpr.recovery.power_iteration import (
+    STORED,
+    Operator,
+    power_iteration,
+    segment_length,
+)
+from jax_kdpr.recovery.spectral import (
+    SpectralOptions,
+    filter_response,
+    filtered_spectral_init,
+    gaussian_kernel,
+    spectral_estimates,
+    spectral_weights,
+)
 
-ALL = 10**6  # iterates that may be kept: then all of them are
+HEIGHT, WIDTH = 10, 12
 
 
-def loss(matrix, start, iterations: int, stored: int):
-    """A real function of the last iterate of z <- matrix z, column by column."""
-    apply = lambda matrix, z: matrix @ z  # noqa: E731
-    z, _ = power_iteration(apply, matrix, start, iterations=iterations, stored=stored)
-    return jnp.sum(jnp.square(z.real - 0.1)) + jnp.sum(z.imag)
+@pytest.fixture
+def store_all(monkeypatch):
+    """store_all(): from then on the gradient keeps every iterate."""
+    return lambda: monkeypatch.setattr(
+        spectral, "power_iteration", partial(power_iteration, stored=10**6)
+    )
 
 
-@pytest.mark.parametrize("iterations", [27, 62])  # whole segments, and a step that is left
-def test_segments_give_the_gradient_of_all_iterates(iterations, x64):
-    rng = np.random.default_rng(0)
-    matrix = jnp.asarray(np.eye(10) + 0.1 * rng.normal(size=(10, 10)))
-    start = jnp.asarray(rng.normal(size=(10, 12)) + 1j * rng.normal(size=(10, 12)))
-    gradient = jax.jit(jax.grad(loss), static_argnums=(2, 3))
-    kept, segments = (gradient(matrix, start, iterations, stored) for stored in (ALL, STORED))
-    assert np.linalg.norm(kept) > 0.1
-    np.testing.assert_allclose(segments, kept, atol=1e-10)
+def scene(snapshots: int, seed: int = 0):
+    """(intensity, phases, kernel, start, reference) in double precision; the kernel is lopsided."""
+    rng = np.random.default_rng(seed)
+    phases = rng.uniform(0, 2 * np.pi, (snapshots, HEIGHT, WIDTH))
+    bumps = np.cos(np.linspace(0, 3, HEIGHT))[:, None] * np.sin(np.linspace(0, 2, WIDTH))
+    field = np.exp(1j * bumps)
+    intensity = np.abs(np.fft.fft2(np.exp(-1j * phases) * field, norm="ortho")) ** 2
+    kernel = gaussian_kernel(5, 1.0).astype(float) + 0.01 * rng.normal(size=(5, 5))
+    start = rng.normal(size=(HEIGHT, WIDTH)) + 1j * rng.normal(size=(HEIGHT, WIDTH))
+    return intensity, phases, kernel, start, field
+
+
+def gradients(loss, snapshots, **options):
+    """Gradients of loss(estimate, field) by intensity, phases and filter."""
+    intensity, phases, kernel, start, field = map(jnp.asarray, scene(snapshots))
+
+    def of(intensity, phases, kernel):
+        estimate, _ = filtered_spectral_init(
+            intensity, Optics(phases), kernel, start, SpectralOptions(**options)
+        )
+        return loss(estimate, field)
+
+    return jax.jit(jax.grad(of, argnums=(0, 1, 2)))(intensity, phases, kernel)
+
+
+def phase_sensitive(estimate, field):
+    return jnp.sum(jnp.square(jnp.abs(estimate - field)))
+
+
+def apart(one, other) -> float:
+    """Largest relative difference of two lists of gradients."""
+    return max(
+        float(np.linalg.norm(a - b) / np.linalg.norm(a)) for a, b in zip(one, other, strict=True)
+    )
+
+
+def plain_estimates(intensity, optics, kernel, start, options):
+    """Algorithm 1 as it is written, for automatic differentiation: no loop, every value kept."""
+    transmittance, transfer = mask_transmittance(optics.masks), optics.transfer
+    response = filter_response(kernel, *start.shape)
+
+    def one(intensity):
+        weight = spectral_weights(intensity, options)
+        z = start / jnp.linalg.norm(start)
+        for _ in range(options.iterations):
+            spectra = weight * propagate(z, transmittance, intensity.shape[1:], transfer)
+            back = back_propagate(spectra, transmittance, transfer)
+            v = jnp.fft.ifft2(response * jnp.fft.fft2(back))
+            z = v / jnp.linalg.norm(v)
+        return jnp.sqrt(jnp.sum(intensity) / jnp.mean(mask_power(transmittance))) * z
+
+    return jax.vmap(one)(intensity)
+
+
+@pytest.mark.parametrize(("oversample", "near"), [(1, False), (2, False), (1, True)])
+@pytest.mark.parametrize(
+    ("snapshots", "weights"), [(1, "soft"), (3, "topk"), (3, "intensity"), (9, "threshold")]
+)
+def test_the_gradient_by_hand_is_that_of_automatic_differentiation(
+    snapshots, weights, oversample, near, x64, monkeypatch
+):
+    rng = np.random.default_rng(snapshots)
+    _, phases, kernel, start, _ = map(jnp.asarray, scene(snapshots))
+    fields = jnp.exp(1j * jnp.asarray(rng.normal(size=(2, HEIGHT, WIDTH))))
+    sensor = (oversample * HEIGHT, oversample * WIDTH)
+    transfer = jnp.exp(1j * jnp.asarray(rng.normal(size=sensor))) if near else None
+    options = SpectralOptions(iterations=4, weights=weights)
+
+    def loss(phases, kernel, amplitude, estimates):
+        def measure(field):
+            how = {"oversample": oversample, "transfer": transfer}
+            return measure_intensity(amplitude * field, phases, **how)
+
+        found = estimates(
+            jax.vmap(measure)(fields), Optics(phases, transfer), kernel, start, options
+        )
+        return jnp.sum(jnp.square(jnp.abs(found - fields)))
+
+    def value_and_gradients(estimates):
+        one = jax.value_and_grad(partial(loss, estimates=estimates), argnums=(0, 1, 2))
+        value, by = jax.jit(one)(phases, kernel, jnp.ones(start.shape))
+        return value[None], *by
+
+    wanted = value_and_gradients(plain_estimates)
+    for keeps in (True, False):  # S and V, or makes them again
+        monkeypatch.setattr(runtime, "fits", lambda _, keeps=keeps: keeps)
+        by_hand = value_and_gradients(lambda *known: spectral_estimates(*known)[0])
+        assert apart(wanted, by_hand) < 1e-12
+
+
+@pytest.mark.parametrize("iterations", [26, 61])  # whole segments, and a step that is left
+def test_segments_give_the_gradient_of_all_iterates(iterations, x64, store_all):
+    segments = gradients(phase_sensitive, 2, iterations=iterations)
+    store_all()
+    assert apart(gradients(phase_sensitive, 2, iterations=iterations), segments) < 1e-10
 
 
 @pytest.mark.parametrize("steps", [0, 25, 26, 150, 500, 5000])
@@ -37,22 +149,34 @@ def test_segments_keep_few_iterates(steps):
     assert (length == 1) == (steps <= STORED)
 
 
-def test_memory_does_not_grow_with_the_iterations_but_where_all_are_kept():
-    matrix = jax.ShapeDtypeStruct((64, 64), jnp.float32)
-    start = jax.ShapeDtypeStruct((64, 64), jnp.complex64)
+def bytes_of_gradient(iterations: int) -> int:
+    """Temporary memory of value and gradient on one sample of 64 x 64."""
+    size = 64
 
-    def temporary_bytes(iterations, stored):
-        program = jax.jit(jax.value_and_grad(loss), static_argnums=(2, 3))
-        compiled = program.lower(matrix, start, iterations, stored).compile()
-        return compiled.memory_analysis().temp_size_in_bytes
+    def loss(phases, intensity, start):
+        estimate, _ = filtered_spectral_init(
+            intensity,
+            Optics(phases),
+            jnp.asarray(gaussian_kernel()),
+            start,
+            SpectralOptions(iterations=iterations),
+        )
+        return jnp.sum(estimate.real)
 
-    assert temporary_bytes(100, STORED) < 1.1 * temporary_bytes(25, STORED)
-    assert temporary_bytes(100, ALL) > 1.5 * temporary_bytes(25, ALL)
+    real = jax.ShapeDtypeStruct((1, size, size), jnp.float32)
+    start = jax.ShapeDtypeStruct((size, size), jnp.complex64)
+    compiled = jax.jit(jax.value_and_grad(loss)).lower(real, real, start).compile()
+    return compiled.memory_analysis().temp_size_in_bytes
+
+
+def test_memory_does_not_grow_with_the_iterations_but_where_all_are_kept(store_all):
+    assert bytes_of_gradient(100) < 1.1 * bytes_of_gradient(25)
+    store_all()
+    assert bytes_of_gradient(100) > 1.5 * bytes_of_gradient(25)
 
 
 def test_mean_gauge_takes_any_global_phase_away():
-    rng = np.random.default_rng(1)
-    field = jnp.asarray(np.exp(1j * rng.uniform(0, 2, (6, 5))), jnp.complex64)
+    field = jnp.asarray(scene(1)[4], jnp.complex64)
     settled = fix_global_phase(field, gauge="mean")
     turned = fix_global_phase(field * jnp.exp(1.3j), gauge="mean")
     np.testing.assert_allclose(turned, settled, atol=1e-6)
@@ -68,8 +192,9 @@ def test_mean_gauge_of_a_field_without_mean_is_finite():
 
 
 def test_no_iterations_and_unknown_gauges_are_refused():
-    field = jnp.ones((2, 2), jnp.complex64)
+    ones = jnp.ones((1, 1, 2, 2))
+    operator = Operator(ones, ones[0] + 0j, ones[0, 0] + 0j)
     with pytest.raises(ValueError, match="iterations: expected at least 1"):
-        power_iteration(lambda _, z: z, None, field, iterations=0)
+        power_iteration(operator, ones[0, 0] + 0j, iterations=0)
     with pytest.raises(ValueError, match="gauge: expected start or mean"):
-        fix_global_phase(field, gauge="median")
+        fix_global_phase(ones[0, 0] + 0j, gauge="median")

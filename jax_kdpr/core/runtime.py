@@ -7,6 +7,8 @@ how fast a run is, and its results by rounding at most.
 import math
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import jax
@@ -22,6 +24,8 @@ CPU_EVAL_BATCH = 128
 GPU_EVAL_BYTES = 4 * 2**30  # of features at full resolution, in one evaluation batch
 GPU_SCAN_STEPS = 64  # enough to hide the host; a signal waits for one such chunk
 TARGETS_SHARE = 0.25  # of a device's memory that cached distillation targets may take
+STORED_SHARE = 0.25  # that the gradient may keep of the power iteration
+_elsewhere: int | None = None  # memory of the GPU that stands in for this machine's devices
 
 
 def set_up() -> None:
@@ -74,7 +78,18 @@ def cpu_cores() -> int:
 
 def on_cpu() -> bool:
     """Returns whether computations run on the CPU by default."""
-    return jax.default_backend() == "cpu"
+    return _elsewhere is None and jax.default_backend() == "cpu"
+
+
+@contextmanager
+def standing_in(memory: int) -> Iterator[None]:
+    """Makes every choice inside as for a GPU of so many bytes: programs are compiled for one."""
+    global _elsewhere
+    _elsewhere, before = memory, _elsewhere
+    try:
+        yield
+    finally:
+        _elsewhere = before
 
 
 def choose_devices(requested: int, *batch_sizes: int) -> int:
@@ -128,10 +143,21 @@ def peak_memory() -> int | None:
 
 def device_memory() -> int:
     """Returns the memory of the default device in bytes; on a CPU that of the machine."""
+    if _elsewhere is not None:
+        return _elsewhere
     stats = jax.local_devices()[0].memory_stats() or {}
     if "bytes_limit" in stats:
         return stats["bytes_limit"]
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def fits(needed: int) -> bool:
+    """Whether so many bytes are few enough to be kept for a gradient rather than made again.
+
+    The devices of a CPU share the machine's memory.
+    """
+    sharing = jax.local_device_count() if on_cpu() else 1
+    return sharing * needed <= STORED_SHARE * device_memory()
 
 
 def require_memory(options: str, needed: int) -> None:

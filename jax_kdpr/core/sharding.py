@@ -1,8 +1,8 @@
 """Spreading a batch over several devices.
 
 Only the per-sample physics needs care: under plain `jit` XLA does not partition an FFT over a
-sharded batch but gathers the whole batch on every device (jax-ml/jax#15680). `data_parallel` runs
-it inside `jax.shard_map` on the local samples. Losses and the network stay outside, under plain
+sharded batch but gathers the whole batch on every device (jax-ml/jax#15680). `spread` runs it
+inside `jax.shard_map` on the local samples. Losses and the network stay outside, under plain
 `jit`, so that batch statistics mean the same on any number of devices.
 """
 
@@ -29,28 +29,37 @@ def make_mesh(devices: int) -> Mesh | None:
 def data_parallel(fn: Callable, mesh: Mesh | None) -> Callable:
     """Batches a one-sample function fn(shared, *sample) over its samples, each on its own device.
 
-    Args:
-        fn: Takes what all samples share as its first argument, then arrays of one sample.
-        mesh: From `make_mesh`; None gives a plain `jax.vmap`.
-
-    Returns:
-        The function of a batch; with a mesh, the batch must be divisible by its size.
+    Args and result are as of `spread`, less the batch's axis.
     """
 
     def batched(shared, *samples):
         return jax.vmap(fn, in_axes=(None, *[0] * len(samples)))(shared, *samples)
 
-    if mesh is None:
-        return batched
+    return spread(batched, mesh)
 
-    def local(shared, *samples):
+
+def spread(fn: Callable, mesh: Mesh | None) -> Callable:
+    """Runs fn(shared, *batches) with each device's part of the batches on that device.
+
+    Args:
+        fn: Takes what all samples share as its first argument, then arrays [b ...]; no sample's
+            result may depend on another.
+        mesh: From `make_mesh`; None leaves the function as it is.
+
+    Returns:
+        The function of the whole batch; with a mesh, the batch must be divisible by its size.
+    """
+    if mesh is None:
+        return fn
+
+    def local(shared, *batches):
         # Each device gets its own copy to compute with; gradients of the copies are summed.
         copied = jax.tree.map(lambda leaf: jax.lax.pcast(leaf, AXIS, to="varying"), shared)
-        return batched(copied, *samples)
+        return fn(copied, *batches)
 
-    def sharded(shared, *samples):
-        specs = (P(), *[P(AXIS)] * len(samples))
-        return jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=P(AXIS))(shared, *samples)
+    def sharded(shared, *batches):
+        specs = (P(), *[P(AXIS)] * len(batches))
+        return jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=P(AXIS))(shared, *batches)
 
     return sharded
 

@@ -1,44 +1,77 @@
-"""Power iteration of a linear map, and the gradient of what it finds.
+"""Power iteration of algorithm 1 on a batch of scenes, with its gradient written by hand.
 
-The iterates are z_{t+1} = M z_t / norm(M z_t). The gradient of z_T is exact, of the T iterations
-as they ran. The backward pass wants every iterate, a complex [h w] field each: up to `STORED` are
-kept, beyond that segments of them are made again from their first one.
+The iterates are z_{t+1} = M z_t / norm(M z_t) with M = G_psi Gamma. One iteration goes
 
-| iterations | stored iterates | maps applied, forward and backward |
+    S = F A z,  V = F^H w S,  U = F sum_k A^H V,  v = F^H r U,  z' = v / norm(v)
+
+where A multiplies by conj(t), t the masks' transmittance, and r is the filter's response. With the
+cotangent G of z' (a change dz' changes the loss by Re <G, dz'>) the way back is
+
+    C = (G - z' Re <z', G>) / norm(v),  E = F C,  B = F^H conj(r) E,  P = F A B,  Q = F^H w P
+
+and gives the cotangents sum_k A^H Q of z, Re(conj(S) P) of w, B conj(V) + conj(Q) z of t, and
+conj(U) E of r. These are 4 FFTs again, where automatic differentiation, which makes S and V anew,
+takes 8. Every FFT is a forward one without normalisation, F^H x = conj(F conj x): a GPU scales an
+inverse FFT in a pass of its own. What that leaves out is put into r, once.
+
+S and V are kept where they fit (`runtime.fits`), and made again in the backward pass where not. Of
+more than `STORED` iterations, segments are made again from their first iterate.
+
+| iterations | stored iterates | iterations made, forward and backward |
 | --- | --- | --- |
-| to 26 | T - 1 | 1 + 2 T |
-| to 157 | 25 at most | 1 + 3 T |
-| more | 2 sqrt(T) | 1 + 3 T |
+| to 25 | T | T |
+| to 156 | 25 at most | 2 T |
+| more | 2 sqrt(T) | 2 T |
 """
 
 import math
-from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Complex, Float
 
-from jax_kdpr.core.types import Field, PyTree, Scalar
+from jax_kdpr.core import runtime
+from jax_kdpr.core.types import Field, Fields, Intensities, Residuals, Transfer
 
 STORED = 25  # iterates: those of the paper's T
-LinearMap = Callable[[PyTree, Field], Field]
+
+
+class Operator(NamedTuple):
+    """M = G_psi Gamma of each scene of a batch; its scale does not matter."""
+
+    weight: Intensities  # w, of the measured pixels
+    transmittance: Complex[Array, "k h w"]  # t = e^{j phi}
+    response: Complex[Array, "h w"]  # r, of the filter
+    transfer: Transfer | None = None  # of free space, a constant; None for the far field
+    conjugate: Any = None  # of t, made once for a loop
+
+
+class Made(NamedTuple):
+    """What one iteration made on its way, for the way back."""
+
+    before: Fields  # z
+    length: Float[Array, "b"]  # norm(v)
+    spectrum: Fields  # U
+    seen: Complex[Array, "b k sh sw"] | None  # S
+    back: Complex[Array, "b k h w"] | None  # V
 
 
 def power_iteration(
-    apply: LinearMap, operator: PyTree, start: Field, *, iterations: int, stored: int = STORED
-) -> tuple[Field, Scalar]:
-    """Iterates z <- M z / norm(M z) from `start` / norm(`start`).
+    operator: Operator, start: Field, *, iterations: int, stored: int = STORED
+) -> tuple[Fields, Residuals]:
+    """Iterates z <- M z / norm(M z) from `start` / norm(`start`), for each scene of a batch.
 
     Args:
-        apply: apply(operator, z) = M z, linear in z.
-        operator: What M is made of; differentiable. `start` is a constant.
-        start: z^(0), not zero.
+        operator: M; differentiable in weight, transmittance and response.
+        start: z^(0), not zero, the same for all; a constant.
         iterations: T, at least 1.
         stored: Iterates that the gradient may keep, where segments can keep to it.
 
     Returns:
-        z: The unit vector after T iterations.
+        z: The unit vectors after T iterations.
         residual: norm(M u - <u, M u> u) / norm(M u) at the last but one unit iterate u, whose image
             is z. 0 at a fixed point, in [0, 1], and without gradient.
 
@@ -47,15 +80,19 @@ def power_iteration(
     """
     if iterations < 1:
         raise ValueError(f"iterations: expected at least 1, got {iterations}")
-
-    def step(operator: PyTree, z: Field) -> Field:
-        return _unit(apply(operator, z))
-
-    z = _unit(start)
-    before_last = _advance_in_segments(step, operator, z, iterations - 1, stored)
-    last = step(operator, before_last)
-    overlap = inner(before_last, last)
-    return last, lax.stop_gradient(norm(last - overlap * before_last))
+    points = math.prod(operator.weight.shape[2:])
+    unitary = points if operator.transfer is None else points**2  # F^H F, of two FFTs in near field
+    # From here on with the axes b and k of length 1 where an array has none.
+    operator = operator._replace(
+        transmittance=operator.transmittance[None],
+        response=operator.response[None] / (unitary * start.size),
+        transfer=operator.transfer
+        if operator.transfer is None
+        else lax.stop_gradient(operator.transfer)[None, None],
+    )
+    z = jnp.broadcast_to((start / norm(start))[None], (len(operator.weight), *start.shape))
+    last, before = _advance_in_segments(operator, z, iterations, stored)
+    return last, lax.stop_gradient(_residual(before, last))
 
 
 def segment_length(steps: int, stored: int) -> int:
@@ -72,37 +109,142 @@ def segment_length(steps: int, stored: int) -> int:
     return round(math.sqrt(steps))
 
 
-def inner(one: Field, other: Field) -> Complex[Array, ""]:
-    """<one, other>, in float32 on every device: `jnp.vdot` may take a GPU's reduced precision."""
-    return jnp.sum(jnp.conj(one) * other)
+def norm(fields: Complex[Array, "*b h w"]) -> Float[Array, "*b"]:
+    """Euclidean norms, in float32 on every device; with gradients that are finite at zero."""
+    return safe_sqrt(jnp.sum(jnp.square(fields.real) + jnp.square(fields.imag), axis=(-2, -1)))
 
 
-def norm(field: Field) -> Float[Array, ""]:
-    """Euclidean norm whose gradient is finite at zero."""
-    return safe_sqrt(jnp.sum(jnp.square(field.real) + jnp.square(field.imag)))
-
-
-def safe_sqrt(value: Float[Array, ""]) -> Float[Array, ""]:
+def safe_sqrt(value: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """Square root whose gradient is finite at zero; negative values count as zero."""
     return jnp.sqrt(jnp.maximum(value, jnp.finfo(value.dtype).tiny))
 
 
-def _unit(field: Field) -> Field:
-    return field / norm(field)
-
-
-def _advance(step: LinearMap, operator: PyTree, z: Field, steps: int) -> Field:
-    """`steps` iterations; to recompute one in the backward pass beats storing its spectra."""
-    recomputed = jax.checkpoint(step)
-    return lax.fori_loop(0, steps, lambda _, z: recomputed(operator, z), z)
+def _residual(before: Fields, last: Fields) -> Residuals:
+    # No jnp.vdot: it may take a GPU's reduced precision.
+    overlap = jnp.sum(jnp.conj(before) * last, axis=(1, 2), keepdims=True)
+    return norm(last - overlap * before)
 
 
 def _advance_in_segments(
-    step: LinearMap, operator: PyTree, z: Field, steps: int, stored: int
-) -> Field:
+    operator: Operator, z: Fields, steps: int, stored: int
+) -> tuple[Fields, Fields]:
+    """Returns the last two iterates."""
     length = segment_length(steps, stored)
+    keep = runtime.fits(_made_bytes(operator, z) * min(steps, stored))
     if length == 1:
-        return _advance(step, operator, z, steps)
-    segment = jax.checkpoint(lambda operator, z: _advance(step, operator, z, length))
-    z = lax.fori_loop(0, steps // length, lambda _, z: segment(operator, z), z)
-    return _advance(step, operator, z, steps % length)
+        return _advance(operator, z, steps, keep)
+    segment = jax.checkpoint(lambda operator, z: _advance(operator, z, length, keep))
+    pair = lax.fori_loop(0, steps // length, lambda _, pair: segment(operator, pair[0]), (z, z))
+    return _advance(operator, pair[0], steps % length, keep) if steps % length else pair
+
+
+def _made_bytes(operator: Operator, z: Fields) -> int:
+    """Of S and V of one iteration."""
+    masks = operator.weight.shape[1]
+    return z.dtype.itemsize * (operator.weight.size + masks * z.size)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _advance(operator: Operator, z: Fields, steps: int, keep: bool) -> tuple[Fields, Fields]:
+    """Returns the iterate after so many steps, at least 1, and the one before it.
+
+    The second has no gradient. `keep` S and V of each step for the backward pass.
+    """
+    ready = _with_conjugate(operator)
+    return lax.fori_loop(0, steps, lambda _, pair: (_iterate(ready, pair[0])[0], pair[0]), (z, z))
+
+
+def _advance_forward(operator: Operator, z: Fields, steps: int, keep: bool):
+    ready = _with_conjugate(operator)
+
+    def step(pair: tuple[Fields, Fields], _: None):
+        z, made = _iterate(ready, pair[0])
+        return (z, pair[0]), made if keep else made._replace(seen=None, back=None)
+
+    pair, made = lax.scan(step, (z, z), length=steps)
+    return pair, (operator, pair[0], made)
+
+
+def _advance_backward(steps: int, keep: bool, kept, cotangents):
+    operator, last, made = kept
+    ready = _with_conjugate(operator)
+
+    def step(carry, made: Made):
+        gradient, after, totals = carry
+        gradient, changes = _iterate_back(ready, made, after, gradient)
+        totals = jax.tree.map(jnp.add, totals, changes)
+        return (gradient, made.before, totals), None
+
+    # JAX's cotangents are the conjugates of the module's.
+    totals = (operator.weight, operator.transmittance, operator.response)
+    start = (jnp.conj(cotangents[0]), last, jax.tree.map(jnp.zeros_like, totals))
+    (gradient, _, totals), _ = lax.scan(step, start, made, reverse=True)
+    by_weight, *others = totals
+    by_operator = Operator(
+        by_weight,
+        *map(jnp.conj, others),
+        transfer=None if operator.transfer is None else jnp.zeros_like(operator.transfer),
+    )
+    return by_operator, jnp.conj(gradient)
+
+
+_advance.defvjp(_advance_forward, _advance_backward)
+
+
+def _iterate(operator: Operator, z: Fields) -> tuple[Fields, Made]:
+    seen = _to_sensor(operator, z)
+    back = _from_sensor(operator, operator.weight * seen)
+    spectrum = jnp.fft.fft2(jnp.sum(operator.transmittance * back, axis=1))
+    v = _fft_adjoint(operator.response * spectrum)
+    length = norm(v)
+    return v / length[:, None, None], Made(z, length, spectrum, seen, back)
+
+
+def _iterate_back(
+    operator: Operator, made: Made, after: Fields, gradient: Fields
+) -> tuple[Fields, tuple[Array, Array, Array]]:
+    """Returns the cotangents of z, and of (w, t, r); `after` is the iterate that was made."""
+    weight, transmittance, response, *_ = operator
+    seen = _to_sensor(operator, made.before) if made.seen is None else made.seen
+    back = _from_sensor(operator, weight * seen) if made.back is None else made.back
+    along = jnp.sum(after.real * gradient.real + after.imag * gradient.imag, axis=(1, 2))
+    scaled = (gradient - after * along[:, None, None]) / made.length[:, None, None]
+    filtered = jnp.fft.fft2(scaled)  # E
+    by_spectrum = _fft_adjoint(jnp.conj(response) * filtered)  # B
+    passed = _to_sensor(operator, by_spectrum)  # P
+    by_scene = _from_sensor(operator, weight * passed)  # Q
+    by_weight = seen.real * passed.real + seen.imag * passed.imag
+    by_transmittance = jnp.sum(
+        by_spectrum[:, None] * jnp.conj(back) + jnp.conj(by_scene) * made.before[:, None],
+        axis=0,
+        keepdims=True,
+    )
+    by_response = jnp.sum(jnp.conj(made.spectrum) * filtered, axis=0, keepdims=True)
+    before = jnp.sum(transmittance * by_scene, axis=1)
+    return before, (by_weight, by_transmittance, by_response)
+
+
+def _with_conjugate(operator: Operator) -> Operator:
+    return operator._replace(conjugate=jnp.conj(operator.transmittance))
+
+
+def _to_sensor(operator: Operator, z: Fields) -> Complex[Array, "b k sh sw"]:
+    """F A z, in the near field F^H H F A z, without normalisation."""
+    masked = operator.conjugate * z[:, None]
+    spectrum = jnp.fft.fft2(masked, s=operator.weight.shape[2:])
+    return spectrum if operator.transfer is None else _fft_adjoint(operator.transfer * spectrum)
+
+
+def _from_sensor(
+    operator: Operator, spectra: Complex[Array, "b k sh sw"]
+) -> Complex[Array, "b k h w"]:
+    """The adjoint of `_to_sensor` less the masks: it leaves a field behind each of them."""
+    height, width = operator.transmittance.shape[2:]
+    if operator.transfer is not None:
+        spectra = jnp.conj(operator.transfer) * jnp.fft.fft2(spectra)
+    return _fft_adjoint(spectra)[..., :height, :width]
+
+
+def _fft_adjoint(fields: Complex[Array, "*b h w"]) -> Complex[Array, "*b h w"]:
+    """F^H: an inverse FFT without its normalisation."""
+    return jnp.conj(jnp.fft.fft2(jnp.conj(fields)))

@@ -8,7 +8,9 @@ low-pass filter G_psi between the iterations that makes the estimate.
 
 import math
 from collections.abc import Callable
+from functools import partial
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -17,17 +19,18 @@ from jaxtyping import Array, Complex
 from jax_kdpr.core.limits import SHARE, Range
 from jax_kdpr.core.options import option, section
 from jax_kdpr.core.registry import Registry
-from jax_kdpr.core.types import Field, Intensity, Kernel, Scalar
-from jax_kdpr.optics.cdp import (
-    Optics,
-    back_propagate,
-    mask_power,
-    mask_transmittance,
-    propagate,
-    sensor_oversample,
+from jax_kdpr.core.types import (
+    Field,
+    Fields,
+    Intensities,
+    Intensity,
+    Kernel,
+    Residuals,
+    Scalar,
 )
+from jax_kdpr.optics.cdp import Optics, mask_power, mask_transmittance, sensor_oversample
 from jax_kdpr.optics.phase import GAUGES, fix_global_phase
-from jax_kdpr.recovery.power_iteration import power_iteration, safe_sqrt
+from jax_kdpr.recovery.power_iteration import Operator, power_iteration, safe_sqrt
 
 
 def gaussian_kernel(size: int = 5, sigma: float = 1.0) -> np.ndarray:
@@ -135,48 +138,52 @@ def filtered_spectral_init(
     start: Field,
     options: SpectralOptions,
 ) -> tuple[Field, Scalar]:
-    """Estimates the scene from its CDPs: algorithm 1, T power iterations of G_psi Gamma.
+    """`spectral_estimates` of one scene: (estimate [h w], residual) from its CDPs [k sh sw]."""
+    estimates, residuals = spectral_estimates(intensity[None], optics, kernel, start, options)
+    return estimates[0], residuals[0]
 
-    Differentiable in `intensity`, `masks` and `kernel`; the loop has a static length, which
-    reverse mode needs. The oversampling is read off the shapes.
+
+def spectral_estimates(
+    intensity: Intensities,
+    optics: Optics,
+    kernel: Kernel,
+    start: Field,
+    options: SpectralOptions,
+) -> tuple[Fields, Residuals]:
+    """Estimates scenes from their CDPs: algorithm 1, T power iterations of G_psi Gamma.
+
+    Differentiable in `intensity`, masks and `kernel`. The oversampling is read off the shapes.
 
     Args:
-        intensity: CDPs y of one sample, any unit.
+        intensity: CDPs y of a batch, any unit.
         optics: That measured.
         kernel: Real filter taps, an odd number each way; its overall scale does not matter.
-        start: z^(0), not zero. With gauge "start" it sets the estimate's global phase: keep it
+        start: z^(0), not zero. With gauge "start" it sets the estimates' global phase: keep it
             fixed.
         options: T, the weights, and what sets the global phase, which no measurement holds: see
             `fix_global_phase`.
 
     Returns:
-        estimate: z scaled to the norm that the intensity implies, sqrt(sum(y) / k)
+        estimates: z, each scaled to the norm that its intensity implies, sqrt(sum(y) / k)
             for ideal masks.
-        residual: How far z is from a fixed point, in [0, 1]: see `power_iteration`.
+        residuals: How far each is from a fixed point, in [0, 1]: see `power_iteration`.
 
     Raises:
         ValueError: If shapes do not belong together, `iterations` is less than 1, or a name is
             unknown.
     """
     snapshots, height, width = optics.masks.shape
-    sensor_oversample(intensity.shape, optics.masks.shape)
-    transmittance, transfer = mask_transmittance(optics.masks), optics.transfer
-    weight = spectral_weights(intensity, options)
-    # The scale of Gamma cancels in the normalisation; 1 / k keeps the numbers near 1.
-    response = filter_response(kernel, height, width) / snapshots
-
-    def filtered_gamma(operator, z: Field) -> Field:
-        weight, transmittance, response, transfer = operator
-        spectra = weight * propagate(z, transmittance, intensity.shape[1:], transfer)
-        back = back_propagate(spectra, transmittance, transfer)
-        return jnp.fft.ifft2(response * jnp.fft.fft2(back))
-
-    z, residual = power_iteration(
-        filtered_gamma,
-        (weight, transmittance, response, transfer),
-        start,
-        iterations=options.iterations,
+    sensor_oversample(intensity.shape[1:], optics.masks.shape)
+    transmittance = mask_transmittance(optics.masks)
+    operator = Operator(
+        weight=jax.vmap(partial(spectral_weights, options=options))(intensity),
+        transmittance=transmittance,
+        # The scale of Gamma cancels in the normalisation; 1 / k keeps the numbers near 1.
+        response=filter_response(kernel, height, width) / snapshots,
+        transfer=optics.transfer,
     )
-    energy = jnp.maximum(jnp.sum(intensity), 0.0)
+    z, residual = power_iteration(operator, start, iterations=options.iterations)
+    energy = jnp.maximum(jnp.sum(intensity, axis=(1, 2, 3)), 0.0)
     implied_norm = safe_sqrt(energy / jnp.mean(mask_power(transmittance)))
-    return implied_norm * fix_global_phase(z, gauge=options.gauge), residual
+    settled = jax.vmap(partial(fix_global_phase, gauge=options.gauge))(z)
+    return implied_norm[:, None, None] * settled, residual

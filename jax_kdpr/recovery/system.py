@@ -12,14 +12,14 @@ function of its result and nothing is computed twice. Parameters are plain pytre
 """
 
 import dataclasses
-from functools import cached_property
+from functools import cached_property, partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jax_kdpr.core.sharding import data_parallel
+from jax_kdpr.core.sharding import data_parallel, spread
 from jax_kdpr.core.types import (
     Features,
     Fields,
@@ -43,7 +43,7 @@ from jax_kdpr.recovery.networks.network import (
     pure_network,
 )
 from jax_kdpr.recovery.refinement import Refinement, refine_image
-from jax_kdpr.recovery.spectral import SpectralOptions, filtered_spectral_init, gaussian_kernel
+from jax_kdpr.recovery.spectral import SpectralOptions, gaussian_kernel, spectral_estimates
 
 
 class Output(NamedTuple):
@@ -109,14 +109,13 @@ class System:
         optics = self.camera.optics(params["phases"]) if optics is None else optics
         mesh, scene = self.camera.mesh, self.camera.scene
 
-        def estimate_one(recovery, intensity):
+        def estimate_all(recovery, intensity):
             optics, kernel, start = recovery
-            estimate, residual = filtered_spectral_init(
-                intensity, optics, kernel, start, self.spectral
-            )
+            estimate, residual = spectral_estimates(intensity, optics, kernel, start, self.spectral)
             steps = self.spectral.consistency_steps
             if steps:
-                estimate = error_reduction(estimate, intensity, optics, steps=steps, scene=scene)
+                consistent = partial(error_reduction, optics=optics, steps=steps, scene=scene)
+                estimate = jax.vmap(consistent)(estimate, intensity)
             return estimate, residual
 
         def refine_one(optics, image, gate, intensity):
@@ -125,7 +124,7 @@ class System:
             return image + gate * (refined - image)
 
         recovery = (optics, params["filter"], state["start"])
-        estimate, residual = data_parallel(estimate_one, mesh)(recovery, intensity)
+        estimate, residual = spread(estimate_all, mesh)(recovery, intensity)
         net_output, stats = self.run_net(params, state, network_input(estimate), train=train)
         image = net_output.image
         if (net_output.gate is not None) != self.net.gated:

@@ -51,15 +51,35 @@ class Case(NamedTuple):
     work: Work  # of one unit
 
 
+class Program(NamedTuple):
+    """What a case runs, before it is compiled."""
+
+    run: Callable  # jitted
+    arguments: tuple
+    work: Work  # of one unit
+    units: int = 1
+    carries: bool = False  # its first argument is donated, and comes back as the first result
+
+
 class Plan(NamedTuple):
-    """A case that is not compiled yet."""
+    """A case whose arrays are not made yet."""
 
     name: str
-    build: Callable[[str], Case]
+    make: Callable[[], Program]
 
     def compile(self) -> Case:
-        """Compiles it."""
-        return self.build(self.name)
+        """Makes its arrays and compiles it for the default device."""
+        run, arguments, work, units, carries = self.make()
+        compiled, seconds, memory = _compile(run, arguments)
+        held, rest = [arguments[0]], arguments[1:]
+
+        def call():
+            result = compiled(held[0], *rest)
+            if carries:
+                held[0], result = result
+            return jax.block_until_ready(result)
+
+        return Case(self.name, call, units, seconds, memory, work)
 
 
 class Shape(NamedTuple):
@@ -203,15 +223,14 @@ def step_cases(shape: Shape, *, weights: Weights) -> Iterator[Plan]:
 
 
 def _plan(name: str, fn: Callable, arguments: Callable[[], tuple], work: Work) -> Plan:
-    return Plan(name, lambda name: _case(name, fn, arguments(), work))
+    return Plan(name, lambda: Program(jax.jit(fn), arguments(), work))
 
 
 def _step_plan(name: str, *arguments: Any, **options: Any) -> Plan:
-    return Plan(name, lambda name: _step_case(name, *arguments, **options))
+    return Plan(name, lambda: _step(*arguments, **options))
 
 
-def _step_case(
-    name: str,
+def _step(
     shape: Shape,
     snapshots: int,
     trained: tuple[str, ...],
@@ -219,7 +238,7 @@ def _step_case(
     teacher_snapshots: int = 0,
     *,
     cached: bool = False,
-) -> Case:
+) -> Program:
     system = shape.make(snapshots)
     optimizer = make_optimizer(OptimOptions(), total_steps=1000)
     count = BATCHES * shape.batch
@@ -251,8 +270,7 @@ def _step_case(
     params, state = jax.tree.map(jnp.copy, shape.variables(snapshots))
     train_state = init_train_state(params, state, optimizer, trained=trained)
     train_state = replicate(train_state, shape.mesh)
-    program = compile_steps(step, length=shape.scan_steps)
-    compiled, seconds, memory = _compile(program, (train_state, epoch))
+    run = compile_steps(step, length=shape.scan_steps)
 
     work = _work(shape, snapshots, "camera") + _work(shape, snapshots, "spectral")
     work = work.times(3 if "phases" in trained else 1)
@@ -261,13 +279,7 @@ def _step_case(
         for part in ("camera", "spectral", "network"):
             work += _work(shape, teacher_snapshots, part)
 
-    held = [train_state]  # goes from call to call: a step donates it
-
-    def call():
-        held[0], losses = compiled(held[0], epoch)
-        return jax.block_until_ready(losses)
-
-    return Case(name, call, shape.scan_steps, seconds, memory, work)
+    return Program(run, (train_state, epoch), work, units=shape.scan_steps, carries=True)
 
 
 def _work(shape: Shape, snapshots: int, part: str) -> Work:
@@ -294,25 +306,24 @@ def _image_shape(shape: Shape) -> tuple[int, int, int]:
     return size, size, shape.config.scene.channels
 
 
-def _case(name: str, fn: Callable, arguments: tuple, work: Work) -> Case:
-    compiled, seconds, memory = _compile(jax.jit(fn), arguments)
-    return Case(name, lambda: jax.block_until_ready(compiled(*arguments)), 1, seconds, memory, work)
-
-
 def _compile(program: Callable, arguments: tuple) -> tuple[Any, float, int]:
     """Returns (compiled, seconds of tracing and compiling, bytes it needs)."""
     started = time.perf_counter()
     compiled = program.lower(*arguments).compile()
     seconds = time.perf_counter() - started
-    parts = compiled.memory_analysis()
-    memory = (
+    devices = len(jax.tree.leaves(arguments)[0].sharding.device_set)
+    return compiled, seconds, program_bytes(compiled) * devices
+
+
+def program_bytes(compiled: jax.stages.Compiled) -> int:
+    """Returns the arguments, results and temporaries of a program on one device."""
+    parts: Any = compiled.memory_analysis()
+    return (
         parts.argument_size_in_bytes
         + parts.output_size_in_bytes
         + parts.temp_size_in_bytes
         - parts.alias_size_in_bytes
     )
-    devices = len(jax.tree.leaves(arguments)[0].sharding.device_set)
-    return compiled, seconds, memory * devices
 
 
 def _images(shape: Shape) -> Images:

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from jax_kdpr.core.tables import markdown_table
+from jax_kdpr.evaluation.speed.ahead import ARITHMETIC, LAUNCH, TRAFFIC, Counts
 from jax_kdpr.evaluation.speed.cases import Case
 from jax_kdpr.evaluation.speed.counts import Limits
 from jax_kdpr.evaluation.speed.timing import Timing
@@ -48,6 +49,56 @@ def row(
             "limit_gbytes": _digits(limits.bytes / 1e9),
         }
     return made | facts
+
+
+def counted_row(
+    name: str, counts: Counts, compile_seconds: float, memory_bytes: int, facts: Row
+) -> Row:
+    """Returns what was counted in one case's program for a GPU that is not there."""
+    return {
+        "case": name,
+        "kernels": counts.kernels,
+        "kernels_in_loops": counts.in_loops,
+        "gbyte": _digits(counts.bytes / 1e9),
+        "gbyte_in_loops": _digits(counts.bytes_in_loops / 1e9),
+        "memory_mb": _digits(memory_bytes / 1e6),
+        "loops": list(counts.trips),
+        "windows": sorted(set(counts.convolutions)),
+        "modelled_ms": _digits(1e3 * counts.seconds),
+        "compile_seconds": _digits(compile_seconds),
+    } | facts
+
+
+def counted_table(rows: list[Row]) -> str:
+    """The cases of one config, compiled for a GPU that is not there."""
+    header = ["case", "kernels", "in loops", "GB", "in loops", "memory (MB)", "loops"]
+    header += ["modelled (ms)", "compile (s)"]
+    cells = [
+        [
+            r["case"],
+            f"{r['kernels']:,}",
+            f"{r['kernels_in_loops']:,}",
+            f"{r['gbyte']:.2f}",
+            f"{r['gbyte_in_loops']:.2f}",
+            f"{r['memory_mb']:,.0f}",
+            " + ".join("?" if trips is None else str(trips) for trips in r["loops"]),
+            f"{r['modelled_ms']:.2f}",
+            f"{r['compile_seconds']:.0f}",
+        ]
+        for r in rows
+    ]
+    r = rows[0]
+    where = r["provenance"]
+    note = (
+        f"Compiled for one {r['target']} that was not there: nothing has run. {_sizes(r)}, network "
+        f"{r['precision']}; jax {where['versions']['jax']}, commit {where['commit']}, "
+        f"{where['time']}. GB are what the kernels read and write; a loop counts as often as it "
+        "runs. Memory is arguments, results and temporaries, without cuFFT's own. The "
+        f"modelled time is a guess from these counts, good to 40 %: {1e6 * LAUNCH:.1f} us a kernel "
+        f"at least, {TRAFFIC / 1e12:.1f} TB/s, and in convolutions "
+        f"{ARITHMETIC[r['precision']] / 1e12:.0f} TFLOP/s."
+    )
+    return f"{markdown_table(header, cells)}\n\n{note}"
 
 
 def table(rows: list[Row]) -> str:
@@ -146,16 +197,19 @@ def _timed(r: Row) -> list[str]:
 
 def _conditions(r: Row, leave_out: str = "") -> str:
     where = r["provenance"]
+    calls = f"; {r['calls']} calls" if "calls" in r else ""
+    return (
+        f"{_sizes(r, leave_out)}, network {r['precision']}; {r['devices']} x "
+        f"{where['devices'][0]} of {where['cpu_count']} core(s), jax {where['versions']['jax']}, "
+        f"commit {where['commit']}, {where['time']}{calls}."
+    )
+
+
+def _sizes(r: Row, leave_out: str = "") -> str:
     facts = {
         "size": f"{r['size']} x {r['size']} pixels",
         "batch": f"batch {r['batch']}",
         "snapshots": f"student L = {r['snapshots']}, teacher L = {r['teacher_snapshots']}",
         "iterations": f"T = {r['iterations']}",
     }
-    said = ", ".join(text for name, text in facts.items() if name != leave_out)
-    calls = f"; {r['calls']} calls" if "calls" in r else ""
-    return (
-        f"{said}, network {r['precision']}; {r['devices']} x "
-        f"{where['devices'][0]} of {where['cpu_count']} core(s), jax {where['versions']['jax']}, "
-        f"commit {where['commit']}, {where['time']}{calls}."
-    )
+    return ", ".join(text for name, text in facts.items() if name != leave_out)

@@ -1,6 +1,7 @@
 """One benchmark: the cases of a config compiled, timed in turn, and made into rows."""
 
 import copy
+import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ from jax_kdpr.core import runtime
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.progress import progress
 from jax_kdpr.core.sharding import make_mesh
-from jax_kdpr.evaluation.speed import cases, report
+from jax_kdpr.evaluation.speed import ahead, cases, report
 from jax_kdpr.evaluation.speed.cases import Case, Plan, Shape
 from jax_kdpr.evaluation.speed.counts import measure_limits
 from jax_kdpr.evaluation.speed.report import Row
@@ -93,12 +94,45 @@ def time_sweep(name: str, trials: dict[int, Config], wanted: Wanted) -> list[Row
     return rows
 
 
+def count_config(config: Config, wanted: Wanted, target: str) -> list[Row]:
+    """Compiles the cases that are wanted for a GPU that is not there, and counts in them.
+
+    Args:
+        config: Of the student; its batch goes to one device, one training step to a program.
+        wanted: What to count.
+        target: One of `ahead.TARGETS`.
+
+    Raises:
+        InputError: If there is none, or its compiler cannot be had.
+    """
+    config = copy.deepcopy(config)
+    config.train.devices = config.train.scan_steps = 1
+    known = facts(config, wanted) | {"target": target}
+    rows = []
+    for plan in progress(
+        _wanted_plans(config, wanted), desc=f"compiling for {target}", unit="case"
+    ):
+        program = plan.make()
+        started = time.perf_counter()
+        compiled = ahead.compile_for(target, program.run, program.arguments)
+        seconds = time.perf_counter() - started
+        counts = ahead.count(compiled.as_text() or "", config.net.precision)
+        memory = cases.program_bytes(compiled)
+        rows.append(report.counted_row(plan.name, counts, seconds, memory, known))
+    return rows
+
+
 def build(config: Config, wanted: Wanted) -> list[Case]:
     """Compiles the cases that are wanted; raises as `time_config`."""
+    plans = _wanted_plans(config, wanted)
+    return [plan.compile() for plan in progress(plans, desc="compiling", unit="case")]
+
+
+def _wanted_plans(config: Config, wanted: Wanted) -> list[Plan]:
     plans = [plan for plan in _plans(config, wanted) if plan.name.startswith(wanted.only)]
     if not plans:
         raise InputError(f"--only: no case begins with {wanted.only!r}")
-    return [plan.compile() for plan in progress(plans, desc="compiling", unit="case")]
+    return plans
 
 
 def _time(built: list[Case], wanted: Wanted) -> list[Timing | None]:

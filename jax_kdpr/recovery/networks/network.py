@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from jax_kdpr.core import runtime
 from jax_kdpr.core.limits import Range
 from jax_kdpr.core.options import option, section
 from jax_kdpr.core.registry import Registry
@@ -108,15 +109,22 @@ def pure_network(net: NetOptions, *, in_channels: int, out_channels: int) -> Pur
             output = network(inputs, train=train)
             return output, nnx.to_pure_dict(nnx.state(network, nnx.Not(nnx.Param)))
 
-        if train:
-            # The gradient stores the convolutions' outputs; norms, ReLUs, upsampling and joins are
-            # made again, which costs little and halves the memory of a step.
+        arguments = (params["net"], state["net"], inputs)
+        if train and not runtime.fits(_kept_bytes(forward, arguments)):
+            # The gradient keeps the convolutions' outputs alone. To make norms, ReLUs, upsampling
+            # and joins again costs little, and halves the memory of a step.
             forward = jax.checkpoint(
                 forward, policy=jax.checkpoint_policies.save_only_these_names(CONVOLVED)
             )
-        return forward(params["net"], state["net"], inputs)
+        return forward(*arguments)
 
     return PureNetwork(init, run)
+
+
+def _kept_bytes(forward: Callable, arguments: tuple) -> int:
+    """Of what the gradient of a function keeps, on one device."""
+    kept = jax.eval_shape(lambda *given: jax.vjp(forward, *given)[1], *arguments)
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(kept))
 
 
 def _filled(shapes: PyTree, values: dict) -> PyTree:

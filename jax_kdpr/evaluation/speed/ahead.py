@@ -1,0 +1,277 @@
+"""Programs compiled here for a GPU that is not there, and what can be counted in them.
+
+XLA's GPU compiler runs on any machine: it wants JAX's CUDA plugin, and neither CUDA nor a card. Its
+program says kernels, bytes and memory. It has chosen no algorithm by trial, has run nothing, and
+proves no run. `Counts.modelled_seconds` is no measurement: a guess from the counts, good to 40 %.
+"""
+
+import math
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+from jax.experimental import topologies
+from jax.sharding import SingleDeviceSharding
+
+from jax_kdpr.core import runtime
+from jax_kdpr.core.errors import InputError
+from jax_kdpr.core.types import PyTree
+
+# What XLA wants to know of a card (its GpuTargetConfigProto), by NVIDIA's data sheet.
+TARGETS = {
+    "h100": """
+        gpu_device_info {
+          threads_per_block_limit: 1024 threads_per_warp: 32
+          shared_memory_per_block: 49152 shared_memory_per_core: 233472
+          shared_memory_per_block_optin: 232448 threads_per_core_limit: 2048
+          core_count: 132 fpus_per_core: 128
+          block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535
+          memory_bandwidth: 3352320000000 l2_cache_size: 52428800 clock_rate_ghz: 1.98
+          device_memory_size: 84929347584 cuda_compute_capability { major: 9 }
+          registers_per_core_limit: 65536 registers_per_block_limit: 65536
+        }
+        platform_name: "CUDA"
+        dnn_version_info { major: 9 minor: 12 }
+        runtime_version { major: 13 minor: 0 patch: 0 }
+        device_description_str: "NVIDIA H100 80GB HBM3"
+    """
+}
+MEMORY = {"h100": 84_929_347_584}  # bytes
+# Of the model: what a small kernel takes, and rates that large ones of an H100 usually reach.
+LAUNCH = 2.2e-6  # seconds
+TRAFFIC = 2.6e12  # bytes a second
+ARITHMETIC = {"float32": 45e12, "tf32": 88e12, "bfloat16": 170e12}  # of convolutions, a second
+SIZES = {"pred": 1, "bf16": 2, "f16": 2} | {f"c{8 * size}": size for size in (8, 16)}
+# What takes no kernel of its own.
+FREE = (
+    *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "iota"),
+    *("partition-id", "replica-id"),
+)
+SHAPE = re.compile(r"(\w+)\[([\d,]*)\]")
+CALLED = re.compile(r"(?:calls|to_apply|body|branch_computations)=\{?([%\w.\-, ]+)\}?")
+INSTRUCTION = re.compile(r"^\s+(ROOT )?%([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)\((.*?)\)(?:, (.*))?$")
+
+
+class Instruction(NamedTuple):
+    """One line of a program."""
+
+    name: str
+    shape: str  # of its result, as it is written
+    kind: str
+    operands: tuple[str, ...]
+    rest: str
+    is_root: bool
+
+
+class Counts(NamedTuple):
+    """Of one run of a program."""
+
+    kernels: int  # FFTs, convolutions and matrix products counted as one each
+    in_loops: int  # of these
+    bytes: int  # read and written
+    bytes_in_loops: int
+    seconds: float  # of the model
+    trips: tuple[int | None, ...]  # of each loop; None if XLA does not know
+    convolutions: tuple[tuple[str, int], ...]  # (what each gives, pixels of its window)
+
+
+def compile_for(target: str, program: Callable[..., Any], arguments: tuple) -> jax.stages.Compiled:
+    """Compiles a jitted program for a GPU that is not there.
+
+    Args:
+        target: One of `TARGETS`.
+        program: Jitted.
+        arguments: Arrays, or their shapes.
+
+    Raises:
+        InputError: If JAX's CUDA plugin is not installed.
+    """
+    try:
+        topology = topologies.get_topology_desc(
+            platform="cuda", target_config=TARGETS[target], topology="1x1x1"
+        )
+    except Exception as failure:  # JAX raises many kinds
+        said = str(failure).split("\n")[0][:200]
+        raise InputError(
+            f"--for: XLA's compiler for NVIDIA GPUs cannot be had ({said}); "
+            "pip install -e '.[aot]', and set JAX_PLATFORMS=cpu"
+        ) from failure
+    place = SingleDeviceSharding(topology.devices[0])
+
+    def described(leaf: Any) -> jax.ShapeDtypeStruct:
+        aval = jax.typeof(leaf)
+        return jax.ShapeDtypeStruct(
+            aval.shape, aval.dtype, sharding=place, weak_type=aval.weak_type
+        )
+
+    with runtime.standing_in(MEMORY[target]):
+        shapes: PyTree = jax.tree.map(described, arguments)
+        return program.lower(*shapes).compile()
+
+
+def count(text: str, precision: str) -> Counts:
+    """Counts in the text of a compiled program, `Compiled.as_text()`.
+
+    A loop's body counts as often as it runs; once where XLA does not know.
+
+    Args:
+        text: Of a program for a GPU.
+        precision: Of the network's convolutions, for the model of time.
+    """
+    computations, entry = _read(text)
+    return _count(computations[entry], computations, ARITHMETIC[precision])
+
+
+def _read(text: str) -> tuple[dict[str, dict[str, Instruction]], str]:
+    """Returns {computation: {name: instruction}}, and which is the program's own."""
+    found: dict[str, dict[str, Instruction]] = {}
+    entry, current = "", {}
+    for line in text.splitlines():
+        if line.endswith("{") and (head := re.match(r"(ENTRY )?%([\w.\-]+) ", line)):
+            current = found.setdefault(head[2], {})
+            entry = head[2] if head[1] else entry
+        elif said := INSTRUCTION.match(line):
+            root, name, shape, kind, operands, rest = said.groups()
+            # Of a parameter, its place is all that there is.
+            named = (operands,) if kind == "parameter" else re.findall(r"%([\w.\-]+)", operands)
+            current[name] = Instruction(name, shape, kind, tuple(named), rest or "", bool(root))
+    return found, entry
+
+
+def _count(
+    instructions: dict[str, Instruction],
+    computations: dict[str, dict[str, Instruction]],
+    arithmetic: float,
+) -> Counts:
+    total = Counts(0, 0, 0, 0, 0.0, (), ())
+    for one in instructions.values():
+        if one.kind in FREE:
+            continue
+        called = _called(one)
+        if one.kind == "while":
+            known = re.search(r'"known_trip_count":\{"n":"(\d+)"\}', one.rest)
+            trips = int(known[1]) if known else None
+            body = _count(computations[called[0]], computations, arithmetic)
+            total = _add(total, _times(body, trips or 1)._replace(trips=(trips, *body.trips)))
+        elif one.kind in ("call", "conditional", "async-start"):
+            for name in called:
+                total = _add(total, _count(computations[name], computations, arithmetic))
+        elif not one.kind.endswith("-done"):
+            total = _add(total, _kernel(one, instructions, computations, arithmetic))
+    return total
+
+
+def _kernel(
+    one: Instruction,
+    instructions: dict[str, Instruction],
+    computations: dict[str, dict[str, Instruction]],
+    arithmetic: float,
+) -> Counts:
+    inside = computations[_called(one)[0]] if one.kind == "fusion" else {one.name: one}
+    moved = _written(one, inside) + sum(
+        _read_of(index, instructions[name], inside, one)
+        for index, name in enumerate(one.operands)
+        if name in instructions
+    )
+    seconds, convolutions = max(LAUNCH, moved / TRAFFIC), ()
+    if "$conv" in one.rest:
+        window = re.search(r"window=\{size=([\dx]+)", one.rest)
+        taps = math.prod(map(int, window[1].split("x"))) if window else 1
+        arrays = [*(instructions[name].shape for name in one.operands[:2]), one.shape]
+        # X [b h w i], K [taps i o] and Y [b h w o], whichever of them is the result.
+        product = math.prod(math.prod(_sides(shape)) for shape in arrays)
+        seconds = max(seconds, 2.0 * math.sqrt(taps * product) / arithmetic)
+        given = re.search(r"\$conv(\w+)", one.rest)
+        convolutions = ((given[1] if given else "", taps),)
+    return Counts(1, 0, moved, 0, seconds, (), convolutions)
+
+
+def _written(one: Instruction, inside: dict[str, Instruction]) -> int:
+    """Bytes that a kernel writes; of an array that it changes in place, those it changes."""
+    roots = [each for each in inside.values() if each.is_root] or [one]
+    if roots[0].kind == "tuple":
+        roots = [inside[name] for name in roots[0].operands]
+    return sum(_changed(root, inside) for root in roots)
+
+
+def _changed(root: Instruction, inside: dict[str, Instruction]) -> int:
+    while root.kind == "bitcast":
+        root = inside[root.operands[0]]
+    if root.kind == "dynamic-update-slice" and root.operands[1] in inside:
+        return _bytes(inside[root.operands[1]].shape)
+    return _bytes(root.shape)
+
+
+def _read_of(
+    index: int, operand: Instruction, inside: dict[str, Instruction], kernel: Instruction
+) -> int:
+    """Bytes that a kernel reads of one operand: of one that it slices, the slices."""
+    if kernel.kind != "fusion":
+        return _bytes(operand.shape) if kernel.kind != "dynamic-slice" else _bytes(kernel.shape)
+    parameter = next(
+        each.name
+        for each in inside.values()
+        if each.kind == "parameter" and each.operands == (str(index),)
+    )
+    looked = _uses(parameter, inside)
+    return _bytes(operand.shape) if looked is None else looked
+
+
+def _uses(name: str, inside: dict[str, Instruction]) -> int | None:
+    """Bytes that a fusion looks at of an array that it only slices; None where it takes all."""
+    looked = 0
+    for use in inside.values():
+        if name not in use.operands:
+            continue
+        if use.kind == "bitcast":
+            part = _uses(use.name, inside)
+            if part is None:
+                return None
+            looked += part
+        elif use.kind == "dynamic-slice":
+            looked += _bytes(use.shape)
+        elif use.kind != "dynamic-update-slice" or use.operands[0] != name:
+            return None
+    return looked
+
+
+def _called(one: Instruction) -> list[str]:
+    """The computations that an instruction runs; of a loop its body."""
+    found = CALLED.findall(one.rest if one.kind != "while" else _body(one.rest))
+    return [name.strip().lstrip("%") for names in found for name in names.split(",")]
+
+
+def _body(rest: str) -> str:
+    return rest[rest.index("body=") :]
+
+
+def _sides(shape: str) -> list[int]:
+    """Sides of the first array of a shape."""
+    first = SHAPE.search(shape)
+    return [int(side) for side in first[2].split(",") if side] if first else [0]
+
+
+def _bytes(shape: str) -> int:
+    """Of all arrays of a shape."""
+    total = 0
+    for kind, sides in SHAPE.findall(shape):
+        size = SIZES.get(kind) or int(re.sub(r"\D", "", kind) or 8) // 8
+        total += size * math.prod(int(side) for side in sides.split(",") if side)
+    return total
+
+
+def _times(body: Counts, trips: int) -> Counts:
+    """A loop's."""
+    return body._replace(
+        kernels=trips * body.kernels,
+        in_loops=trips * body.kernels,
+        bytes=trips * body.bytes,
+        bytes_in_loops=trips * body.bytes,
+        seconds=trips * body.seconds,
+    )
+
+
+def _add(one: Counts, other: Counts) -> Counts:
+    pairs: Any = zip(one, other, strict=True)
+    return Counts(*[a + b for a, b in pairs])
