@@ -96,4 +96,4 @@ def _command() -> str:
 
 
 if __name__ == "__main__":
-    cli.run(main, prefix="base.")
+    cli.run(main, prefix="base.", others=("seeds", "refine"))

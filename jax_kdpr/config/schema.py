@@ -12,7 +12,8 @@ from dataclasses import field
 from typing import Any
 
 from jax_kdpr.core import options
-from jax_kdpr.core.limits import MOST_COUNT, SEEDS, SHARE, Range
+from jax_kdpr.core.errors import InputError
+from jax_kdpr.core.limits import MOST_COUNT, SEEDS, SHARE, Range, shown
 from jax_kdpr.core.options import flatten, option, section, shallow
 from jax_kdpr.data import sources
 from jax_kdpr.data.sources import DataOptions, Dataset
@@ -148,6 +149,8 @@ GONE: dict[str, tuple[Any, ...]] = {
     "loss.anneal": ("constant",),
     "distill.target_type": ("float32",),
 }
+GONE_CHOICES = {("spectral.weights", "optimal"), ("masks.regulariser", "levels")}
+LAST_COMMIT = "43d84cf"  # that had them
 
 
 def load_data(config: Config, **words: str) -> Dataset:
@@ -166,7 +169,7 @@ def from_dict(values: Any) -> Config:
     Options that have gone (`GONE`) may stand there still, if they change nothing.
 
     Raises:
-        InputError: If a field is unknown or its value is of the wrong type.
+        InputError: If a field is unknown or has gone, or its value is of the wrong type.
     """
     return options.build(Config, _without_gone(values), known=field_paths())
 
@@ -174,11 +177,19 @@ def from_dict(values: Any) -> Config:
 def _without_gone(values: Any, prefix: str = "") -> Any:
     if not isinstance(values, dict):
         return values
-    return {
-        name: _without_gone(value, f"{prefix}{name}.")
-        for name, value in values.items()
-        if isinstance(value, dict) or value not in GONE.get(f"{prefix}{name}", ())
-    }
+    kept = {}
+    for name, value in values.items():
+        path = f"{prefix}{name}"
+        if isinstance(value, dict):
+            kept[name] = _without_gone(value, f"{path}.")
+        elif value not in GONE.get(path, (value,)) or (path, str(value)) in GONE_CHOICES:
+            raise InputError(
+                f"{path}={shown(value)} has been taken out (docs/what-did-not-help.md): commit "
+                f"{LAST_COMMIT} of jax_kdpr still reads it"
+            )
+        elif path not in GONE:
+            kept[name] = value
+    return kept
 
 
 def check_types(config: Config) -> Config:

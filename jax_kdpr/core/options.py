@@ -1,13 +1,11 @@
 """Reading, writing and comparing nested dataclasses of options; knows no option by name."""
 
-import ast
 import copy
 import dataclasses
 import difflib
 import functools
 import types
 import typing
-from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar, cast, dataclass_transform
 
 from jax_kdpr.core.errors import InputError
@@ -199,25 +197,11 @@ def build(cls: type, values: Any, *, known: list[str], prefix: str = "") -> Any:
     return cls(**arguments)
 
 
-def override(config: Any, path: str, text: str) -> None:
-    """Sets the field at a dotted path to what a text on a command line stands for.
-
-    Raises:
-        InputError: As `build`.
-    """
-    found = described(config)
-    if path not in found:
-        raise InputError(unknown_field(path, list(found)))
+def expected(config: Any, path: str) -> str:
+    """Returns in words what the field at a dotted path takes: its choices, or its type."""
     *sections, name = path.split(".")
     owner = functools.reduce(getattr, sections, config)
-    hint = typing.get_type_hints(type(owner))[name]
-    value: Any = text
-    if hint is not str:
-        with suppress(ValueError, SyntaxError, MemoryError, RecursionError):
-            value = ast.literal_eval(text.capitalize() if text in ("true", "false") else text)
-    if typing.get_origin(hint) is tuple and isinstance(value, int | float):
-        value = (value,)
-    setattr(owner, name, _typed(hint, value, path, found[path].choices))
+    return _in_words(typing.get_type_hints(type(owner))[name], described(config)[path].choices)
 
 
 def _typed(hint: Any, value: Any, path: str, choices: Choices) -> Any:
@@ -229,11 +213,17 @@ def _typed(hint: Any, value: Any, path: str, choices: Choices) -> Any:
     foreign = isinstance(choices, Registry) and is_foreign(value)
     if not of and _is_a(hint, value) and (not choices or foreign or value in tuple(choices)):
         return hint(value)
+    meant = number_hint(value) if isinstance(value, str) else ""
+    raise InputError(f"{path}: expected {_in_words(hint, choices)}, got {shown(value)}{meant}")
+
+
+def _in_words(hint: Any, choices: Choices) -> str:
+    if isinstance(hint, types.UnionType):
+        hint = typing.get_args(hint)[0]
+    several = "numbers" if float in typing.get_args(hint) else "integers"
+    example = "(0.5, 0.9)" if several == "numbers" else "(16, 32)"
     wanted = {int: "an integer", float: "a number", bool: "True or False", str: "text"}
-    several = "numbers, such as (0.5, 0.9)" if float in of else "integers, such as (16, 32)"
-    words = in_words(choices) or wanted.get(hint, several)
-    hint = number_hint(value) if isinstance(value, str) else ""
-    raise InputError(f"{path}: expected {words}, got {shown(value)}{hint}")
+    return in_words(choices) or wanted.get(hint, f"{several}, such as {example}")
 
 
 def _is_a(kind: type, value: Any) -> bool:

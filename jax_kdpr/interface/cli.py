@@ -5,7 +5,6 @@ import errno
 import io
 import os
 import re
-import runpy
 import signal
 import sys
 import traceback
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from absl import app, flags
+from ml_collections import config_flags
 
 from jax_kdpr.config import checks
 from jax_kdpr.config import schema as config_lib
@@ -33,12 +33,13 @@ INTEGERS = Range(-(2**31), 2**32)
 
 
 def define_config() -> flags.FlagHolder:
-    """Defines `--config FILE`, and `--config.PATH=VALUE`, which absl reads as `--config_option`."""
-    flags.DEFINE_multi_string("config_option", [], "PATH=VALUE")
-    return flags.DEFINE_string("config", None, "Path of a config file.")
+    """Defines `--config FILE` and `--config.PATH=VALUE`."""
+    return config_flags.DEFINE_config_file("config", None, "Path of a config file.")
 
 
-def run(main: Callable[[list[str]], int | None], *, prefix: str = "") -> None:
+def run(
+    main: Callable[[list[str]], int | None], *, prefix: str = "", others: tuple[str, ...] = ()
+) -> None:
     """Parses the flags and runs main(positional arguments), which may return an exit code.
 
     An `InputError`, in the flags or later, prints as one line on stderr and exits with code 2; a
@@ -47,6 +48,7 @@ def run(main: Callable[[list[str]], int | None], *, prefix: str = "") -> None:
     Args:
         main: The command.
         prefix: What the options of a `Config` have before them in its config file ("base.").
+        others: Options of its config file beside these.
     """
 
     def parse(argv: Sequence[str]) -> list[str]:
@@ -54,13 +56,14 @@ def run(main: Callable[[list[str]], int | None], *, prefix: str = "") -> None:
             signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `--help | head` ends quietly
             print(help_page(prefix))
             sys.exit(0)
-        if "config" in flags.FLAGS:
-            argv = [re.sub(r"^--?config\.", "--config_option=", argument) for argument in argv]
         try:
+            _require_config(argv, [*others, *(prefix + path for path in config_lib.field_paths())])
             left = flags.FLAGS(argv)
             _require_usable()
             allow(flags.FLAGS.allow_code)
-        except (flags.Error, InputError) as failure:
+        except SystemExit:
+            raise
+        except Exception as failure:  # the config file is the user's own code
             _exit_with(_flag_message(failure, prefix))
         return [left[0], *map(os.path.expanduser, left[1:])]
 
@@ -98,36 +101,19 @@ def run(main: Callable[[list[str]], int | None], *, prefix: str = "") -> None:
 
 
 def load_config(flag: flags.FlagHolder, kind: type) -> Any:
-    """Returns what the config file of a `define_config` flag makes, with the options given beside.
+    """Returns what the config file of a `define_config` flag made, with the options given beside.
 
     Raises:
-        InputError: If there is no file, it raises, makes something else than a `kind`, or has not
-            such options.
+        InputError: If there is no file, or it made something else than a `kind`.
     """
-    path = flag.value
-    if path is None:
+    if flag.value is None:
         raise InputError("--config: a config file is needed, such as configs/quickstart/e2e.py")
-    if not Path(path).is_file():
-        near = difflib.get_close_matches(path, map(str, Path(".").glob("configs/*/*.py")))
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise InputError(f"--config: no config file {path!r}{hint}")
-    try:
-        config = runpy.run_path(path).get("get_config", lambda: None)()
-    except Exception as failure:  # all that runs here is the user's
-        where = traceback.extract_tb(failure.__traceback__)[-1]
+    if not isinstance(flag.value, kind):
         raise InputError(
-            f"--config: {where.filename}, line {where.lineno}, raised {type(failure).__name__}: "
-            f"{failure}"
-        ) from failure
-    if not isinstance(config, kind):
-        raise InputError(
-            f"--config: expected a {kind.__module__}.{kind.__name__} from get_config() in {path}, "
-            f"got {type(config).__name__}"
+            f"--config: expected a {kind.__module__}.{kind.__name__} from get_config(), got "
+            f"{type(flag.value).__name__}"
         )
-    for given in flags.FLAGS.config_option:
-        name, equals, text = given.partition("=")
-        options.override(config, name, text if equals else "True")
-    return config
+    return flag.value
 
 
 def read_config(flag: flags.FlagHolder, *, stand_in_teacher: str = "") -> config_lib.Config:
@@ -206,6 +192,21 @@ def make_folder(flag: str, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
 
 
+def _require_config(argv: Sequence[str], known: list[str]) -> None:
+    """Says in one line what ml_collections would say in fifty, or not at all."""
+    for place, argument in enumerate(argv):
+        override = re.match(r"--?(?:no)?config\.([\w.]+)", argument)
+        if override and override[1] not in known:
+            raise InputError(options.unknown_field(override[1], known))
+        given = re.fullmatch(r"--?config(?:=(.*))?", argument)
+        if given:
+            path = given[1] if given[1] is not None else "".join(argv[place + 1 : place + 2])
+            if not Path(path.partition(":")[0]).is_file():
+                near = difflib.get_close_matches(path, map(str, Path(".").glob("configs/*/*.py")))
+                hint = f"; did you mean {near[0]}?" if near else ""
+                raise InputError(f"--config: no config file {path!r}{hint}")
+
+
 def _require_usable() -> None:
     """Refuses numbers that no flag means: nan passes bounds, and floats here have 32 bits.
 
@@ -214,6 +215,8 @@ def _require_usable() -> None:
     """
     for name in flags.FLAGS:
         value = flags.FLAGS[name].value
+        if name.startswith("config."):  # whose ranges are its own
+            continue
         if isinstance(value, int | float):
             require(f"--{name}", value, FLOATS if isinstance(value, float) else INTEGERS)
         elif isinstance(value, str):
@@ -227,8 +230,24 @@ def _flag_message(failure: Exception, prefix: str) -> str:
     if isinstance(failure, flags.UnrecognizedFlagError) and "config" in flags.FLAGS:
         near = [path for path in config_lib.field_paths() if path.endswith(f".{failure.flagname}")]
         return f"{message}; did you mean --config.{prefix}{near[0]}?" if near else message
-    given = re.match(r"flag --\w+=(.*?): ", message, re.DOTALL)
-    return message + (number_hint(given[1]) if given else "")
+    if isinstance(failure, flags.Error) and "Traceback (most recent call last)" not in message:
+        given = re.match(r"flag --(?:config\.)?([\w.]+)=(.*?): ", message, re.DOTALL)
+        meant = number_hint(given[2]) if given else ""
+        option = given[1].removeprefix(prefix) if given else ""
+        if given and option in config_lib.field_paths():
+            words = options.expected(config_lib.Config(), option)
+            return f"{given[1]}: expected {words}, got {given[2]!r}{meant}"
+        return message + meant
+    if isinstance(failure, InputError):
+        return message
+    # Raised by the config file itself; ml_collections wraps a TypeError into text.
+    places = re.findall(r'File "([^"]+)", line (\d+)', message) or [
+        (where.filename, where.lineno) for where in traceback.extract_tb(failure.__traceback__)
+    ]
+    said = message.strip().splitlines()[-1]
+    if not isinstance(failure, flags.Error):
+        said = f"{type(failure).__name__}: {message}"
+    return f"--config: {places[-1][0]}, line {places[-1][1]}, raised {said}"
 
 
 def _exit_with(message: str, *, code: int = BAD_INPUT) -> NoReturn:
