@@ -64,6 +64,19 @@ def test_a_large_convolution_takes_the_time_of_its_arithmetic():
     assert counts.seconds == pytest.approx(6 * ahead.LAUNCH + seconds)
 
 
+def test_what_is_called_counts():
+    called = PROGRAM.replace("ENTRY %main", "%outer").replace(
+        "HloModule jit_run", "HloModule other"
+    )
+    called += """
+ENTRY %main (x: f32[2,8,8,4]) -> f32[2,8,8,6] {
+  %x = f32[2,8,8,4]{3,2,1,0} parameter(0)
+  ROOT %r = f32[2,8,8,6]{3,2,1,0} call(%x), to_apply=%outer, metadata={op_name="jit(run)"}
+}
+"""
+    assert ahead.count(called, "tf32") == ahead.count(PROGRAM, "tf32")
+
+
 def test_a_loop_that_xla_does_not_know_counts_once():
     unknown = PROGRAM.replace("known_trip_count", "other")
     assert ahead.count(unknown, "tf32").trips == (None,)

@@ -23,10 +23,16 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 LIKE = {"x": jnp.zeros(3), "y": {"z": jnp.zeros((4, 4))}}
 
 
-def save(workdir: Path, scores: dict[int, float]) -> None:
-    """Writes a checkpoint a step, whose arrays hold the step, as a training does."""
+def save(workdir: Path, scores: dict[int, float], *, unknown: tuple[int, ...] = ()) -> None:
+    """Writes a checkpoint a step, whose arrays hold the step, as a training does.
+
+    Of the steps `unknown` a signal has cut validation off: they are saved again with their score.
+    """
     with Checkpoints(workdir) as checkpoints:
         for step, score in scores.items():
+            if step in unknown:
+                tree = {"x": jnp.full(3, float(step)), "y": {"z": jnp.eye(4)}}
+                checkpoints.save(step, tree, {})
             row = dict.fromkeys(run_folder.ROW, 1) | {"step": step, "validation_psnr": score}
             MetricLog(workdir).append(row)
             tree = {"x": jnp.full(3, float(step)), "y": {"z": jnp.eye(4)}}
@@ -45,6 +51,11 @@ def test_any_path_will_do(tmp_path, name):
     save(tmp_path / name, {1: 20.0, 2: 10.0})
     assert best(tmp_path / name) == 1.0
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_score_that_came_after_its_checkpoint_counts(tmp_path):
+    save(tmp_path, {4: 40.0, 8: 10.0, 12: 9.0, 16: 8.0}, unknown=(4,))
+    assert best(tmp_path) == 4.0
 
 
 @pytest.mark.parametrize("damage", ["bit", "digest", "of an earlier version"])

@@ -12,7 +12,7 @@ from helpers import rejection
 
 from jax_kdpr.config.schema import Config
 from jax_kdpr.core import json_files, whole_files
-from jax_kdpr.core.errors import InUseError, StoppedError
+from jax_kdpr.core.errors import InputError, InUseError, StoppedError
 from jax_kdpr.lab.frames import results
 from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.runs.metric_log import MetricLog
@@ -64,9 +64,9 @@ def test_a_link_is_replaced_and_not_followed(folder, precious, name):
 def test_lock_and_log_are_not_opened_through_a_link(folder, precious, target):
     for name in ("run.lock", "metrics.jsonl"):
         (folder / name).symlink_to(precious.with_name(target))
-    with pytest.raises(OSError, match=r"run\.lock"):
+    with pytest.raises(InputError, match=r"run\.lock"):
         run_folder.lock(folder).__enter__()
-    with pytest.raises(OSError, match=r"metrics\.jsonl"):
+    with pytest.raises(InputError, match=r"metrics\.jsonl"):
         MetricLog(folder).append({"epoch": 1})
     assert precious.read_text() == OTHERS and not precious.with_name("nowhere").exists()
 
@@ -164,3 +164,12 @@ def test_a_staging_folder_goes_at_its_end_and_if_it_was_left_after_a_day(folder)
         with whole_files.staging(folder) as other:
             assert set(folder.iterdir()) == {living, other}
     assert not os.listdir(folder)
+
+
+@pytest.mark.parametrize("special", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+def test_what_is_no_file_is_neither_read_nor_waited_for(folder, special):
+    special(folder / "special")
+    with pytest.raises(OSError, match="no regular file"):
+        whole_files.read_bytes(folder / "special")
+    with pytest.raises(InputError, match="a link or a pipe"):
+        whole_files.open_in_place(folder / "special")

@@ -151,6 +151,10 @@ GONE: dict[str, tuple[Any, ...]] = {
 }
 GONE_CHOICES = {("spectral.weights", "optimal"), ("masks.regulariser", "levels")}
 LAST_COMMIT = "43d84cf"  # that had them
+TAKEN_OUT = (
+    f"has been taken out (docs/what-did-not-help.md): commit {LAST_COMMIT} of jax_kdpr still "
+    "reads it"
+)
 
 
 def load_data(config: Config, **words: str) -> Dataset:
@@ -174,19 +178,23 @@ def from_dict(values: Any) -> Config:
     return options.build(Config, _without_gone(values), known=field_paths())
 
 
+def gone(path: str) -> str:
+    """Returns the line that says that an option has gone; "" for one that never was, or is."""
+    return f"config: {path} {TAKEN_OUT}" if path in GONE else ""
+
+
 def _without_gone(values: Any, prefix: str = "") -> Any:
+    if dataclasses.is_dataclass(values):
+        values = shallow(values)
     if not isinstance(values, dict):
         return values
     kept = {}
     for name, value in values.items():
         path = f"{prefix}{name}"
-        if isinstance(value, dict):
+        if isinstance(value, dict) or dataclasses.is_dataclass(value):
             kept[name] = _without_gone(value, f"{path}.")
         elif value not in GONE.get(path, (value,)) or (path, str(value)) in GONE_CHOICES:
-            raise InputError(
-                f"{path}={shown(value)} has been taken out (docs/what-did-not-help.md): commit "
-                f"{LAST_COMMIT} of jax_kdpr still reads it"
-            )
+            raise InputError(f"{path}={shown(value)} {TAKEN_OUT}")
         elif path not in GONE:
             kept[name] = value
     return kept

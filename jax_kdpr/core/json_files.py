@@ -49,7 +49,7 @@ def read_json(
 ) -> Any:
     """Reads what `write_json` wrote; raises `InputError`, with a remedy, for anything else."""
     try:
-        return parse(path.read_bytes(), shape)
+        return parse(whole_files.read_bytes(path), shape)
     except (OSError, ValueError) as failure:
         raise InputError(f"{path}: cannot be read ({failure}); {remedy}") from failure
 
@@ -125,7 +125,7 @@ def require_own(
     there, why = path, ""
     if path.exists():
         try:
-            text = path.read_bytes()
+            text = whole_files.read_bytes(path)
             for value in text.splitlines() if path.suffix == ".jsonl" else [text]:
                 parse(value, shape)
             return

@@ -8,7 +8,7 @@ import math
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import jax
@@ -24,7 +24,12 @@ CPU_EVAL_BATCH = 128
 GPU_EVAL_BYTES = 4 * 2**30  # of features at full resolution, in one evaluation batch
 GPU_SCAN_STEPS = 64  # enough to hide the host; a signal waits for one such chunk
 TARGETS_SHARE = 0.25  # of a device's memory that cached distillation targets may take
-STORED_SHARE = 0.25  # that the gradient may keep of the power iteration
+# What a container may take of its machine's memory, bytes (cgroups of version 2 and 1).
+CONTAINER_LIMITS = (
+    "/sys/fs/cgroup/memory.max",
+    "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+)
+STORED_SHARE = 0.25  # that the gradient of a system's part may keep of what it could make again
 _elsewhere: int | None = None  # memory of the GPU that stands in for this machine's devices
 
 
@@ -142,22 +147,30 @@ def peak_memory() -> int | None:
 
 
 def device_memory() -> int:
-    """Returns the memory of the default device in bytes; on a CPU that of the machine."""
+    """Returns the bytes of the default device; on a CPU those of the machine, or its container."""
     if _elsewhere is not None:
         return _elsewhere
     stats = jax.local_devices()[0].memory_stats() or {}
     if "bytes_limit" in stats:
         return stats["bytes_limit"]
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for limit in CONTAINER_LIMITS:
+        with suppress(OSError, ValueError):  # none, or "max"
+            machine = min(machine, int(Path(limit).read_text()))
+    return machine
+
+
+def sharing_memory() -> int:
+    """Returns how many devices share one memory: all of a CPU's."""
+    return jax.local_device_count() if on_cpu() else 1
 
 
 def fits(needed: int) -> bool:
     """Whether so many bytes are few enough to be kept for a gradient rather than made again.
 
-    The devices of a CPU share the machine's memory.
+    They are those of all devices together, held against the memory of one: a CPU's share one.
     """
-    sharing = jax.local_device_count() if on_cpu() else 1
-    return sharing * needed <= STORED_SHARE * device_memory()
+    return needed <= STORED_SHARE * device_memory()
 
 
 def require_memory(options: str, needed: int) -> None:

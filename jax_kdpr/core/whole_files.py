@@ -5,10 +5,12 @@ on the disk. So nothing that ends the process leaves half a file under its name,
 lies at either name is never followed: one at the final name is replaced.
 """
 
+import errno
 import os
 import re
 import secrets
 import shutil
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -110,8 +112,26 @@ def staging(folder: Path) -> Iterator[Path]:
 
 
 def open_in_place(path: Path) -> IO[bytes]:
-    """Opens a file to add to, and makes it if need be; never through a link (OSError)."""
-    return open(path, "ab", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, 0o666))
+    """Opens a file to add to, and makes it if need be.
+
+    Raises:
+        InputError: If a link or a pipe lies there.
+    """
+    flags = os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
+        return open(path, "ab", opener=lambda name, given: os.open(name, given | flags, 0o666))
+    except OSError as failure:
+        if failure.errno in (errno.ELOOP, errno.ENXIO):
+            raise InputError(f"{path}: expected a file, got a link or a pipe; remove it") from None
+        raise
+
+
+def read_bytes(path: Path) -> bytes:
+    """Returns the content of a regular file; an OSError says that a pipe or a device is none."""
+    with open(path, "rb", opener=lambda name, given: os.open(name, given | os.O_NONBLOCK)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        return file.read()
 
 
 def append_text(path: Path, text: str) -> None:

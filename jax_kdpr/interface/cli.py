@@ -57,7 +57,8 @@ def run(
             print(help_page(prefix))
             sys.exit(0)
         try:
-            _require_config(argv, [*others, *(prefix + path for path in config_lib.field_paths())])
+            argv = [re.sub(r"(?<=^--config=)~[^/]*", _home, argument) for argument in argv]
+            _require_config(argv, prefix, others)
             left = flags.FLAGS(argv)
             _require_usable()
             allow(flags.FLAGS.allow_code)
@@ -192,12 +193,18 @@ def make_folder(flag: str, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
 
 
-def _require_config(argv: Sequence[str], known: list[str]) -> None:
+def _home(user: re.Match) -> str:
+    return os.path.expanduser(user[0])
+
+
+def _require_config(argv: Sequence[str], prefix: str, others: tuple[str, ...]) -> None:
     """Says in one line what ml_collections would say in fifty, or not at all."""
+    known = [*others, *(prefix + path for path in config_lib.field_paths())]
     for place, argument in enumerate(argv):
         override = re.match(r"--?(?:no)?config\.([\w.]+)", argument)
         if override and override[1] not in known:
-            raise InputError(options.unknown_field(override[1], known))
+            gone = config_lib.gone(override[1].removeprefix(prefix))
+            raise InputError(gone or options.unknown_field(override[1], known))
         given = re.fullmatch(r"--?config(?:=(.*))?", argument)
         if given:
             path = given[1] if given[1] is not None else "".join(argv[place + 1 : place + 2])

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from jax_kdpr.config.schema import Config
-from jax_kdpr.core import options
+from jax_kdpr.core import options, whole_files
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.limits import POSITIVE_LENGTHS, Range, require_pixels
 from jax_kdpr.core.options import option, section
@@ -101,7 +101,7 @@ def read_bench(path: Path) -> Bench:
         InputError: If it cannot be read, has a key that is none, or a value that cannot be meant.
     """
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(whole_files.read_bytes(path).decode())
         bench = options.build(Bench, values, known=list(options.flatten(Bench())))
         options.check(bench)
         for name, sides in (

@@ -14,14 +14,17 @@ conj(U) E of r. These are 4 FFTs again, where automatic differentiation, which m
 takes 8. Every FFT is a forward one without normalisation, F^H x = conj(F conj x): a GPU scales an
 inverse FFT in a pass of its own. What that leaves out is put into r, once.
 
-S and V are kept where they fit (`runtime.fits`), and made again in the backward pass where not. Of
-more than `STORED` iterations, segments are made again from their first iterate.
+S and V are kept where they fit (`runtime.fits`), and made again in the backward pass where not: 2
+FFTs more an iteration. Of more than `STORED` iterations, segments are made again from their first
+iterate.
 
-| iterations | stored iterates | iterations made, forward and backward |
-| --- | --- | --- |
-| to 25 | T | T |
-| to 156 | 25 at most | 2 T |
-| more | 2 sqrt(T) | 2 T |
+| iterations | stored iterates | FFTs an iteration, S and V kept | made again |
+| --- | --- | --- | --- |
+| to 25 | T | 8 | 10 |
+| to 156 | 25 at most | 12 | 14 |
+| more | 2 sqrt(T) | 12 | 14 |
+
+There is no forward-mode derivative (`jax.jvp`), and none by the transfer function.
 """
 
 import math
@@ -130,7 +133,7 @@ def _advance_in_segments(
 ) -> tuple[Fields, Fields]:
     """Returns the last two iterates."""
     length = segment_length(steps, stored)
-    keep = runtime.fits(_made_bytes(operator, z) * min(steps, stored))
+    keep = runtime.fits(_made_bytes(operator, z) * (steps if length == 1 else length))
     if length == 1:
         return _advance(operator, z, steps, keep)
     segment = jax.checkpoint(lambda operator, z: _advance(operator, z, length, keep))
@@ -139,9 +142,9 @@ def _advance_in_segments(
 
 
 def _made_bytes(operator: Operator, z: Fields) -> int:
-    """Of S and V of one iteration."""
+    """Of S and V of one iteration, on all of a CPU's devices: each may have a batch as this one."""
     masks = operator.weight.shape[1]
-    return z.dtype.itemsize * (operator.weight.size + masks * z.size)
+    return runtime.sharing_memory() * z.dtype.itemsize * (operator.weight.size + masks * z.size)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))

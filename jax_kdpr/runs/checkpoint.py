@@ -8,6 +8,7 @@ writes to a temporary folder and renames it: a killed save leaves the earlier on
 
 import hashlib
 import logging as std_logging
+import math
 import os
 import re
 import shutil
@@ -24,6 +25,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
+from jax_kdpr.core import runtime
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.types import PyTree
 from jax_kdpr.runs import folder as run_folder
@@ -64,12 +66,10 @@ class _Manager(ocp.CheckpointManager):
         super().__init__(*args, **options)
 
     # Orbax reads every score on opening, and gives up on one that is unreadable. In the place of
-    # one that is damaged counts that of metrics.jsonl.
+    # one that is damaged, or not known when the checkpoint was written, counts metrics.jsonl's.
     def metrics(self, step: int) -> Any:
         with suppress(ValueError, TypeError, KeyError):
-            stored = super().metrics(step)
-            if stored is None:
-                return None
+            stored: Any = super().metrics(step)
             score = float(stored[SCORE])
             if stored.get(SCORE_DIGEST) in (None, _score_digest(step, score)):
                 return {SCORE: score}
@@ -209,6 +209,9 @@ class Checkpoints:
     def _read(self, step: int) -> tuple[dict[str, np.ndarray], str]:
         """Reads all arrays of a checkpoint to the host and verifies their digest."""
         shapes = self._manager.item_metadata(step)["state"]
+        declared = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in shapes.values())
+        if declared > runtime.device_memory():
+            raise ValueError(f"it declares {declared / 2**30:,.0f} GiB, more than there are")
         wanted = {name: np.empty(leaf.shape, leaf.dtype) for name, leaf in shapes.items()}
         saved = self._manager.restore(
             step,

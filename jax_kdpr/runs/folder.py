@@ -253,7 +253,7 @@ def read_metrics(workdir: Path) -> list[dict[str, Any]]:
     """
     path = workdir / METRICS_FILE
     try:
-        lines = path.read_bytes().splitlines() if path.exists() else []
+        lines = whole_files.read_bytes(path).splitlines() if path.exists() else []
     except OSError as failure:
         raise InputError(f"{path}: cannot be read ({failure}); {RESTORE}") from failure
     rows, damaged = [], []

@@ -5,8 +5,6 @@ import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import jax
-
 from jax_kdpr.config import checks, presets
 from jax_kdpr.config.schema import Config
 from jax_kdpr.core import runtime
@@ -160,11 +158,6 @@ def make_shape(config: Config, wanted: Wanted) -> Shape:
         InputError: If the machine has fewer devices than the config wants.
     """
     devices = runtime.choose_devices(config.train.devices, config.train.batch_size)
-    if devices > jax.local_device_count():
-        raise InputError(
-            f"train.devices: expected at most the {jax.local_device_count()} device(s) of this "
-            f"machine, got {devices}"
-        )
     return Shape(
         config=config,
         teacher_snapshots=wanted.teacher_snapshots,

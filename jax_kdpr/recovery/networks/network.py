@@ -122,7 +122,7 @@ def pure_network(net: NetOptions, *, in_channels: int, out_channels: int) -> Pur
 
 
 def _kept_bytes(forward: Callable, arguments: tuple) -> int:
-    """Of what the gradient of a function keeps, on one device."""
+    """Of what the gradient of a function keeps, on all devices together."""
     kept = jax.eval_shape(lambda *given: jax.vjp(forward, *given)[1], *arguments)
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(kept))
 
