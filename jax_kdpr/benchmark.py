@@ -56,9 +56,7 @@ TEACHER = flags.DEFINE_integer(
 )
 ONLY = flags.DEFINE_string("only", "", "Only the cases whose name begins so.")
 COMPILE_ONLY = flags.DEFINE_bool("compile_only", False, "Compile, and time nothing.")
-FOR = flags.DEFINE_enum(
-    "for", "", ["", *TARGETS], "Compile for a GPU that is not there, and count."
-)
+FOR = flags.DEFINE_string("for", "", "h100: compile for a GPU that is not there, and count.")
 AGAINST = flags.DEFINE_string("against", "", "torch, or torch-compile: time PyTorch too.")
 SWEEP = flags.DEFINE_multi_string("sweep", [], "NAME=V1,V2,...; may be given several times.")
 
@@ -115,6 +113,8 @@ def _check_flags(configs: list[Config]) -> None:
         raise InputError(f"--against: expected torch or torch-compile, got {AGAINST.value!r}")
     if AGAINST.value and (SWEEP.value or COMPILE_ONLY.value):
         raise InputError("--against: goes with neither --sweep nor --compile_only; leave it out")
+    if FOR.value and FOR.value not in TARGETS:
+        raise InputError(f"--for: expected {' or '.join(TARGETS)}, got {FOR.value!r}")
     if FOR.value and (SWEEP.value or COMPILE_ONLY.value or AGAINST.value):
         raise InputError(
             "--for: goes with none of --against, --sweep, --compile_only; leave it out"

@@ -10,6 +10,7 @@ from jax_kdpr.config.schema import Config
 from jax_kdpr.core.options import Described, described, in_words
 
 WIDTH = 100  # characters of a line
+REPEATED = ";\n    repeat this option to specify a list of values"  # which absl adds
 COLUMN = 40  # at which the words on an option begin
 
 
@@ -21,7 +22,8 @@ def help_page(prefix: str) -> str:
         has_default = flag.default not in (None, "", []) and flag.name != "config"
         shown = str(flag.default_as_str).strip("'")  # absl puts it in quotes
         default = f" (default: {shown})" if has_default else ""
-        lines.append(f"  --{flag.name}: {flag.help}{default}")
+        meaning = flag.help.removesuffix(REPEATED)
+        lines.append(f"  --{flag.name}: {meaning}{default}")
     if "config" in flags.FLAGS:
         lines += ["  --config FILE: a config file; then --config.OPTION=VALUE with, and default:"]
         for section, found in _sections().items():

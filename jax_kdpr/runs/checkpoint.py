@@ -184,7 +184,7 @@ class Checkpoints:
             step = left[0]
             try:
                 arrays, found = self._read(step)
-            except (MemoryError, PermissionError):
+            except (MemoryError, PermissionError, NameError, ImportError):
                 raise  # nothing is wrong with the checkpoint
             except Exception as failure:  # Orbax, TensorStore and JSON raise many kinds
                 time.sleep(REMOVAL_SECONDS)

@@ -80,13 +80,8 @@ class Counts(NamedTuple):
     convolutions: tuple[tuple[str, int], ...]  # (what each gives, pixels of its window)
 
 
-def compile_for(target: str, program: Callable[..., Any], arguments: tuple) -> jax.stages.Compiled:
-    """Compiles a jitted program for a GPU that is not there.
-
-    Args:
-        target: One of `TARGETS`.
-        program: Jitted.
-        arguments: Arrays, or their shapes.
+def place(target: str) -> SingleDeviceSharding:
+    """Returns where arrays lie on the first of the `TARGETS` of that name.
 
     Raises:
         InputError: If JAX's CUDA plugin is not installed.
@@ -98,15 +93,29 @@ def compile_for(target: str, program: Callable[..., Any], arguments: tuple) -> j
     except Exception as failure:  # JAX raises many kinds
         said = str(failure).split("\n")[0][:200]
         raise InputError(
-            f"--for: XLA's compiler for NVIDIA GPUs cannot be had ({said}); "
-            "pip install -e '.[aot]', and set JAX_PLATFORMS=cpu"
+            f"--for: XLA's compiler for NVIDIA GPUs cannot be had ({said}); pip install -e "
+            "'.[aot]', and set JAX_PLATFORMS=cpu where there is no GPU"
         ) from failure
-    place = SingleDeviceSharding(topology.devices[0])
+    return SingleDeviceSharding(topology.devices[0])
+
+
+def compile_for(target: str, program: Callable[..., Any], arguments: tuple) -> jax.stages.Compiled:
+    """Compiles a jitted program for a GPU that is not there.
+
+    Args:
+        target: One of `TARGETS`.
+        program: Jitted.
+        arguments: Arrays, or their shapes.
+
+    Raises:
+        InputError: As `place`.
+    """
+    there = place(target)
 
     def described(leaf: Any) -> jax.ShapeDtypeStruct:
         aval = jax.typeof(leaf)
         return jax.ShapeDtypeStruct(
-            aval.shape, aval.dtype, sharding=place, weak_type=aval.weak_type
+            aval.shape, aval.dtype, sharding=there, weak_type=aval.weak_type
         )
 
     with runtime.standing_in(int(JAX_SHARE * MEMORY[target])):

@@ -106,6 +106,7 @@ def count_config(config: Config, wanted: Wanted, target: str) -> list[Row]:
     config = copy.deepcopy(config)
     config.train.devices = config.train.scan_steps = 1
     known = facts(config, wanted) | {"target": target}
+    ahead.place(target)  # before any array is made: whether its compiler can be had
     rows = []
     for plan in progress(
         _wanted_plans(config, wanted), desc=f"compiling for {target}", unit="case"
@@ -129,7 +130,8 @@ def build(config: Config, wanted: Wanted) -> list[Case]:
 def _wanted_plans(config: Config, wanted: Wanted) -> list[Plan]:
     plans = [plan for plan in _plans(config, wanted) if plan.name.startswith(wanted.only)]
     if not plans:
-        raise InputError(f"--only: no case begins with {wanted.only!r}")
+        names = ", ".join(plan.name for plan in _plans(config, wanted))
+        raise InputError(f"--only: no case begins with {wanted.only!r}; there are: {names}")
     return plans
 
 
