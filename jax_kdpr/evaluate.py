@@ -16,9 +16,10 @@ from pathlib import Path
 
 from absl import flags
 
-from jax_kdpr.core import whole_files
+from jax_kdpr.core import json_files, whole_files
+from jax_kdpr.core.errors import InputError
 from jax_kdpr.evaluation import pictures
-from jax_kdpr.evaluation.scoring import FILES, SCORES, score_run
+from jax_kdpr.evaluation.scoring import FILES, SCORES, SCORES_FILE, score_run
 from jax_kdpr.evaluation.tables import advice, comparison_table
 from jax_kdpr.interface import cli, refine_flags
 from jax_kdpr.interface.reports import Report
@@ -50,11 +51,11 @@ def main(positional: list[str]) -> int:
     if report:
         report.require_own({str: SCORES}, command="evaluate")
         report.make_folder()
-    for workdir in workdirs.values():
-        whole_files.require_writable("--workdir", workdir)
+    places = {name: _place(name, workdir) for name, workdir in workdirs.items()}
     runs = {
         name: score_run(
             workdir,
+            output=places[name],
             samples=SAMPLES.value,
             refinement=refinement,
             data_dir=DATA_DIR.value,
@@ -73,9 +74,23 @@ def main(positional: list[str]) -> int:
         print(said, file=sys.stderr)
     if report:
         print(f"written: {output}/comparison.md, .json, .png")
-    for workdir in workdirs.values():
-        print(f"written: {workdir}/{', '.join(FILES)}")
+    for place in places.values():
+        print(f"written: {place}/{', '.join(FILES)}")
     return 0
+
+
+def _place(name: str, workdir: Path) -> Path:
+    """Where a run's files go: its folder or, if that may not be written, one below --output."""
+    found = whole_files.obstacle(workdir)
+    if not found:
+        return workdir
+    if not OUTPUT.value:
+        raise InputError(f"--workdir: {found}; name a folder for the results by --output")
+    place = Path(OUTPUT.value) / name
+    own = {"command": "evaluate", "beside": FILES}
+    json_files.require_own("--output", place / SCORES_FILE, SCORES, **own)
+    cli.make_folder("--output", place)
+    return place
 
 
 if __name__ == "__main__":

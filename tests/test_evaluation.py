@@ -4,6 +4,7 @@ import errno
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import jax
@@ -15,11 +16,11 @@ from scipy import stats
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from jax_kdpr import evaluate
-from jax_kdpr.core import json_files
+from jax_kdpr.core import json_files, whole_files
 from jax_kdpr.core.metrics import ImageScores
 from jax_kdpr.evaluation import scores as evaluation
 from jax_kdpr.evaluation import scoring
-from jax_kdpr.evaluation.tables import TRIVIAL
+from jax_kdpr.evaluation.tables import TRIVIAL, advice
 from jax_kdpr.recovery.refinement import Refinement
 from jax_kdpr.runs.run import Run, load_run
 from jax_kdpr.training import loop
@@ -156,6 +157,28 @@ def test_several_runs_give_one_table_and_one_figure(run, tmp_path, capsys):
 
 
 @pytest.mark.slow
+def test_a_run_folder_that_may_not_be_written_wants_an_output(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(whole_files, "obstacle", lambda folder: "read-only" * (folder == run))
+    monkeypatch.setattr(evaluate, "OUTPUT", SimpleNamespace(value=None))
+    assert "--output" in rejection(evaluate._place, "e2e", run)
+    evaluate.OUTPUT.value = str(tmp_path)
+    assert evaluate._place("e2e", run) == tmp_path / "e2e"
+    assert (tmp_path / "e2e").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("mean", "spectral", "says"),
+    [(21.0, 0.0, "smaller train.batch_size"), (0.0, 21.0, "consistency_steps"), (0.0, 0.0, "")],
+)
+def test_a_run_that_is_worse_than_no_network_or_its_input_is_told_what_it_needs(
+    scored, mean, spectral, says
+):
+    psnr = {"recovered": 20.0, "mean_image": mean, "spectral_estimate": spectral}
+    scores = {name: {"psnr": one} for name, one in psnr.items()}
+    said = advice("e2e", scored.evaluated._replace(result={"scores": scores}))
+    assert says in said and bool(said) == bool(says)
+
+
 def test_complex_scenes_train_and_evaluate(tmp_path):
     config = tiny_config(data__test_images=16, train__epochs=1)
     config.scene.kind = "complex"

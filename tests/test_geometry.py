@@ -122,6 +122,7 @@ def test_the_rest_comes_from_a_run(designed):
         (["--pixels=100", "--distance=0.2"], "--distance"),
         (["--pixels=100", FAR, "--camera_pixels=2000"], "--camera_pixels"),
         (["--pixels=100", FAR, "--bits=99"], "--bits"),
+        (["--pixels=100", FAR, "--bits=0"], "--bits=0: it: expected a number in [1, 16]"),
         (["--pixels=32", FAR, "--workdir={designed}"], "--pixels"),
     ],
 )

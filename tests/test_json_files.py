@@ -82,6 +82,16 @@ def read_noisy_scores(path: Path):
     return run.noisy_scores
 
 
+@pytest.mark.parametrize(
+    "scores", [{}, {"recovered": {**UNDER_NOISE, "poisson": {}}}], ids=["none", "no poisson"]
+)
+def test_scores_under_noise_that_are_not_whole_are_not_made(tmp_path, scores):
+    path = tmp_path / "robustness.json"
+    for damaged in ({"scores": scores}, {"rms": scores}):
+        json_files.write_json(path, NOISY | damaged)
+        assert read_noisy_scores(path) is None
+
+
 SESSION = {"time": "", "commit": "", "devices": ["cpu"], "versions": {"jax": ""}, "cpu_count": 2}
 RUN = {"config": config_lib.to_dict(tiny_config()), "sessions": [SESSION]}
 RUN |= {"digests": {"data": DIGEST, "held_back": DIGEST}}

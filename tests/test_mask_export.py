@@ -40,6 +40,7 @@ PIXELS = {"mask_pitch": 16e-6, "pixel_pitch": 8e-6}
         (PIXELS | {"mask_pitch": 20e-6}, "--mask_pitch 2.5 --magnify"),
         ({"mask_pitch": 16e-6}, "--pixel_pitch --magnify"),
         (PIXELS | {"magnify": 3}, "--magnify 2 3"),
+        (PIXELS | {"magnify": 1}, "--magnify 2 1"),
         ({"rotate": 45}, "--rotate 90 45"),
         ({"tile": True}, "--tile --panel"),
         ({"panel": PANEL, "tile": True, "background": 7}, "--background --tile"),

@@ -1,6 +1,7 @@
 """Images of the user's own beside a run: read as the run's data are, and back from a bench."""
 
 import json
+import os
 
 import jax.numpy as jnp
 import numpy as np
@@ -95,6 +96,9 @@ def test_only_phases_need_the_runs_data(make_run, tmp_path):
     assert len(own_images(run, tmp_path / "truth.npy", flag="--truth", as_trained=True)) == 1
     found = own_images(run, source, flag="--object")[..., 0]
     np.testing.assert_allclose(found, (OBJECTS - OBJECTS.min()) / RANGE, atol=1e-6)
+    (tmp_path / "truth.npy").unlink()
+    os.mkfifo(tmp_path / "truth.npy")  # which never ends
+    assert "no regular file" in rejection(own_images, run, tmp_path / "truth.npy", flag="--truth")
     assert "--data_dir" in rejection(own_images, run, source, flag="--truth", as_trained=True)
     for flag in ("--truth", "--object"):
         message = rejection(own_images, run, tmp_path / "nowhere", flag=flag)

@@ -167,7 +167,7 @@ def test_images_are_tested_in_pairs():
 def test_teachers_come_before_their_students_and_seeds_one_after_the_other(tmp_path):
     runs = plan(tiny_study(), tmp_path)
     assert [run.seed for run in runs] == [0, 0, 0, 1, 1, 1]
-    assert {run.entry for run in runs[:3]} == {"teacher", "student", "e2e"}
+    assert [run.entry for run in runs[:3]] == ["teacher", "student", "e2e"]
     (student,) = (run for run in runs[3:] if run.entry == "student")
     assert student.teacher in runs[3 : runs.index(student)] and student.config.seed == 1
     assert student.config.distill.teacher == str(tmp_path / "teacher" / "seed-1")
@@ -191,6 +191,7 @@ def test_only_takes_the_teachers_that_are_needed(tmp_path):
         ({"changes": STUDENT}, ("distill.teacher",)),
         ({"changes": {"masks.oversample": 3}}, ("masks.oversample", "got 3")),
         ({"changes": {"optim.net_lr": "fast"}}, ("optim.net_lr", "'fast'")),
+        ({}, ("'e2e'", "same run")),
     ],
 )
 def test_a_bad_entry_is_named(entry, names):

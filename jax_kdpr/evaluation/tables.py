@@ -106,13 +106,20 @@ def solve_table(
 
 
 def advice(name: str, run: Evaluated) -> str:
-    """Says of a run that does worse than no network what it needs; "" of others."""
-    recovered, mean = (run.result["scores"][one]["psnr"] for one in (RECOVERED, MEAN_IMAGE))
-    if recovered >= mean:
+    """Says of a run that does worse than no network, or than its input, what it needs; else ""."""
+    answers = (RECOVERED, MEAN_IMAGE, SPECTRAL)
+    recovered, mean, spectral = (run.result["scores"][one]["psnr"] for one in answers)
+    if recovered < mean:
+        return (
+            f"warning: {name} is worse than the mean training image: it needs more steps "
+            "(train.epochs, or a smaller train.batch_size)"
+        )
+    if recovered >= spectral:
         return ""
+    steps = "" if run.config.spectral.consistency_steps else ", or spectral.consistency_steps=10"
     return (
-        f"warning: {name} is worse than the mean training image: it needs more steps "
-        "(train.epochs, or a smaller train.batch_size)"
+        f"note: {name} is worse than its own input with the true global phase, which no "
+        f"measurement tells: train longer (train.epochs){steps}"
     )
 
 

@@ -61,7 +61,7 @@ class Camera:
     bin: int | None = option(
         None, "camera pixels each way to join; 0: what suits the pattern", within=Range(0, 1024)
     )
-    bits: int | None = option(None, "of the camera's converter", within=Range(4, 16))
+    bits: int | None = option(None, "of the camera's converter", within=Range(1, 16))
     full_well: float | None = _electrons("of a camera pixel's largest count", Range(1, 1e9))
     read_noise: float | None = _electrons("standard deviation of a camera pixel")
     dark: float | None = _electrons("without light, of a camera pixel and frame")

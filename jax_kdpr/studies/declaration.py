@@ -7,7 +7,6 @@ Every entry is trained once for each seed, in the run folder WORKDIR/NAME/seed-N
 
 import re
 from dataclasses import dataclass, field
-from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from jax_kdpr.config import checks
@@ -173,7 +172,7 @@ def check(study: Study) -> None:
         raise InputError(f"seeds: expected one or more different integers, got {study.seeds}")
     if study.refine < 0:
         raise InputError(f"refine: expected a number of steps, at least 0, got {study.refine}")
-    labels: dict[str, str] = {}
+    seen: dict[str | Config, str] = {}
     for name, entry in study.entries.items():
         if not re.fullmatch(r"[\w.-]+", name) or name in FOLDERS:
             raise InputError(
@@ -183,11 +182,13 @@ def check(study: Study) -> None:
         if entry.teacher and entry.teacher not in study.entries:
             raise InputError(f"entry {name!r}: no entry {entry.teacher!r} to be its teacher")
         # A student without a teacher, or a teacher without a student, is refused here too.
-        entry_config(study, name, seed=study.seeds[0], teacher=entry.teacher)
-        if labels.setdefault(entry.label, name) != name:
-            raise InputError(
-                f"entries {labels[entry.label]!r} and {name!r}: have one label, {entry.label!r}"
-            )
+        config = entry_config(study, name, seed=study.seeds[0], teacher=entry.teacher)
+        for shared, what in (
+            (entry.label, f"have one label, {entry.label!r}"),
+            (config, "are the same run; leave one out"),
+        ):
+            if (other := seen.setdefault(shared, name)) != name:
+                raise InputError(f"entries {other!r} and {name!r}: {what}")
     tried: set[str] = set()
     for section in study.sections:
         if unknown := set(section.reads()) - set(study.entries):
@@ -204,16 +205,20 @@ def check(study: Study) -> None:
 
 
 def training_order(study: Study) -> list[str]:
-    """Returns the entries, teachers before their students.
+    """Returns the entries as declared, but each teacher before the first of its students.
 
     Raises:
         InputError: If entries teach each other in a circle.
     """
-    teachers = {name: filter(None, [entry.teacher]) for name, entry in study.entries.items()}
-    try:
-        return list(TopologicalSorter(teachers).static_order())
-    except CycleError as circle:
-        raise InputError(f"entries teach each other: {' < '.join(circle.args[1])}") from circle
+    order: dict[str, None] = {}
+    for name in study.entries:
+        chain = [name]
+        while teacher := study.entries[chain[0]].teacher:
+            if teacher in chain:
+                raise InputError(f"entries teach each other: {' < '.join([teacher, *chain])}")
+            chain.insert(0, teacher)
+        order |= dict.fromkeys(chain)
+    return list(order)
 
 
 def difference_from_base(study: Study, name: str) -> str:

@@ -8,7 +8,8 @@ from jax_kdpr.config.schema import Config
 from jax_kdpr.core import json_files
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.json_files import Maybe
-from jax_kdpr.evaluation.scoring import SCORES, SCORES_FILE
+from jax_kdpr.evaluation.scores import RECOVERED, REFINED
+from jax_kdpr.evaluation.scoring import SCORES, SCORES_FILE, noise_levels
 from jax_kdpr.recovery.refinement import Refinement
 from jax_kdpr.runs import checkpoint
 from jax_kdpr.runs import folder as run_folder
@@ -73,6 +74,14 @@ class PlannedRun(NamedTuple):
         found = json_files.read_json(path, ROBUSTNESS)
         wanted = self.noise_conditions(scores)
         if any(found.get(name) != value for name, value in wanted.items()):
+            return None
+        levels = noise_levels(self.robustness.snr_db, self.robustness.photons)
+        numbers = {kind: {f"{one:g}": float for one in of} for kind, of in levels.items()}
+        answers = (RECOVERED, REFINED)[: 1 + bool(self.refinement.steps)]
+        whole = dict.fromkeys(answers, numbers)
+        try:
+            json_files.check_shape(found, {"scores": whole, "rms": Maybe(whole)})
+        except ValueError:  # a number is missing
             return None
         return {name: found[name] for name in ("scores", "rms") if name in found}
 

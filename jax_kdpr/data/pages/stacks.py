@@ -64,8 +64,9 @@ def read_array(path: Path) -> np.ndarray:
     """Reads an array of any shape, of .npy (which stays on disk) or of .npz with one array in it.
 
     Raises:
-        Exception: Of any kind, where the file is damaged, or declares too much.
+        Exception: Of any kind, where the file is damaged, no regular one, or declares too much.
     """
+    require_file(path)
     if path.suffix.lower() == ".npy":
         return np.lib.format.open_memmap(path, "r")
     with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:

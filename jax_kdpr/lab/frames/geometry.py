@@ -189,8 +189,8 @@ def check_geometry(geometry: Geometry, shape: tuple[int, int], sensor: tuple[int
     """
     if shape[0] < sensor[0] or shape[1] < sensor[1]:
         raise InputError(
-            f"--input: expected frames of at least {sensor[0]} x {sensor[1]} pixels, the model's "
-            f"sensor grid, got {shape[0]} x {shape[1]} after --crop and --bin; use more of them"
+            f"frames: expected at least {sensor[0]} x {sensor[1]} pixels, the model's sensor grid, "
+            f"got {shape[0]} x {shape[1]} (after cropping and binning); use more of them"
         )
     points = geometry.camera_points(sensor_points(sensor)).reshape(2, -1)
     low, high = points.min(axis=1), points.max(axis=1)
@@ -198,8 +198,8 @@ def check_geometry(geometry: Geometry, shape: tuple[int, int], sensor: tuple[int
         raise InputError(
             f"the pattern would reach from row, column {low[0]:.1f}, {low[1]:.1f} to "
             f"{high[0]:.1f}, {high[1]:.1f} of a frame of {shape[0]} x {shape[1]} (after cropping "
-            "and binning); correct centre (or shift), rotation and scale, give a larger --crop, or "
-            "move the camera so that it sees the whole pattern"
+            "and binning); correct centre (or shift), rotation and scale, crop less, or move the "
+            "camera so that it sees the whole pattern"
         )
 
 

@@ -203,8 +203,10 @@ def _description(sidecar: dict[str, Any]) -> MaskFormat:
             values.pop("gray_2pi", None)
         elif values.get("table"):
             values |= {"gray_2pi": 0, "falling": False}
-    # JSON has null for what is not given.
+    # JSON has null for what is not given; a `magnify` of 1 stood in files of every format.
     given = {name: value for name, value in values.items() if value is not None}
+    if given.get("magnify") == 1:
+        del given["magnify"]
     described = options.build(MaskFormat, given, known=list(options.flatten(MaskFormat())))
     check_format(described)
     return described

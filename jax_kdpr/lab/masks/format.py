@@ -52,9 +52,9 @@ class MaskFormat:
         0.0, "slm: metres from one panel pixel to the next", **PITCH, when=OF_SLM
     )
     magnify: int = option(
-        1,
-        "slm: panel pixels each way that show one mask pixel, if no pitches say it",
-        within=Range(1, 8192),
+        0,
+        "slm: panel pixels each way that show one mask pixel; 0: as the pitches say, else 1",
+        within=Range(1, 8192, also=0),
         when=OF_SLM,
     )
     tile: bool = option(
@@ -91,6 +91,11 @@ class MaskFormat:
     def suffix(self) -> str:
         """Of its files."""
         return f".{self.format_file}" if self.format_file else SUFFIXES[self.format][0]
+
+    @property
+    def side(self) -> int:
+        """Pixels of the file each way that show one mask pixel."""
+        return self.magnify or 1
 
     @property
     def turn(self) -> int:

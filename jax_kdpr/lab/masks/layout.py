@@ -23,14 +23,14 @@ def place(mask: Mask, of: MaskFormat) -> Pixels:
         InputError: If the panel is smaller than the mask.
     """
     mask = mask[:: -1 if of.flip_vertical else 1, :: -1 if of.flip_horizontal else 1]
-    shown = np.kron(np.rot90(mask, of.rotate // 90), np.ones((of.magnify,) * 2, mask.dtype))
+    shown = np.kron(np.rot90(mask, of.rotate // 90), np.ones((of.side,) * 2, mask.dtype))
     if of.panel is None:
         return shown
     height, width = of.panel
     if height < shown.shape[0] or width < shown.shape[1]:
         raise InputError(
             f"--panel: expected at least the {shown.shape[0]}x{shown.shape[1]} pixels of the mask "
-            f"(magnified {of.magnify} times), got {height}x{width}; magnify it less"
+            f"(magnified {of.side} times), got {height}x{width}; magnify it less"
         )
     if of.tile:
         repeats = (-(-height // shown.shape[0]), -(-width // shown.shape[1]))
@@ -57,7 +57,7 @@ def pick(pixels: Pixels, of: MaskFormat, shape: tuple[int, int]) -> Mask:
         )
     row, column = corner(shown, of)
     window = pixels[row : row + shown[0], column : column + shown[1]]
-    mask = np.rot90(window[:: of.magnify, :: of.magnify], -of.rotate // 90)
+    mask = np.rot90(window[:: of.side, :: of.side], -of.rotate // 90)
     mask = mask[:: -1 if of.flip_vertical else 1, :: -1 if of.flip_horizontal else 1]
     repeated = pixels if of.tile else window
     wanted = place(mask, of if of.tile else changed(of, panel=None))
@@ -72,7 +72,7 @@ def pick(pixels: Pixels, of: MaskFormat, shape: tuple[int, int]) -> Mask:
 def shown_shape(shape: tuple[int, ...], of: MaskFormat) -> tuple[int, int]:
     """Returns height and width in the file of a mask of some shape."""
     height, width = shape[::-1] if of.rotate % 180 else shape
-    return height * of.magnify, width * of.magnify
+    return height * of.side, width * of.side
 
 
 def corner(shown: tuple[int, ...], of: MaskFormat) -> tuple[int, int]:
@@ -93,8 +93,8 @@ def layout_in_words(of: MaskFormat, shape: tuple[int, ...]) -> str:
     told = (
         f"Row 0 is the top row; the mask is {', then '.join(turns) or 'neither flipped nor turned'}"
     )
-    if of.magnify > 1:
-        told += f"; {of.magnify} x {of.magnify} pixels show one of the mask"
+    if of.side > 1:
+        told += f"; {of.side} x {of.side} pixels show one of the mask"
     if of.tile:
         told += "; repeated over the panel from its top left corner on"
     elif of.panel is not None:

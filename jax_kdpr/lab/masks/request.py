@@ -39,7 +39,7 @@ def plan_export(asked: MaskFormat, config: Config) -> MaskFormat:
         plan.magnify = _magnification(plan)
         plan.mask_pitch = plan.mask_pitch or plan.magnify * plan.pixel_pitch
     size = config.data.size
-    require_pixels("--magnify", plan.magnify * size, plan.magnify * size)
+    require_pixels("--magnify", plan.side * size, plan.side * size)
     place(np.zeros((size, size), np.uint8), plan)  # refuses a panel that is too small
     return plan
 
@@ -55,7 +55,7 @@ def _of_run(name: str, given: float, of_run: float) -> float:
 
 def _magnification(plan: MaskFormat) -> int:
     if not (plan.mask_pitch and plan.pixel_pitch):
-        return plan.magnify
+        return plan.side
     ratio = plan.mask_pitch / plan.pixel_pitch
     magnify = round(ratio)
     if magnify < 1 or abs(ratio - magnify) > 1e-6 * ratio:
@@ -64,7 +64,7 @@ def _magnification(plan: MaskFormat) -> int:
             f"{plan.mask_pitch:g}, {ratio:.4g} times that; give --magnify in place of "
             "--mask_pitch, or train for another pitch"
         )
-    if plan.magnify not in (1, magnify):
+    if plan.magnify not in (0, magnify):
         raise InputError(
             f"--magnify: the pitches give {magnify}, got {plan.magnify}; leave one of them out"
         )
