@@ -82,7 +82,7 @@ def test_a_pattern_that_is_cut_off_is_refused(run, bench, setup):
     cut = setup._replace(references=DARK, window=window)
     frames = list_frames(str(bench / "calibration" / "*.tif"))
     ranges = {"rotation_range": 1.0, "scale_range": 0.02}
-    assert "--crop" in rejection(calibrate, frames, cut, run, blank_image(run), **ranges)
+    assert "crop less" in rejection(calibrate, frames, cut, run, blank_image(run), **ranges)
 
 
 def test_the_bench_costs_less_than_half_a_decibel(run, recover, limit, bench, setup, tmp_path):

@@ -153,11 +153,7 @@ def device_memory() -> int:
     stats = jax.local_devices()[0].memory_stats() or {}
     if "bytes_limit" in stats:
         return stats["bytes_limit"]
-    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for limit in CONTAINER_LIMITS:
-        with suppress(OSError, ValueError):  # none, or "max"
-            machine = min(machine, int(Path(limit).read_text()))
-    return machine
+    return host_memory()
 
 
 def sharing_memory() -> int:
@@ -171,6 +167,15 @@ def fits(needed: int) -> bool:
     They are those of all devices together, held against the memory of one: a CPU's share one.
     """
     return needed <= STORED_SHARE * device_memory()
+
+
+def host_memory() -> int:
+    """Returns the bytes of the machine's memory, or of those that its container may take."""
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for limit in CONTAINER_LIMITS:
+        with suppress(OSError, ValueError):  # none, or "max"
+            machine = min(machine, int(Path(limit).read_text()))
+    return machine
 
 
 def require_memory(options: str, needed: int) -> None:

@@ -210,7 +210,7 @@ class Checkpoints:
         """Reads all arrays of a checkpoint to the host and verifies their digest."""
         shapes = self._manager.item_metadata(step)["state"]
         declared = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in shapes.values())
-        if declared > runtime.device_memory():
+        if declared > runtime.host_memory():
             raise ValueError(f"it declares {declared / 2**30:,.0f} GiB, more than there are")
         wanted = {name: np.empty(leaf.shape, leaf.dtype) for name, leaf in shapes.items()}
         saved = self._manager.restore(
