@@ -1,13 +1,15 @@
 """Programs compiled for a GPU that is not there: what is counted in one, and what ours count."""
 
 import importlib.util
+import json
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-from jax_kdpr.config import presets
-from jax_kdpr.evaluation.speed import ahead, session
-from jax_kdpr.evaluation.speed.session import Wanted
+from jax_kdpr.evaluation.speed import ahead
 
 # A loop of three FFTs, each kept as a row of an array; a convolution; its gradient by the weights.
 PROGRAM = """HloModule jit_run, is_scheduled=true
@@ -83,21 +85,21 @@ def test_a_loop_that_xla_does_not_know_counts_once():
     assert ahead.count(unknown, "tf32").kernels == 2 + 1
 
 
-@pytest.fixture(scope="module")
-def h100():
-    """h100(case): what its program counts, at the paper's size."""
+def count_for_h100(case: str, output: Path) -> dict:
+    """What the program of a case counts, at the paper's size."""
     if importlib.util.find_spec("jax_plugins") is None:
         if os.environ.get("KDPR_REQUIRE_AOT"):
             pytest.fail("JAX's CUDA plugin is not installed")
         pytest.skip("wants the extra `aot`: XLA's compiler for NVIDIA GPUs")
-    config = presets.student(presets.paper())
-    wanted = Wanted(calls=1, teacher_snapshots=9)
-
-    def count(only):
-        (row,) = session.count_config(config, wanted._replace(only=only), "h100")
-        return row
-
-    return count
+    # A process, for shapes in the place of arrays are no arrays where types are checked.
+    command = [sys.executable, "-m", "jax_kdpr.benchmark", "--config", "configs/paper/e2e.py"]
+    subprocess.run(
+        [*command, "--for=h100", f"--only={case}", f"--output={output}"],
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        cwd=Path(__file__).parents[1],
+        check=True,
+    )
+    return json.loads((output / "for-h100.jsonl").read_text())
 
 
 # The counts that this program has come down to; in brackets those of automatic differentiation.
@@ -109,10 +111,10 @@ def h100():
         ("step, teacher", 1160, 45.5),  # (1,891; 50)
     ],
 )
-def test_the_steps_of_the_paper_do_not_grow_on_an_h100(case, kernels, gbyte, h100):
-    row = h100(case)
+def test_the_steps_of_the_paper_do_not_grow_on_an_h100(case, kernels, gbyte, tmp_path):
+    row = count_for_h100(case, tmp_path)
     assert row["kernels"] <= kernels and row["gbyte"] <= gbyte
     assert row["loops"] == [25, 25]
     # No gradient by the weights is a convolution with a window as large as an image.
-    assert ("BackwardFilter", 9) in row["windows"]
+    assert ["BackwardFilter", 9] in row["windows"]
     assert max(taps for _, taps in row["windows"]) == 9
