@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
+from jax_kdpr.core import options
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.options import shallow
 from jax_kdpr.evaluation import pictures
@@ -46,7 +47,7 @@ def main(positional: list[str]) -> int:
     if not WORKDIR.value or positional:
         raise InputError("--workdir: one run folder is needed, such as runs/e2e")
     plan = option_flags.read(Plan())
-    option_flags.check_flags(plan)
+    options.check(plan, before="--")
     solving.check_plan(plan)
     workdir = Path(WORKDIR.value)
     report = Report(Path(OUTPUT.value) if OUTPUT.value else workdir / "solve", "solve")

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from absl import flags
 
+from jax_kdpr.core import options
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.evaluation import tolerance_report
 from jax_kdpr.evaluation.tolerance import Request, check_request, measure_run
@@ -37,7 +38,7 @@ def main(positional: list[str]) -> int:
     """Measures every run folder given."""
     workdirs = cli.run_folders(WORKDIR.value, positional)
     request = option_flags.read(Request())
-    option_flags.check_flags(request)
+    options.check(request, before="--")
     check_request(request)
     if flags.FLAGS["loss"].present and request.target is not None:
         raise InputError("--target: takes the place of --loss; leave out one of the two")

@@ -71,6 +71,11 @@ ROWS = {
     "no number of an option": ("", (*TINY, "--config.seed=pi/2"), ("seed: ", "1.570796327")),
     "no integer": ("", (*TINY, "--config.data.size=big"), ("data.size", "integer", "big")),
     "no choice": ("", (*TINY, "--config.regime=techer"), ("regime", "student", "techer")),
+    "an option that has gone": (
+        "",
+        (*TINY, "--config.loss.balance=x"),
+        ("loss.balance", "43d84cf"),
+    ),
     "no such file": ("", ("--config", "tinny.py"), ("--config", "'tinny.py'")),
     "no config": ("", (), ("--config",)),
 }

@@ -1,4 +1,4 @@
-"""Studies: statistics against SciPy and by hand, plans, reports, and what interrupts or fails.
+"""Studies: plans, reports, and what interrupts or fails.
 
 The trainings of a study are those of `golden.py`, taken over, with other scores for each seed.
 """
@@ -12,10 +12,9 @@ from pathlib import Path
 import golden
 import numpy as np
 import pytest
-from helpers import rejection, tiny_config
-from scipy import stats
+from helpers import rejection
 
-from jax_kdpr.config.schema import Config, LossOptions
+from jax_kdpr.config.schema import Config
 from jax_kdpr.core import json_files, signals
 from jax_kdpr.core.errors import InUseError
 from jax_kdpr.evaluation import scoring
@@ -25,9 +24,9 @@ from jax_kdpr.studies import declaration, programs, rehearsal, report, runner
 from jax_kdpr.studies.declaration import Entry, Study, Table
 from jax_kdpr.studies.document import Document
 from jax_kdpr.studies.plan import only_these, plan
-from jax_kdpr.studies.results import gain, read_results, training_seconds
+from jax_kdpr.studies.results import gain, read_results
 from jax_kdpr.studies.sections import Place, add_section
-from jax_kdpr.studies.statistics import over_images, over_seeds
+from jax_kdpr.studies.statistics import over_seeds
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 STUDENT = {"regime": "student", "loss.alpha": 0.6, "loss.beta": 0.2}
@@ -136,29 +135,6 @@ def written(finished, tmp_path_factory):
 def write(study: Study, workdir: Path, output: Path) -> str:
     report.write_report(study, plan(study, workdir), workdir, output, command="the command")
     return (output / "report.md").read_text()
-
-
-# Statistics
-
-
-def test_the_interval_over_seeds_is_students():
-    values = [1.0, 1.4, 1.5, 1.9]
-    found = over_seeds(values)
-    low, high = stats.t.interval(0.95, 3, np.mean(values), stats.sem(values))
-    ends = [found.mean - found.half_width, found.mean + found.half_width]
-    np.testing.assert_allclose(ends, [low, high])
-    assert found.text() == f"1.45 ± {found.half_width:.2f}"
-    assert over_seeds([0.3]).text("+.2f") == "+0.30"
-
-
-def test_images_are_tested_in_pairs():
-    differences = np.random.default_rng(0).normal(0.1, 1.0, size=(3, 500))
-    found = over_images(differences)
-    mean = differences.mean(axis=0)
-    assert found.share_better == np.mean(mean > 0)
-    np.testing.assert_allclose(found.p_value, stats.wilcoxon(mean).pvalue)
-    same = over_images(np.zeros((3, 5)))
-    assert (same.share_better, same.p_value) == (0.5, 1.0)
 
 
 # Plans
@@ -387,23 +363,6 @@ def test_a_document_is_markdown_and_html(tmp_path):
 # Estimates and programs
 
 
-def test_an_estimate_counts_what_a_run_does():
-    def operations(teacher=None, epochs=3, **fields):
-        config = tiny_config(train__epochs=epochs)
-        for name, value in fields.items():
-            setattr(config, name, value)
-        return rehearsal.run_operations(config, teacher, (100, 0, 0))
-
-    alone = operations()
-    np.testing.assert_allclose(operations(epochs=6), 2 * alone)
-    assert operations(regime="random") < alone
-    taught = operations(tiny_config(masks__snapshots=9), regime="student")
-    assert taught == alone  # a student whose losses ignore its teacher
-    guiding = LossOptions(alpha=0.9, beta=0.05)
-    taught = operations(tiny_config(masks__snapshots=9), regime="student", loss=guiding)
-    assert alone < taught < 10 * alone
-
-
 def test_the_rate_is_that_of_the_finished_runs(finished):
     runs = plan(*finished)
     seconds = sum(r["seconds"] for run in runs for r in run_folder.read_metrics(run.workdir))
@@ -412,21 +371,6 @@ def test_the_rate_is_that_of_the_finished_runs(finished):
     assert 0.5 < rate * seconds / (10.0 * len(runs)) <= 1.0 + 1e-9
     assert rehearsal.measured_rate([], {}) is None
     assert set(rehearsal.remaining_minutes(runs, operations).values()) == {0.0}
-
-
-@pytest.mark.parametrize(
-    ("seconds", "total"),
-    [
-        ([9.0, 2.0, 2.0, 2.0, 2.0], 17.0),
-        ([9.0, 2.0, 1e-3, 2.0, 0.7], 17.0),  # two were interrupted
-        ([9.0, 2.0], 11.0),
-        ([], 0.0),
-    ],
-)
-def test_an_interrupted_epoch_costs_what_the_others_cost(seconds, total):
-    rows = [{"seconds": s + 1.0, "train_seconds": s} for s in seconds]
-    assert training_seconds(rows, timed="train_seconds") == pytest.approx(total)
-    assert training_seconds(rows) == pytest.approx(total + len(rows))
 
 
 @pytest.mark.slow

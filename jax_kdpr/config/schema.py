@@ -178,11 +178,6 @@ def from_dict(values: Any) -> Config:
     return options.build(Config, _without_gone(values), known=field_paths())
 
 
-def gone(path: str) -> str:
-    """Returns the line that says that an option has gone; "" for one that never was, or is."""
-    return f"config: {path} {TAKEN_OUT}" if path in GONE else ""
-
-
 def _without_gone(values: Any, prefix: str = "") -> Any:
     if dataclasses.is_dataclass(values):
         values = shallow(values)
@@ -228,6 +223,14 @@ def field_paths() -> list[str]:
     return list(flatten(Config()))
 
 
-def unknown_field(path: str) -> str:
-    """Returns the line that says an option does not exist, with the nearest that does."""
-    return options.unknown_field(path, field_paths())
+def unknown_field(path: str, *, prefix: str = "", others: tuple[str, ...] = ()) -> str:
+    """Returns the line that says an option has gone, or that there is none and the nearest is.
+
+    Args:
+        path: As it was given.
+        prefix: What the options of a config have before them ("base.").
+        others: Options beside them.
+    """
+    if path.removeprefix(prefix) in GONE:
+        return f"config: {path} {TAKEN_OUT}"
+    return options.unknown_field(path, [*others, *(prefix + known for known in field_paths())])

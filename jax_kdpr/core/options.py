@@ -86,8 +86,12 @@ def described(config: Any, prefix: str = "") -> dict[str, Described]:
     return found
 
 
-def check(config: Any) -> None:
+def check(config: Any, *, before: str = "") -> None:
     """Checks what options say of themselves: ranges, lengths, code, and what they are read with.
+
+    Args:
+        config: The options.
+        before: What messages begin with: "--" where they were given as flags.
 
     Raises:
         InputError: If a value is outside, not finite, set where nothing reads it, or names code
@@ -96,23 +100,23 @@ def check(config: Any) -> None:
     found = described(config)
     defaults = flatten(type(config)())
     for path, about in found.items():
-        value: Any = about.value
+        name, value = f"{before}{path}", about.value
         if isinstance(about.choices, Registry):
             try:
                 about.choices[value]  # so that a name of none is found before anything is written
             except InputError as failure:
-                raise InputError(f"{path}: {failure}") from failure
+                raise InputError(f"{name}: {failure}") from failure
         if about.within is not None and value is not None:
             for number in value if isinstance(value, tuple) else (value,):
-                require(path, number, about.within, unit=about.unit)
+                require(name, number, about.within, unit=about.unit)
         if about.length is not None:
-            require(f"{path}: its length", len(cast(tuple, value)), about.length)
+            require(f"{name}: its length", len(cast(tuple, value)), about.length)
         if about.when is not None and value != defaults[path]:
             choice, readers = about.when
             chosen = found[choice].value
             if chosen not in readers and not is_foreign(chosen):
                 raise InputError(
-                    f"{path}: is read only with {choice} {' or '.join(readers)}, got {value!r} "
+                    f"{name}: is read only with {choice} {' or '.join(readers)}, got {value!r} "
                     f"with {chosen}; set {choice}, or leave {path} out"
                 )
 
@@ -201,12 +205,17 @@ def expected(config: Any, path: str) -> str:
     """Returns in words what the field at a dotted path takes: its choices, or its type."""
     *sections, name = path.split(".")
     owner = functools.reduce(getattr, sections, config)
-    return _in_words(typing.get_type_hints(type(owner))[name], described(config)[path].choices)
+    hint = _said(typing.get_type_hints(type(owner))[name])
+    return _in_words(hint, described(config)[path].choices)
+
+
+def _said(hint: Any) -> Any:
+    """The type of a value that is there, of one that may be None."""
+    return typing.get_args(hint)[0] if isinstance(hint, types.UnionType) else hint
 
 
 def _typed(hint: Any, value: Any, path: str, choices: Choices) -> Any:
-    if isinstance(hint, types.UnionType):  # with None, for what is not said
-        hint = typing.get_args(hint)[0]
+    hint = _said(hint)
     of = typing.get_args(hint)[:1]  # of tuple[int, ...] or tuple[float, ...]
     if of and isinstance(value, list | tuple) and all(_is_a(of[0], item) for item in value):
         return tuple(map(of[0], value))
@@ -218,8 +227,6 @@ def _typed(hint: Any, value: Any, path: str, choices: Choices) -> Any:
 
 
 def _in_words(hint: Any, choices: Choices) -> str:
-    if isinstance(hint, types.UnionType):
-        hint = typing.get_args(hint)[0]
     several = "numbers" if float in typing.get_args(hint) else "integers"
     example = "(0.5, 0.9)" if several == "numbers" else "(16, 32)"
     wanted = {int: "an integer", float: "a number", bool: "True or False", str: "text"}

@@ -107,14 +107,13 @@ def read_spreads(given: tuple[str, ...]) -> dict[str, float]:
         for item in given:
             name, _, value = item.partition("=")
             spreads[name] = float(value)
-        check(JitterOptions(**spreads))
-    except InputError as failure:
-        raise InputError(f"--spread: {failure}") from failure
+        jitter = JitterOptions(**spreads)
     except (TypeError, ValueError):
         raise InputError(
             f"--spread: expected NAME=NUMBER with names of {', '.join(SPREADS)}, got "
             f"{','.join(given)!r}"
         ) from None
+    check(jitter, before="--spread: ")
     return spreads
 
 

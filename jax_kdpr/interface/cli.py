@@ -203,8 +203,8 @@ def _require_config(argv: Sequence[str], prefix: str, others: tuple[str, ...]) -
     for place, argument in enumerate(argv):
         override = re.match(r"--?(?:no)?config\.([\w.]+)", argument)
         if override and override[1] not in known:
-            gone = config_lib.gone(override[1].removeprefix(prefix))
-            raise InputError(gone or options.unknown_field(override[1], known))
+            said = config_lib.unknown_field(override[1], prefix=prefix, others=others)
+            raise InputError(said)
         given = re.fullmatch(r"--?config(?:=(.*))?", argument)
         if given:
             path = given[1] if given[1] is not None else "".join(argv[place + 1 : place + 2])

@@ -6,8 +6,7 @@ from typing import Any, TypeVar
 
 from absl import flags
 
-from jax_kdpr.core.errors import InputError
-from jax_kdpr.core.options import check, described
+from jax_kdpr.core.options import described
 
 T = TypeVar("T")
 DEFINE: dict[type, Any] = {
@@ -45,15 +44,3 @@ def read(section: T, **values: Any) -> T:
         if isinstance(value, list):
             values[name] = tuple(value)
     return type(section)(**values)
-
-
-def check_flags(section: Any) -> None:
-    """Checks options that flags have given, as `options.check`, by the names of the flags.
-
-    Raises:
-        InputError: As `options.check`.
-    """
-    try:
-        check(section)
-    except InputError as failure:
-        raise InputError(f"--{failure}") from failure

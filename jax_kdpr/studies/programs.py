@@ -4,7 +4,7 @@ Nothing here reads data or a teacher's checkpoint: a study can be rehearsed befo
 """
 
 import hashlib
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax_kdpr.config.schema import Config
 from jax_kdpr.core import runtime
 from jax_kdpr.core.sharding import make_mesh, replicate
-from jax_kdpr.evaluation.speed.cases import NATIVE_SIZE
+from jax_kdpr.evaluation.speed.cases import NATIVE_SIZE, program_bytes
 from jax_kdpr.evaluation.speed.timing import Timing, clock, time_alternating
 from jax_kdpr.runs.assembly import build_system
 from jax_kdpr.training.losses import guides, loss_weights
@@ -35,10 +35,7 @@ class Program(NamedTuple):
 
     def compile_bytes(self) -> int:
         """Compiles it; returns arguments, results and temporaries on one device, in bytes."""
-        memory: Any = self.lowered.compile().memory_analysis()
-        sizes = ("argument_size", "output_size", "temp_size", "generated_code_size")
-        held = sum(getattr(memory, f"{size}_in_bytes") for size in sizes)
-        return held - memory.alias_size_in_bytes  # donated arguments are results too
+        return program_bytes(self.lowered.compile())
 
 
 def trace_step(config: Config, teacher: Config | None) -> Program:

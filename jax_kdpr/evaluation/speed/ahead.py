@@ -8,6 +8,7 @@ proves no run. `Counts.modelled_seconds` is no measurement: a guess from the cou
 import math
 import re
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
 import jax
@@ -80,6 +81,7 @@ class Counts(NamedTuple):
     convolutions: tuple[tuple[str, int], ...]  # (what each gives, pixels of its window)
 
 
+@cache
 def place(target: str) -> SingleDeviceSharding:
     """Returns where arrays lie on the first of the `TARGETS` of that name.
 

@@ -316,7 +316,10 @@ def _compile(program: Callable, arguments: tuple) -> tuple[Any, float, int]:
 
 
 def program_bytes(compiled: jax.stages.Compiled) -> int:
-    """Returns the arguments, results and temporaries of a program on one device."""
+    """Returns the arguments, results and temporaries of a program on one device.
+
+    Donated arguments, which are results too, count once.
+    """
     parts: Any = compiled.memory_analysis()
     return (
         parts.argument_size_in_bytes

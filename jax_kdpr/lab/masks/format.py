@@ -124,10 +124,7 @@ def check_format(described: MaskFormat) -> None:
     Raises:
         InputError: If an option is wrong, missing, or read by nothing.
     """
-    try:
-        check(described)
-    except InputError as failure:
-        raise InputError(f"--{failure}") from failure
+    check(described, before="--")
     panel, top = described.panel, 2**described.bits - 1
     if panel is not None and len(panel) != 2:
         raise InputError(f"--panel: expected height and width, got {list(panel)}")
