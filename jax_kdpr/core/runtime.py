@@ -29,6 +29,7 @@ CONTAINER_LIMITS = (
     "/sys/fs/cgroup/memory.max",
     "/sys/fs/cgroup/memory/memory.limit_in_bytes",
 )
+CPU_CACHE = 2**20  # bytes that a core has close at hand (L2 of today's servers)
 STORED_SHARE = 0.25  # that the gradient of a system's part may keep of what it could make again
 _elsewhere: int | None = None  # memory of the GPU that stands in for this machine's devices
 

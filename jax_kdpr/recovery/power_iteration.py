@@ -14,8 +14,8 @@ conj(U) E of r. These are 4 FFTs again, where automatic differentiation, which m
 takes 8. Every FFT is a forward one without normalisation, F^H x = conj(F conj x): a GPU scales an
 inverse FFT in a pass of its own. What that leaves out is put into r, once.
 
-S and V are kept where they fit (`runtime.fits`), and made again in the backward pass where not: 2
-FFTs more an iteration. Of more than `STORED` iterations, segments are made again from their first
+S and V are kept where they fit (`_kept`), and made again in the backward pass where not: 2 FFTs
+more an iteration. Of more than `STORED` iterations, segments are made again from their first
 iterate.
 
 | iterations | stored iterates | FFTs an iteration, S and V kept | made again |
@@ -133,7 +133,7 @@ def _advance_in_segments(
 ) -> tuple[Fields, Fields]:
     """Returns the last two iterates."""
     length = segment_length(steps, stored)
-    keep = runtime.fits(_made_bytes(operator, z) * (steps if length == 1 else length))
+    keep = _kept(operator, z, steps if length == 1 else length)
     if length == 1:
         return _advance(operator, z, steps, keep)
     segment = jax.checkpoint(lambda operator, z: _advance(operator, z, length, keep))
@@ -141,10 +141,16 @@ def _advance_in_segments(
     return _advance(operator, pair[0], steps % length, keep) if steps % length else pair
 
 
-def _made_bytes(operator: Operator, z: Fields) -> int:
-    """Of S and V of one iteration, on all of a CPU's devices: each may have a batch as this one."""
+def _kept(operator: Operator, z: Fields, steps: int) -> bool:
+    """Whether S and V of so many iterations are kept for the gradient, rather than made again.
+
+    In a CPU's cache they are made again in less time than memory takes to give them back.
+    """
     masks = operator.weight.shape[1]
-    return runtime.sharing_memory() * z.dtype.itemsize * (operator.weight.size + masks * z.size)
+    made = z.dtype.itemsize * (operator.weight.size + masks * z.size)
+    if runtime.on_cpu() and made <= runtime.CPU_CACHE:
+        return False
+    return runtime.fits(runtime.sharing_memory() * made * steps)  # each device may have such a batch
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
