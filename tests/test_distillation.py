@@ -14,7 +14,7 @@ from jax_kdpr.core import runtime
 from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.runs.run import restore
 from jax_kdpr.training.setup import Training, prepare
-from jax_kdpr.training.steps import Epoch, compile_steps
+from jax_kdpr.training.steps import Epoch
 from jax_kdpr.training.teacher import Teacher, changing_targets
 
 
@@ -32,7 +32,7 @@ def losses_of(run: Training, steps=3):
         weights=run.weights,
         guide=teacher_of(run).guide(run.config, run.dataset, batch_size=run.eval_batch_size),
     )
-    program, state = compile_steps(run.train_step), run.start
+    program, state = run.train_steps(1), run.start
     totals = []
     for _ in range(steps):
         state, (loss,) = program(state, epoch)

@@ -10,7 +10,7 @@ from jax_kdpr.core import runtime
 from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.training import loop
 from jax_kdpr.training.setup import prepare
-from jax_kdpr.training.steps import Epoch, compile_steps
+from jax_kdpr.training.steps import Epoch
 
 
 @pytest.mark.slow
@@ -39,7 +39,7 @@ def test_bfloat16_network_keeps_weights_physics_and_outputs_in_float32(tmp_path)
         assert output.image.dtype == output.bottleneck.dtype == jnp.float32
         order = jnp.arange(run.dataset.train_size)
         epoch = Epoch(run.dataset.train(0), order, run.keys.steps, run.weights)
-        state, step = run.start, compile_steps(run.train_step)
+        state, step = run.start, run.train_steps(1)
         for _ in range(len(order) // run.config.train.batch_size):
             state, _ = step(state, epoch)
         assert all(leaf.dtype != jnp.bfloat16 for leaf in jax.tree.leaves(state.params))

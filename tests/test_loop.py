@@ -19,7 +19,7 @@ from jax_kdpr.runs import checkpoint
 from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.runs.checkpoint import Checkpoints
 from jax_kdpr.runs.run import restore
-from jax_kdpr.training import loop, outcome
+from jax_kdpr.training import loop, outcome, setup
 from jax_kdpr.training.setup import prepare
 
 
@@ -136,7 +136,7 @@ def test_checkpoint_keeps_types_and_values(tmp_path):
 @pytest.mark.parametrize(("spoilt", "step"), [("loss", 6), ("parameters", 8)])
 def test_nothing_that_is_not_finite_is_saved(spoilt, step, tmp_path, monkeypatch):
     """Nor what the last update of an epoch made of a loss that was finite still."""
-    made = loop.compile_steps
+    made = setup.compile_steps
 
     def exploding(*args, **kwargs):
         program = made(*args, **kwargs)
@@ -152,7 +152,7 @@ def test_nothing_that_is_not_finite_is_saved(spoilt, step, tmp_path, monkeypatch
 
         return run
 
-    monkeypatch.setattr(loop, "compile_steps", exploding)
+    monkeypatch.setattr(setup, "compile_steps", exploding)
     said = f"at step {step}; last good checkpoint: step 4"
     with pytest.raises(loop.NonFiniteLossError, match=said):
         loop.train(tiny_config(train__epochs=2), tmp_path)

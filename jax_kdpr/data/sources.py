@@ -1,5 +1,6 @@
 """One data set from any source: training images per epoch, fixed validation and test images."""
 
+import dataclasses
 import hashlib
 import os
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import numpy as np
 from jax_kdpr.core import runtime
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.limits import SEEDS, SHARE, Range
-from jax_kdpr.core.options import changed, option, section
+from jax_kdpr.core.options import option, section
 from jax_kdpr.core.registry import Registry, blaming
 from jax_kdpr.core.types import RawImages
 from jax_kdpr.data import fashion_mnist, image_files
@@ -128,7 +129,7 @@ def load(
         InputError: If the files are missing or unusable, or a split would be empty.
     """
     if options.source in OF_FOLDERS and not options.dir:
-        options = changed(options, dir=os.environ.get(DATA_DIR_VARIABLE, ""))
+        options = dataclasses.replace(options, dir=os.environ.get(DATA_DIR_VARIABLE, ""))
         named = DATA_DIR_VARIABLE
     if options.dir:
         require_there(options.dir, named=named, remedy=remedy)

@@ -150,7 +150,8 @@ def _kept(operator: Operator, z: Fields, steps: int) -> bool:
     made = z.dtype.itemsize * (operator.weight.size + masks * z.size)
     if runtime.on_cpu() and made <= runtime.CPU_CACHE:
         return False
-    return runtime.fits(runtime.sharing_memory() * made * steps)  # each device may have such a batch
+    # Each of the devices that share a memory may have such a batch.
+    return runtime.fits(runtime.sharing_memory() * made * steps)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))

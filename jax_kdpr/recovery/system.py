@@ -163,11 +163,3 @@ class System:
 def network_input(estimate: Fields) -> Float[Array, "b h w 2"]:
     """Returns real and imaginary part of complex estimates as two channels."""
     return jnp.stack([estimate.real, estimate.imag], axis=-1)
-
-
-def count_parameters(params: Params) -> dict[str, int]:
-    """Returns the number of trained real numbers in each part of `params`, and their "total"."""
-    counts = {
-        part: sum(leaf.size for leaf in jax.tree.leaves(leaves)) for part, leaves in params.items()
-    }
-    return {**counts, "total": sum(counts.values())}

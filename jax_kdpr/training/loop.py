@@ -2,7 +2,6 @@
 
 import sys
 import time
-from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
@@ -21,7 +20,6 @@ from jax_kdpr.core.progress import progress
 from jax_kdpr.core.sharding import replicate
 from jax_kdpr.core.signals import Interrupted
 from jax_kdpr.data.batches import epoch_order, over_batches
-from jax_kdpr.recovery.system import count_parameters
 from jax_kdpr.runs import checkpoint
 from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.runs.checkpoint import SCORE, Checkpoints
@@ -30,7 +28,7 @@ from jax_kdpr.training import outcome
 from jax_kdpr.training.losses import TERMS
 from jax_kdpr.training.setup import Training, prepare, trained_parts
 from jax_kdpr.training.state import TrainState
-from jax_kdpr.training.steps import Epoch, compile_steps
+from jax_kdpr.training.steps import Epoch
 
 FEW_STEPS = 200  # fewer optimiser steps than this train next to nothing
 
@@ -124,8 +122,6 @@ def _train_from(run: Training, train_state: TrainState, step: int, folder: _Fold
     if run.teacher is not None:
         guide = run.teacher.guide(run.config, run.dataset, batch_size=run.eval_batch_size)
     print("compiling, about half a minute on a CPU", flush=True)
-    # Programs of as many steps as are asked for; an epoch may end with fewer.
-    programs: dict[int, Callable] = {}
     resumed = step
     with (
         progress(total=run.total_steps, initial=step, unit="step") as bar,
@@ -137,11 +133,9 @@ def _train_from(run: Training, train_state: TrainState, step: int, folder: _Fold
             end = (step // run.steps_per_epoch + 1) * run.steps_per_epoch
             losses = None
             while step < end and not signals.received():
-                length = min(run.scan_steps, end - step)
-                if length not in programs:
-                    programs[length] = compile_steps(run.train_step, length=length)
+                length = min(run.scan_steps, end - step)  # an epoch may end with fewer
                 losses_before = losses
-                train_state, losses = programs[length](train_state, epoch)
+                train_state, losses = run.train_steps(length)(train_state, epoch)
                 if step == resumed:
                     unsaved.enter_context(signals.noting())  # before, a signal may end all at once
                 # The losses of the call before this one: so the device never waits for the host.
@@ -188,14 +182,18 @@ def _epoch_inputs(run: Training, number: int, guide: Any) -> Epoch:
 
 def _summary(run: Training) -> str:
     config, dataset = run.config, run.dataset
-    counts = count_parameters(run.start.params)
+    counts = {
+        part: sum(leaf.size for leaf in jax.tree.leaves(leaves))
+        for part, leaves in run.start.params.items()
+    }
     devices = 1 if run.mesh is None else run.mesh.size
     lines = [
         f"{config.regime}: {config.masks.snapshots} snapshot(s), {config.data.size} x "
         f"{config.data.size} pixels, {config.scene.kind} scene, T = {config.spectral.iterations}, "
         f"oversample {config.masks.oversample}, noise {config.noise.kind}",
-        f"parameters: {counts['total']:,} (masks {counts['phases']:,}, filter {counts['filter']}, "
-        f"network {counts['net']:,}); trained: {', '.join(trained_parts(config.regime))}",
+        f"parameters: {sum(counts.values()):,} (masks {counts['phases']:,}, filter "
+        f"{counts['filter']}, network {counts['net']:,}); "
+        f"trained: {', '.join(trained_parts(config.regime))}",
         f"data: {config.data.source}, {dataset.train_size:,} train, "
         f"{len(dataset.validation):,} validation, {len(dataset.test):,} test images",
         f"{run.total_steps:,} steps of {config.train.batch_size} on {devices} x "

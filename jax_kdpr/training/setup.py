@@ -5,6 +5,7 @@ Everything that a user can get wrong is found here, before anything is compiled 
 
 import sys
 from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,7 +33,7 @@ from jax_kdpr.runs.metric_log import require_tensorboard
 from jax_kdpr.runs.run import RunKeys, run_keys
 from jax_kdpr.training.losses import Weights, guides, loss_weights
 from jax_kdpr.training.state import TrainState, init_train_state, make_optimizer
-from jax_kdpr.training.steps import Step, make_eval_step, make_train_step
+from jax_kdpr.training.steps import Step, Steps, compile_steps, make_eval_step, make_train_step
 from jax_kdpr.training.targets import Teach
 from jax_kdpr.training.teacher import Teacher, load_teacher
 
@@ -47,7 +48,8 @@ class Training(NamedTuple):
     digests: dict[str, str]
     teacher: Teacher | None
     system: System
-    train_step: Step
+    train_steps: Callable[[int], Steps]
+    """train_steps(length) -> the program of so many steps, compiled when it is first called."""
     eval_step: Callable[..., tuple[ImageScores, Residuals]]
     start: TrainState
     weights: Weights
@@ -130,7 +132,7 @@ def prepare(config: Config, workdir: Path) -> Training:
         digests=digests,
         teacher=teacher,
         system=system,
-        train_step=train_step,
+        train_steps=cache(partial(compile_steps, train_step)),
         eval_step=eval_step,
         start=replicate(start, mesh),
         weights=weights,

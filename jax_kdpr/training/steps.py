@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 from jax_kdpr.core.metrics import ImageScores
 from jax_kdpr.core.sharding import shard_batch
 from jax_kdpr.core.types import (
+    Images,
     Indices,
     Key,
     Params,
@@ -47,6 +48,7 @@ class Epoch(NamedTuple):
 
 
 Step = Callable[[TrainState, Epoch], tuple[TrainState, Scalar]]
+Steps = Callable[[TrainState, Epoch], tuple[TrainState, Float[Array, "*steps"]]]
 
 
 def make_train_step(
@@ -73,8 +75,6 @@ def make_train_step(
         teach: What a teacher that guides live says of a batch; not needed for cached targets.
         average: Decay of the running mean that the train state keeps, if it keeps one.
     """
-    camera = system.camera
-    shape = {"size": camera.size, "channels": camera.channels}
 
     def loss_fn(parts: Params, train_state: TrainState, images, targets, weights, key: Key):
         params = {**train_state.params, **parts}
@@ -95,7 +95,7 @@ def make_train_step(
     def step(train_state: TrainState, epoch: Epoch) -> tuple[TrainState, Scalar]:
         place = train_state.step % (epoch.order.shape[0] // batch_size)
         indices = jax.lax.dynamic_slice_in_dim(epoch.order, place * batch_size, batch_size)
-        batch = shard_batch(take_batch(epoch.images, indices, **shape), camera.mesh)
+        batch = _take(system, epoch.images, indices)
         key, teacher_key = jax.random.split(jax.random.fold_in(epoch.key, train_state.step))
         targets = guidance(epoch.guide, indices, batch, teacher_key)
 
@@ -126,9 +126,7 @@ def make_train_step(
     return step
 
 
-def compile_steps(
-    step: Step, *, length: int = 1
-) -> Callable[[TrainState, Epoch], tuple[TrainState, Float[Array, "*steps"]]]:
+def compile_steps(step: Step, length: int = 1) -> Steps:
     """Compiles `length` steps into one program: (train_state, epoch) -> (train_state, losses).
 
     The argument `train_state` is donated. Losses are [length].
@@ -152,12 +150,17 @@ def make_eval_step(
     system: System,
 ) -> Callable[[PyTree, RawImages, Indices, Key], tuple[ImageScores, Residuals]]:
     """Builds step((params, state), images, indices, key) -> (scores, residuals), jitted."""
-    camera = system.camera
-    shape = {"size": camera.size, "channels": camera.channels}
 
     def step(variables: tuple[Params, State], images: RawImages, indices: Indices, key: Key):
-        batch = shard_batch(take_batch(images, indices, **shape), camera.mesh)
+        batch = _take(system, images, indices)
         output, _ = system.apply(*variables, batch, key)
-        return camera.score(output.image, batch), output.residual
+        return system.camera.score(output.image, batch), output.residual
 
     return jax.jit(step)
+
+
+def _take(system: System, images: RawImages, indices: Indices) -> Images:
+    """Returns a batch as the system takes it, each device's part on that device."""
+    camera = system.camera
+    batch = take_batch(images, indices, size=camera.size, channels=camera.channels)
+    return shard_batch(batch, camera.mesh)
