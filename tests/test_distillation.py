@@ -1,5 +1,6 @@
 """A student and its teacher: where it starts, and whether its targets are made once for all."""
 
+import contextlib
 import shutil
 
 import golden
@@ -11,8 +12,10 @@ from helpers import image_config, rejection, same, student_config, tiny_config
 
 from jax_kdpr.config.schema import Config
 from jax_kdpr.core import runtime
+from jax_kdpr.core.sharding import make_mesh, replicate
 from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.runs.run import restore
+from jax_kdpr.training import targets
 from jax_kdpr.training.setup import Training, prepare
 from jax_kdpr.training.steps import Epoch
 from jax_kdpr.training.teacher import Teacher, changing_targets
@@ -72,6 +75,35 @@ def test_cached_targets_give_the_losses_of_a_live_teacher(image_folder, teacher,
     for name in ("cdp", "feature"):
         assert live_terms[name] > 0
         np.testing.assert_allclose(cached_terms[name], live_terms[name], rtol=1e-4)
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_cached_targets_are_written_where_they_stay(devices, monkeypatch):
+    """In one place on each device; the last of three batches is filled up."""
+    images = np.random.default_rng(0).integers(0, 256, (11, 16, 16), dtype=np.uint8)
+    places = set()
+
+    class Bar:
+        def update(self, _: int) -> None:
+            for array in jax.live_arrays():
+                if array.shape == (11, 16, 16, 1):
+                    places.update(addresses(array))
+
+    def addresses(array: jax.Array) -> list[int]:
+        return [shard.data.unsafe_buffer_pointer() for shard in array.addressable_shards]
+
+    def teach(variables, batch, key):
+        params, _ = variables
+        return targets.Targets(cdp=params["factor"] * batch[..., 0], feature=batch)
+
+    monkeypatch.setattr(targets, "progress", lambda **_: contextlib.nullcontext(Bar()))
+    mesh = make_mesh(devices)
+    given = replicate((({"factor": jnp.float32(2.0)}, {}), jnp.asarray(images)), mesh)
+    made = targets.cache_targets(teach, *given, size=16, channels=1, batch_size=4, mesh=mesh)
+    np.testing.assert_allclose(made.cdp, 2 * (images / 255), rtol=1e-6)
+    np.testing.assert_allclose(made.feature[..., 0], images / 255, rtol=1e-6)
+    assert len(places) == devices and places == set(addresses(made.feature))
+    assert all(shard.data.shape == made.cdp.shape for shard in made.cdp.addressable_shards)
 
 
 @pytest.mark.slow

@@ -5,14 +5,17 @@ Kept on the device, they take the teacher out of the step: a student then costs 
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from jax_kdpr.core.progress import progress
 from jax_kdpr.core.types import Features, Images, Indices, Key, Params, Patterns, RawImages, State
-from jax_kdpr.data.batches import over_batches, take_batch
+from jax_kdpr.data.batches import take_batch
 from jax_kdpr.recovery.system import Output, System
 
 
@@ -67,8 +70,11 @@ def cache_targets(
     size: int,
     channels: int,
     batch_size: int,
+    mesh: Mesh | None = None,
 ) -> Targets:
     """Makes the targets of all training images, in order; needs a noiseless teacher.
+
+    They are written where they stay: beside them there is room for those of a batch alone.
 
     Args:
         teach: From `make_teach`.
@@ -77,18 +83,29 @@ def cache_targets(
         size: Height and width that the system takes.
         channels: Images that make one scene.
         batch_size: Images at a time.
+        mesh: Devices of which each gets all targets; None for one.
     """
+    count, everywhere = len(images), mesh and NamedSharding(mesh, P())
 
-    @jax.jit
-    def one_batch(variables, images, indices, key):
+    def of_batch(variables, images, indices):
         batch = take_batch(images, indices, size=size, channels=channels)
-        return teach(variables, batch, key)
+        return teach(variables, batch, jax.random.key(0))
 
-    count = len(images)
+    @partial(jax.jit, out_shardings=everywhere)
+    def start(variables, images):
+        one = jax.eval_shape(of_batch, variables, images, jnp.arange(batch_size))
+        return jax.tree.map(lambda leaf: jnp.zeros((count, *leaf.shape[1:]), leaf.dtype), one)
+
+    @partial(jax.jit, donate_argnums=0, out_shardings=everywhere)
+    def fill(targets, variables, images, first):
+        indices = first + jnp.arange(batch_size)
+        made = of_batch(variables, images, indices % count)
+        # The last batch is filled up from the start, and what it says of those again is dropped.
+        return jax.tree.map(lambda to, part: to.at[indices].set(part, mode="drop"), targets, made)
+
+    targets = start(variables, images)
     with progress(total=count, unit="image", desc="teacher's targets") as bar:
-
-        def counted(indices, key):
-            bar.update(min(batch_size, count - bar.n))
-            return one_batch(variables, images, indices, key)
-
-        return over_batches(counted, count, batch_size=batch_size, key=jax.random.key(0))
+        for first in range(0, count, batch_size):
+            targets = jax.block_until_ready(fill(targets, variables, images, first))
+            bar.update(min(batch_size, count - first))
+    return targets

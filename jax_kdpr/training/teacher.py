@@ -56,15 +56,15 @@ class Teacher:
         """Returns what the steps of `config` learn from: targets, made now, or its variables."""
         if self.teach is None or not self.cached:
             return self.teach and self.run.variables
-        targets = cache_targets(
+        return cache_targets(
             self.teach,
             self.run.variables,
             dataset.train(0),
             size=config.data.size,
             channels=config.scene.channels,
             batch_size=batch_size,
+            mesh=self.run.camera.mesh,
         )
-        return replicate(targets, self.run.camera.mesh)
 
     def take_over(self, start: str, params: Params, state: State) -> tuple[Params, State]:
         """Replaces the parts of a student's random start that `distill.start` takes.
