@@ -14,7 +14,7 @@ from jax_kdpr.optics.camera import Camera
 from jax_kdpr.optics.noise import NoiseOptions
 from jax_kdpr.optics.objects import SceneOptions
 from jax_kdpr.recovery.networks.network import NetOptions
-from jax_kdpr.recovery.networks.unet import UNet, make_norm
+from jax_kdpr.recovery.networks.unet import ConvBlock, UNet, make_norm
 from jax_kdpr.recovery.spectral import SpectralOptions
 from jax_kdpr.recovery.system import System, network_input
 
@@ -246,3 +246,16 @@ def test_physics_on_four_devices_gathers_no_batch(small, spread):
     compiled = jax.jit(estimate).lower(images).compile()
     assert "fft" in compiled.as_text()
     assert "all-gather" not in compiled.as_text()
+
+
+@pytest.mark.parametrize(("precision", "within"), [("float32", 1e-5), ("bfloat16", 0.1)])
+def test_a_batch_norm_folded_into_its_convolution_is_both_in_turn(precision, within):
+    block = ConvBlock(3, 8, NetOptions(precision=precision), nnx.Rngs(0))
+    rng = np.random.default_rng(0)
+    for norm in (block.first_norm, block.second_norm):
+        for numbers in (norm.scale, norm.bias, norm.mean, norm.var):
+            numbers[...] = jnp.asarray(rng.uniform(0.5, 1.5, size=8), jnp.float32)
+    x = expected = jnp.asarray(rng.normal(size=(2, 6, 8, 3)), jnp.float32)
+    for conv, norm in ((block.first, block.first_norm), (block.second, block.second_norm)):
+        expected = nnx.relu(norm(conv(expected), use_running_average=True))
+    np.testing.assert_allclose(block(x, train=False), expected, atol=within)
