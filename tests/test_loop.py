@@ -50,14 +50,8 @@ def test_resuming_is_bit_exact_and_a_finished_run_is_left_alone(tmp_path, monkey
     whole, pieces = (restore(tmp_path / name, config) for name in ("whole", "pieces"))
     assert whole.step == pieces.step
     assert_equal_trees(whole.variables, pieces.variables)
-    without_times = [
-        [
-            {name: value for name, value in row.items() if "seconds" not in name}
-            for row in run_folder.read_metrics(tmp_path / name)
-        ]
-        for name in ("whole", "pieces")
-    ]
-    assert without_times[0] == without_times[1] and len(without_times[0]) == config.train.epochs
+    rows = [faults.record(tmp_path / name) for name in ("whole", "pieces")]
+    assert rows[0] == rows[1] and len(rows[0]) == config.train.epochs
 
 
 @pytest.mark.slow
@@ -75,6 +69,29 @@ def test_the_running_mean_is_what_is_validated_and_restored(tmp_path):
     with Checkpoints(tmp_path / "run", read_only=True) as checkpoints:
         live = checkpoints.restore_best({"params": trained.variables[0]}).tree["params"]
     assert not np.allclose(live["phases"], trained.variables[0]["phases"], atol=1e-4)
+
+
+@pytest.mark.slow
+def test_epochs_that_are_not_validated_have_a_row_and_a_checkpoint(tmp_path, monkeypatch, capsys):
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    loop.train(tiny_config(), whole)
+    config, checks = tiny_config(train__validate_every=2), iter([0] * 4)
+    with monkeypatch.context() as patch:  # a signal at the end of the first epoch
+        patch.setattr(signals, "received", lambda: next(checks, signal.SIGINT))
+        with pytest.raises(signals.Interrupted, match="at step 4 of 12, saved"):
+            loop.train(config, run)
+    assert restore(run, config).step == 4  # without a score there is the newest
+    (run / run_folder.METRICS_FILE).unlink()
+    capsys.readouterr()
+    assert "validation_psnr" in loop.train(config, run)
+
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch")]
+    assert ["validation" in line for line in said] == [False, True, True]
+    found, expected = faults.record(run), faults.record(whole)
+    kept = [name for name in expected[0] if not name.startswith("validation")]
+    assert found == [{name: expected[0][name] for name in kept}, *expected[1:]]
+    best = max(expected[1:], key=lambda row: row["validation_psnr"])
+    assert restore(run, config).step == best["step"]
 
 
 @pytest.mark.slow

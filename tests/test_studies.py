@@ -8,6 +8,7 @@ import shutil
 import signal
 from contextlib import contextmanager
 from pathlib import Path
+from unittest import mock
 
 import golden
 import numpy as np
@@ -17,7 +18,7 @@ from helpers import rejection
 from jax_kdpr.config.schema import Config
 from jax_kdpr.core import json_files, signals
 from jax_kdpr.core.errors import InUseError
-from jax_kdpr.evaluation import scoring
+from jax_kdpr.evaluation import plots, scoring
 from jax_kdpr.evaluation.speed.timing import Timing
 from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.studies import declaration, programs, rehearsal, report, runner
@@ -343,6 +344,20 @@ def test_a_report_of_runs_without_rms_under_noise_leaves_it_open(finished, writt
     add_section(Place(study, document, workdir, "s"), section, {"student": earlier})
     (table,) = (block for block in document.markdown if heading in block)
     assert [row.count("–") for row in table.splitlines()[2:]] == [3, 3]
+
+
+def test_epochs_that_were_not_validated_are_left_out_of_a_report(finished, tmp_path):
+    study, workdir = finished
+    found = read_results(plan(study, workdir))["student"]
+    first = {k: v for k, v in found[0].curve[0].items() if not k.startswith("validation")}
+    found = [run._replace(curve=[first, run.curve[1]]) for run in found]
+    last = [run.curve[1]["validation_psnr"] for run in found]
+    assert [run.validation_psnr for run in found] == last
+    place = Place(study, Document(tmp_path, "T"), workdir, "s")
+    with mock.patch.object(plots, "plot_lines", wraps=plots.plot_lines) as drawing:
+        add_section(place, study.sections[3], {"student": found})
+    (line,) = drawing.call_args.args[0].values()
+    assert line.x == [2.0] and line.y == [np.mean(last)]
 
 
 def test_a_document_is_markdown_and_html(tmp_path):

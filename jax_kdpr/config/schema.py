@@ -92,6 +92,11 @@ class TrainOptions:
         "local devices to spread each batch over; 0: the CPU's cores, or one GPU",
         within=Range(0, 4096),
     )
+    validate_every: int = option(
+        1,
+        "epochs from one validation to the next; the last epoch has one",
+        within=Range(1, MOST_COUNT),
+    )
     scan_steps: int = option(
         0,
         "steps in one call of the device; 0: 1 on a CPU, about 64 on a GPU",

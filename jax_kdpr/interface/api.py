@@ -243,7 +243,8 @@ def train(
         allow_code: As of `load`, for a teacher's folder; what the config itself names may run.
 
     Returns:
-        The rows of its metrics.jsonl, one for each epoch.
+        The rows of its metrics.jsonl, one for each epoch; "validation_..." of those that were
+        validated (`train.validate_every`), the last among them.
 
     Interrupted (a notebook's stop button), it loses the epoch under way; called again it goes on.
     JAX is used as it is set up: `python -m jax_kdpr.train` also spreads batches over a CPU's cores,

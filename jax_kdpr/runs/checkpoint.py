@@ -74,7 +74,8 @@ class _Manager(ocp.CheckpointManager):
             if stored.get(SCORE_DIGEST) in (None, _score_digest(step, score)):
                 return {SCORE: score}
         rows = run_folder.read_metrics(self.workdir)
-        return next(({SCORE: row[SCORE]} for row in rows if row["step"] == step), None)
+        known = (row[SCORE] for row in rows if row["step"] == step and SCORE in row)
+        return next(({SCORE: score} for score in known), None)
 
 
 class Checkpoints:

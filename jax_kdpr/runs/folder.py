@@ -48,14 +48,13 @@ DRAWN = (
     "the scenes, which this version of jax_kdpr or JAX draws otherwise (run.json says which made "
     "the run)"
 )
-ROW = {"epoch": int, "step": int} | dict.fromkeys(
-    (
-        *("train_total", "train_task", "train_mask"),
-        *("validation_psnr", "validation_psnr_pooled", "validation_ssim"),
-        *("train_seconds", "seconds"),
-    ),
-    float,
-)  # what is read of a row of metrics.jsonl
+ROW = {
+    **{"epoch": int, "step": int},
+    **dict.fromkeys(("train_total", "train_task", "train_mask"), float),
+    **dict.fromkeys(("train_seconds", "seconds"), float),
+    # Of an epoch that was validated.
+    **dict.fromkeys(("validation_psnr", "validation_psnr_pooled", "validation_ssim"), Maybe(float)),
+}  # what is read of a row of metrics.jsonl
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 

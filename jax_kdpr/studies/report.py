@@ -178,7 +178,7 @@ def _numbers(study: Study, results: Results) -> dict[str, Any]:
             "seeds": {
                 str(result.run.seed): {
                     "scores": result.scores,
-                    "validation_psnr": [row["validation_psnr"] for row in result.curve],
+                    "validation_psnr": [result.validated.get(row["epoch"]) for row in result.curve],
                     "commits": sorted({session["commit"] for session in result.sessions}),
                     "robustness": result.under_noise.get("scores"),
                     "robustness_rms": result.under_noise.get("rms"),

@@ -7,6 +7,7 @@ import numpy as np
 from jax_kdpr.evaluation.scores import RECOVERED
 from jax_kdpr.evaluation.scoring import read_image_psnr
 from jax_kdpr.runs import folder as run_folder
+from jax_kdpr.runs.checkpoint import SCORE
 from jax_kdpr.studies.plan import PlannedRun
 from jax_kdpr.studies.statistics import Estimate, PairedTest, over_images, over_seeds
 
@@ -21,9 +22,14 @@ class SeedResult(NamedTuple):
     sessions: list[dict[str, Any]]  # of run.json: what it was trained with, and when
 
     @property
+    def validated(self) -> dict[int, float]:
+        """Mean validation PSNR of the epochs that were validated, dB."""
+        return {row["epoch"]: row[SCORE] for row in self.curve if SCORE in row}
+
+    @property
     def validation_psnr(self) -> float:
-        """Mean validation PSNR of the epoch whose checkpoint is scored, dB."""
-        return max(row["validation_psnr"] for row in self.curve)
+        """That of the epoch whose checkpoint is scored, dB."""
+        return max(self.validated.values())
 
     @property
     def train_seconds(self) -> float:

@@ -155,9 +155,10 @@ def _sweep(place: Place, section: declaration.Sweep, results: Results) -> None:
 def _curves(place: Place, results: Results) -> None:
     drawn, rows = {}, []
     for name, runs in results.items():
-        epochs = zip(*(run.curve for run in runs), strict=False)  # as many as all of them have
-        means = [over_seeds([row["validation_psnr"] for row in epoch]) for epoch in epochs]
-        drawn[place.label(name)] = _line([epoch + 1.0 for epoch in range(len(means))], means)
+        curves = [run.validated for run in runs]
+        epochs = [epoch for epoch in curves[0] if all(epoch in curve for curve in curves)]
+        means = [over_seeds([curve[epoch] for curve in curves]) for epoch in epochs]
+        drawn[place.label(name)] = _line([float(epoch) for epoch in epochs], means)
         terms = [
             over_seeds([run.curve[-1][f"train_{term}"] for run in runs]).mean
             for term in ("task", "mask", "cdp", "feature")

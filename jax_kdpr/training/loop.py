@@ -54,7 +54,7 @@ def train(config: Config, workdir: Path) -> dict[str, float]:
     with run_folder.lock(workdir), _Folder(run) as folder:
         train_state, step = _restore(run, folder)
         if step and not folder.has_row(step):
-            print(f"validating step {step} of {workdir}, which has no row in metrics.jsonl")
+            print(f"step {step} of {workdir} has no row in metrics.jsonl: it is made again")
             if row := _save(run, train_state, step, time.perf_counter(), folder):
                 print(_epoch_line(row, run.config))
             signals.check()
@@ -98,7 +98,7 @@ class _Folder:
         try:
             if row is not None and not self.has_row(step):
                 self.log.append(row)  # first: a checkpoint makes up for its row, no row for it
-            score = None if row is None else row[SCORE]
+            score = None if row is None else row.get(SCORE)
             self.checkpoints.save(step, state, config_lib.to_dict(self.run.config), score=score)
         except (OSError, ValueError) as failure:  # TensorStore's are ValueErrors
             raise StoppedError(
@@ -244,37 +244,50 @@ def _require_finite(losses: jax.Array, step: int, folder: _Folder) -> None:
 
 
 def _epoch_row(run: Training, state: TrainState, step: int, started: float) -> dict[str, Any]:
-    """Validates at the end of an epoch and returns its row of metrics.jsonl."""
+    """Returns the row of metrics.jsonl of the epoch that ends at a step, validated if it is due."""
     jax.block_until_ready(state)
     trained = time.perf_counter()
+    epoch, train = step // run.steps_per_epoch, run.config.train
+    is_due = epoch % train.validate_every == 0 or epoch == train.epochs
+    means = {
+        f"train_{name}": float(state.totals[name]) / run.steps_per_epoch
+        for name in ("total", *TERMS)
+    }
+    return {
+        **{"epoch": epoch, "step": step},
+        **means,
+        **(_validate(run, state) if is_due else {}),
+        "train_seconds": trained - started,
+        "seconds": time.perf_counter() - started,
+    }
+
+
+def _validate(run: Training, state: TrainState) -> dict[str, float]:
+    """Returns the means over the validation images."""
     (mse, ssim, rms), residual = over_batches(
         partial(run.eval_step, state.variables, run.dataset.validation),
         len(run.dataset.validation),
         batch_size=run.eval_batch_size,
         key=run.keys.evaluation,
     )
-    means = {
-        f"train_{name}": float(state.totals[name]) / run.steps_per_epoch
-        for name in ("total", *TERMS)
-    }
     return {
-        "epoch": step // run.steps_per_epoch,
-        "step": step,
-        **means,
         SCORE: float(jnp.mean(psnr_from_mse(mse))),
         "validation_psnr_pooled": float(psnr_from_mse(jnp.mean(mse))),
         "validation_ssim": float(jnp.mean(ssim)),
         "validation_rms": float(jnp.mean(rms)),
         "validation_residual": float(jnp.mean(residual)),
-        "train_seconds": trained - started,
-        "seconds": time.perf_counter() - started,
     }
 
 
 def _epoch_line(row: dict[str, Any], config: Config) -> str:
+    validation = (
+        f"validation {row[SCORE]:.2f} dB, "
+        f"rms {row['validation_rms']:.3f}{rms_unit(config.scene.kind)}, "
+        f"SSIM {row['validation_ssim']:.3f}  "
+        if SCORE in row
+        else ""
+    )
     return (
         f"epoch {row['epoch']:>3}/{config.train.epochs}  "
-        f"loss {row['train_total']:.5f}  validation {row[SCORE]:.2f} dB, "
-        f"rms {row['validation_rms']:.3f}{rms_unit(config.scene.kind)}, "
-        f"SSIM {row['validation_ssim']:.3f}  {row['seconds']:.1f} s"
+        f"loss {row['train_total']:.5f}  {validation}{row['seconds']:.1f} s"
     )
