@@ -13,7 +13,8 @@ from commands import QUICKLY_COMPILED
 if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="jax_kdpr_tests_")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-os.environ["XLA_FLAGS"] = f"{QUICKLY_COMPILED} --xla_force_host_platform_device_count=4"
+if "cuda" not in os.environ.get("JAX_PLATFORMS", ""):
+    os.environ["XLA_FLAGS"] = f"{QUICKLY_COMPILED} --xla_force_host_platform_device_count=4"
 
 import golden
 import jax

@@ -239,6 +239,7 @@ def test_integer_pixels_are_scaled_by_their_type_and_others_taken_as_they_are(dt
     np.testing.assert_allclose(batch[..., 0], images[[3, 3, 0]] / white, atol=1e-7)
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("size", [3, 4, 12, 16])
 def test_batches_are_resized_linearly(size):
     images = jax.random.uniform(jax.random.key(0), (3, 8, 8))

@@ -14,6 +14,8 @@ from jax_kdpr.recovery.system import Output
 from jax_kdpr.training import losses
 from jax_kdpr.training.targets import targets_of
 
+pytestmark = pytest.mark.gpu
+
 RNG = np.random.default_rng(0)
 IMAGES = RNG.uniform(size=(4, 24, 20, 2))
 NOISY = np.clip(IMAGES + RNG.normal(size=IMAGES.shape) * [0.02, 0.1], 0, 1)

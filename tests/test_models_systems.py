@@ -89,6 +89,7 @@ class Replaced(nnx.Module):
         return self.value[...]
 
 
+@pytest.mark.gpu
 def test_bottleneck_is_the_tensor_that_the_decoder_consumes():
     @jax.jit
     def change_bottleneck(x, change):
@@ -104,6 +105,7 @@ def test_bottleneck_is_the_tensor_that_the_decoder_consumes():
     assert np.abs(other.image - output.image).min() > 1e-6
 
 
+@pytest.mark.gpu
 def test_skips_carry_details_past_the_bottleneck():
     @jax.jit
     def recover(x):
@@ -116,6 +118,7 @@ def test_skips_carry_details_past_the_bottleneck():
     np.testing.assert_array_equal(change[:, :, [0, 1, 11]], 0.0)  # four 3x3 convolutions: 4 pixels
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("norm", ["batch", "group", "none"])
 def test_every_norm_on_non_square_images(norm):
     @jax.jit
@@ -149,6 +152,7 @@ def first_features(params, x) -> np.ndarray:
     return sum(padded[:, i : i + height, j : j + width] @ kernel[i, j] for i, j in np.ndindex(3, 3))
 
 
+@pytest.mark.gpu
 def test_training_pass_records_the_statistics_of_the_batch(small):
     _, params, state, evaluate, train = small
     output, after = train(params, state, IMAGES, KEY)
@@ -162,6 +166,7 @@ def test_training_pass_records_the_statistics_of_the_batch(small):
     assert_equal_trees(unchanged, state)
 
 
+@pytest.mark.gpu
 def test_optics_of_a_system_equal_the_oracle(small):
     _, params, state, evaluate, _ = small
     output, _ = evaluate(params, state, IMAGES, KEY)
@@ -175,6 +180,7 @@ def test_optics_of_a_system_equal_the_oracle(small):
     np.testing.assert_allclose(output.residual[2], residual, atol=1e-4)
 
 
+@pytest.mark.gpu
 def test_every_sample_has_its_own_noise_from_the_key():
     system = System(small_camera(noise=NoiseOptions(kind="gaussian", snr_db=10.0)), **SMALL)
     phases = jax.random.uniform(KEY, (2, 16, 16))

@@ -9,6 +9,8 @@ import pytest
 
 from jax_kdpr.optics.cdp import cdp_adjoint, cdp_forward, measure_intensity
 
+pytestmark = pytest.mark.gpu
+
 H, W = 6, 5
 
 

@@ -7,6 +7,8 @@ import pytest
 
 from jax_kdpr.optics.noise import NOISES, NoiseOptions, add_noise, dark_counts
 
+pytestmark = pytest.mark.gpu
+
 CAMERA = {"photons": 2e5, "read_noise": 3.0, "dark": 20.0, "full_well": 1e5, "bits": 16}
 
 

@@ -18,6 +18,8 @@ from jax_kdpr.recovery.spectral import (
     spectral_weights,
 )
 
+pytestmark = pytest.mark.gpu
+
 H, W = 6, 5
 KINDS = ("soft", "intensity", "topk", "threshold")
 REAL = ("intensity", "masks", "kernel")

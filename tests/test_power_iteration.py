@@ -33,6 +33,8 @@ from jax_kdpr.recovery.spectral import (
     spectral_weights,
 )
 
+pytestmark = pytest.mark.gpu
+
 HEIGHT, WIDTH = 10, 12
 
 

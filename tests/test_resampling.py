@@ -8,6 +8,8 @@ from flax import nnx
 
 from jax_kdpr.recovery.networks.resampling import max_pool, upsample
 
+pytestmark = pytest.mark.gpu
+
 SHAPES = [(2, 4, 6, 3), (1, 1, 2, 1), (3, 5, 1, 2)]
 
 

@@ -175,6 +175,14 @@ class Checkpoints:
 
         return self._first_readable(steps, like)
 
+    def arrays(self, step: int) -> dict[str, np.ndarray]:
+        """Reads all arrays of a checkpoint, by their path in the training state.
+
+        Raises:
+            Exception: Of any kind, where it is damaged.
+        """
+        return self._read(step)[0]
+
     def _newest_first(self) -> list[int]:
         return sorted(self._manager.all_steps(), reverse=True)
 

@@ -226,9 +226,10 @@ def _processor() -> str:
 
 
 def _commit() -> str:
-    """Returns the commit of the source tree, "+" appended if it was changed; "" outside git.
+    """Returns the commit of the source tree, "+" appended if it was changed.
 
-    A repository that this file lies in without being part of it, as in the .venv of a project, says
+    Outside git, as in a folder that launch/pack_for_gpu.sh made, KDPR_COMMIT says it; else "". A
+    repository that this file lies in without being part of it, as in the .venv of a project, says
     nothing of it.
     """
 
@@ -241,7 +242,7 @@ def _commit() -> str:
         changed = git("status", "--porcelain", "--untracked-files=no")
         return git("rev-parse", "--short=12", "HEAD") + ("+" if changed else "")
     except (OSError, subprocess.CalledProcessError):
-        return ""
+        return os.environ.get("KDPR_COMMIT", "")
 
 
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:

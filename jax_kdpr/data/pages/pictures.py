@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import imagecodecs
 import numpy as np
 from PIL import Image
 
@@ -36,6 +35,8 @@ def open_picture(path: Path, _: str) -> Iterator[Pages]:
 
         def read(_: int) -> np.ndarray:
             if image.format == "PNG":  # Pillow cuts colours of 16 bits to 8
+                import imagecodecs  # 79 MB, which a machine that reads none does without
+
                 return reduced(imagecodecs.png_decode(path.read_bytes()))
             return reduced(np.asarray(image.convert("RGBA")))
 

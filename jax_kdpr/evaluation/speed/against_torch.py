@@ -9,13 +9,15 @@ from jax_kdpr.config.schema import Config
 from jax_kdpr.core import runtime
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.evaluation.speed import report
+from jax_kdpr.evaluation.speed.cases import Case
 from jax_kdpr.evaluation.speed.counts import measure_limits
 from jax_kdpr.evaluation.speed.report import Row
 from jax_kdpr.evaluation.speed.session import Wanted, build, facts, make_shape, student_weights
-from jax_kdpr.evaluation.speed.timing import clock, ratio_of, time_alternating
+from jax_kdpr.evaluation.speed.timing import Timing, clock, ratio_of, time_alternating
 from jax_kdpr.evaluation.speed.torch_worker import AGREEMENT, COMPILED, EAGER, TorchWorker
 
 MODES = {"torch": EAGER, "torch-compile": COMPILED}
+WITHOUT_TWIN = "step, random"  # the E2E step less the gradient of the optics
 
 
 def time_against(config: Config, wanted: Wanted, mode: str) -> list[Row]:
@@ -35,21 +37,53 @@ def time_against(config: Config, wanted: Wanted, mode: str) -> list[Row]:
     with TorchWorker(threads=runtime.cpu_cores(), mode=MODES[mode]) as worker:
         known |= {"against": worker.describe(), "agreement": _agreement(config, wanted, worker)}
         for case in build(config, wanted):
-            if case.name == "step, random":
-                continue  # the E2E step less the gradient of the optics; the twin has none
-            ours, theirs = time_alternating(
-                [
-                    lambda case=case: clock(case.call),
-                    lambda case=case: worker.clock(case.name, case.units),
-                ],
-                calls=wanted.calls,
-            )
-            ours, theirs = ours.per(case.units), theirs.per(case.units)
-            ratio, low, high = ratio_of(theirs, ours)
-            row = report.row(case, ours, limits, known)
-            row |= {"torch_ms": round(1e3 * theirs.median, 3), "ratio": round(ratio, 3)}
-            rows.append(row | {"ratio_low": round(low, 3), "ratio_high": round(high, 3)})
+            if case.name == WITHOUT_TWIN:
+                continue
+            ours, theirs = time_in_turn(case, worker, calls=wanted.calls, steps=case.units)
+            rows.append(report.row(case, ours, limits, known) | theirs)
     return rows
+
+
+def time_in_turn(
+    case: Case, worker: TorchWorker | None, *, calls: int, steps: int
+) -> tuple[Timing, dict[str, float]]:
+    """Times a case, in turn with PyTorch's where there is one.
+
+    Args:
+        case: Ours.
+        worker: Theirs; None for ours alone.
+        calls: Timed calls of each.
+        steps: Of PyTorch, in a call.
+
+    Returns:
+        (ours, what a row says of theirs); both of one batch or step.
+    """
+    clocks = [lambda: clock(case.call)]
+    if worker is not None and case.name != WITHOUT_TWIN:
+        clocks.append(lambda: worker.clock(case.name, steps))
+    timing, *others = time_alternating(clocks, calls=calls)
+    ours = timing.per(case.units)
+    if worker is None or not others:
+        return ours, {}
+    theirs = others[0].per(steps)
+    ratio, low, high = ratio_of(theirs, ours)
+    row = {"torch_ms": round(1e3 * theirs.median, 3), "ratio": round(ratio, 3)}
+    return ours, row | {"ratio_low": round(low, 3), "ratio_high": round(high, 3)}
+
+
+def start(config: Config, wanted: Wanted, mode: str) -> TorchWorker:
+    """Starts a PyTorch process with the systems of a config; whoever calls closes it.
+
+    Raises:
+        InputError: As `time_against`.
+    """
+    worker = TorchWorker(threads=runtime.cpu_cores(), mode=MODES[mode])
+    try:
+        _agreement(config, wanted, worker)
+    except InputError:
+        worker.close()
+        raise
+    return worker
 
 
 def _agreement(config: Config, wanted: Wanted, worker: TorchWorker) -> dict[str, float]:

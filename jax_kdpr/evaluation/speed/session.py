@@ -83,8 +83,8 @@ def time_sweep(name: str, trials: dict[int, Config], wanted: Wanted) -> list[Row
     rows = []
     limits = None if wanted.compile_only else measure_limits()
     for value, config in trials.items():
-        plans = [plan for plan in _plans(config, wanted) if plan.name in cases.SWEPT]
-        built = [plan.compile() for plan in plans]
+        swept = [plan for plan in plans(config, wanted) if plan.name in cases.SWEPT]
+        built = [plan.compile() for plan in swept]
         known = facts(config, wanted)
         for case, timing in zip(built, _time(built, wanted), strict=True):
             rows.append(report.row(case, timing, limits, known))
@@ -123,16 +123,16 @@ def count_config(config: Config, wanted: Wanted, target: str) -> list[Row]:
 
 def build(config: Config, wanted: Wanted) -> list[Case]:
     """Compiles the cases that are wanted; raises as `time_config`."""
-    plans = _wanted_plans(config, wanted)
-    return [plan.compile() for plan in progress(plans, desc="compiling", unit="case")]
+    listed = _wanted_plans(config, wanted)
+    return [plan.compile() for plan in progress(listed, desc="compiling", unit="case")]
 
 
 def _wanted_plans(config: Config, wanted: Wanted) -> list[Plan]:
-    plans = [plan for plan in _plans(config, wanted) if plan.name.startswith(wanted.only)]
-    if not plans:
-        names = ", ".join(plan.name for plan in _plans(config, wanted))
+    listed = [plan for plan in plans(config, wanted) if plan.name.startswith(wanted.only)]
+    if not listed:
+        names = ", ".join(plan.name for plan in plans(config, wanted))
         raise InputError(f"--only: no case begins with {wanted.only!r}; there are: {names}")
-    return plans
+    return listed
 
 
 def _time(built: list[Case], wanted: Wanted) -> list[Timing | None]:
@@ -144,7 +144,8 @@ def _time(built: list[Case], wanted: Wanted) -> list[Timing | None]:
     return [timing.per(case.units) for case, timing in zip(built, timings, strict=True)]
 
 
-def _plans(config: Config, wanted: Wanted) -> Iterator[Plan]:
+def plans(config: Config, wanted: Wanted) -> Iterator[Plan]:
+    """Yields all cases of a config, not yet compiled; raises as `make_shape`."""
     shape = make_shape(config, wanted)
     yield from cases.inference_cases(shape)
     yield from cases.network_cases(shape)

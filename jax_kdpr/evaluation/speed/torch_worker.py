@@ -70,6 +70,10 @@ class TorchWorker:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the process."""
         with contextlib.suppress(OSError):  # it may have died
             self._pipe.send(None)
         self._process.join(timeout=10)

@@ -1,0 +1,105 @@
+"""A run folder in one small file, for a machine that is there for minutes and keeps nothing.
+
+The file holds run.json, metrics.jsonl, the masks and the newest checkpoint without the optimiser's
+moments: a third of its size. Whoever goes on from it has the parameters, statistics, step, order of
+images and random streams of the run, to the bit; Adam starts with its moments at zero, as it did in
+the first step.
+"""
+
+import io
+import shutil
+import tarfile
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+
+from jax_kdpr.core import json_files, whole_files
+from jax_kdpr.core.errors import InputError
+from jax_kdpr.optics.masks import wrap_phases
+from jax_kdpr.runs import checkpoint
+from jax_kdpr.runs import folder as run_folder
+from jax_kdpr.runs.checkpoint import SCORE, Checkpoints
+
+STATE_FILE = "state.npz"
+MASKS_FILE = "masks.npy"
+OPTIMIZER = "opt_state."  # begins the names of what the optimiser carries
+LEFT_OUT = "zeros."  # begins, in STATE_FILE, the names of the shapes that take its place
+
+
+def pack(workdir: Path, file: Path) -> None:
+    """Writes the reduced form of a run folder as a .tar.gz.
+
+    Raises:
+        InputError: If it is no run, has no checkpoint, or its rates change from step to step: the
+            optimiser would not know where they stood.
+    """
+    schedule = run_folder.read_config(workdir).optim.schedule
+    if schedule != "constant":
+        raise InputError(f"{workdir}: expected optim.schedule=constant, got {schedule}; leave it")
+    with Checkpoints(workdir, read_only=True) as checkpoints:
+        step = max(checkpoint.steps(workdir))
+        arrays = checkpoints.arrays(step)
+    kept = {}
+    for name, array in arrays.items():
+        if name.startswith(OPTIMIZER):
+            kept[LEFT_OUT + name] = np.array([str(array.dtype), *map(str, array.shape)])
+        else:
+            kept[name] = array
+    state, masks = io.BytesIO(), io.BytesIO()
+    np.savez(state, **kept)
+    np.save(masks, np.asarray(wrap_phases(jnp.asarray(arrays["params.phases"]))))
+    with whole_files.whole(file) as opened, tarfile.open(fileobj=opened, mode="w:gz") as archive:
+        for name in (run_folder.RUN_FILE, run_folder.METRICS_FILE):
+            if (workdir / name).exists():
+                archive.add(workdir / name, name)
+        for name, content in ((STATE_FILE, state), (MASKS_FILE, masks)):
+            entry = tarfile.TarInfo(name)
+            entry.size = content.tell()
+            content.seek(0)
+            archive.addfile(entry, content)
+
+
+def unpack(file: Path, workdir: Path, *, epochs: int = 0) -> None:
+    """Makes a run folder of its reduced form, in the place of one that is there.
+
+    Args:
+        file: From `pack`.
+        workdir: The run folder to make.
+        epochs: Its length from now on; 0 for what it was. With constant rates a run is the
+            beginning of any longer one.
+
+    Raises:
+        InputError: If it is longer already.
+        Exception: Of any kind, if the file is damaged.
+    """
+    shutil.rmtree(workdir, ignore_errors=True)
+    with tarfile.open(file) as archive:
+        archive.extractall(workdir, filter="data")
+    if epochs:
+        _lengthen(workdir, epochs)
+    with np.load(workdir / STATE_FILE) as state:
+        values = dict(state)
+    arrays = {}
+    for name, value in values.items():
+        if name.startswith(LEFT_OUT):
+            name, (dtype, *shape) = name.removeprefix(LEFT_OUT), value
+            value = np.zeros(tuple(map(int, shape)), dtype)
+        arrays[name] = value
+    step = int(arrays["step"])
+    scores = {row["step"]: row.get(SCORE) for row in run_folder.read_metrics(workdir)}
+    config = run_folder.read_run(workdir)["config"]
+    with Checkpoints(workdir) as checkpoints:
+        checkpoints.save(step, arrays, config, score=scores.get(step))
+    (workdir / STATE_FILE).unlink()
+
+
+def _lengthen(workdir: Path, epochs: int) -> None:
+    record = run_folder.read_run(workdir)
+    train = record["config"]["train"]
+    if epochs < train["epochs"]:
+        raise InputError(
+            f"{workdir}: expected at least its {train['epochs']} epochs, got {epochs}; give more"
+        )
+    train["epochs"] = epochs
+    json_files.write_json(workdir / run_folder.RUN_FILE, record)

@@ -1,0 +1,353 @@
+"""What gpu_slot.sh does: a plan of stages, each a process with a time limit of its own.
+
+    gpu_slot.py check | train [EPOCHS]      the plan
+    gpu_slot.py stage NAME [ARGUMENT]       one of its stages, in this process
+
+A stage appends rows to one file of JSON lines in $OUT as soon as it has them. One that fails or
+takes too long leaves its row there, and the next one begins.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+OUT = Path(os.environ.get("OUT", "out"))
+RUNS = Path(os.environ.get("KDPR_WORK", "work")) / "runs"
+EARLIER = Path(os.environ.get("KDPR_EARLIER", "earlier"))
+LIMITS = {"check": 240, "train": 540}  # seconds that a call may take
+INSTALL = 10  # of them, before the first stage
+EPOCHS = 9  # that are likely to fit into the first call
+STEPS, TORCH_STEPS, CALLS = 20, 5, 10  # steps in a call, and timed calls
+PROFILED = "step, student, cached targets"
+KERNELS = 60  # of a profile that are told, those that take the most time
+LARGEST = 15 * 2**20  # bytes of a file that comes back
+# A rehearsal, by KDPR_SLOT_SIZE: the same programs of little work.
+SMALL: dict[str, Any] = {
+    "data.size": int(os.environ.get("KDPR_SLOT_SIZE", 0)),
+    "data.train_images": 64,
+    "data.validation_images": 32,
+    "data.test_images": 32,
+    "net.widths": (8, 16),
+    "spectral.iterations": 5,
+    "train.batch_size": 16,
+    "train.devices": 1,  # as on a GPU
+}
+SMALL = SMALL if SMALL["data.size"] else {}
+PATIENCE = 4 if SMALL else 1  # times the limits: two cores compile more slowly than sixteen
+TEACHER = 3 if SMALL else 9  # shots
+
+
+class Stage(NamedTuple):
+    """One process."""
+
+    name: str
+    command: tuple[str, ...]
+    limit: float  # seconds
+    saving: float = 1.0  # of them, that it has to end itself
+    environment: dict[str, str] = {}  # noqa: RUF012
+
+
+Lane = list[Stage]  # one after the other
+
+
+def plan(what: str, epochs: int = EPOCHS) -> list[list[Lane]]:
+    """Returns groups of lanes: lanes run side by side, groups one after the other."""
+    if what == "check":
+        tests = {
+            "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+            "JAX_DEFAULT_MATMUL_PRECISION": "highest",
+        }
+        if not SMALL:
+            tests["JAX_PLATFORMS"] = "cuda,cpu"  # tests/conftest.py then sets nothing for a CPU
+        half = {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.5"}  # PyTorch has the other
+        return [
+            [
+                [
+                    _stage("machine", limit=15),
+                    _stage("agreement", limit=40),
+                    _stage("speed", "tf32", limit=92, environment=half),
+                    _stage("speed", "bfloat16", limit=45),
+                    _stage("tests", limit=37, environment=tests),
+                ]
+            ]
+        ]
+    on_cpu = {"JAX_PLATFORMS": "cpu"}
+
+    def runs(**limits: float) -> Lane:
+        lane = []
+        for name, limit in limits.items():
+            lane.append(_training(name, limit, epochs))
+            lane.append(_stage("bring", name, limit=15, environment=on_cpu))
+        return lane
+
+    # Side by side, for half a minute of each run is compiling, which leaves the GPU to the other.
+    return [
+        [[_stage("earlier", str(epochs), limit=25, environment=on_cpu)]],
+        [runs(teacher=285, student=185), runs(e2e=260, random=210)],
+    ]
+
+
+def _stage(*words: str, limit: float, environment: dict[str, str] | None = None) -> Stage:
+    command = (sys.executable, __file__, "stage", *words)
+    return Stage(" ".join(words), command, limit, environment=environment or {})
+
+
+def _training(name: str, limit: float, epochs: int) -> Stage:
+    config = {"train.epochs": epochs, **SMALL}
+    if name == "teacher":
+        config["masks.snapshots"] = TEACHER
+    if name == "student":
+        config["distill.teacher"] = RUNS / "teacher"
+    command = [sys.executable, "-m", "jax_kdpr.train", "--config", f"configs/paper/{name}.py"]
+    command += ["--workdir", str(RUNS / name)]
+    for path, value in config.items():
+        text = ",".join(map(str, value)) if isinstance(value, tuple) else value
+        command.append(f"--config.{path}={text}")
+    shared = {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.45"}
+    return Stage(f"train {name}", tuple(command), limit, saving=10, environment=shared)
+
+
+def run(groups: list[list[Lane]], rows: Path) -> bool:
+    """Runs the stages of a plan; returns whether all ended well."""
+    fine = []
+
+    def run_lane(lane: Lane) -> None:
+        for stage in lane:
+            fine.append(run_stage(stage, rows))
+
+    for lanes in groups:
+        with ThreadPoolExecutor(len(lanes)) as pool:
+            list(pool.map(run_lane, lanes))
+    return all(fine)
+
+
+def run_stage(stage: Stage, rows: Path) -> bool:
+    """Runs one stage within its limit, and adds its row; returns whether it ended well."""
+    started = time.monotonic()
+    with tempfile.TemporaryFile() as output:  # of its own: another lane may be writing too
+        process = subprocess.Popen(
+            stage.command,
+            env=os.environ | stage.environment | {"KDPR_ROWS": str(rows)},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        for waiting, end in (
+            (stage.limit - stage.saving, process.terminate),
+            (stage.saving, process.kill),
+        ):
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(PATIENCE * waiting)
+                break
+            end()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # what it started
+        code = process.wait()
+        output.seek(0)
+        text = output.read().decode(errors="replace")
+    seconds = round(time.monotonic() - started, 1)
+    with rows.with_name(f"{rows.stem}-log.txt").open("a") as log:
+        log.write(f"== {stage.name}\n{text}\n")
+    said = text.splitlines()[-3:]
+    row = {"stage": stage.name, "code": code, "seconds": seconds, "limit": stage.limit}
+    note(rows, row | {"said": said} if code else row)
+    print(f"{stage.name}: {'done' if not code else f'code {code}'}, {seconds} s", flush=True)
+    return not code
+
+
+def note(rows: Path, row: dict[str, Any]) -> None:
+    """Adds a row."""
+    with rows.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+# What follows are the stages; they import what they need, which the plan does not wait for.
+
+
+def tell(**row: Any) -> None:
+    """Adds a row of a stage."""
+    note(Path(os.environ["KDPR_ROWS"]), row)
+
+
+def paper_config(precision: str) -> Any:
+    """The paper's student, or the small one of a rehearsal."""
+    from jax_kdpr.config import presets
+
+    config = presets.student(presets.paper())
+    config.net.precision = precision
+    config.train.devices = 1
+    for path, value in SMALL.items():
+        section, name = path.split(".")
+        setattr(getattr(config, section), name, value)
+    return config
+
+
+def machine() -> None:
+    """Card, driver and versions."""
+    from jax_kdpr.runs import folder as run_folder
+
+    query = "--query-gpu=name,driver_version,memory.total,clocks.max.sm"
+    try:
+        card = subprocess.check_output(["nvidia-smi", query, "--format=csv,noheader"], text=True)
+    except OSError as missing:
+        card = str(missing)
+    tell(card=card.strip(), provenance=run_folder.provenance())
+
+
+def agreement() -> None:
+    """The default device against the CPU."""
+    from jax_kdpr.evaluation.speed.agreement import AGREEMENT, differences
+
+    apart = {}
+    for what, difference in differences(paper_config("float32")):
+        apart[what] = difference
+        tell(agreement=what, difference=difference, fine=difference < AGREEMENT)
+    if not all(difference < AGREEMENT for difference in apart.values()):
+        sys.exit(f"apart by more than {AGREEMENT:g}: {apart}")
+
+
+def speed(precision: str) -> None:
+    """Every step and inference, in TF32 with PyTorch eager and compiled in turn; a profile."""
+
+    from jax_kdpr.core import runtime
+    from jax_kdpr.evaluation.speed import against_torch, report, session
+    from jax_kdpr.evaluation.speed.counts import measure_limits
+
+    config = paper_config(precision)
+    config.train.scan_steps = 0 if runtime.on_cpu() else STEPS
+    calls = 2 if SMALL else CALLS
+    wanted = session.Wanted(calls=calls, teacher_snapshots=TEACHER)
+    plans = [p for p in session.plans(config, wanted) if p.name.startswith(("step", "inference"))]
+    modes = against_torch.MODES if precision == "tf32" else {}
+    with ThreadPoolExecutor() as pool:  # compiling takes a core or two each
+        building = {plan.name: pool.submit(plan.compile) for plan in plans}
+        starting = {mode: pool.submit(against_torch.start, config, wanted, mode) for mode in modes}
+    built = [future.result() for future in building.values() if not future.exception()]
+    workers = {mode: future.result() for mode, future in starting.items() if not future.exception()}
+    for name, future in (building | starting).items():
+        if failure := future.exception():
+            tell(failed=name, said=str(failure)[:500])
+    # From little memory to much: the most so far is then that of the case.
+    built.sort(key=lambda case: case.memory_bytes)
+    limits, facts = measure_limits(), session.facts(config, wanted)
+    time_in_turn = against_torch.time_in_turn
+    eager, *compiled = modes or [""]
+    for case in built:
+        timing, theirs = time_in_turn(case, workers.get(eager), calls=calls, steps=TORCH_STEPS)
+        row = report.row(case, timing, limits, facts, peak_bytes=runtime.peak_memory())
+        tell(**row, **theirs, against=eager if theirs else None)
+    for case in built:
+        if case.name == PROFILED:
+            profile(case.name, case.call, case.units)
+    # Last, for each case begins with half a minute in PyTorch's compiler.
+    for mode in compiled:
+        for case in reversed(built):
+            if mode in workers and case.name != against_torch.WITHOUT_TWIN:
+                timing, theirs = time_in_turn(case, workers[mode], calls=calls, steps=TORCH_STEPS)
+                tell(case=case.name, against=mode, median_ms=1e3 * timing.median, **theirs)
+    for worker in workers.values():
+        worker.close()
+
+
+def profile(name: str, call: Callable[[], Any], steps: int) -> None:
+    """One call of a case, kernel by kernel."""
+    import gzip
+
+    import jax
+
+    folder = tempfile.mkdtemp()
+    with jax.profiler.trace(folder):
+        call()
+    (trace,) = Path(folder).rglob("*.xplane.pb")
+    packed = gzip.compress(trace.read_bytes())
+    if len(packed) < LARGEST:
+        (OUT / "profile.xplane.pb.gz").write_bytes(packed)
+    spent: dict[str, list[float]] = {}
+    for plane in jax.profiler.ProfileData.from_file(str(trace)).planes:
+        if plane.name.startswith("/device:GPU"):
+            for line in plane.lines:
+                if line.name.startswith("Stream"):
+                    for event in line.events:
+                        total = spent.setdefault(event.name, [0.0, 0])
+                        total[0] += event.duration_ns / 1e6
+                        total[1] += 1
+    most = sorted(spent.items(), key=lambda item: -item[1][0])
+    tell(
+        profile=name,
+        steps=steps,
+        kernels=sum(count for _, count in spent.values()),
+        milliseconds=sum(time for time, _ in spent.values()),
+        most=[[kernel, round(ms, 3), count] for kernel, (ms, count) in most[:KERNELS]],
+    )
+
+
+def tests() -> None:
+    """The numerical tests, a row each."""
+    import pytest
+
+    class Rows:
+        def pytest_runtest_logreport(self, report: Any) -> None:
+            if report.when == "call" or report.failed:
+                said = str(report.longrepr)[-500:] if report.failed else ""
+                tell(test=report.nodeid, outcome=report.outcome, said=said)
+
+    processes = 2 if SMALL else 12
+    options = ["-m", "gpu", "-n", str(processes), "-p", "no:cacheprovider", "--durations=0"]
+    sys.exit(pytest.main([*options, "tests"], plugins=[Rows()]))
+
+
+def earlier(epochs: str) -> None:
+    """Run folders of what earlier calls brought back; a student only if its teacher stays so."""
+    from jax_kdpr.runs import folder as run_folder
+    from jax_kdpr.runs import reduced
+
+    for name in ("teacher", "e2e", "random", "student"):
+        file = EARLIER / f"{name}.tar.gz"
+        if not file.exists():
+            continue
+        if name == "student" and run_folder.epochs_done(RUNS / "teacher") < int(epochs):
+            tell(earlier=name, left="its teacher goes on, and its student then begins anew")
+            continue
+        reduced.unpack(file, RUNS / name, epochs=int(epochs))
+        tell(earlier=name, epochs=run_folder.epochs_done(RUNS / name))
+
+
+def bring(name: str) -> None:
+    """A run's reduced folder to $OUT, its metrics into the rows."""
+    from jax_kdpr.runs import folder as run_folder
+    from jax_kdpr.runs import reduced
+
+    file = OUT / f"{name}.tar.gz"
+    reduced.pack(RUNS / name, file)
+    # Now, as it will be in a later call: a student is told the digest of its teacher.
+    reduced.unpack(file, RUNS / name)
+    tell(run=name, bytes=file.stat().st_size, epochs=run_folder.read_metrics(RUNS / name))
+
+
+STAGES: dict[str, Callable[..., None]] = {
+    stage.__name__: stage for stage in (machine, agreement, speed, tests, earlier, bring)
+}
+
+
+def main(what: str, *words: str) -> int:
+    """Runs what the command line asks for."""
+    if what == "stage":
+        name, *arguments = words
+        STAGES[name](*arguments)
+        return 0
+    if what not in LIMITS:
+        sys.exit(f"error: expected {' or '.join(LIMITS)}, got {what!r}")
+    return int(not run(plan(what, *map(int, words)), OUT / f"{what}.jsonl"))
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
