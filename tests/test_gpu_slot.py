@@ -33,13 +33,13 @@ def test_all_four_runs_are_trained_for_as_long_and_the_teacher_before_its_studen
 
 
 def test_a_stage_that_fails_or_hangs_leaves_a_row_and_the_next_one_runs(tmp_path):
-    def stage(name, code):
-        return SLOT["Stage"](name, (sys.executable, "-S", "-c", code), limit=0.5, saving=0.1)
+    def stage(name, code, limit=60.0):
+        return SLOT["Stage"](name, (sys.executable, "-S", "-c", code), limit=limit, saving=0.1)
 
     hangs = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
     lanes = [
         [stage("fails", "raise SystemExit('what it said')"), stage("next", "pass")],
-        [stage("hangs", hangs), stage("last", "pass")],
+        [stage("hangs", hangs, limit=3), stage("last", "pass")],
     ]
     rows = tmp_path / "rows.jsonl"
     assert not SLOT["run"]([lanes, [[stage("then", "pass")]]], rows)

@@ -20,8 +20,10 @@ BATCH = 4
 def differences(config: Config) -> Iterator[tuple[str, float]]:
     """Yields (what, ||a - b|| / ||b||), a by the default device and b by the CPU, all in float32.
 
-    Of CDP, spectral estimate, image and gradients (masks, filter, network) of the system of a
-    config, of the resized images, and of random numbers.
+    Of CDP, spectral estimate, its gradient by masks and filter, and image of the system of a
+    config, of the resized images, and of random numbers. Not of gradients through the network:
+    where its ReLUs and poolings change sides, one float32 rounding of the images moves them by
+    0.2 to 0.5 % on a CPU alone.
     """
     config = copy.deepcopy(config)
     config.net.precision = "float32"
@@ -48,11 +50,11 @@ def differences(config: Config) -> Iterator[tuple[str, float]]:
         params, state = variables
         output, _ = system.apply(params, state, images, jax.random.key(1))
 
-        def loss(params):
-            trained, _ = system.apply(params, state, images, jax.random.key(1), train=True)
-            return jnp.mean(jnp.square(trained.image - images))
+        def loss(optics):
+            seen, _ = system.apply({**params, **optics}, state, images, jax.random.key(1))
+            return jnp.mean(jnp.square(jnp.abs(seen.estimate) - images[..., 0]))
 
-        gradients = jax.grad(loss)(params)
+        gradients = jax.grad(loss)({part: params[part] for part in ("phases", "filter")})
         return {
             "CDP": output.intensity,
             "spectral estimate": output.estimate,
