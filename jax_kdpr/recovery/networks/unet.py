@@ -1,7 +1,7 @@
 """The recovery network D_theta: a U-Net that also returns its bottleneck D(.)^[b] (eq. 6)."""
 
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import jax.numpy as jnp
 from flax import nnx
@@ -163,10 +163,10 @@ def _folded(conv: nnx.Conv, norm: nnx.BatchNorm) -> nnx.Conv:
 
     A GPU so goes through the features once less.
     """
-    assert norm.scale is not None and norm.bias is not None  # as `make_norm` makes it
-    scale = norm.scale[...] * lax.rsqrt(norm.var[...] + norm.epsilon)
+    gain, offset = cast(nnx.Param, norm.scale), cast(nnx.Param, norm.bias)
+    scale = gain[...] * lax.rsqrt(norm.var[...] + norm.epsilon)
     both = nnx.clone(conv)
     both.kernel = nnx.Param(conv.kernel[...] * scale[None, None, None])
     both.use_bias = True
-    both.bias = nnx.Param(norm.bias[...] - norm.mean[...] * scale)
+    both.bias = nnx.Param(offset[...] - norm.mean[...] * scale)
     return both
