@@ -217,7 +217,6 @@ def agreement() -> None:
 
 def speed(precision: str) -> None:
     """Every step and inference, in TF32 with PyTorch eager and compiled in turn; a profile."""
-
     from jax_kdpr.core import runtime
     from jax_kdpr.evaluation.speed import against_torch, report, session
     from jax_kdpr.evaluation.speed.counts import measure_limits

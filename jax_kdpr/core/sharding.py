@@ -66,7 +66,12 @@ def spread(fn: Callable, mesh: Mesh | None) -> Callable:
 
 def replicate(tree: PyTree, mesh: Mesh | None) -> PyTree:
     """Puts a copy of every array on each device, once, instead of at every call that reads it."""
-    return tree if mesh is None else jax.device_put(tree, NamedSharding(mesh, P()))
+    return tree if mesh is None else jax.device_put(tree, everywhere(mesh))
+
+
+def everywhere(mesh: Mesh | None) -> NamedSharding | None:
+    """Returns the sharding of an array of which each device has a copy; None for one device."""
+    return None if mesh is None else NamedSharding(mesh, P())
 
 
 def shard_batch(batch, mesh: Mesh | None):

@@ -254,7 +254,8 @@ def _epoch_row(run: Training, state: TrainState, step: int, started: float) -> d
         for name in ("total", *TERMS)
     }
     return {
-        **{"epoch": epoch, "step": step},
+        "epoch": epoch,
+        "step": step,
         **means,
         **(_validate(run, state) if is_due else {}),
         "train_seconds": trained - started,

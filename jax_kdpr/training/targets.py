@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
+from jax.sharding import Mesh
 
 from jax_kdpr.core.progress import progress
+from jax_kdpr.core.sharding import everywhere
 from jax_kdpr.core.types import Features, Images, Indices, Key, Params, Patterns, RawImages, State
 from jax_kdpr.data.batches import take_batch
 from jax_kdpr.recovery.system import Output, System
@@ -85,18 +85,18 @@ def cache_targets(
         batch_size: Images at a time.
         mesh: Devices of which each gets all targets; None for one.
     """
-    count, everywhere = len(images), mesh and NamedSharding(mesh, P())
+    count, placed = len(images), everywhere(mesh)
 
     def of_batch(variables, images, indices):
         batch = take_batch(images, indices, size=size, channels=channels)
         return teach(variables, batch, jax.random.key(0))
 
-    @partial(jax.jit, out_shardings=everywhere)
+    @partial(jax.jit, out_shardings=placed)
     def start(variables, images):
         one = jax.eval_shape(of_batch, variables, images, jnp.arange(batch_size))
         return jax.tree.map(lambda leaf: jnp.zeros((count, *leaf.shape[1:]), leaf.dtype), one)
 
-    @partial(jax.jit, donate_argnums=0, out_shardings=everywhere)
+    @partial(jax.jit, donate_argnums=0, out_shardings=placed)
     def fill(targets, variables, images, first):
         indices = first + jnp.arange(batch_size)
         made = of_batch(variables, images, indices % count)
