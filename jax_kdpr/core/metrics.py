@@ -79,6 +79,7 @@ def psnr_from_mse(error: Float[Array, "*b"]) -> Float[Array, "*b"]:
     return -10.0 * jnp.log10(jnp.maximum(error, 1e-10))
 
 
+@jax.jit  # where it is called alone, its many small operations are one program
 def ssim(recovered: Images, images: Images) -> Float[Array, "b"]:
     """SSIM of each image (Wang et al., 2004): 11 x 11 Gaussian window of sigma 1.5, data range 1.
 

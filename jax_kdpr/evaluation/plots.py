@@ -91,6 +91,33 @@ def plot_panels(
     write_figure(figure, path)
 
 
+class Point(NamedTuple):
+    """One system: what a frame takes, and how well it is recovered."""
+
+    ms: float
+    psnr: float
+    half_width: float
+
+
+@own_style
+def plot_front(points: dict[str, Point], front: list[str], path: Path) -> None:
+    """Draws PSNR against the time of a frame, and a line through the points of the front."""
+    figure = Figure(figsize=(9.0, 5.0), layout="constrained")
+    axis = figure.subplots()
+    for (label, point), look in zip(points.items(), _looks(len(points)), strict=True):
+        half = np.nan_to_num(point.half_width)
+        place = ([point.ms], [point.psnr])
+        axis.errorbar(*place, [half], fmt="o", color=look["color"], capsize=2, label=label)
+    best = [points[label] for label in front]
+    axis.plot([one.ms for one in best], [one.psnr for one in best], color="0.4", zorder=0)
+    axis.set_xscale("log")
+    axis.set_xlabel("a frame alone (ms)")
+    axis.set_ylabel("PSNR (dB)")
+    axis.grid(alpha=0.3, which="both")
+    _add_legend(figure, axis.get_legend_handles_labels())
+    write_figure(figure, path)
+
+
 def _draw_lines(axis: Axes, lines: dict[str, Line], marker: str | None) -> None:
     for (label, line), look in zip(lines.items(), _looks(len(lines)), strict=True):
         mean = np.asarray(line.y)

@@ -103,6 +103,11 @@ class Costs(Section):
 
 
 @dataclass(kw_only=True, slots=True)
+class Front(Section):
+    """PSNR against the time of a frame, and the entries that none beats in both."""
+
+
+@dataclass(kw_only=True, slots=True)
 class Study:
     """A grid of runs and its report."""
 

@@ -4,6 +4,7 @@ Nothing here reads data or a teacher's checkpoint: a study can be rehearsed befo
 """
 
 import hashlib
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -24,7 +25,7 @@ from jax_kdpr.training.teacher import changing_targets
 
 BATCHES = 2  # of images, in the programs compiled here
 STEPS = 50  # of an epoch: as many as `runtime.choose_scan_steps` may want in one call
-CALLS = 20  # timed, of an inference
+CALLS = 20  # timed, of each inference
 
 
 class Program(NamedTuple):
@@ -86,19 +87,19 @@ def trace_step(config: Config, teacher: Config | None) -> Program:
     return Program(hashlib.sha256(lowered.as_text().encode()).hexdigest(), lowered)
 
 
-def time_inference(config: Config) -> Timing:
-    """Times the recovery of one training batch from its CDPs, compiled and synchronised."""
-    mesh = make_mesh(runtime.choose_devices(config.train.devices, config.train.batch_size))
+def time_inference(configs: Sequence[Config], *, batch: int) -> list[Timing]:
+    """Times the recovery of a batch from its CDPs by several systems, compiled, called in turn."""
+    return time_alternating([_recovery_clock(config, batch) for config in configs], calls=CALLS)
+
+
+def _recovery_clock(config: Config, batch: int) -> Callable[[], float]:
+    mesh = make_mesh(runtime.choose_devices(config.train.devices, batch))
     system = build_system(config, mesh=mesh)
     variables = jax.jit(system.init)(jax.random.key(0))
-    shape = (config.train.batch_size, config.data.size, config.data.size)
-    images = jax.random.uniform(jax.random.key(1), (*shape, config.scene.channels))
+    shape = (batch, config.data.size, config.data.size, config.scene.channels)
+    images = jax.random.uniform(jax.random.key(1), shape)
     intensity = jax.jit(system.measure)(variables[0], images, jax.random.key(2))
     recover = jax.jit(
         lambda variables, intensity: system.recover(*variables, intensity=intensity)[0].image
     )
-
-    def call():
-        return jax.block_until_ready(recover(variables, intensity))
-
-    return time_alternating([lambda: clock(call)], calls=CALLS)[0]
+    return lambda: clock(lambda: jax.block_until_ready(recover(variables, intensity)))

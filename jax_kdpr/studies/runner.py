@@ -20,7 +20,7 @@ from jax_kdpr.core.options import flatten
 from jax_kdpr.core.signals import Interrupted
 from jax_kdpr.evaluation.scoring import score_run, score_under_noise
 from jax_kdpr.runs import folder as run_folder
-from jax_kdpr.studies.declaration import RESERVED, Costs, Study
+from jax_kdpr.studies.declaration import RESERVED, Costs, Front, Study
 from jax_kdpr.studies.plan import ROBUSTNESS_FILE, PlannedRun
 from jax_kdpr.studies.programs import time_inference, trace_step
 from jax_kdpr.studies.rehearsal import count_operations, remaining_minutes
@@ -36,6 +36,11 @@ COSTS = {  # of each entry
     }
 }
 COSTS_OF = "costs of"  # before an entry, among the failures
+FRAMES_FILE = "frames.json"
+FRAME = {"ms": float, "quartiles_ms": (float, float)}
+FRAMES = {  # of each entry: of a frame alone, and of one of a batch
+    str: {"device": str, "config": str, "batch": int, "alone": FRAME, "in_batch": FRAME}
+}
 
 
 def run_study(study: Study, runs: list[PlannedRun], workdir: Path) -> dict[str, str]:
@@ -77,6 +82,7 @@ def run_study(study: Study, runs: list[PlannedRun], workdir: Path) -> dict[str, 
             failures |= _guarded(
                 f"{COSTS_OF} {run.entry}", lambda run=run: _measure_costs(study, run, workdir)
             )
+        failures |= _guarded(f"{COSTS_OF} frames", lambda: _time_frames(study, runs, workdir))
     finally:
         _record(failures, runs, workdir)
     return failures
@@ -143,17 +149,17 @@ def _measure_costs(study: Study, run: PlannedRun, workdir: Path) -> None:
     wanted = {n for s in study.sections if isinstance(s, Costs) for n in s.entries}
     path = workdir / COSTS_FILE
     found = json_files.read_json(path, COSTS) if path.exists() else {}
-    here = jax.devices()[0].device_kind
-    made_for = {"device": here, "config": _digest(run.config)}
+    made_for = _made_for(run.config)
     known = {name: found.get(run.entry, {}).get(name) for name in made_for}
     if run.entry not in wanted or known == made_for or not run.is_done:
         return
     print(f"measuring memory and inference time of {run.entry}", flush=True)
     memory = trace_step(run.config, run.teacher and run.teacher.config).compile_bytes()
-    timing = time_inference(run.config)
+    batch = run.config.train.batch_size
+    (timing,) = time_inference([run.config], batch=batch)
     found[run.entry] = {
         **made_for,
-        "batch": run.config.train.batch_size,
+        "batch": batch,
         "step_bytes": memory,
         "inference_ms": 1e3 * timing.median,
         "inference_quartiles_ms": [1e3 * value for value in timing.quartiles],
@@ -163,7 +169,33 @@ def _measure_costs(study: Study, run: PlannedRun, workdir: Path) -> None:
     jax.clear_caches()
 
 
-def _digest(config: Config) -> str:
-    """Of what costs depend on: the same for all seeds of an entry."""
+def _time_frames(study: Study, runs: list[PlannedRun], workdir: Path) -> None:
+    """Times the frames of the entries of all fronts, in turn: all anew where one is missing."""
+    wanted = {n for s in study.sections if isinstance(s, Front) for n in s.entries}
+    configs = {run.entry: run.config for run in runs if run.is_done and run.entry in wanted}
+    made_for = {entry: _made_for(config) for entry, config in configs.items()}
+    path = workdir / FRAMES_FILE
+    found = json_files.read_json(path, FRAMES) if path.exists() else {}
+    if all(made_for[n].items() <= found.get(n, {}).items() for n in configs):
+        return
+    batch = study.base.train.batch_size
+    print(f"timing frames of {len(configs)} entries, in turn", flush=True)
+    alone, in_batch = (
+        [timing.per(count) for timing in time_inference(list(configs.values()), batch=count)]
+        for count in (1, batch)
+    )
+    timings = dict(zip(configs, zip(alone, in_batch, strict=True), strict=True))
+    for entry, pair in timings.items():
+        found[entry] = made_for[entry] | {"batch": batch, "provenance": run_folder.provenance()}
+        for name, timing in zip(("alone", "in_batch"), pair, strict=True):
+            quartiles = [1e3 * value for value in timing.quartiles]
+            found[entry][name] = {"ms": 1e3 * timing.median, "quartiles_ms": quartiles}
+    json_files.write_json(path, found)
+    jax.clear_caches()
+
+
+def _made_for(config: Config) -> dict[str, str]:
+    """What costs depend on: the same for all seeds of an entry."""
     values = {path: v for path, v in flatten(config).items() if path not in RESERVED}
-    return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]
+    digest = hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]
+    return {"device": jax.devices()[0].device_kind, "config": digest}

@@ -1,6 +1,7 @@
 """What each kind of section puts into a study's report, with its figures."""
 
 import datetime
+import math
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,14 +9,14 @@ from jax_kdpr.core import json_files
 from jax_kdpr.core.metrics import rms_header
 from jax_kdpr.data.pages.opening import read_stack
 from jax_kdpr.evaluation import pictures, plots
-from jax_kdpr.evaluation.plots import Line
+from jax_kdpr.evaluation.plots import Line, Point
 from jax_kdpr.evaluation.scores import CONSTANT, MEAN_IMAGE, RECOVERED, REFINED, SPECTRAL
 from jax_kdpr.evaluation.scoring import MASKS_FILE, read_samples
 from jax_kdpr.studies import declaration
 from jax_kdpr.studies.declaration import Section, Study
 from jax_kdpr.studies.document import Document
 from jax_kdpr.studies.results import Results, SeedResult, gain, quality
-from jax_kdpr.studies.runner import COSTS, COSTS_FILE
+from jax_kdpr.studies.runner import COSTS, COSTS_FILE, FRAMES, FRAMES_FILE
 from jax_kdpr.studies.statistics import Estimate, over_seeds
 
 OPEN = "–"  # what has not been measured
@@ -76,6 +77,8 @@ def add_section(place: Place, section: Section, results: Results) -> None:
             _robustness(place, section, results)
         case declaration.Costs():
             _costs(place, section, results)
+        case declaration.Front():
+            _front(place, results)
 
 
 def _table(place: Place, section: declaration.Table, results: Results) -> None:
@@ -241,4 +244,47 @@ def _costs(place: Place, section: declaration.Costs, results: Results) -> None:
         "the whole data set aside. Inference: from CDPs to image, median of 20 synchronised calls, "
         "quartiles in brackets. "
         "The paper: an RTX 4090, 96 x 96 pixels, batches of 64."
+    )
+
+
+def _front(place: Place, results: Results) -> None:
+    path = place.workdir / FRAMES_FILE
+    measured = json_files.read_json(path, FRAMES) if path.exists() else {}
+    timed = sorted((n for n in results if n in measured), key=lambda n: measured[n]["alone"]["ms"])
+    psnr = {name: quality(results[name]) for name in timed}
+    front, best = [], -math.inf
+    for name in timed:
+        if psnr[name].mean > best:
+            front.append(name)
+            best = psnr[name].mean
+    rows = []
+    for name in timed:
+        times = []
+        for how in ("alone", "in_batch"):
+            one = measured[name][how]
+            low, high = one["quartiles_ms"]
+            times += [f"{one['ms']:.2f} ({low:.2f} to {high:.2f})", f"{1e3 / one['ms']:,.0f}"]
+        is_on_it = "yes" if name in front else ""
+        rows.append([place.label(name), len(results[name]), psnr[name].text(), *times, is_on_it])
+    if not rows:
+        place.document.paragraph("No time of a frame has been measured yet.")
+        return
+    batches = ", ".join(sorted({str(one["batch"]) for one in measured.values()}))
+    place.document.table(
+        [
+            *("system", "seeds", "PSNR (dB)", "a frame alone (ms)", "frames a second"),
+            *(f"one of a batch of {batches} (ms)", "frames a second", "on the front"),
+        ],
+        rows,
+    )
+    points = {
+        place.label(n): Point(measured[n]["alone"]["ms"], psnr[n].mean, psnr[n].half_width)
+        for n in timed
+    }
+    plots.plot_front(points, [place.label(name) for name in front], place.file("front"))
+    place.picture("front", "PSNR against the time of a frame alone; the line is the front")
+    place.document.paragraph(
+        f"Measured on: {', '.join(sorted({one['device'] for one in measured.values()}))}. From CDP "
+        "to image, all systems called in turn, 20 times each, synchronised: median and quartiles. "
+        "A frame alone runs on one device (of a CPU: on one core), a batch on all."
     )
