@@ -29,7 +29,7 @@ from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.studies.declaration import Robustness
 from jax_kdpr.studies.plan import PlannedRun
 from jax_kdpr.studies.report import REPORT
-from jax_kdpr.studies.runner import COSTS, FAILURES
+from jax_kdpr.studies.runner import COSTS, FAILURES, FRAMES
 
 DIGEST = "0" * 64
 NOISE = Robustness(title="", question="", entries=("e2e",), snr_db=(20.0,), photons=(1e6,))
@@ -116,6 +116,8 @@ NOISY = {"checkpoint": DIGEST, "snr_db": [20.0], "photons": [1e6], "images": NOI
 NOISY |= {"refine": 0, "scores": {"recovered": UNDER_NOISE}, "rms": {"recovered": UNDER_NOISE}}
 COST = {"device": "cpu", "config": "", "batch": 1, "step_bytes": 1}
 COST |= {"inference_ms": 1.0, "inference_quartiles_ms": [1.0, 2.0]}
+FRAME = {"ms": 1.0, "quartiles_ms": [1.0, 2.0]}
+FRAME_TIMES = {"device": "cpu", "config": "", "batch": 1, "alone": FRAME, "in_batch": FRAME}
 BENCH = {"bench": {"camera_pixel": 1e-6}, "sensor_pixel": 1e-6, "warnings": []}
 
 
@@ -132,6 +134,7 @@ READERS = {
     "robustness.json": (read_noisy_scores, NOISY),
     "failures.json": (reader(FAILURES), {"e2e, seed 0": "why"}),
     "costs.json": (reader(COSTS), {"e2e": COST}),
+    "frames.json": (reader(FRAMES), {"e2e": FRAME_TIMES}),
     "geometry.json": (reader(RECORD), BENCH),
 }
 FOREIGN = [b"null", b"3", b'"text"', b"[]", b"[{}]", b"{}", b"{", b"", b"NaN", b"[" * 100_000]
@@ -163,7 +166,7 @@ def test_every_reader_takes_what_is_written_and_refuses_foreign_files(tmp_path, 
     path = tmp_path / name
     json_files.write_json(path, good)
     assert read(path) is not None
-    empty = name in ("failures.json", "costs.json")  # there may be none
+    empty = name in ("failures.json", "costs.json", "frames.json")  # there may be none
     for text in FOREIGN:
         if not (empty and text == b"{}"):
             path.write_bytes(text)

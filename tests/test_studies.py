@@ -52,6 +52,7 @@ def tiny_study(**changes) -> Study:
         declaration.Masks(title="Masks", **shown),
         declaration.Robustness(title="Noise", **shown | {"entries": ("student",)}, **levels),
         declaration.Costs(title="Costs", **shown, paper={"e2e": (3661.0, 5577.0, 76.0)}),
+        declaration.Front(title="Front", question="How fast?", entries=tuple(entries)),
     )
     fields = {"title": "Tiny", "base": golden.config_of("e2e"), "entries": entries}
     return Study(**fields | {"sections": sections, "seeds": (0, 1), "refine": 4} | changes)
@@ -94,8 +95,10 @@ class Recorded:
     def compile_bytes(self) -> int:
         return 3 << 20
 
-    def time_inference(self, _) -> Timing:
-        return Timing(np.array([0.01, 0.02, 0.03]))
+    def time_inference(self, configs, *, batch) -> list[Timing]:
+        """The second takes most, the first least."""
+        slower = (1, 3, 2)[: len(configs)]
+        return [Timing(factor * batch * np.array([0.01, 0.02, 0.03])) for factor in slower]
 
 
 @contextmanager
@@ -257,7 +260,8 @@ def test_a_student_that_is_interrupted_goes_on_and_is_scored(recorded, tmp_path,
     study, workdir = tiny_study(seeds=(0,), refine=2), tmp_path / "study"
     del study.entries["e2e"]
     costs = declaration.Costs(title="", question="", entries=("student",), paper={})
-    study.sections = (*study.sections[5:6], costs)
+    front = declaration.Front(title="", question="", entries=("student", "teacher"))
+    study.sections = (*study.sections[5:6], costs, front)
     teacher, student = (workdir / name / "seed-0" for name in ("teacher", "student"))
     shutil.copytree(recorded / "teacher", teacher)
 
@@ -272,6 +276,10 @@ def test_a_student_that_is_interrupted_goes_on_and_is_scored(recorded, tmp_path,
     digest = run_folder.read_run(student)["digests"]["teacher"]
     assert digest == json_files.read_json(teacher / "metrics.json")["checkpoint_digest"]
     assert json_files.read_json(workdir / "costs.json")["student"]["inference_ms"] > 0
+    frames = json_files.read_json(workdir / "frames.json", runner.FRAMES)
+    assert frames.keys() == {"student", "teacher"}
+    # A frame costs less where many are recovered together: a call alone costs something itself.
+    assert all(0 < one["in_batch"]["ms"] < one["alone"]["ms"] for one in frames.values())
 
     # Little noise hardly changes the scores, and much of it does.
     record = json_files.read_json(student / "robustness.json")
@@ -311,6 +319,29 @@ def test_the_report_says_what_the_folders_say(finished, written):
     pictures = re.findall(r"!\[.*\]\((.*)\)", text)
     assert len(pictures) >= 5
     assert all((output / picture).stat().st_size > 1000 for picture in pictures)
+
+
+def test_the_front_is_what_no_other_beats_in_both(finished, written):
+    study, workdir = finished
+    results = read_results(plan(study, workdir))
+    frames = json_files.read_json(workdir / "frames.json", runner.FRAMES)
+    assert {round(one["alone"]["ms"] / one["in_batch"]["ms"], 9) for one in frames.values()} == {1}
+    psnr = {
+        name: np.mean([run.scores["recovered"]["psnr"] for run in runs])
+        for name, runs in results.items()
+    }
+    for name, entry in study.entries.items():
+        beaten = any(
+            frames[other]["alone"]["ms"] < frames[name]["alone"]["ms"] and psnr[other] >= psnr[name]
+            for other in study.entries
+        )
+        (row,) = (
+            line
+            for line in written[1].splitlines()
+            if line.startswith(f"| {entry.label} ") and " to " in line and "MB" not in line
+        )
+        assert row.split("|")[-2].strip() == ("" if beaten else "yes"), row
+        assert f"{frames[name]['alone']['ms']:.2f} (" in row
 
 
 def test_the_page_needs_no_other_file_and_escapes_what_it_shows(written):

@@ -20,37 +20,35 @@ def speed_study(base: Config, *, title: str, seeds: tuple[int, ...]) -> Study:
         options = {name.replace("_", ".", 1): value for name, value in others.items()}
         return Entry(label=label, changes=steps | options)
 
+    residual = {"net_kind": "residual_unet"}
     entries = {
         "full": entry("full width"),
-        "full-T5": entry("full width, T = 5", spectral_iterations=5),
+        "full-T5": entry("full, T = 5", spectral_iterations=5),
         "half": entry("half", net_widths=half),
         "full-10": entry("full, 10 before", before=10),
         "half-10": entry("half, 10 before", net_widths=half, before=10),
-        "quarter-10": entry("quarter, 10 before", net_widths=quarter, before=10),
-        "shallow-10": entry("a level less, 10 before", net_widths=full[:-1], before=10),
-        "residual-10": entry(
-            "half, residual, 10 before", net_kind="residual_unet", net_widths=half, before=10
-        ),
         "half-10-T5": entry(
             "half, 10 before, T = 5", net_widths=half, before=10, spectral_iterations=5
         ),
-        "half-20-T5": entry(
-            "half, 20 before, T = 5", net_widths=half, before=20, spectral_iterations=5
-        ),
+        "quarter-10": entry("quarter, 10 before", net_widths=quarter, before=10),
+        "shallow-10": entry("full, a level less, 10 before", net_widths=full[:-1], before=10),
         "full-10-10": entry("full, 10 before, 10 after", before=10, after=10),
         "half-10-10": entry("half, 10 before, 10 after", net_widths=half, before=10, after=10),
-        "quarter-10-10": entry(
-            "quarter, 10 before, 10 after", net_widths=quarter, before=10, after=10
+        "residual-10": entry("residual half, 10 before", net_widths=half, before=10, **residual),
+        "residual-quarter-10": entry(
+            "residual quarter, 10 before", net_widths=quarter, before=10, **residual
         ),
-        "half-20-20-T5": entry(
-            "half, 20 before, 20 after, T = 5",
-            **{"net_widths": half, "before": 20, "after": 20, "spectral_iterations": 5},
+        "residual-full-10": entry("residual full, 10 before", before=10, **residual),
+        "residual-shallow-10": entry(
+            "residual half, a level less, 10 before", net_widths=half[:-1], before=10, **residual
         ),
-        "quarter-20-20-T5": entry(
-            "quarter, 20 before, 20 after, T = 5",
-            **{"net_widths": quarter, "before": 20, "after": 20, "spectral_iterations": 5},
+        "residual-10-10": entry(
+            "residual half, 10 before, 10 after",
+            **{"net_widths": half, "before": 10, "after": 10, **residual},
         ),
-        "full-20-20": entry("full, 20 before, 20 after", before=20, after=20),
+        "residual-full-10-10": entry(
+            "residual full, 10 before, 10 after", before=10, after=10, **residual
+        ),
     }
     return Study(
         title=title,
