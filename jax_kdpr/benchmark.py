@@ -13,7 +13,8 @@ their images as ready floats, where ours gather and resize them. --sweep snapsho
 iterations, batch) times inference and the E2E step over a range.
 --for h100 compiles every case for one H100 that need not be there and counts kernels, bytes and
 memory of one step or one batch; it wants the extra `aot`.
---only convolution times each kind of convolution in the U-Net, which nothing else does.
+Two cases are of one frame on one device, the second through `Run.reconstruct`: neither is compiled
+apart. --only convolution times each kind of convolution in the U-Net, which nothing else does.
 """
 
 import json
@@ -35,12 +36,14 @@ from jax_kdpr.evaluation.speed.ahead import TARGETS
 from jax_kdpr.evaluation.speed.session import (
     Wanted,
     count_config,
+    make_shape,
     read_sweep,
     time_config,
     time_sweep,
 )
 from jax_kdpr.evaluation.speed.torch_worker import require_twin
 from jax_kdpr.interface import cli
+from jax_kdpr.interface.one_frame import one_frame_cases
 
 CONFIG = cli.define_config()
 OUTPUT = flags.DEFINE_string(
@@ -100,7 +103,8 @@ def main(positional: list[str]) -> int:
         rows = count_config(config, wanted, FOR.value)
         _write(output, alone, rows, report.counted_table(rows))
     elif not sweeps:
-        rows = time_config(config, wanted)
+        frames = [] if COMPILE_ONLY.value else one_frame_cases(make_shape(config, wanted))
+        rows = time_config(config, wanted, also=frames)
         _write(output, alone, rows, report.table(rows))
     return 0
 

@@ -154,16 +154,17 @@ class Run(runs.Run):
                 f"gain: how much light {self.camera.scene.kind} objects let through is not "
                 "known; give the counts of a model sample whose CDP is 1, or a calibration="
             )
-        energies = snapshot_energy(self)
 
         def recover(light: Float[np.ndarray, "frames sh sw"]) -> Recovered:
             objects = light.reshape(-1, self.snapshots, *self.sensor)
-            cdps = [in_model_units(one, energies, gain, name="frames") for one in objects]
+            cdps = [in_model_units(one, self._energies, gain, name="frames") for one in objects]
             seen = jnp.asarray(np.stack(cdps), jnp.float32)
+            if len(seen) <= self.batch_size:
+                return self._recover(refinement)(seen)
             return over_batches(
                 lambda indices, _: self._recover(refinement)(seen[indices]),
                 len(seen),
-                batch_size=min(self.batch_size, len(seen)),
+                batch_size=self.batch_size,
                 key=jax.random.key(0),  # of no use: nothing is drawn
             )
 
@@ -199,7 +200,11 @@ class Run(runs.Run):
         )
         return scored.result["scores"]
 
-    # What is compiled once for each number of images: a frame then costs what a frame costs.
+    # What is made or compiled once: a frame then costs what a frame costs.
+
+    @cached_property
+    def _energies(self) -> Float[np.ndarray, "L"]:
+        return snapshot_energy(self)
 
     @cached_property
     def _measure(self) -> Callable[..., jax.Array]:

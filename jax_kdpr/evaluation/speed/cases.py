@@ -47,7 +47,7 @@ class Case(NamedTuple):
     call: Call
     units: int  # batches, or steps, in one call
     compile_seconds: float
-    memory_bytes: int  # arguments, results and temporaries of the program, on all devices
+    memory_bytes: int | None  # arguments, results and temporaries of the program, on all devices
     work: Work  # of one unit
 
 
@@ -80,6 +80,13 @@ class Plan(NamedTuple):
             return jax.block_until_ready(result)
 
         return Case(self.name, call, units, seconds, memory, work)
+
+
+class Made(NamedTuple):
+    """A case of more than one program."""
+
+    name: str
+    compile: Callable[[], Case]
 
 
 class Shape(NamedTuple):
@@ -148,6 +155,20 @@ def inference_cases(shape: Shape) -> Iterator[Plan]:
             with_images,
             (spectral + camera).times(3),
         )
+
+
+def frame_case(shape: Shape, name: str, prepare: Callable[[], Call]) -> Made:
+    """A student's recovery of one frame on one device, as `prepare` makes it and first calls it."""
+    alone = shape._replace(batch=1)
+    work = _work(alone, shape.roles["student"], "spectral") + _work(alone, 1, "network")
+
+    def make() -> Case:
+        started = time.perf_counter()
+        call = prepare()
+        call()
+        return Case(name, call, 1, time.perf_counter() - started, None, work)
+
+    return Made(name, make)
 
 
 def network_cases(shape: Shape) -> Iterator[Plan]:

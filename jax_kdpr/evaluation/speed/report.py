@@ -30,7 +30,7 @@ def row(
     made: Row = {
         "case": case.name,
         "compile_seconds": _digits(case.compile_seconds),
-        "memory_mb": _digits(case.memory_bytes / 1e6),
+        **({} if case.memory_bytes is None else {"memory_mb": _digits(case.memory_bytes / 1e6)}),
         "gflop": _digits(case.work.flops / 1e9),
         "gbyte": _digits(case.work.bytes / 1e9),
     }
@@ -116,7 +116,7 @@ def table(rows: list[Row]) -> str:
                 *_timed(r),
                 share,
                 f"{100 * r['of_limit']:.0f} %" if "of_limit" in r else "",
-                f"{r['memory_mb']:,.0f}",
+                f"{r['memory_mb']:,.0f}" if "memory_mb" in r else "",
                 f"{r['gflop']:.2f}",
                 f"{r['gbyte']:.3f}",
                 f"{r['compile_seconds']:.1f}",

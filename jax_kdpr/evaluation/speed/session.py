@@ -2,8 +2,8 @@
 
 import copy
 import time
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 from jax_kdpr.config import checks, presets
 from jax_kdpr.config.schema import Config
@@ -12,13 +12,14 @@ from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.progress import progress
 from jax_kdpr.core.sharding import make_mesh
 from jax_kdpr.evaluation.speed import ahead, cases, report
-from jax_kdpr.evaluation.speed.cases import Case, Plan, Shape
+from jax_kdpr.evaluation.speed.cases import Case, Made, Plan, Shape
 from jax_kdpr.evaluation.speed.counts import measure_limits
 from jax_kdpr.evaluation.speed.report import Row
 from jax_kdpr.evaluation.speed.timing import Timing, clock, time_alternating
 from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.training.losses import Weights, loss_weights
 
+Some = TypeVar("Some", Plan, Plan | Made)
 SWEEPS = {
     "snapshots": ("masks", "snapshots"),
     "size": ("data", "size"),
@@ -61,13 +62,13 @@ def read_sweep(text: str, config: Config) -> tuple[str, dict[int, Config]]:
     return name, trials
 
 
-def time_config(config: Config, wanted: Wanted) -> list[Row]:
-    """Times the cases of a config that are wanted.
+def time_config(config: Config, wanted: Wanted, also: Sequence[Made] = ()) -> list[Row]:
+    """Times the cases of a config, and others, that are wanted.
 
     Raises:
         InputError: If there is none, or the machine has too few devices.
     """
-    built = build(config, wanted)
+    built = build(config, wanted, also)
     timings = _time(built, wanted)
     peak = None if wanted.compile_only else runtime.peak_memory()
     limits = None if wanted.compile_only else measure_limits()
@@ -108,9 +109,8 @@ def count_config(config: Config, wanted: Wanted, target: str) -> list[Row]:
     known = facts(config, wanted) | {"target": target}
     ahead.place(target)  # before any array is made: whether its compiler can be had
     rows = []
-    for plan in progress(
-        _wanted_plans(config, wanted), desc=f"compiling for {target}", unit="case"
-    ):
+    listed = _named(list(plans(config, wanted)), wanted.only)
+    for plan in progress(listed, desc=f"compiling for {target}", unit="case"):
         program = plan.make()
         started = time.perf_counter()
         compiled = ahead.compile_for(target, program.run, program.arguments)
@@ -121,18 +121,18 @@ def count_config(config: Config, wanted: Wanted, target: str) -> list[Row]:
     return rows
 
 
-def build(config: Config, wanted: Wanted) -> list[Case]:
+def build(config: Config, wanted: Wanted, also: Sequence[Made] = ()) -> list[Case]:
     """Compiles the cases that are wanted; raises as `time_config`."""
-    listed = _wanted_plans(config, wanted)
+    listed = _named([*plans(config, wanted), *also], wanted.only)
     return [plan.compile() for plan in progress(listed, desc="compiling", unit="case")]
 
 
-def _wanted_plans(config: Config, wanted: Wanted) -> list[Plan]:
-    listed = [plan for plan in plans(config, wanted) if plan.name.startswith(wanted.only)]
-    if not listed:
-        names = ", ".join(plan.name for plan in plans(config, wanted))
-        raise InputError(f"--only: no case begins with {wanted.only!r}; there are: {names}")
-    return listed
+def _named(listed: list[Some], only: str) -> list[Some]:
+    wanted = [plan for plan in listed if plan.name.startswith(only)]
+    if not wanted:
+        names = "; ".join(plan.name for plan in listed)
+        raise InputError(f"--only: no case begins with {only!r}; there are: {names}")
+    return wanted
 
 
 def _time(built: list[Case], wanted: Wanted) -> list[Timing | None]:
