@@ -21,5 +21,5 @@ def get_config() -> Study:
         base,
         title="PSNR for the time of a frame, Fashion-MNIST at 96 x 96",
         seeds=(0, 1, 2),
-        only=("full", "residual-10", "residual-10-10"),
+        only=("full", "residual-10", "residual-quarter-10", "residual-10-10"),
     )

@@ -93,6 +93,29 @@ def recipe(config: Config) -> Config:
     return config
 
 
+def fast(config: Config) -> Config:
+    """Turns a run into one of more frames a second: error reduction, then a smaller network.
+
+    A residual U-Net of half the config's widths. At 32 x 32 and at 96 x 96 it recovers better than
+    a U-Net of all of them without error reduction (results/speed-cpu).
+    """
+    config.spectral.consistency_steps = CONSISTENCY_STEPS
+    config.net.kind = "residual_unet"
+    config.net.widths = tuple(width // 2 for width in config.net.widths)
+    return config
+
+
+def live(config: Config) -> Config:
+    """Turns a run into one that keeps up with a camera: `fast`, with error reduction after it too.
+
+    From the paper's widths it recovers 30 frames a second of 96 x 96 pixels on two CPU cores, one
+    frame after the other (results/speed-cpu).
+    """
+    config = fast(config)
+    config.net.refine_steps = REFINE_STEPS
+    return config
+
+
 def _short(config: Config) -> Config:
     """A training of minutes: at the paper's rates a mask hardly moves in so few steps."""
     config.optim.mask_lr = 2e-2

@@ -16,6 +16,10 @@ import jax
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.whole_files import obstacle
 
+# An FFT in a thread of XLA's pool shares its work with the pool's other threads, and waits for them:
+# with as many devices as threads, each waits for the others for ever (jaxlib 0.11.2, as
+# openxla/xla pull 46347 has it). A kernel that keeps to its thread cannot.
+ONE_THREAD = "--xla_cpu_multi_thread_eigen=false"
 CACHE_VARIABLE = "JAX_COMPILATION_CACHE_DIR"
 # What JAX draws from a key depends on these.
 RANDOM_NUMBERS = {"jax_default_prng_impl": "threefry2x32", "jax_threefry_partitionable": True}
@@ -37,8 +41,9 @@ _elsewhere: int | None = None  # memory of the GPU that stands in for this machi
 def set_up() -> None:
     """Prepares JAX for a command line; must run before its first computation.
 
-    * Each CPU core, up to `CPU_DEVICES`, becomes one device: XLA runs a convolution of 64 features
-      or fewer on a single thread, and a batch spread over two cores is up to twice as fast.
+    * Each CPU core, up to `CPU_DEVICES`, becomes one device of one thread: XLA runs a convolution
+      of 64 features or fewer on a single one anyway, and a batch spread over two cores is up to
+      twice as fast.
     * Compiled programs are kept in ~/.cache/jax_kdpr (or $XDG_CACHE_HOME, or where
       JAX_COMPILATION_CACHE_DIR says), if that can be written.
     * Random numbers are those of `RANDOM_NUMBERS`, and floats have 32 bits, whatever the
@@ -47,7 +52,10 @@ def set_up() -> None:
     Raises:
         InputError: If the devices that JAX_PLATFORMS asks for are not there.
     """
-    if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+    given = os.environ.get("XLA_FLAGS", "")
+    if "xla_force_host_platform_device_count" not in given:
+        if ONE_THREAD.partition("=")[0] not in given:
+            os.environ["XLA_FLAGS"] = f"{given} {ONE_THREAD}".strip()
         jax.config.update("jax_num_cpu_devices", min(cpu_cores(), CPU_DEVICES))
     jax.config.update("jax_compilation_cache_dir", _cache_folder())
     jax.config.update("jax_enable_x64", False)
