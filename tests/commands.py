@@ -20,8 +20,8 @@ from unittest import mock
 from absl import app, flags
 
 # Most of the tests' time would go into compiling programs that run a few times: hence no LLVM
-# optimisation, XLA's older emitters (a third of the time of those by MLIR), and one thread a device,
-# as `runtime.set_up` has it.
+# optimisation, XLA's older emitters (a third of the time of those by MLIR), and one thread for
+# each device, as `runtime.set_up` has it.
 QUICKLY_COMPILED = "--xla_backend_optimization_level=0 --xla_cpu_multi_thread_eigen=false"
 if version("jaxlib").startswith("0.10."):  # a flag that XLA does not know ends the process
     QUICKLY_COMPILED += (

@@ -16,9 +16,9 @@ import jax
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.whole_files import obstacle
 
-# An FFT in a thread of XLA's pool shares its work with the pool's other threads, and waits for them:
-# with as many devices as threads, each waits for the others for ever (jaxlib 0.11.2, as
-# openxla/xla pull 46347 has it). A kernel that keeps to its thread cannot.
+# An FFT in a thread of XLA's pool shares its work with the pool's other threads, and waits for
+# them: with as many devices as threads, each waits for the others for ever (jaxlib 0.11.2, since
+# openxla/xla pull 46347). A kernel that keeps to its thread cannot.
 ONE_THREAD = "--xla_cpu_multi_thread_eigen=false"
 CACHE_VARIABLE = "JAX_COMPILATION_CACHE_DIR"
 # What JAX draws from a key depends on these.
