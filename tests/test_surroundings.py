@@ -66,6 +66,22 @@ def test_a_platform_that_is_not_there_is_one_line(monkeypatch):
     assert "JAX_PLATFORMS: no device of 'cuda'" in rejection(runtime.set_up)
 
 
+@pytest.mark.parametrize(
+    ("given", "then"),
+    [
+        ("", runtime.ONE_THREAD),
+        ("--xla_dump_to=x", f"--xla_dump_to=x {runtime.ONE_THREAD}"),
+        ("--xla_cpu_multi_thread_eigen=true", None),
+        ("--xla_force_host_platform_device_count=4", None),
+    ],
+)
+def test_devices_have_one_thread_unless_the_user_says_otherwise(monkeypatch, given, then):
+    monkeypatch.setenv("XLA_FLAGS", given)
+    monkeypatch.setattr(jax.config, "update", lambda *_: None)
+    runtime.set_up()
+    assert os.environ["XLA_FLAGS"] == (given if then is None else then)
+
+
 def test_compiled_programs_are_kept_where_there_is_a_place(monkeypatch, tmp_path):
     for name in ("XDG_CACHE_HOME", runtime.CACHE_VARIABLE):
         monkeypatch.delenv(name, raising=False)
