@@ -20,6 +20,6 @@ def get_config() -> Study:
     return SHARED["speed_study"](
         base,
         title="PSNR for the time of a frame, Fashion-MNIST at 96 x 96",
-        seeds=(0,),  # ten minutes for the first run on one core
+        seeds=(0, 1, 2),
         only=("full", "residual-10", "residual-quarter-10", "residual-10-10"),
     )
