@@ -7,7 +7,6 @@ from jax_kdpr.studies.declaration import Entry, Front, Study, Table
 
 REFINE = "net.refine_steps"
 CONSISTENCY = "spectral.consistency_steps"
-ITERATIONS = "spectral.iterations"
 
 
 def speed_study(
