@@ -24,10 +24,11 @@ from absl import flags
 
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.interface import cli, mask_flags
-from jax_kdpr.lab.masks.files import ERROR, doubts, export_masks, in_words
-from jax_kdpr.lab.masks.format import SUFFIXES
+from jax_kdpr.lab.masks.export import doubts, export_masks, in_words
 from jax_kdpr.lab.masks.request import plan_export
 from jax_kdpr.lab.masks.verification import explain, verdict_line, verify_files
+from jax_kdpr.optics.mask_files.format import SUFFIXES
+from jax_kdpr.optics.mask_files.reading import ERROR
 from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.runs.run import load_run
 

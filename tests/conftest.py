@@ -25,9 +25,9 @@ from PIL import Image
 
 from jax_kdpr.data.scenes import draw_scenes
 from jax_kdpr.evaluation import scoring
-from jax_kdpr.lab.masks.files import export_masks
-from jax_kdpr.lab.masks.format import MaskFormat
+from jax_kdpr.lab.masks.export import export_masks
 from jax_kdpr.lab.masks.request import plan_export
+from jax_kdpr.optics.mask_files.format import MaskFormat
 from jax_kdpr.runs import checkpoint
 from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.runs.run import Run, restore

@@ -6,9 +6,9 @@ import jax
 import numpy as np
 
 from jax_kdpr.config.schema import Config
-from jax_kdpr.lab.masks.files import export_masks
-from jax_kdpr.lab.masks.format import MaskFormat
+from jax_kdpr.lab.masks.export import export_masks
 from jax_kdpr.lab.masks.request import plan_export
+from jax_kdpr.optics.mask_files.format import MaskFormat
 from jax_kdpr.optics.masks import init_phases
 from jax_kdpr.runs.assembly import build_system
 from jax_kdpr.runs.run import Run

@@ -21,8 +21,8 @@ from jax_kdpr.evaluation.scoring import SCORES
 from jax_kdpr.lab.frames import results
 from jax_kdpr.lab.frames.calibration import Calibration, read_calibration, write_calibration
 from jax_kdpr.lab.frames.geometry import Geometry
-from jax_kdpr.lab.masks import files as mask_files
-from jax_kdpr.lab.masks.format import MaskFormat
+from jax_kdpr.optics.mask_files import reading as mask_files
+from jax_kdpr.optics.mask_files.format import MaskFormat
 from jax_kdpr.optics.sampling import RECORD
 from jax_kdpr.recovery.refinement import Refinement
 from jax_kdpr.runs import folder as run_folder

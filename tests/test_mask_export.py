@@ -11,12 +11,13 @@ from helpers import rejection
 from mask_exports import PANEL, SIZE, lands, tiny
 from PIL import Image
 
-from jax_kdpr.lab.masks.coding import circle_distance
-from jax_kdpr.lab.masks.files import export_masks, read_mask_file, sidecar_path
-from jax_kdpr.lab.masks.format import MaskFormat
+from jax_kdpr.lab.masks.export import export_masks
 from jax_kdpr.lab.masks.request import plan_export
 from jax_kdpr.optics.device import DeviceOptions, written_phases
 from jax_kdpr.optics.lookup_table import device_table, read_table
+from jax_kdpr.optics.mask_files.coding import circle_distance
+from jax_kdpr.optics.mask_files.format import MaskFormat
+from jax_kdpr.optics.mask_files.reading import read_mask_file, sidecar_path
 from jax_kdpr.optics.masks import init_phases
 
 

@@ -12,14 +12,15 @@ from helpers import rejection
 from PIL import Image
 
 from jax_kdpr.core.options import changed, shallow
-from jax_kdpr.lab.masks.coding import (
+from jax_kdpr.lab.masks.export import file_bytes
+from jax_kdpr.optics.mask_files.coding import (
     circle_distance,
     decode,
     encode,
 )
-from jax_kdpr.lab.masks.files import file_bytes, read_mask_file, sidecar_path
-from jax_kdpr.lab.masks.format import MaskFormat
-from jax_kdpr.lab.masks.layout import pick, place
+from jax_kdpr.optics.mask_files.format import MaskFormat
+from jax_kdpr.optics.mask_files.layout import pick, place
+from jax_kdpr.optics.mask_files.reading import read_mask_file, sidecar_path
 
 TURN = 2 * math.pi
 # Neither monotone nor a whole turn: 0.2 to 5.1 radians.

@@ -13,8 +13,8 @@ from helpers import rejection
 from mask_exports import PANEL, lands, tiny
 from PIL import Image
 
-from jax_kdpr.lab.masks.files import read_mask_file, sidecar_path
 from jax_kdpr.lab.masks.verification import explain, find_mistake, verify_files
+from jax_kdpr.optics.mask_files.reading import read_mask_file, sidecar_path
 
 
 @pytest.mark.parametrize(

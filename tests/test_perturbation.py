@@ -6,6 +6,7 @@ import numpy as np
 import oracles
 import pytest
 
+from jax_kdpr.optics.beam import AberrationOptions, IlluminationOptions, read_beam
 from jax_kdpr.optics.camera import Camera
 from jax_kdpr.optics.cdp import cdp_forward
 from jax_kdpr.optics.misalignment import (
@@ -13,7 +14,7 @@ from jax_kdpr.optics.misalignment import (
     SPREADS,
     JitterOptions,
     Perturbation,
-    defocused_field,
+    aberrated_field,
     displaced_masks,
     draw,
     scaled_spectra,
@@ -35,11 +36,12 @@ def images(count: int = 1) -> jnp.ndarray:
     return jnp.asarray(np.random.default_rng(5).uniform(size=(count, SIZE, SIZE, 1)), jnp.float32)
 
 
-def measure(phases, by=None, scenes=None, jitter=None, **options) -> jnp.ndarray:
+def measure(phases, by=None, scenes=None, jitter=None, beam=None, **options) -> jnp.ndarray:
     """CDPs of a camera with these options of its propagation."""
     camera = Camera(
         size=SIZE,
         propagation=PropagationOptions(**options),
+        beam=beam,
         jitter=jitter or JitterOptions(),
     )
     scenes = images() if scenes is None else scenes
@@ -125,7 +127,7 @@ def test_a_mask_turns_counter_clockwise_about_its_centre():
 
 
 def test_defocus_is_the_stated_number_of_waves_at_half_the_side():
-    seen = defocused_field(jnp.ones((SIZE, SIZE), jnp.complex64), Perturbation(defocus=0.3))
+    seen = aberrated_field(jnp.ones((SIZE, SIZE), jnp.complex64), Perturbation(defocus=0.3))
     centred = np.arange(SIZE) - SIZE // 2
     waves = 0.3 * (centred[:, None] ** 2 + centred**2) / (SIZE // 2) ** 2
     np.testing.assert_allclose(seen, np.exp(2j * np.pi * waves), atol=1e-5)
@@ -149,13 +151,15 @@ def test_a_longer_wavelength_magnifies_the_pattern(oversample):
 
 
 def test_drawn_errors_have_the_stated_spread_and_are_independent():
-    spreads = dict(zip(SPREADS, (0.5, 2.0, 0.01, 0.2, 0.003, 0.05), strict=True))
+    sizes = (0.5, 2.0, 0.01, 0.2, 0.003, 0.05, 0.03, 0.1, 0.4)
+    spreads = dict(zip(SPREADS, sizes, strict=True))
     keys = jax.random.split(jax.random.key(0), 20000)
     drawn = np.stack(jax.vmap(lambda key: draw(key, JitterOptions(**spreads)))(keys))
-    wanted = [spreads[name] for name, fields in SPREADS.items() for _ in fields]
+    shared = spreads | {"wavefront": 0.4 / np.sqrt(7)}
+    wanted = [shared[name] for name, fields in SPREADS.items() for _ in fields]
     np.testing.assert_allclose(drawn.std(axis=1), wanted, rtol=0.03)
     np.testing.assert_allclose(drawn.mean(axis=1) / wanted, 0.0, atol=0.04)
-    assert np.abs(np.corrcoef(drawn) - np.eye(7)).max() < 0.03
+    assert np.abs(np.corrcoef(drawn) - np.eye(len(drawn))).max() < 0.03
 
 
 @pytest.mark.slow
@@ -184,7 +188,8 @@ def test_a_wavelength_error_far_behind_a_fresnel_mask_is_that_of_the_far_field()
 
 
 def test_errors_have_gradients():
-    by = Perturbation(0.2, -0.3, 1.0, 0.01, 0.1, 0.002, 0.02)
-    total = lambda by: jnp.sum(jnp.square(measure(drawn_phases(), by)))  # noqa: E731
+    by = Perturbation(0.2, -0.3, 1.0, 0.01, 0.1, 0.002, 0.02, 0.1, 0.2, 0.1, *[0.1] * 7)
+    lit = read_beam(IlluminationOptions(kind="gaussian"), AberrationOptions(), size=SIZE)
+    total = lambda by: jnp.sum(jnp.square(measure(drawn_phases(), by, beam=lit)))  # noqa: E731
     gradient = jax.jit(jax.grad(total))(jax.tree.map(jnp.float32, by))
     assert all(np.isfinite(value) and value != 0 for value in gradient)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from helpers import same
 
-from jax_kdpr.config.schema import OptimOptions
+from jax_kdpr.config.schema import Config, OptimOptions
 from jax_kdpr.core.sharding import make_mesh, replicate
 from jax_kdpr.data.batches import over_batches
 from jax_kdpr.data.scenes import draw_scenes
@@ -36,7 +36,7 @@ def make_step(regime: str, norm: str, mesh, average: float, teach=None):
     step = make_train_step(
         system,
         optimizer,
-        trained=trained_parts(regime),
+        trained=trained_parts(Config(regime=regime)),
         batch_size=16,
         teach=teach,
         average=average,
@@ -51,7 +51,7 @@ def trainer(regime="e2e", *, norm="batch", teacher=None, weights=None, mesh=None
     state = init_train_state(
         *system.init(jax.random.key(0)),
         optimizer,
-        trained=trained_parts(regime),
+        trained=trained_parts(Config(regime=regime)),
         keep_average=average > 0,
     )
     epoch = Epoch(
@@ -105,7 +105,9 @@ def test_a_regime_trains_its_parts_and_never_the_start(regime):
         state, _ = step(state)
     for part, before in params.items():
         pairs = zip(jax.tree.leaves(before), jax.tree.leaves(state.params[part]), strict=True)
-        assert all(same(*pair) for pair in pairs) == (part not in trained_parts(regime)), part
+        assert all(same(*pair) for pair in pairs) == (
+            part not in trained_parts(Config(regime=regime))
+        ), part
     assert same(state.state["start"], start)
 
 

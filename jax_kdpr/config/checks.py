@@ -46,6 +46,11 @@ def validate(config: Config) -> None:
         isinstance(PROPAGATORS[c.propagation.kind], Propagator),
         f"propagation.kind: expected a Propagator, got {c.propagation.kind}, which is none",
     )
+    need(
+        (c.masks.start == "file") == bool(c.masks.file),
+        f"masks.file: goes with masks.start=file, got masks.start={c.masks.start} and "
+        f"{c.masks.file!r}; give both or none",
+    )
     if c.data.unit == "radians":
         need(
             c.scene.kind == "phase",
@@ -93,6 +98,11 @@ def validate(config: Config) -> None:
 
 
 def _check_student(c: Config) -> None:
+    need(
+        c.masks.start == "random" or c.distill.start in ("none", "network"),
+        f"masks.start: distill.start={c.distill.start} takes the teacher's masks, got "
+        f"masks.start={c.masks.start} beside it; leave one out",
+    )
     sigma = 1 - c.loss.alpha - c.loss.beta
     for name in ("alpha", "beta"):
         require(f"loss.{name}", getattr(c.loss, name), SHARE)

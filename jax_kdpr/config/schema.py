@@ -17,6 +17,7 @@ from jax_kdpr.core.limits import MOST_COUNT, SEEDS, SHARE, Range, shown
 from jax_kdpr.core.options import flatten, option, section, shallow
 from jax_kdpr.data import sources
 from jax_kdpr.data.sources import DataOptions, Dataset
+from jax_kdpr.optics.beam import AberrationOptions, IlluminationOptions
 from jax_kdpr.optics.device import DeviceOptions
 from jax_kdpr.optics.masks import MaskOptions
 from jax_kdpr.optics.misalignment import JitterOptions
@@ -121,6 +122,8 @@ class Config:
     scene: SceneOptions = field(default_factory=SceneOptions)
     masks: MaskOptions = field(default_factory=MaskOptions)
     device: DeviceOptions = field(default_factory=DeviceOptions)
+    illumination: IlluminationOptions = field(default_factory=IlluminationOptions)
+    aberrations: AberrationOptions = field(default_factory=AberrationOptions)
     propagation: PropagationOptions = field(default_factory=PropagationOptions)
     jitter: JitterOptions = field(default_factory=JitterOptions)
     noise: NoiseOptions = field(default_factory=NoiseOptions)
@@ -133,7 +136,10 @@ class Config:
 
 
 # Where files lie. Kept absolute in a run folder: it may be resumed from another folder.
-PATHS = ("data.dir", "data.tfds_manual_dir", "distill.teacher")
+PATHS = (
+    *("data.dir", "data.tfds_manual_dir", "distill.teacher"),
+    *("masks.file", "illumination.file", "aberrations.file"),
+)
 # No part of an experiment: a run may go on after its data or its teacher have moved (their content
 # is checked by digest), and on another machine, where these options change its results by rounding.
 CIRCUMSTANCES = (

@@ -21,7 +21,14 @@ from jax_kdpr.core.progress import progress
 from jax_kdpr.core.types import Images, Intensities, Key, RawImages, Scalar
 from jax_kdpr.evaluation.scores import RECOVERED, Score, make_score
 from jax_kdpr.optics.cdp import Optics
-from jax_kdpr.optics.misalignment import CAREFUL, SPREADS, JitterOptions, Perturbation, draw
+from jax_kdpr.optics.misalignment import (
+    CAREFUL,
+    OF_GAUSSIAN,
+    SPREADS,
+    JitterOptions,
+    Perturbation,
+    draw,
+)
 from jax_kdpr.optics.noise import NoiseOptions, add_noise
 from jax_kdpr.runs.run import Run
 
@@ -44,6 +51,9 @@ GRIDS: dict[str, tuple[float, ...]] = {
     "defocus": (0.0, 0.02, 0.05, 0.1, 0.2, 0.5),
     "wavelength": (0.0, 0.002, 0.005, 0.01, 0.02, 0.05),
     "gain": (0.0, 0.01, 0.02, 0.05, 0.1, 0.2),
+    "beam": (0.0, 0.02, 0.05, 0.1, 0.2),
+    "waist": (0.0, 0.02, 0.05, 0.1, 0.2),
+    "wavefront": (0.0, 0.1, 0.2, 0.5, 1.0),
     "photons": (1e7, 1e6, 1e5, 3e4, 1e4),
 }
 UNITS = {
@@ -53,6 +63,9 @@ UNITS = {
     "defocus": "waves",
     "wavelength": "relative",
     "gain": "relative",
+    "beam": "sides of the object",
+    "waist": "relative",
+    "wavefront": "radians rms",
     "photons": "photons a shot",
 }
 
@@ -61,7 +74,10 @@ UNITS = {
 class Request:
     """What to measure."""
 
-    errors: tuple[str, ...] = option(tuple(GRIDS), "Errors to draw curves of.")
+    errors: tuple[str, ...] = option(
+        tuple(kind for kind in GRIDS if kind not in ("beam", "waist", "wavefront")),
+        "Errors to draw curves of; beam and waist are of a Gaussian beam.",
+    )
     benches: int = option(200, "Random benches; 0: curves only.", within=Range(0, MOST_COUNT))
     spread: tuple[str, ...] = option(
         (), "Standard deviations, such as shift=0.3,rotation=0.5; default: a careful bench's."
@@ -154,7 +170,8 @@ def error_curves(
 ) -> dict[str, dict[float, Quality]]:
     """Returns {kind: {size of the error: mean quality}}, one error at a time, over `GRIDS`.
 
-    An error of either sign counts alike: the mean of both. A shift goes along each axis in turn.
+    An error of either sign counts alike: the mean of both. A shift goes along each axis in turn,
+    and a wavefront has one of its polynomials after the other.
     """
     curves: dict[str, dict[float, Quality]] = {}
     points = [(kind, value) for kind in kinds for value in GRIDS[kind]]
@@ -194,8 +211,20 @@ def share_above(psnr: Float[np.ndarray, "benches"], threshold: float) -> dict[st
     return share | {"threshold": threshold, "benches": len(psnr)}
 
 
+def _require_beam(run: Run, request: Request) -> None:
+    kind = run.config.illumination.kind
+    asked = {"--errors": request.errors, "--spread": [n for n, s in request.spreads.items() if s]}
+    for flag, names in asked.items():
+        if kind != "gaussian" and (found := [name for name in names if name in OF_GAUSSIAN]):
+            raise InputError(
+                f"{flag}: {found[0]} is of a Gaussian beam, got illumination.kind={kind} in "
+                f"{run.workdir}; leave it out"
+            )
+
+
 def measure_run(run: Run, request: Request) -> dict[str, Any]:
     """Returns PSNR and rms of the design, of the curves, and of each random bench of one run."""
+    _require_beam(run, request)
     test = run.dataset.test[: request.images]
     alone = replace(run.on_one_device(), batch_size=min(run.batch_size, len(test)))
     measure = make_measure(alone, test)

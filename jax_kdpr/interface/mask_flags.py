@@ -7,8 +7,8 @@ from absl import flags
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.limits import read_pixels
 from jax_kdpr.interface import bench_flags, option_flags
-from jax_kdpr.lab.masks.format import SLM, MaskFormat
 from jax_kdpr.optics.lookup_table import read_table
+from jax_kdpr.optics.mask_files.format import SLM, MaskFormat
 
 flags.adopt_module_key_flags(bench_flags)
 TEXTS = ("panel", "table")

@@ -1,7 +1,7 @@
 """The camera of a system: object, device, free space, sensor. No network, no recovery.
 
     phases -> device -> masks
-    image [h w c] -> field -> masks -> free space -> CDP y [k sh sw] -> noise
+    image [h w c] -> field -> beam -> masks -> free space -> CDP y [k sh sw] -> noise
 
 The design has no errors; a bench has (`optics.misalignment`), drawn at random or given.
 """
@@ -20,7 +20,8 @@ from jax_kdpr.core.options import changed
 from jax_kdpr.core.sharding import data_parallel
 from jax_kdpr.core.types import Fields, Image, Images, Intensities, Intensity, Key, Phases, Scalar
 from jax_kdpr.optics import cdp, misalignment
-from jax_kdpr.optics.cdp import Optics
+from jax_kdpr.optics.beam import Beam
+from jax_kdpr.optics.cdp import Optics, mask_transmittance
 from jax_kdpr.optics.device import DeviceOptions, device_masks, written_phases
 from jax_kdpr.optics.misalignment import JitterOptions, Perturbation
 from jax_kdpr.optics.noise import NoiseOptions, add_noise
@@ -40,6 +41,7 @@ class Camera:
     scene: SceneOptions = dataclasses.field(default_factory=SceneOptions)
     device: DeviceOptions = dataclasses.field(default_factory=DeviceOptions)
     propagation: PropagationOptions = dataclasses.field(default_factory=PropagationOptions)
+    beam: Beam | None = None  # that lights the object; None: a plane wave, even
     jitter: JitterOptions = dataclasses.field(default_factory=JitterOptions)
     noise: NoiseOptions = dataclasses.field(default_factory=NoiseOptions)
     mesh: Mesh | None = None  # devices that a batch is spread over
@@ -79,6 +81,8 @@ class Camera:
         """Returns the optics without any error of a bench."""
         written, space = self.written(phases), self._space()
         masks = space.through(device_masks(written, self.device))
+        if self.beam is not None:
+            masks = mask_transmittance(masks) * jnp.conj(self.beam.incident())[None]
         return Optics(masks, space.transfer, written)
 
     def encode(self, images: Images) -> Fields:
@@ -135,7 +139,9 @@ class Camera:
         written, by = bench
         # The same device gives a longer wavelength less phase.
         shown = device_masks(written, self.device, gain=(1.0 + by.gain) / (1.0 + by.wavelength))
-        field = misalignment.defocused_field(scene_field(image, self.scene), by)
+        field = misalignment.aberrated_field(scene_field(image, self.scene), by)
+        if self.beam is not None:
+            field = field * self.beam.incident(by)
         space = self._space(by.wavelength)
         if space.transfer is None:  # samples lie at lambda z / (M p): the camera's do not move
             if space.chirp is not None:

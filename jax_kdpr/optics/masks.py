@@ -67,6 +67,21 @@ class MaskOptions:
         1, "shots of each object, each through a mask of its own: L", within=Range(1, 4096)
     )
     oversample: int = option(1, "zero padding of the operator", within=Range(1, 2))
+    start: str = option(
+        "random",
+        "the masks before any training; a file's are those of masks.file",
+        choices=("random", "flat", "file"),
+    )
+    file: str = option(
+        "",
+        "masks that exist: phases in radians (float NPY or TIFF), or a mask file with its sidecar",
+        when=("masks.start", ("file",)),
+    )
+    trained: bool = option(
+        True,
+        "else they stay as they are: filter and network are trained for them",
+        when=("regime", ("teacher", "e2e", "student")),
+    )
     regulariser: str = option(
         "range",
         "what loss.rho weighs, of the masks; range: the paper's [0, 2 pi]",

@@ -1,7 +1,7 @@
-"""What is never quite right on a bench: where the mask sits, the wavelength, the phase scale.
+"""What is never quite right on a bench: where the mask sits, wavelength, phase scale, beam.
 
 A `Perturbation` says by how much one bench differs from the design; `draw` makes one at random.
-`displaced_masks`, `defocused_field` and `scaled_spectra` apply it. The reconstruction does not know
+`displaced_masks`, `aberrated_field` and `scaled_spectra` apply it. The reconstruction does not know
 of it: it believes in the design.
 """
 
@@ -18,6 +18,7 @@ from jax_kdpr.core.options import option, section
 from jax_kdpr.core.types import Field, Key, Masks, Scalar, Spectra
 from jax_kdpr.optics.cdp import mask_transmittance
 from jax_kdpr.optics.propagation import quadratic_phase
+from jax_kdpr.optics.zernike import ROUND_OBJECT, zernike
 
 
 class Perturbation(NamedTuple):
@@ -32,13 +33,29 @@ class Perturbation(NamedTuple):
     defocus: Scalar | float = 0.0  # waves at half the object's side
     wavelength: Scalar | float = 0.0  # over the design's - 1
     gain: Scalar | float = 0.0  # of the device's phases - 1
+    beam_y: Scalar | float = 0.0  # of a Gaussian beam over the object, sides of the object
+    beam_x: Scalar | float = 0.0
+    waist: Scalar | float = 0.0  # of a Gaussian beam, over the design's - 1
+    # Of the wavefront, by Noll's polynomials on the disc round the object, radians rms.
+    z5: Scalar | float = 0.0
+    z6: Scalar | float = 0.0
+    z7: Scalar | float = 0.0
+    z8: Scalar | float = 0.0
+    z9: Scalar | float = 0.0
+    z10: Scalar | float = 0.0
+    z11: Scalar | float = 0.0
 
 
+ZERNIKE = tuple(range(5, 12))  # astigmatism, coma, trefoil, spherical: piston and tilts do no harm
 # What a standard deviation can be given for, and the fields of `Perturbation` that it draws.
 SPREADS = {
     "shift": ("shift_y", "shift_x"),
     **{name: (name,) for name in ("rotation", "scale", "defocus", "wavelength", "gain")},
+    "beam": ("beam_y", "beam_x"),
+    "waist": ("waist",),
+    "wavefront": tuple(f"z{number}" for number in ZERNIKE),
 }
+OF_GAUSSIAN = ("beam", "waist")  # that other beams do not have
 
 
 # Standard deviations of a careful bench: a translation stage, a rotation mount, a calibrated SLM.
@@ -50,6 +67,9 @@ CAREFUL = {
     "wavelength": 0.002,
     "gain": 0.02,
 }
+
+
+GAUSSIAN = ("illumination.kind", ("gaussian",))
 
 
 @section
@@ -65,6 +85,20 @@ class JitterOptions:
     defocus: float = option(0.0, "at half the object's side", unit="waves", within=Range(0, 1000))
     wavelength: float = option(0.0, "of the light, relative", within=SHARE)
     gain: float = option(0.0, "of the device's phases, relative", within=SHARE)
+    beam: float = option(
+        0.0,
+        "of the beam's middle, each axis",
+        unit="sides of the object",
+        within=Range(0, 10),
+        when=GAUSSIAN,
+    )
+    waist: float = option(0.0, "of the beam's waist, relative", within=SHARE, when=GAUSSIAN)
+    wavefront: float = option(
+        0.0,
+        "of the wavefront: astigmatism, coma, trefoil and spherical, alike",
+        unit="radians rms",
+        within=Range(0, 1000),
+    )
 
     @property
     def is_none(self) -> bool:
@@ -75,12 +109,15 @@ class JitterOptions:
 def draw(key: Key, spreads: JitterOptions) -> Perturbation:
     """Draws a bench: each error is normal, with the standard deviation that is given for it.
 
-    Units are those of `Perturbation`; `shift` is that of each axis.
+    Units are those of `Perturbation`; `shift` and `beam` are those of each axis, `wavefront` is
+    shared out evenly.
     """
-    y, x, *others = jax.random.normal(key, (len(Perturbation._fields),))
-    names = ("rotation", "scale", "defocus", "wavelength", "gain")
-    drawn = [getattr(spreads, name) * value for name, value in zip(names, others, strict=True)]
-    return Perturbation(spreads.shift * y, spreads.shift * x, *drawn)
+    drawn = jax.random.normal(key, (len(Perturbation._fields),))
+    spread = {field: getattr(spreads, name) for name in SPREADS for field in SPREADS[name]}
+    spread |= {field: spreads.wavefront / math.sqrt(len(ZERNIKE)) for field in SPREADS["wavefront"]}
+    return Perturbation(
+        *[spread[field] * value for field, value in zip(Perturbation._fields, drawn, strict=True)]
+    )
 
 
 # Samples of a mask pixel each way on which a displaced mask is drawn. With 3 the PSNR of a trained
@@ -121,10 +158,17 @@ def displaced_masks(masks: Masks, by: Perturbation, *, fine: int = 1) -> Complex
     return jax.lax.complex(real, imaginary)
 
 
-def defocused_field(field: Field, by: Perturbation) -> Field:
-    """Returns the field with its defocus: + 2 pi `defocus` radians at half the longer side."""
+def aberrated_field(field: Field, by: Perturbation) -> Field:
+    """Returns the field with its defocus and wavefront errors.
+
+    + 2 pi `defocus` radians at half the side, and `z5` ... of `zernike`.
+    """
     shape: tuple[int, int] = field.shape  # type: ignore[assignment]
-    return field * jnp.exp(2j * math.pi * by.defocus * quadratic_phase(shape))
+    wavefront = 2 * math.pi * by.defocus * quadratic_phase(shape)
+    for number in ZERNIKE:
+        error = getattr(by, f"z{number}")
+        wavefront += error * zernike(number, shape[0], radius=ROUND_OBJECT)
+    return field * jnp.exp(1j * wavefront)
 
 
 def scaled_spectra(

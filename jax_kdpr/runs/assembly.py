@@ -5,18 +5,24 @@ from copy import copy
 from jax.sharding import Mesh
 
 from jax_kdpr.config.schema import Config
+from jax_kdpr.optics.beam import read_beam
 from jax_kdpr.optics.camera import Camera
 from jax_kdpr.recovery.system import System
 
 
 def build_camera(config: Config, *, mesh: Mesh | None = None) -> Camera:
-    """Builds the camera of a validated config; `mesh`: devices to spread a batch over."""
+    """Builds the camera of a validated config; `mesh`: devices to spread a batch over.
+
+    Raises:
+        InputError: If a file of its beam cannot be used.
+    """
     return Camera(
         size=config.data.size,
         oversample=config.masks.oversample,
         scene=copy(config.scene),  # whoever changes the config leaves the camera as it is
         device=copy(config.device),
         propagation=copy(config.propagation),
+        beam=read_beam(copy(config.illumination), copy(config.aberrations), size=config.data.size),
         jitter=copy(config.jitter),
         noise=copy(config.noise),
         mesh=mesh,

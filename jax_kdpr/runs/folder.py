@@ -28,17 +28,21 @@ from jax_kdpr.config.schema import Config
 from jax_kdpr.core import json_files, options, whole_files
 from jax_kdpr.core.errors import InputError, InUseError
 from jax_kdpr.core.json_files import Maybe
+from jax_kdpr.optics.beam import Beam
 
 RUN_FILE = "run.json"
 LOCK_FILE = "run.lock"
 METRICS_FILE = "metrics.jsonl"
+# Copies of what the beam was read from, by the section of the config that names the original.
+BEAM_FILES = {"illumination": "illumination.npy", "aberrations": "aberrations.npy"}
 SESSION = {
     **{"time": str, "commit": str, "devices": [str], "versions": {"jax": str}},
     **{"cpu": Maybe(str), "cpu_count": int | None},
 }
 RUN = {
     "config": dict,
-    "digests": {"data": str, "held_back": Maybe(str), "teacher": Maybe(str)},
+    "digests": {"data": str}
+    | dict.fromkeys(("held_back", "teacher", "masks", *BEAM_FILES), Maybe(str)),
     "sample": Maybe([float]),
     "sessions": [SESSION],
 }
@@ -74,7 +78,7 @@ def read_run(workdir: Path) -> dict[str, Any]:
 
 
 def read_config(workdir: Path) -> Config:
-    """Returns the config that a run folder was made with.
+    """Returns the config that a run folder was made with, its beam from the folder's own copies.
 
     Raises:
         InputError: As `read_run`, and if it would not pass as the config of a new run.
@@ -82,6 +86,9 @@ def read_config(workdir: Path) -> Config:
     values = read_run(workdir)["config"]
     try:
         config = config_lib.from_dict(values)
+        for section, name in BEAM_FILES.items():
+            if getattr(config, section).file:
+                getattr(config, section).file = str(workdir / name)
         checks.validate(config)
     except InputError as failure:
         raise InputError(f"{workdir / RUN_FILE}: {failure}") from failure
@@ -156,7 +163,10 @@ def _foreign_files(workdir: Path) -> list[Path]:
     return [
         path
         for path in workdir.iterdir()
-        if path.name != LOCK_FILE and not whole_files.is_temporary(path, of=RUN_FILE)
+        if path.name not in (LOCK_FILE, *BEAM_FILES.values())
+        and not any(
+            whole_files.is_temporary(path, of=name) for name in (RUN_FILE, *BEAM_FILES.values())
+        )
     ]
 
 
@@ -193,10 +203,21 @@ def draws_alike(record: dict[str, Any], sample: tuple[float, ...]) -> bool:
 
 
 def record_session(
-    workdir: Path, config: Config, digests: dict[str, str], sample: tuple[float, ...] = ()
+    workdir: Path,
+    config: Config,
+    digests: dict[str, str],
+    sample: tuple[float, ...] = (),
+    beam: Beam | None = None,
 ) -> None:
-    """Writes run.json, or adds this session to it. Call `check_workdir` first."""
+    """Writes run.json and what its beam was read from, or adds this session.
+
+    Call `check_workdir` first.
+    """
     path = workdir / RUN_FILE
+    for section, plane in (beam.planes if beam else {}).items():
+        copy = workdir / BEAM_FILES[section]
+        if not copy.exists():
+            whole_files.write_whole(copy, lambda file, plane=plane: np.save(file, plane.values))
     record = {"config": config_lib.to_dict(config), "digests": digests, "sample": sample}
     record = read_run(workdir) if path.exists() else {**record, "sessions": []}
     record["sessions"].append(provenance())

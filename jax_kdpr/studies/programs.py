@@ -66,7 +66,7 @@ def trace_step(config: Config, teacher: Config | None) -> Program:
         params,
         state,
         optimizer,
-        trained=trained_parts(config.regime),
+        trained=trained_parts(config),
         keep_average=config.optim.average > 0,
     )
     epoch = Epoch(

@@ -78,7 +78,9 @@ class _Folder:
 
     def __enter__(self) -> "_Folder":
         run = self.run
-        run_folder.record_session(run.workdir, run.config, run.digests, run.dataset.sample)
+        run_folder.record_session(
+            run.workdir, run.config, run.digests, run.dataset.sample, run.system.camera.beam
+        )
         self.checkpoints = Checkpoints(run.workdir)
         self.log = MetricLog(run.workdir, tensorboard=run.config.train.tensorboard)
         return self
@@ -193,7 +195,7 @@ def _summary(run: Training) -> str:
         f"oversample {config.masks.oversample}, noise {config.noise.kind}",
         f"parameters: {sum(counts.values()):,} (masks {counts['phases']:,}, filter "
         f"{counts['filter']}, network {counts['net']:,}); "
-        f"trained: {', '.join(trained_parts(config.regime))}",
+        f"trained: {', '.join(trained_parts(config))}",
         f"data: {config.data.source}, {dataset.train_size:,} train, "
         f"{len(dataset.validation):,} validation, {len(dataset.test):,} test images",
         f"{run.total_steps:,} steps of {config.train.batch_size} on {devices} x "

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
@@ -22,13 +23,15 @@ from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.metrics import ImageScores
 from jax_kdpr.core.registry import blaming
 from jax_kdpr.core.sharding import make_mesh, replicate
-from jax_kdpr.core.types import Params, Residuals, Scalar, State
+from jax_kdpr.core.types import Params, Phases, Residuals, Scalar, State
 from jax_kdpr.data import sources
+from jax_kdpr.optics.beam import Plane
+from jax_kdpr.optics.mask_files.reading import read_phases
 from jax_kdpr.optics.masks import REGULARISERS
 from jax_kdpr.optics.propagation import sampling_warnings
 from jax_kdpr.recovery.system import System
 from jax_kdpr.runs import folder as run_folder
-from jax_kdpr.runs.assembly import build_system
+from jax_kdpr.runs.assembly import build_camera, build_system
 from jax_kdpr.runs.metric_log import require_tensorboard
 from jax_kdpr.runs.run import RunKeys, run_keys
 from jax_kdpr.training.losses import Weights, guides, loss_weights
@@ -95,6 +98,10 @@ def prepare(config: Config, workdir: Path) -> Training:
     teacher = load_teacher(config, dataset, guides=guides(weights), mesh=mesh)
     if teacher is not None:
         digests["teacher"] = teacher.run.digest
+    beam, first_masks = build_camera(config).beam, _first_masks(config)
+    digests |= beam.digests if beam else {}
+    if config.masks.start == "file":
+        digests["masks"] = Plane.of(np.asarray(first_masks)).digest
     run_folder.check_workdir(workdir, config, digests, dataset.sample)
     for warning in sampling_warnings(
         data.size, config.propagation, oversample=config.masks.oversample
@@ -117,11 +124,13 @@ def prepare(config: Config, workdir: Path) -> Training:
             _try_out(system, (params, state), config)
     if teacher is not None:
         params, state = teacher.take_over(config.distill.start, params, state)
+    if first_masks is not None:
+        params = {**params, "phases": first_masks}
     start = init_train_state(
         params,
         state,
         optimizer,
-        trained=trained_parts(config.regime),
+        trained=trained_parts(config),
         keep_average=config.optim.average > 0,
     )
     return Training(
@@ -171,7 +180,7 @@ def build_step(
     step = make_train_step(
         system,
         optimizer,
-        trained=trained_parts(config.regime),
+        trained=trained_parts(config),
         batch_size=config.train.batch_size,
         penalty=REGULARISERS[config.masks.regulariser],
         teach=teach,
@@ -180,6 +189,19 @@ def build_step(
     return system, optimizer, step
 
 
-def trained_parts(regime: str) -> tuple[str, ...]:
-    """Returns the parts of `params` that a regime trains."""
-    return ("net",) if regime == "random" else ("phases", "filter", "net")
+def trained_parts(config: Config) -> tuple[str, ...]:
+    """Returns the parts of `params` that a run trains."""
+    if config.regime == "random":
+        return ("net",)
+    return ("phases", "filter", "net") if config.masks.trained else ("filter", "net")
+
+
+def _first_masks(config: Config) -> Phases | None:
+    """Returns what `masks.start` says that masks are before any training; None: drawn at random."""
+    shape = (config.masks.snapshots, config.data.size, config.data.size)
+    match config.masks.start:
+        case "flat":
+            return jnp.zeros(shape)
+        case "file":
+            return jnp.asarray(read_phases("masks.file", config.masks.file, shape), jnp.float32)
+    return None

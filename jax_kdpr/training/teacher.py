@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from jax_kdpr.config.schema import Config
+from jax_kdpr.config.schema import PATHS, Config
 from jax_kdpr.core import options, runtime
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.registry import is_foreign
@@ -15,12 +15,15 @@ from jax_kdpr.core.sharding import replicate
 from jax_kdpr.core.types import Params, State
 from jax_kdpr.data.sources import Dataset
 from jax_kdpr.runs import folder as run_folder
+from jax_kdpr.runs.assembly import build_camera
+from jax_kdpr.runs.folder import BEAM_FILES
 from jax_kdpr.runs.run import Run, restore
 from jax_kdpr.training.targets import Targets, Teach, cache_targets, make_teach, target_bytes
 
 # What student and teacher must share for their losses to be defined: scene, sensor, bottleneck.
 SHARED = (
     *("data.size", "masks.oversample", "scene.", "propagation."),
+    *("illumination.", "aberrations."),
     *("net.kind", "net.widths", "net.norm"),
 )
 # What makes the estimates that a network was trained on.
@@ -130,7 +133,12 @@ def load_teacher(
 def _require_fit(config: Config, theirs: Config) -> None:
     """Raises unless teacher and student fit each other, and so does what the student takes over."""
     where, start = repr(config.distill.teacher), config.distill.start
-    misfits = options.differences(config, theirs, only=SHARED)
+    misfits = options.differences(config, theirs, only=SHARED, ignore=PATHS)
+    ours, known = (build_camera(one).beam for one in (config, theirs))
+    for section in BEAM_FILES:
+        one, other = (beam and beam.digests.get(section) for beam in (ours, known))
+        if one != other:
+            misfits.append(f"{section}.file: holds other values")
     if misfits:
         raise InputError(
             f"distill.teacher: {where} does not fit; differing (student against teacher): "

@@ -8,8 +8,8 @@ from jax_kdpr.config.schema import Config
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.limits import require_pixels
 from jax_kdpr.core.options import changed
-from jax_kdpr.lab.masks.format import CONJUGATE, DIRECT, SLM, MaskFormat, check_format
-from jax_kdpr.lab.masks.layout import place
+from jax_kdpr.optics.mask_files.format import CONJUGATE, DIRECT, SLM, MaskFormat, check_format
+from jax_kdpr.optics.mask_files.layout import place
 
 
 def plan_export(asked: MaskFormat, config: Config) -> MaskFormat:

@@ -17,9 +17,9 @@ from jax_kdpr.core.metrics import ImageScores, rms_unit
 from jax_kdpr.core.sharding import replicate
 from jax_kdpr.core.types import Images, Intensities, Key, Phases
 from jax_kdpr.evaluation.scores import RECOVERED, Summary, make_score, paired_gain, summarise
-from jax_kdpr.lab.masks.files import ERROR, MaskFile, read_mask_file
 from jax_kdpr.optics.cdp import Optics
 from jax_kdpr.optics.device import TURN, DeviceOptions
+from jax_kdpr.optics.mask_files.reading import ERROR, MaskFile, read_mask_file
 from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.runs.run import load_run, run_keys
 

@@ -1,4 +1,4 @@
-"""Mask files, each with a sidecar that states what it means; read back by what that says.
+"""Mask files are written, each with a sidecar that states what it means.
 
     phases phi -> `coding` -> gray levels, heights or phases -> `layout` -> file, sidecar
 
@@ -9,28 +9,21 @@ range, table and super-pixels of its device are in them already.
 import hashlib
 import io
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import tifffile
 from jaxtyping import Float, Shaped
 from PIL import Image
 
-from jax_kdpr.core import json_files, options, whole_files
+from jax_kdpr.core import json_files, whole_files
 from jax_kdpr.core.errors import InputError
-from jax_kdpr.core.json_files import Maybe
 from jax_kdpr.core.options import shallow
-from jax_kdpr.data.pages.opening import read_stack
-from jax_kdpr.data.pages.page import require_file
-from jax_kdpr.lab.masks.coding import (
-    circle_distance,
-    coding_in_words,
-    decode,
-    encode,
-)
-from jax_kdpr.lab.masks.format import HEIGHT, SLM, MaskFormat, check_format
-from jax_kdpr.lab.masks.layout import layout_in_words, pick, place
 from jax_kdpr.optics.device import DeviceOptions
+from jax_kdpr.optics.mask_files.coding import circle_distance, coding_in_words, decode, encode
+from jax_kdpr.optics.mask_files.format import HEIGHT, SLM, MaskFormat
+from jax_kdpr.optics.mask_files.layout import layout_in_words, place
+from jax_kdpr.optics.mask_files.reading import ERROR, sidecar_path
 from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.runs.run import Run
 
@@ -38,26 +31,10 @@ from jax_kdpr.runs.run import Run
 # reaches 2 pi at gray level 210 is 0.015 away from the run's 256 levels, which costs nothing.
 CLOSE = 0.03
 MISSED = 0.2  # radians off that a measured table should not be
-ERROR = "largest_phase_error_rad"  # in a sidecar
 NO_CORRECTION = (
     "No correction included: neither flatness of the device, nor lens, nor grating; your tools may "
     "add them, once."
 )
-# Of what is read of a sidecar; those of 0.1 have "coding" and "layout" for a "format".
-SIDECAR = {
-    **{"format": Maybe(dict), "coding": Maybe(dict), "layout": Maybe(dict)},
-    **{"masks_in_file": [int], "mask_shape": (int, int), ERROR: Maybe(float)},
-    **{"sha256": Maybe(str), "run": Maybe(dict)},
-}
-
-
-class MaskFile(NamedTuple):
-    """What a file and its sidecar say."""
-
-    numbers: list[int]  # of the masks in it
-    phases: Float[np.ndarray, "k h w"]  # phi of e^{-j phi}, [0, 2 pi)
-    sidecar: dict[str, Any]
-    changed: bool  # since it was exported
 
 
 def export_masks(
@@ -154,72 +131,6 @@ def file_bytes(values: Shaped[np.ndarray, "*k h w"], suffix: str) -> bytes:
         case _:
             Image.fromarray(values).save(buffer, format=suffix[1:].upper())
     return buffer.getvalue()
-
-
-def sidecar_path(path: Path) -> Path:
-    """Returns where the sidecar of a mask file lies: slm-0.png.json beside slm-0.png."""
-    return path.with_name(f"{path.name}.json")
-
-
-def read_mask_file(path: Path) -> MaskFile:
-    """Reads masks back from a file, by what the sidecar beside it says.
-
-    Raises:
-        InputError: If one of the two is missing, damaged, or not what the other says.
-    """
-    beside = sidecar_path(path)
-    remedy = f"keep the sidecar of {path.name} beside it, under the same name, or export it again"
-    sidecar = json_files.read_json(beside, SIDECAR, remedy=remedy)
-    try:
-        described = _description(sidecar)
-    except InputError as failure:
-        raise InputError(f"{beside}: {failure}; {remedy}") from failure
-    numbers, shape = sidecar["masks_in_file"], tuple(sidecar["mask_shape"])
-    planes = _read_planes(path)
-    if len(planes) != len(numbers):
-        raise InputError(
-            f"{path}: expected {len(numbers)} mask(s), as its sidecar says, got shape "
-            f"{planes.shape}"
-        )
-    if not np.all(np.isfinite(planes)):
-        raise InputError(f"{path}: expected finite numbers, got NaN or infinity")
-    try:
-        phases = [decode(pick(plane, described, shape), described) for plane in planes]
-    except InputError as failure:
-        raise InputError(f"{path}: {failure}") from failure
-    changed = hashlib.sha256(path.read_bytes()).hexdigest() != sidecar.get("sha256")
-    return MaskFile(numbers, np.stack(phases), sidecar, changed)
-
-
-def _description(sidecar: dict[str, Any]) -> MaskFormat:
-    values = sidecar.get("format")
-    if values is None:
-        coding = {"kind": "phase"} | sidecar.get("coding", {})
-        kind = coding.pop("kind")
-        mirrors = kind == HEIGHT and coding.get("index") is None
-        values = coding | sidecar.get("layout", {}) | {"reflection": mirrors}
-        values |= {"format": "npy" if kind == "phase" else kind}
-        if kind != SLM:
-            values.pop("gray_2pi", None)
-        elif values.get("table"):
-            values |= {"gray_2pi": 0, "falling": False}
-    # JSON has null for what is not given; a `magnify` of 1 stood in files of every format.
-    given = {name: value for name, value in values.items() if value is not None}
-    if given.get("magnify") == 1:
-        del given["magnify"]
-    described = options.build(MaskFormat, given, known=list(options.flatten(MaskFormat())))
-    check_format(described)
-    return described
-
-
-def _read_planes(path: Path) -> Shaped[np.ndarray, "k h w"]:
-    if path.suffix.lower() != ".csv":
-        return read_stack(path)
-    try:
-        require_file(path)
-        return np.loadtxt(path, delimiter=",", ndmin=2, encoding="utf-8-sig")[None]
-    except (OSError, ValueError) as failure:
-        raise InputError(f"{path}: cannot be read as a mask ({failure})") from failure
 
 
 def _require_levels(plan: MaskFormat, device: DeviceOptions, error: float) -> None:

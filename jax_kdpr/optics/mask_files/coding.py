@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from jax_kdpr.core.errors import InputError
-from jax_kdpr.lab.masks.format import CONJUGATE, HEIGHT, SLM, MaskFormat
 from jax_kdpr.optics.device import TURN, DeviceOptions, nearest_level, written_phases
+from jax_kdpr.optics.mask_files.format import CONJUGATE, HEIGHT, SLM, MaskFormat
 
 Plane = Float[np.ndarray, "h w"]
 Values = Shaped[np.ndarray, "h w"]

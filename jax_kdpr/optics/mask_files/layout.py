@@ -10,7 +10,7 @@ from jaxtyping import Shaped
 
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.options import changed
-from jax_kdpr.lab.masks.format import MaskFormat
+from jax_kdpr.optics.mask_files.format import MaskFormat
 
 Mask = Shaped[np.ndarray, "h w"]
 Pixels = Shaped[np.ndarray, "ph pw"]  # of a file

@@ -1,0 +1,221 @@
+"""What lights the object: how bright the light is where, and its wavefront. Fixed and known.
+
+    incident field = amplitude e^{j wavefront}   [h w], mean of amplitude^2 1
+
+It multiplies the object's field. The recovery counts it to the masks, so the object that it looks
+for stays the object: of modulus 1 if it is a phase object, however the beam looks.
+"""
+
+import dataclasses
+import hashlib
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Complex, Float
+from PIL import Image
+
+from jax_kdpr.core.errors import InputError
+from jax_kdpr.core.limits import Range
+from jax_kdpr.core.options import option, section
+from jax_kdpr.core.types import Scalar
+from jax_kdpr.data.pages.opening import read_stack
+from jax_kdpr.optics.misalignment import GAUSSIAN, Perturbation
+from jax_kdpr.optics.zernike import ROUND_OBJECT, from_centre, zernike
+
+OF_A_FILE = ("illumination.kind", ("amplitude", "intensity"))
+
+
+@section
+class IlluminationOptions:
+    """How bright the light is where it meets the object: `optics.beam`."""
+
+    kind: str = option(
+        "even",
+        "course over the object; amplitude and intensity are read from illumination.file",
+        choices=("even", "gaussian", "amplitude", "intensity"),
+    )
+    waist: float = option(
+        1.0,
+        "radius at which the amplitude of a Gaussian beam is 1/e",
+        unit="sides of the object",
+        within=Range(0.05, 1000),
+        when=GAUSSIAN,
+    )
+    file: str = option(
+        "", "picture of the beam where the object stands, cut to the object", when=OF_A_FILE
+    )
+
+
+@section
+class AberrationOptions:
+    """Wavefront of the light, lenses included, as seen from the object: `optics.beam`."""
+
+    zernike: tuple[float, ...] = option(
+        (),
+        "coefficients of Noll's polynomials 1, 2, 3, ...; 4 is defocus",
+        unit="radians rms",
+        within=Range(-1000, 1000),
+        length=Range(0, 105),
+    )
+    diameter: float = option(
+        2 * ROUND_OBJECT,
+        "of the disc that they are of; the default lies round the square object",
+        unit="sides of the object",
+        within=Range(0.1, 100),
+    )
+    file: str = option("", "phases in radians (float NPY or TIFF), added to them")
+
+
+@dataclasses.dataclass(frozen=True)
+class Plane:
+    """An array that compiled programs are told apart by, as by an option."""
+
+    values: Float[np.ndarray, "*k h w"] = dataclasses.field(compare=False, repr=False)
+    digest: str
+
+    @classmethod
+    def of(cls, values: Float[np.ndarray, "*k h w"]) -> "Plane":
+        """Of finite values."""
+        values = np.ascontiguousarray(values, np.float32)
+        return cls(values, hashlib.sha256(values.tobytes()).hexdigest())
+
+
+@dataclasses.dataclass(frozen=True)
+class Beam:
+    """The beam of one bench; make it with `read_beam`."""
+
+    size: int  # height and width of the object, pixels
+    illumination: IlluminationOptions = dataclasses.field(default_factory=IlluminationOptions)
+    aberrations: AberrationOptions = dataclasses.field(default_factory=AberrationOptions)
+    picture: Plane | None = None  # of illumination.file, as it says
+    phases: Plane | None = None  # of aberrations.file, radians
+
+    @property
+    def planes(self) -> dict[str, Plane]:
+        """What was read from files, by the section of the config that named them."""
+        planes = {"illumination": self.picture, "aberrations": self.phases}
+        return {name: plane for name, plane in planes.items() if plane is not None}
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """Of `planes`."""
+        return {name: plane.digest for name, plane in self.planes.items()}
+
+    def incident(self, by: Perturbation | None = None) -> Complex[Array, "h w"]:
+        """Returns the field that meets the object.
+
+        Args:
+            by: Errors of the bench: where a Gaussian beam lies and how wide it is, with the light
+                of the whole beam unchanged. A longer wavelength has fewer waves of wavefront.
+        """
+        field = jnp.asarray(self._amplitude(by), jnp.complex64)
+        if not self.aberrations.zernike and self.phases is None:
+            return field
+        wavefront = jnp.zeros((self.size, self.size))
+        radius = self.aberrations.diameter / 2
+        for number, radians in enumerate(self.aberrations.zernike, start=1):
+            if radians:
+                wavefront += radians * zernike(number, self.size, radius=radius)
+        if self.phases is not None:
+            wavefront += self.phases.values
+        if by is not None:
+            wavefront = wavefront / (1.0 + by.wavelength)
+        return field * jnp.exp(1j * wavefront)
+
+    def _amplitude(self, by: Perturbation | None) -> Float[Array, "h w"] | float:
+        match self.illumination.kind:
+            case "even":
+                return jnp.ones((self.size, self.size))
+            case "gaussian":
+                waist = self.illumination.waist
+                design = _gaussian(self.size, waist)
+                brightness = jnp.sqrt(jnp.mean(jnp.square(design)))
+                if by is None:
+                    return design / brightness
+                wider = 1.0 + by.waist
+                moved = _gaussian(self.size, waist * wider, by.beam_y, by.beam_x)
+                return moved / (wider * brightness)
+        if self.picture is None:
+            raise ValueError("beam: its picture has not been read; make it with read_beam")
+        picture = self.picture.values
+        amplitude = np.sqrt(picture) if self.illumination.kind == "intensity" else picture
+        return jnp.asarray(amplitude / np.sqrt(np.mean(np.square(amplitude))))
+
+
+def _gaussian(
+    size: int, waist: Scalar | float, y: Scalar | float = 0.0, x: Scalar | float = 0.0
+) -> Float[Array, "h w"]:
+    rows, columns = from_centre(size)
+    return jnp.exp(-(jnp.square(rows - y) + jnp.square(columns - x)) / jnp.square(waist))
+
+
+def read_beam(
+    illumination: IlluminationOptions, aberrations: AberrationOptions, *, size: int
+) -> Beam | None:
+    """Returns the beam of these options, with what their files hold.
+
+    A picture of another size than the object's is resized, bilinear, with antialiasing; it must be
+    square. Its unit does not matter. Phases must have the object's size.
+
+    Returns:
+        None for a plane wave of even brightness: there is nothing to multiply by.
+
+    Raises:
+        InputError: If a file is missing or cannot be read, is not square or of the object's size, a
+            picture has negative or no light, or a number is NaN or infinite.
+    """
+    picture = phases = None
+    if illumination.file:
+        picture = Plane.of(_read_picture(illumination.file, size))
+    elif illumination.kind in OF_A_FILE[1]:
+        raise InputError(
+            f"illumination.file: expected a picture of the beam's {illumination.kind}, got none; "
+            "give its path"
+        )
+    if aberrations.file:
+        phases = Plane.of(_read_plane("aberrations.file", aberrations.file))
+        if phases.values.shape != (size, size):
+            raise InputError(
+                f"aberrations.file: expected {size} x {size} phases, one a pixel of the object, "
+                f"got {' x '.join(map(str, phases.values.shape))}; resample it, or set data.size"
+            )
+    if illumination.kind == "even" and not aberrations.zernike and phases is None:
+        return None
+    return Beam(size, illumination, aberrations, picture, phases)
+
+
+def _read_picture(path: str, size: int) -> Float[np.ndarray, "h w"]:
+    named = "illumination.file"
+    picture = _read_plane(named, path)
+    height, width = picture.shape
+    if height != width:
+        raise InputError(
+            f"{named}: expected a square picture, the object's, got {height} x {width}; cut it to "
+            "the object"
+        )
+    if picture.min() < 0 or picture.max() <= 0:
+        raise InputError(
+            f"{named}: expected light, no value below 0 and some above, got "
+            f"{picture.min():.3g} to {picture.max():.3g}; subtract no more than the dark frame, "
+            "and cut what is left off at 0"
+        )
+    if height == size:
+        return picture
+    return np.asarray(Image.fromarray(picture).resize((size, size), Image.Resampling.BILINEAR))
+
+
+def _read_plane(named: str, path: str) -> Float[np.ndarray, "h w"]:
+    if not Path(path).is_file():
+        raise InputError(f"{named}: no file {path!r}; give its path")
+    pages = read_stack(Path(path))
+    if len(pages) != 1:
+        raise InputError(f"{named}: expected one picture, got {len(pages)} in {path!r}; save one")
+    if named == "aberrations.file" and pages.dtype.kind != "f":
+        raise InputError(
+            f"{named}: expected phases in radians as floats, got {pages.dtype}; convert them"
+        )
+    plane = pages[0].astype(np.float32)
+    if not np.all(np.isfinite(plane)):
+        raise InputError(f"{named}: expected finite numbers, got NaN or infinity in {path!r}")
+    return plane

@@ -1,0 +1,133 @@
+"""Mask files are read back, each by what the sidecar beside it says, or as plain phases."""
+
+import hashlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Shaped
+
+from jax_kdpr.core import json_files, options
+from jax_kdpr.core.errors import InputError
+from jax_kdpr.core.json_files import Maybe
+from jax_kdpr.data.pages.opening import read_stack
+from jax_kdpr.data.pages.page import require_file
+from jax_kdpr.optics.mask_files.coding import decode
+from jax_kdpr.optics.mask_files.format import HEIGHT, SLM, MaskFormat, check_format
+from jax_kdpr.optics.mask_files.layout import pick
+
+ERROR = "largest_phase_error_rad"  # in a sidecar
+# Of what is read of a sidecar; those of 0.1 have "coding" and "layout" for a "format".
+SIDECAR = {
+    **{"format": Maybe(dict), "coding": Maybe(dict), "layout": Maybe(dict)},
+    **{"masks_in_file": [int], "mask_shape": (int, int), ERROR: Maybe(float)},
+    **{"sha256": Maybe(str), "run": Maybe(dict)},
+}
+
+
+class MaskFile(NamedTuple):
+    """What a file and its sidecar say."""
+
+    numbers: list[int]  # of the masks in it
+    phases: Float[np.ndarray, "k h w"]  # phi of e^{-j phi}, [0, 2 pi)
+    sidecar: dict[str, Any]
+    changed: bool  # since it was exported
+
+
+def sidecar_path(path: Path) -> Path:
+    """Returns where the sidecar of a mask file lies: slm-0.png.json beside slm-0.png."""
+    return path.with_name(f"{path.name}.json")
+
+
+def read_mask_file(path: Path) -> MaskFile:
+    """Reads masks back from a file, by what the sidecar beside it says.
+
+    Raises:
+        InputError: If one of the two is missing, damaged, or not what the other says.
+    """
+    beside = sidecar_path(path)
+    remedy = f"keep the sidecar of {path.name} beside it, under the same name, or export it again"
+    sidecar = json_files.read_json(beside, SIDECAR, remedy=remedy)
+    try:
+        described = _description(sidecar)
+    except InputError as failure:
+        raise InputError(f"{beside}: {failure}; {remedy}") from failure
+    numbers, shape = sidecar["masks_in_file"], tuple(sidecar["mask_shape"])
+    planes = _read_planes(path)
+    if len(planes) != len(numbers):
+        raise InputError(
+            f"{path}: expected {len(numbers)} mask(s), as its sidecar says, got shape "
+            f"{planes.shape}"
+        )
+    if not np.all(np.isfinite(planes)):
+        raise InputError(f"{path}: expected finite numbers, got NaN or infinity")
+    try:
+        phases = [decode(pick(plane, described, shape), described) for plane in planes]
+    except InputError as failure:
+        raise InputError(f"{path}: {failure}") from failure
+    changed = hashlib.sha256(path.read_bytes()).hexdigest() != sidecar.get("sha256")
+    return MaskFile(numbers, np.stack(phases), sidecar, changed)
+
+
+def read_phases(named: str, path: str, shape: tuple[int, int, int]) -> Float[np.ndarray, "k h w"]:
+    """Reads masks of a known shape: by the sidecar of their file, or phases in radians without one.
+
+    Args:
+        named: The option or flag that gave the path.
+        path: Without a sidecar a file of floats, one page or plane a mask.
+        shape: [k h w] that there must be.
+
+    Raises:
+        InputError: As `read_mask_file`, or if the file is missing, holds no phases, or others.
+    """
+    if not path or not Path(path).is_file():
+        raise InputError(f"{named}: no file {path!r}; give the path of the masks")
+    if sidecar_path(Path(path)).exists():
+        phases = read_mask_file(Path(path)).phases
+    else:
+        phases = _read_planes(Path(path))
+        if phases.dtype.kind != "f":
+            raise InputError(
+                f"{named}: {path!r} has no sidecar that says what {phases.dtype} numbers mean; "
+                f"keep {sidecar_path(Path(path)).name} beside it, or save float phases in radians"
+            )
+    if phases.shape != shape:
+        raise InputError(
+            f"{named}: expected {shape[0]} mask(s) of {shape[1]} x {shape[2]} pixels, got "
+            f"{phases.shape[0]} of {' x '.join(map(str, phases.shape[1:]))} in {path!r}; set "
+            "masks.snapshots and data.size to what it holds, or resample it"
+        )
+    if not np.all(np.isfinite(phases)):
+        raise InputError(f"{named}: expected finite numbers, got NaN or infinity in {path!r}")
+    return phases
+
+
+def _description(sidecar: dict[str, Any]) -> MaskFormat:
+    values = sidecar.get("format")
+    if values is None:
+        coding = {"kind": "phase"} | sidecar.get("coding", {})
+        kind = coding.pop("kind")
+        mirrors = kind == HEIGHT and coding.get("index") is None
+        values = coding | sidecar.get("layout", {}) | {"reflection": mirrors}
+        values |= {"format": "npy" if kind == "phase" else kind}
+        if kind != SLM:
+            values.pop("gray_2pi", None)
+        elif values.get("table"):
+            values |= {"gray_2pi": 0, "falling": False}
+    # JSON has null for what is not given; a `magnify` of 1 stood in files of every format.
+    given = {name: value for name, value in values.items() if value is not None}
+    if given.get("magnify") == 1:
+        del given["magnify"]
+    described = options.build(MaskFormat, given, known=list(options.flatten(MaskFormat())))
+    check_format(described)
+    return described
+
+
+def _read_planes(path: Path) -> Shaped[np.ndarray, "k h w"]:
+    if path.suffix.lower() != ".csv":
+        return read_stack(path)
+    try:
+        require_file(path)
+        return np.loadtxt(path, delimiter=",", ndmin=2, encoding="utf-8-sig")[None]
+    except (OSError, ValueError) as failure:
+        raise InputError(f"{path}: cannot be read as a mask ({failure})") from failure

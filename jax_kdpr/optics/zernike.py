@@ -1,0 +1,53 @@
+"""Zernike polynomials in Noll's order and norm, on the pixels of a square.
+
+R. J. Noll, "Zernike polynomials and atmospheric turbulence", J. Opt. Soc. Am. 66, 207 (1976).
+"""
+
+import math
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+ROUND_OBJECT = math.sqrt(0.5)  # radius of the disc round the square, in its sides
+
+
+def from_centre(size: int) -> tuple[Float[Array, "h 1"], Float[Array, "1 w"]]:
+    """Returns the rows and columns of pixel centres, from the square's middle, in its sides."""
+    places = (jnp.arange(size) - (size - 1) / 2) / size
+    return places[:, None], places[None, :]
+
+
+def zernike(number: int, size: int, *, radius: float) -> Float[Array, "h w"]:
+    """Returns polynomial `number` (1: piston, 4: defocus, 11: spherical), of rms 1 over its disc.
+
+    Angles go from the columns' axis to the rows', as indices grow. Outside the disc the polynomial
+    goes on.
+
+    Args:
+        number: Noll's j, from 1.
+        size: Pixels a side.
+        radius: Of the disc round the square's middle, in sides.
+    """
+    degree, order = noll(number)
+    rows, columns = from_centre(size)
+    rho, angle = jnp.hypot(rows, columns) / radius, jnp.arctan2(rows, columns)
+    radial = sum(
+        (-1) ** k
+        * math.comb(degree - k, k)
+        * math.comb(degree - 2 * k, (degree - order) // 2 - k)
+        * rho ** (degree - 2 * k)
+        for k in range((degree - order) // 2 + 1)
+    )
+    if order == 0:
+        return math.sqrt(degree + 1) * radial * jnp.ones_like(rho)
+    turning = jnp.sin(order * angle) if number % 2 else jnp.cos(order * angle)
+    return math.sqrt(2 * (degree + 1)) * radial * turning
+
+
+def noll(number: int) -> tuple[int, int]:
+    """Returns (radial degree n, azimuthal order m >= 0) of Noll's polynomial j; odd j are sines."""
+    if number < 1:
+        raise ValueError(f"number: expected Noll's index from 1, got {number}")
+    degree = (math.isqrt(8 * number - 7) - 1) // 2
+    place = number - degree * (degree + 1) // 2  # 1 ... degree + 1
+    return degree, 2 * ((place + 1) // 2) - 1 if degree % 2 else 2 * (place // 2)
