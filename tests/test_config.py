@@ -22,7 +22,16 @@ FILES = sorted(
     for path in CONFIGS.glob("*/*.py")
     if path.parent.name != "studies"
 )
-STUDY_NAMES = ("study", "readings", "distillation", "shots", "limits", "speed", "speed_96")
+STUDY_NAMES = (
+    "study",
+    "readings",
+    "distillation",
+    "shots",
+    "limits",
+    "speed",
+    "speed_96",
+    "residual",
+)
 STUDIES = [name for name in FILES if Path(name).stem in STUDY_NAMES]
 SHIPPED = [name for name in FILES if name not in STUDIES]
 
