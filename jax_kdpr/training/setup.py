@@ -31,7 +31,7 @@ from jax_kdpr.optics.masks import REGULARISERS
 from jax_kdpr.optics.propagation import sampling_warnings
 from jax_kdpr.recovery.system import System
 from jax_kdpr.runs import folder as run_folder
-from jax_kdpr.runs.assembly import build_camera, build_system
+from jax_kdpr.runs.assembly import build_system
 from jax_kdpr.runs.metric_log import require_tensorboard
 from jax_kdpr.runs.run import RunKeys, run_keys
 from jax_kdpr.training.losses import Weights, guides, loss_weights
@@ -98,16 +98,6 @@ def prepare(config: Config, workdir: Path) -> Training:
     teacher = load_teacher(config, dataset, guides=guides(weights), mesh=mesh)
     if teacher is not None:
         digests["teacher"] = teacher.run.digest
-    beam, first_masks = build_camera(config).beam, _first_masks(config)
-    digests |= beam.digests if beam else {}
-    if config.masks.start == "file":
-        digests["masks"] = Plane.of(np.asarray(first_masks)).digest
-    run_folder.check_workdir(workdir, config, digests, dataset.sample)
-    for warning in sampling_warnings(
-        data.size, config.propagation, oversample=config.masks.oversample
-    ):
-        print(f"warning: propagation: {warning}", file=sys.stderr)
-
     steps_per_epoch = dataset.train_size // train.batch_size
     keys = run_keys(config.seed)
     foreign = options.foreign_names(config).values()
@@ -119,6 +109,17 @@ def prepare(config: Config, workdir: Path) -> Training:
             mesh=mesh,
         )
         eval_step = make_eval_step(system)
+    first_masks = _first_masks(config)
+    digests |= system.camera.beam.digests if system.camera.beam else {}
+    if config.masks.start == "file":
+        digests["masks"] = Plane.of(np.asarray(first_masks)).digest
+    run_folder.check_workdir(workdir, config, digests, dataset.sample)
+    for warning in sampling_warnings(
+        data.size, config.propagation, oversample=config.masks.oversample
+    ):
+        print(f"warning: propagation: {warning}", file=sys.stderr)
+
+    with blaming(foreign):
         params, state = jax.jit(system.init)(keys.init)
         if foreign:  # found here, before anything is written, not at the first step
             _try_out(system, (params, state), config)
