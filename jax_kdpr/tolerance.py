@@ -21,7 +21,7 @@ from absl import flags
 from jax_kdpr.core import options
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.evaluation import tolerance_report
-from jax_kdpr.evaluation.tolerance import Request, check_request, measure_run
+from jax_kdpr.evaluation.tolerance import Request, check_request, measure_run, require_beam
 from jax_kdpr.interface import cli, option_flags
 from jax_kdpr.interface.reports import Report
 from jax_kdpr.runs import folder as run_folder
@@ -49,6 +49,8 @@ def main(positional: list[str]) -> int:
     runs = {name: load_run(folder, data_dir=DATA_DIR.value) for name, folder in workdirs.items()}
     # What is wrong with the data is said now.
     images = {name: len(run.dataset.test[: request.images]) for name, run in runs.items()}
+    for run in runs.values():
+        require_beam(run, request)
     report.make_folder()
     results = {}
     for name, run in runs.items():

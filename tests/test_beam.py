@@ -9,19 +9,22 @@ import jax.numpy as jnp
 import numpy as np
 import oracles
 import pytest
-from helpers import rejection, tiny_config
+from helpers import rejection, tiny_config, untrained_run
 
 from jax_kdpr.config import checks
+from jax_kdpr.evaluation.tolerance import Request, check_request, require_beam
 from jax_kdpr.optics.beam import AberrationOptions, IlluminationOptions, read_beam
 from jax_kdpr.optics.camera import Camera
 from jax_kdpr.optics.misalignment import JitterOptions, Perturbation, draw
 from jax_kdpr.optics.zernike import ROUND_OBJECT, noll, zernike
-from jax_kdpr.recovery.data_consistency import error_reduction
+from jax_kdpr.recovery.data_consistency import error_reduction, phasor
+from jax_kdpr.recovery.spectral import SpectralOptions, gaussian_kernel, spectral_estimates
 from jax_kdpr.runs.assembly import build_camera
 from jax_kdpr.runs.run import load_run
 from jax_kdpr.training import loop
 
 SIZE = 12
+START = SpectralOptions()
 # Noll (1976), table I: (n, m) of j = 1 ... 15, and some of the polynomials, r up to 1.
 TABLE = [(0, 0), (1, 1), (1, 1), (2, 0), (2, 2), (2, 2), (3, 1), (3, 1), (3, 3), (3, 3)]
 TABLE += [(4, 0), (4, 2), (4, 2), (4, 4), (4, 4)]
@@ -49,6 +52,10 @@ def polar(size: int, radius: float):
 def gaussian(waist: float, y: float = 0.0, x: float = 0.0) -> np.ndarray:
     places = (np.arange(SIZE) - (SIZE - 1) / 2) / SIZE
     return np.exp(-((places[:, None] - y) ** 2 + (places[None, :] - x) ** 2) / waist**2)
+
+
+def normed(amplitude: np.ndarray) -> np.ndarray:
+    return amplitude / np.sqrt(np.mean(amplitude**2))
 
 
 def beam(size: int = SIZE, *, zernike=(), phases: str = "", **illumination):
@@ -104,11 +111,10 @@ def test_cdp_is_that_of_the_beam_times_the_object(oversample):
 
 def test_errors_of_a_beam_are_beams_that_lie_elsewhere_with_the_same_light():
     lit = beam(kind="gaussian", waist=0.5, zernike=(0.0, 0.0, 0.0, 0.8))
-    design = np.sqrt(np.mean(gaussian(0.5) ** 2))
     moved = np.abs(lit.incident(Perturbation(beam_y=0.1, beam_x=-0.2)))
-    np.testing.assert_allclose(moved, gaussian(0.5, 0.1, -0.2) / design, rtol=1e-5)
-    wider = np.abs(lit.incident(Perturbation(waist=0.2)))
-    np.testing.assert_allclose(wider, gaussian(0.6) / 1.2 / design, rtol=1e-5)
+    np.testing.assert_allclose(moved, normed(gaussian(0.5, 0.1, -0.2)), rtol=1e-5)
+    wider = np.abs(lit.incident(Perturbation(waist=math.log(1.2))))
+    np.testing.assert_allclose(wider, normed(gaussian(0.6)), rtol=1e-5)
     longer = np.angle(lit.incident(Perturbation(wavelength=0.25)))
     np.testing.assert_allclose(longer, np.angle(lit.incident()) / 1.25, atol=1e-5)
 
@@ -169,9 +175,7 @@ def test_cameras_of_equal_beams_are_equal_and_of_others_are_not(tmp_path):
     shutil.copy(tmp_path / "one.npy", tmp_path / "same.npy")
 
     def camera(name: str) -> Camera:
-        lit = beam(phases=str(tmp_path / f"{name}.npy"))
-        # The path is no part of the optics.
-        return Camera(size=SIZE, beam=dataclasses.replace(lit, aberrations=AberrationOptions()))
+        return Camera(size=SIZE, beam=beam(phases=str(tmp_path / f"{name}.npy")))
 
     assert camera("one") == camera("same") and hash(camera("one")) == hash(camera("same"))
     assert camera("one") != camera("other")
@@ -192,14 +196,19 @@ def test_a_run_carries_its_beam_with_it_and_leaves_masks_that_exist_as_they_are(
     config.aberrations.file = str(files["wave"])
     loop.train(config, tmp_path / "run")
     expected = np.asarray(build_camera(config).beam.incident())
-    again = loop.train(config, tmp_path / "run")  # finished already
-    assert again["validation_psnr"] > 0
+    np.save(files["wave"], mask[0] / 8)
+    assert "aberrations digest" in rejection(loop.train, config, tmp_path / "run")
     for file in files.values():
         file.unlink()
+    assert loop.train(config, tmp_path / "run")["validation_psnr"] > 0  # finished already
     shutil.move(tmp_path / "run", tmp_path / "elsewhere")
     run = load_run(tmp_path / "elsewhere")
     np.testing.assert_array_equal(run.phases, mask)
     np.testing.assert_array_equal(run.camera.beam.incident(), expected)
+    np.save(tmp_path / "elsewhere" / "illumination.npy", mask[0])
+    assert "is not what the run was trained with" in rejection(load_run, tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "illumination.npy").unlink()
+    assert "restore it from a copy" in rejection(load_run, tmp_path / "elsewhere")
 
 
 def bad_files(folder) -> None:
@@ -221,8 +230,7 @@ def bad_files(folder) -> None:
         ("nan", "", "illumination.file: expected finite numbers"),
         ("oblong", "", "illumination.file: expected a square picture"),
         ("two", "", "illumination.file: expected one picture, got 2"),
-        ("none", "", "illumination.file: no file"),
-        (None, "", "illumination.file: expected a picture of the beam's amplitude"),
+        ("none", "", "illumination.file: expected a file, got no file"),
         ("", "nan", "aberrations.file: expected finite numbers"),
         ("", "small", "aberrations.file: expected 12 x 12 phases"),
         ("", "levels", "aberrations.file: expected phases in radians as floats"),
@@ -233,7 +241,7 @@ def test_a_beam_that_cannot_be_used_is_refused(tmp_path, illumination, aberratio
     light, wave = IlluminationOptions(), AberrationOptions()
     if illumination != "":
         light.kind = "amplitude"
-        light.file = (illumination and str(tmp_path / f"{illumination}.npy")) or ""
+        light.file = str(tmp_path / f"{illumination}.npy")
     if aberrations:
         wave.file = str(tmp_path / f"{aberrations}.npy")
     assert rejection(read_beam, light, wave, size=SIZE).startswith(says)
@@ -246,7 +254,12 @@ def test_a_beam_that_cannot_be_used_is_refused(tmp_path, illumination, aberratio
         ({"masks.file": "x.npy"}, "masks.file"),
         ({"masks.trained": False, "regime": "random"}, "masks.trained"),
         ({"illumination.waist": 2.0}, "illumination.waist"),
+        ({"illumination.kind": "intensity"}, "illumination.file: goes with"),
+        ({"illumination.file": "x.npy"}, "illumination.file"),
+        ({"masks.start": "flat", "masks.snapshots": 2}, "masks.start: 2 masks that start alike"),
         ({"jitter.waist": 0.1}, "jitter.waist"),
+        ({"aberrations.zernike": (0.8,)}, "aberrations.zernike: expected more than the first"),
+        ({"aberrations.diameter": 1.0}, "aberrations.diameter: is read only with"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(changes, says):
@@ -262,9 +275,9 @@ def test_options_that_do_not_go_together_are_refused(changes, says):
     [
         (np.zeros((2, 32, 32), np.float32), "masks.file: expected 1 mask(s) of 32 x 32"),
         (np.zeros((1, 16, 16), np.float32), "masks.file: expected 1 mask(s) of 32 x 32"),
-        (np.zeros((1, 32, 32), np.uint8), "masks.file: "),
+        (np.zeros((1, 32, 32), np.uint8), "masks.file: '"),
         (np.full((1, 32, 32), np.nan, np.float32), "masks.file: expected finite"),
-        (None, "masks.file: no file"),
+        (None, "masks.file: expected a file, got no file"),
     ],
 )
 def test_masks_that_cannot_be_used_are_refused_and_nothing_is_written(tmp_path, values, says):
@@ -275,3 +288,37 @@ def test_masks_that_cannot_be_used_are_refused_and_nothing_is_written(tmp_path, 
     config.masks.start, config.masks.file = "file", str(tmp_path / "mask.npy")
     assert rejection(loop.train, config, tmp_path / "run").startswith(says)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("waist", [0.6, 0.4])
+def test_the_spectral_estimate_is_of_the_object_not_of_the_beam(waist):
+    size = 32
+    camera = Camera(size=size, beam=beam(size, kind="gaussian", waist=waist))
+    even, found = Camera(size=size), {}
+    rng = np.random.default_rng(1)
+    scenes = jnp.asarray(oracles.smooth_images(rng, 4, size, size, 3.0)[..., None], jnp.float32)
+    drawn = jnp.asarray(rng.uniform(0, 2 * np.pi, (1, size, size)), jnp.float32)
+    start = jnp.asarray(oracles.random_complex(rng, (size, size)), jnp.complex64)
+    kernel = jnp.asarray(gaussian_kernel())
+    for name, one in {"even": even, "beam": camera}.items():
+        optics = one.optics(drawn)
+        shots = one.measure(optics, scenes, jax.random.key(0))
+        estimates, _ = spectral_estimates(
+            shots, optics, jnp.asarray(gaussian_kernel()), start, START
+        )
+        pairs = zip(np.asarray(phasor(estimates)), np.asarray(one.encode(scenes)), strict=True)
+        found[name] = np.mean([oracles.correlation(*pair) for pair in pairs])
+    assert found["beam"] > found["even"] - 0.05
+
+
+def test_tolerance_takes_errors_of_a_beam_only_from_runs_that_have_one(tmp_path):
+    request = Request(errors=("beam",), spread=("waist=0.1", "wavefront=0.2"))
+    check_request(request)
+    assert request.spreads["waist"] == 0.1
+    config = tiny_config()
+    run = untrained_run(config, tmp_path)
+    assert rejection(require_beam, run, request).startswith("--errors: beam is of a Gaussian beam")
+    only = Request(errors=("shift",), spread=("waist=0.1",))
+    assert rejection(require_beam, run, only).startswith("--spread: waist is of a Gaussian beam")
+    config.illumination.kind = "gaussian"
+    require_beam(run, request)

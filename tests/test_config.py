@@ -24,6 +24,7 @@ FILES = sorted(
 )
 STUDY_NAMES = (
     "study",
+    "precision",
     "readings",
     "distillation",
     "shots",
@@ -300,9 +301,11 @@ def test_an_option_that_nothing_reads_is_refused(path):
         checks.validate, changed(Config(), **fields, **{choice.replace(".", "__"): unread})
     )
     assert message.startswith(f"{path}: ") and choice in message
-    if choice == "regime":
-        fields |= {"distill__teacher": "runs/teacher", "loss__alpha": 0.9}
+    taught = {"distill__teacher": "runs/teacher", "loss__alpha": 0.9}
     if choice == "propagation.kind":
         fields = {f"propagation__{name}": 1e-5 for name in ("wavelength", "pitch", "distance")}
     for reader in readers:
-        checks.validate(changed(Config(), **fields, **{choice.replace(".", "__"): reader}))
+        needed = taught if reader == "student" else {}
+        checks.validate(
+            changed(Config(), **fields, **needed, **{choice.replace(".", "__"): reader})
+        )

@@ -32,7 +32,8 @@ def test_a_recorded_run_is_scored_as_it_was(kind, recorded, tmp_path):
     assert result["scores"].keys() == before["scores"].keys()
     for name, scores in before["scores"].items():
         for metric, value in scores.items():
-            close(result["scores"][name][metric], value)
+            # The counts of a 12-bit camera: another rounding of its light is another count.
+            close(result["scores"][name][metric], value, rtol=2e-4 if kind == "bench" else 2e-5)
     masks = [np.load(folder / "masks.npy") for folder in (tmp_path, recorded / kind)]
     close(*masks)
 

@@ -8,6 +8,7 @@ from jax_kdpr.config.schema import Config
 from jax_kdpr.core import options
 from jax_kdpr.core.limits import LENGTHS, POSITIVE_LENGTHS, SHARE, Range, need, require
 from jax_kdpr.core.registry import allow
+from jax_kdpr.optics.beam import OF_A_FILE, AberrationOptions
 from jax_kdpr.optics.device import TURN
 from jax_kdpr.optics.propagation import PROPAGATORS, Propagator
 from jax_kdpr.recovery.networks.network import NETWORKS
@@ -50,6 +51,27 @@ def validate(config: Config) -> None:
         (c.masks.start == "file") == bool(c.masks.file),
         f"masks.file: goes with masks.start=file, got masks.start={c.masks.start} and "
         f"{c.masks.file!r}; give both or none",
+    )
+    need(
+        c.masks.start != "flat" or c.masks.snapshots == 1 or not c.masks.trained,
+        f"masks.start: {c.masks.snapshots} masks that start alike stay alike, got flat; take "
+        "random ones, or masks.file",
+    )
+    zernike = c.aberrations.zernike
+    need(
+        not zernike or any(zernike[1:]),
+        f"aberrations.zernike: expected more than the first, piston, which nothing shows, got "
+        f"{zernike}; defocus is the fourth: (0.0,0.0,0.0,0.8)",
+    )
+    need(
+        bool(zernike) or c.aberrations.diameter == AberrationOptions().diameter,
+        f"aberrations.diameter: is read only with aberrations.zernike, got "
+        f"{c.aberrations.diameter:g} without; leave it out",
+    )
+    need(
+        (c.illumination.kind in OF_A_FILE[1]) == bool(c.illumination.file),
+        f"illumination.file: goes with illumination.kind={' or '.join(OF_A_FILE[1])}, got "
+        f"{c.illumination.kind} and {c.illumination.file!r}; give both or none",
     )
     if c.data.unit == "radians":
         need(

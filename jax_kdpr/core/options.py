@@ -111,7 +111,8 @@ def check(config: Any, *, before: str = "") -> None:
                 require(name, number, about.within, unit=about.unit)
         if about.length is not None:
             require(f"{name}: its length", len(cast(tuple, value)), about.length)
-        if about.when is not None and value != defaults[path]:
+        # A section may be checked without the one that chooses.
+        if about.when is not None and about.when[0] in found and value != defaults[path]:
             choice, readers = about.when
             chosen = found[choice].value
             if chosen not in readers and not is_foreign(chosen):

@@ -211,7 +211,12 @@ def share_above(psnr: Float[np.ndarray, "benches"], threshold: float) -> dict[st
     return share | {"threshold": threshold, "benches": len(psnr)}
 
 
-def _require_beam(run: Run, request: Request) -> None:
+def require_beam(run: Run, request: Request) -> None:
+    """Refuses errors of a Gaussian beam where a run has none.
+
+    Raises:
+        InputError: By the flags of `tolerance`.
+    """
     kind = run.config.illumination.kind
     asked = {"--errors": request.errors, "--spread": [n for n, s in request.spreads.items() if s]}
     for flag, names in asked.items():
@@ -224,7 +229,6 @@ def _require_beam(run: Run, request: Request) -> None:
 
 def measure_run(run: Run, request: Request) -> dict[str, Any]:
     """Returns PSNR and rms of the design, of the curves, and of each random bench of one run."""
-    _require_beam(run, request)
     test = run.dataset.test[: request.images]
     alone = replace(run.on_one_device(), batch_size=min(run.batch_size, len(test)))
     measure = make_measure(alone, test)

@@ -282,8 +282,9 @@ def solve(
 
     Args:
         frames: CDPs in the far field, [sh sw], [n sh sw] or [n L sh sw], in counts of any unit.
-        phases: [L h w], radians, of ideal masks; mask l multiplies the field by e^{-j phase}.
-            What the device of a run shows of its masks is `run.camera.written(run.phases)`.
+        phases: [L h w], radians, of ideal masks in an even beam; mask l multiplies the field by
+            e^{-j phase}. Complex ones are e^{j phase} times what device and beam make of it: of a
+            run, `run.optics.masks`.
         solver: One of `recovery.solvers.SOLVERS`, or your own (docs/extend.md).
         steps: Its steps.
         scene: What is known of the object: "phase", "amplitude", "complex" (modulus 0.5 to 1)
@@ -303,7 +304,7 @@ def solve(
     """
     allow(solver if is_foreign(solver) else ())
     masks = np.asarray(phases)
-    if masks.ndim != 3 or masks.dtype.kind not in "uif" or not np.all(np.isfinite(masks)):
+    if masks.ndim != 3 or masks.dtype.kind not in "uifc" or not np.all(np.isfinite(masks)):
         raise InputError(
             f"phases: expected finite radians [L h w], got {masks.dtype} {list(masks.shape)}"
         )
@@ -314,10 +315,12 @@ def solve(
     if not np.all(sums > 0):
         raise InputError("frames: one of them holds no light")
     require("gain", gain, GAINS)
-    light = light * masks[0].size / sums if scene == "phase" else light / gain
+    power = np.sum(np.abs(masks) ** 2, axis=(1, 2)) if masks.dtype.kind == "c" else masks[0].size
+    known = np.broadcast_to(power, len(masks))[:, None, None]  # light of a phase object
+    light = light * known / sums if scene == "phase" else light / gain
     fields, residuals = _solve(
         jnp.asarray(light, jnp.float32),
-        jnp.asarray(masks, jnp.float32),
+        jnp.asarray(masks, jnp.complex64 if masks.dtype.kind == "c" else jnp.float32),
         solver=solver,
         steps=steps,
         scene=scene,

@@ -1,14 +1,16 @@
 """What lights the object: how bright the light is where, and its wavefront. Fixed and known.
 
-    incident field = amplitude e^{j wavefront}   [h w], mean of amplitude^2 1
+    incident field = amplitude e^{+j wavefront}   [h w], mean of amplitude^2 1
 
 It multiplies the object's field. The recovery counts it to the masks, so the object that it looks
-for stays the object: of modulus 1 if it is a phase object, however the beam looks.
+for stays the object: of modulus 1 if it is a phase object, however the beam looks. Aberrations are
+those up to the mask's plane, or of its image: a lens behind a mask that diffracts has others, which
+no factor here can stand for. Beam and polynomials lie about the middle of the square,
+(N - 1) / 2, where `propagation` has its axis on pixel N // 2.
 """
 
 import dataclasses
 import hashlib
-from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -17,9 +19,8 @@ from PIL import Image
 
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.limits import Range
-from jax_kdpr.core.options import option, section
-from jax_kdpr.core.types import Scalar
-from jax_kdpr.data.pages.opening import read_stack
+from jax_kdpr.core.options import changed, option, section
+from jax_kdpr.data.pages.opening import read_named
 from jax_kdpr.optics.misalignment import GAUSSIAN, Perturbation
 from jax_kdpr.optics.zernike import ROUND_OBJECT, from_centre, zernike
 
@@ -97,57 +98,66 @@ class Beam:
         planes = {"illumination": self.picture, "aberrations": self.phases}
         return {name: plane for name, plane in planes.items() if plane is not None}
 
-    @property
-    def digests(self) -> dict[str, str]:
-        """Of `planes`."""
-        return {name: plane.digest for name, plane in self.planes.items()}
+    def in_words(self) -> str:
+        """Returns what it is, for a line: a wrong unit shows in the numbers."""
+        light = self.illumination
+        words = f"{light.kind} beam"
+        if light.kind == "gaussian":
+            words += f", waist {light.waist:g} sides of the object"
+        wavefront = self._wavefront()
+        if not wavefront.any():
+            return words
+        extent = f"{wavefront.min():.3g} to {wavefront.max():.3g} rad"
+        return f"{words}, wavefront {extent} ({np.std(wavefront):.3g} rad rms)"
+
+    def warnings(self) -> list[str]:
+        """Says where its wavefront is sampled too coarsely to be what the bench has."""
+        steps = [np.abs(np.diff(self._wavefront(), axis=axis)).max() for axis in (0, 1)]
+        if max(steps) <= np.pi:
+            return []
+        return [
+            f"aberrations: the wavefront turns by {max(steps):.2g} rad from one pixel to the next, "
+            "more than the pi that pixels can hold; raise data.size"
+        ]
 
     def incident(self, by: Perturbation | None = None) -> Complex[Array, "h w"]:
         """Returns the field that meets the object.
 
         Args:
-            by: Errors of the bench: where a Gaussian beam lies and how wide it is, with the light
-                of the whole beam unchanged. A longer wavelength has fewer waves of wavefront.
+            by: Errors of the bench: where a Gaussian beam lies and how wide it is. As much light
+                meets the object (whoever reads a frame scales it so). A longer wavelength has fewer
+                waves of wavefront.
         """
-        field = jnp.asarray(self._amplitude(by), jnp.complex64)
-        if not self.aberrations.zernike and self.phases is None:
-            return field
-        wavefront = jnp.zeros((self.size, self.size))
-        radius = self.aberrations.diameter / 2
-        for number, radians in enumerate(self.aberrations.zernike, start=1):
-            if radians:
-                wavefront += radians * zernike(number, self.size, radius=radius)
-        if self.phases is not None:
-            wavefront += self.phases.values
+        wavefront = jnp.asarray(self._wavefront())
         if by is not None:
             wavefront = wavefront / (1.0 + by.wavelength)
-        return field * jnp.exp(1j * wavefront)
+        return self.amplitude(by) * jnp.exp(1j * wavefront)
 
-    def _amplitude(self, by: Perturbation | None) -> Float[Array, "h w"] | float:
+    def amplitude(self, by: Perturbation | None = None) -> Float[Array, "h w"]:
+        """Returns its modulus, likewise."""
         match self.illumination.kind:
             case "even":
-                return jnp.ones((self.size, self.size))
+                amplitude = jnp.ones((self.size, self.size))
             case "gaussian":
-                waist = self.illumination.waist
-                design = _gaussian(self.size, waist)
-                brightness = jnp.sqrt(jnp.mean(jnp.square(design)))
-                if by is None:
-                    return design / brightness
-                wider = 1.0 + by.waist
-                moved = _gaussian(self.size, waist * wider, by.beam_y, by.beam_x)
-                return moved / (wider * brightness)
-        if self.picture is None:
-            raise ValueError("beam: its picture has not been read; make it with read_beam")
-        picture = self.picture.values
-        amplitude = np.sqrt(picture) if self.illumination.kind == "intensity" else picture
-        return jnp.asarray(amplitude / np.sqrt(np.mean(np.square(amplitude))))
+                by = Perturbation() if by is None else by
+                rows, columns = (jnp.asarray(places) for places in from_centre(self.size))
+                squared = jnp.square(rows - by.beam_y) + jnp.square(columns - by.beam_x)
+                waist = self.illumination.waist * jnp.exp(by.waist)
+                amplitude = jnp.exp(-squared / jnp.square(waist))
+            case _:
+                if self.picture is None:
+                    raise ValueError("beam: its picture has not been read; make it with read_beam")
+                amplitude = jnp.asarray(self.picture.values)
+                if self.illumination.kind == "intensity":
+                    amplitude = jnp.sqrt(amplitude)
+        return amplitude / jnp.sqrt(jnp.mean(jnp.square(amplitude)))
 
-
-def _gaussian(
-    size: int, waist: Scalar | float, y: Scalar | float = 0.0, x: Scalar | float = 0.0
-) -> Float[Array, "h w"]:
-    rows, columns = from_centre(size)
-    return jnp.exp(-(jnp.square(rows - y) + jnp.square(columns - x)) / jnp.square(waist))
+    def _wavefront(self) -> Float[np.ndarray, "h w"]:
+        wavefront = np.zeros((self.size, self.size))
+        radius = self.aberrations.diameter / 2
+        for number, radians in enumerate(self.aberrations.zernike, start=1):
+            wavefront += radians * zernike(number, self.size, radius=radius)
+        return wavefront if self.phases is None else wavefront + self.phases.values
 
 
 def read_beam(
@@ -168,11 +178,6 @@ def read_beam(
     picture = phases = None
     if illumination.file:
         picture = Plane.of(_read_picture(illumination.file, size))
-    elif illumination.kind in OF_A_FILE[1]:
-        raise InputError(
-            f"illumination.file: expected a picture of the beam's {illumination.kind}, got none; "
-            "give its path"
-        )
     if aberrations.file:
         phases = Plane.of(_read_plane("aberrations.file", aberrations.file))
         if phases.values.shape != (size, size):
@@ -182,7 +187,9 @@ def read_beam(
             )
     if illumination.kind == "even" and not aberrations.zernike and phases is None:
         return None
-    return Beam(size, illumination, aberrations, picture, phases)
+    # Beams are told apart by what was read, wherever it lies.
+    light, wavefront = changed(illumination, file=""), changed(aberrations, file="")
+    return Beam(size, light, wavefront, picture, phases)
 
 
 def _read_picture(path: str, size: int) -> Float[np.ndarray, "h w"]:
@@ -197,8 +204,8 @@ def _read_picture(path: str, size: int) -> Float[np.ndarray, "h w"]:
     if picture.min() < 0 or picture.max() <= 0:
         raise InputError(
             f"{named}: expected light, no value below 0 and some above, got "
-            f"{picture.min():.3g} to {picture.max():.3g}; subtract no more than the dark frame, "
-            "and cut what is left off at 0"
+            f"{picture.min():.3g} to {picture.max():.3g}; after the dark frame is subtracted, set "
+            "what is below 0 to 0"
         )
     if height == size:
         return picture
@@ -206,9 +213,7 @@ def _read_picture(path: str, size: int) -> Float[np.ndarray, "h w"]:
 
 
 def _read_plane(named: str, path: str) -> Float[np.ndarray, "h w"]:
-    if not Path(path).is_file():
-        raise InputError(f"{named}: no file {path!r}; give its path")
-    pages = read_stack(Path(path))
+    pages = read_named(named, path)
     if len(pages) != 1:
         raise InputError(f"{named}: expected one picture, got {len(pages)} in {path!r}; save one")
     if named == "aberrations.file" and pages.dtype.kind != "f":

@@ -81,9 +81,10 @@ class Camera:
         """Returns the optics without any error of a bench."""
         written, space = self.written(phases), self._space()
         masks = space.through(device_masks(written, self.device))
-        if self.beam is not None:
-            masks = mask_transmittance(masks) * jnp.conj(self.beam.incident())[None]
-        return Optics(masks, space.transfer, written)
+        if self.beam is None:
+            return Optics(masks, space.transfer, written)
+        masks = mask_transmittance(masks) * jnp.conj(self.beam.incident())[None]
+        return Optics(masks, space.transfer, written, self.beam.amplitude())
 
     def encode(self, images: Images) -> Fields:
         """Returns the field of each image."""

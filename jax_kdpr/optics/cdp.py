@@ -31,6 +31,7 @@ class Optics(NamedTuple):
     masks: Masks  # phases, or transmittances where device or free space are not ideal
     transfer: Transfer | None = None
     written: Phases | None = None  # what the device is told to show
+    amplitude: Float[Array, "h w"] | None = None  # of an uneven beam, which is in the masks
 
 
 def mask_transmittance(

@@ -74,7 +74,7 @@ class MaskOptions:
     )
     file: str = option(
         "",
-        "masks that exist: phases in radians (float NPY or TIFF), or a mask file with its sidecar",
+        "masks that exist: phases in radians (floats), or a mask file with its sidecar",
         when=("masks.start", ("file",)),
     )
     trained: bool = option(

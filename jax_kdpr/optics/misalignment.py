@@ -35,7 +35,7 @@ class Perturbation(NamedTuple):
     gain: Scalar | float = 0.0  # of the device's phases - 1
     beam_y: Scalar | float = 0.0  # of a Gaussian beam over the object, sides of the object
     beam_x: Scalar | float = 0.0
-    waist: Scalar | float = 0.0  # of a Gaussian beam, over the design's - 1
+    waist: Scalar | float = 0.0  # of a Gaussian beam: logarithm of it over the design's
     # Of the wavefront, by Noll's polynomials on the disc round the object, radians rms.
     z5: Scalar | float = 0.0
     z6: Scalar | float = 0.0
@@ -166,8 +166,8 @@ def aberrated_field(field: Field, by: Perturbation) -> Field:
     shape: tuple[int, int] = field.shape  # type: ignore[assignment]
     wavefront = 2 * math.pi * by.defocus * quadratic_phase(shape)
     for number in ZERNIKE:
-        error = getattr(by, f"z{number}")
-        wavefront += error * zernike(number, shape[0], radius=ROUND_OBJECT)
+        polynomial = jnp.asarray(zernike(number, shape[0], radius=ROUND_OBJECT), wavefront.dtype)
+        wavefront += getattr(by, f"z{number}") * polynomial
     return field * jnp.exp(1j * wavefront)
 
 

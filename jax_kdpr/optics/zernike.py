@@ -5,19 +5,19 @@ R. J. Noll, "Zernike polynomials and atmospheric turbulence", J. Opt. Soc. Am. 6
 
 import math
 
-import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Float
 
 ROUND_OBJECT = math.sqrt(0.5)  # radius of the disc round the square, in its sides
 
 
-def from_centre(size: int) -> tuple[Float[Array, "h 1"], Float[Array, "1 w"]]:
+def from_centre(size: int) -> tuple[Float[np.ndarray, "h 1"], Float[np.ndarray, "1 w"]]:
     """Returns the rows and columns of pixel centres, from the square's middle, in its sides."""
-    places = (jnp.arange(size) - (size - 1) / 2) / size
+    places = (np.arange(size) - (size - 1) / 2) / size
     return places[:, None], places[None, :]
 
 
-def zernike(number: int, size: int, *, radius: float) -> Float[Array, "h w"]:
+def zernike(number: int, size: int, *, radius: float) -> Float[np.ndarray, "h w"]:
     """Returns polynomial `number` (1: piston, 4: defocus, 11: spherical), of rms 1 over its disc.
 
     Angles go from the columns' axis to the rows', as indices grow. Outside the disc the polynomial
@@ -30,7 +30,7 @@ def zernike(number: int, size: int, *, radius: float) -> Float[Array, "h w"]:
     """
     degree, order = noll(number)
     rows, columns = from_centre(size)
-    rho, angle = jnp.hypot(rows, columns) / radius, jnp.arctan2(rows, columns)
+    rho, angle = np.hypot(rows, columns) / radius, np.arctan2(rows, columns)
     radial = sum(
         (-1) ** k
         * math.comb(degree - k, k)
@@ -39,8 +39,8 @@ def zernike(number: int, size: int, *, radius: float) -> Float[Array, "h w"]:
         for k in range((degree - order) // 2 + 1)
     )
     if order == 0:
-        return math.sqrt(degree + 1) * radial * jnp.ones_like(rho)
-    turning = jnp.sin(order * angle) if number % 2 else jnp.cos(order * angle)
+        return math.sqrt(degree + 1) * radial * np.ones_like(rho)
+    turning = np.sin(order * angle) if number % 2 else np.cos(order * angle)
     return math.sqrt(2 * (degree + 1)) * radial * turning
 
 

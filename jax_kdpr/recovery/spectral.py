@@ -32,6 +32,8 @@ from jax_kdpr.optics.cdp import Optics, mask_power, mask_transmittance, sensor_o
 from jax_kdpr.optics.phase import GAUGES, fix_global_phase
 from jax_kdpr.recovery.power_iteration import Operator, power_iteration, safe_sqrt
 
+DIM = 0.05  # of a beam's mean: where its amplitude is less, the estimate is divided by this
+
 
 def gaussian_kernel(size: int = 5, sigma: float = 1.0) -> np.ndarray:
     """Returns a Gaussian low-pass kernel [size size] of unit sum; `sigma` in pixels, `size` odd."""
@@ -175,14 +177,20 @@ def spectral_estimates(
     snapshots, height, width = optics.masks.shape
     sensor_oversample(intensity.shape[1:], optics.masks.shape)
     transmittance = mask_transmittance(optics.masks)
+    # Of masks that hold an uneven beam the leading vector would be the object weighed by it twice.
+    # Without it, it is the object as it is lit.
+    lit = None if optics.amplitude is None else jnp.maximum(optics.amplitude, DIM)
     operator = Operator(
         weight=jax.vmap(partial(spectral_weights, options=options))(intensity),
-        transmittance=transmittance,
+        transmittance=transmittance if lit is None else transmittance / lit[None],
         # The scale of Gamma cancels in the normalisation; 1 / k keeps the numbers near 1.
         response=filter_response(kernel, height, width) / snapshots,
         transfer=optics.transfer,
     )
     z, residual = power_iteration(operator, start, iterations=options.iterations)
+    if lit is not None:
+        z = z / lit[None]
+        z = z / jnp.linalg.norm(z, axis=(1, 2), keepdims=True)
     energy = jnp.maximum(jnp.sum(intensity, axis=(1, 2, 3)), 0.0)
     implied_norm = safe_sqrt(energy / jnp.mean(mask_power(transmittance)))
     settled = jax.vmap(partial(fix_global_phase, gauge=options.gauge))(z)

@@ -5,8 +5,9 @@ from copy import copy
 from jax.sharding import Mesh
 
 from jax_kdpr.config.schema import Config
-from jax_kdpr.optics.beam import read_beam
+from jax_kdpr.optics.beam import Plane, read_beam
 from jax_kdpr.optics.camera import Camera
+from jax_kdpr.optics.mask_files.reading import read_phases
 from jax_kdpr.recovery.system import System
 
 
@@ -27,6 +28,23 @@ def build_camera(config: Config, *, mesh: Mesh | None = None) -> Camera:
         noise=copy(config.noise),
         mesh=mesh,
     )
+
+
+def read_planes(config: Config) -> dict[str, Plane]:
+    """Reads the files that a config names of its optics.
+
+    Returns:
+        {section of the config: what its file holds}, the masks [k h w] in radians.
+
+    Raises:
+        InputError: If one of them cannot be used.
+    """
+    size, planes = config.data.size, {}
+    if config.masks.start == "file":
+        shape = (config.masks.snapshots, size, size)
+        planes["masks"] = Plane.of(read_phases("masks.file", config.masks.file, shape))
+    beam = read_beam(config.illumination, config.aberrations, size=size)
+    return planes if beam is None else planes | beam.planes
 
 
 def build_system(config: Config, *, mesh: Mesh | None = None) -> System:

@@ -4,13 +4,14 @@ run.json says what the run is: its resolved config, the digests of its data and 
 for each session that worked on it the time, commit, package versions and devices.
 """
 
+import copy
 import fcntl
 import os
 import platform
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cache
@@ -28,21 +29,21 @@ from jax_kdpr.config.schema import Config
 from jax_kdpr.core import json_files, options, whole_files
 from jax_kdpr.core.errors import InputError, InUseError
 from jax_kdpr.core.json_files import Maybe
-from jax_kdpr.optics.beam import Beam
+from jax_kdpr.data.pages.stacks import split_dataset
+from jax_kdpr.optics.beam import Plane
 
 RUN_FILE = "run.json"
 LOCK_FILE = "run.lock"
 METRICS_FILE = "metrics.jsonl"
-# Copies of what the beam was read from, by the section of the config that names the original.
-BEAM_FILES = {"illumination": "illumination.npy", "aberrations": "aberrations.npy"}
+# Copies of what the optics were read from, by the section of the config that names the original.
+COPIES = {section: f"{section}.npy" for section in ("masks", "illumination", "aberrations")}
 SESSION = {
     **{"time": str, "commit": str, "devices": [str], "versions": {"jax": str}},
     **{"cpu": Maybe(str), "cpu_count": int | None},
 }
 RUN = {
     "config": dict,
-    "digests": {"data": str}
-    | dict.fromkeys(("held_back", "teacher", "masks", *BEAM_FILES), Maybe(str)),
+    "digests": {"data": str} | dict.fromkeys(("held_back", "teacher", *COPIES), Maybe(str)),
     "sample": Maybe([float]),
     "sessions": [SESSION],
 }
@@ -78,7 +79,7 @@ def read_run(workdir: Path) -> dict[str, Any]:
 
 
 def read_config(workdir: Path) -> Config:
-    """Returns the config that a run folder was made with, its beam from the folder's own copies.
+    """Returns the config that a run folder was made with, its files of optics the folder's copies.
 
     Raises:
         InputError: As `read_run`, and if it would not pass as the config of a new run.
@@ -86,13 +87,44 @@ def read_config(workdir: Path) -> Config:
     values = read_run(workdir)["config"]
     try:
         config = config_lib.from_dict(values)
-        for section, name in BEAM_FILES.items():
-            if getattr(config, section).file:
-                getattr(config, section).file = str(workdir / name)
+        _take_copies(config, workdir)
         checks.validate(config)
     except InputError as failure:
         raise InputError(f"{workdir / RUN_FILE}: {failure}") from failure
     return config
+
+
+def _take_copies(config: Config, workdir: Path) -> None:
+    for section, name in COPIES.items():
+        if getattr(config, section).file:
+            if not (workdir / name).is_file():
+                raise InputError(f"{section}.file: its copy {name!r} is missing here; {RESTORE}")
+            getattr(config, section).file = str(workdir / name)
+
+
+def with_copies(config: Config, workdir: Path) -> Config:
+    """Returns the config of a run that may go on in `workdir`: with its copies of lost files."""
+    config = copy.deepcopy(config)
+    for section, name in COPIES.items():
+        file = getattr(config, section).file
+        is_lost = file and not Path(split_dataset(file)[0]).exists()
+        if is_lost and (workdir / RUN_FILE).exists() and (workdir / name).exists():
+            getattr(config, section).file = str(workdir / name)
+    return config
+
+
+def require_planes(workdir: Path, planes: Mapping[str, Plane]) -> None:
+    """Refuses copies that are not what the run was trained with.
+
+    Raises:
+        InputError: Names the file.
+    """
+    digests = read_run(workdir)["digests"] if planes else {}
+    for section, plane in planes.items():
+        if digests.get(section) != plane.digest:
+            raise InputError(
+                f"{workdir / COPIES[section]}: is not what the run was trained with; {RESTORE}"
+            )
 
 
 def require_same_data(workdirs: Sequence[Path], config: Config | None = None) -> None:
@@ -163,10 +195,7 @@ def _foreign_files(workdir: Path) -> list[Path]:
     return [
         path
         for path in workdir.iterdir()
-        if path.name not in (LOCK_FILE, *BEAM_FILES.values())
-        and not any(
-            whole_files.is_temporary(path, of=name) for name in (RUN_FILE, *BEAM_FILES.values())
-        )
+        if path.name != LOCK_FILE and not whole_files.is_temporary(path, of=RUN_FILE)
     ]
 
 
@@ -207,21 +236,28 @@ def record_session(
     config: Config,
     digests: dict[str, str],
     sample: tuple[float, ...] = (),
-    beam: Beam | None = None,
+    planes: Mapping[str, Plane] | None = None,
 ) -> None:
-    """Writes run.json and what its beam was read from, or adds this session.
+    """Writes run.json and what its optics were read from, or adds this session.
 
     Call `check_workdir` first.
+
+    Args:
+        workdir: The folder.
+        config: The config of the run.
+        digests: As of `check_workdir`.
+        sample: As of `check_workdir`.
+        planes: What was read, by the section of the config that named the file.
     """
     path = workdir / RUN_FILE
-    for section, plane in (beam.planes if beam else {}).items():
-        copy = workdir / BEAM_FILES[section]
-        if not copy.exists():
-            whole_files.write_whole(copy, lambda file, plane=plane: np.save(file, plane.values))
     record = {"config": config_lib.to_dict(config), "digests": digests, "sample": sample}
     record = read_run(workdir) if path.exists() else {**record, "sessions": []}
     record["sessions"].append(provenance())
     json_files.write_json(path, record)
+    for section, plane in (planes or {}).items():
+        kept = workdir / COPIES[section]
+        if not kept.exists():
+            whole_files.write_whole(kept, lambda file, plane=plane: np.save(file, plane.values))
 
 
 def provenance() -> dict[str, Any]:

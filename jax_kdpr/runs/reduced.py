@@ -50,7 +50,7 @@ def pack(workdir: Path, file: Path) -> None:
     np.savez(state, **kept)
     np.save(masks, np.asarray(wrap_phases(jnp.asarray(arrays["params.phases"]))))
     with whole_files.whole(file) as opened, tarfile.open(fileobj=opened, mode="w:gz") as archive:
-        kept_files = (*run_folder.BEAM_FILES.values(), run_folder.METRICS_FILE)
+        kept_files = (*run_folder.COPIES.values(), run_folder.METRICS_FILE)
         for name in (run_folder.RUN_FILE, *kept_files):
             if (workdir / name).exists():
                 archive.add(workdir / name, name)

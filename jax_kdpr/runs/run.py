@@ -144,6 +144,8 @@ def restore(workdir: Path, config: Config, *, mesh: Mesh | None = None) -> Run:
         InputError: If the folder holds no checkpoint that can be read.
     """
     system = build_system(config, mesh=mesh)
+    if system.camera.beam is not None:
+        run_folder.require_planes(workdir, system.camera.beam.planes)
     params, state = jax.eval_shape(system.init, run_keys(config.seed).init)
     wanted: PyTree = {"params": params, "state": state}
     if config.optim.average > 0:

@@ -149,6 +149,7 @@ def entry_config(study: Study, name: str, *, seed: int, teacher: str = "") -> Co
     values["train"]["epochs"] *= entry.longer
     try:
         config = config_lib.from_dict(values)
+        config_lib.resolve_paths(config)
         allow(foreign_names(config).values())  # a study is the user's own Python
         checks.validate(config)
     except InputError as failure:

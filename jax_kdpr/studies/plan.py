@@ -13,6 +13,7 @@ from jax_kdpr.evaluation.scoring import SCORES, SCORES_FILE, noise_levels
 from jax_kdpr.recovery.refinement import Refinement
 from jax_kdpr.runs import checkpoint
 from jax_kdpr.runs import folder as run_folder
+from jax_kdpr.runs.assembly import read_planes
 from jax_kdpr.studies.declaration import Robustness, Study, entry_config, training_order
 
 ROBUSTNESS_FILE = "robustness.json"
@@ -181,6 +182,11 @@ def _require_own(run: PlannedRun) -> None:
         return
     recorded = run_folder.read_run(run.workdir)
     differing = config_lib.differences(run.config, run_folder.read_config(run.workdir))
+    differing += [
+        f"{section}.file: what it holds"
+        for section, plane in read_planes(run.config).items()
+        if recorded["digests"].get(section) != plane.digest
+    ]
     taught_by = recorded["digests"].get("teacher")
     teacher = run.teacher.scores if run.teacher else None
     if teacher is not None and taught_by != teacher["checkpoint_digest"]:

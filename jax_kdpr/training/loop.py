@@ -79,7 +79,7 @@ class _Folder:
     def __enter__(self) -> "_Folder":
         run = self.run
         run_folder.record_session(
-            run.workdir, run.config, run.digests, run.dataset.sample, run.system.camera.beam
+            run.workdir, run.config, run.digests, run.dataset.sample, run.planes
         )
         self.checkpoints = Checkpoints(run.workdir)
         self.log = MetricLog(run.workdir, tensorboard=run.config.train.tensorboard)
@@ -201,6 +201,12 @@ def _summary(run: Training) -> str:
         f"{run.total_steps:,} steps of {config.train.batch_size} on {devices} x "
         f"{jax.devices()[0].device_kind}, {run.scan_steps} in one call",
     ]
+    if config.masks.start != "random":
+        given = run.planes.get("masks")
+        extent = f", {given.values.min():.3g} to {given.values.max():.3g} rad" if given else ""
+        lines.append(f"masks start: {config.masks.file or config.masks.start}{extent}")
+    if (beam := run.system.camera.beam) is not None:
+        lines.append(f"light: {beam.in_words()}")
     if config.scene.has_phase and config.scene.phase_range >= 2 * np.pi:
         lines.append(
             f"note: scene.phase_range is {config.scene.phase_range / (2 * np.pi):.3g} turn(s): the "

@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax.sharding import Mesh
 
@@ -23,15 +22,15 @@ from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.metrics import ImageScores
 from jax_kdpr.core.registry import blaming
 from jax_kdpr.core.sharding import make_mesh, replicate
-from jax_kdpr.core.types import Params, Phases, Residuals, Scalar, State
+from jax_kdpr.core.types import Params, Residuals, Scalar, State
 from jax_kdpr.data import sources
 from jax_kdpr.optics.beam import Plane
-from jax_kdpr.optics.mask_files.reading import read_phases
+from jax_kdpr.optics.camera import Camera
 from jax_kdpr.optics.masks import REGULARISERS
 from jax_kdpr.optics.propagation import sampling_warnings
 from jax_kdpr.recovery.system import System
 from jax_kdpr.runs import folder as run_folder
-from jax_kdpr.runs.assembly import build_system
+from jax_kdpr.runs.assembly import build_system, read_planes
 from jax_kdpr.runs.metric_log import require_tensorboard
 from jax_kdpr.runs.run import RunKeys, run_keys
 from jax_kdpr.training.losses import Weights, guides, loss_weights
@@ -49,6 +48,8 @@ class Training(NamedTuple):
     keys: RunKeys
     dataset: sources.Dataset
     digests: dict[str, str]
+    planes: dict[str, Plane]
+    """What its optics were read from, by the section of the config that names the file."""
     teacher: Teacher | None
     system: System
     train_steps: Callable[[int], Steps]
@@ -75,6 +76,8 @@ def prepare(config: Config, workdir: Path) -> Training:
     """
     data, train = config.data, config.train
     checks.validate(config)
+    config = run_folder.with_copies(config, workdir)
+    planes = read_planes(config)
     needed = checks.training_bytes(config)
     runtime.require_memory(checks.MEMORY, needed)
     eval_batch_size = runtime.choose_eval_batch(
@@ -109,15 +112,9 @@ def prepare(config: Config, workdir: Path) -> Training:
             mesh=mesh,
         )
         eval_step = make_eval_step(system)
-    first_masks = _first_masks(config)
-    digests |= system.camera.beam.digests if system.camera.beam else {}
-    if config.masks.start == "file":
-        digests["masks"] = Plane.of(np.asarray(first_masks)).digest
+    digests |= {section: plane.digest for section, plane in planes.items()}
     run_folder.check_workdir(workdir, config, digests, dataset.sample)
-    for warning in sampling_warnings(
-        data.size, config.propagation, oversample=config.masks.oversample
-    ):
-        print(f"warning: propagation: {warning}", file=sys.stderr)
+    _warn_of_sampling(config, system.camera)
 
     with blaming(foreign):
         params, state = jax.jit(system.init)(keys.init)
@@ -125,8 +122,10 @@ def prepare(config: Config, workdir: Path) -> Training:
             _try_out(system, (params, state), config)
     if teacher is not None:
         params, state = teacher.take_over(config.distill.start, params, state)
-    if first_masks is not None:
-        params = {**params, "phases": first_masks}
+    if config.masks.start == "flat":
+        params = {**params, "phases": jnp.zeros_like(params["phases"])}
+    elif "masks" in planes:
+        params = {**params, "phases": jnp.asarray(planes["masks"].values)}
     start = init_train_state(
         params,
         state,
@@ -140,6 +139,7 @@ def prepare(config: Config, workdir: Path) -> Training:
         keys=keys,
         dataset=dataset,
         digests=digests,
+        planes=planes,
         teacher=teacher,
         system=system,
         train_steps=cache(partial(compile_steps, train_step)),
@@ -151,6 +151,17 @@ def prepare(config: Config, workdir: Path) -> Training:
         scan_steps=runtime.choose_scan_steps(train.scan_steps, steps_per_epoch),
         mesh=mesh,
     )
+
+
+def _warn_of_sampling(config: Config, camera: Camera) -> None:
+    found = [
+        f"propagation: {warning}"
+        for warning in sampling_warnings(
+            config.data.size, config.propagation, oversample=config.masks.oversample
+        )
+    ]
+    for warning in found + (camera.beam.warnings() if camera.beam else []):
+        print(f"warning: {warning}", file=sys.stderr)
 
 
 def _try_out(system: System, variables: tuple[Params, State], config: Config) -> None:
@@ -195,14 +206,3 @@ def trained_parts(config: Config) -> tuple[str, ...]:
     if config.regime == "random":
         return ("net",)
     return ("phases", "filter", "net") if config.masks.trained else ("filter", "net")
-
-
-def _first_masks(config: Config) -> Phases | None:
-    """Returns what `masks.start` says that masks are before any training; None: drawn at random."""
-    shape = (config.masks.snapshots, config.data.size, config.data.size)
-    match config.masks.start:
-        case "flat":
-            return jnp.zeros(shape)
-        case "file":
-            return jnp.asarray(read_phases("masks.file", config.masks.file, shape), jnp.float32)
-    return None

@@ -14,9 +14,8 @@ from jax_kdpr.core.registry import is_foreign
 from jax_kdpr.core.sharding import replicate
 from jax_kdpr.core.types import Params, State
 from jax_kdpr.data.sources import Dataset
+from jax_kdpr.optics.beam import Beam, read_beam
 from jax_kdpr.runs import folder as run_folder
-from jax_kdpr.runs.assembly import build_camera
-from jax_kdpr.runs.folder import BEAM_FILES
 from jax_kdpr.runs.run import Run, restore
 from jax_kdpr.training.targets import Targets, Teach, cache_targets, make_teach, target_bytes
 
@@ -130,15 +129,16 @@ def load_teacher(
     return Teacher(run, teach, teach is not None and _can_cache(config, run, teach, dataset))
 
 
+def _beam(config: Config) -> Beam | None:
+    return read_beam(config.illumination, config.aberrations, size=config.data.size)
+
+
 def _require_fit(config: Config, theirs: Config) -> None:
     """Raises unless teacher and student fit each other, and so does what the student takes over."""
     where, start = repr(config.distill.teacher), config.distill.start
     misfits = options.differences(config, theirs, only=SHARED, ignore=PATHS)
-    ours, known = (build_camera(one).beam for one in (config, theirs))
-    for section in BEAM_FILES:
-        one, other = (beam and beam.digests.get(section) for beam in (ours, known))
-        if one != other:
-            misfits.append(f"{section}.file: holds other values")
+    if not misfits and _beam(config) != _beam(theirs):
+        misfits.append("illumination.file or aberrations.file: what it holds")
     if misfits:
         raise InputError(
             f"distill.teacher: {where} does not fit; differing (student against teacher): "

@@ -11,7 +11,15 @@ import numpy as np
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.data.pages.page import Pages, Refused, require_file
 from jax_kdpr.data.pages.pictures import PICTURES, open_pgm, open_picture
-from jax_kdpr.data.pages.stacks import FITS, HDF5, NUMPY, open_fits, open_hdf5, open_numpy
+from jax_kdpr.data.pages.stacks import (
+    FITS,
+    HDF5,
+    NUMPY,
+    open_fits,
+    open_hdf5,
+    open_numpy,
+    split_dataset,
+)
 from jax_kdpr.data.pages.tiff import TIFF, open_tiff
 
 STACKS = (*NUMPY, *TIFF, *HDF5, *FITS)  # files that may hold many pages
@@ -78,13 +86,33 @@ def natural_order(path: Path) -> tuple[list[list[str | int]], str]:
     return [pieces(part) for part in path.parts], str(path)
 
 
-def read_stack(path: Path) -> np.ndarray:
+def read_named(named: str, path: str) -> np.ndarray:
+    """Reads the file that the option or flag `named` gives, as `read_stack`.
+
+    Args:
+        named: For messages.
+        path: Of HDF5 a dataset may follow, "scan.h5::/entry/data".
+
+    Raises:
+        InputError: If there is no file, or as `read_stack`.
+    """
+    name, dataset = split_dataset(path)
+    if not Path(name).is_file():
+        found = "a folder" if Path(name).is_dir() else "no file"
+        raise InputError(f"{named}: expected a file, got {found} {name!r}; give its path")
+    try:
+        return read_stack(Path(name), dataset)
+    except InputError as failure:
+        raise InputError(f"{named}: {failure}") from failure
+
+
+def read_stack(path: Path, dataset: str = "") -> np.ndarray:
     """Reads all pages of a file, which must be grey and of one size: [n h w]; `note_turned`.
 
     Raises:
         InputError: As `open_pages`, or if a page has colours or another size.
     """
-    with open_pages(path) as pages:
+    with open_pages(path, dataset) as pages:
         images = [pages.read(page) for page in range(pages.count)]
         note_turned(int(pages.turned), str(path))
     if any(image.ndim != 2 for image in images):

@@ -29,6 +29,7 @@ from jax_kdpr.evaluation.speed.counts import (
 from jax_kdpr.recovery.system import System
 from jax_kdpr.runs.assembly import build_system
 from jax_kdpr.training.losses import Weights
+from jax_kdpr.training.setup import trained_parts
 from jax_kdpr.training.state import init_train_state, make_optimizer
 from jax_kdpr.training.steps import Epoch, compile_steps, make_train_step
 from jax_kdpr.training.targets import make_teach
@@ -231,7 +232,7 @@ def convolution_cases(shape: Shape) -> Iterator[Plan]:
 
 def step_cases(shape: Shape, *, weights: Weights) -> Iterator[Plan]:
     """A training step of each regime; the student's with a live teacher and with cached targets."""
-    everything = ("phases", "filter", "net")
+    everything = trained_parts(Config(regime="e2e", masks=shape.config.masks))
     student, teacher = shape.roles["student"], shape.teacher_snapshots
     alone = {**weights, "task": 1.0, "cdp": 0.0, "feature": 0.0}
     yield _step_plan("step, random", shape, student, ("net",), alone)

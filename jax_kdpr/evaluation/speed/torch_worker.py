@@ -22,6 +22,7 @@ TWIN = {  # options that the twin has in one form only
     "scene.kind": ("phase",),
     "masks.oversample": (1,),
     "masks.regulariser": ("range",),
+    "masks.trained": (True,),
     "device.phase_range": (math.tau,),
     "device.table": ((),),
     **{f"device.{name}": (0,) for name in ("levels", "crosstalk", "zero_order")},

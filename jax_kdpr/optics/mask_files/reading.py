@@ -1,6 +1,7 @@
 """Mask files are read back, each by what the sidecar beside it says, or as plain phases."""
 
 import hashlib
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ from jaxtyping import Float, Shaped
 from jax_kdpr.core import json_files, options
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.json_files import Maybe
-from jax_kdpr.data.pages.opening import read_stack
+from jax_kdpr.data.pages.opening import read_named, read_stack
 from jax_kdpr.data.pages.page import require_file
 from jax_kdpr.optics.mask_files.coding import decode
 from jax_kdpr.optics.mask_files.format import HEIGHT, SLM, MaskFormat, check_format
@@ -80,12 +81,13 @@ def read_phases(named: str, path: str, shape: tuple[int, int, int]) -> Float[np.
     Raises:
         InputError: As `read_mask_file`, or if the file is missing, holds no phases, or others.
     """
-    if not path or not Path(path).is_file():
-        raise InputError(f"{named}: no file {path!r}; give the path of the masks")
     if sidecar_path(Path(path)).exists():
-        phases = read_mask_file(Path(path)).phases
+        file = read_mask_file(Path(path))
+        if file.changed:
+            print(f"warning: {named}: {path!r} has changed since its export", file=sys.stderr)
+        phases = file.phases
     else:
-        phases = _read_planes(Path(path))
+        phases = read_named(named, path)
         if phases.dtype.kind != "f":
             raise InputError(
                 f"{named}: {path!r} has no sidecar that says what {phases.dtype} numbers mean; "
@@ -95,7 +97,8 @@ def read_phases(named: str, path: str, shape: tuple[int, int, int]) -> Float[np.
         raise InputError(
             f"{named}: expected {shape[0]} mask(s) of {shape[1]} x {shape[2]} pixels, got "
             f"{phases.shape[0]} of {' x '.join(map(str, phases.shape[1:]))} in {path!r}; set "
-            "masks.snapshots and data.size to what it holds, or resample it"
+            "masks.snapshots and data.size to what it holds, or bring the masks into one file of "
+            "that size"
         )
     if not np.all(np.isfinite(phases)):
         raise InputError(f"{named}: expected finite numbers, got NaN or infinity in {path!r}")
