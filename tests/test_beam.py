@@ -303,9 +303,7 @@ def test_the_spectral_estimate_is_of_the_object_not_of_the_beam(waist):
     for name, one in {"even": even, "beam": camera}.items():
         optics = one.optics(drawn)
         shots = one.measure(optics, scenes, jax.random.key(0))
-        estimates, _ = spectral_estimates(
-            shots, optics, jnp.asarray(gaussian_kernel()), start, START
-        )
+        estimates, _ = spectral_estimates(shots, optics, kernel, start, START)
         pairs = zip(np.asarray(phasor(estimates)), np.asarray(one.encode(scenes)), strict=True)
         found[name] = np.mean([oracles.correlation(*pair) for pair in pairs])
     assert found["beam"] > found["even"] - 0.05
