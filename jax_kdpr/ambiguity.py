@@ -6,15 +6,16 @@ For each mask set, on the first test scenes of the runs' data:
 * the singular values of the Jacobian of sqrt(y): what a small change of the object does to it;
 * Cramer-Rao bounds on the error against photons, without and with the training images as a prior.
 
-Runs give their trained masks and their optics. --masks FILE.npy[,FILE.npy] gives phases in radians,
-[h w] or [L h w], behind the optics of --config FILE (or of the first run); --random adds masks of
-independent phases for comparison. Writes ambiguity.md and ambiguity.json, part by part, and at the
-end ambiguity.png, the bounds over photons.
+Runs give their trained masks and their optics. --masks FILE[,FILE] gives masks behind the optics of
+--config FILE (or of the first run): files with their sidecars, or phases in radians, [h w] or
+[L h w]; --random adds masks of independent phases for comparison. Writes ambiguity.md and
+ambiguity.json, part by part, and at the end ambiguity.png, the bounds over photons.
 """
 
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 from absl import flags
 
 from jax_kdpr.config.schema import Config
@@ -26,6 +27,7 @@ from jax_kdpr.evaluation.uniqueness.report import bound_curves
 from jax_kdpr.evaluation.uniqueness.report import report as tables
 from jax_kdpr.interface import cli
 from jax_kdpr.interface.reports import Report
+from jax_kdpr.optics.mask_files.reading import read_phases
 from jax_kdpr.runs import folder as run_folder
 
 DEFAULT_OUTPUT = Path("runs/ambiguity")
@@ -33,7 +35,7 @@ DEFAULT_OUTPUT = Path("runs/ambiguity")
 CONFIG = cli.define_config()
 WORKDIR = flags.DEFINE_string("workdir", None, "Run folder; more may follow it.")
 MASKS = flags.DEFINE_list(
-    "masks", [], "Files of phases, .npy, [h w] or [L h w], radians, with commas between them."
+    "masks", [], "Files as of masks.file, or phases [h w] or [L h w] in radians; commas between."
 )
 RANDOM = flags.DEFINE_bool("random", False, "Adds random masks, as many as the first set has.")
 SCENES = flags.DEFINE_integer("scenes", 4, "Test scenes.", lower_bound=1, upper_bound=10000)
@@ -68,7 +70,10 @@ def main(positional: list[str]) -> int:
     report = Report(Path(OUTPUT.value) if OUTPUT.value else _default_output(runs), "ambiguity")
     report.require_own({"scenes": int, "designs": dict}, command="ambiguity")
     config = _config(list(runs.values()), bool(files))
-    given = {name: comparison.read_masks(file, config.data.size) for name, file in files.items()}
+    given = {
+        name: jnp.asarray(read_phases("--masks", str(file), size=config.data.size), jnp.float32)
+        for name, file in files.items()
+    }
     wanted = {"random": RANDOM.value, "scenes": SCENES.value, "data_dir": DATA_DIR.value}
     subject = comparison.make_subject(config, runs, given, **wanted)
     report.make_folder()

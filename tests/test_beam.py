@@ -11,6 +11,7 @@ import oracles
 import pytest
 from helpers import rejection, tiny_config, untrained_run
 
+import jax_kdpr as kdpr
 from jax_kdpr.config import checks
 from jax_kdpr.evaluation.tolerance import Request, check_request, require_beam
 from jax_kdpr.optics.beam import AberrationOptions, IlluminationOptions, read_beam
@@ -320,3 +321,14 @@ def test_tolerance_takes_errors_of_a_beam_only_from_runs_that_have_one(tmp_path)
     assert rejection(require_beam, run, only).startswith("--spread: waist is of a Gaussian beam")
     config.illumination.kind = "gaussian"
     require_beam(run, request)
+
+
+def test_solvers_take_a_beam_as_complex_masks():
+    lit = Camera(size=SIZE, beam=beam(kind="gaussian", waist=0.7, zernike=(0.0, 0.0, 0.0, 1.0)))
+    optics = lit.optics(phases(4))
+    shots = np.asarray(lit.measure(optics, images(), jax.random.key(0)))
+    found, residuals = kdpr.solve(500 * shots, optics.masks, steps=300)
+    truth = np.asarray(lit.encode(images())[0])
+    assert oracles.correlation(found[0], truth) > 0.999 and residuals[0] < 0.01
+    ignorant, _ = kdpr.solve(500 * shots, phases(4), steps=300)
+    assert oracles.correlation(ignorant[0], truth) < 0.9

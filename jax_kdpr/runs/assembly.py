@@ -41,8 +41,10 @@ def read_planes(config: Config) -> dict[str, Plane]:
     """
     size, planes = config.data.size, {}
     if config.masks.start == "file":
-        shape = (config.masks.snapshots, size, size)
-        planes["masks"] = Plane.of(read_phases("masks.file", config.masks.file, shape))
+        phases = read_phases(
+            "masks.file", config.masks.file, size=size, snapshots=config.masks.snapshots
+        )
+        planes["masks"] = Plane.of(phases)
     beam = read_beam(config.illumination, config.aberrations, size=size)
     return planes if beam is None else planes | beam.planes
 

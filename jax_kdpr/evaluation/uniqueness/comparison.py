@@ -16,7 +16,6 @@ from jax_kdpr.core.limits import Range
 from jax_kdpr.core.progress import progress
 from jax_kdpr.core.types import Images, Phases
 from jax_kdpr.data.batches import take_batch
-from jax_kdpr.data.pages.opening import read_stack
 from jax_kdpr.evaluation.uniqueness import masks as mask_analysis
 from jax_kdpr.evaluation.uniqueness.prior import Prior, fit_prior
 from jax_kdpr.optics.camera import Camera
@@ -56,25 +55,6 @@ def read_photons(values: list[str]) -> tuple[float, ...]:
             f"1e3,1e4; got {','.join(values)!r}"
         )
     return photons
-
-
-def read_masks(file: Path, size: int) -> Phases:
-    """Reads a file of --masks.
-
-    Raises:
-        InputError: If it does not hold phases [L size size].
-    """
-    phases = read_stack(file)
-    if phases.shape[1:] != (size, size):
-        raise InputError(
-            f"--masks: {file}: expected phases [L {size} {size}], as data.size says, got "
-            f"{list(phases.shape)}; set --config.data.size, or resample the masks"
-        )
-    if phases.dtype.kind == "b" or not np.all(np.isfinite(phases)):
-        raise InputError(
-            f"--masks: {file}: expected finite real phases in radians, got {phases.dtype}"
-        )
-    return jnp.asarray(phases, jnp.float32)
 
 
 def make_subject(

@@ -70,13 +70,16 @@ def read_mask_file(path: Path) -> MaskFile:
     return MaskFile(numbers, np.stack(phases), sidecar, changed)
 
 
-def read_phases(named: str, path: str, shape: tuple[int, int, int]) -> Float[np.ndarray, "k h w"]:
-    """Reads masks of a known shape: by the sidecar of their file, or phases in radians without one.
+def read_phases(
+    named: str, path: str, *, size: int, snapshots: int | None = None
+) -> Float[np.ndarray, "k h w"]:
+    """Reads masks for a system: by the sidecar of their file, or phases in radians without one.
 
     Args:
         named: The option or flag that gave the path.
         path: Without a sidecar a file of floats, one page or plane a mask.
-        shape: [k h w] that there must be.
+        size: Height and width that they must have.
+        snapshots: How many there must be; None for any number.
 
     Raises:
         InputError: As `read_mask_file`, or if the file is missing, holds no phases, or others.
@@ -93,10 +96,10 @@ def read_phases(named: str, path: str, shape: tuple[int, int, int]) -> Float[np.
                 f"{named}: {path!r} has no sidecar that says what {phases.dtype} numbers mean; "
                 f"keep {sidecar_path(Path(path)).name} beside it, or save float phases in radians"
             )
-    if phases.shape != shape:
+    if phases.shape[1:] != (size, size) or len(phases) != (snapshots or len(phases)):
         raise InputError(
-            f"{named}: expected {shape[0]} mask(s) of {shape[1]} x {shape[2]} pixels, got "
-            f"{phases.shape[0]} of {' x '.join(map(str, phases.shape[1:]))} in {path!r}; set "
+            f"{named}: expected {snapshots or 'any number of'} mask(s) of {size} x {size} pixels, "
+            f"got {len(phases)} of {' x '.join(map(str, phases.shape[1:]))} in {path!r}; set "
             "masks.snapshots and data.size to what it holds, or bring the masks into one file of "
             "that size"
         )
