@@ -130,7 +130,7 @@ def test_a_solver_recovers_phase_objects_from_frames_and_masks():
     [
         (np.zeros((16, 16)), np.ones((1, 16, 16)), "no light"),
         (np.ones((16, 16)), np.ones((16, 16)), "[L h w]"),
-        (np.ones((16, 16)), np.ones((1, 16, 16), complex), "radians"),
+        (np.ones((16, 16)), np.full((1, 16, 16), "flat"), "radians"),
         (np.ones((3, 16, 16)), np.ones((2, 16, 16)), "expected 2 of each object"),
     ],
 )

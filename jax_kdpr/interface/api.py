@@ -306,7 +306,8 @@ def solve(
     masks = np.asarray(phases)
     if masks.ndim != 3 or masks.dtype.kind not in "uifc" or not np.all(np.isfinite(masks)):
         raise InputError(
-            f"phases: expected finite radians [L h w], got {masks.dtype} {list(masks.shape)}"
+            "phases: expected finite radians [L h w], or complex masks, got "
+            f"{masks.dtype} {list(masks.shape)}"
         )
     light = _shots(frames, len(masks))
     if centred:
