@@ -13,6 +13,7 @@ from helpers import rejection, tiny_config, untrained_run
 
 import jax_kdpr as kdpr
 from jax_kdpr.config import checks
+from jax_kdpr.evaluation.scoring import score_run
 from jax_kdpr.evaluation.tolerance import Request, check_request, require_beam
 from jax_kdpr.optics.beam import AberrationOptions, IlluminationOptions, read_beam
 from jax_kdpr.optics.camera import Camera
@@ -20,6 +21,7 @@ from jax_kdpr.optics.misalignment import JitterOptions, Perturbation, draw
 from jax_kdpr.optics.zernike import ROUND_OBJECT, noll, zernike
 from jax_kdpr.recovery.data_consistency import error_reduction, phasor
 from jax_kdpr.recovery.spectral import SpectralOptions, gaussian_kernel, spectral_estimates
+from jax_kdpr.runs import reduced
 from jax_kdpr.runs.assembly import build_camera
 from jax_kdpr.runs.run import load_run
 from jax_kdpr.training import loop
@@ -184,7 +186,7 @@ def test_cameras_of_equal_beams_are_equal_and_of_others_are_not(tmp_path):
 
 @pytest.mark.slow
 def test_a_run_carries_its_beam_with_it_and_leaves_masks_that_exist_as_they_are(tmp_path):
-    config = tiny_config()
+    config = tiny_config(optim__schedule="constant")  # or it could not be packed
     size = config.data.size
     rng = np.random.default_rng(0)
     files = {name: tmp_path / f"{name}.npy" for name in ("mask", "light", "wave")}
@@ -197,18 +199,22 @@ def test_a_run_carries_its_beam_with_it_and_leaves_masks_that_exist_as_they_are(
     config.aberrations.file = str(files["wave"])
     loop.train(config, tmp_path / "run")
     expected = np.asarray(build_camera(config).beam.incident())
+    score_run(tmp_path / "run")  # whose files lie beside the copies
     np.save(files["wave"], mask[0] / 8)
     assert "aberrations digest" in rejection(loop.train, config, tmp_path / "run")
     for file in files.values():
         file.unlink()
     assert loop.train(config, tmp_path / "run")["validation_psnr"] > 0  # finished already
+    reduced.pack(tmp_path / "run", tmp_path / "run.tar.gz")
+    reduced.unpack(tmp_path / "run.tar.gz", tmp_path / "unpacked")
+    np.testing.assert_array_equal(load_run(tmp_path / "unpacked").camera.beam.incident(), expected)
     shutil.move(tmp_path / "run", tmp_path / "elsewhere")
     run = load_run(tmp_path / "elsewhere")
     np.testing.assert_array_equal(run.phases, mask)
     np.testing.assert_array_equal(run.camera.beam.incident(), expected)
-    np.save(tmp_path / "elsewhere" / "illumination.npy", mask[0])
+    np.save(tmp_path / "elsewhere" / "given_illumination.npy", mask[0])
     assert "is not what the run was trained with" in rejection(load_run, tmp_path / "elsewhere")
-    (tmp_path / "elsewhere" / "illumination.npy").unlink()
+    (tmp_path / "elsewhere" / "given_illumination.npy").unlink()
     assert "restore it from a copy" in rejection(load_run, tmp_path / "elsewhere")
 
 

@@ -48,9 +48,8 @@ def validate(config: Config) -> None:
         f"propagation.kind: expected a Propagator, got {c.propagation.kind}, which is none",
     )
     need(
-        (c.masks.start == "file") == bool(c.masks.file),
-        f"masks.file: goes with masks.start=file, got masks.start={c.masks.start} and "
-        f"{c.masks.file!r}; give both or none",
+        c.masks.start != "file" or bool(c.masks.file),
+        "masks.file: goes with masks.start=file, got none; give its path",
     )
     need(
         c.masks.start != "flat" or c.masks.snapshots == 1 or not c.masks.trained,
@@ -69,9 +68,9 @@ def validate(config: Config) -> None:
         f"{c.aberrations.diameter:g} without; leave it out",
     )
     need(
-        (c.illumination.kind in OF_A_FILE[1]) == bool(c.illumination.file),
-        f"illumination.file: goes with illumination.kind={' or '.join(OF_A_FILE[1])}, got "
-        f"{c.illumination.kind} and {c.illumination.file!r}; give both or none",
+        c.illumination.kind not in OF_A_FILE[1] or bool(c.illumination.file),
+        f"illumination.file: goes with illumination.kind={c.illumination.kind}, got none; give its "
+        "path",
     )
     if c.data.unit == "radians":
         need(

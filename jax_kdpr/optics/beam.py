@@ -11,6 +11,7 @@ no factor here can stand for. Beam and polynomials lie about the middle of the s
 
 import dataclasses
 import hashlib
+from functools import cached_property
 
 import jax.numpy as jnp
 import numpy as np
@@ -104,7 +105,7 @@ class Beam:
         words = f"{light.kind} beam"
         if light.kind == "gaussian":
             words += f", waist {light.waist:g} sides of the object"
-        wavefront = self._wavefront()
+        wavefront = self._wavefront
         if not wavefront.any():
             return words
         extent = f"{wavefront.min():.3g} to {wavefront.max():.3g} rad"
@@ -112,7 +113,7 @@ class Beam:
 
     def warnings(self) -> list[str]:
         """Says where its wavefront is sampled too coarsely to be what the bench has."""
-        steps = [np.abs(np.diff(self._wavefront(), axis=axis)).max() for axis in (0, 1)]
+        steps = [np.abs(np.diff(self._wavefront, axis=axis)).max() for axis in (0, 1)]
         if max(steps) <= np.pi:
             return []
         return [
@@ -128,7 +129,7 @@ class Beam:
                 meets the object (whoever reads a frame scales it so). A longer wavelength has fewer
                 waves of wavefront.
         """
-        wavefront = jnp.asarray(self._wavefront())
+        wavefront = jnp.asarray(self._wavefront)
         if by is not None:
             wavefront = wavefront / (1.0 + by.wavelength)
         return self.amplitude(by) * jnp.exp(1j * wavefront)
@@ -152,6 +153,7 @@ class Beam:
                     amplitude = jnp.sqrt(amplitude)
         return amplitude / jnp.sqrt(jnp.mean(jnp.square(amplitude)))
 
+    @cached_property
     def _wavefront(self) -> Float[np.ndarray, "h w"]:
         wavefront = np.zeros((self.size, self.size))
         radius = self.aberrations.diameter / 2

@@ -36,7 +36,8 @@ RUN_FILE = "run.json"
 LOCK_FILE = "run.lock"
 METRICS_FILE = "metrics.jsonl"
 # Copies of what the optics were read from, by the section of the config that names the original.
-COPIES = {section: f"{section}.npy" for section in ("masks", "illumination", "aberrations")}
+# `evaluate` writes a masks.npy of its own: the trained ones.
+COPIES = {section: f"given_{section}.npy" for section in ("masks", "illumination", "aberrations")}
 SESSION = {
     **{"time": str, "commit": str, "devices": [str], "versions": {"jax": str}},
     **{"cpu": Maybe(str), "cpu_count": int | None},

@@ -97,7 +97,8 @@ class Run:
 
     def on_one_device(self) -> "Run":
         """Returns it with a system that takes any number of images at a time."""
-        other = dataclasses.replace(self, system=build_system(self.config))
+        camera = dataclasses.replace(self.camera, mesh=None)
+        other = dataclasses.replace(self, system=dataclasses.replace(self.system, camera=camera))
         if "dataset" in self.__dict__:  # not to be read again
             other.__dict__["dataset"] = self.dataset
         return other
