@@ -34,7 +34,7 @@ $pip wheel --no-deps --wheel-dir "$folder/wheels" "$source"
 $pip download --only-binary=:all: --python-version 3.12 --platform manylinux_2_28_x86_64 --no-deps \
   --dest "$folder/wheels" $lacking
 for name in train t10k; do cp "$KDPR_DATA_DIR/$name-images-idx3-ubyte.gz" "$folder/data/"; done
-git ls-files -z tests configs docs pyproject.toml | xargs -0 cp --parents -t "$folder"
+git ls-files -z tests configs pyproject.toml | xargs -0 cp --parents -t "$folder"
 cp launch/gpu_slot.sh launch/gpu_slot.py "$folder/"
 if [ -n "${KDPR_EARLIER:-}" ]; then cp "$KDPR_EARLIER"/*.tar.gz "$folder/earlier/"; fi
 
