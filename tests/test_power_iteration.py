@@ -5,10 +5,12 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import oracles
 import pytest
 
 from jax_kdpr.core import runtime
 from jax_kdpr.optics.cdp import (
+    MatrixDFT,
     Optics,
     back_propagate,
     mask_power,
@@ -95,23 +97,38 @@ def plain_estimates(intensity, optics, kernel, start, options):
             back = back_propagate(spectra, transmittance, transfer)
             v = jnp.fft.ifft2(response * jnp.fft.fft2(back))
             z = v / jnp.linalg.norm(v)
-        return jnp.sqrt(jnp.sum(intensity) / jnp.mean(mask_power(transmittance))) * z
+        return jnp.sqrt(jnp.sum(intensity) / jnp.mean(mask_power(transmittance, transfer))) * z
 
     return jax.vmap(one)(intensity)
 
 
-@pytest.mark.parametrize(("oversample", "near"), [(1, False), (2, False), (1, True)])
+def between(kind: str, rng, oversample: int):
+    """None for a plain DFT, a transfer function, or any two matrices, of masks twice as fine."""
+    if kind == "near":
+        return jnp.exp(1j * jnp.asarray(rng.normal(size=(HEIGHT, WIDTH))))
+    if kind == "window":
+        matrices = [oracles.random_complex(rng, (7, 2 * n)) / 5 for n in (HEIGHT, WIDTH)]
+        return MatrixDFT(*map(jnp.asarray, matrices), 2)
+    return None
+
+
+@pytest.mark.parametrize(
+    ("oversample", "kind"), [(1, "far"), (2, "far"), (1, "near"), (1, "window")]
+)
 @pytest.mark.parametrize(
     ("snapshots", "weights"), [(1, "soft"), (3, "topk"), (3, "intensity"), (9, "threshold")]
 )
 def test_the_gradient_by_hand_is_that_of_automatic_differentiation(
-    snapshots, weights, oversample, near, x64, monkeypatch
+    snapshots, weights, oversample, kind, x64, monkeypatch
 ):
     rng = np.random.default_rng(snapshots)
     _, phases, kernel, start, _ = map(jnp.asarray, scene(snapshots))
     fields = jnp.exp(1j * jnp.asarray(rng.normal(size=(2, HEIGHT, WIDTH))))
-    sensor = (oversample * HEIGHT, oversample * WIDTH)
-    transfer = jnp.exp(1j * jnp.asarray(rng.normal(size=sensor))) if near else None
+    transfer = between(kind, rng, oversample)
+    if kind == "window":
+        phases = (
+            jnp.repeat(jnp.repeat(phases, 2, 1), 2, 2) + 0.1 * jnp.arange(2 * WIDTH)[None, None]
+        )
     options = SpectralOptions(iterations=4, weights=weights)
 
     def loss(phases, kernel, amplitude, estimates):

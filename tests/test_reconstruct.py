@@ -233,9 +233,9 @@ def test_the_envelope_of_square_mask_pixels_is_that_of_their_transform():
     drawn = np.kron(x, np.ones((fine, fine))) / fine**2
     pattern = np.fft.fftshift(np.abs(np.fft.fft2(drawn, norm="ortho")) ** 2) * fine**2
     points = np.fft.fftshift(np.abs(np.fft.fft2(x, norm="ortho")) ** 2)
-    envelope = pixel_envelope(sensor_points((8, 8)), (8, 8), 1.0)
+    envelope = pixel_envelope(sensor_points((8, 8)), 1 / 8, 1.0)
     np.testing.assert_allclose(pattern[60:68, 60:68], points * envelope, rtol=0.01)
-    np.testing.assert_allclose(pixel_envelope(sensor_points((8, 8)), (8, 8), 0.0), 1.0)
+    np.testing.assert_allclose(pixel_envelope(sensor_points((8, 8)), 1 / 8, 0.0), 1.0)
 
 
 FRAMES = "--input={bench}/frames/*.tif"

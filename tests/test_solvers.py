@@ -297,7 +297,7 @@ def test_wirtinger_flow_survives_a_bright_zero_order():
 
 def test_random_starts_have_the_norm_that_the_intensity_implies():
     y, masks, _, x = posed("none", 3, seed=16, oversample=2)
-    one, other = (random_start(jax.random.key(seed), y, masks) for seed in (0, 1))
+    one, other = (random_start(jax.random.key(seed), y, Optics(masks)) for seed in (0, 1))
     for start in (one, other):
         np.testing.assert_allclose(jnp.linalg.norm(start), jnp.linalg.norm(x), rtol=1e-5)
     assert abs(np.vdot(one, other)) < 0.8 * np.linalg.norm(x) ** 2

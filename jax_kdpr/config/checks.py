@@ -11,10 +11,11 @@ from jax_kdpr.core.registry import allow
 from jax_kdpr.optics.beam import OF_A_FILE, AberrationOptions
 from jax_kdpr.optics.device import TURN
 from jax_kdpr.optics.propagation import PROPAGATORS, Propagator
+from jax_kdpr.optics.window import SensorOptions, samples_of_pattern
 from jax_kdpr.recovery.networks.network import NETWORKS
 
 # The options that `training_bytes` counts, for messages.
-MEMORY = "data.size, masks.snapshots, masks.oversample, net.widths, train.batch_size"
+MEMORY = "data.size, masks.snapshots, masks.oversample, sensor, net.widths, train.batch_size"
 
 
 def ready(config: Config, *, stand_in_teacher: str = "") -> Config:
@@ -93,6 +94,7 @@ def validate(config: Config) -> None:
         for name in LENGTHS:
             given = getattr(c.propagation, name)
             require(f"propagation.{name}", given, POSITIVE_LENGTHS[name], unit="metres")
+    _check_sensor(c)
     need(
         c.spectral.filter_size % 2 == 1 and c.spectral.filter_size <= c.data.size,
         f"spectral.filter_size: expected an odd number up to data.size = {c.data.size}, "
@@ -115,6 +117,29 @@ def validate(config: Config) -> None:
             c.loss.beta == 0 and not c.distill.teacher,
             f"loss.beta, distill.teacher: only regime student has a teacher, got {c.loss.beta:g} "
             f"and {c.distill.teacher!r} with regime {c.regime}; unset them or set regime=student",
+        )
+
+
+def _check_sensor(c: Config) -> None:
+    if c.sensor == SensorOptions():
+        return
+    need(
+        not c.propagation.propagator.axis_in_middle,
+        f"sensor.step, rows, columns: are of the far field, got propagation.kind="
+        f"{c.propagation.kind}, whose samples have the mask's pitch; leave them out",
+    )
+    need(
+        c.masks.oversample == 1,
+        f"masks.oversample: is read only without sensor.step, got {c.masks.oversample}; set "
+        f"sensor.step={1 / c.masks.oversample:g} alone",
+    )
+    most = samples_of_pattern(c.data.size, c.sensor.step or 1.0)
+    for name in ("rows", "columns"):
+        samples = getattr(c.sensor, name)
+        need(
+            samples <= most,
+            f"sensor.{name}: expected at most the {most} samples of the pattern (data.size / "
+            f"sensor.step), got {samples}; lower it, or leave it 0",
         )
 
 
@@ -159,7 +184,8 @@ def training_bytes(c: Config) -> int:
     widths = c.net.widths
     masks = c.masks.snapshots * c.data.size**2
     network = sum(9 * one * other for one, other in itertools.pairwise(widths))
-    shots = c.masks.snapshots * (c.data.size * c.masks.oversample) ** 2
+    side = c.data.size / (c.sensor.step or 1 / c.masks.oversample)
+    shots = int(c.masks.snapshots * (c.sensor.rows or side) * (c.sensor.columns or side))
     maps = widths[0] * c.data.size**2
     batch = -(-c.train.batch_size // max(1, c.train.devices))
     return 4 * (4 * (masks + network) + batch * (shots + maps))

@@ -20,10 +20,11 @@ from jax_kdpr.data.sources import DataOptions, Dataset
 from jax_kdpr.optics.beam import AberrationOptions, IlluminationOptions
 from jax_kdpr.optics.device import DeviceOptions
 from jax_kdpr.optics.masks import MaskOptions
-from jax_kdpr.optics.misalignment import JitterOptions
+from jax_kdpr.optics.misalignment import JitterOptions, MountOptions
 from jax_kdpr.optics.noise import NoiseOptions
 from jax_kdpr.optics.objects import SceneOptions
 from jax_kdpr.optics.propagation import PropagationOptions
+from jax_kdpr.optics.window import SensorOptions
 from jax_kdpr.recovery.networks.network import NetOptions
 from jax_kdpr.recovery.spectral import SpectralOptions
 
@@ -122,9 +123,11 @@ class Config:
     scene: SceneOptions = field(default_factory=SceneOptions)
     masks: MaskOptions = field(default_factory=MaskOptions)
     device: DeviceOptions = field(default_factory=DeviceOptions)
+    mount: MountOptions = field(default_factory=MountOptions)
     illumination: IlluminationOptions = field(default_factory=IlluminationOptions)
     aberrations: AberrationOptions = field(default_factory=AberrationOptions)
     propagation: PropagationOptions = field(default_factory=PropagationOptions)
+    sensor: SensorOptions = field(default_factory=SensorOptions)
     jitter: JitterOptions = field(default_factory=JitterOptions)
     noise: NoiseOptions = field(default_factory=NoiseOptions)
     spectral: SpectralOptions = field(default_factory=SpectralOptions)

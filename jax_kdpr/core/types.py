@@ -1,7 +1,8 @@
 """Names for the arrays that flow through the package.
 
 Axis letters mean the same everywhere: ``b`` batch, ``k`` mask (one per snapshot), ``h w`` object
-plane, ``sh sw`` sensor plane (``oversample`` times as many), ``c`` channel, ``n`` filter tap.
+plane, ``mh mw`` a mask, of as many samples or finer ones, ``sh sw`` sensor plane, ``c`` channel,
+``n`` filter tap.
 The checks run in the tests only (``--jaxtyping-packages``); a run pays nothing for them.
 """
 
@@ -16,7 +17,7 @@ Image = Float[
 Field = Complex[Array, "h w"]  # complex optical field in the object plane
 Phases = Float[Array, "k h w"]  # mask phases, radians
 Masks = (
-    Float[Array, "k h w"] | Complex[Array, "k h w"]
+    Float[Array, "k mh mw"] | Complex[Array, "k mh mw"]
 )  # phases in radians, or complex transmittances e^{j phi} where the device is not ideal
 Transfer = Complex[Array, "sh sw"]  # of free space, in the Fourier plane of the (padded) field
 Spectra = Complex[Array, "k sh sw"]  # complex fields in the sensor plane, zero frequency at [0, 0]

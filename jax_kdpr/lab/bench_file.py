@@ -136,7 +136,7 @@ def camera_scale(bench: Bench, config: Config) -> float | None:
         return None
     return bench_geometry(
         pixels=config.data.size,
-        oversample=config.masks.oversample,
+        oversample=1 / config.sensor.step if config.sensor.step else config.masks.oversample,
         kind=space.kind,
         wavelength=wavelength,
         pitch=pitch,

@@ -21,7 +21,7 @@ class Bench(NamedTuple):
     """Arguments of `bench_geometry`."""
 
     pixels: int
-    oversample: int
+    oversample: int | float  # 1 / sensor.step of a run that has one
     kind: str
     wavelength: float
     pitch: float
@@ -51,7 +51,7 @@ def known_of_run(workdir: Path) -> dict[str, Any]:
     space = config.propagation
     known = {
         "pixels": config.data.size,
-        "oversample": config.masks.oversample,
+        "oversample": 1 / config.sensor.step if config.sensor.step else config.masks.oversample,
         "propagation": space.kind,
     }
     if space.propagator.reads_lengths:
@@ -138,7 +138,7 @@ def noise_options(bench: Bench, found: Geometry, camera: PixelNoise, *, bin: int
 
     Of pixels joined each way, 0 stands for what suits the pattern, as with `reconstruct --bench`.
     """
-    side = bench.oversample * bench.pixels
+    side = round(bench.oversample * bench.pixels)
     noise = model_noise(
         camera,
         scale=found.camera_pixels_per_sensor_pixel,
@@ -169,7 +169,7 @@ def model_noise(
         sensor: (sh, sw) of the model.
         pixel_side: Of the mask's pixels (`geometry.pixel_envelope`).
     """
-    envelope = pixel_envelope(sensor_points(sensor), sensor, pixel_side)
+    envelope = pixel_envelope(sensor_points(sensor), 1 / sensor[0], pixel_side)
     read = math.sqrt(np.mean(1 / envelope**2))
     area = (scale / bin) ** 2
     gain = POINT_NOISE**2 * float(np.mean(1 / envelope))  # electrons of a joined pixel for one

@@ -11,7 +11,6 @@ no factor here can stand for. Beam and polynomials lie about the middle of the s
 
 import dataclasses
 import hashlib
-from functools import cached_property
 
 import jax.numpy as jnp
 import numpy as np
@@ -42,6 +41,14 @@ class IlluminationOptions:
         "radius at which the amplitude of a Gaussian beam is 1/e",
         unit="sides of the object",
         within=Range(0.05, 1000),
+        when=GAUSSIAN,
+    )
+    centre: tuple[float, ...] = option(
+        (0.0, 0.0),
+        "row and column of a Gaussian beam's middle, from the object's",
+        unit="sides of the object",
+        within=Range(-10, 10),
+        length=Range(2, 2),
         when=GAUSSIAN,
     )
     file: str = option(
@@ -105,7 +112,7 @@ class Beam:
         words = f"{light.kind} beam"
         if light.kind == "gaussian":
             words += f", waist {light.waist:g} sides of the object"
-        wavefront = self._wavefront
+        wavefront = np.asarray(self.wavefront())
         if not wavefront.any():
             return words
         extent = f"{wavefront.min():.3g} to {wavefront.max():.3g} rad"
@@ -113,7 +120,8 @@ class Beam:
 
     def warnings(self) -> list[str]:
         """Says where its wavefront is sampled too coarsely to be what the bench has."""
-        steps = [np.abs(np.diff(self._wavefront, axis=axis)).max() for axis in (0, 1)]
+        wavefront = np.asarray(self.wavefront())
+        steps = [np.abs(np.diff(wavefront, axis=axis)).max() for axis in (0, 1)]
         if max(steps) <= np.pi:
             return []
         return [
@@ -129,7 +137,7 @@ class Beam:
                 meets the object (whoever reads a frame scales it so). A longer wavelength has fewer
                 waves of wavefront.
         """
-        wavefront = jnp.asarray(self._wavefront)
+        wavefront = jnp.asarray(self.wavefront())
         if by is not None:
             wavefront = wavefront / (1.0 + by.wavelength)
         return self.amplitude(by) * jnp.exp(1j * wavefront)
@@ -142,7 +150,8 @@ class Beam:
             case "gaussian":
                 by = Perturbation() if by is None else by
                 rows, columns = (jnp.asarray(places) for places in from_centre(self.size))
-                squared = jnp.square(rows - by.beam_y) + jnp.square(columns - by.beam_x)
+                y, x = self.illumination.centre
+                squared = jnp.square(rows - y - by.beam_y) + jnp.square(columns - x - by.beam_x)
                 waist = self.illumination.waist * jnp.exp(by.waist)
                 amplitude = jnp.exp(-squared / jnp.square(waist))
             case _:
@@ -153,13 +162,13 @@ class Beam:
                     amplitude = jnp.sqrt(amplitude)
         return amplitude / jnp.sqrt(jnp.mean(jnp.square(amplitude)))
 
-    @cached_property
-    def _wavefront(self) -> Float[np.ndarray, "h w"]:
-        wavefront = np.zeros((self.size, self.size))
+    def wavefront(self) -> Float[np.ndarray, "h w"] | Float[Array, "h w"]:
+        """Returns its phase, radians."""
         radius = self.aberrations.diameter / 2
+        phase = np.zeros((self.size, self.size)) if self.phases is None else self.phases.values
         for number, radians in enumerate(self.aberrations.zernike, start=1):
-            wavefront += radians * zernike(number, self.size, radius=radius)
-        return wavefront if self.phases is None else wavefront + self.phases.values
+            phase = phase + radians * zernike(number, self.size, radius=radius)
+        return phase
 
 
 def read_beam(

@@ -21,12 +21,13 @@ from jax_kdpr.core.sharding import data_parallel
 from jax_kdpr.core.types import Fields, Image, Images, Intensities, Intensity, Key, Phases, Scalar
 from jax_kdpr.optics import cdp, misalignment
 from jax_kdpr.optics.beam import Beam
-from jax_kdpr.optics.cdp import Optics, mask_transmittance
+from jax_kdpr.optics.cdp import Between, Optics, mask_transmittance, spread_pixels
 from jax_kdpr.optics.device import DeviceOptions, device_masks, written_phases
-from jax_kdpr.optics.misalignment import JitterOptions, Perturbation
+from jax_kdpr.optics.misalignment import FINE, JitterOptions, MountOptions, Perturbation
 from jax_kdpr.optics.noise import NoiseOptions, add_noise
 from jax_kdpr.optics.objects import SceneOptions, scene_field
 from jax_kdpr.optics.propagation import FreeSpace, PropagationOptions
+from jax_kdpr.optics.window import SensorOptions, matrix_dft, samples_of_pattern
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,9 +41,11 @@ class Camera:
     oversample: int = 1  # zero padding of the operator, 1 or 2 (`optics.cdp`)
     scene: SceneOptions = dataclasses.field(default_factory=SceneOptions)
     device: DeviceOptions = dataclasses.field(default_factory=DeviceOptions)
+    mount: MountOptions = dataclasses.field(default_factory=MountOptions)
     propagation: PropagationOptions = dataclasses.field(default_factory=PropagationOptions)
     beam: Beam | None = None  # that lights the object; None: a plane wave, even
     jitter: JitterOptions = dataclasses.field(default_factory=JitterOptions)
+    grid: SensorOptions = dataclasses.field(default_factory=SensorOptions)
     noise: NoiseOptions = dataclasses.field(default_factory=NoiseOptions)
     mesh: Mesh | None = None  # devices that a batch is spread over
 
@@ -54,8 +57,23 @@ class Camera:
     @property
     def sensor(self) -> tuple[int, int]:
         """(sh, sw) of a CDP."""
-        side = self.oversample * self.size
-        return side, side
+        whole = samples_of_pattern(self.size, self.step)
+        return self.grid.rows or whole, self.grid.columns or whole
+
+    @property
+    def step(self) -> float:
+        """From sample to sample of a far field, in cycles a side of the object."""
+        return self.grid.step or 1 / self.oversample
+
+    @property
+    def spacing(self) -> float:
+        """The same in cycles a mask pitch."""
+        return self.step / self.size
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether its samples are those of the plain DFT, zero-padded or not: all of a pattern."""
+        return self.grid == SensorOptions()
 
     @property
     def axis(self) -> tuple[int, int]:
@@ -64,9 +82,9 @@ class Camera:
         return middle, middle
 
     @property
-    def finest_period(self) -> int:
-        """Of a pattern, in samples of `sensor`: the far field of M pixels repeats after 1 / M."""
-        return self.oversample if self._space().transfer is None else 1
+    def finest_period(self) -> float:
+        """Of a pattern, in samples of `sensor`: in the far field a cycle of the object's side."""
+        return 1 / self.step if self._space().transfer is None else 1.0
 
     @property
     def quiet(self) -> "Camera":
@@ -78,13 +96,18 @@ class Camera:
         return written_phases(phases, self.device)
 
     def optics(self, phases: Phases) -> Optics:
-        """Returns the optics without any error of a bench."""
+        """Returns the optics without any error of a bench but those that are known."""
         written, space = self.written(phases), self._space()
-        masks = space.through(device_masks(written, self.device))
+        masks, fine = device_masks(written, self.device), 1
+        if not self.mount.is_none:
+            fine = FINE if space.transfer is None else 1
+            masks = misalignment.displaced_masks(masks, self.mount, fine=fine)
+        masks, between = space.through(masks, fine=fine), self._between(space, fine=fine)
         if self.beam is None:
-            return Optics(masks, space.transfer, written)
-        masks = mask_transmittance(masks) * jnp.conj(self.beam.incident())[None]
-        return Optics(masks, space.transfer, written, self.beam.amplitude())
+            return Optics(masks, between, written)
+        incident = spread_pixels(self.beam.incident(), fine)
+        masks = mask_transmittance(masks) * jnp.conj(incident)[None]
+        return Optics(masks, between, written, self.beam.amplitude())
 
     def encode(self, images: Images) -> Fields:
         """Returns the field of each image."""
@@ -143,24 +166,31 @@ class Camera:
         field = misalignment.aberrated_field(scene_field(image, self.scene), by)
         if self.beam is not None:
             field = field * self.beam.incident(by)
-        space = self._space(by.wavelength)
+        by, space, magnification = self.mount.moved(by), self._space(by.wavelength), 1.0
+        fine = FINE if space.transfer is None else 1
+        if space.chirp is not None:
+            field = field * space.chirp
         if space.transfer is None:  # samples lie at lambda z / (M p): the camera's do not move
-            if space.chirp is not None:
-                field = field * space.chirp
-            spectra = misalignment.scaled_spectra(
-                field,
-                misalignment.displaced_masks(shown, by, fine=misalignment.FINE),
-                self.sensor,
-                magnification=1.0 + by.wavelength,
-            )
-        else:
-            spectra = cdp.cdp_forward(
-                field,
-                misalignment.displaced_masks(shown, by),
-                oversample=self.oversample,
-                transfer=space.transfer,
-            )
+            magnification = 1.0 + by.wavelength
+        spectra = cdp.cdp_forward(
+            field,
+            misalignment.displaced_masks(shown, by, fine=fine),
+            oversample=self.oversample if space.transfer is not None else 1,
+            transfer=self._between(space, fine=fine, magnification=magnification),
+        )
         return add_noise(key, cdp.intensity(spectra), self.noise)
+
+    def _between(
+        self, space: FreeSpace, *, fine: int = 1, magnification: float | Scalar = 1.0
+    ) -> Between | None:
+        """What brings the light to the sensor; None for the plain DFT."""
+        if space.transfer is not None:
+            return space.transfer
+        if self.is_plain and fine == 1:
+            return None
+        return matrix_dft(
+            self.size, self.sensor, step=self.step, fine=fine, magnification=magnification
+        )
 
 
 def centred(

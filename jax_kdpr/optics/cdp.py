@@ -11,25 +11,57 @@ Conventions, the same everywhere in the package:
   halves the sensor's pixel. The padding goes to the end of each axis: where it goes only adds a
   linear phase in the sensor plane, which no intensity shows.
 * `transfer` puts the sensor into the near field: the transfer function of free space
-  (`optics.propagation`) multiplies the spectrum, and an inverse DFT follows.
+  (`optics.propagation`) multiplies the spectrum, and an inverse DFT follows. A `MatrixDFT` in its
+  place is a DFT to other samples of the far field (`optics.window`), in two matrix products.
 """
 
+import dataclasses
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Complex, Float
+from jaxtyping import Array, Complex, Float, Shaped
 
 from jax_kdpr.core.types import Field, Intensity, Masks, Phases, Spectra, Transfer
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["rows", "columns"], meta_fields=["fine"])
+@dataclasses.dataclass(frozen=True)
+class MatrixDFT:
+    """The far field on samples of any distance and number: rows X columns^T of a field X.
+
+    Masks may be finer than the object: of `fine` samples a pixel of it, each way. A pixel of the
+    object is then a square, and its envelope is divided out (`optics.window.matrix_dft`).
+    """
+
+    rows: Any  # [sh mh], complex
+    columns: Any  # [sw mw], complex
+    fine: int = 1
+
+    @property
+    def sensor(self) -> tuple[int, int]:
+        """(sh, sw)."""
+        return self.rows.shape[0], self.columns.shape[0]
+
+    def forward(self, behind: Complex[Array, "*k mh mw"]) -> Complex[Array, "*k sh sw"]:
+        """Transforms fields behind masks."""
+        return _product(self.rows, behind, self.columns.T)
+
+    def adjoint(self, spectra: Complex[Array, "*k sh sw"]) -> Complex[Array, "*k mh mw"]:
+        """The exact adjoint of `forward`."""
+        return _product(jnp.conj(self.rows.T), spectra, jnp.conj(self.columns))
+
+
+Between = Transfer | MatrixDFT  # what brings the light from a mask to the sensor, if no plain DFT
 
 
 class Optics(NamedTuple):
     """What a measurement is made through by design, as every recovery takes it."""
 
     masks: Masks  # phases, or transmittances where device or free space are not ideal
-    transfer: Transfer | None = None
+    transfer: Between | None = None
     written: Phases | None = None  # what the device is told to show
     amplitude: Float[Array, "h w"] | None = None  # of an uneven beam, which is in the masks
 
@@ -48,7 +80,7 @@ def mask_transmittance(
 
 
 def cdp_forward(
-    field: Field, masks: Masks, *, oversample: int = 1, transfer: Transfer | None = None
+    field: Field, masks: Masks, *, oversample: int = 1, transfer: Between | None = None
 ) -> Spectra:
     """Propagates one field through every mask to the sensor: F A_l x for each l.
 
@@ -56,21 +88,27 @@ def cdp_forward(
         field: Complex field in the object plane, any unit.
         masks: Phases in radians, of which only the value modulo 2 pi matters, or transmittances.
         oversample: 1, or 2 to zero-pad the field to twice its size before the DFT.
-        transfer: Of free space, for a sensor in the near field; None for the far field.
+        transfer: Of free space, for a sensor in the near field, or a DFT to other samples than
+            those of the plain one; None for the far field.
 
     Returns:
-        Complex sensor-plane fields [k oversample*h oversample*w], in the unit of `field`.
+        Complex sensor-plane fields [k sh sw], in the unit of `field`: [k oversample*h oversample*w]
+        but for a `MatrixDFT`, which has its own samples.
 
     Raises:
         ValueError: If the masks are not of the field's size, `oversample` is not 1 or 2, or
             `transfer` is not of the sensor's size.
     """
-    height, width = field.shape
-    if masks.shape[1:] != field.shape:
+    fine = pixels_within(transfer)
+    height, width = fine * field.shape[0], fine * field.shape[1]
+    if masks.shape[1:] != (height, width):
         raise ValueError(
-            f"masks: expected masks of the field's size {field.shape}, got {masks.shape[1:]}; "
+            f"masks: expected masks of the field's size {(height, width)}, got {masks.shape[1:]}; "
             "resample the masks or the scene"
         )
+    if isinstance(transfer, MatrixDFT):
+        check_sensor((len(masks), *transfer.sensor), masks.shape, transfer)
+        return propagate(field, mask_transmittance(masks), transfer.sensor, transfer)
     if oversample not in (1, 2):
         raise ValueError(f"oversample: expected 1 or 2, got {oversample}")
     sensor = (oversample * height, oversample * width)
@@ -82,7 +120,7 @@ def cdp_forward(
     return propagate(field, mask_transmittance(masks), sensor, transfer)
 
 
-def cdp_adjoint(spectra: Spectra, masks: Masks, *, transfer: Transfer | None = None) -> Field:
+def cdp_adjoint(spectra: Spectra, masks: Masks, *, transfer: Between | None = None) -> Field:
     """Maps k sensor-plane fields back to the object plane: sum_l A_l^H F^H s_l.
 
     The exact adjoint of `cdp_forward`, zero padding included: <A x, s> = <x, A^H s>. Masks of
@@ -99,28 +137,33 @@ def cdp_adjoint(spectra: Spectra, masks: Masks, *, transfer: Transfer | None = N
     Raises:
         ValueError: If the shapes do not belong together.
     """
-    sensor_oversample(spectra.shape, masks.shape)
+    check_sensor(spectra.shape, masks.shape, transfer)
     return back_propagate(spectra, mask_transmittance(masks), transfer)
 
 
 def propagate(
     field: Field,
-    transmittance: Complex[Array, "k h w"],
+    transmittance: Complex[Array, "k mh mw"],
     sensor: tuple[int, ...],
-    transfer: Transfer | None = None,
+    transfer: Between | None = None,
 ) -> Spectra:
     """The arithmetic of `cdp_forward` for masks that are at hand as e^{j phases}, without checks.
 
     For loops that apply the same masks many times; `sensor` is the padded size (sh, sw).
     """
+    if isinstance(transfer, MatrixDFT):
+        return transfer.forward(jnp.conj(transmittance) * spread_pixels(field, transfer.fine)[None])
     one = partial(_one_shot, sensor=sensor, transfer=transfer)
     return jax.vmap(one, in_axes=(None, 0))(field, transmittance)
 
 
 def back_propagate(
-    spectra: Spectra, transmittance: Complex[Array, "k h w"], transfer: Transfer | None = None
+    spectra: Spectra, transmittance: Complex[Array, "k mh mw"], transfer: Between | None = None
 ) -> Field:
     """The arithmetic of `cdp_adjoint`, likewise: the adjoint of `propagate`."""
+    if isinstance(transfer, MatrixDFT):
+        back = jnp.sum(transmittance * transfer.adjoint(spectra), axis=0)
+        return gather_pixels(back, transfer.fine)
     one = partial(_one_shot_adjoint, transfer=transfer)
     return jnp.sum(jax.vmap(one)(spectra, transmittance), axis=0)
 
@@ -147,17 +190,41 @@ def _one_shot_adjoint(
     return transmittance * jnp.fft.ifft2(spectrum, norm="ortho")[:height, :width]
 
 
-def mask_power(transmittance: Complex[Array, "k h w"]) -> Float[Array, "h w"]:
-    """Returns sum_l abs(t_l)^2, k for ideal masks: A^H A in the far field.
+def mask_power(
+    transmittance: Complex[Array, "k mh mw"], transfer: Between | None = None
+) -> Float[Array, "h w"]:
+    """Returns sum_l abs(t_l)^2, k for ideal masks: A^H A of a plain DFT in the far field.
 
-    Dividing `back_propagate` by it gives the pseudo-inverse. Where no mask lets light through it is
-    raised to 1e-6.
+    Dividing `back_propagate` by it gives the pseudo-inverse, and with a `MatrixDFT`, whose window
+    may lose light, what comes near to it. Where no mask lets light through it is raised to 1e-6.
     """
-    return jnp.maximum(jnp.sum(intensity(transmittance), axis=0), 1e-6)
+    fine = pixels_within(transfer)
+    power = gather_pixels(jnp.sum(intensity(transmittance), axis=0), fine) / fine**2
+    return jnp.maximum(power, 1e-6)
+
+
+def pixels_within(transfer: object) -> int:
+    """Returns how many samples of a mask there are to a pixel of the object, each way."""
+    return transfer.fine if isinstance(transfer, MatrixDFT) else 1
+
+
+def spread_pixels(fields: Shaped[Array, "*b h w"], fine: int) -> Shaped[Array, "*b mh mw"]:
+    """Returns fields in which each pixel is a square of `fine` samples a side."""
+    if fine == 1:
+        return fields
+    return jnp.repeat(jnp.repeat(fields, fine, axis=-2), fine, axis=-1)
+
+
+def gather_pixels(fields: Shaped[Array, "*b mh mw"], fine: int) -> Shaped[Array, "*b h w"]:
+    """Sums each square of `fine` samples a side: the adjoint of `spread_pixels`."""
+    if fine == 1:
+        return fields
+    *b, height, width = fields.shape
+    return fields.reshape(*b, height // fine, fine, width // fine, fine).sum((-3, -1))
 
 
 def measure_intensity(
-    field: Field, masks: Masks, *, oversample: int = 1, transfer: Transfer | None = None
+    field: Field, masks: Masks, *, oversample: int = 1, transfer: Between | None = None
 ) -> Intensity:
     """Returns the noiseless CDPs y_l = abs(F A_l x)^2 (eq. 1), in the squared unit of `field`.
 
@@ -171,17 +238,34 @@ def intensity(field: Complex[Array, "*shape"]) -> Float[Array, "*shape"]:
     return jnp.square(field.real) + jnp.square(field.imag)
 
 
-def sensor_oversample(sensor_shape: tuple[int, ...], masks_shape: tuple[int, ...]) -> int:
-    """Returns the oversampling (1 or 2) that joins a sensor shape [k sh sw] to masks [k h w].
+def check_sensor(
+    sensor: tuple[int, ...], masks: tuple[int, ...], transfer: Between | None = None
+) -> None:
+    """Refuses arrays of a shape [k sh sw] that masks [k h w] and their DFT do not make.
 
     Raises:
-        ValueError: If no such oversampling exists or the numbers of snapshots differ.
+        ValueError: If they do not belong together.
     """
-    for oversample in (1, 2):
-        snapshots, height, width = masks_shape
-        if tuple(sensor_shape) == (snapshots, oversample * height, oversample * width):
-            return oversample
-    raise ValueError(
-        f"sensor arrays: expected [k h w] = {tuple(masks_shape)}, or twice that height and width, "
-        f"for masks of that shape; got {tuple(sensor_shape)}"
-    )
+    snapshots, height, width = masks
+    if isinstance(transfer, MatrixDFT):
+        behind = transfer.rows.shape[1], transfer.columns.shape[1]
+        if tuple(sensor) == (snapshots, *transfer.sensor) and behind == (height, width):
+            return
+        raise ValueError(
+            f"sensor arrays: expected [k sh sw] = {(snapshots, *transfer.sensor)} for masks of "
+            f"{(snapshots, *behind)}, got {tuple(sensor)} for masks of {tuple(masks)}"
+        )
+    padded = [(snapshots, times * height, times * width) for times in (1, 2)]
+    if tuple(sensor) not in padded:
+        raise ValueError(
+            f"sensor arrays: expected [k h w] = {tuple(masks)}, or twice that height and width, "
+            f"for masks of that shape; got {tuple(sensor)}"
+        )
+
+
+def _product(
+    left: Complex[Array, "a h"], fields: Complex[Array, "*k h w"], right: Complex[Array, "w b"]
+) -> Complex[Array, "*k a b"]:
+    """left X right of each field X, in float32 on every device."""
+    highest = lax.Precision.HIGHEST
+    return jnp.matmul(jnp.matmul(left, fields, precision=highest), right, precision=highest)

@@ -56,6 +56,9 @@ class DeviceOptions:
     zero_order: float = option(
         0.0, "share of the power that is not modulated", within=Range(0, 1, "[)")
     )
+    gain: float = option(
+        1.0, "factor on all phases, as of a wrong look-up table", within=Range(0.1, 10)
+    )
 
 
 def written_phases(phases: Phases, device: DeviceOptions) -> Phases:
@@ -97,17 +100,17 @@ def device_masks(phases: Phases, device: DeviceOptions, *, gain: float | Scalar 
             pixel leaks to its neighbours. It blurs p in [0, 2 pi), not its phasor: between 0 and
             2 pi there is a ramp. Light past `fill_factor` passes with phase 0; `zero_order` is,
             for instance, a surface's reflection.
-        gain: Factor on all phases: an error of the look-up table, or another wavelength.
+        gain: Factor on top of `device.gain`: an error that is not known.
     """
-    shown = phases
+    shown, gain = phases, gain * device.gain
     if device.crosstalk or not (isinstance(gain, float) and gain == 1.0):
         drive = _straight_through(-phases, wrap_phases(-phases))
         shown = -gain * (_blur(drive, device.crosstalk) if device.crosstalk else drive)
     fill, unmodulated = device.fill_factor, device.zero_order
-    if fill == 1.0 and unmodulated == 0.0:
+    if isinstance(unmodulated, float) and fill == 1.0 and unmodulated == 0.0:
         return shown
     pixel = fill * mask_transmittance(shown) + (1.0 - fill)
-    return math.sqrt(1.0 - unmodulated) * pixel + math.sqrt(unmodulated)
+    return jnp.sqrt(1.0 - unmodulated) * pixel + jnp.sqrt(unmodulated)
 
 
 def nearest_level(phases: Phases, table: np.ndarray) -> Int[Array, "k h w"]:

@@ -1,8 +1,8 @@
 """What is never quite right on a bench: where the mask sits, wavelength, phase scale, beam.
 
 A `Perturbation` says by how much one bench differs from the design; `draw` makes one at random.
-`displaced_masks`, `aberrated_field` and `scaled_spectra` apply it. The reconstruction does not know
-of it: it believes in the design.
+`displaced_masks` and `aberrated_field` apply it. The reconstruction does not know of it: it
+believes in the design.
 """
 
 import math
@@ -14,9 +14,9 @@ from jax.scipy.ndimage import map_coordinates
 from jaxtyping import Array, Complex, Float
 
 from jax_kdpr.core.limits import SHARE, Range
-from jax_kdpr.core.options import option, section
-from jax_kdpr.core.types import Field, Key, Masks, Scalar, Spectra
-from jax_kdpr.optics.cdp import mask_transmittance
+from jax_kdpr.core.options import option, section, shallow
+from jax_kdpr.core.types import Field, Key, Masks, Scalar
+from jax_kdpr.optics.cdp import mask_transmittance, spread_pixels
 from jax_kdpr.optics.propagation import quadratic_phase
 from jax_kdpr.optics.zernike import ROUND_OBJECT, zernike
 
@@ -106,6 +106,32 @@ class JitterOptions:
         return self == JitterOptions()
 
 
+@section
+class MountOptions:
+    """Where the mask is known to sit over the object: `optics.misalignment`.
+
+    A calibration finds it. Light past the mask's edge is not modulated.
+    """
+
+    shift_y: float = option(0.0, "of the mask", unit="mask pixels", within=Range(-1000, 1000))
+    shift_x: float = option(0.0, "of the mask", unit="mask pixels", within=Range(-1000, 1000))
+    rotation: float = option(
+        0.0, "of the mask, counter-clockwise, row 0 on top", unit="degrees", within=Range(-180, 180)
+    )
+    scale: float = option(0.0, "magnification of the mask - 1", within=Range(-0.5, 1))
+
+    @property
+    def is_none(self) -> bool:
+        """Whether the mask's pixels lie on the object's."""
+        return self == MountOptions()
+
+    def moved(self, by: Perturbation) -> Perturbation:
+        """Returns a bench whose errors come on top."""
+        return by._replace(
+            **{name: getattr(by, name) + value for name, value in shallow(self).items()}
+        )
+
+
 def draw(key: Key, spreads: JitterOptions) -> Perturbation:
     """Draws a bench: each error is normal, with the standard deviation that is given for it.
 
@@ -126,7 +152,9 @@ def draw(key: Key, spreads: JitterOptions) -> Perturbation:
 FINE = 3
 
 
-def displaced_masks(masks: Masks, by: Perturbation, *, fine: int = 1) -> Complex[Array, "k fh fw"]:
+def displaced_masks(
+    masks: Masks, by: Perturbation | MountOptions, *, fine: int = 1
+) -> Complex[Array, "k fmh fmw"]:
     """Returns the masks as the object sees them: turned and magnified about the centre, then moved.
 
     Mask pixels are squares; each is drawn with `fine` samples a side, between which the
@@ -137,9 +165,9 @@ def displaced_masks(masks: Masks, by: Perturbation, *, fine: int = 1) -> Complex
         by: Errors; only those of the mask's place are read.
         fine: Samples a mask pixel, each way. Where the masks' pixels are those of a sensor in the
             near field, 1 gives each its mean. The far field holds more than that of a pixel which
-            two phases share: see `scaled_spectra`.
+            two phases share: see `optics.window`.
     """
-    transmittance = _repeated(mask_transmittance(masks), fine)
+    transmittance = spread_pixels(mask_transmittance(masks), fine)
     _, height, width = transmittance.shape
     centre_y, centre_x = (height - 1) / 2, (width - 1) / 2
     y = jnp.arange(height)[:, None] - centre_y - fine * by.shift_y
@@ -150,7 +178,7 @@ def displaced_masks(masks: Masks, by: Perturbation, *, fine: int = 1) -> Complex
     rows = cosine * y + sine * x + centre_y
     columns = cosine * x - sine * y + centre_x
 
-    def read(plane: Float[Array, "fh fw"], outside: float) -> Float[Array, "fh fw"]:
+    def read(plane: Float[Array, "fmh fmw"], outside: float) -> Float[Array, "fmh fmw"]:
         return map_coordinates(plane, [rows, columns], order=1, mode="constant", cval=outside)
 
     real = jax.vmap(lambda plane: read(plane, 1.0))(transmittance.real)
@@ -169,47 +197,3 @@ def aberrated_field(field: Field, by: Perturbation) -> Field:
         polynomial = jnp.asarray(zernike(number, shape[0], radius=ROUND_OBJECT), wavefront.dtype)
         wavefront += getattr(by, f"z{number}") * polynomial
     return field * jnp.exp(1j * wavefront)
-
-
-def scaled_spectra(
-    field: Field,
-    masks: Float[Array, "k fh fw"] | Complex[Array, "k fh fw"],
-    sensor: tuple[int, int],
-    *,
-    magnification: float | Scalar,
-) -> Spectra:
-    """Returns the far fields on a sensor whose pattern is magnified, as by a longer wavelength.
-
-    Sample u of the sensor sees the frequency u / `magnification` (centred frequencies): the DFT as
-    two matrix products, exact for any real magnification; the same light on a larger pattern. With
-    1, and masks of the object's pixels, it equals `cdp.cdp_forward`.
-
-    The pixels of object and masks are squares here, where a mask of finer samples moves across
-    those of the object. Their envelope is divided out again: the model's are points.
-
-    Args:
-        field: Object.
-        masks: Phases in radians, or transmittances; a whole number of samples an object pixel,
-            the same each way.
-        sensor: (sh, sw), zero-padded size.
-        magnification: (1 + relative error of the wavelength).
-    """
-    fine = masks.shape[1] // field.shape[0]
-
-    def matrix(samples: int, pixels: int) -> Complex[Array, "s n"]:
-        frequency = jnp.fft.fftfreq(samples)[:, None] / magnification  # cycles an object pixel
-        places = (jnp.arange(fine * pixels) - (fine - 1) / 2) / fine
-        # What `fine` samples of one pixel add up to.
-        envelope = jnp.sinc(frequency) / jnp.sinc(frequency / fine) * fine
-        kernel = mask_transmittance(-2 * math.pi * frequency * places[None, :])
-        return kernel / (envelope * jnp.sqrt(samples * magnification))
-
-    height, width = field.shape
-    behind = jnp.conj(mask_transmittance(masks)) * _repeated(field[None], fine)
-    rows, columns = matrix(sensor[0], height), matrix(sensor[1], width)
-    return jnp.einsum("sh,khw,tw->kst", rows, behind, columns, precision=jax.lax.Precision.HIGHEST)
-
-
-def _repeated(planes: Complex[Array, "k h w"], times: int) -> Complex[Array, "k fh fw"]:
-    """Returns planes in which each pixel is a square of `times` samples a side."""
-    return jnp.repeat(jnp.repeat(planes, times, axis=1), times, axis=2)

@@ -25,7 +25,7 @@ from jax_kdpr.core.limits import LENGTHS
 from jax_kdpr.core.options import option, section
 from jax_kdpr.core.registry import Registry
 from jax_kdpr.core.types import Masks, Transfer
-from jax_kdpr.optics.cdp import mask_transmittance
+from jax_kdpr.optics.cdp import mask_transmittance, spread_pixels
 
 SHARED_ENVELOPE = 8  # times N p^2 / lambda: nearer, each square mask pixel has its own envelope
 
@@ -36,11 +36,14 @@ class FreeSpace(NamedTuple):
     chirp: Complex[Array, "h w"] | None = None  # multiplies the field behind the mask
     transfer: Transfer | None = None
 
-    def through(self, masks: Masks) -> Masks:
-        """Returns masks that include the chirp, as transmittances if there is one."""
+    def through(self, masks: Masks, *, fine: int = 1) -> Masks:
+        """Returns masks that include the chirp, as transmittances if there is one.
+
+        `fine`: samples of them to a pixel of the object.
+        """
         if self.chirp is None:
             return masks
-        return mask_transmittance(masks) * jnp.conj(self.chirp)[None]
+        return mask_transmittance(masks) * jnp.conj(spread_pixels(self.chirp, fine))[None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,9 +52,9 @@ class Propagator:
 
     space: Callable[[tuple[int, int], int, "PropagationOptions"], FreeSpace]
     """space((h, w), oversample, options) -> what is between; its wavelength may be traced."""
-    sensor_pixel: Callable[[int, "PropagationOptions"], float]
+    sensor_pixel: Callable[[float, "PropagationOptions"], float]
     """sensor_pixel(zero-padded pixels a side, options) -> metres."""
-    warnings: Callable[[int, int, "PropagationOptions"], list[str]] = lambda *_: []
+    warnings: Callable[[int, float, "PropagationOptions"], list[str]] = lambda *_: []
     """warnings(pixels a side, oversample, options) -> where it is sampled too coarsely."""
     reads_lengths: bool = True
     axis_in_middle: bool = False  # of its CDPs, else at [0, 0]
@@ -106,7 +109,7 @@ class PropagationOptions:
 
 
 def sampling_warnings(
-    pixels: int, options: PropagationOptions, *, oversample: int = 1
+    pixels: int, options: PropagationOptions, *, oversample: int | float = 1
 ) -> list[str]:
     """Says where a propagation is sampled too coarsely to be what the bench does; [] if nowhere.
 
@@ -160,7 +163,7 @@ def angular_spectrum(shape: tuple[int, int], lengths: PropagationOptions) -> Tra
     return jnp.where(travels, mask_transmittance(phase), 0.0)
 
 
-def _fresnel_warnings(pixels: int, oversample: int, lengths: PropagationOptions) -> list[str]:
+def _fresnel_warnings(pixels: int, oversample: int | float, lengths: PropagationOptions) -> list[str]:
     distance = lengths.distance
     nearest = pixels * lengths.pitch**2 / lengths.wavelength
     if distance < nearest:
@@ -177,7 +180,7 @@ def _fresnel_warnings(pixels: int, oversample: int, lengths: PropagationOptions)
     return []
 
 
-def _angular_warnings(pixels: int, oversample: int, lengths: PropagationOptions) -> list[str]:
+def _angular_warnings(pixels: int, oversample: int | float, lengths: PropagationOptions) -> list[str]:
     sine = min(lengths.wavelength / (2 * lengths.pitch), 1.0)
     farthest = oversample * pixels * lengths.pitch**2 / lengths.wavelength * math.sqrt(1 - sine**2)
     if lengths.distance <= farthest:
@@ -202,7 +205,7 @@ def shares_envelope(pixels: int, lengths: PropagationOptions) -> bool:
     return lengths.distance >= SHARED_ENVELOPE * nearest
 
 
-def sensor_pixel(pixels: int, options: PropagationOptions, *, oversample: int = 1) -> float:
+def sensor_pixel(pixels: int, options: PropagationOptions, *, oversample: int | float = 1) -> float:
     """Returns the sensor pixel, in metres, that the operator's samples stand for.
 
     lambda z / (M p) in the far field, with z the focal length of the lens, and for "fresnel"; the
@@ -211,7 +214,7 @@ def sensor_pixel(pixels: int, options: PropagationOptions, *, oversample: int = 
     return options.propagator.sensor_pixel(oversample * pixels, options)
 
 
-def _transformed_pixel(padded: int, lengths: PropagationOptions) -> float:
+def _transformed_pixel(padded: int | float, lengths: PropagationOptions) -> float:
     return lengths.wavelength * lengths.distance / (padded * lengths.pitch)
 
 

@@ -41,7 +41,7 @@ class Geometry(NamedTuple):
 def bench_geometry(
     *,
     pixels: int,
-    oversample: int = 1,
+    oversample: int | float = 1,
     kind: str = "far",
     wavelength: float,
     pitch: float,
@@ -54,7 +54,7 @@ def bench_geometry(
 
     Args:
         pixels: N, of the mask, each way.
-        oversample: Zero padding of the model: M = `oversample` N.
+        oversample: Zero padding of the model: M = `oversample` N; with `sensor.step`, 1 over it.
         kind: "far", "fresnel" or "angular_spectrum".
         wavelength: Metres.
         pitch: Of the mask, metres.
@@ -125,7 +125,7 @@ def bench_geometry(
     )
 
 
-def geometry_warnings(found: Geometry, *, oversample: int) -> list[str]:
+def geometry_warnings(found: Geometry, *, oversample: int | float) -> list[str]:
     """Says what of a bench the model does not describe, or makes work; [] for nothing."""
     warnings = []
     ratio, whole = found.camera_pixels_per_sensor_pixel, found.whole_ratio

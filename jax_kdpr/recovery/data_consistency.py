@@ -13,14 +13,16 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Complex, Float
 
-from jax_kdpr.core.types import Field, Intensity, Spectra, Transfer
+from jax_kdpr.core.types import Field, Intensity, Spectra
 from jax_kdpr.optics.cdp import (
+    Between,
+    MatrixDFT,
     Optics,
     back_propagate,
+    check_sensor,
     mask_power,
     mask_transmittance,
     propagate,
-    sensor_oversample,
 )
 from jax_kdpr.optics.objects import SceneOptions, unknown_scene
 from jax_kdpr.optics.phase import fix_global_phase
@@ -30,9 +32,9 @@ class Measured(NamedTuple):
     """One measurement and the operator that made it."""
 
     modulus: Intensity  # sqrt(y)
-    transmittance: Complex[Array, "k h w"]
+    transmittance: Complex[Array, "k mh mw"]
     power: Float[Array, "h w"]  # sum_l abs(t_l)^2
-    transfer: Transfer | None
+    transfer: Between | None
 
 
 def measured(intensity: Intensity, optics: Optics) -> Measured:
@@ -41,11 +43,12 @@ def measured(intensity: Intensity, optics: Optics) -> Measured:
     Raises:
         ValueError: If shapes do not belong together.
     """
-    sensor_oversample(intensity.shape, optics.masks.shape)
+    check_sensor(intensity.shape, optics.masks.shape, optics.transfer)
     transmittance = mask_transmittance(optics.masks)
     # Smooth at zero: the square root of a dark pixel has no gradient.
     modulus = jnp.sqrt(jnp.maximum(intensity, 0.0) + 1e-12)
-    return Measured(modulus, transmittance, mask_power(transmittance), optics.transfer)
+    power = mask_power(transmittance, optics.transfer)
+    return Measured(modulus, transmittance, power, optics.transfer)
 
 
 def to_sensor(data: Measured, field: Field) -> Spectra:
@@ -64,8 +67,15 @@ def impose_modulus(data: Measured, spectra: Spectra) -> Spectra:
 
 
 def fit_to_data(data: Measured, field: Field) -> Field:
-    """Returns A^+ P_M A x: half a step of error reduction, the other is what the object can be."""
-    return to_object(data, impose_modulus(data, to_sensor(data, field)))
+    """Returns A^+ P_M A x: half a step of error reduction, the other is what the object can be.
+
+    A camera window does not see all of the object, and leaves what it does not see as it was:
+    x + A^+ (P_M A x - A x), which is the same where A^+ A x = x.
+    """
+    spectra = to_sensor(data, field)
+    if isinstance(data.transfer, MatrixDFT):
+        return field + to_object(data, impose_modulus(data, spectra) - spectra)
+    return to_object(data, impose_modulus(data, spectra))
 
 
 def error_reduction(

@@ -24,6 +24,9 @@ iterate.
 | to 156 | 25 at most | 12 | 14 |
 | more | 2 sqrt(T) | 12 | 14 |
 
+With a `MatrixDFT` F is its two matrix products, and masks may be finer than the scene: A then has
+each pixel of z as a square of samples, and A^H adds them up.
+
 There is no forward-mode derivative (`jax.jvp`), and none by the transfer function.
 """
 
@@ -37,7 +40,8 @@ from jax import lax
 from jaxtyping import Array, Complex, Float
 
 from jax_kdpr.core import runtime
-from jax_kdpr.core.types import Field, Fields, Intensities, Residuals, Transfer
+from jax_kdpr.core.types import Field, Fields, Intensities, Residuals
+from jax_kdpr.optics.cdp import Between, MatrixDFT, gather_pixels, pixels_within, spread_pixels
 
 STORED = 25  # iterates: those of the paper's T
 
@@ -46,9 +50,9 @@ class Operator(NamedTuple):
     """M = G_psi Gamma of each scene of a batch; its scale does not matter."""
 
     weight: Intensities  # w, of the measured pixels
-    transmittance: Complex[Array, "k h w"]  # t = e^{j phi}
+    transmittance: Complex[Array, "k mh mw"]  # t = e^{j phi}
     response: Complex[Array, "h w"]  # r, of the filter
-    transfer: Transfer | None = None  # of free space, a constant; None for the far field
+    transfer: Between | None = None  # a constant; None for the plain DFT
     conjugate: Any = None  # of t, made once for a loop
 
 
@@ -59,7 +63,7 @@ class Made(NamedTuple):
     length: Float[Array, "b"]  # norm(v)
     spectrum: Fields  # U
     seen: Complex[Array, "b k sh sw"] | None  # S
-    back: Complex[Array, "b k h w"] | None  # V
+    back: Complex[Array, "b k mh mw"] | None  # V
 
 
 def power_iteration(
@@ -84,14 +88,19 @@ def power_iteration(
     if iterations < 1:
         raise ValueError(f"iterations: expected at least 1, got {iterations}")
     points = math.prod(operator.weight.shape[2:])
-    unitary = points if operator.transfer is None else points**2  # F^H F, of two FFTs in near field
+    transfer = lax.stop_gradient(operator.transfer)
+    match transfer:
+        case None:
+            unitary = points  # F^H F
+        case MatrixDFT():
+            unitary = 1
+        case _:
+            unitary, transfer = points**2, transfer[None, None]  # of two FFTs
     # From here on with the axes b and k of length 1 where an array has none.
     operator = operator._replace(
         transmittance=operator.transmittance[None],
         response=operator.response[None] / (unitary * start.size),
-        transfer=operator.transfer
-        if operator.transfer is None
-        else lax.stop_gradient(operator.transfer)[None, None],
+        transfer=transfer,
     )
     z = jnp.broadcast_to((start / norm(start))[None], (len(operator.weight), *start.shape))
     last, before = _advance_in_segments(operator, z, iterations, stored)
@@ -146,8 +155,7 @@ def _kept(operator: Operator, z: Fields, steps: int) -> bool:
 
     In a CPU's cache they are made again in less time than memory takes to give them back.
     """
-    masks = operator.weight.shape[1]
-    made = z.dtype.itemsize * (operator.weight.size + masks * z.size)
+    made = z.dtype.itemsize * (operator.weight.size + len(z) * operator.transmittance.size)
     if runtime.on_cpu() and made <= runtime.CPU_CACHE:
         return False
     # Each of the devices that share a memory may have such a batch.
@@ -193,7 +201,7 @@ def _advance_backward(steps: int, keep: bool, kept, cotangents):
     by_operator = Operator(
         by_weight,
         *map(jnp.conj, others),
-        transfer=None if operator.transfer is None else jnp.zeros_like(operator.transfer),
+        transfer=jax.tree.map(jnp.zeros_like, operator.transfer),
     )
     return by_operator, jnp.conj(gradient)
 
@@ -204,7 +212,7 @@ _advance.defvjp(_advance_forward, _advance_backward)
 def _iterate(operator: Operator, z: Fields) -> tuple[Fields, Made]:
     seen = _to_sensor(operator, z)
     back = _from_sensor(operator, operator.weight * seen)
-    spectrum = jnp.fft.fft2(jnp.sum(operator.transmittance * back, axis=1))
+    spectrum = jnp.fft.fft2(_gathered(operator, jnp.sum(operator.transmittance * back, axis=1)))
     v = _fft_adjoint(operator.response * spectrum)
     length = norm(v)
     return v / length[:, None, None], Made(z, length, spectrum, seen, back)
@@ -224,13 +232,12 @@ def _iterate_back(
     passed = _to_sensor(operator, by_spectrum)  # P
     by_scene = _from_sensor(operator, weight * passed)  # Q
     by_weight = seen.real * passed.real + seen.imag * passed.imag
+    wide = [_spread(operator, fields)[:, None] for fields in (by_spectrum, made.before)]
     by_transmittance = jnp.sum(
-        by_spectrum[:, None] * jnp.conj(back) + jnp.conj(by_scene) * made.before[:, None],
-        axis=0,
-        keepdims=True,
+        wide[0] * jnp.conj(back) + jnp.conj(by_scene) * wide[1], axis=0, keepdims=True
     )
     by_response = jnp.sum(jnp.conj(made.spectrum) * filtered, axis=0, keepdims=True)
-    before = jnp.sum(transmittance * by_scene, axis=1)
+    before = _gathered(operator, jnp.sum(transmittance * by_scene, axis=1))
     return before, (by_weight, by_transmittance, by_response)
 
 
@@ -240,19 +247,31 @@ def _with_conjugate(operator: Operator) -> Operator:
 
 def _to_sensor(operator: Operator, z: Fields) -> Complex[Array, "b k sh sw"]:
     """F A z, in the near field F^H H F A z, without normalisation."""
-    masked = operator.conjugate * z[:, None]
+    masked = operator.conjugate * _spread(operator, z)[:, None]
+    if isinstance(operator.transfer, MatrixDFT):
+        return operator.transfer.forward(masked)
     spectrum = jnp.fft.fft2(masked, s=operator.weight.shape[2:])
     return spectrum if operator.transfer is None else _fft_adjoint(operator.transfer * spectrum)
 
 
 def _from_sensor(
     operator: Operator, spectra: Complex[Array, "b k sh sw"]
-) -> Complex[Array, "b k h w"]:
+) -> Complex[Array, "b k mh mw"]:
     """The adjoint of `_to_sensor` less the masks: it leaves a field behind each of them."""
+    if isinstance(operator.transfer, MatrixDFT):
+        return operator.transfer.adjoint(spectra)
     height, width = operator.transmittance.shape[2:]
     if operator.transfer is not None:
         spectra = jnp.conj(operator.transfer) * jnp.fft.fft2(spectra)
     return _fft_adjoint(spectra)[..., :height, :width]
+
+
+def _spread(operator: Operator, z: Fields) -> Complex[Array, "b mh mw"]:
+    return spread_pixels(z, pixels_within(operator.transfer))
+
+
+def _gathered(operator: Operator, behind: Complex[Array, "b mh mw"]) -> Fields:
+    return gather_pixels(behind, pixels_within(operator.transfer))
 
 
 def _fft_adjoint(fields: Complex[Array, "*b h w"]) -> Complex[Array, "*b h w"]:

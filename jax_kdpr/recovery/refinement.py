@@ -148,4 +148,4 @@ def make_read(camera: Camera) -> Callable[[Optics, Fields, Intensities, Images],
 
 def make_random_starts(camera: Camera) -> Callable[[Optics, Keys, Intensities], Fields]:
     """Builds draw(optics, keys, intensities): a `recovery.solvers.random_start` for each CDP."""
-    return data_parallel(lambda optics, key, y: random_start(key, y, optics.masks), camera.mesh)
+    return data_parallel(lambda optics, key, y: random_start(key, y, optics), camera.mesh)

@@ -19,9 +19,17 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
+from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.registry import Registry
-from jax_kdpr.core.types import Field, Intensity, Key, Masks, Scalar
-from jax_kdpr.optics.cdp import Optics, mask_power, mask_transmittance, propagate, sensor_oversample
+from jax_kdpr.core.types import Field, Intensity, Key, Scalar
+from jax_kdpr.optics.cdp import (
+    MatrixDFT,
+    Optics,
+    check_sensor,
+    mask_power,
+    mask_transmittance,
+    propagate,
+)
 from jax_kdpr.optics.cdp import intensity as intensity_of
 from jax_kdpr.optics.phase import fix_global_phase
 from jax_kdpr.recovery.data_consistency import Measured, measured
@@ -41,6 +49,7 @@ SOLVERS: Registry[Callable[[Measured, Constraint, Settings], Method]] = Registry
     },
 )
 DEFAULTS = Settings()
+PROJECTING = ("hio", "raar")
 CONSTRAINTS = ("phase", "amplitude", "complex", "none")
 
 
@@ -85,6 +94,7 @@ def solve(
     """
     if steps < 1:
         raise ValueError(f"steps: expected at least 1, got {steps}")
+    require_projection(solver, optics)
     data = measured(intensity, optics)
 
     def constrain(field: Field) -> Field:
@@ -113,6 +123,19 @@ def solve(
     return field, misfit(field) if residual is None else residual
 
 
+def require_projection(solver: str, optics: Optics) -> None:
+    """Refuses a solver that projects exactly where A^H A is not diagonal: for a camera window.
+
+    Raises:
+        InputError: With what does without.
+    """
+    if solver in PROJECTING and isinstance(optics.transfer, MatrixDFT):
+        raise InputError(
+            f"{solver}: projects exactly, which a camera window (sensor.step, rows, columns) or a "
+            "moved mask (mount) does not allow; take accelerated, error_reduction or another one"
+        )
+
+
 def amplitude_residual(field: Field, intensity: Intensity, optics: Optics) -> Scalar:
     """Returns norm(abs(A x) - sqrt(y)) / norm(sqrt(y)): 0 for a perfect fit, 1 for a dark field.
 
@@ -127,7 +150,7 @@ def amplitude_residual(field: Field, intensity: Intensity, optics: Optics) -> Sc
     Raises:
         ValueError: If the shapes do not belong together.
     """
-    sensor_oversample(intensity.shape, optics.masks.shape)
+    check_sensor(intensity.shape, optics.masks.shape, optics.transfer)
     transmittance = mask_transmittance(optics.masks)
     spectra = propagate(field, transmittance, intensity.shape[1:], optics.transfer)
     positive = jnp.maximum(intensity, 0.0)
@@ -136,10 +159,11 @@ def amplitude_residual(field: Field, intensity: Intensity, optics: Optics) -> Sc
     return _root(jnp.sum(jnp.square(missing)) / jnp.where(energy > 0, energy, 1.0))
 
 
-def random_start(key: Key, intensity: Intensity, masks: Masks) -> Field:
+def random_start(key: Key, intensity: Intensity, optics: Optics) -> Field:
     """Draws a complex normal field, scaled to the norm that the intensity implies."""
-    drawn = jax.random.normal(key, masks.shape[1:], jnp.result_type(intensity, jnp.complex64))
-    energy = jnp.sum(jnp.maximum(intensity, 0.0)) / jnp.mean(mask_power(mask_transmittance(masks)))
+    power = mask_power(mask_transmittance(optics.masks), optics.transfer)
+    drawn = jax.random.normal(key, power.shape, jnp.result_type(intensity, jnp.complex64))
+    energy = jnp.sum(jnp.maximum(intensity, 0.0)) / jnp.mean(power)
     return _root(energy) / jnp.linalg.norm(drawn) * drawn
 
 

@@ -28,7 +28,14 @@ from jax_kdpr.core.types import (
     Residuals,
     Scalar,
 )
-from jax_kdpr.optics.cdp import Optics, mask_power, mask_transmittance, sensor_oversample
+from jax_kdpr.optics.cdp import (
+    Optics,
+    check_sensor,
+    mask_power,
+    mask_transmittance,
+    pixels_within,
+    spread_pixels,
+)
 from jax_kdpr.optics.phase import GAUGES, fix_global_phase
 from jax_kdpr.recovery.power_iteration import Operator, power_iteration, safe_sqrt
 
@@ -174,17 +181,19 @@ def spectral_estimates(
         ValueError: If shapes do not belong together, `iterations` is less than 1, or a name is
             unknown.
     """
-    snapshots, height, width = optics.masks.shape
-    sensor_oversample(intensity.shape[1:], optics.masks.shape)
+    snapshots = len(optics.masks)
+    check_sensor(intensity.shape[1:], optics.masks.shape, optics.transfer)
     transmittance = mask_transmittance(optics.masks)
     # Of masks that hold an uneven beam the leading vector would be the object weighed by it twice.
     # Without it, it is the object as it is lit.
     lit = None if optics.amplitude is None else jnp.maximum(optics.amplitude, DIM)
+    fine = pixels_within(optics.transfer)
+    even = transmittance if lit is None else transmittance / spread_pixels(lit, fine)[None]
     operator = Operator(
         weight=jax.vmap(partial(spectral_weights, options=options))(intensity),
-        transmittance=transmittance if lit is None else transmittance / lit[None],
+        transmittance=even,
         # The scale of Gamma cancels in the normalisation; 1 / k keeps the numbers near 1.
-        response=filter_response(kernel, height, width) / snapshots,
+        response=filter_response(kernel, *start.shape) / snapshots,
         transfer=optics.transfer,
     )
     z, residual = power_iteration(operator, start, iterations=options.iterations)
@@ -192,6 +201,6 @@ def spectral_estimates(
         z = z / lit[None]
         z = z / jnp.linalg.norm(z, axis=(1, 2), keepdims=True)
     energy = jnp.maximum(jnp.sum(intensity, axis=(1, 2, 3)), 0.0)
-    implied_norm = safe_sqrt(energy / jnp.mean(mask_power(transmittance)))
+    implied_norm = safe_sqrt(energy / jnp.mean(mask_power(transmittance, optics.transfer)))
     settled = jax.vmap(partial(fix_global_phase, gauge=options.gauge))(z)
     return implied_norm[:, None, None] * settled, residual

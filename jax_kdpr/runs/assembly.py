@@ -22,6 +22,8 @@ def build_camera(config: Config, *, mesh: Mesh | None = None) -> Camera:
         oversample=config.masks.oversample,
         scene=copy(config.scene),  # whoever changes the config leaves the camera as it is
         device=copy(config.device),
+        mount=copy(config.mount),
+        grid=copy(config.sensor),
         propagation=copy(config.propagation),
         beam=read_beam(copy(config.illumination), copy(config.aberrations), size=config.data.size),
         jitter=copy(config.jitter),

@@ -75,7 +75,7 @@ class Run:
         return self.camera.optics(self.phases)
 
     @property
-    def finest_period(self) -> int:
+    def finest_period(self) -> float:
         """As `Camera.finest_period`."""
         return self.camera.finest_period
 

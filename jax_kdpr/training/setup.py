@@ -157,7 +157,7 @@ def _warn_of_sampling(config: Config, camera: Camera) -> None:
     found = [
         f"propagation: {warning}"
         for warning in sampling_warnings(
-            config.data.size, config.propagation, oversample=config.masks.oversample
+            config.data.size, config.propagation, oversample=1 / camera.step
         )
     ]
     for warning in found + (camera.beam.warnings() if camera.beam else []):

@@ -21,7 +21,7 @@ from jax_kdpr.training.targets import Targets, Teach, cache_targets, make_teach,
 
 # What student and teacher must share for their losses to be defined: scene, sensor, bottleneck.
 SHARED = (
-    *("data.size", "masks.oversample", "scene.", "propagation."),
+    *("data.size", "masks.oversample", "scene.", "propagation.", "sensor."),
     *("illumination.", "aberrations."),
     *("net.kind", "net.widths", "net.norm"),
 )

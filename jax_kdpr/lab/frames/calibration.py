@@ -75,7 +75,7 @@ def calibrate(
         raw = window.crop(whole)
         check_exposure(raw, frame.name)
         lights.append(correct(raw, correction))
-    seen_as = pixel_envelope(sensor_points(run.sensor), run.sensor, setup.pixel_side)
+    seen_as = pixel_envelope(sensor_points(run.sensor), run.camera.spacing, setup.pixel_side)
     found = [
         register(
             window.join(light),

@@ -10,10 +10,10 @@ with O the axis swaps and mirrors of the orientation: first the transposition, t
 A CDP of the model is a *sample* of the continuous pattern at each u. "points" reads it there, off
 the cubic spline whose integrals over the camera's pixels are the counts of the frame: a camera of
 two or more pixels (`CAMERA_NYQUIST`) in the pattern's finest period holds the whole pattern. That
-period is `oversample` model samples in the far field, and one in the near. "area" integrates over
-the model sample, as a camera with pixels as large as the model's does: less noise, but amplitudes a
-quarter off the model's. Both give counts per model sample, and keep the sum of a pattern that fills
-the grid.
+period is a cycle of the object's side in the far field, and one sample in the near. "area"
+integrates over the model sample, as a camera with pixels as large as the model's does: less noise,
+but amplitudes a quarter off the model's. Both give counts per model sample, and keep the sum of a
+pattern that fills the grid.
 """
 
 from typing import NamedTuple
@@ -164,7 +164,7 @@ def sensor_points(sensor: tuple[int, int]) -> Float[np.ndarray, "2 sh sw"]:
 
 
 def pixel_envelope(
-    u: Float[np.ndarray, "2 *n"], sensor: tuple[int, int], pixel_side: float
+    u: Float[np.ndarray, "2 *n"], spacing: float, pixel_side: float
 ) -> Float[np.ndarray, "*n"]:
     """Returns what square mask pixels leave of the far field's intensity: sinc^2 along each axis.
 
@@ -174,11 +174,10 @@ def pixel_envelope(
 
     Args:
         u: Points, in model samples from the optical axis.
-        sensor: (sh, sw) of the model: its samples are 1 / sh and 1 / sw cycles a pitch apart.
+        spacing: Of the model's samples, cycles a mask pitch (`camera.Camera.spacing`).
         pixel_side: s; 0 for points, and in the near field.
     """
-    size = np.reshape(sensor, (2,) + (1,) * (u.ndim - 1))
-    return np.prod(np.sinc(pixel_side * u / size) ** 2, axis=0)
+    return np.prod(np.sinc(pixel_side * spacing * u) ** 2, axis=0)
 
 
 def check_geometry(geometry: Geometry, shape: tuple[int, int], sensor: tuple[int, int]) -> None:
@@ -237,6 +236,7 @@ def to_sensor(
     *,
     sampling: str,
     axis: tuple[int, int],
+    spacing: float = 0.0,
     pixel_side: float = 0.0,
 ) -> Float[np.ndarray, "sh sw"]:
     """Resamples one frame to the model's grid.
@@ -247,14 +247,16 @@ def to_sensor(
         sensor: (sh, sw) of the model.
         sampling: "points" or "area"; see above.
         axis: Of the model (`camera.Camera.axis`).
-        pixel_side: Of the mask's pixels (`pixel_envelope`), whose envelope is divided out.
+        spacing: With `pixel_side`, of the mask's pixels: what their envelope is, which is divided
+            out (`pixel_envelope`).
+        pixel_side: 0 for points.
 
     Returns:
         Counts per model sample.
     """
     spline = frame_spline(light, sampling=sampling)
     sampled = sample_spline(spline, geometry, sensor, sampling=sampling)
-    sampled = sampled / pixel_envelope(sensor_points(sensor), sensor, pixel_side)
+    sampled = sampled / pixel_envelope(sensor_points(sensor), spacing, pixel_side)
     return np.roll(sampled, [a - n // 2 for a, n in zip(axis, sensor, strict=True)], axis=(0, 1))
 
 

@@ -172,6 +172,7 @@ def on_grid(light: Float[np.ndarray, "h w"], setup: Setup, run: Run) -> Float[np
         run.sensor,
         sampling=setup.sampling,
         axis=run.camera.axis,
+        spacing=run.camera.spacing,
         pixel_side=setup.pixel_side,
     )
 
@@ -219,6 +220,6 @@ def noise_sigma(setup: Setup, run: Run, counts: list[float]) -> Float[np.ndarray
     one = np.sqrt(area) if setup.sampling == "area" else POINT_NOISE * area
     pixel = spread * bin * one  # counts of bin^2 pixels are added: the noise grows with bin
     unit = setup.counts_per_unit or float(np.mean(counts) / np.mean(snapshot_energy(run)))
-    envelope = pixel_envelope(sensor_points(run.sensor), run.sensor, setup.pixel_side)
+    envelope = pixel_envelope(sensor_points(run.sensor), run.camera.spacing, setup.pixel_side)
     middle = [place - n // 2 for place, n in zip(run.camera.axis, run.sensor, strict=True)]
     return np.roll(pixel / unit / envelope, middle, axis=(0, 1))

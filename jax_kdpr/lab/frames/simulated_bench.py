@@ -6,10 +6,11 @@ shot noise, dark electrons, offset, hot and dead pixels, read noise, clipping an
 """
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Complex, Float, UInt
 from scipy import ndimage
@@ -19,12 +20,14 @@ from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.limits import require_pixels
 from jax_kdpr.core.options import shallow
 from jax_kdpr.core.progress import progress
-from jax_kdpr.core.types import Image, Images
+from jax_kdpr.core.types import Field, Image, Images, Spectra
 from jax_kdpr.lab.frames.geometry import Geometry, Window, default_geometry, pixel_envelope
 from jax_kdpr.lab.frames.measured import blank_image, pixel_side, snapshot_energy
 from jax_kdpr.lab.frames.own_images import TRUTH_FILE, TRUTH_RECORD
 from jax_kdpr.lab.frames.results import write_tiff
 from jax_kdpr.optics import cdp
+from jax_kdpr.optics.camera import Camera
+from jax_kdpr.optics.cdp import Optics
 from jax_kdpr.optics.objects import scene_field
 from jax_kdpr.runs.run import Run
 
@@ -178,7 +181,7 @@ def camera_light(
                 pattern, place, order=3, mode="grid-wrap", prefilter=False
             )
             inside = np.all(np.abs(u) <= (samples / 2 + EDGE).reshape(2, 1, 1), axis=0)
-            envelope = pixel_envelope(u, spectra.shape, bench.pixel_side)
+            envelope = pixel_envelope(u, 1 / samples[0], bench.pixel_side)
             total += np.where(inside, seen * envelope, 0.0)
     light = np.zeros(bench.shape)
     light[reached] = np.maximum(total, 0.0) / (PIXEL_POINTS * bench.geometry.scale) ** 2
@@ -239,6 +242,29 @@ def expose(
     return counts << (16 - bench.bits) if bench.left_justified else counts
 
 
+def as_the_camera_sees(
+    camera: Camera, bench: Bench
+) -> tuple[Bench, Callable[[Field, Optics], Spectra]]:
+    """Returns a bench, and spectra(field, optics) of it, that hold more than the model's window.
+
+    In the far field these are of all that is behind the masks, at their own fineness, one cycle of
+    the object's side apart; in the near field they are the model's.
+    """
+    if camera.axis != (0, 0):
+        return bench, lambda field, optics: cdp.cdp_forward(
+            field, optics.masks, oversample=camera.oversample, transfer=optics.transfer
+        )
+    fine = cdp.pixels_within(camera.optics(jnp.zeros((1, camera.size, camera.size))).transfer)
+    geometry = bench.geometry._replace(scale=bench.geometry.scale / camera.step)
+    side = bench.pixel_side if fine == 1 else 1.0  # squares of their own
+
+    def spectra(field: Field, optics: Optics) -> Spectra:
+        masks = cdp.mask_transmittance(optics.masks)
+        return cdp.cdp_forward(cdp.spread_pixels(field, fine), masks) / fine
+
+    return bench._replace(geometry=geometry, pixel_side=side), spectra
+
+
 def write_bench(output: Path, run: Run, images: Images, bench: Bench, *, seed: int) -> None:
     """Writes the folder of `simulate_bench`: see its help."""
     rng = np.random.default_rng(seed)
@@ -246,14 +272,13 @@ def write_bench(output: Path, run: Run, images: Images, bench: Bench, *, seed: i
     for folder in ("frames", "calibration"):
         (output / folder).mkdir(parents=True, exist_ok=True)
 
+    sees, spectra_of = as_the_camera_sees(run.camera, bench)
+    optics = run.optics
+
     def lights(image: Image) -> np.ndarray:
         """Of each snapshot of one scene [k h w]."""
-        masks, transfer = run.optics.masks, run.optics.transfer
-        oversample = run.camera.oversample
-        field = scene_field(image, run.camera.scene)
-        spectra = cdp.cdp_forward(field, masks, oversample=oversample, transfer=transfer)
-        axis = run.camera.axis
-        return np.stack([camera_light(one, bench, axis=axis) for one in np.asarray(spectra)])
+        spectra = np.asarray(spectra_of(scene_field(image, run.camera.scene), optics))
+        return np.stack([camera_light(one, sees, axis=run.camera.axis) for one in spectra])
 
     def take(light: np.ndarray, name: str) -> None:
         for k, one in enumerate(light):
