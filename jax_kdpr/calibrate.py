@@ -2,6 +2,7 @@
 
     python -m jax_kdpr.calibrate --workdir RUN --input 'blank/*.tif' --output calibration.json \\
         [--object IMAGE] [--scale 3] [--dark D] [--flat F] [--bad_pixels B]
+    python -m jax_kdpr.calibrate --config CONFIG --object IMAGE --fit defocus,waist,offset ...
 
 Without --object there is none in the beam: the CDP of the mask alone (one of phases 0 and pi needs
 an object, since its CDP is its own half turn). The first L frames are its snapshots. Centre, all
@@ -10,29 +11,53 @@ around --scale are searched; the result, in pixels of the raw frame, with the co
 --output, for `reconstruct --calibration`. Its score is the correlation of measured and expected
 amplitudes. If the score is low, or another orientation fits nearly as well, the fit is not to be
 trusted: a warning says so, and the exit code is 1.
+
+--fit names what of the optics is fitted too, to the amplitudes of one or more objects (--object
+names as many images as there are objects in the frames, in their order): shift, rotation, scale (of
+the mask over the object), defocus, astigmatism, coma, spherical, gain, zero_order (of the device),
+waist, beam (of a Gaussian beam) and offset (counts). Each comes with an error bar; a warning says
+what the frames do not determine. `reconstruct`, `solve` and `train --config.optics` take the result
+whole. --config in place of --workdir is a system that is not trained yet.
 """
 
 import sys
 from pathlib import Path
 
+import jax.numpy as jnp
 from absl import flags
 
+from jax_kdpr.config.schema import Config
 from jax_kdpr.core import json_files
 from jax_kdpr.core.errors import InputError
+from jax_kdpr.core.types import Images
 from jax_kdpr.interface import cli, frame_flags
-from jax_kdpr.lab.frames.calibration import CALIBRATION, calibrate, in_words, write_calibration
+from jax_kdpr.lab.frames.calibration import (
+    CALIBRATION,
+    calibrate,
+    calibrate_optics,
+    in_words,
+    undetermined,
+    write_calibration,
+)
+from jax_kdpr.lab.frames.fitting import FITTED
 from jax_kdpr.lab.frames.measured import blank_image
 from jax_kdpr.lab.frames.own_images import own_images
 from jax_kdpr.lab.frames.reading import list_frames
-from jax_kdpr.runs.run import load_run
+from jax_kdpr.runs.folder import read_config
+from jax_kdpr.runs.run import Run, load_run, untrained
 
 flags.adopt_module_key_flags(frame_flags)
+CONFIG = cli.define_config()
 OUTPUT = flags.DEFINE_string("output", None, "Calibration file to write, .json.")
 OBJECT = flags.DEFINE_string(
     "object",
     "",
     "Image file of the object, as data.dir takes them, but never stretched; default: none in the "
-    "beam.",
+    "beam. A folder of them with --fit.",
+)
+FIT = flags.DEFINE_list("fit", [], f"What of the optics to fit: {', '.join(FITTED)}.")
+FLATNESS = flags.DEFINE_string(
+    "flatness", "", "Measured phase over the object, radians (float NPY or TIFF), known to the fit."
 )
 ROTATION_RANGE = flags.DEFINE_float(
     "rotation_range", 10.0, "Degrees to search each way.", lower_bound=0.0, upper_bound=45.0
@@ -51,38 +76,91 @@ DOUBT = (
 
 
 def main(positional: list[str]) -> int:
-    """Registers one set of frames."""
+    """Registers, or fits, one set of frames."""
     cli.require_no_more(positional, "quote the pattern of --input")
-    workdir = Path(frame_flags.require(frame_flags.WORKDIR, "a run folder"))
-    frame_flags.fill_from_bench(workdir)
+    names = _fitted()
+    config = _config()
+    frame_flags.fill_from_bench(config)
     frames = list_frames(
         frame_flags.require(frame_flags.INPUT, "frames without an object, or of that of --object")
     )
     output = Path(frame_flags.require(OUTPUT, "the file to write, such as calibration.json"))
     json_files.require_own("--output", output, CALIBRATION, command="calibrate")
-    run = load_run(workdir).on_one_device()
+    run = _run(config)
     shots = run.snapshots
-    if len(frames) < shots:
-        raise InputError(f"--input: expected {shots} frames, one a snapshot, got {len(frames)}")
+    if len(frames) < shots or (names and len(frames) % shots):
+        expected = f"a multiple of {shots}" if names else f"{shots} frames, one a snapshot"
+        raise InputError(f"--input: expected {expected}, got {len(frames)}")
     setup = frame_flags.read_setup(frames, run)
-    image = blank_image(run)
-    if OBJECT.value:
-        (image,) = own_images(run, Path(OBJECT.value), flag="--object", count=1)
     cli.make_folder("--output", output.parent)
-    found = calibrate(
-        frames[:shots],
-        setup,
-        run,
-        image,
-        rotation_range=ROTATION_RANGE.value,
-        scale_range=SCALE_RANGE.value,
-    )
+    if names:
+        count = len(frames) // shots
+        images = _objects(run, count) if OBJECT.value else jnp.stack([blank_image(run)] * count)
+        found = calibrate_optics(frames, setup, run, images, names)
+    else:
+        image = _objects(run, 1)[0] if OBJECT.value else blank_image(run)
+        found = calibrate(
+            frames[:shots],
+            setup,
+            run,
+            image,
+            rotation_range=ROTATION_RANGE.value,
+            scale_range=SCALE_RANGE.value,
+        )
     write_calibration(output, found)
     print(f"{in_words(found)}\nwritten: {output}")
     coarse = frame_flags.coarseness(setup._replace(geometry=found.geometry), run)
-    for warning in filter(None, (coarse, "" if found.trusted else DOUBT)):
+    for warning in filter(None, (coarse, *undetermined(found), "" if found.trusted else DOUBT)):
         print(f"warning: {warning}", file=sys.stderr)
     return 0 if found.trusted else 1
+
+
+def _fitted() -> list[str]:
+    """What is to be fitted.
+
+    Raises:
+        InputError: If a name is none, or comes twice, or nothing would read another flag.
+    """
+    names = FIT.value
+    unknown = [name for name in names if name not in FITTED]
+    if unknown or len(set(names)) < len(names):
+        raise InputError(
+            f"--fit: expected some of {', '.join(FITTED)}, each once, got {','.join(names)}"
+        )
+    if names:
+        why = "--fit searches around --scale by itself"
+        cli.refuse_given(("rotation_range", "scale_range"), why)
+    elif FLATNESS.value:
+        raise InputError("--flatness: is part of the optics, give --fit too, such as --fit defocus")
+    return names
+
+
+def _config() -> Config:
+    if (CONFIG.value is None) == (not frame_flags.WORKDIR.value):
+        raise InputError("--workdir, --config: give one, a run folder or what one is made of")
+    if CONFIG.value is not None:
+        return cli.read_config(CONFIG, stand_in_teacher="none")
+    return read_config(Path(frame_flags.require(frame_flags.WORKDIR, "a run folder")))
+
+
+def _run(config: Config) -> Run:
+    if CONFIG.value is None:
+        run = load_run(Path(frame_flags.require(frame_flags.WORKDIR, "a run folder")))
+        run = run.on_one_device()
+    else:
+        run = untrained(config)
+    if not FLATNESS.value:
+        return run
+    if config.aberrations.file:
+        raise InputError(
+            f"--flatness: the run has phases of its own, {config.aberrations.file!r}; add the two, "
+            "and train for the sum"
+        )
+    return run.with_optics({"aberrations": {"file": str(Path(FLATNESS.value).resolve())}})
+
+
+def _objects(run: Run, count: int) -> Images:
+    return own_images(run, Path(OBJECT.value), flag="--object", count=count)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ from jax_kdpr.lab.frames.own_images import own_images
 from jax_kdpr.lab.frames.reading import Frame, list_frames
 from jax_kdpr.lab.frames.reconstruction import Wanted, reconstruct_bench
 from jax_kdpr.recovery.refinement import Refinement
+from jax_kdpr.runs.folder import read_config
 from jax_kdpr.runs.run import Run, load_run
 
 flags.adopt_module_key_flags(frame_flags)
@@ -59,13 +60,13 @@ def main(positional: list[str]) -> int:
     """Reconstructs one set of frames."""
     cli.require_no_more(positional, "quote the pattern of --input")
     workdir = Path(frame_flags.require(frame_flags.WORKDIR, "a run folder"))
-    pitch = frame_flags.fill_from_bench(workdir)
+    pitch = frame_flags.fill_from_bench(read_config(workdir))
     output = Path(OUTPUT.value) if OUTPUT.value else workdir / "reconstruction"
     refinement = refine_flags.read_refinement()
     frames = _new_frames(output)
     run = load_run(workdir, data_dir=DATA_DIR.value).on_one_device()
     groups = _groups(frames, run, output)
-    setup, notes = placement_flags.read_placed(frames, run)
+    setup, run, notes = placement_flags.read_placed(frames, run)
     truth = None
     if TRUTH.value:
         there, count = Path(TRUTH.value), len(groups)

@@ -2,11 +2,13 @@
 
 import itertools
 import math
+from pathlib import Path
 
 from jax_kdpr.config import schema
 from jax_kdpr.config.schema import Config
-from jax_kdpr.core import options
-from jax_kdpr.core.limits import LENGTHS, POSITIVE_LENGTHS, SHARE, Range, need, require
+from jax_kdpr.core import json_files, options
+from jax_kdpr.core.errors import InputError
+from jax_kdpr.core.limits import LENGTHS, POSITIVE_LENGTHS, SHARE, Range, need, require, shown
 from jax_kdpr.core.registry import allow
 from jax_kdpr.optics.beam import OF_A_FILE, AberrationOptions
 from jax_kdpr.optics.device import TURN
@@ -30,10 +32,33 @@ def ready(config: Config, *, stand_in_teacher: str = "") -> Config:
     config = schema.check_types(config)
     allow(options.foreign_names(config).values())
     schema.resolve_paths(config)
+    config = _with_bench(config)
     if config.regime == "student":
         config.distill.teacher = config.distill.teacher or stand_in_teacher
     validate(config)
     return config
+
+
+def _with_bench(config: Config) -> Config:
+    """Returns a config with the optics that its calibration has fitted, if it names one."""
+    if not config.optics:
+        return config
+    remedy = "make it with jax_kdpr.calibrate --fit"
+    found = json_files.read_json(Path(config.optics), {"optics": {str: dict}}, remedy=remedy)
+    try:
+        other = schema.with_optics(config, found["optics"])
+        options.check(other)
+    except InputError as failure:
+        raise InputError(f"optics: {config.optics!r}: {failure}; {remedy}") from failure
+    given, default, wanted = (options.flatten(one) for one in (config, Config(), other))
+    for section, values in found["optics"].items():
+        for path in (f"{section}.{name}" for name in values):
+            need(
+                given[path] in (default[path], wanted[path]),
+                f"{path}: {config.optics!r} gives {shown(wanted[path])}, got "
+                f"{shown(given[path])} beside it; leave out one of the two",
+            )
+    return other
 
 
 def validate(config: Config) -> None:

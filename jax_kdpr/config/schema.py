@@ -119,6 +119,9 @@ class Config:
         choices=("teacher", "e2e", "random", "student"),
     )
     seed: int = option(0, "of masks, filter start, network and noise", within=SEEDS)
+    optics: str = option(
+        "", "calibration of a bench, by calibrate --fit: sets illumination, aberrations, mount, ..."
+    )
     data: DataOptions = field(default_factory=DataOptions)
     scene: SceneOptions = field(default_factory=SceneOptions)
     masks: MaskOptions = field(default_factory=MaskOptions)
@@ -141,7 +144,7 @@ class Config:
 # Where files lie. Kept absolute in a run folder: it may be resumed from another folder.
 PATHS = (
     *("data.dir", "data.tfds_manual_dir", "distill.teacher"),
-    *("masks.file", "illumination.file", "aberrations.file"),
+    *("masks.file", "illumination.file", "aberrations.file", "optics"),
 )
 # No part of an experiment: a run may go on after its data or its teacher have moved (their content
 # is checked by digest), and on another machine, where these options change its results by rounding.
@@ -220,11 +223,23 @@ def check_types(config: Config) -> Config:
 def resolve_paths(config: Config) -> None:
     """Makes the paths of a config absolute, and a home folder of its ~; empty ones stay so."""
     for path in PATHS:
-        section, name = path.split(".")
-        given = getattr(getattr(config, section), name)
+        section, _, name = path.rpartition(".")
+        owner = getattr(config, section) if section else config
+        given = getattr(owner, name)
         if given and "://" not in given:  # TensorFlow Datasets takes addresses of buckets
-            absolute = os.path.join(os.getcwd(), os.path.expanduser(given))
-            setattr(getattr(config, section), name, absolute)
+            setattr(owner, name, os.path.join(os.getcwd(), os.path.expanduser(given)))
+
+
+def with_optics(config: Config, optics: dict[str, dict[str, Any]]) -> Config:
+    """Returns a config with other options of its optics, by section, of their declared types.
+
+    Raises:
+        InputError: If there is no such option, or it is of another type.
+    """
+    values = to_dict(config)
+    for name, given in optics.items():
+        values[name] = values.get(name, {}) | given
+    return from_dict(values)
 
 
 def differences(ours: Config, theirs: Config) -> list[str]:

@@ -1,5 +1,6 @@
 """What `import jax_kdpr` gives: trained systems, trainings and solvers, each in one call."""
 
+import json
 import warnings
 from collections.abc import Callable, Sequence
 from functools import cache, cached_property, partial
@@ -22,6 +23,7 @@ from jax_kdpr.data.batches import over_batches
 from jax_kdpr.evaluation.scoring import score_run
 from jax_kdpr.lab.frames.calibration import calibration_notes, read_calibration
 from jax_kdpr.lab.frames.correction import References, correct, make_correction
+from jax_kdpr.lab.frames.fitting import Options
 from jax_kdpr.lab.frames.geometry import check_geometry, make_window
 from jax_kdpr.lab.frames.measured import (
     Setup,
@@ -132,6 +134,7 @@ class Run(runs.Run):
             raise InputError("centred: nothing reads it beside calibration=; leave it out")
         if gain is not None:
             require("gain", gain, GAINS)
+        run = self._at(found.optics) if found is not None and found.optics else self
         dark, flat = (None if one is None else np.asarray(one) for one in (dark, flat))
         references = References(shape, dark, flat)
         correction = make_correction(references)
@@ -145,24 +148,24 @@ class Run(runs.Run):
                 warnings.warn(note, stacklevel=2)
             check_geometry(found.geometry, shape, self.sensor)
             window, side = make_window(shape, None, 1), pixel_side(self) if square_pixels else 0.0
-            setup = Setup(references, window, found.geometry, pixel_side=side)
-            ways = {True: np.stack([on_grid(one, setup, self) for one in light])}
-            if gain is None and self.camera.scene.kind != "phase":
+            setup = Setup(references, window, found.geometry, pixel_side=side, offset=found.offset)
+            ways = {True: np.stack([on_grid(one, setup, run) for one in light])}
+            if gain is None and not self.camera.knows_light:
                 gain = found.counts_per_unit
-        if gain is None and self.camera.scene.kind != "phase":
+        if gain is None and not self.camera.knows_light:
             raise InputError(
-                f"gain: how much light {self.camera.scene.kind} objects let through is not "
+                f"gain: how much light of {self.camera.scene.kind} objects the camera sees is not "
                 "known; give the counts of a model sample whose CDP is 1, or a calibration="
             )
 
         def recover(light: Float[np.ndarray, "frames sh sw"]) -> Recovered:
             objects = light.reshape(-1, self.snapshots, *self.sensor)
-            cdps = [in_model_units(one, self._energies, gain, name="frames") for one in objects]
+            cdps = [in_model_units(one, run._energies, gain, name="frames") for one in objects]
             seen = jnp.asarray(np.stack(cdps), jnp.float32)
             if len(seen) <= self.batch_size:
-                return self._recover(refinement)(seen)
+                return run._recover(refinement)(seen)
             return over_batches(
-                lambda indices, _: self._recover(refinement)(seen[indices]),
+                lambda indices, _: run._recover(refinement)(seen[indices]),
                 len(seen),
                 batch_size=self.batch_size,
                 key=jax.random.key(0),  # of no use: nothing is drawn
@@ -201,6 +204,16 @@ class Run(runs.Run):
         return scored.result["scores"]
 
     # What is made or compiled once: a frame then costs what a frame costs.
+
+    def _at(self, optics: Options) -> "Run":
+        known = json.dumps(optics, sort_keys=True)
+        if known not in self._benches:
+            self._benches[known] = self.with_optics(optics)
+        return self._benches[known]
+
+    @cached_property
+    def _benches(self) -> dict[str, "Run"]:
+        return {}
 
     @cached_property
     def _energies(self) -> Float[np.ndarray, "L"]:

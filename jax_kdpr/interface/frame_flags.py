@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
+from jax_kdpr.config.schema import Config
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.interface import bench_flags
 from jax_kdpr.lab.bench_file import camera_scale
@@ -21,7 +22,6 @@ from jax_kdpr.lab.frames.geometry import (
 )
 from jax_kdpr.lab.frames.measured import Setup
 from jax_kdpr.lab.frames.reading import Frame, found_line, iterate_frames, read_mean, read_moments
-from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.runs.assembly import build_camera
 from jax_kdpr.runs.run import Run
 
@@ -60,16 +60,15 @@ MASK_PIXELS = flags.DEFINE_enum(
 )
 
 
-def fill_from_bench(workdir: Path) -> float:
-    """Gives the flags that are left open what --bench says, and what follows with the run.
+def fill_from_bench(config: Config) -> float:
+    """Gives the flags that are left open what --bench says, and what follows with a run's config.
 
     Returns:
         The pitch of the mask, metres; 0 if neither says it.
 
     Raises:
-        InputError: If --bench or the run cannot be read.
+        InputError: If --bench cannot be read.
     """
-    config = run_folder.read_config(workdir)
     bench = bench_flags.fill()
     scale = camera_scale(bench, config)
     suitable = useful_bin(build_camera(config).finest_period * scale) if scale else None

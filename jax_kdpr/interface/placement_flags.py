@@ -21,8 +21,10 @@ TRANSPOSE = flags.DEFINE_bool("transpose", False, "Whether it swaps rows and col
 GAIN = flags.DEFINE_string("gain", "auto", "auto, or counts a unit.")
 
 
-def read_placed(frames: list[Frame], run: Run) -> tuple[Setup, list[str]]:
+def read_placed(frames: list[Frame], run: Run) -> tuple[Setup, Run, list[str]]:
     """Returns the bench of all flags, or the calibration, and what speaks against it.
+
+    The run comes back with the optics that the calibration has fitted, if it has.
 
     Raises:
         InputError: As `read_setup`, or if two flags say the same, the calibration is none, or no
@@ -39,7 +41,9 @@ def read_placed(frames: list[Frame], run: Run) -> tuple[Setup, list[str]]:
         calibration = read_calibration(Path(CALIBRATION.value))
         geometry = calibration.geometry
         notes = calibration_notes(calibration, run, CALIBRATION.value)
-        if gain is None and run.camera.scene.kind != "phase":
+        run = run.with_optics(calibration.optics) if calibration.optics else run
+        setup = setup._replace(offset=calibration.offset)
+        if gain is None and not run.camera.knows_light:
             gain = calibration.counts_per_unit
     else:
         geometry = setup.geometry
@@ -47,14 +51,14 @@ def read_placed(frames: list[Frame], run: Run) -> tuple[Setup, list[str]]:
             geometry = geometry._replace(centre_y=centre[0], centre_x=centre[1])
         else:
             notes = ["no --calibration, no --centre: the pattern is taken to be in the middle"]
-    if gain is None and run.camera.scene.kind != "phase":
+    if gain is None and not run.camera.knows_light:
         raise InputError(
-            f"--gain: the energy of {run.camera.scene.kind} scenes is not known; give "
-            "--calibration or the counts a unit"
+            f"--gain: how much light of {run.camera.scene.kind} scenes the camera sees is not "
+            "known; give --calibration or the counts a unit"
         )
     setup = setup._replace(geometry=geometry, counts_per_unit=gain)
     no_dark = "" if DARK.value else "no --dark: the camera's offset counts as light"
-    return setup, [*notes, *filter(None, (coarseness(setup, run), no_dark))]
+    return setup, run, [*notes, *filter(None, (coarseness(setup, run), no_dark))]
 
 
 def _gain() -> float | None:

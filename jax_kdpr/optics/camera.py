@@ -82,6 +82,11 @@ class Camera:
         return middle, middle
 
     @property
+    def knows_light(self) -> bool:
+        """Whether every CDP of its scenes holds the same light: of modulus 1, in no window."""
+        return self.scene.kind == "phase" and not (self.grid.rows or self.grid.columns)
+
+    @property
     def finest_period(self) -> float:
         """Of a pattern, in samples of `sensor`: in the far field a cycle of the object's side."""
         return 1 / self.step if self._space().transfer is None else 1.0

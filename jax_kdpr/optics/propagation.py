@@ -163,7 +163,9 @@ def angular_spectrum(shape: tuple[int, int], lengths: PropagationOptions) -> Tra
     return jnp.where(travels, mask_transmittance(phase), 0.0)
 
 
-def _fresnel_warnings(pixels: int, oversample: int | float, lengths: PropagationOptions) -> list[str]:
+def _fresnel_warnings(
+    pixels: int, oversample: int | float, lengths: PropagationOptions
+) -> list[str]:
     distance = lengths.distance
     nearest = pixels * lengths.pitch**2 / lengths.wavelength
     if distance < nearest:
@@ -180,7 +182,9 @@ def _fresnel_warnings(pixels: int, oversample: int | float, lengths: Propagation
     return []
 
 
-def _angular_warnings(pixels: int, oversample: int | float, lengths: PropagationOptions) -> list[str]:
+def _angular_warnings(
+    pixels: int, oversample: int | float, lengths: PropagationOptions
+) -> list[str]:
     sine = min(lengths.wavelength / (2 * lengths.pitch), 1.0)
     farthest = oversample * pixels * lengths.pitch**2 / lengths.wavelength * math.sqrt(1 - sine**2)
     if lengths.distance <= farthest:

@@ -2,9 +2,11 @@
 
 from copy import copy
 
+import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from jax_kdpr.config.schema import Config
+from jax_kdpr.core.types import Phases
 from jax_kdpr.optics.beam import Plane, read_beam
 from jax_kdpr.optics.camera import Camera
 from jax_kdpr.optics.mask_files.reading import read_phases
@@ -49,6 +51,13 @@ def read_planes(config: Config) -> dict[str, Plane]:
         planes["masks"] = Plane.of(phases)
     beam = read_beam(config.illumination, config.aberrations, size=size)
     return planes if beam is None else planes | beam.planes
+
+
+def start_phases(config: Config, drawn: Phases, planes: dict[str, Plane]) -> Phases:
+    """Returns the masks that a config starts from: those that were drawn, flat ones or a file's."""
+    if config.masks.start == "flat":
+        return jnp.zeros_like(drawn)
+    return jnp.asarray(planes["masks"].values) if "masks" in planes else drawn
 
 
 def build_system(config: Config, *, mesh: Mesh | None = None) -> System:

@@ -3,12 +3,13 @@
 import dataclasses
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from jax_kdpr.config import checks
 from jax_kdpr.config import schema as config_lib
 from jax_kdpr.config.schema import Config
 from jax_kdpr.core import runtime
@@ -22,7 +23,7 @@ from jax_kdpr.optics.camera import Camera
 from jax_kdpr.optics.cdp import Optics
 from jax_kdpr.recovery.system import System
 from jax_kdpr.runs import folder as run_folder
-from jax_kdpr.runs.assembly import build_system
+from jax_kdpr.runs.assembly import build_camera, build_system, read_planes, start_phases
 from jax_kdpr.runs.checkpoint import Checkpoints
 
 
@@ -95,10 +96,30 @@ class Run:
         indices = jnp.arange(min(count, len(test)))
         return take_batch(test, indices, size=camera.size, channels=camera.channels)
 
-    def on_one_device(self) -> "Run":
+    def with_optics(self, optics: dict[str, dict[str, Any]]) -> Self:
+        """Returns it at a bench of other optics than those it was trained for.
+
+        What recovers believes in them, masks and network stay.
+
+        Args:
+            optics: Options of the config, by section (`lab.frames.calibration`).
+
+        Raises:
+            InputError: If they are none.
+        """
+        config = config_lib.with_optics(self.config, optics)
+        checks.validate(config)
+        camera = build_camera(config, mesh=self.camera.mesh)
+        system = dataclasses.replace(self.system, camera=camera)
+        return self._sharing_data(dataclasses.replace(self, config=config, system=system))
+
+    def on_one_device(self) -> Self:
         """Returns it with a system that takes any number of images at a time."""
         camera = dataclasses.replace(self.camera, mesh=None)
-        other = dataclasses.replace(self, system=dataclasses.replace(self.system, camera=camera))
+        system = dataclasses.replace(self.system, camera=camera)
+        return self._sharing_data(dataclasses.replace(self, system=system))
+
+    def _sharing_data(self, other: Self) -> Self:
         if "dataset" in self.__dict__:  # not to be read again
             other.__dict__["dataset"] = self.dataset
         return other
@@ -136,6 +157,18 @@ def load_run(workdir: Path, *, data_dir: str = "", images: int = 0) -> Run:
     batch_size = min(batch_size, images or batch_size)
     run = restore(workdir, config, mesh=make_mesh(runtime.choose_devices(0, batch_size)))
     return dataclasses.replace(run, batch_size=batch_size, data_dir=data_dir)
+
+
+def untrained(config: Config) -> Run:
+    """Returns the system of a config as a training would start it: optics that need no network.
+
+    Raises:
+        InputError: If a file of its optics cannot be used.
+    """
+    system, planes = build_system(config), read_planes(config)
+    params, state = jax.jit(system.init)(run_keys(config.seed).init)
+    params = {**params, "phases": start_phases(config, params["phases"], planes)}
+    return Run(Path(), config, system, (params, state))
 
 
 def restore(workdir: Path, config: Config, *, mesh: Mesh | None = None) -> Run:

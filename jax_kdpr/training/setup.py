@@ -30,7 +30,7 @@ from jax_kdpr.optics.masks import REGULARISERS
 from jax_kdpr.optics.propagation import sampling_warnings
 from jax_kdpr.recovery.system import System
 from jax_kdpr.runs import folder as run_folder
-from jax_kdpr.runs.assembly import build_system, read_planes
+from jax_kdpr.runs.assembly import build_system, read_planes, start_phases
 from jax_kdpr.runs.metric_log import require_tensorboard
 from jax_kdpr.runs.run import RunKeys, run_keys
 from jax_kdpr.training.losses import Weights, guides, loss_weights
@@ -122,10 +122,7 @@ def prepare(config: Config, workdir: Path) -> Training:
             _try_out(system, (params, state), config)
     if teacher is not None:
         params, state = teacher.take_over(config.distill.start, params, state)
-    if config.masks.start == "flat":
-        params = {**params, "phases": jnp.zeros_like(params["phases"])}
-    elif "masks" in planes:
-        params = {**params, "phases": jnp.asarray(planes["masks"].values)}
+    params = {**params, "phases": start_phases(config, params["phases"], planes)}
     start = init_train_state(
         params,
         state,

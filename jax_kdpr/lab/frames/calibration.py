@@ -1,5 +1,6 @@
-"""A calibration: the geometry and the gain of a bench, from frames of a known object."""
+"""A calibration: geometry, gain and, if asked for, optics of a bench, from known objects."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,12 +9,15 @@ from jaxtyping import Float
 
 from jax_kdpr.core import json_files
 from jax_kdpr.core.errors import InputError
+from jax_kdpr.core.json_files import Maybe
 from jax_kdpr.core.limits import Range
-from jax_kdpr.core.types import Image
+from jax_kdpr.core.types import Image, Images
 from jax_kdpr.lab.frames.correction import check_exposure, correct, make_correction
+from jax_kdpr.lab.frames.fitting import Options, Shot, fit_optics, is_determined
 from jax_kdpr.lab.frames.geometry import (
     FLIPS,
     Geometry,
+    centred_on_light,
     check_geometry,
     pixel_envelope,
     sensor_points,
@@ -21,6 +25,7 @@ from jax_kdpr.lab.frames.geometry import (
 from jax_kdpr.lab.frames.measured import Setup, on_grid, simulate
 from jax_kdpr.lab.frames.reading import Frame, iterate_frames
 from jax_kdpr.lab.frames.registration import register
+from jax_kdpr.optics.beam import Plane
 from jax_kdpr.optics.camera import centred
 from jax_kdpr.runs.run import Run
 
@@ -34,6 +39,9 @@ CALIBRATION = {
     **dict.fromkeys(("score", "runner_up"), float),
     "counts_per_unit": Range(1e-30, 1e30),
     **{"trusted": bool, "checkpoint": str, "sensor": (int, int)},
+    # Of a fit.
+    **{"offset": Maybe(float), "optics": Maybe(object), "masks": Maybe(str)},
+    "errors": Maybe(object),
 }
 
 
@@ -47,6 +55,10 @@ class Calibration(NamedTuple):
     trusted: bool
     checkpoint: str  # digest of the run's: another one has other masks
     sensor: tuple[int, int]  # (sh, sw) of the run
+    masks: str = ""  # digest of those that were shown; empty in files of earlier versions
+    optics: Options | None = None  # that the fit has found, by section of the config
+    offset: float = 0.0  # counts of a raw camera pixel that no light of the model explains
+    errors: dict[str, tuple[float, float]] | None = None  # of each number: its value and error bar
 
 
 def calibrate(
@@ -69,12 +81,7 @@ def calibrate(
     window, expected = setup.window, simulate(run, image)
     patterns = np.stack([centred(pattern, run.camera.axis) for pattern in expected])
     check_orientation(patterns)
-    correction = make_correction(setup.references, window)
-    lights = []
-    for frame, whole in zip(frames, iterate_frames(frames), strict=True):
-        raw = window.crop(whole)
-        check_exposure(raw, frame.name)
-        lights.append(correct(raw, correction))
+    lights = _read_lights(frames, setup)
     seen_as = pixel_envelope(sensor_points(run.sensor), run.camera.spacing, setup.pixel_side)
     found = [
         register(
@@ -106,7 +113,69 @@ def calibrate(
         trusted=best.trusted,
         checkpoint=run.digest,
         sensor=run.sensor,
+        masks=masks_digest(run),
     )
+
+
+def calibrate_optics(
+    frames: list[Frame], setup: Setup, run: Run, images: Images, names: Sequence[str]
+) -> Calibration:
+    """Fits the optics of a bench to frames of known objects, L of each that follow each other.
+
+    The search begins at the setup's scale and the middle of the light, in every orientation.
+
+    Raises:
+        InputError: If a name is none of `FITTED`, a frame cannot be used, or the pattern that was
+            found is cut off.
+    """
+    window = setup.window
+    lights = [window.join(light) for light in _read_lights(frames, setup)]
+    shots = [
+        Shot(image, lights[first : first + run.snapshots])
+        for image, first in zip(images, range(0, len(lights), run.snapshots), strict=True)
+    ]
+    found = fit_optics(
+        shots,
+        run.camera,
+        run.phases,
+        centred_on_light(setup.geometry.in_window(window), lights),
+        names,
+        pixel_side=setup.pixel_side,
+        sampling=setup.sampling,
+    )
+    if found.trusted:
+        check_geometry(found.geometry, window.shape, run.sensor)
+    optics = dict(found.optics)
+    if file := run.config.aberrations.file:  # which was known
+        optics["aberrations"] = optics.get("aberrations", {}) | {"file": file}
+    return Calibration(
+        found.geometry.in_frame(window),
+        counts_per_unit=found.counts_per_unit,
+        score=found.score,
+        runner_up=found.runner_up,
+        trusted=found.trusted,
+        checkpoint=run.digest,
+        sensor=run.sensor,
+        masks=masks_digest(run),
+        optics=optics,
+        offset=found.offset / window.bin**2,
+        errors=found.errors,
+    )
+
+
+def masks_digest(run: Run) -> str:
+    """Returns what tells the masks that a run shows from others."""
+    return Plane.of(np.asarray(run.camera.written(run.phases))).digest
+
+
+def _read_lights(frames: list[Frame], setup: Setup) -> list[Float[np.ndarray, "h w"]]:
+    """Corrected frames, in the setup's window."""
+    correction, lights = make_correction(setup.references, setup.window), []
+    for frame, whole in zip(frames, iterate_frames(frames), strict=True):
+        raw = setup.window.crop(whole)
+        check_exposure(raw, frame.name)
+        lights.append(correct(raw, correction))
+    return lights
 
 
 def check_orientation(patterns: Float[np.ndarray, "k sh sw"]) -> None:
@@ -148,7 +217,7 @@ def read_calibration(path: Path) -> Calibration:
         if geometry["flip"] not in FLIPS:
             raise InputError(f"flip: expected one of {', '.join(FLIPS)}")
         values |= {"geometry": Geometry(**geometry), "sensor": tuple(values["sensor"])}
-        return Calibration(**{name: values[name] for name in Calibration._fields})
+        return Calibration(**{k: values[k] for k in Calibration._fields if k in values})
     except InputError as failure:
         raise InputError(
             f"--calibration: {str(path)!r} is no calibration that can be read; make it with "
@@ -157,14 +226,26 @@ def read_calibration(path: Path) -> Calibration:
 
 
 def in_words(found: Calibration) -> str:
-    """Returns two lines: where the pattern lies, and how sure that is."""
+    """Returns where the pattern lies, how sure that is, and what was fitted, a number a line."""
     geometry = found.geometry
+    bars = (found.errors or {}).items()
+    fitted = "".join(f"\n{name} {value:.4g} +- {error:.2g}" for name, (value, error) in bars)
     return (
         f"centre {geometry.centre_y:.2f}, {geometry.centre_x:.2f}; rotation "
         f"{geometry.rotation:.3f} degrees; scale {geometry.scale:.4f}; flip {geometry.flip}"
         f"{', transposed' if geometry.transpose else ''}; {found.counts_per_unit:.5g} counts a unit"
-        f"\nscore {found.score:.3f}, best of another orientation {found.runner_up:.3f}"
+        f"\nscore {found.score:.3f}, best of another orientation {found.runner_up:.3f}{fitted}"
     )
+
+
+def undetermined(found: Calibration) -> list[str]:
+    """Returns a warning of each fitted number that the frames do not determine."""
+    return [
+        f"{name} is not determined: {value:.3g} +- {error:.2g}; leave it out of --fit, or add "
+        "frames of other objects"
+        for name, (value, error) in (found.errors or {}).items()
+        if not is_determined(name, value, error)
+    ]
 
 
 def calibration_notes(calibration: Calibration, run: Run, source: str) -> list[str]:
@@ -181,9 +262,14 @@ def calibration_notes(calibration: Calibration, run: Run, source: str) -> list[s
     notes = []
     if not calibration.trusted:
         notes.append(f"{source} says of itself that it is not to be trusted")
-    if calibration.checkpoint != run.digest:
+    is_other = calibration.checkpoint != run.digest
+    if calibration.masks:
+        is_other = calibration.masks != masks_digest(run)
+    if is_other:
         notes.append(
             f"{source} is of another checkpoint ({calibration.checkpoint[:12]}, the run's is "
-            f"{run.digest[:12]}): where its masks were others, calibrate again"
+            f"{run.digest[:12]})"
+            + (", of other masks" if calibration.masks else "")
+            + ": where its masks were others, calibrate again"
         )
     return notes

@@ -124,6 +124,18 @@ def default_geometry(
     )
 
 
+def centred_on_light(geometry: Geometry, lights: list[Float[np.ndarray, "h w"]]) -> Geometry:
+    """Returns a geometry whose zero frequency lies in the middle of what is bright in frames."""
+    bright = np.maximum(np.mean(lights, axis=0) - np.median(lights), 0.0) ** 2
+    if not bright.any():
+        return geometry
+    y, x = (
+        float(np.average(np.arange(n), weights=bright.sum(1 - axis)))
+        for axis, n in enumerate(bright.shape)
+    )
+    return geometry._replace(centre_y=y, centre_x=x)
+
+
 def make_window(shape: tuple[int, int], crop: tuple[int, int, int, int] | None, bin: int) -> Window:
     """Returns the window of a crop (y, x, height, width); the frame's remainder of bins is left.
 

@@ -55,6 +55,7 @@ class Setup(NamedTuple):
     geometry: Geometry  # in pixels of the raw frame
     sampling: str = "points"
     pixel_side: float = 0.0  # of the mask (`geometry.pixel_envelope`)
+    offset: float = 0.0  # counts of a raw pixel to take away beside the dark
     counts_per_unit: float | None = None  # None: each frame has the energy of a scene of modulus 1
 
 
@@ -167,7 +168,7 @@ def measure_frames(groups: list[tuple[Frame, ...]], setup: Setup, run: Run) -> I
 def on_grid(light: Float[np.ndarray, "h w"], setup: Setup, run: Run) -> Float[np.ndarray, "sh sw"]:
     """Returns a corrected frame of the setup's window, in counts a model sample."""
     return to_sensor(
-        setup.window.join(light),
+        setup.window.join(light - setup.offset),
         setup.geometry.in_window(setup.window),
         run.sensor,
         sampling=setup.sampling,

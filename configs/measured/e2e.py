@@ -1,0 +1,32 @@
+"""A network for somebody else's bench: one Fourier frame of a phase object, no mask but a defocus.
+
+The bench is that of SiSPRNet (Ye, Wang and Lun, Opt. Express 30, 31937, 2022), whose frames are not
+part of this package: docs/measured.md. What its optics are comes from a calibration, by
+`--config.optics=calibration.json`. Here stand the objects, the window that its camera sees, and by
+how much the bench may differ from what a calibration says of it.
+"""
+
+import math
+
+from jax_kdpr.config import Config, presets
+
+
+def get_config() -> Config:
+    """Returns the config of this run."""
+    config = presets.cpu()
+    config.regime = "random"  # there is no mask to train, and the filter stays as it is
+    config.data.train_images = 12000
+    config.scene.phase_range = 190 / 255 * 2 * math.pi  # of the modulator's gray levels 30 to 220
+    config.masks.start = "flat"
+    config.sensor.step = 0.5
+    config.sensor.rows = config.sensor.columns = 41
+    config.spectral.consistency_steps = 50
+    # 12 bits, of which the brightest frame uses all.
+    config.noise.kind = "camera"
+    config.noise.photons = 3e5
+    config.jitter.defocus = 0.05
+    config.jitter.wavelength = 0.003
+    config.jitter.waist = 0.15
+    config.jitter.beam = 0.05
+    config.jitter.wavefront = 0.15
+    return config

@@ -1,0 +1,419 @@
+"""The optics of a bench, fitted to frames of known objects by differentiating through the camera.
+
+What is compared are amplitudes in the camera's counts, at the model's samples,
+
+    misfit(v) = norm(sqrt(unit y(v) E + offset) - sqrt(seen(v))) / norm(sqrt(seen(v)))
+
+with y the CDPs of the fitted camera (`optics.camera`), E the envelope of the mask's pixels and seen
+the frames, read where the fitted geometry says. Each parameter is v times a `width`, so much as a
+bench may well be off, from where it starts.
+
+A pattern is a maze for a descent: Levenberg and Marquardt's method (SciPy) begins from every
+orientation and defocus of a grid, held near its start by a weak prior, norm(`PRIOR` v), and goes on
+from the best few, at last without prior. Parameters that move in the camera are differentiated by
+JAX, those of the place on the camera by differences.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from itertools import product
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+from scipy import optimize
+
+from jax_kdpr.core.errors import InputError
+from jax_kdpr.core.options import changed, shallow
+from jax_kdpr.core.progress import progress
+from jax_kdpr.core.types import Phases
+from jax_kdpr.lab.frames.geometry import (
+    FLIPS,
+    Geometry,
+    frame_spline,
+    pixel_envelope,
+    sample_spline,
+    sensor_points,
+)
+from jax_kdpr.optics import cdp
+from jax_kdpr.optics.beam import AberrationOptions, Beam, IlluminationOptions
+from jax_kdpr.optics.camera import Camera
+from jax_kdpr.optics.objects import scene_field
+
+PRIOR = 0.02
+FIRST, LAST = 12, 80  # evaluations of a start, and of the best of them
+KEPT = 3  # starts that are gone on from
+UNDETERMINED = 1.0  # error bar, in widths, beyond which a parameter is not determined
+MIN_SCORE = 0.94  # wrong objects reach 0.92 (results/measured)
+MIN_LEAD = 1.3  # by which another orientation leaves more of the amplitudes' variance unexplained
+STEP = 1e-3  # of v, in differences
+DARK = 1e-9  # of the mean light: so that a dark sample has a derivative
+
+
+Options = dict[str, dict[str, Any]]  # of the config, by section
+Orientation = tuple[str, bool]  # (flip, transpose)
+ORIENTATIONS = tuple(product(FLIPS, (False, True)))
+
+
+class Parameter(NamedTuple):
+    """One number of the optics: an option of the config, or of a tuple of it the n-th number."""
+
+    section: str
+    option: str
+    width: float
+    number: int | None = None
+    factor: bool = False  # v is the logarithm of the value over its start
+    unit: str = ""
+
+    @property
+    def name(self) -> str:
+        """As the calibration lists it."""
+        numbered = "" if self.number is None else f"[{self.number}]"
+        return f"{self.section}.{self.option}{numbered}"
+
+
+def _zernike(*numbers: int) -> tuple[Parameter, ...]:
+    """Of Noll's polynomials."""
+    return tuple(Parameter("aberrations", "zernike", 0.5, j - 1, unit="rad rms") for j in numbers)
+
+
+FITTED: dict[str, tuple[Parameter, ...]] = {
+    "shift": tuple(Parameter("mount", f"shift_{axis}", 0.5, unit="pixels") for axis in "yx"),
+    "rotation": (Parameter("mount", "rotation", 0.5, unit="degrees"),),
+    "scale": (Parameter("mount", "scale", 0.01),),
+    "defocus": _zernike(4),
+    "astigmatism": _zernike(5, 6),
+    "coma": _zernike(7, 8),
+    "spherical": _zernike(11),
+    "gain": (Parameter("device", "gain", 0.1, factor=True),),
+    "zero_order": (Parameter("device", "zero_order", 1.0, factor=True),),
+    "waist": (Parameter("illumination", "waist", 0.3, factor=True, unit="sides"),),
+    "beam": tuple(
+        Parameter("illumination", "centre", 0.1, number, unit="sides") for number in (0, 1)
+    ),
+    "offset": (),  # counts of a camera pixel: no option
+}
+DEFOCUS_STARTS = (0.0, 1.5, -1.5, 3.0, -3.0, 6.0, -6.0)  # rad rms from the design's
+PLACE = ("centre_y", "centre_x", "rotation", "scale")  # of `Geometry`, always fitted
+FIRST_ZERO_ORDER = 0.01  # has a derivative, which 0 has not
+
+
+class Shot(NamedTuple):
+    """A known object and the frames of it, corrected and joined."""
+
+    image: Float[Array, "h w c"]
+    lights: list[Float[np.ndarray, "wh ww"]]  # one a snapshot
+
+
+class Fit(NamedTuple):
+    """What was found."""
+
+    geometry: Geometry  # in the pixels of the lights
+    optics: Options  # all that were fitted
+    counts_per_unit: float
+    offset: float  # counts of a pixel of the lights
+    score: float  # correlation of the amplitudes
+    runner_up: float  # of the best fit in another orientation that was tried; 0 of one alone
+    errors: dict[str, tuple[float, float]]  # of each parameter: its value and error bar
+
+    @property
+    def trusted(self) -> bool:
+        """Whether to believe it: a wrong object or orientation leaves more unexplained."""
+        left, others = 1 - self.score**2, 1 - self.runner_up**2
+        return self.score >= MIN_SCORE and others >= MIN_LEAD * left
+
+
+def is_determined(name: str, value: float, error: float) -> bool:
+    """Returns whether a parameter's error bar is below what a bench may well be off."""
+    (one,) = (one for many in FITTED.values() for one in many if one.name == name)
+    return error < UNDETERMINED * one.width * (abs(value) if one.factor else 1.0)
+
+
+def fitted_camera(camera: Camera, optics: Options) -> Camera:
+    """Returns a camera with other options of its optics; their numbers may be traced."""
+    beam = camera.beam or Beam(camera.size)
+    light = changed(beam.illumination, **optics.get("illumination", {}))
+    wavefront = changed(beam.aberrations, **optics.get("aberrations", {}))
+    beam = dataclasses.replace(beam, illumination=light, aberrations=wavefront)
+    is_plain = light == IlluminationOptions() and wavefront == AberrationOptions()
+    return dataclasses.replace(
+        camera,
+        beam=None if is_plain and beam.phases is None else beam,
+        device=changed(camera.device, **optics.get("device", {})),
+        mount=changed(camera.mount, **optics.get("mount", {})),
+    )
+
+
+def fit_optics(
+    shots: list[Shot],
+    camera: Camera,
+    phases: Phases,
+    start: Geometry,
+    names: Sequence[str],
+    *,
+    pixel_side: float,
+    sampling: str,
+    orientations: Sequence[Orientation] = ORIENTATIONS,
+) -> Fit:
+    """Fits a camera's optics, and the place of its pattern, to frames of known objects.
+
+    Args:
+        shots: All that are fitted together.
+        camera: Of the design.
+        phases: Its masks.
+        start: Where the pattern lies, about; in the pixels of the lights.
+        names: Of `FITTED`.
+        pixel_side: Of the mask (`geometry.pixel_envelope`).
+        sampling: As of `geometry.to_sensor`.
+        orientations: That are tried.
+
+    Raises:
+        InputError: If a parameter is none of this camera's.
+    """
+    problem = Problem(shots, camera, phases, names, pixel_side=pixel_side, sampling=sampling)
+    defocus = DEFOCUS_STARTS if "defocus" in names else (0.0,)
+    first: list[State] = []
+    for (flip, transpose), by in progress(
+        list(product(orientations, defocus)), desc="fit", unit="start"
+    ):
+        begun = problem.begin(start._replace(flip=flip, transpose=transpose), defocus=by)
+        first.append(problem.descend(begun, prior=PRIOR, evaluations=FIRST))
+    first.sort(key=lambda state: state.misfit)
+    own = first[0].orientation
+    ends = []
+    for state in progress(
+        [state for state in first if state.orientation == own][:KEPT], desc="best", unit="start"
+    ):
+        near = problem.descend(state, prior=PRIOR, evaluations=LAST)
+        ends.append(problem.descend(near, prior=PRIOR / 20, evaluations=LAST))
+    end = min(ends, key=lambda state: state.misfit)
+    others = [state for state in first if state.orientation != own][:KEPT]
+    others = [problem.descend(state, prior=PRIOR, evaluations=FIRST) for state in others]
+    return problem.read(end, runner_up=max(map(problem.score, others), default=0.0))
+
+
+class State(NamedTuple):
+    """Where a descent stands."""
+
+    start: Geometry
+    origin: Float[np.ndarray, "p"]  # values of the parameters at v = 0, and of unit and offset
+    v: Float[np.ndarray, "q"]  # of the parameters, unit, offset, and `PLACE`
+    misfit: float = math.inf
+
+    @property
+    def orientation(self) -> Orientation:
+        """(flip, transpose)."""
+        return self.start.flip, self.start.transpose
+
+
+class Problem:
+    """Residuals and their derivatives: v -> what `State.v` makes of the camera, less the frames."""
+
+    def __init__(
+        self,
+        shots: list[Shot],
+        camera: Camera,
+        phases: Phases,
+        names: Sequence[str],
+        *,
+        pixel_side: float,
+        sampling: str,
+    ):
+        self._sampling, self._sensor = sampling, camera.sensor
+        self._parameters = [one for name in names for one in FITTED[name]]
+        self._base = _starting_options(camera, self._parameters)
+        self._has_offset = "offset" in names
+        self._splines = [frame_spline(one, sampling=sampling) for s in shots for one in s.lights]
+        images = jnp.stack([shot.image for shot in shots])
+        u = np.fft.ifftshift(sensor_points(camera.sensor), axes=(1, 2))
+        envelope = jnp.asarray(pixel_envelope(u, camera.spacing, pixel_side), jnp.float32)
+        order = [one - n // 2 for one, n in zip(camera.axis, camera.sensor, strict=True)]
+        self._rolled: tuple[int, int] = (order[0], order[1])
+        lit = float(np.mean([spline.mean() for spline in self._splines]))
+        self._widths = np.array([one.width for one in self._parameters] + [0.3, 0.03 * lit])
+        self._factors = np.array([one.factor for one in self._parameters] + [True, False])
+        self._new = min(1.0, (camera.step / 0.5) ** 2)  # share of samples that say something new
+        free = [True] * len(self._parameters) + [True, self._has_offset] + [True] * len(PLACE)
+        self._free = np.flatnonzero(free)
+
+        def amplitudes(origin, v):
+            """Of each frame, at each sample, from the optics alone."""
+            values = self._values(origin, v)
+            optics = fitted_camera(camera, self._options(values)).optics(phases)
+            how = {"oversample": camera.oversample, "transfer": optics.transfer}
+
+            def measured(image):
+                return cdp.measure_intensity(scene_field(image, camera.scene), optics.masks, **how)
+
+            light = jax.vmap(measured)(images) * envelope[None, None]
+            light = values[-2] * light + values[-1]
+            return jnp.sqrt(jnp.maximum(light, DARK * jnp.mean(light))).ravel()
+
+        self._amplitudes = jax.jit(amplitudes)
+        self._slopes = jax.jit(jax.jacfwd(amplitudes, argnums=1))
+
+    def begin(self, geometry: Geometry, *, defocus: float) -> State:
+        """A state at the design's optics and a defocus more, with the best unit."""
+        origin = [_get(self._base, one) for one in self._parameters]
+        origin = [
+            value + defocus * (one.option == "zernike" and one.number == 3)
+            for value, one in zip(origin, self._parameters, strict=True)
+        ]
+        state = State(geometry, np.array([*origin, 1.0, 0.0]), np.zeros(len(origin) + 2 + 4))
+        known, seen = self._modelled(state), self._seen(state)
+        unit = (np.sum(known * seen) / max(np.sum(known**2), 1e-30)) ** 2
+        return state._replace(origin=np.array([*origin, max(unit, 1e-30), 0.0]))
+
+    def descend(self, state: State, *, prior: float, evaluations: int) -> State:
+        """Levenberg and Marquardt's method from a state, towards which a prior pulls."""
+        free = self._free
+
+        def at(x: np.ndarray) -> State:
+            v = state.v.copy()
+            v[free] = x
+            return state._replace(v=v)
+
+        def residuals(x: np.ndarray) -> np.ndarray:
+            return np.concatenate([self._residuals(at(x)), prior * x])
+
+        def slopes(x: np.ndarray) -> np.ndarray:
+            return np.concatenate([self._jacobian(at(x)), prior * np.eye(len(x))])
+
+        found = optimize.least_squares(
+            residuals,
+            state.v[free],
+            slopes,  # type: ignore[arg-type]
+            max_nfev=evaluations,
+            xtol=1e-6,
+            ftol=1e-7,
+        )
+        end = at(found.x)
+        return end._replace(misfit=float(np.linalg.norm(self._residuals(end))))
+
+    def score(self, state: State) -> float:
+        """Correlation of modelled and measured amplitudes."""
+        return float(np.corrcoef(self._modelled(state), self._seen(state))[0, 1])
+
+    def read(self, state: State, *, runner_up: float) -> Fit:
+        """What a state says of the bench, with error bars.
+
+        The bars are those of a linear fit whose scatter is the misfit that is left: noise, and what
+        the model lacks. Samples finer than half a cycle of the object's side say nothing new.
+        """
+        given = jnp.asarray(state.origin), jnp.asarray(state.v)
+        values = np.asarray(self._values(*given), float).tolist()
+        options = self._options(values)
+        jacobian, misfit = self._jacobian(state), self._residuals(state)
+        scatter = np.sum(misfit**2) / max(len(misfit) - len(self._free), 1) / self._new
+        covariance = np.linalg.pinv(jacobian.T @ jacobian, rcond=1e-12) * scatter
+        bars = dict(zip(self._free.tolist(), np.sqrt(np.diag(covariance)), strict=True))
+        errors = {}
+        for number, one in enumerate(self._parameters):
+            factor = values[number] if one.factor else 1.0
+            errors[one.name] = (values[number], float(bars[number] * one.width * factor))
+        return Fit(
+            self._geometry(state),
+            options,
+            counts_per_unit=values[-2],
+            offset=values[-1] / state.start.scale**2,
+            score=self.score(state),
+            runner_up=runner_up,
+            errors=errors,
+        )
+
+    def _values(self, origin: Array, v: Array) -> Array:
+        """Of the parameters, and of unit and offset."""
+        moved = self._widths * v[: len(self._widths)]
+        return jnp.where(self._factors, origin * jnp.exp(moved), origin + moved)
+
+    def _options(self, values: Array | list[float]) -> Options:
+        """By section; what is a tuple as one."""
+        options = {section: dict(known) for section, known in self._base.items()}
+        for value, one in zip(values, self._parameters, strict=False):
+            section = options[one.section]
+            if one.number is None:
+                section[one.option] = value
+            else:
+                numbers = list(section[one.option])
+                numbers[one.number] = value
+                section[one.option] = tuple(numbers)
+        return options
+
+    def _geometry(self, state: State) -> Geometry:
+        """Moved by numbers that each move the pattern's edge by about a model sample."""
+        start, half = state.start, max(self._sensor) / 2
+        y, x, rotation, scale = state.v[-len(PLACE) :]
+        return start._replace(
+            centre_y=float(start.centre_y + y * start.scale),
+            centre_x=float(start.centre_x + x * start.scale),
+            rotation=float(start.rotation + np.rad2deg(rotation / half)),
+            scale=float(start.scale * np.exp(scale / half)),
+        )
+
+    def _modelled(self, state: State) -> Float[np.ndarray, "m"]:
+        return np.asarray(self._amplitudes(state.origin, state.v), float)
+
+    def _seen(self, state: State) -> Float[np.ndarray, "m"]:
+        geometry = self._geometry(state)
+        read = [
+            sample_spline(spline, geometry, self._sensor, sampling=self._sampling)
+            for spline in self._splines
+        ]
+        return np.sqrt(np.maximum(np.roll(np.stack(read), self._rolled, (1, 2)), 0.0)).ravel()
+
+    def _residuals(self, state: State) -> Float[np.ndarray, "m"]:
+        seen = self._seen(state)
+        return (self._modelled(state) - seen) / max(float(np.linalg.norm(seen)), 1e-30)
+
+    def _jacobian(self, state: State) -> Float[np.ndarray, "m q"]:
+        modelled, seen = self._modelled(state), self._seen(state)
+        size = max(float(np.linalg.norm(seen)), 1e-30)
+        slopes = np.asarray(self._slopes(state.origin, state.v), float) / size
+        for number in range(len(state.v) - len(PLACE), len(state.v)):
+            v = state.v.copy()
+            v[number] += STEP
+            moved = self._seen(state._replace(v=v))
+            after = (modelled - moved) / max(float(np.linalg.norm(moved)), 1e-30)
+            slopes[:, number] = (after - (modelled - seen) / size) / STEP
+        return slopes[:, self._free]
+
+
+def _starting_options(camera: Camera, parameters: Sequence[Parameter]) -> Options:
+    """The options that are fitted, as they are at the design: each tuple long enough."""
+    beam = camera.beam or Beam(camera.size)
+    sections = {
+        **{"illumination": beam.illumination, "aberrations": beam.aberrations},
+        **{"device": camera.device, "mount": camera.mount},
+    }
+    options: Options = {}
+    for one in parameters:
+        known = options.setdefault(one.section, {})
+        value = known.get(one.option, getattr(sections[one.section], one.option))
+        if one.number is not None:
+            value = (*value, *[0.0] * (one.number + 1 - len(value)))
+        known[one.option] = value
+    if "illumination" in options:
+        kind = beam.illumination.kind
+        if kind not in ("even", "gaussian"):
+            raise InputError(
+                f"--fit: waist and beam are those of a Gaussian beam, got illumination.kind="
+                f"{kind}; leave them out"
+            )
+        light = shallow(beam.illumination)
+        options["illumination"] = {
+            **{"kind": "gaussian", "waist": light["waist"], "centre": light["centre"]},
+            **options["illumination"],
+        }
+    if "aberrations" in options:
+        options["aberrations"]["diameter"] = beam.aberrations.diameter
+    if options.get("device", {}).get("zero_order") == 0.0:
+        options["device"]["zero_order"] = FIRST_ZERO_ORDER
+    return options
+
+
+def _get(options: Options, one: Parameter) -> float:
+    value = options[one.section][one.option]
+    return float(value if one.number is None else value[one.number])
