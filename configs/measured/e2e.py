@@ -18,6 +18,7 @@ def get_config() -> Config:
     config.data.train_images = 12000
     config.scene.phase_range = 190 / 255 * 2 * math.pi  # of the modulator's gray levels 30 to 220
     config.masks.start = "flat"
+    config.illumination.kind = "gaussian"
     config.sensor.step = 0.5
     config.sensor.rows = config.sensor.columns = 41
     config.spectral.consistency_steps = 50
