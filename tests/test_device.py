@@ -11,6 +11,8 @@ from scipy.ndimage import gaussian_filter
 from jax_kdpr.optics.camera import Camera
 from jax_kdpr.optics.cdp import mask_transmittance, measure_intensity
 from jax_kdpr.optics.device import DeviceOptions, device_masks, nearest_level, written_phases
+from jax_kdpr.optics.misalignment import FINE
+from jax_kdpr.optics.window import matrix_dft
 
 TURN = 2 * np.pi
 SLM = (0.1, 0.9, 0.4, 2.0, 3.1, 2.6, 4.4)  # radians: neither monotone nor a whole turn
@@ -79,14 +81,50 @@ def test_superpixels_show_one_phase_and_gather_its_gradient():
         written_phases(phases, DeviceOptions(superpixel=5))
 
 
-def test_crosstalk_and_gain_act_on_what_the_device_adds():
+@pytest.mark.parametrize("panel_pixels", [1, 2, 8])
+@pytest.mark.parametrize("crosstalk", [0.05, 0.1, 0.3, 0.5, 2.0])
+def test_crosstalk_is_that_of_a_finer_device(crosstalk, panel_pixels):
+    """The drive drawn 16 times finer than the panel, blurred by SciPy; amplitudes in the window."""
+    size, fine = 12, 16 * panel_pixels
+    rng = np.random.default_rng(0)
+    phases, field = rng.uniform(0, TURN, (size, size)), np.exp(2j * rng.uniform(size=(size, size)))
+    device = DeviceOptions(crosstalk=crosstalk, panel_pixels=panel_pixels)
+    camera = Camera(size=size, device=device)
+    optics = camera.optics(jnp.asarray(phases, jnp.float32)[None])
+    seen = np.sqrt(measure_intensity(jnp.asarray(field), optics.masks, transfer=optics.transfer))
+
+    drawn_finely = np.kron(np.mod(-phases, TURN), np.ones((fine, fine)))
+    added = gaussian_filter(drawn_finely, 16 * crosstalk, mode="nearest", truncate=6)
+    behind = np.exp(1j * added) * np.kron(field, np.ones((fine, fine)))
+    frequency = np.fft.fftfreq(size)
+    places = (np.arange(fine * size) + 0.5) / fine
+    kernel = np.exp(-2j * np.pi * np.outer(frequency, places)) / np.sinc(frequency)[:, None]
+    wanted = np.abs(kernel @ behind @ kernel.T) / fine**2 / size
+    assert np.linalg.norm(seen[0] - wanted) / np.linalg.norm(wanted) < 0.02
+    if crosstalk >= 0.3 * panel_pixels:  # which no blur of the pixels' own phases is
+        plain = np.abs(np.fft.fft2(np.exp(-1j * phases) * field, norm="ortho"))
+        assert np.linalg.norm(plain - wanted) / np.linalg.norm(wanted) > 0.2
+
+
+def test_gain_acts_on_what_the_device_adds():
     phases = drawn((2, 12, 9))
     added = np.mod(-np.asarray(phases, float), TURN)
-    blurred = gaussian_filter(added, (0, 0.8, 0.8), mode="nearest", radius=(0, 3, 3))
-    seen = device_masks(phases, DeviceOptions(crosstalk=0.8))
-    np.testing.assert_allclose(seen, -blurred, atol=1e-5)
-    seen = device_masks(phases, DeviceOptions(), gain=jnp.float32(1.1))
-    np.testing.assert_allclose(seen, -1.1 * added, atol=1e-5)
+    for seen in (
+        device_masks(phases, DeviceOptions(), gain=jnp.float32(1.1)),
+        device_masks(phases, DeviceOptions(gain=1.1)),
+    ):
+        np.testing.assert_allclose(seen, -1.1 * added, atol=1e-5)
+
+
+def test_gaps_that_absorb_and_a_zero_order_with_a_phase():
+    phases = drawn()
+    absorbing = DeviceOptions(fill_factor=0.8, gaps="absorbing")
+    phasor = np.exp(1j * np.asarray(phases, float))
+    np.testing.assert_allclose(device_masks(phases, absorbing), 0.8 * phasor, atol=1e-5)
+    reflecting = DeviceOptions(zero_order=0.09, zero_order_phase=1.2)
+    light = np.conj(np.asarray(device_masks(phases, reflecting)))
+    wanted = np.sqrt(0.91) * np.conj(phasor) + 0.3 * np.exp(1.2j)
+    np.testing.assert_allclose(light, wanted, atol=1e-5)
 
 
 def test_light_that_is_not_modulated_adds_as_a_field():
@@ -118,8 +156,11 @@ def test_camera_measures_through_the_device_and_recovery_knows_it():
     assert np.all(np.isfinite(gradient))
     assert np.count_nonzero(gradient) == 64  # one of each super-pixel
     written = written_phases(phases, DeviceOptions(levels=4, superpixel=2))
-    masks = device_masks(written, DeviceOptions(fill_factor=0.8, zero_order=0.02, crosstalk=0.3))
+    shows = DeviceOptions(fill_factor=0.8, zero_order=0.02, crosstalk=0.3)
+    masks = device_masks(written, shows, fine=FINE)
     field = mask_transmittance(jnp.pi * images[0, ..., 0])
-    np.testing.assert_allclose(y[0], measure_intensity(field, masks), rtol=1e-4, atol=1e-4)
+    dft = matrix_dft(16, (16, 16), step=1.0, fine=FINE)
+    wanted = measure_intensity(field, masks, transfer=dft)
+    np.testing.assert_allclose(y[0], wanted, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(camera.optics(phases).masks, masks)
     np.testing.assert_array_equal(camera.written(phases), written)

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from functools import cache, cached_property, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -208,7 +208,7 @@ class Run(runs.Run):
     def _at(self, optics: Options) -> "Run":
         known = json.dumps(optics, sort_keys=True)
         if known not in self._benches:
-            self._benches[known] = self.with_optics(optics)
+            self._benches[known] = cast(Run, self.with_optics(optics))
         return self._benches[known]
 
     @cached_property

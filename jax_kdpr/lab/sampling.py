@@ -57,7 +57,7 @@ def known_of_run(workdir: Path) -> dict[str, Any]:
     if space.propagator.reads_lengths:
         lengths = {"mask_pitch": space.pitch, "distance": space.distance}
         known |= {"wavelength": space.wavelength, **lengths}
-    if config.device.fill_factor < 1:
+    if config.device.fill_factor < 1 and config.device.panel_pixels == 1:
         known["fill_factor"] = config.device.fill_factor
     return known
 

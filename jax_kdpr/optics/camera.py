@@ -103,10 +103,12 @@ class Camera:
     def optics(self, phases: Phases) -> Optics:
         """Returns the optics without any error of a bench but those that are known."""
         written, space = self.written(phases), self._space()
-        masks, fine = device_masks(written, self.device), 1
+        fine = self._fine(space) if self.device.crosstalk or not self.mount.is_none else 1
+        masks = device_masks(written, self.device, fine=fine)
         if not self.mount.is_none:
-            fine = FINE if space.transfer is None else 1
-            masks = misalignment.displaced_masks(masks, self.mount, fine=fine)
+            masks = misalignment.displaced_masks(
+                masks, self.mount, fine=fine, given=self._given(fine)
+            )
         masks, between = space.through(masks, fine=fine), self._between(space, fine=fine)
         if self.beam is None:
             return Optics(masks, between, written)
@@ -167,23 +169,32 @@ class Camera:
     def _shoot_bench(self, bench: tuple[Phases, Perturbation], image: Image, key: Key) -> Intensity:
         written, by = bench
         # The same device gives a longer wavelength less phase.
-        shown = device_masks(written, self.device, gain=(1.0 + by.gain) / (1.0 + by.wavelength))
+        gain = (1.0 + by.gain) / (1.0 + by.wavelength)
         field = misalignment.aberrated_field(scene_field(image, self.scene), by)
         if self.beam is not None:
             field = field * self.beam.incident(by)
         by, space, magnification = self.mount.moved(by), self._space(by.wavelength), 1.0
-        fine = FINE if space.transfer is None else 1
+        fine = self._fine(space)
+        shown = device_masks(written, self.device, gain=gain, fine=fine)
         if space.chirp is not None:
             field = field * space.chirp
         if space.transfer is None:  # samples lie at lambda z / (M p): the camera's do not move
             magnification = 1.0 + by.wavelength
         spectra = cdp.cdp_forward(
             field,
-            misalignment.displaced_masks(shown, by, fine=fine),
+            misalignment.displaced_masks(shown, by, fine=fine, given=self._given(fine)),
             oversample=self.oversample if space.transfer is not None else 1,
             transfer=self._between(space, fine=fine, magnification=magnification),
         )
         return add_noise(key, cdp.intensity(spectra), self.noise)
+
+    def _fine(self, space: FreeSpace) -> int:
+        """Samples of a mask pixel, each way; near, where its pixels are the sensor's, its mean."""
+        return FINE if space.transfer is None else 1
+
+    def _given(self, fine: int) -> int:
+        """Samples of a mask pixel that `device_masks` has drawn."""
+        return fine if self.device.crosstalk else 1
 
     def _between(
         self, space: FreeSpace, *, fine: int = 1, magnification: float | Scalar = 1.0

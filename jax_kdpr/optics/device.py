@@ -3,6 +3,10 @@
     phases -> super-pixels -> reachable levels           `written_phases`: what the file holds
            -> crosstalk blur -> fill factor, zero order  `device_masks`: what the light sees
 
+A mask pixel is a square of `panel_pixels` x `panel_pixels` of the device's own. What happens at its
+edges is seen by the far field up to the window that the model has: of crosstalk each mask pixel
+keeps a few samples a side, whose first moments are those of the continuous profile.
+
 A device that adds the phase p multiplies the light by e^{j p}; the operator multiplies it by
 e^{-j phi} (`optics.cdp`). So p = -phi: its range, crosstalk and gain act on p in [0, 2 pi).
 
@@ -15,7 +19,8 @@ import math
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Int
+from jaxtyping import Array, Complex, Float, Int
+from scipy import special
 
 from jax_kdpr.core.limits import Range
 from jax_kdpr.core.options import option, section
@@ -24,6 +29,7 @@ from jax_kdpr.optics.cdp import mask_transmittance
 from jax_kdpr.optics.masks import wrap_phases
 
 TURN = 2 * math.pi
+POINTS = 5  # of Gauss, in each third of a pixel
 
 
 @section
@@ -44,18 +50,27 @@ class DeviceOptions:
     superpixel: int = option(
         1,
         "mask pixels each way that show one phase: the smallest feature",
-        unit="pixels",
+        unit="mask pixels",
         within=Range(1, 8192),
     )
+    panel_pixels: int = option(
+        1, "of the device to a mask pixel, each way: export_mask --magnify", within=Range(1, 4096)
+    )
     crosstalk: float = option(
-        0.0, "sigma of the blur between neighbours", unit="pixels", within=Range(0, 100)
+        0.0, "sigma of the blur between neighbours", unit="panel pixels", within=Range(0, 100)
     )
     fill_factor: float = option(
-        1.0, "share of a pixel's area that is modulated", within=Range(0, 1, "(]")
+        1.0, "share of a panel pixel's area that is modulated", within=Range(0, 1, "(]")
+    )
+    gaps: str = option(
+        "clear",
+        "what light meets past fill_factor: phase 0, or nothing that it passes",
+        choices=("clear", "absorbing"),
     )
     zero_order: float = option(
         0.0, "share of the power that is not modulated", within=Range(0, 1, "[)")
     )
+    zero_order_phase: float = option(0.0, "its phase", unit="radians", within=Range(-TURN, TURN))
     gain: float = option(
         1.0, "factor on all phases, as of a wrong look-up table", within=Range(0.1, 10)
     )
@@ -91,26 +106,38 @@ def written_phases(phases: Phases, device: DeviceOptions) -> Phases:
     return _straight_through(phases, reached)
 
 
-def device_masks(phases: Phases, device: DeviceOptions, *, gain: float | Scalar = 1.0) -> Masks:
+def device_masks(
+    phases: Phases, device: DeviceOptions, *, gain: float | Scalar = 1.0, fine: int = 1
+) -> Masks:
     """Returns what the light sees of written phases; phases as they are where the device is ideal.
 
     Args:
         phases: From `written_phases`.
         device: Its `crosstalk` is the standard deviation of the Gaussian by which the drive of a
-            pixel leaks to its neighbours. It blurs p in [0, 2 pi), not its phasor: between 0 and
-            2 pi there is a ramp. Light past `fill_factor` passes with phase 0; `zero_order` is,
-            for instance, a surface's reflection.
+            panel pixel leaks to its neighbours. It blurs p in [0, 2 pi), not its phasor: between 0
+            and 2 pi there is a ramp through all phases. `zero_order` is, for instance, a surface's
+            reflection.
         gain: Factor on top of `device.gain`: an error that is not known.
+        fine: Samples of each pixel, each way, where there is crosstalk; 1 for its mean alone.
+
+    Returns:
+        Masks of the phases' size, or with crosstalk of `fine` samples a pixel.
     """
     shown, gain = phases, gain * device.gain
     if device.crosstalk or not (isinstance(gain, float) and gain == 1.0):
-        drive = _straight_through(-phases, wrap_phases(-phases))
-        shown = -gain * (_blur(drive, device.crosstalk) if device.crosstalk else drive)
+        drive = gain * _straight_through(-phases, wrap_phases(-phases))
+        shown = -drive
+        if device.crosstalk:
+            shown = _blurred(drive, device.crosstalk / device.panel_pixels, fine)
     fill, unmodulated = device.fill_factor, device.zero_order
     if isinstance(unmodulated, float) and fill == 1.0 and unmodulated == 0.0:
         return shown
-    pixel = fill * mask_transmittance(shown) + (1.0 - fill)
-    return jnp.sqrt(1.0 - unmodulated) * pixel + jnp.sqrt(unmodulated)
+    pixel = fill * mask_transmittance(shown)
+    if device.gaps == "clear":
+        pixel = pixel + (1.0 - fill)
+    # The masks' conjugate multiplies the light.
+    beside = jnp.sqrt(unmodulated) * jnp.exp(-1j * device.zero_order_phase)
+    return jnp.sqrt(1.0 - unmodulated) * pixel + beside
 
 
 def nearest_level(phases: Phases, table: np.ndarray) -> Int[Array, "k h w"]:
@@ -160,22 +187,51 @@ def _straight_through(phases: Phases, reached: Phases) -> Phases:
     return lax.stop_gradient(reached) + (phases - lax.stop_gradient(phases))
 
 
-def _blur(phases: Phases, sigma: float) -> Phases:
-    """Gaussian blur, edge pixels repeated outwards."""
-    reach = max(1, math.ceil(3 * sigma))
-    offsets = np.arange(-reach, reach + 1)
-    taps = np.exp(-0.5 * (offsets / sigma) ** 2)
-    taps /= taps.sum()
-    for axis in (1, 2):
-        pad = [(0, 0)] * 3
-        pad[axis] = (reach, reach)
-        padded = jnp.pad(phases, pad, mode="edge")
-        length = phases.shape[axis]
-        phases = sum(
-            (
-                tap * lax.slice_in_dim(padded, start, start + length, axis=axis)
-                for start, tap in enumerate(taps.tolist())
-            ),
-            start=jnp.zeros_like(phases),
-        )
-    return phases
+def _blurred(drive: Phases, sigma: float, fine: int) -> Complex[Array, "k fmh fmw"]:
+    """What light sees of a drive whose squares are blurred by `sigma` of their side.
+
+    Blurred, a square has an edge of the error function on either side, so that the drive is known
+    anywhere: here at Gauss' points, close together at the edges of the pixels. Edge pixels go on
+    outwards.
+    """
+    points, weights = _gauss_points(sigma)
+    rows, columns = (_spread_matrix(n, points, sigma) for n in drive.shape[1:])
+    highest = lax.Precision.HIGHEST
+    profile = jnp.einsum("ph,khw,qw->kpq", rows, drive, columns, precision=highest)
+    light = mask_transmittance(-profile)
+    condense = jnp.asarray(_condensing(points, weights, fine), light.real.dtype)
+    k, height, width = drive.shape
+    light = light.reshape(k, height, len(points), width, len(points))
+    few = jnp.einsum("khpwq,ap,bq->khawb", light, condense, condense, precision=highest)
+    return few.reshape(k, fine * height, fine * width)
+
+
+def _gauss_points(sigma: float) -> tuple[np.ndarray, np.ndarray]:
+    """Points in a pixel, from -1/2 to 1/2, and weights of sum 1."""
+    edge = min(4.0 * sigma, 0.25)
+    known, weight = np.polynomial.legendre.leggauss(POINTS)
+    ends = np.array([-0.5, edge - 0.5, 0.5 - edge, 0.5])
+    middles, halves = (ends[1:] + ends[:-1]) / 2, np.diff(ends) / 2
+    points = (middles[:, None] + halves[:, None] * known).ravel()
+    return points, (halves[:, None] * weight).ravel()
+
+
+def _spread_matrix(pixels: int, points: np.ndarray, sigma: float) -> Float[Array, "p n"]:
+    """Returns how much of each pixel's drive there is at each point of all pixels."""
+    places = (np.arange(pixels)[:, None] + points).ravel()[:, None]
+    lower = np.arange(pixels) - 0.5
+    lower[0] = -np.inf
+    upper = np.append(lower[1:], np.inf)
+    shares = special.ndtr((places - lower) / sigma) - special.ndtr((places - upper) / sigma)
+    return jnp.asarray(shares, jnp.float32)
+
+
+def _condensing(points: np.ndarray, weights: np.ndarray, fine: int) -> np.ndarray:
+    """Returns the matrix that gives `fine` even squares the first moments of a profile.
+
+    The far field of a pixel, at frequencies below half a cycle of it, is its moments' to a good
+    part in a thousand when there are three.
+    """
+    powers, ends = np.arange(fine)[:, None], np.arange(fine + 1) / fine - 0.5
+    moments = np.diff(ends ** (powers + 1), axis=1) / (powers + 1)
+    return np.linalg.solve(moments, points**powers * weights)

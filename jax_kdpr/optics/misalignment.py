@@ -154,7 +154,7 @@ FINE = 3
 
 
 def displaced_masks(
-    masks: Masks, by: Perturbation | MountOptions, *, fine: int = 1
+    masks: Masks, by: Perturbation | MountOptions, *, fine: int = 1, given: int = 1
 ) -> Complex[Array, "k fmh fmw"]:
     """Returns the masks as the object sees them: turned and magnified about the centre, then moved.
 
@@ -167,8 +167,9 @@ def displaced_masks(
         fine: Samples a mask pixel, each way. Where the masks' pixels are those of a sensor in the
             near field, 1 gives each its mean. The far field holds more than that of a pixel which
             two phases share: see `optics.window`.
+        given: Samples a mask pixel that `masks` have already.
     """
-    transmittance = spread_pixels(mask_transmittance(masks), fine)
+    transmittance = spread_pixels(mask_transmittance(masks), fine // given)
     _, height, width = transmittance.shape
     centre_y, centre_x = (height - 1) / 2, (width - 1) / 2
     y = jnp.arange(height)[:, None] - centre_y - fine * by.shift_y

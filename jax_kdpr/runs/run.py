@@ -3,7 +3,7 @@
 import dataclasses
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -96,7 +96,7 @@ class Run:
         indices = jnp.arange(min(count, len(test)))
         return take_batch(test, indices, size=camera.size, channels=camera.channels)
 
-    def with_optics(self, optics: dict[str, dict[str, Any]]) -> Self:
+    def with_optics(self, optics: dict[str, dict[str, Any]]) -> "Run":
         """Returns it at a bench of other optics than those it was trained for.
 
         What recovers believes in them, masks and network stay.
@@ -113,13 +113,13 @@ class Run:
         system = dataclasses.replace(self.system, camera=camera)
         return self._sharing_data(dataclasses.replace(self, config=config, system=system))
 
-    def on_one_device(self) -> Self:
+    def on_one_device(self) -> "Run":
         """Returns it with a system that takes any number of images at a time."""
         camera = dataclasses.replace(self.camera, mesh=None)
         system = dataclasses.replace(self.system, camera=camera)
         return self._sharing_data(dataclasses.replace(self, system=system))
 
-    def _sharing_data(self, other: Self) -> Self:
+    def _sharing_data(self, other: "Run") -> "Run":
         if "dataset" in self.__dict__:  # not to be read again
             other.__dict__["dataset"] = self.dataset
         return other

@@ -192,7 +192,7 @@ def _summary(run: Training) -> str:
     lines = [
         f"{config.regime}: {config.masks.snapshots} snapshot(s), {config.data.size} x "
         f"{config.data.size} pixels, {config.scene.kind} scene, T = {config.spectral.iterations}, "
-        f"oversample {config.masks.oversample}, noise {config.noise.kind}",
+        f"sensor {' x '.join(map(str, run.system.camera.sensor))}, noise {config.noise.kind}",
         f"parameters: {sum(counts.values()):,} (masks {counts['phases']:,}, filter "
         f"{counts['filter']}, network {counts['net']:,}); "
         f"trained: {', '.join(trained_parts(config))}",

@@ -87,7 +87,9 @@ def pixel_side(run: Run) -> float:
             "are not corrected for; take a longer distance or a lens, or, where the mask's "
             "real pixels are finer than the model's, --mask_pixels point"
         )
-    return float(np.sqrt(run.config.device.fill_factor))
+    device = run.config.device
+    # Of many panel pixels the gaps are spread over the mask pixel, which has a side of 1.
+    return float(np.sqrt(device.fill_factor)) if device.panel_pixels == 1 else 1.0
 
 
 def blank_image(run: Run) -> Image:

@@ -14,6 +14,7 @@ from jaxtyping import Complex, Float
 
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.metrics import ImageScores, rms_unit
+from jax_kdpr.core.options import changed
 from jax_kdpr.core.sharding import replicate
 from jax_kdpr.core.types import Images, Intensities, Key, Phases
 from jax_kdpr.evaluation.scores import RECOVERED, Summary, make_score, paired_gain, summarise
@@ -71,9 +72,10 @@ def verify_files(
     _require_fitting(files, snapshots=config.masks.snapshots, size=config.data.size)
     run = load_run(workdir, data_dir=data_dir)
     # What a file holds has been through levels and super-pixels already.
-    device = run.camera.device
-    shows = DeviceOptions(
-        crosstalk=device.crosstalk, fill_factor=device.fill_factor, zero_order=device.zero_order
+    ideal = DeviceOptions()
+    shows = changed(
+        run.camera.device,
+        **{name: getattr(ideal, name) for name in ("levels", "table", "phase_range", "superpixel")},
     )
     bench = replace(run.camera, device=shows)
 
