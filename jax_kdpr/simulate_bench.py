@@ -19,6 +19,7 @@ from pathlib import Path
 
 from absl import flags
 
+from jax_kdpr.config.checks import read_optics
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.types import Images
 from jax_kdpr.interface import camera_flags, cli
@@ -43,6 +44,12 @@ IMAGES = flags.DEFINE_string(
     "scenes; of complex scenes phase and amplitude by turns.",
 )
 DATA_DIR = flags.DEFINE_string("data_dir", "", "Where the data lie now, if not where they were.")
+OPTICS = flags.DEFINE_string(
+    "optics",
+    "",
+    "What the bench's optics are, in place of the run's: a calibration by calibrate --fit, or JSON "
+    'such as {"optics": {"illumination": {"kind": "gaussian", "waist": 0.6}}}.',
+)
 SEED = flags.DEFINE_integer("seed", 0, "Of sensor and noise.", lower_bound=0, upper_bound=2**32 - 1)
 
 
@@ -55,6 +62,7 @@ def main(positional: list[str]) -> int:
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise InputError(f"--output: {str(output)!r} is not empty; give another folder")
     run = load_run(Path(WORKDIR.value), data_dir=DATA_DIR.value).on_one_device()
+    run = run.with_optics(read_optics(Path(OPTICS.value))) if OPTICS.value else run
     camera = camera_flags.read_camera(run)
     images = _images(run)
     cli.make_folder("--output", output)

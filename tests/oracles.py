@@ -307,3 +307,10 @@ def total_variation_steps(
         size = np.sqrt(np.sum(np.abs(dual.reshape(2, -1)) ** 2, axis=0))
         dual = dual / np.tile(np.maximum(size, 1), 2)
     return x - weight * differences.T @ dual, dual
+
+
+def lowpass(images: np.ndarray, cycles: float) -> np.ndarray:
+    """What is left of images [*n h w] below so many cycles of their side, each way."""
+    kept = [np.abs(np.fft.fftfreq(size, 1 / size)) <= cycles for size in images.shape[-2:]]
+    spectra = np.fft.fft2(images) * kept[0][:, None] * kept[1]
+    return np.fft.ifft2(spectra).real

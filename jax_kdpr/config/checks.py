@@ -3,6 +3,7 @@
 import itertools
 import math
 from pathlib import Path
+from typing import Any
 
 from jax_kdpr.config import schema
 from jax_kdpr.config.schema import Config
@@ -39,19 +40,28 @@ def ready(config: Config, *, stand_in_teacher: str = "") -> Config:
     return config
 
 
+def read_optics(path: Path) -> dict[str, dict[str, Any]]:
+    """Reads the options of a bench's optics, by section, from a calibration.
+
+    Raises:
+        InputError: If there are none.
+    """
+    remedy = "make it with jax_kdpr.calibrate --fit"
+    return json_files.read_json(path, {"optics": {str: dict}}, remedy=remedy)["optics"]
+
+
 def _with_bench(config: Config) -> Config:
     """Returns a config with the optics that its calibration has fitted, if it names one."""
     if not config.optics:
         return config
-    remedy = "make it with jax_kdpr.calibrate --fit"
-    found = json_files.read_json(Path(config.optics), {"optics": {str: dict}}, remedy=remedy)
+    optics = read_optics(Path(config.optics))
     try:
-        other = schema.with_optics(config, found["optics"])
+        other = schema.with_optics(config, optics)
         options.check(other)
     except InputError as failure:
-        raise InputError(f"optics: {config.optics!r}: {failure}; {remedy}") from failure
+        raise InputError(f"optics: {config.optics!r}: {failure}") from failure
     given, default, wanted = (options.flatten(one) for one in (config, Config(), other))
-    for section, values in found["optics"].items():
+    for section, values in optics.items():
         for path in (f"{section}.{name}" for name in values):
             need(
                 given[path] in (default[path], wanted[path]),

@@ -50,6 +50,7 @@ UNDETERMINED = 1.0  # error bar, in widths, beyond which a parameter is not dete
 MIN_SCORE = 0.94  # wrong objects reach 0.92 (results/measured)
 MIN_LEAD = 1.3  # by which another orientation leaves more of the amplitudes' variance unexplained
 STEP = 1e-3  # of v, in differences
+NOTHING = 1e-15  # of the strongest: a combination of parameters that changes nothing
 DARK = 1e-9  # of the mean light: so that a dark sample has a derivative
 
 
@@ -308,8 +309,9 @@ class Problem:
         options = self._options(values)
         jacobian, misfit = self._jacobian(state), self._residuals(state)
         scatter = np.sum(misfit**2) / max(len(misfit) - len(self._free), 1) / self._new
-        covariance = np.linalg.pinv(jacobian.T @ jacobian, rcond=1e-12) * scatter
-        bars = dict(zip(self._free.tolist(), np.sqrt(np.diag(covariance)), strict=True))
+        strengths, axes = np.linalg.eigh(jacobian.T @ jacobian)
+        variances = scatter / np.maximum(strengths, NOTHING * strengths[-1])
+        bars = dict(zip(self._free.tolist(), np.sqrt(axes**2 @ variances), strict=True))
         errors = {}
         for number, one in enumerate(self._parameters):
             factor = values[number] if one.factor else 1.0
