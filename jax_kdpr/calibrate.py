@@ -43,11 +43,9 @@ from jax_kdpr.lab.frames.fitting import FITTED
 from jax_kdpr.lab.frames.measured import blank_image
 from jax_kdpr.lab.frames.own_images import own_images
 from jax_kdpr.lab.frames.reading import list_frames
-from jax_kdpr.runs.folder import read_config
-from jax_kdpr.runs.run import Run, load_run, untrained
+from jax_kdpr.runs.run import Run
 
 flags.adopt_module_key_flags(frame_flags)
-CONFIG = cli.define_config()
 OUTPUT = flags.DEFINE_string("output", None, "Calibration file to write, .json.")
 OBJECT = flags.DEFINE_string(
     "object",
@@ -79,7 +77,7 @@ def main(positional: list[str]) -> int:
     """Registers, or fits, one set of frames."""
     cli.require_no_more(positional, "quote the pattern of --input")
     names = _fitted()
-    config = _config()
+    config = frame_flags.read_system_config()
     frame_flags.fill_from_bench(config)
     frames = list_frames(
         frame_flags.require(frame_flags.INPUT, "frames without an object, or of that of --object")
@@ -135,20 +133,8 @@ def _fitted() -> list[str]:
     return names
 
 
-def _config() -> Config:
-    if (CONFIG.value is None) == (not frame_flags.WORKDIR.value):
-        raise InputError("--workdir, --config: give one, a run folder or what one is made of")
-    if CONFIG.value is not None:
-        return cli.read_config(CONFIG, stand_in_teacher="none")
-    return read_config(Path(frame_flags.require(frame_flags.WORKDIR, "a run folder")))
-
-
 def _run(config: Config) -> Run:
-    if CONFIG.value is None:
-        run = load_run(Path(frame_flags.require(frame_flags.WORKDIR, "a run folder")))
-        run = run.on_one_device()
-    else:
-        run = untrained(config)
+    run = frame_flags.read_system(config)
     if not FLATNESS.value:
         return run
     if config.aberrations.file:

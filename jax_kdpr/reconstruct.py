@@ -17,6 +17,9 @@ scenes, or set by --limit; what exceeds it gets a warning. Where the median does
 far better flipped, turned or transposed, the exit code is 1. A network that was hardly trained has
 a wide limit: look at `evaluate` first. Trust proves nothing for an object beyond the run's phase
 range. --truth, images of the objects, adds PSNR, SSIM and the rms error in radians.
+
+--starts 16 --refine 500 --refine_with accelerated --refine_tv 0.02 recovers by a solver, without
+any network; --config may then stand in place of --workdir.
 """
 
 import sys
@@ -25,7 +28,9 @@ from typing import Any
 
 from absl import flags
 
+from jax_kdpr.config.schema import OF_BENCH
 from jax_kdpr.core.errors import InputError
+from jax_kdpr.core.options import shallow
 from jax_kdpr.interface import cli, frame_flags, placement_flags, refine_flags
 from jax_kdpr.lab.frames import results
 from jax_kdpr.lab.frames.measured import Setup, group_frames, measure_frames, narrowed
@@ -33,8 +38,7 @@ from jax_kdpr.lab.frames.own_images import own_images
 from jax_kdpr.lab.frames.reading import Frame, list_frames
 from jax_kdpr.lab.frames.reconstruction import Wanted, reconstruct_bench
 from jax_kdpr.recovery.refinement import Refinement
-from jax_kdpr.runs.folder import read_config
-from jax_kdpr.runs.run import Run, load_run
+from jax_kdpr.runs.run import Run
 
 flags.adopt_module_key_flags(frame_flags)
 OUTPUT = flags.DEFINE_string("output", "", "Folder of the results; default: RUN/reconstruction.")
@@ -43,6 +47,14 @@ LIMIT = flags.DEFINE_float(
     "limit", None, "Largest misfit to trust; default: from the run.", lower_bound=0, upper_bound=1e6
 )
 flags.adopt_module_key_flags(refine_flags)
+STARTS = flags.DEFINE_integer(
+    "starts",
+    0,
+    "Recover by the solver of --refine alone, from so many spectral estimates, of which the one "
+    "that ends nearest to the frames counts; 0: by the network.",
+    lower_bound=0,
+    upper_bound=10_000,
+)
 BATCH = flags.DEFINE_integer("batch", 32, "Objects at a time.", lower_bound=1, upper_bound=65536)
 STACK = flags.DEFINE_bool("stack", False, "Write stacks instead of files for each object.")
 RESUME = flags.DEFINE_bool("resume", False, "Go on where an earlier call stopped.")
@@ -53,18 +65,20 @@ TRUTH = flags.DEFINE_string(
     "stretched; of complex scenes phase and amplitude by turns; or truth.npy of simulate_bench.",
 )
 DATA_DIR = flags.DEFINE_string("data_dir", "", "Where the run's data lie now, if they have moved.")
+OF_RUN = "reconstruction"  # folder
+SOLVED = 0.3  # misfit of a solver's answer that no longer is one of the frame's objects
 RECORDED = ("input", "dark", "flat", "bad_pixels")  # flags
 
 
 def main(positional: list[str]) -> int:
     """Reconstructs one set of frames."""
     cli.require_no_more(positional, "quote the pattern of --input")
-    workdir = Path(frame_flags.require(frame_flags.WORKDIR, "a run folder"))
-    pitch = frame_flags.fill_from_bench(read_config(workdir))
-    output = Path(OUTPUT.value) if OUTPUT.value else workdir / "reconstruction"
-    refinement = refine_flags.read_refinement()
+    config = frame_flags.read_system_config()
+    pitch = frame_flags.fill_from_bench(config)
+    output = _output()
+    refinement = _refinement()
     frames = _new_frames(output)
-    run = load_run(workdir, data_dir=DATA_DIR.value).on_one_device()
+    run = frame_flags.read_system(config, data_dir=DATA_DIR.value)
     groups = _groups(frames, run, output)
     setup, run, notes = placement_flags.read_placed(frames, run)
     truth = None
@@ -74,12 +88,15 @@ def main(positional: list[str]) -> int:
     next(measure_frames(groups[:1], setup, run))  # what is wrong with it is said now
     settings = _settings(run, setup, refinement)
     rows = results.read_results(output, settings) if RESUME.value else []
-    if LIMIT.value is None:
+    starts, limit = STARTS.value, LIMIT.value
+    if starts and limit is None:
+        limit = SOLVED
+    if limit is None:
         run.dataset  # noqa: B018  what is wrong with the data is said now
     cli.make_folder("--output", output)
     wanted = Wanted(
         output=output,
-        batch_size=BATCH.value,
+        batch_size=min(BATCH.value, len(groups)) if starts else BATCH.value,
         stack=STACK.value,
         pitch=pitch,
         truth=truth,
@@ -88,13 +105,32 @@ def main(positional: list[str]) -> int:
         notes=tuple(notes),
     )
     found, trusted = reconstruct_bench(
-        groups, setup, run, wanted, refinement=refinement, limit=LIMIT.value
+        groups, setup, run, wanted, refinement=refinement, limit=limit, starts=starts
     )
     print(results.in_words(found, run.camera.scene.kind))
     for line in results.warnings(found):
         print(f"warning: {line}", file=sys.stderr)
     print(f"written: {output}/{results.RESULTS_FILE}, {results.SHEET_FILE} and the objects")
     return 0 if trusted else 1
+
+
+def _output() -> Path:
+    if OUTPUT.value:
+        return Path(OUTPUT.value)
+    where = frame_flags.WORKDIR.value
+    return Path(frame_flags.require(OUTPUT, "a folder") if where is None else where, OF_RUN)
+
+
+def _refinement() -> Refinement:
+    refinement = refine_flags.read_refinement()
+    if STARTS.value and not refinement.steps:
+        raise InputError("--starts: nothing would read it; give --refine N too, such as 500")
+    if frame_flags.CONFIG.value is not None and not STARTS.value:
+        raise InputError(
+            "--config: names a system that is not trained; give --workdir, or recover by a solver: "
+            "--starts 16 --refine 500 --refine_with accelerated"
+        )
+    return refinement
 
 
 def _new_frames(output: Path) -> list[Frame]:
@@ -128,11 +164,13 @@ def _settings(run: Run, setup: Setup, refinement: Refinement) -> dict[str, Any]:
         "checkpoint": run.digest,
         "geometry": setup.geometry._asdict(),
         "window": list(narrowed(setup, run).window),
-        **{"sampling": setup.sampling, "pixel_side": setup.pixel_side},
+        **{"sampling": setup.sampling, "pixel_side": setup.pixel_side, "offset": setup.offset},
+        "optics": {name: shallow(getattr(run.config, name)) for name in OF_BENCH},
         "gain": setup.counts_per_unit or "auto",
         **{name: flags.FLAGS[name].value or "" for name in RECORDED},
         "limit": LIMIT.value,
         **{"refine": refinement.steps, "refine_with": refinement.solver},
+        **({"starts": STARTS.value} if STARTS.value else {}),
         "refine_tv": refinement.tv,
         **({"truth": TRUTH.value} if TRUTH.value else {}),
     }

@@ -52,7 +52,7 @@ def test_on_the_grid_of_an_fft_it_is_that_fft(size, oversample):
     assert np.linalg.norm(back) / np.linalg.norm(field) < 1e-5 / 5
 
 
-@pytest.mark.parametrize(("sensor", "step"), [((9, 7), 1.0), ((20, 15), 0.37), ((5, 6), 1.7)])
+@pytest.mark.parametrize(("sensor", "step"), [((9, 7), 1.0), ((20, 15), 0.37), ((5, 6), 0.9)])
 def test_any_pitch_and_any_window(sensor, step):
     dft = matrix_dft(SIZE, sensor, step=step)
     spectra = cdp_forward(jnp.asarray(OBJECT), jnp.asarray(PHASES), transfer=dft)

@@ -12,7 +12,7 @@ from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.limits import LENGTHS, POSITIVE_LENGTHS, SHARE, Range, need, require, shown
 from jax_kdpr.core.registry import allow
 from jax_kdpr.optics.beam import OF_A_FILE, AberrationOptions
-from jax_kdpr.optics.device import TURN
+from jax_kdpr.optics.device import POINTS, TURN
 from jax_kdpr.optics.propagation import PROPAGATORS, Propagator
 from jax_kdpr.optics.window import SensorOptions, samples_of_pattern
 from jax_kdpr.recovery.networks.network import NETWORKS
@@ -57,6 +57,7 @@ def _with_bench(config: Config) -> Config:
     optics = read_optics(Path(config.optics))
     try:
         other = schema.with_optics(config, optics)
+        schema.resolve_paths(other)
         options.check(other)
     except InputError as failure:
         raise InputError(f"optics: {config.optics!r}: {failure}") from failure
@@ -221,6 +222,8 @@ def training_bytes(c: Config) -> int:
     network = sum(9 * one * other for one, other in itertools.pairwise(widths))
     side = c.data.size / (c.sensor.step or 1 / c.masks.oversample)
     shots = int(c.masks.snapshots * (c.sensor.rows or side) * (c.sensor.columns or side))
+    if c.device.crosstalk:  # drawn at Gauss' points
+        shots += 2 * masks * (3 * POINTS) ** 2
     maps = widths[0] * c.data.size**2
     batch = -(-c.train.batch_size // max(1, c.train.devices))
     return 4 * (4 * (masks + network) + batch * (shots + maps))

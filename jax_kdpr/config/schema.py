@@ -13,7 +13,7 @@ from typing import Any
 
 from jax_kdpr.core import options
 from jax_kdpr.core.errors import InputError
-from jax_kdpr.core.limits import MOST_COUNT, SEEDS, SHARE, Range, shown
+from jax_kdpr.core.limits import MOST_COUNT, SEEDS, SHARE, Range, need, shown
 from jax_kdpr.core.options import flatten, option, section, shallow
 from jax_kdpr.data import sources
 from jax_kdpr.data.sources import DataOptions, Dataset
@@ -146,6 +146,7 @@ PATHS = (
     *("data.dir", "data.tfds_manual_dir", "distill.teacher"),
     *("masks.file", "illumination.file", "aberrations.file", "optics"),
 )
+OF_BENCH = ("illumination", "aberrations", "device", "mount")  # what a calibration may change
 # No part of an experiment: a run may go on after its data or its teacher have moved (their content
 # is checked by digest), and on another machine, where these options change its results by rounding.
 CIRCUMSTANCES = (
@@ -238,6 +239,11 @@ def with_optics(config: Config, optics: dict[str, dict[str, Any]]) -> Config:
     """
     values = to_dict(config)
     for name, given in optics.items():
+        need(
+            name in OF_BENCH and isinstance(given, dict),
+            f"optics.{name}: expected options of {', '.join(OF_BENCH)}, got {shown(given)}; leave "
+            "it out",
+        )
         values[name] = values.get(name, {}) | given
     return from_dict(values)
 

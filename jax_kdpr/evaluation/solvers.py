@@ -23,7 +23,7 @@ from jax_kdpr.optics.camera import Camera
 from jax_kdpr.recovery import refinement as classical
 from jax_kdpr.recovery.projections import Settings
 from jax_kdpr.recovery.refinement import Solved
-from jax_kdpr.recovery.solvers import CONSTRAINTS, DEFAULTS, SOLVERS
+from jax_kdpr.recovery.solvers import CONSTRAINTS, DEFAULTS, SOLVERS, require_projection
 from jax_kdpr.runs.run import Run, run_keys
 
 START, NETWORK = "start", "network"  # rows that are no solver
@@ -106,6 +106,8 @@ def solve_images(run: Run, plan: Plan, *, support: np.ndarray | None = None) -> 
     spectral estimate if it is the start, each solver's, and the network's. Objects are zero outside
     a `support` [h w].
     """
+    for name in plan.solver:
+        require_projection(name, run.optics)
     camera, optics, test = run.camera, run.optics, run.dataset.test
     count = min(plan.images or len(test), len(test))
     key, everywhere = run_keys(run.config.seed).evaluation, range(0, count, run.batch_size)

@@ -147,12 +147,12 @@ class Run(runs.Run):
             for note in calibration_notes(found, self, str(calibration)):
                 warnings.warn(note, stacklevel=2)
             check_geometry(found.geometry, shape, self.sensor)
-            window, side = make_window(shape, None, 1), pixel_side(self) if square_pixels else 0.0
+            window, side = make_window(shape, None, 1), pixel_side(run) if square_pixels else 0.0
             setup = Setup(references, window, found.geometry, pixel_side=side, offset=found.offset)
             ways = {True: np.stack([on_grid(one, setup, run) for one in light])}
-            if gain is None and not self.camera.knows_light:
+            if gain is None and not run.camera.knows_light:
                 gain = found.counts_per_unit
-        if gain is None and not self.camera.knows_light:
+        if gain is None and not run.camera.knows_light:
             raise InputError(
                 f"gain: how much light of {self.camera.scene.kind} objects the camera sees is not "
                 "known; give the counts of a model sample whose CDP is 1, or a calibration="
@@ -297,7 +297,7 @@ def solve(
         frames: CDPs in the far field, [sh sw], [n sh sw] or [n L sh sw], in counts of any unit.
         phases: [L h w], radians, of ideal masks in an even beam; mask l multiplies the field by
             e^{-j phase}. Complex ones are e^{j phase} times what device and beam make of it: of a
-            run, `run.optics.masks`.
+            run that sees the whole pattern, without crosstalk, `run.optics.masks`.
         solver: One of `recovery.solvers.SOLVERS`, or your own (docs/extend.md).
         steps: Its steps.
         scene: What is known of the object: "phase", "amplitude", "complex" (modulus 0.5 to 1)

@@ -9,7 +9,7 @@ from absl import flags
 
 from jax_kdpr.config.schema import Config
 from jax_kdpr.core.errors import InputError
-from jax_kdpr.interface import bench_flags
+from jax_kdpr.interface import bench_flags, cli
 from jax_kdpr.lab.bench_file import camera_scale
 from jax_kdpr.lab.frames import measured
 from jax_kdpr.lab.frames.correction import References
@@ -22,11 +22,13 @@ from jax_kdpr.lab.frames.geometry import (
 )
 from jax_kdpr.lab.frames.measured import Setup
 from jax_kdpr.lab.frames.reading import Frame, found_line, iterate_frames, read_mean, read_moments
+from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.runs.assembly import build_camera
-from jax_kdpr.runs.run import Run
+from jax_kdpr.runs.run import Run, load_run, untrained
 
 flags.adopt_module_key_flags(bench_flags)
 WORKDIR = flags.DEFINE_string("workdir", None, "Run folder of the trained system.")
+CONFIG = cli.define_config()
 INPUT = flags.DEFINE_string(
     "input",
     None,
@@ -58,6 +60,31 @@ MASK_PIXELS = flags.DEFINE_enum(
     "square: divide out what square mask pixels take from the pattern's edge, in the far field; "
     "point: nothing, for a mask that is finer than the model's.",
 )
+
+
+def read_system_config() -> Config:
+    """Returns the config of --workdir, or that of --config: of a system that is not trained.
+
+    Raises:
+        InputError: If both or none is given, or it cannot be read.
+    """
+    if (CONFIG.value is None) == (not WORKDIR.value):
+        raise InputError("--workdir, --config: give one, a run folder or what one is made of")
+    if CONFIG.value is not None:
+        return cli.read_config(CONFIG, stand_in_teacher="none")
+    return run_folder.read_config(Path(require(WORKDIR, "a run folder")))
+
+
+def read_system(config: Config, *, data_dir: str = "") -> Run:
+    """Returns the run of --workdir, or that which a training of --config would start from.
+
+    Raises:
+        InputError: If a file of it cannot be used.
+    """
+    if CONFIG.value is not None:
+        return untrained(config)
+    workdir = Path(require(WORKDIR, "a run folder"))
+    return load_run(workdir, data_dir=data_dir).on_one_device()
 
 
 def fill_from_bench(config: Config) -> float:
@@ -116,9 +143,13 @@ def read_setup(frames: list[Frame], run: Run, **lie: float | str | bool) -> Setu
     shape = (first.shape[0], first.shape[1])
     y, x, height, width = numbers(CROP, "Y,X,H,W", int) or (0, 0, *shape)
     window = make_window(shape, (y, x, height, width), BIN.value)
-    side = measured.pixel_side(run) if MASK_PIXELS.value == "square" else 0.0
     geometry = default_geometry(window, run.sensor, SCALE.value, **lie)
-    return Setup(_read_references(first), window, geometry, SAMPLING.value, side)
+    return Setup(_read_references(first), window, geometry, SAMPLING.value, mask_side(run))
+
+
+def mask_side(run: Run) -> float:
+    """Returns the side of square mask pixels, by --mask_pixels; raises as `measured.pixel_side`."""
+    return measured.pixel_side(run) if MASK_PIXELS.value == "square" else 0.0
 
 
 def _read_references(frame: np.ndarray) -> References:

@@ -6,7 +6,7 @@ import numpy as np
 from absl import flags
 
 from jax_kdpr.core.errors import InputError
-from jax_kdpr.interface.frame_flags import DARK, SCALE, coarseness, numbers, read_setup
+from jax_kdpr.interface.frame_flags import DARK, SCALE, coarseness, mask_side, numbers, read_setup
 from jax_kdpr.lab.frames.calibration import calibration_notes, read_calibration
 from jax_kdpr.lab.frames.geometry import FLIPS
 from jax_kdpr.lab.frames.measured import Setup
@@ -42,7 +42,7 @@ def read_placed(frames: list[Frame], run: Run) -> tuple[Setup, Run, list[str]]:
         geometry = calibration.geometry
         notes = calibration_notes(calibration, run, CALIBRATION.value)
         run = run.with_optics(calibration.optics) if calibration.optics else run
-        setup = setup._replace(offset=calibration.offset)
+        setup = setup._replace(offset=calibration.offset, pixel_side=mask_side(run))
         if gain is None and not run.camera.knows_light:
             gain = calibration.counts_per_unit
     else:

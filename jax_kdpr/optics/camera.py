@@ -83,8 +83,19 @@ class Camera:
 
     @property
     def knows_light(self) -> bool:
-        """Whether every CDP of its scenes holds the same light: of modulus 1, in no window."""
-        return self.scene.kind == "phase" and not (self.grid.rows or self.grid.columns)
+        """Whether every CDP of its scenes holds the same light.
+
+        Not where objects absorb, nor where some of it leaves the window, as light does that edges
+        within a pixel of the mask scatter.
+        """
+        is_all = not (self.grid.rows or self.grid.columns or self.draws_finely)
+        return self.scene.kind == "phase" and is_all
+
+    @property
+    def draws_finely(self) -> bool:
+        """Whether its masks are finer than the object: they have edges within a pixel of it."""
+        changes = bool(self.device.crosstalk) or not self.mount.is_none
+        return changes and not self.propagation.propagator.axis_in_middle
 
     @property
     def finest_period(self) -> float:
@@ -103,7 +114,7 @@ class Camera:
     def optics(self, phases: Phases) -> Optics:
         """Returns the optics without any error of a bench but those that are known."""
         written, space = self.written(phases), self._space()
-        fine = self._fine(space) if self.device.crosstalk or not self.mount.is_none else 1
+        fine = FINE if self.draws_finely else 1
         masks = device_masks(written, self.device, fine=fine)
         if not self.mount.is_none:
             masks = misalignment.displaced_masks(

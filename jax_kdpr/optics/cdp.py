@@ -203,6 +203,14 @@ def mask_power(
     return jnp.maximum(power, 1e-6)
 
 
+def pixel_means(optics: Optics) -> Masks:
+    """Returns masks of the object's size: of finer ones the mean of each pixel."""
+    fine = pixels_within(optics.transfer)
+    if fine == 1:
+        return optics.masks
+    return gather_pixels(mask_transmittance(optics.masks), fine) / fine**2
+
+
 def pixels_within(transfer: object) -> int:
     """Returns how many samples of a mask there are to a pixel of the object, each way."""
     return transfer.fine if isinstance(transfer, MatrixDFT) else 1

@@ -7,16 +7,19 @@ step from there, which serves them all.
 
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from jax_kdpr.core.limits import SHARE, Range
 from jax_kdpr.core.options import option, section
 from jax_kdpr.core.types import Field, Image
 from jax_kdpr.optics.cdp import mask_transmittance
 from jax_kdpr.optics.phase import align_global_phase
+
+TURNS = 128  # global phases that `read_alone` tries
 
 
 @section
@@ -122,6 +125,26 @@ def field_image(field: Field, scene: SceneOptions) -> Image:
         case _:
             raise unknown_scene(scene.kind)
     return jnp.clip(jnp.stack(channels, axis=-1), 0.0, 1.0)
+
+
+def read_alone(field: Field, scene: SceneOptions) -> Image:
+    """Reads the image off a field of unknown global phase, beside which nothing else is known.
+
+    Of `TURNS` global phases that one is taken at which least of the phase lies outside of the
+    range, and of those the one of the darkest image. An amplitude needs none.
+    """
+    if not scene.has_phase:
+        return field_image(field, scene)
+    turns = jnp.exp(-2j * jnp.pi * jnp.arange(TURNS) / TURNS).astype(field.dtype)
+
+    def outside(turn: Field) -> Float[Array, ""]:
+        half = 0.5 * scene.phase_range
+        phase = jnp.angle(turn * field * jnp.exp(-1j * half))
+        excess = jnp.maximum(jnp.abs(phase) - half, 0.0)
+        return jnp.mean(jnp.square(excess)) + 1e-3 * jnp.mean(phase)
+
+    turn = turns[jnp.argmin(jax.vmap(outside)(turns))]
+    return field_image(turn * field, scene)
 
 
 def unknown_scene(kind: str) -> ValueError:

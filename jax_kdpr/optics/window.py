@@ -30,7 +30,7 @@ class SensorOptions:
         0.0,
         "from sample to sample; 0: 1 / masks.oversample",
         unit="cycles a side of the object",
-        within=Range(0.01, 4, also=0),
+        within=Range(0.01, 1, also=0),
     )
     rows: int = option(0, "of samples; 0: all of the pattern", within=Range(2, 8192, also=0))
     columns: int = option(0, "likewise", within=Range(2, 8192, also=0))

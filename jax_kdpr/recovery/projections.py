@@ -6,8 +6,8 @@ objects x that are allowed. Projecting on them takes the two maps
     P_M u = sqrt(y) u / abs(u)        P_C u = A P_O(A^+ u)
 
 with P_O the nearest allowed object, pixel by pixel, and A^+ u = A^H u / sum_l abs(t_l)^2 the
-pseudo-inverse. Wherever A^H A is that diagonal (always in the far field, zero-padded or not, and in
-the near field without evanescent waves) P_C is the exact projection.
+pseudo-inverse. Wherever A^H A is that diagonal (in the far field of whole patterns, zero-padded or
+not, and in the near field without evanescent waves) P_C is the exact projection.
 
 Seen from the object, P_M becomes x -> A^+ P_M(A x): a projection for a single unpadded shot, but an
 average of k projections for k shots. That does for `error_reduction`. HIO and RAAR reflect at both

@@ -124,15 +124,16 @@ def solve(
 
 
 def require_projection(solver: str, optics: Optics) -> None:
-    """Refuses a solver that projects exactly where A^H A is not diagonal: for a camera window.
+    """Refuses a solver that projects exactly where A^H A is not diagonal.
 
     Raises:
         InputError: With what does without.
     """
     if solver in PROJECTING and isinstance(optics.transfer, MatrixDFT):
         raise InputError(
-            f"{solver}: projects exactly, which a camera window (sensor.step, rows, columns) or a "
-            "moved mask (mount) does not allow; take accelerated, error_reduction or another one"
+            f"{solver}: projects exactly, which a camera window (sensor.*), crosstalk "
+            "(device.crosstalk) or a moved mask (mount.*) does not allow; take accelerated, "
+            "error_reduction or another one"
         )
 
 

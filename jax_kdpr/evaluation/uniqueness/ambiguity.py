@@ -19,8 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
-from jax_kdpr.core.types import Field, Masks, Scalar, Transfer
-from jax_kdpr.optics.cdp import Optics, intensity, mask_transmittance, measure_intensity
+from jax_kdpr.core.types import Field, Masks, Scalar
+from jax_kdpr.optics.cdp import Between, Optics, intensity, mask_transmittance, measure_intensity
 from jax_kdpr.optics.phase import fix_global_phase
 from jax_kdpr.recovery.data_consistency import object_constraint
 from jax_kdpr.recovery.solvers import amplitude_residual
@@ -71,7 +71,7 @@ def misfit(
     masks: Masks,
     *,
     oversample: int = 1,
-    transfer: Transfer | None = None,
+    transfer: Between | None = None,
 ) -> Scalar:
     """Returns norm(|A x'| - |A x|) / norm(|A x|): 0 where no noiseless shot tells them apart.
 

@@ -20,7 +20,7 @@ from jax_kdpr.core.types import Field, Image, Images, Intensity
 from jax_kdpr.evaluation.uniqueness import ambiguity, information
 from jax_kdpr.evaluation.uniqueness import prior as priors
 from jax_kdpr.evaluation.uniqueness.prior import Prior
-from jax_kdpr.optics.cdp import Optics, measure_intensity
+from jax_kdpr.optics.cdp import Optics, measure_intensity, pixel_means
 from jax_kdpr.optics.objects import SceneOptions, field_image, image_beside, scene_field
 
 SHIFTS = 1023  # at most: all of them up to 32 x 32 pixels
@@ -79,7 +79,7 @@ def false_objects(
     training images; where none fits, the one that fits best. Distances to these are in units of the
     true scenes' own (`own_distance`).
     """
-    masks = design.optics.masks
+    masks = pixel_means(design.optics)
     shifts = ambiguity.circular_shifts(*masks.shape[1:], most=SHIFTS)
     given = prior.mean, prior.subspace, design.oversample, design.scene
     chosen: dict[str, list[Judged]] = {"twin": [], "mirror": [], "worst shift": []}

@@ -40,8 +40,8 @@ CALIBRATION = {
     "counts_per_unit": Range(1e-30, 1e30),
     **{"trusted": bool, "checkpoint": str, "sensor": (int, int)},
     # Of a fit.
-    **{"offset": Maybe(float), "optics": Maybe(object), "masks": Maybe(str)},
-    "errors": Maybe(object),
+    **{"offset": Maybe(float), "optics": Maybe({str: dict}), "masks": Maybe(str)},
+    "errors": Maybe({str: (float, float)}),
 }
 
 
@@ -148,6 +148,12 @@ def calibrate_optics(
     optics = dict(found.optics)
     if file := run.config.aberrations.file:  # which was known
         optics["aberrations"] = optics.get("aberrations", {}) | {"file": file}
+    if not np.isfinite(found.score):
+        raise InputError(f"{frames[0].name}: no light is left over the dark; check --dark")
+    try:
+        run.with_optics(optics)
+    except InputError as failure:
+        raise InputError(f"--fit: ended where no bench is ({failure}); fit less") from failure
     return Calibration(
         found.geometry.in_frame(window),
         counts_per_unit=found.counts_per_unit,
@@ -202,7 +208,9 @@ def check_orientation(patterns: Float[np.ndarray, "k sh sw"]) -> None:
 
 def write_calibration(path: Path, found: Calibration) -> None:
     """Writes calibration.json, whole."""
-    json_files.write_json(path, {**found._asdict(), "geometry": found.geometry._asdict()})
+    values = {**found._asdict(), "geometry": found.geometry._asdict()}
+    known = {name: value for name, value in values.items() if value is not None}
+    json_files.write_json(path, known)
 
 
 def read_calibration(path: Path) -> Calibration:

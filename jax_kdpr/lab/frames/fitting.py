@@ -10,8 +10,8 @@ bench may well be off, from where it starts.
 
 A pattern is a maze for a descent: Levenberg and Marquardt's method (SciPy) begins from every
 orientation and defocus of a grid, held near its start by a weak prior, norm(`PRIOR` v), and goes on
-from the best few, at last without prior. Parameters that move in the camera are differentiated by
-JAX, those of the place on the camera by differences.
+from the best few, at last with a prior that hardly pulls. Parameters that move in the camera are
+differentiated by JAX, those of the place on the camera by differences.
 """
 
 import dataclasses
@@ -316,11 +316,12 @@ class Problem:
         for number, one in enumerate(self._parameters):
             factor = values[number] if one.factor else 1.0
             errors[one.name] = (values[number], float(bars[number] * one.width * factor))
+        geometry = self._geometry(state)
         return Fit(
-            self._geometry(state),
+            geometry,
             options,
             counts_per_unit=values[-2],
-            offset=values[-1] / state.start.scale**2,
+            offset=values[-1] / geometry.scale**2,
             score=self.score(state),
             runner_up=runner_up,
             errors=errors,

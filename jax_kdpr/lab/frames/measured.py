@@ -77,7 +77,7 @@ def pixel_side(run: Run) -> float:
     Raises:
         InputError: If the pixels have no envelope in common.
     """
-    if run.optics.transfer is not None:
+    if run.camera.propagation.propagator.axis_in_middle:
         return 0.0
     space = run.config.propagation
     if space.kind == "fresnel" and not shares_envelope(run.camera.size, space):
@@ -88,8 +88,10 @@ def pixel_side(run: Run) -> float:
             "real pixels are finer than the model's, --mask_pixels point"
         )
     device = run.config.device
-    # Of many panel pixels the gaps are spread over the mask pixel, which has a side of 1.
-    return float(np.sqrt(device.fill_factor)) if device.panel_pixels == 1 else 1.0
+    # Of many panel pixels the gaps are spread over the mask pixel; finer masks are made of squares.
+    if device.panel_pixels > 1 or run.camera.draws_finely:
+        return 1.0
+    return float(np.sqrt(device.fill_factor))
 
 
 def blank_image(run: Run) -> Image:

@@ -19,7 +19,13 @@ from jax_kdpr.lab.frames import results
 from jax_kdpr.lab.frames.measured import Measured, Setup, measure_frames, noise_sigma
 from jax_kdpr.lab.frames.orientation import orientation_warning
 from jax_kdpr.lab.frames.reading import Frame
-from jax_kdpr.lab.frames.recovery import Recover, make_recover, misfit_limit, simulated_misfits
+from jax_kdpr.lab.frames.recovery import (
+    Recover,
+    make_recover,
+    make_solver_recover,
+    misfit_limit,
+    simulated_misfits,
+)
 from jax_kdpr.lab.frames.results import Row
 from jax_kdpr.optics.objects import SceneOptions, scene_parts
 from jax_kdpr.recovery.refinement import Refinement
@@ -56,10 +62,12 @@ def reconstruct_bench(
     *,
     refinement: Refinement,
     limit: float | None,
+    starts: int = 0,
 ) -> tuple[dict[str, Any], bool]:
     """Recovers and writes all objects of a bench, with what tells how far to trust them.
 
-    A limit of the misfit is that of the run where none is given.
+    A limit of the misfit is that of the run where none is given. With `starts` the refinement's
+    solver recovers alone, from so many, and the limit must be given.
 
     Returns:
         What results.json holds, and whether it is to be trusted as a whole: not where the frames
@@ -68,7 +76,10 @@ def reconstruct_bench(
     Raises:
         InputError: If a frame cannot be used.
     """
-    recover, batch_size = make_recover(run, refinement=refinement), wanted.batch_size
+    recover = make_recover(run, refinement=refinement)
+    if starts:
+        recover = make_solver_recover(run, refinement, starts=starts)
+    batch_size = wanted.batch_size
     allowed = (
         _limit_of(run, recover, groups, setup, batch_size) if limit is None else lambda _: limit
     )
