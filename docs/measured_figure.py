@@ -94,7 +94,7 @@ def report(folder: Path, output: Path) -> None:
 
 def modelled(calibration, image: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, float]:
     """Returns amplitudes that a bench of a calibration would have, and how they correlate."""
-    spec = importlib.util.spec_from_file_location("config", "configs/measured/e2e.py")
+    spec = importlib.util.spec_from_file_location("config", "configs/measured/random.py")
     config = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(config)
     run = untrained(config.get_config()).with_optics(calibration.optics)

@@ -46,6 +46,7 @@ from jax_kdpr.lab.frames.reading import list_frames
 from jax_kdpr.runs.run import Run
 
 flags.adopt_module_key_flags(frame_flags)
+CONFIG = cli.define_config()
 OUTPUT = flags.DEFINE_string("output", None, "Calibration file to write, .json.")
 OBJECT = flags.DEFINE_string(
     "object",
@@ -77,7 +78,7 @@ def main(positional: list[str]) -> int:
     """Registers, or fits, one set of frames."""
     cli.require_no_more(positional, "quote the pattern of --input")
     names = _fitted()
-    config = frame_flags.read_system_config()
+    config = frame_flags.read_system_config(CONFIG)
     frame_flags.fill_from_bench(config)
     frames = list_frames(
         frame_flags.require(frame_flags.INPUT, "frames without an object, or of that of --object")

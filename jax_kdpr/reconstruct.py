@@ -41,6 +41,7 @@ from jax_kdpr.recovery.refinement import Refinement
 from jax_kdpr.runs.run import Run
 
 flags.adopt_module_key_flags(frame_flags)
+CONFIG = cli.define_config()
 OUTPUT = flags.DEFINE_string("output", "", "Folder of the results; default: RUN/reconstruction.")
 flags.adopt_module_key_flags(placement_flags)
 LIMIT = flags.DEFINE_float(
@@ -73,7 +74,7 @@ RECORDED = ("input", "dark", "flat", "bad_pixels")  # flags
 def main(positional: list[str]) -> int:
     """Reconstructs one set of frames."""
     cli.require_no_more(positional, "quote the pattern of --input")
-    config = frame_flags.read_system_config()
+    config = frame_flags.read_system_config(CONFIG)
     pitch = frame_flags.fill_from_bench(config)
     output = _output()
     refinement = _refinement()
@@ -125,7 +126,7 @@ def _refinement() -> Refinement:
     refinement = refine_flags.read_refinement()
     if STARTS.value and not refinement.steps:
         raise InputError("--starts: nothing would read it; give --refine N too, such as 500")
-    if frame_flags.CONFIG.value is not None and not STARTS.value:
+    if CONFIG.value is not None and not STARTS.value:
         raise InputError(
             "--config: names a system that is not trained; give --workdir, or recover by a solver: "
             "--starts 16 --refine 500 --refine_with accelerated"

@@ -261,6 +261,8 @@ def another(path: str):
             return "somewhere"
         case int():
             return default + 1
+        case tuple():
+            return tuple(one + 0.1 for one in default)
     return default * 1.01 if default else 1e-5
 
 

@@ -97,7 +97,7 @@ RUN = {"config": config_lib.to_dict(tiny_config()), "sessions": [SESSION]}
 RUN |= {"digests": {"data": DIGEST, "held_back": DIGEST}}
 WHERE = Geometry(8.0, 8.5, 0.1, 3.0, "none", True)
 FOUND = Calibration(WHERE, 2.0, 0.9, 0.1, True, DIGEST, (16, 16))
-CALIBRATION = {**FOUND._asdict(), "geometry": WHERE._asdict()}
+CALIBRATION = {**FOUND._asdict(), "geometry": WHERE._asdict(), "optics": {}, "errors": {}}
 SIDECAR = {"format": shallow(MaskFormat(format="slm", panel=(4, 4)))}
 SIDECAR |= {"masks_in_file": [0], "mask_shape": [4, 4]}
 

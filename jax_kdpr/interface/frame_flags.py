@@ -28,7 +28,6 @@ from jax_kdpr.runs.run import Run, load_run, untrained
 
 flags.adopt_module_key_flags(bench_flags)
 WORKDIR = flags.DEFINE_string("workdir", None, "Run folder of the trained system.")
-CONFIG = cli.define_config()
 INPUT = flags.DEFINE_string(
     "input",
     None,
@@ -62,16 +61,16 @@ MASK_PIXELS = flags.DEFINE_enum(
 )
 
 
-def read_system_config() -> Config:
-    """Returns the config of --workdir, or that of --config: of a system that is not trained.
+def read_system_config(given: flags.FlagHolder) -> Config:
+    """Returns the config of --workdir, or what is given by --config: of a system not trained.
 
     Raises:
         InputError: If both or none is given, or it cannot be read.
     """
-    if (CONFIG.value is None) == (not WORKDIR.value):
+    if (given.value is None) == (not WORKDIR.value):
         raise InputError("--workdir, --config: give one, a run folder or what one is made of")
-    if CONFIG.value is not None:
-        return cli.read_config(CONFIG, stand_in_teacher="none")
+    if given.value is not None:
+        return cli.read_config(given, stand_in_teacher="none")
     return run_folder.read_config(Path(require(WORKDIR, "a run folder")))
 
 
@@ -81,10 +80,9 @@ def read_system(config: Config, *, data_dir: str = "") -> Run:
     Raises:
         InputError: If a file of it cannot be used.
     """
-    if CONFIG.value is not None:
+    if not WORKDIR.value:
         return untrained(config)
-    workdir = Path(require(WORKDIR, "a run folder"))
-    return load_run(workdir, data_dir=data_dir).on_one_device()
+    return load_run(Path(WORKDIR.value), data_dir=data_dir).on_one_device()
 
 
 def fill_from_bench(config: Config) -> float:

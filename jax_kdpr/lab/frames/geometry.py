@@ -248,7 +248,7 @@ def to_sensor(
     *,
     sampling: str,
     axis: tuple[int, int],
-    spacing: float = 0.0,
+    spacing: float | None = None,
     pixel_side: float = 0.0,
 ) -> Float[np.ndarray, "sh sw"]:
     """Resamples one frame to the model's grid.
@@ -259,16 +259,16 @@ def to_sensor(
         sensor: (sh, sw) of the model.
         sampling: "points" or "area"; see above.
         axis: Of the model (`camera.Camera.axis`).
-        spacing: With `pixel_side`, of the mask's pixels: what their envelope is, which is divided
-            out (`pixel_envelope`).
-        pixel_side: 0 for points.
+        spacing: Of the model's samples (`pixel_envelope`); None where they hold a whole pattern.
+        pixel_side: Of the mask's pixels, whose envelope is divided out; 0 for points.
 
     Returns:
         Counts per model sample.
     """
     spline = frame_spline(light, sampling=sampling)
     sampled = sample_spline(spline, geometry, sensor, sampling=sampling)
-    sampled = sampled / pixel_envelope(sensor_points(sensor), spacing, pixel_side)
+    apart = 1 / sensor[0] if spacing is None else spacing
+    sampled = sampled / pixel_envelope(sensor_points(sensor), apart, pixel_side)
     return np.roll(sampled, [a - n // 2 for a, n in zip(axis, sensor, strict=True)], axis=(0, 1))
 
 
