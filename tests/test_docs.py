@@ -31,7 +31,7 @@ def get_config():
 QUICKER = {
     "tolerance": ["--benches=4", "--images=8", "--errors=shift"],
     "ambiguity": ["--scenes=1"],
-    "solve": ["--solver=raar", "--images=4"],
+    "solve": ["--solver=error_reduction", "--images=4"],
 }
 
 
