@@ -59,7 +59,10 @@ def report(folder: Path, output: Path) -> None:
         model, score = modelled(calibration, displayed / RANGE, counts)
         pictures = [np.sqrt(np.maximum(counts, 0)), model, displayed, lowpass(displayed)]
         for name, where in HOW.items():
-            phase = np.load(folder / f"{where}-{number}" / f"frame-{number}.npy")
+            path = folder / f"{where}-{number}" / f"frame-{number}.npy"
+            if not path.exists():
+                sys.exit(f"error: {path} is missing; run the commands of docs/measured.md first")
+            phase = np.load(path)
             found = against(phase, displayed, candidates, shown)
             rows.append({"frame": number, "fitted on": other, "recovered by": name, **found})
             if name != "network":

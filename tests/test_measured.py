@@ -1,5 +1,6 @@
 """Frames that a real bench has measured and published (docs/measured.md): fitted and recovered."""
 
+import importlib.util
 import os
 from pathlib import Path
 
@@ -8,18 +9,19 @@ import numpy as np
 import pytest
 from oracles import lowpass
 from PIL import Image
-from skimage.restoration import unwrap_phase
 
 from jax_kdpr.data import fashion_mnist
 from jax_kdpr.lab.frames.fitting import Shot, fit_optics, fitted_camera
 from jax_kdpr.lab.frames.geometry import Geometry, to_sensor
+from jax_kdpr.lab.frames.recovery import make_solver_recover
 from jax_kdpr.optics.camera import Camera
 from jax_kdpr.optics.cdp import measure_intensity
 from jax_kdpr.optics.objects import SceneOptions, scene_field
 from jax_kdpr.optics.window import SensorOptions
-from jax_kdpr.recovery.projections import Settings
-from jax_kdpr.recovery.solvers import solve
+from jax_kdpr.recovery.refinement import Refinement
+from jax_kdpr.runs.run import untrained
 
+ROOT = Path(__file__).parents[1]
 FOLDER = os.environ.get("KDPR_MEASURED_DIR", "")
 pytestmark = [
     pytest.mark.slow,
@@ -84,14 +86,21 @@ def test_a_measured_frame_tells_the_bench_and_the_bench_the_other_object(known, 
     assert np.corrcoef(*amplitudes)[0, 1] > 0.93
 
     # Without a network, and without having seen any object: the displayed one is the nearest.
-    y = jnp.asarray(seen, jnp.float32)[None]
-    first = jnp.ones((32, 32), jnp.complex64)
-    how = {"solver": "accelerated", "steps": 300, "scene": "phase", "settings": Settings(tv=0.01)}
-    recovered, _ = solve(y, optics, first, **how)
-    phase = lowpass(unwrap_phase(np.angle(recovered / recovered.mean())), 10.7)
-    candidates = lowpass(shown_images(), 10.7).reshape(-1, 32 * 32)
+    solver = Refinement(500, "accelerated", 0.02)
+    run = untrained(read_config()).with_optics(found.optics)
+    recover = make_solver_recover(run, solver, starts=16)
+    recovered = recover(jnp.asarray(seen, jnp.float32)[None, None])
+    phase = lowpass(np.asarray(recovered.image)[0, ..., 0], 10.0)
+    candidates = lowpass(shown_images(), 10.0).reshape(-1, 32 * 32)
     scores = np.array([np.corrcoef(phase.ravel(), one)[0, 1] for one in candidates])
-    assert np.argmax(scores) == SHOWN[other] and scores.max() > 0.75
+    assert np.argmax(scores) == SHOWN[other] and scores.max() > 0.85
+
+
+def read_config():
+    spec = importlib.util.spec_from_file_location("c", ROOT / "configs" / "measured" / "random.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config()
 
 
 @pytest.mark.parametrize(("frame", "shown"), [(1, 2), (2, 8)])

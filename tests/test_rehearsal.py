@@ -210,7 +210,7 @@ def test_the_three_commands(workdir, tmp_path):
     commands.run("reconstruct", *whole, tmp_path / "out", *truth, check=True)
     assert len(json.loads((tmp_path / "out" / "results.json").read_text())["frames"]) == 3
     calibration = json.loads(known.read_text())
-    known.write_text(json.dumps(calibration | {"checkpoint": "another"}))
+    known.write_text(json.dumps(calibration | {"checkpoint": "another", "masks": "others"}))
     other = commands.call("reconstruct", *whole, tmp_path / "other", "--limit=9", "--stack")
     assert other.returncode == 0 and "another checkpoint" in other.stderr
     known.write_text(json.dumps(calibration | {"sensor": [32, 32]}))

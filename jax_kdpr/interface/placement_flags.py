@@ -57,7 +57,7 @@ def read_placed(frames: list[Frame], run: Run) -> tuple[Setup, Run, list[str]]:
             "known; give --calibration or the counts a unit"
         )
     setup = setup._replace(geometry=geometry, counts_per_unit=gain)
-    no_dark = "" if DARK.value else "no --dark: the camera's offset counts as light"
+    no_dark = "" if DARK.value or setup.offset else "no --dark: the camera's offset counts as light"
     return setup, run, [*notes, *filter(None, (coarseness(setup, run), no_dark))]
 
 

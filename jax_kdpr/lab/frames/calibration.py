@@ -242,6 +242,7 @@ def in_words(found: Calibration) -> str:
         f"centre {geometry.centre_y:.2f}, {geometry.centre_x:.2f}; rotation "
         f"{geometry.rotation:.3f} degrees; scale {geometry.scale:.4f}; flip {geometry.flip}"
         f"{', transposed' if geometry.transpose else ''}; {found.counts_per_unit:.5g} counts a unit"
+        f"{f', offset {found.offset:.3g} counts' if found.offset else ''}"
         f"\nscore {found.score:.3f}, best of another orientation {found.runner_up:.3f}{fitted}"
     )
 
@@ -250,7 +251,7 @@ def undetermined(found: Calibration) -> list[str]:
     """Returns a warning of each fitted number that the frames do not determine."""
     return [
         f"{name} is not determined: {value:.3g} +- {error:.2g}; leave it out of --fit, or add "
-        "frames of other objects"
+        "frames of other objects (a flat mask says nothing of itself)"
         for name, (value, error) in (found.errors or {}).items()
         if not is_determined(name, value, error)
     ]

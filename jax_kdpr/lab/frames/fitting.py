@@ -183,17 +183,21 @@ def fit_optics(
         begun = problem.begin(start._replace(flip=flip, transpose=transpose), defocus=by)
         first.append(problem.descend(begun, prior=PRIOR, evaluations=FIRST))
     first.sort(key=lambda state: state.misfit)
-    own = first[0].orientation
+    best = {state.orientation: state for state in reversed(first)}
+    near = {
+        lie: problem.descend(state, prior=PRIOR, evaluations=LAST // 2)
+        for lie, state in progress(best.items(), desc="orientations", unit="orientation")
+    }
+    own = min(near, key=lambda lie: near[lie].misfit)
     ends = []
     for state in progress(
         [state for state in first if state.orientation == own][:KEPT], desc="best", unit="start"
     ):
-        near = problem.descend(state, prior=PRIOR, evaluations=LAST)
-        ends.append(problem.descend(near, prior=PRIOR / 20, evaluations=LAST))
+        held = problem.descend(state, prior=PRIOR, evaluations=LAST)
+        ends.append(problem.descend(held, prior=PRIOR / 20, evaluations=LAST))
     end = min(ends, key=lambda state: state.misfit)
-    others = [state for state in first if state.orientation != own][:KEPT]
-    others = [problem.descend(state, prior=PRIOR, evaluations=FIRST) for state in others]
-    return problem.read(end, runner_up=max(map(problem.score, others), default=0.0))
+    others = [problem.score(state) for lie, state in near.items() if lie != own]
+    return problem.read(end, runner_up=max(others, default=0.0))
 
 
 class State(NamedTuple):
