@@ -22,10 +22,11 @@ from jax_kdpr.lab.frames.fitting import (
     is_determined,
 )
 from jax_kdpr.lab.frames.geometry import Geometry
+from jax_kdpr.lab.frames.measured import pixel_side
 from jax_kdpr.lab.frames.simulated_bench import Bench, as_the_camera_sees, camera_light
 from jax_kdpr.optics.camera import Camera
 from jax_kdpr.optics.misalignment import MountOptions
-from jax_kdpr.optics.objects import scene_field
+from jax_kdpr.optics.objects import SceneOptions, read_alone, scene_field
 from jax_kdpr.recovery.solvers import amplitude_residual
 
 SIZE = 16
@@ -186,3 +187,21 @@ def test_a_run_believes_in_the_bench_that_was_found():
     field = scene_field(images[0], bench.camera.scene)
     assert amplitude_residual(field, y[0], bench.optics) < 1e-3
     assert amplitude_residual(field, y[0], run.optics) > 0.1
+
+
+@pytest.mark.parametrize("phase_range", [2.0, 4.68])
+def test_an_image_is_read_alone_at_any_global_phase(phase_range):
+    scene = SceneOptions(phase_range=phase_range)
+    image = jnp.asarray(RNG.uniform(size=(16, 16, 1)), jnp.float32).at[:4].set(0.0).at[4, 0].set(1)
+    for turn in (0.0, 2.2, -1.0):
+        read = read_alone(scene_field(image, scene) * jnp.exp(1j * turn), scene)
+        np.testing.assert_allclose(read, image, atol=0.04)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"sensor__step": 0.5}, {"device__crosstalk": 0.3}, {"mount__shift_y": 0.5}, {}]
+)
+def test_the_far_field_has_the_envelope_of_square_pixels(changes):
+    run = untrained_run(tiny_config(**changes), Path())
+    assert pixel_side(run) == 1.0
+    assert run.camera.knows_light == ("sensor__step" in changes or not changes)

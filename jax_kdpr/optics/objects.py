@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Complex, Float
 
 from jax_kdpr.core.limits import SHARE, Range
 from jax_kdpr.core.options import option, section
-from jax_kdpr.core.types import Field, Image
+from jax_kdpr.core.types import Field, Image, Scalar
 from jax_kdpr.optics.cdp import mask_transmittance
 from jax_kdpr.optics.phase import align_global_phase
 
@@ -137,7 +137,7 @@ def read_alone(field: Field, scene: SceneOptions) -> Image:
         return field_image(field, scene)
     turns = jnp.exp(-2j * jnp.pi * jnp.arange(TURNS) / TURNS).astype(field.dtype)
 
-    def outside(turn: Field) -> Float[Array, ""]:
+    def outside(turn: Complex[Array, ""]) -> Scalar:
         half = 0.5 * scene.phase_range
         phase = jnp.angle(turn * field * jnp.exp(-1j * half))
         excess = jnp.maximum(jnp.abs(phase) - half, 0.0)
