@@ -220,7 +220,7 @@ def training_bytes(c: Config) -> int:
     widths = c.net.widths
     masks = c.masks.snapshots * c.data.size**2
     network = sum(9 * one * other for one, other in itertools.pairwise(widths))
-    side = c.data.size / (c.sensor.step or 1 / c.masks.oversample)
+    side = c.data.size * schema.samples_a_cycle(c)
     shots = int(c.masks.snapshots * (c.sensor.rows or side) * (c.sensor.columns or side))
     if c.device.crosstalk:  # drawn at Gauss' points
         shots += 2 * masks * (3 * POINTS) ** 2

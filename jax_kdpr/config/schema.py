@@ -231,6 +231,11 @@ def resolve_paths(config: Config) -> None:
             setattr(owner, name, os.path.join(os.getcwd(), os.path.expanduser(given)))
 
 
+def samples_a_cycle(config: Config) -> int | float:
+    """Returns how many samples of a far field there are to a cycle of the object's side."""
+    return 1 / config.sensor.step if config.sensor.step else config.masks.oversample
+
+
 def with_optics(config: Config, optics: dict[str, dict[str, Any]]) -> Config:
     """Returns a config with other options of its optics, by section, of their declared types.
 

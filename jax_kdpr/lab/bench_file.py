@@ -13,7 +13,7 @@ from dataclasses import field
 from pathlib import Path
 from typing import Any
 
-from jax_kdpr.config.schema import Config
+from jax_kdpr.config.schema import Config, samples_a_cycle
 from jax_kdpr.core import options, whole_files
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.limits import POSITIVE_LENGTHS, Range, require_pixels
@@ -136,7 +136,7 @@ def camera_scale(bench: Bench, config: Config) -> float | None:
         return None
     return bench_geometry(
         pixels=config.data.size,
-        oversample=1 / config.sensor.step if config.sensor.step else config.masks.oversample,
+        oversample=samples_a_cycle(config),
         kind=space.kind,
         wavelength=wavelength,
         pitch=pitch,

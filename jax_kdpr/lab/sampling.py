@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jax_kdpr.config.schema import samples_a_cycle
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.lab.frames.geometry import POINT_NOISE, pixel_envelope, sensor_points, useful_bin
 from jax_kdpr.optics.propagation import PROPAGATORS, PropagationOptions, sampling_warnings
@@ -51,7 +52,7 @@ def known_of_run(workdir: Path) -> dict[str, Any]:
     space = config.propagation
     known = {
         "pixels": config.data.size,
-        "oversample": 1 / config.sensor.step if config.sensor.step else config.masks.oversample,
+        "oversample": samples_a_cycle(config),
         "propagation": space.kind,
     }
     if space.propagator.reads_lengths:

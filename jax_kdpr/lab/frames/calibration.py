@@ -13,7 +13,7 @@ from jax_kdpr.core.json_files import Maybe
 from jax_kdpr.core.limits import Range
 from jax_kdpr.core.types import Image, Images
 from jax_kdpr.lab.frames.correction import check_exposure, correct, make_correction
-from jax_kdpr.lab.frames.fitting import Options, Shot, fit_optics, is_determined
+from jax_kdpr.lab.frames.fitting import Fit, Options, Shot, fit_optics, is_determined
 from jax_kdpr.lab.frames.geometry import (
     FLIPS,
     Geometry,
@@ -24,7 +24,7 @@ from jax_kdpr.lab.frames.geometry import (
 )
 from jax_kdpr.lab.frames.measured import Setup, on_grid, simulate
 from jax_kdpr.lab.frames.reading import Frame, iterate_frames
-from jax_kdpr.lab.frames.registration import register
+from jax_kdpr.lab.frames.registration import Registration, register
 from jax_kdpr.optics.beam import Plane
 from jax_kdpr.optics.camera import centred
 from jax_kdpr.runs.run import Run
@@ -105,16 +105,7 @@ def calibrate(
             f"{frames[0].name}: no light is left over the dark; check that --dark belongs to this "
             "exposure"
         )
-    return Calibration(
-        placed.geometry,
-        counts_per_unit=float(seen.sum() / expected.sum()),
-        score=best.score,
-        runner_up=best.runner_up,
-        trusted=best.trusted,
-        checkpoint=run.digest,
-        sensor=run.sensor,
-        masks=masks_digest(run),
-    )
+    return _calibration(best, setup, run, float(seen.sum() / expected.sum()))
 
 
 def calibrate_optics(
@@ -154,18 +145,24 @@ def calibrate_optics(
         run.with_optics(optics)
     except InputError as failure:
         raise InputError(f"--fit: ended where no bench is ({failure}); fit less") from failure
+    offset = found.offset / window.bin**2
+    calibration = _calibration(found, setup, run, found.counts_per_unit)
+    return calibration._replace(optics=optics, offset=offset, errors=found.errors)
+
+
+def _calibration(
+    found: Registration | Fit, setup: Setup, run: Run, counts_per_unit: float
+) -> Calibration:
+    """What was found in the setup's window, of the raw frame."""
     return Calibration(
-        found.geometry.in_frame(window),
-        counts_per_unit=found.counts_per_unit,
+        found.geometry.in_frame(setup.window),
+        counts_per_unit=counts_per_unit,
         score=found.score,
         runner_up=found.runner_up,
         trusted=found.trusted,
         checkpoint=run.digest,
         sensor=run.sensor,
         masks=masks_digest(run),
-        optics=optics,
-        offset=found.offset / window.bin**2,
-        errors=found.errors,
     )
 
 

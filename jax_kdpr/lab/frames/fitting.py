@@ -67,7 +67,6 @@ class Parameter(NamedTuple):
     width: float
     number: int | None = None
     factor: bool = False  # v is the logarithm of the value over its start
-    unit: str = ""
 
     @property
     def name(self) -> str:
@@ -78,12 +77,12 @@ class Parameter(NamedTuple):
 
 def _zernike(*numbers: int) -> tuple[Parameter, ...]:
     """Of Noll's polynomials."""
-    return tuple(Parameter("aberrations", "zernike", 0.5, j - 1, unit="rad rms") for j in numbers)
+    return tuple(Parameter("aberrations", "zernike", 0.5, j - 1) for j in numbers)
 
 
 FITTED: dict[str, tuple[Parameter, ...]] = {
-    "shift": tuple(Parameter("mount", f"shift_{axis}", 0.5, unit="pixels") for axis in "yx"),
-    "rotation": (Parameter("mount", "rotation", 0.5, unit="degrees"),),
+    "shift": tuple(Parameter("mount", f"shift_{axis}", 0.5) for axis in "yx"),
+    "rotation": (Parameter("mount", "rotation", 0.5),),
     "scale": (Parameter("mount", "scale", 0.01),),
     "defocus": _zernike(4),
     "astigmatism": _zernike(5, 6),
@@ -91,10 +90,8 @@ FITTED: dict[str, tuple[Parameter, ...]] = {
     "spherical": _zernike(11),
     "gain": (Parameter("device", "gain", 0.1, factor=True),),
     "zero_order": (Parameter("device", "zero_order", 1.0, factor=True),),
-    "waist": (Parameter("illumination", "waist", 0.3, factor=True, unit="sides"),),
-    "beam": tuple(
-        Parameter("illumination", "centre", 0.1, number, unit="sides") for number in (0, 1)
-    ),
+    "waist": (Parameter("illumination", "waist", 0.3, factor=True),),
+    "beam": tuple(Parameter("illumination", "centre", 0.1, number) for number in (0, 1)),
     "offset": (),  # counts of a camera pixel: no option
 }
 DEFOCUS_STARTS = (0.0, 1.5, -1.5, 3.0, -3.0, 6.0, -6.0)  # rad rms from the design's
@@ -177,21 +174,19 @@ def fit_optics(
     problem = Problem(shots, camera, phases, names, pixel_side=pixel_side, sampling=sampling)
     defocus = DEFOCUS_STARTS if "defocus" in names else (0.0,)
     first: list[State] = []
-    for (flip, transpose), by in progress(
-        list(product(orientations, defocus)), desc="fit", unit="start"
-    ):
+    for (flip, transpose), by in progress(list(product(orientations, defocus)), desc="fit"):
         begun = problem.begin(start._replace(flip=flip, transpose=transpose), defocus=by)
         first.append(problem.descend(begun, prior=PRIOR, evaluations=FIRST))
     first.sort(key=lambda state: state.misfit)
     best = {state.orientation: state for state in reversed(first)}
     near = {
         lie: problem.descend(state, prior=PRIOR, evaluations=LAST // 2)
-        for lie, state in progress(best.items(), desc="orientations", unit="orientation")
+        for lie, state in progress(best.items(), desc="orientations")
     }
     own = min(near, key=lambda lie: near[lie].misfit)
     ends = []
     for state in progress(
-        [state for state in first if state.orientation == own][:KEPT], desc="best", unit="start"
+        [state for state in first if state.orientation == own][:KEPT], desc="best"
     ):
         held = problem.descend(state, prior=PRIOR, evaluations=LAST)
         ends.append(problem.descend(held, prior=PRIOR / 20, evaluations=LAST))
@@ -230,7 +225,6 @@ class Problem:
         self._sampling, self._sensor = sampling, camera.sensor
         self._parameters = [one for name in names for one in FITTED[name]]
         self._base = _starting_options(camera, self._parameters)
-        self._has_offset = "offset" in names
         self._splines = [frame_spline(one, sampling=sampling) for s in shots for one in s.lights]
         images = jnp.stack([shot.image for shot in shots])
         u = np.fft.ifftshift(sensor_points(camera.sensor), axes=(1, 2))
@@ -241,7 +235,7 @@ class Problem:
         self._widths = np.array([one.width for one in self._parameters] + [0.3, 0.03 * lit])
         self._factors = np.array([one.factor for one in self._parameters] + [True, False])
         self._new = min(1.0, (camera.step / 0.5) ** 2)  # share of samples that say something new
-        free = [True] * len(self._parameters) + [True, self._has_offset] + [True] * len(PLACE)
+        free = [True] * len(self._parameters) + [True, "offset" in names] + [True] * len(PLACE)
         self._free = np.flatnonzero(free)
 
         def amplitudes(origin, v):

@@ -76,9 +76,10 @@ def reconstruct_bench(
     Raises:
         InputError: If a frame cannot be used.
     """
-    recover = make_recover(run, refinement=refinement)
     if starts:
         recover = make_solver_recover(run, refinement, starts=starts)
+    else:
+        recover = make_recover(run, refinement=refinement)
     batch_size = wanted.batch_size
     allowed = (
         _limit_of(run, recover, groups, setup, batch_size) if limit is None else lambda _: limit
