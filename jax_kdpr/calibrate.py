@@ -39,9 +39,9 @@ from jax_kdpr.lab.frames.calibration import (
     undetermined,
     write_calibration,
 )
-from jax_kdpr.lab.frames.fitting import FITTED
 from jax_kdpr.lab.frames.measured import blank_image
 from jax_kdpr.lab.frames.own_images import own_images
+from jax_kdpr.lab.frames.parameters import FITTED
 from jax_kdpr.lab.frames.reading import list_frames
 from jax_kdpr.runs.run import Run
 

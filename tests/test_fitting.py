@@ -13,16 +13,10 @@ from helpers import rejection, tiny_config, untrained_run
 
 from jax_kdpr.config import checks
 from jax_kdpr.config.schema import Config
-from jax_kdpr.lab.frames.fitting import (
-    FITTED,
-    Problem,
-    Shot,
-    fit_optics,
-    fitted_camera,
-    is_determined,
-)
+from jax_kdpr.lab.frames.fitting import Problem, Shot, fit_optics
 from jax_kdpr.lab.frames.geometry import Geometry
 from jax_kdpr.lab.frames.measured import pixel_side
+from jax_kdpr.lab.frames.parameters import FITTED, fitted_camera, is_determined
 from jax_kdpr.lab.frames.simulated_bench import Bench, as_the_camera_sees, camera_light
 from jax_kdpr.optics.camera import Camera
 from jax_kdpr.optics.misalignment import MountOptions

@@ -11,8 +11,9 @@ from oracles import lowpass
 from PIL import Image
 
 from jax_kdpr.data import fashion_mnist
-from jax_kdpr.lab.frames.fitting import Shot, fit_optics, fitted_camera
+from jax_kdpr.lab.frames.fitting import Shot, fit_optics
 from jax_kdpr.lab.frames.geometry import Geometry, to_sensor
+from jax_kdpr.lab.frames.parameters import fitted_camera
 from jax_kdpr.lab.frames.recovery import make_solver_recover
 from jax_kdpr.optics.camera import Camera
 from jax_kdpr.optics.cdp import measure_intensity

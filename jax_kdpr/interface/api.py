@@ -23,7 +23,6 @@ from jax_kdpr.data.batches import over_batches
 from jax_kdpr.evaluation.scoring import score_run
 from jax_kdpr.lab.frames.calibration import calibration_notes, read_calibration
 from jax_kdpr.lab.frames.correction import References, correct, make_correction
-from jax_kdpr.lab.frames.fitting import Options
 from jax_kdpr.lab.frames.geometry import check_geometry, make_window
 from jax_kdpr.lab.frames.measured import (
     Setup,
@@ -32,6 +31,7 @@ from jax_kdpr.lab.frames.measured import (
     pixel_side,
     snapshot_energy,
 )
+from jax_kdpr.lab.frames.parameters import Options
 from jax_kdpr.lab.frames.recovery import Recover, Recovered, make_recover
 from jax_kdpr.optics.cdp import Optics
 from jax_kdpr.optics.objects import scene_parts

@@ -13,7 +13,7 @@ from jax_kdpr.core.json_files import Maybe
 from jax_kdpr.core.limits import Range
 from jax_kdpr.core.types import Image, Images
 from jax_kdpr.lab.frames.correction import check_exposure, correct, make_correction
-from jax_kdpr.lab.frames.fitting import Fit, Options, Shot, fit_optics, is_determined
+from jax_kdpr.lab.frames.fitting import Fit, Shot, fit_optics
 from jax_kdpr.lab.frames.geometry import (
     FLIPS,
     Geometry,
@@ -23,6 +23,7 @@ from jax_kdpr.lab.frames.geometry import (
     sensor_points,
 )
 from jax_kdpr.lab.frames.measured import Setup, on_grid, simulate
+from jax_kdpr.lab.frames.parameters import Options, is_determined
 from jax_kdpr.lab.frames.reading import Frame, iterate_frames
 from jax_kdpr.lab.frames.registration import Registration, register
 from jax_kdpr.optics.beam import Plane

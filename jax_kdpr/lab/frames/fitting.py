@@ -14,11 +14,10 @@ from the best few, at last with a prior that hardly pulls. Parameters that move 
 differentiated by JAX, those of the place on the camera by differences.
 """
 
-import dataclasses
 import math
 from collections.abc import Sequence
 from itertools import product
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,8 +25,6 @@ import numpy as np
 from jaxtyping import Array, Float
 from scipy import optimize
 
-from jax_kdpr.core.errors import InputError
-from jax_kdpr.core.options import changed, shallow
 from jax_kdpr.core.progress import progress
 from jax_kdpr.core.types import Phases
 from jax_kdpr.lab.frames.geometry import (
@@ -38,15 +35,20 @@ from jax_kdpr.lab.frames.geometry import (
     sample_spline,
     sensor_points,
 )
+from jax_kdpr.lab.frames.parameters import (
+    FITTED,
+    Options,
+    fitted_camera,
+    starting_options,
+    value_of,
+)
 from jax_kdpr.optics import cdp
-from jax_kdpr.optics.beam import AberrationOptions, Beam, IlluminationOptions
 from jax_kdpr.optics.camera import Camera
 from jax_kdpr.optics.objects import scene_field
 
 PRIOR = 0.02
 FIRST, LAST = 12, 80  # evaluations of a start, and of the best of them
 KEPT = 3  # starts that are gone on from
-UNDETERMINED = 1.0  # error bar, in widths, beyond which a parameter is not determined
 MIN_SCORE = 0.94  # wrong objects reach 0.92 (results/measured)
 MIN_LEAD = 1.3  # by which another orientation leaves more of the amplitudes' variance unexplained
 STEP = 1e-3  # of v, in differences
@@ -54,49 +56,12 @@ NOTHING = 1e-15  # of the strongest: a combination of parameters that changes no
 DARK = 1e-9  # of the mean light: so that a dark sample has a derivative
 
 
-Options = dict[str, dict[str, Any]]  # of the config, by section
 Orientation = tuple[str, bool]  # (flip, transpose)
 ORIENTATIONS = tuple(product(FLIPS, (False, True)))
 
 
-class Parameter(NamedTuple):
-    """One number of the optics: an option of the config, or of a tuple of it the n-th number."""
-
-    section: str
-    option: str
-    width: float
-    number: int | None = None
-    factor: bool = False  # v is the logarithm of the value over its start
-
-    @property
-    def name(self) -> str:
-        """As the calibration lists it."""
-        numbered = "" if self.number is None else f"[{self.number}]"
-        return f"{self.section}.{self.option}{numbered}"
-
-
-def _zernike(*numbers: int) -> tuple[Parameter, ...]:
-    """Of Noll's polynomials."""
-    return tuple(Parameter("aberrations", "zernike", 0.5, j - 1) for j in numbers)
-
-
-FITTED: dict[str, tuple[Parameter, ...]] = {
-    "shift": tuple(Parameter("mount", f"shift_{axis}", 0.5) for axis in "yx"),
-    "rotation": (Parameter("mount", "rotation", 0.5),),
-    "scale": (Parameter("mount", "scale", 0.01),),
-    "defocus": _zernike(4),
-    "astigmatism": _zernike(5, 6),
-    "coma": _zernike(7, 8),
-    "spherical": _zernike(11),
-    "gain": (Parameter("device", "gain", 0.1, factor=True),),
-    "zero_order": (Parameter("device", "zero_order", 1.0, factor=True),),
-    "waist": (Parameter("illumination", "waist", 0.3, factor=True),),
-    "beam": tuple(Parameter("illumination", "centre", 0.1, number) for number in (0, 1)),
-    "offset": (),  # counts of a camera pixel: no option
-}
 DEFOCUS_STARTS = (0.0, 1.5, -1.5, 3.0, -3.0, 6.0, -6.0)  # rad rms from the design's
 PLACE = ("centre_y", "centre_x", "rotation", "scale")  # of `Geometry`, always fitted
-FIRST_ZERO_ORDER = 0.01  # has a derivative, which 0 has not
 
 
 class Shot(NamedTuple):
@@ -122,27 +87,6 @@ class Fit(NamedTuple):
         """Whether to believe it: a wrong object or orientation leaves more unexplained."""
         left, others = 1 - self.score**2, 1 - self.runner_up**2
         return self.score >= MIN_SCORE and others >= MIN_LEAD * left
-
-
-def is_determined(name: str, value: float, error: float) -> bool:
-    """Returns whether a parameter's error bar is below what a bench may well be off."""
-    (one,) = (one for many in FITTED.values() for one in many if one.name == name)
-    return error < UNDETERMINED * one.width * (abs(value) if one.factor else 1.0)
-
-
-def fitted_camera(camera: Camera, optics: Options) -> Camera:
-    """Returns a camera with other options of its optics; their numbers may be traced."""
-    beam = camera.beam or Beam(camera.size)
-    light = changed(beam.illumination, **optics.get("illumination", {}))
-    wavefront = changed(beam.aberrations, **optics.get("aberrations", {}))
-    beam = dataclasses.replace(beam, illumination=light, aberrations=wavefront)
-    is_plain = light == IlluminationOptions() and wavefront == AberrationOptions()
-    return dataclasses.replace(
-        camera,
-        beam=None if is_plain and beam.phases is None else beam,
-        device=changed(camera.device, **optics.get("device", {})),
-        mount=changed(camera.mount, **optics.get("mount", {})),
-    )
 
 
 def fit_optics(
@@ -224,7 +168,7 @@ class Problem:
     ):
         self._sampling, self._sensor = sampling, camera.sensor
         self._parameters = [one for name in names for one in FITTED[name]]
-        self._base = _starting_options(camera, self._parameters)
+        self._base = starting_options(camera, self._parameters)
         self._splines = [frame_spline(one, sampling=sampling) for s in shots for one in s.lights]
         images = jnp.stack([shot.image for shot in shots])
         u = np.fft.ifftshift(sensor_points(camera.sensor), axes=(1, 2))
@@ -256,7 +200,7 @@ class Problem:
 
     def begin(self, geometry: Geometry, *, defocus: float) -> State:
         """A state at the design's optics and a defocus more, with the best unit."""
-        origin = [_get(self._base, one) for one in self._parameters]
+        origin = [value_of(one, self._base) for one in self._parameters]
         origin = [
             value + defocus * (one.option == "zernike" and one.number == 3)
             for value, one in zip(origin, self._parameters, strict=True)
@@ -380,41 +324,3 @@ class Problem:
             after = (modelled - moved) / max(float(np.linalg.norm(moved)), 1e-30)
             slopes[:, number] = (after - (modelled - seen) / size) / STEP
         return slopes[:, self._free]
-
-
-def _starting_options(camera: Camera, parameters: Sequence[Parameter]) -> Options:
-    """The options that are fitted, as they are at the design: each tuple long enough."""
-    beam = camera.beam or Beam(camera.size)
-    sections = {
-        **{"illumination": beam.illumination, "aberrations": beam.aberrations},
-        **{"device": camera.device, "mount": camera.mount},
-    }
-    options: Options = {}
-    for one in parameters:
-        known = options.setdefault(one.section, {})
-        value = known.get(one.option, getattr(sections[one.section], one.option))
-        if one.number is not None:
-            value = (*value, *[0.0] * (one.number + 1 - len(value)))
-        known[one.option] = value
-    if "illumination" in options:
-        kind = beam.illumination.kind
-        if kind not in ("even", "gaussian"):
-            raise InputError(
-                f"--fit: waist and beam are those of a Gaussian beam, got illumination.kind="
-                f"{kind}; leave them out"
-            )
-        light = shallow(beam.illumination)
-        options["illumination"] = {
-            **{"kind": "gaussian", "waist": light["waist"], "centre": light["centre"]},
-            **options["illumination"],
-        }
-    if "aberrations" in options:
-        options["aberrations"]["diameter"] = beam.aberrations.diameter
-    if options.get("device", {}).get("zero_order") == 0.0:
-        options["device"]["zero_order"] = FIRST_ZERO_ORDER
-    return options
-
-
-def _get(options: Options, one: Parameter) -> float:
-    value = options[one.section][one.option]
-    return float(value if one.number is None else value[one.number])
