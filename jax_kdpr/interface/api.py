@@ -33,6 +33,7 @@ from jax_kdpr.lab.frames.measured import (
 )
 from jax_kdpr.lab.frames.parameters import Options
 from jax_kdpr.lab.frames.recovery import Recover, Recovered, make_recover
+from jax_kdpr.optics.camera import uncentred
 from jax_kdpr.optics.cdp import Optics
 from jax_kdpr.optics.objects import scene_parts
 from jax_kdpr.recovery.projections import Settings
@@ -140,8 +141,7 @@ class Run(runs.Run):
         correction = make_correction(references)
         light = np.stack([correct(one, correction) for one in shots.reshape(-1, *shape)])
         if found is None:
-            middle = [at - n // 2 for at, n in zip(self.camera.axis, shape, strict=True)]
-            ways = {way: np.roll(light, middle, (1, 2)) if way else light for way in (True, False)}
+            ways = {True: uncentred(light, self.camera.axis), False: light}
             ways = ways if centred is None else {centred: ways[centred]}
         else:
             for note in calibration_notes(found, self, str(calibration)):

@@ -226,3 +226,11 @@ def centred(
     """Returns a CDP as a camera has it: `Camera.axis` in the middle, at [sh // 2, sw // 2]."""
     middle = [n // 2 - place for place, n in zip(axis, pattern.shape, strict=True)]
     return np.roll(pattern, middle, axis=(0, 1))
+
+
+def uncentred(
+    patterns: Float[np.ndarray, "*n sh sw"], axis: tuple[int, int]
+) -> Float[np.ndarray, "*n sh sw"]:
+    """Returns patterns with the middle at `Camera.axis`: the inverse of `centred`."""
+    middle = [place - n // 2 for place, n in zip(axis, patterns.shape[-2:], strict=True)]
+    return np.roll(patterns, middle, axis=(-2, -1))

@@ -43,7 +43,7 @@ from jax_kdpr.lab.frames.parameters import (
     value_of,
 )
 from jax_kdpr.optics import cdp
-from jax_kdpr.optics.camera import Camera
+from jax_kdpr.optics.camera import Camera, uncentred
 from jax_kdpr.optics.objects import scene_field
 
 PRIOR = 0.02
@@ -166,15 +166,13 @@ class Problem:
         pixel_side: float,
         sampling: str,
     ):
-        self._sampling, self._sensor = sampling, camera.sensor
+        self._sampling, self._sensor, self._axis = sampling, camera.sensor, camera.axis
         self._parameters = [one for name in names for one in FITTED[name]]
         self._base = starting_options(camera, self._parameters)
         self._splines = [frame_spline(one, sampling=sampling) for s in shots for one in s.lights]
         images = jnp.stack([shot.image for shot in shots])
-        u = np.fft.ifftshift(sensor_points(camera.sensor), axes=(1, 2))
-        envelope = jnp.asarray(pixel_envelope(u, camera.spacing, pixel_side), jnp.float32)
-        order = [one - n // 2 for one, n in zip(camera.axis, camera.sensor, strict=True)]
-        self._rolled: tuple[int, int] = (order[0], order[1])
+        seen_as = pixel_envelope(sensor_points(camera.sensor), camera.spacing, pixel_side)
+        envelope = jnp.asarray(uncentred(seen_as, camera.axis), jnp.float32)
         lit = float(np.mean([spline.mean() for spline in self._splines]))
         self._widths = np.array([one.width for one in self._parameters] + [0.3, 0.03 * lit])
         self._factors = np.array([one.factor for one in self._parameters] + [True, False])
@@ -307,7 +305,7 @@ class Problem:
             sample_spline(spline, geometry, self._sensor, sampling=self._sampling)
             for spline in self._splines
         ]
-        return np.sqrt(np.maximum(np.roll(np.stack(read), self._rolled, (1, 2)), 0.0)).ravel()
+        return np.sqrt(np.maximum(uncentred(np.stack(read), self._axis), 0.0)).ravel()
 
     def _residuals(self, state: State) -> Float[np.ndarray, "m"]:
         seen = self._seen(state)

@@ -23,6 +23,7 @@ from jaxtyping import Float, Shaped
 from scipy import ndimage
 
 from jax_kdpr.core.errors import InputError
+from jax_kdpr.optics.camera import uncentred
 
 FLIPS = ("none", "vertical", "horizontal", "both")
 SAMPLINGS = ("points", "area")
@@ -269,7 +270,7 @@ def to_sensor(
     sampled = sample_spline(spline, geometry, sensor, sampling=sampling)
     apart = 1 / sensor[0] if spacing is None else spacing
     sampled = sampled / pixel_envelope(sensor_points(sensor), apart, pixel_side)
-    return np.roll(sampled, [a - n // 2 for a, n in zip(axis, sensor, strict=True)], axis=(0, 1))
+    return uncentred(sampled, axis)
 
 
 def frame_spline(light: Float[np.ndarray, "h w"], *, sampling: str) -> Float[np.ndarray, "h w"]:

@@ -38,6 +38,7 @@ from jax_kdpr.lab.frames.geometry import (
 )
 from jax_kdpr.lab.frames.reading import Frame, iterate_frames
 from jax_kdpr.optics import cdp
+from jax_kdpr.optics.camera import uncentred
 from jax_kdpr.optics.objects import scene_field
 from jax_kdpr.optics.propagation import SHARED_ENVELOPE, shares_envelope
 from jax_kdpr.runs.run import Run
@@ -226,5 +227,4 @@ def noise_sigma(setup: Setup, run: Run, counts: list[float]) -> Float[np.ndarray
     pixel = spread * bin * one  # counts of bin^2 pixels are added: the noise grows with bin
     unit = setup.counts_per_unit or float(np.mean(counts) / np.mean(snapshot_energy(run)))
     envelope = pixel_envelope(sensor_points(run.sensor), run.camera.spacing, setup.pixel_side)
-    middle = [place - n // 2 for place, n in zip(run.camera.axis, run.sensor, strict=True)]
-    return np.roll(pixel / unit / envelope, middle, axis=(0, 1))
+    return uncentred(pixel / unit / envelope, run.camera.axis)
