@@ -30,7 +30,7 @@ from jax_kdpr.config.schema import Config
 from jax_kdpr.core import json_files
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.types import Images
-from jax_kdpr.interface import cli, frame_flags
+from jax_kdpr.interface import cli, frame_flags, system_flags
 from jax_kdpr.lab.frames.calibration import (
     CALIBRATION,
     calibrate,
@@ -78,7 +78,7 @@ def main(positional: list[str]) -> int:
     """Registers, or fits, one set of frames."""
     cli.require_no_more(positional, "quote the pattern of --input")
     names = _fitted()
-    config = frame_flags.read_system_config(CONFIG)
+    config = system_flags.read_system_config(CONFIG)
     frame_flags.fill_from_bench(config)
     frames = list_frames(
         frame_flags.require(frame_flags.INPUT, "frames without an object, or of that of --object")
@@ -135,7 +135,7 @@ def _fitted() -> list[str]:
 
 
 def _run(config: Config) -> Run:
-    run = frame_flags.read_system(config)
+    run = system_flags.read_system(config).on_one_device()
     if not FLATNESS.value:
         return run
     if config.aberrations.file:

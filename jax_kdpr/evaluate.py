@@ -66,7 +66,7 @@ def main(positional: list[str]) -> int:
     if report:
         report.write({name: run.result for name, run in runs.items()}, text)
         config = next(iter(runs.values())).config
-        shown = {name: run.samples for name, run in runs.items()}
+        shown = {name: run.samples.shown for name, run in runs.items()}
         drawn = {"scene": config.scene, "pitch": config.propagation.pitch}
         pictures.plot_comparison(shown, report.picture, **drawn)
     print(text)

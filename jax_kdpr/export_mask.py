@@ -3,6 +3,7 @@
     python -m jax_kdpr.export_mask --workdir RUN --format slm --panel 1080x1920 --verify
     python -m jax_kdpr.export_mask --workdir RUN --format height --wavelength 635e-9 --index 1.46
     python -m jax_kdpr.export_mask --workdir RUN --verify_file FILE [FILE ...]
+    python -m jax_kdpr.export_mask --config CONFIG --output DIR --format slm ...
 
 Formats: slm (gray levels of a panel), height (metres, of an etched or printed mask), npy, csv and
 tiff (radians). The .json beside each file states every convention: sign, orientation, levels,
@@ -14,6 +15,7 @@ says they are meant, and ends with exit code 1 if that costs more than --max_los
 which mistake would explain it. What your panel really does with a gray level it cannot know.
 --verify_file does the same for files that are there already, such as one that a tool of yours
 has changed; their .json must lie beside them.
+--config in place of --workdir exports masks that no training has made, such as those of masks.file.
 """
 
 import sys
@@ -23,16 +25,15 @@ import numpy as np
 from absl import flags
 
 from jax_kdpr.core.errors import InputError
-from jax_kdpr.interface import cli, mask_flags
+from jax_kdpr.interface import cli, mask_flags, system_flags
 from jax_kdpr.lab.masks.export import doubts, export_masks, in_words
 from jax_kdpr.lab.masks.request import plan_export
 from jax_kdpr.lab.masks.verification import explain, verdict_line, verify_files
 from jax_kdpr.optics.mask_files.format import SUFFIXES
 from jax_kdpr.optics.mask_files.reading import ERROR
-from jax_kdpr.runs import folder as run_folder
-from jax_kdpr.runs.run import load_run
 
-WORKDIR = flags.DEFINE_string("workdir", None, "Run folder.")
+flags.adopt_module_key_flags(system_flags)
+CONFIG = cli.define_config()
 flags.adopt_module_key_flags(mask_flags)
 OUTPUT = flags.DEFINE_string("output", None, "Folder for the files; default: RUN/export.")
 VERIFY = flags.DEFINE_bool("verify", False, "Verify the files after writing them.")
@@ -50,28 +51,26 @@ VERIFICATION = ("images", "max_loss", "data_dir")
 
 def main(positional: list[str]) -> int:
     """Exports, verifies, or both."""
-    if not WORKDIR.value:
-        raise InputError("--workdir: a run folder is needed, such as runs/e2e")
+    config = system_flags.read_system_config(CONFIG)
     _check_flags(positional)
-    workdir = Path(WORKDIR.value)
     if VERIFY_FILE.value:
-        return _verify(workdir, [Path(file) for file in (VERIFY_FILE.value, *positional)])
-    config = run_folder.read_config(workdir)
+        return _verify([Path(file) for file in (VERIFY_FILE.value, *positional)])
     mask_flags.fill_from_bench()
     plan = plan_export(mask_flags.read_request(), config)
-    run = load_run(workdir)
+    run = system_flags.read_system(config)
     phases = np.asarray(run.camera.written(run.phases))
-    output = Path(OUTPUT.value) if OUTPUT.value else workdir / "export"
+    output = system_flags.output_folder(OUTPUT.value, "export")
     written = export_masks(plan, phases, run, output=output)
     print(in_words(plan, phases.shape[1:]))
     for path, sidecar in written.items():
         print(f"written: {path} and {path.name}.json; at most {sidecar[ERROR]:.2g} rad off")
     if doubt := doubts(plan, written):
         print(doubt, file=sys.stderr)
-    return _verify(workdir, list(written)) if VERIFY.value else 0
+    return _verify(list(written)) if VERIFY.value else 0
 
 
-def _verify(workdir: Path, paths: list[Path]) -> int:
+def _verify(paths: list[Path]) -> int:
+    workdir = Path(system_flags.WORKDIR.value or "")
     verdict = verify_files(
         workdir, paths, images=IMAGES.value, max_loss=MAX_LOSS.value, data_dir=DATA_DIR.value
     )
@@ -90,6 +89,11 @@ def _verify(workdir: Path, paths: list[Path]) -> int:
 
 def _check_flags(positional: list[str]) -> None:
     """Refuses what is missing, and what nothing would read."""
+    if CONFIG.value is not None and (VERIFY.value or VERIFY_FILE.value):
+        raise InputError(
+            "--config: a file is verified by what a trained network recovers through it; give "
+            "--workdir, or leave --verify and --verify_file out"
+        )
     if VERIFY_FILE.value:
         own = {flag.name for flag in flags.FLAGS.get_key_flags_for_module("__main__")}
         unread = sorted(own - {"workdir", "verify_file", *VERIFICATION})

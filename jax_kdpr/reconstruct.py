@@ -18,8 +18,9 @@ far better flipped, turned or transposed, the exit code is 1. A network that was
 a wide limit: look at `evaluate` first. Trust proves nothing for an object beyond the run's phase
 range. --truth, images of the objects, adds PSNR, SSIM and the rms error in radians.
 
---starts 16 --refine 500 --refine_with accelerated --refine_tv 0.02 recovers by a solver, without
-any network; --config may then stand in place of --workdir.
+--starts 16 recovers by a solver without the network: that of --refine, or 500 steps of accelerated
+with a total variation of 0.02. --config in place of --workdir is optics without a network, such as
+those of a mask file, which are recovered so.
 """
 
 import sys
@@ -31,13 +32,15 @@ from absl import flags
 from jax_kdpr.config.schema import OF_BENCH
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.options import shallow
-from jax_kdpr.interface import cli, frame_flags, placement_flags, refine_flags
+from jax_kdpr.interface import cli, frame_flags, placement_flags, refine_flags, system_flags
 from jax_kdpr.lab.frames import results
 from jax_kdpr.lab.frames.measured import Setup, group_frames, measure_frames, narrowed
 from jax_kdpr.lab.frames.own_images import own_images
 from jax_kdpr.lab.frames.reading import Frame, list_frames
 from jax_kdpr.lab.frames.reconstruction import Wanted, reconstruct_bench
-from jax_kdpr.recovery.refinement import Refinement
+from jax_kdpr.recovery.refinement import NO_REFINEMENT, Refinement
+from jax_kdpr.recovery.solver_system import ALONE
+from jax_kdpr.recovery.solver_system import STARTS as STARTED
 from jax_kdpr.runs.run import Run
 
 flags.adopt_module_key_flags(frame_flags)
@@ -51,8 +54,8 @@ flags.adopt_module_key_flags(refine_flags)
 STARTS = flags.DEFINE_integer(
     "starts",
     0,
-    "Recover by the solver of --refine alone, from so many spectral estimates, of which the one "
-    "that ends nearest to the frames counts; 0: by the network.",
+    "Recover by a solver alone, from so many spectral estimates, of which the one that ends "
+    f"nearest to the frames counts; 0: by the network, and {STARTED} where there is none.",
     lower_bound=0,
     upper_bound=10_000,
 )
@@ -74,12 +77,16 @@ RECORDED = ("input", "dark", "flat", "bad_pixels")  # flags
 def main(positional: list[str]) -> int:
     """Reconstructs one set of frames."""
     cli.require_no_more(positional, "quote the pattern of --input")
-    config = frame_flags.read_system_config(CONFIG)
+    config = system_flags.read_system_config(CONFIG)
     pitch = frame_flags.fill_from_bench(config)
-    output = _output()
-    refinement = _refinement()
+    output = system_flags.output_folder(OUTPUT.value, OF_RUN)
+    asked = refine_flags.read_refinement()
     frames = _new_frames(output)
-    run = frame_flags.read_system(config, data_dir=DATA_DIR.value)
+    run = system_flags.read_system(config, data_dir=DATA_DIR.value).on_one_device()
+    starts, limit = STARTS.value or (0 if run.is_trained else STARTED), LIMIT.value
+    if starts:
+        asked = asked if asked.steps else ALONE
+        run, limit = run.by_solver(asked, starts=starts), SOLVED if limit is None else limit
     groups = _groups(frames, run, output)
     setup, run, notes = placement_flags.read_placed(frames, run)
     truth = None
@@ -87,11 +94,8 @@ def main(positional: list[str]) -> int:
         there, count = Path(TRUTH.value), len(groups)
         truth = own_images(run, there, flag="--truth", as_trained=True, count=count)
     next(measure_frames(groups[:1], setup, run))  # what is wrong with it is said now
-    settings = _settings(run, setup, refinement)
+    settings = _settings(run, setup, asked, starts)
     rows = results.read_results(output, settings) if RESUME.value else []
-    starts, limit = STARTS.value, LIMIT.value
-    if starts and limit is None:
-        limit = SOLVED
     if limit is None:
         run.dataset  # noqa: B018  what is wrong with the data is said now
     cli.make_folder("--output", output)
@@ -106,32 +110,13 @@ def main(positional: list[str]) -> int:
         notes=tuple(notes),
     )
     found, trusted = reconstruct_bench(
-        groups, setup, run, wanted, refinement=refinement, limit=limit, starts=starts
+        groups, setup, run, wanted, refinement=NO_REFINEMENT if starts else asked, limit=limit
     )
     print(results.in_words(found, run.camera.scene.kind))
     for line in results.warnings(found):
         print(f"warning: {line}", file=sys.stderr)
     print(f"written: {output}/{results.RESULTS_FILE}, {results.SHEET_FILE} and the objects")
     return 0 if trusted else 1
-
-
-def _output() -> Path:
-    if OUTPUT.value:
-        return Path(OUTPUT.value)
-    where = frame_flags.WORKDIR.value
-    return Path(frame_flags.require(OUTPUT, "a folder") if where is None else where, OF_RUN)
-
-
-def _refinement() -> Refinement:
-    refinement = refine_flags.read_refinement()
-    if STARTS.value and not refinement.steps:
-        raise InputError("--starts: nothing would read it; give --refine N too, such as 500")
-    if CONFIG.value is not None and not STARTS.value:
-        raise InputError(
-            "--config: names a system that is not trained; give --workdir, or recover by a solver: "
-            "--starts 16 --refine 500 --refine_with accelerated"
-        )
-    return refinement
 
 
 def _new_frames(output: Path) -> list[Frame]:
@@ -158,10 +143,10 @@ def _groups(frames: list[Frame], run: Run, output: Path) -> list[tuple[Frame, ..
     return groups
 
 
-def _settings(run: Run, setup: Setup, refinement: Refinement) -> dict[str, Any]:
+def _settings(run: Run, setup: Setup, refinement: Refinement, starts: int) -> dict[str, Any]:
     """What results.json records, and --resume compares."""
     return {
-        "workdir": str(run.workdir),
+        "workdir": str(run.workdir) if run.is_trained else "",
         "checkpoint": run.digest,
         "geometry": setup.geometry._asdict(),
         "window": list(narrowed(setup, run).window),
@@ -171,7 +156,7 @@ def _settings(run: Run, setup: Setup, refinement: Refinement) -> dict[str, Any]:
         **{name: flags.FLAGS[name].value or "" for name in RECORDED},
         "limit": LIMIT.value,
         **{"refine": refinement.steps, "refine_with": refinement.solver},
-        **({"starts": STARTS.value} if STARTS.value else {}),
+        **({"starts": starts} if starts else {}),
         "refine_tv": refinement.tv,
         **({"truth": TRUTH.value} if TRUTH.value else {}),
     }

@@ -1,10 +1,15 @@
-"""Recovers a run's test scenes without its network: `python -m jax_kdpr.solve --workdir RUN`.
+"""Recovers test scenes without a network: `python -m jax_kdpr.solve --workdir RUN`.
 
 Classical solvers get the same CDPs of the run's masks, its noise included, as the network does:
 
     python -m jax_kdpr.solve --workdir runs/e2e --solver raar,hio --steps 200
     python -m jax_kdpr.solve --workdir runs/e2e --start network --solver error_reduction
     python -m jax_kdpr.solve --workdir runs/teacher --start random --restarts 5
+    python -m jax_kdpr.solve --config CONFIG --config.masks.start=file --config.masks.file=MASK \\
+        --output DIR
+
+--config in place of --workdir takes optics that nothing was trained for, such as a mask file's.
+--calibration puts them on the bench that `calibrate --fit` has found.
 
 Prints one table, and writes it with every number and a figure into --output (default RUN/solve):
 solve.md, solve.json, solve.png. Solvers: error_reduction, hio, raar, wirtinger, taf, raf,
@@ -13,6 +18,7 @@ shot several objects give the same CDP: a residual near zero then does not mean 
 one.
 """
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -25,18 +31,23 @@ from jax_kdpr.evaluation import pictures
 from jax_kdpr.evaluation import solvers as solving
 from jax_kdpr.evaluation.solvers import Plan
 from jax_kdpr.evaluation.tables import solve_table
-from jax_kdpr.interface import cli, option_flags
+from jax_kdpr.interface import cli, option_flags, system_flags
 from jax_kdpr.interface.reports import Report
+from jax_kdpr.lab.frames.calibration import calibration_notes, read_calibration
 from jax_kdpr.lab.frames.reading import read_mean
 from jax_kdpr.optics.camera import Camera
 from jax_kdpr.runs import folder as run_folder
-from jax_kdpr.runs.run import load_run
+from jax_kdpr.runs.run import Run
 
-WORKDIR = flags.DEFINE_string("workdir", None, "Run folder.")
+flags.adopt_module_key_flags(system_flags)
+CONFIG = cli.define_config()
 for _define in option_flags.declarations(Plan()):
     _define()
 SUPPORT = flags.DEFINE_string(
     "support", None, "Image of where an amplitude object may be bright: pixels above 0."
+)
+CALIBRATION = flags.DEFINE_string(
+    "calibration", "", "File of `calibrate --fit`: the optics to measure and to solve with."
 )
 OUTPUT = flags.DEFINE_string("output", None, "Folder of the results; default: RUN/solve.")
 DATA_DIR = flags.DEFINE_string("data_dir", "", "Where the data lie now, if not where they were.")
@@ -44,32 +55,51 @@ DATA_DIR = flags.DEFINE_string("data_dir", "", "Where the data lie now, if not w
 
 def main(positional: list[str]) -> int:
     """Solves, prints and writes."""
-    if not WORKDIR.value or positional:
-        raise InputError("--workdir: one run folder is needed, such as runs/e2e")
+    cli.require_no_more(positional)
+    config = system_flags.read_system_config(CONFIG)
     plan = option_flags.read(Plan())
     options.check(plan, before="--")
     solving.check_plan(plan)
-    workdir = Path(WORKDIR.value)
-    report = Report(Path(OUTPUT.value) if OUTPUT.value else workdir / "solve", "solve")
+    report = Report(system_flags.output_folder(OUTPUT.value, "solve"), "solve")
     report.require_own({"run": str, "checkpoint_digest": str}, command="solve")
-    run = load_run(workdir, data_dir=DATA_DIR.value, images=plan.images)
+    run = system_flags.read_system(config, data_dir=DATA_DIR.value, images=plan.images)
+    if CALIBRATION.value:
+        run = _on_bench(run)
     support = _read_support(run.camera)
     report.make_folder()
     solved = solving.solve_images(run, plan, support=support)
     results = solving.summarise(solved)
     text = solve_table(results, run, plan, support=support)
     record = {
-        "run": str(workdir),
+        "run": system_flags.WORKDIR.value or "",
         "checkpoint_digest": run.digest,
         "batch_size": run.batch_size,
         **shallow(plan),
-        **{"support": SUPPORT.value, "results": results, "provenance": run_folder.provenance()},
+        **{
+            "calibration": CALIBRATION.value,
+            "support": SUPPORT.value,
+            "results": results,
+            "provenance": run_folder.provenance(),
+        },
     }
     report.write(record, text)
     shown = {"scene": run.camera.scene, "pitch": run.config.propagation.pitch}
     pictures.plot_comparison(solved.samples, report.picture, **shown)
     print(f"{text}\nwritten: {report.folder}/solve.md, solve.json and solve.png")
     return 0
+
+
+def _on_bench(run: Run) -> Run:
+    """With the optics of --calibration."""
+    found = read_calibration(Path(CALIBRATION.value))
+    for note in calibration_notes(found, run, CALIBRATION.value):
+        print(f"warning: {note}", file=sys.stderr)
+    if not found.optics:
+        raise InputError(
+            f"--calibration: {CALIBRATION.value!r} holds no optics, only where the pattern lies; "
+            "make it with calibrate --fit, or leave it out"
+        )
+    return run.with_optics(found.optics)
 
 
 def _read_support(camera: Camera) -> np.ndarray | None:

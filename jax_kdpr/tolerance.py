@@ -12,22 +12,26 @@ Several runs are measured on the same benches: one that was trained with these e
 (--config.jitter.shift=0.3 and so on) beside one that was not.
 
     python -m jax_kdpr.tolerance --workdir runs/e2e runs/robust --spread shift=0.3,rotation=0.5
-"""
 
-from pathlib import Path
+--config in place of --workdir measures optics without a network, such as those of a mask file; a
+solver recovers then (as `reconstruct --config`), which takes its time: fewer --images and --benches
+do for a first look.
+"""
 
 from absl import flags
 
+from jax_kdpr.config.schema import Config
 from jax_kdpr.core import options
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.evaluation import tolerance_report
 from jax_kdpr.evaluation.tolerance import Request, check_request, measure_run, require_beam
-from jax_kdpr.interface import cli, option_flags
+from jax_kdpr.interface import cli, option_flags, system_flags
 from jax_kdpr.interface.reports import Report
 from jax_kdpr.runs import folder as run_folder
-from jax_kdpr.runs.run import load_run
+from jax_kdpr.runs.run import Run, load_run
 
-WORKDIR = flags.DEFINE_string("workdir", None, "Run folder; more may follow it.")
+flags.adopt_module_key_flags(system_flags)
+CONFIG = cli.define_config()
 OUTPUT = flags.DEFINE_string("output", None, "Folder of the report; default: the first run's.")
 for _define in option_flags.declarations(Request()):
     _define()
@@ -36,7 +40,7 @@ DATA_DIR = flags.DEFINE_string("data_dir", "", "Where the data lie now, if not w
 
 def main(positional: list[str]) -> int:
     """Measures every run folder given."""
-    workdirs = cli.run_folders(WORKDIR.value, positional)
+    config = system_flags.read_system_config(CONFIG)
     request = option_flags.read(Request())
     options.check(request, before="--")
     check_request(request)
@@ -44,9 +48,9 @@ def main(positional: list[str]) -> int:
         raise InputError("--target: takes the place of --loss; leave out one of the two")
     if not request.benches:
         cli.refuse_given(("spread", "loss", "target"), "is read only with --benches above 0")
-    report = Report(Path(OUTPUT.value or next(iter(workdirs.values()))), "tolerance")
+    report = Report(system_flags.output_folder(OUTPUT.value, ""), "tolerance")
     report.require_own({"spreads": dict, "runs": dict}, command="tolerance")
-    runs = {name: load_run(folder, data_dir=DATA_DIR.value) for name, folder in workdirs.items()}
+    runs = _runs(config, positional)
     # What is wrong with the data is said now.
     images = {name: len(run.dataset.test[: request.images]) for name, run in runs.items()}
     for run in runs.values():
@@ -71,6 +75,15 @@ def main(positional: list[str]) -> int:
     drawn = ", .png" if request.errors else ""
     print(f"written: {report.folder}/tolerance.md, tolerance.json{drawn}")
     return 0
+
+
+def _runs(config: Config, more: list[str]) -> dict[str, Run]:
+    """The run folders given by their names, or the optics of --config."""
+    if CONFIG.value is None:
+        folders = cli.run_folders(system_flags.WORKDIR.value, more)
+        return {name: load_run(one, data_dir=DATA_DIR.value) for name, one in folders.items()}
+    cli.require_no_more(more)
+    return {"optics": system_flags.read_system(config, data_dir=DATA_DIR.value)}
 
 
 if __name__ == "__main__":

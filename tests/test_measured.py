@@ -14,12 +14,11 @@ from jax_kdpr.data import fashion_mnist
 from jax_kdpr.lab.frames.fitting import Shot, fit_optics
 from jax_kdpr.lab.frames.geometry import Geometry, to_sensor
 from jax_kdpr.lab.frames.parameters import fitted_camera
-from jax_kdpr.lab.frames.recovery import make_solver_recover
+from jax_kdpr.lab.frames.recovery import make_recover
 from jax_kdpr.optics.camera import Camera
 from jax_kdpr.optics.cdp import measure_intensity
 from jax_kdpr.optics.objects import SceneOptions, scene_field
 from jax_kdpr.optics.window import SensorOptions
-from jax_kdpr.recovery.refinement import Refinement
 from jax_kdpr.runs.run import untrained
 
 ROOT = Path(__file__).parents[1]
@@ -87,9 +86,7 @@ def test_a_measured_frame_tells_the_bench_and_the_bench_the_other_object(known, 
     assert np.corrcoef(*amplitudes)[0, 1] > 0.93
 
     # Without a network, and without having seen any object: the displayed one is the nearest.
-    solver = Refinement(500, "accelerated", 0.02)
-    run = untrained(read_config()).with_optics(found.optics)
-    recover = make_solver_recover(run, solver, starts=16)
+    recover = make_recover(untrained(read_config()).with_optics(found.optics))
     recovered = recover(jnp.asarray(seen, jnp.float32)[None, None])
     phase = lowpass(np.asarray(recovered.image)[0, ..., 0], 10.0)
     candidates = lowpass(shown_images(), 10.0).reshape(-1, 32 * 32)

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from jax_kdpr.core.figures import Axes, Figure, Normalize, ScalarMappable, SubFigure, own_style
 from jax_kdpr.core.metrics import mse, psnr_from_mse, ssim
 from jax_kdpr.evaluation.plots import write_figure
-from jax_kdpr.evaluation.scores import Samples
+from jax_kdpr.evaluation.scores import Samples, Shown
 from jax_kdpr.optics.camera import centred
 from jax_kdpr.optics.objects import SceneOptions, scene_parts
 
@@ -118,7 +118,7 @@ def plot_run(
         several = f", {part}" if len(scenes) > 1 else ""
         columns += [
             Column(f"scene{several}", scale, scenes[part]),
-            Column(f"recovered{several}", scale, recovered[part], _captions(samples)),
+            Column(f"recovered{several}", scale, recovered[part], _captions(samples.shown)),
             Column(f"error{several}", error, recovered[part] - scenes[part]),
         ]
     figure = Figure(figsize=(2.0 * len(columns), 2.1 * count + 3.6), layout="constrained")
@@ -139,14 +139,14 @@ def plot_run(
 
 @own_style
 def plot_comparison(
-    runs: dict[str, Samples], path: Path, *, scene: SceneOptions, pitch: float = 0.0
+    runs: dict[str, Shown], path: Path, *, scene: SceneOptions, pitch: float = 0.0
 ) -> None:
     """Draws the same scenes as recovered by several runs, each over its first mask.
 
     Of complex scenes the phase. Arguments as of `plot_run`.
     """
     first = next(iter(runs.values()))
-    count = min(samples.images.shape[0] for samples in runs.values())
+    count = min(shown.images.shape[0] for shown in runs.values())
     figure = Figure(figsize=(2.0 * (count + 1) + 0.6, 2.15 * (len(runs) + 1)), layout="constrained")
     axes = figure.subplots(len(runs) + 1, count + 1, squeeze=False)
     axes[0, 0].set_axis_off()
@@ -155,12 +155,12 @@ def plot_comparison(
     for column in range(count):
         _show(axes[0, column + 1], truths[column], scale, pitch=pitch)
         axes[0, column + 1].set_title("scene", fontsize=9)
-    for row, (name, samples) in enumerate(runs.items(), start=1):
-        snapshots = samples.phases.shape[0]
-        _show(axes[row, 0], _wrapped(np.asarray(samples.phases[0])), ANGLE)
+    for row, (name, shown) in enumerate(runs.items(), start=1):
+        snapshots = shown.phases.shape[0]
+        _show(axes[row, 0], _wrapped(np.asarray(shown.phases[0])), ANGLE)
         axes[row, 0].set_title(f"{name}\nmask 1 of {snapshots}", fontsize=9)
-        captions = _captions(samples)
-        recovered = scene_parts(np.asarray(samples.output.image), scene)[part]
+        captions = _captions(shown)
+        recovered = scene_parts(np.asarray(shown.recovered), scene)[part]
         for column in range(count):
             _show(axes[row, column + 1], recovered[column], scale, below=captions[column])
     ANGLE.bar(figure, axes[1:, 0])
@@ -235,9 +235,9 @@ def _shortened(name: str) -> str:
     return name if len(name) <= SHEET_NAME else f"{name[:8]}...{name[11 - SHEET_NAME :]}"
 
 
-def _captions(samples: Samples) -> list[str]:
-    psnr = psnr_from_mse(mse(samples.output.image, samples.images))
-    similarity = ssim(samples.output.image, samples.images)
+def _captions(shown: Shown) -> list[str]:
+    psnr = psnr_from_mse(mse(shown.recovered, shown.images))
+    similarity = ssim(shown.recovered, shown.images)
     return [f"{p:.1f} dB, SSIM {s:.2f}" for p, s in zip(psnr, similarity, strict=True)]
 
 

@@ -46,12 +46,25 @@ class Summary(NamedTuple):
     images: int
 
 
+class Shown(NamedTuple):
+    """A few test scenes, recovered, and the masks that they were seen through, for figures."""
+
+    images: Images
+    recovered: Images
+    phases: Float[Array, "k h w"]
+
+
 class Samples(NamedTuple):
     """A few test scenes and all that the system makes of them, for figures."""
 
     images: Images
     output: Output
     phases: Float[Array, "k h w"]
+
+    @property
+    def shown(self) -> Shown:
+        """The recoveries alone."""
+        return Shown(self.images, self.output.image, self.phases)
 
 
 def make_score(

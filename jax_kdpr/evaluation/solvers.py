@@ -18,7 +18,7 @@ from jax_kdpr.core.sharding import shard_batch
 from jax_kdpr.core.types import Images, Indices, Key, PyTree
 from jax_kdpr.data.batches import over_batches, take_batch
 from jax_kdpr.evaluation import scores as evaluation
-from jax_kdpr.evaluation.scores import Samples
+from jax_kdpr.evaluation.scores import Shown
 from jax_kdpr.optics.camera import Camera
 from jax_kdpr.recovery import refinement as classical
 from jax_kdpr.recovery.projections import Settings
@@ -96,23 +96,28 @@ class Report(NamedTuple):
     answers: dict[str, Answer]
     camera: Camera
     images: Images
-    samples: dict[str, Samples]
+    samples: dict[str, Shown]
 
 
 def solve_images(run: Run, plan: Plan, *, support: np.ndarray | None = None) -> Report:
     """Recovers the first test images with each solver, from the CDPs that the network gets too.
 
     The noise of a scene is that of `evaluate` with batches of the same size. The answers are the
-    spectral estimate if it is the start, each solver's, and the network's. Objects are zero outside
-    a `support` [h w].
+    spectral estimate if it is the start, each solver's, and the network's if there is one. Objects
+    are zero outside a `support` [h w].
+
+    Raises:
+        InputError: If a solver cannot be used with these optics, or a start wants a network.
     """
     for name in plan.solver:
         require_projection(name, run.optics)
+    if plan.start == "network" and not run.is_trained:
+        raise InputError("--start: network is of a trained run; give --workdir, or another start")
     camera, optics, test = run.camera, run.optics, run.dataset.test
     count = min(plan.images or len(test), len(test))
     key, everywhere = run_keys(run.config.seed).evaluation, range(0, count, run.batch_size)
     over = partial(over_batches, count=count, batch_size=run.batch_size, key=key)
-    passes = 2 + (plan.start == "spectral")
+    passes = 2 * run.is_trained + 2 * (plan.start == "spectral")
     passes += plan.restarts * (len(plan.solver) + (plan.start == "random"))
     bar = progress(total=len(everywhere) * passes, unit="batch")
     compiled: dict[Callable, Any] = {}
@@ -142,21 +147,27 @@ def solve_images(run: Run, plan: Plan, *, support: np.ndarray | None = None) -> 
         return images, run.system.measure(params, images, key)
 
     images, intensity = over(lambda indices, key: measure(run.variables[0], test, indices, key))
-    output, network_seconds = each(
-        lambda variables, y: run.system.recover(*variables, intensity=y)[0],
-        *(run.variables, intensity),
-    )
-    fields = camera.encode(output.image)
-    references = output.image if plan.start == "network" else images
-    read = classical.make_read(camera)
-    answers = {}
+    references, read = images, classical.make_read(camera)
+    answers, network = {}, None
+    if run.is_trained:
+        recovered, seconds = each(
+            lambda variables, y: run.system.recover(*variables, intensity=y)[0].image,
+            *(run.variables, intensity),
+        )
+        fields = camera.encode(recovered)
+        found, _ = each(read, optics, fields, intensity, recovered)
+        network = Answer(found, PHASE_FROM["network"], seconds)
     match plan.start:
         case "spectral":
-            starts = [output.estimate]
-            estimate, _ = each(read, optics, output.estimate, intensity, images)
-            answers[START] = Answer(estimate, PHASE_FROM[plan.start])
+            estimate, _ = each(
+                lambda known, y: run.system.estimate(known[0], known[1], y, known[2])[0],
+                *((*run.variables, optics), intensity),
+            )
+            starts = [estimate]
+            read_beside, _ = each(read, optics, estimate, intensity, images)
+            answers[START] = Answer(read_beside, PHASE_FROM[plan.start])
         case "network":
-            starts = [fields]
+            starts, references = [fields], recovered
         case _:
             # A key for each image: the batch size changes nothing.
             attempts = [jax.random.fold_in(key, attempt) for attempt in range(plan.restarts)]
@@ -178,14 +189,13 @@ def solve_images(run: Run, plan: Plan, *, support: np.ndarray | None = None) -> 
         best = _best([solved for solved, _ in tries])
         seconds = sum(seconds for _, seconds in tries)
         answers[name] = Answer(best, PHASE_FROM[plan.start], seconds)
-    network, _ = each(read, optics, fields, intensity, output.image)
-    answers[NETWORK] = Answer(network, PHASE_FROM["network"], network_seconds)
+    if network is not None:
+        answers[NETWORK] = network
     bar.close()
 
     shown, phases = slice(0, plan.samples), camera.written(run.phases)
-    few = jax.tree.map(lambda leaf: leaf[shown], output)
     drawn = {
-        name: Samples(images[shown], few._replace(image=answer.solved.image[shown]), phases)
+        name: Shown(images[shown], answer.solved.image[shown], phases)
         for name, answer in answers.items()
     }
     return Report(answers, camera, images, drawn)

@@ -87,19 +87,24 @@ def solve_table(
         ]
         for name, one in results.items()
     ]
-    count = results[NETWORK]["images"]
+    count = next(iter(results.values()))["images"]
     best_of = f", best residual of {plan.restarts}" if plan.restarts > 1 else ""
     prior = f", total variation {plan.tv:g}" if plan.tv else ""
     known = "" if support is None else f", dark in {np.mean(~support):.0%} of the pixels"
+    its_field, its_time = (
+        (", of the network that of its image's field", ", of the network with its estimate")
+        if NETWORK in results
+        else ("", "")
+    )
     note = (
         f"{plan.steps} steps, {plan.start} start{best_of}; known of the object: "
         f"{plan.scene_constraint or run.config.scene.kind}{known}{prior}; "
         f"{run.config.masks.snapshots} shot(s), noise {run.config.noise.kind}. Mean ± standard "
         f"error over {count:,} test images; 100 dB stands for an error of zero. rms: over the "
         "object, the mean error of each image taken away. Residual: mean of "
-        "norm(abs(A x) - sqrt(y)) / norm(sqrt(y)), of the network that of its image's field. "
+        f"norm(abs(A x) - sqrt(y)) / norm(sqrt(y)){its_field}. "
         f"Time: of batches of {run.batch_size}, compiled before; of a solver without its "
-        "start, of the network with its spectral estimate. No intensity holds the global phase, "
+        f"start{its_time}. No intensity holds the global phase, "
         "nor whole turns: the last column says where they are from."
     )
     return f"{markdown_table(header, rows)}\n\n{note}"

@@ -9,7 +9,7 @@ from absl import flags
 
 from jax_kdpr.config.schema import Config
 from jax_kdpr.core.errors import InputError
-from jax_kdpr.interface import bench_flags, cli
+from jax_kdpr.interface import bench_flags, system_flags
 from jax_kdpr.lab.bench_file import camera_scale
 from jax_kdpr.lab.frames import measured
 from jax_kdpr.lab.frames.correction import References
@@ -22,12 +22,11 @@ from jax_kdpr.lab.frames.geometry import (
 )
 from jax_kdpr.lab.frames.measured import Setup
 from jax_kdpr.lab.frames.reading import Frame, found_line, iterate_frames, read_mean, read_moments
-from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.runs.assembly import build_camera
-from jax_kdpr.runs.run import Run, load_run, untrained
+from jax_kdpr.runs.run import Run
 
 flags.adopt_module_key_flags(bench_flags)
-WORKDIR = flags.DEFINE_string("workdir", None, "Run folder of the trained system.")
+flags.adopt_module_key_flags(system_flags)
 INPUT = flags.DEFINE_string(
     "input",
     None,
@@ -59,30 +58,6 @@ MASK_PIXELS = flags.DEFINE_enum(
     "square: divide out what square mask pixels take from the pattern's edge, in the far field; "
     "point: nothing, for a mask that is finer than the model's.",
 )
-
-
-def read_system_config(given: flags.FlagHolder) -> Config:
-    """Returns the config of --workdir, or what is given by --config: of a system not trained.
-
-    Raises:
-        InputError: If both or none is given, or it cannot be read.
-    """
-    if (given.value is None) == (not WORKDIR.value):
-        raise InputError("--workdir, --config: give one, a run folder or what one is made of")
-    if given.value is not None:
-        return cli.read_config(given, stand_in_teacher="none")
-    return run_folder.read_config(Path(require(WORKDIR, "a run folder")))
-
-
-def read_system(config: Config, *, data_dir: str = "") -> Run:
-    """Returns the run of --workdir, or that which a training of --config would start from.
-
-    Raises:
-        InputError: If a file of it cannot be used.
-    """
-    if not WORKDIR.value:
-        return untrained(config)
-    return load_run(Path(WORKDIR.value), data_dir=data_dir).on_one_device()
 
 
 def fill_from_bench(config: Config) -> float:

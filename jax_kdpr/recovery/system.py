@@ -69,7 +69,7 @@ class System:
         """Draws (params, state)."""
         mask_key, start_key, net_key = jax.random.split(key, 3)
         size = self.camera.size
-        net, stats = self.network.init(net_key)
+        net, stats = self.init_net(net_key)
         kernel = gaussian_kernel(self.spectral.filter_size, self.spectral.filter_sigma)
         params = {
             "phases": init_phases(mask_key, snapshots=self.snapshots, height=size, width=size),
@@ -78,6 +78,10 @@ class System:
         }
         start = jax.random.normal(start_key, (size, size), jnp.complex64)
         return params, {"start": start, "net": stats}
+
+    def init_net(self, key: Key) -> tuple[PyTree, PyTree]:
+        """Draws the network's (parameters, statistics)."""
+        return self.network.init(key)
 
     def apply(
         self, params: Params, state: State, images: Images, key: Key, *, train: bool = False
@@ -109,22 +113,12 @@ class System:
         optics = self.camera.optics(params["phases"]) if optics is None else optics
         mesh, scene = self.camera.mesh, self.camera.scene
 
-        def estimate_all(recovery, intensity):
-            optics, kernel, start = recovery
-            estimate, residual = spectral_estimates(intensity, optics, kernel, start, self.spectral)
-            steps = self.spectral.consistency_steps
-            if steps:
-                consistent = partial(error_reduction, optics=optics, steps=steps, scene=scene)
-                estimate = jax.vmap(consistent)(estimate, intensity)
-            return estimate, residual
-
         def refine_one(optics, image, gate, intensity):
             refinement = Refinement(self.net.refine_steps, "error_reduction")
             refined = refine_image(image, intensity, optics, scene, refinement)
             return image + gate * (refined - image)
 
-        recovery = (optics, params["filter"], state["start"])
-        estimate, residual = spread(estimate_all, mesh)(recovery, intensity)
+        estimate, residual = self.estimate(params, state, intensity, optics)
         net_output, stats = self.run_net(params, state, network_input(estimate), train=train)
         image = net_output.image
         if (net_output.gate is not None) != self.net.gated:
@@ -142,6 +136,25 @@ class System:
             bottleneck=net_output.bottleneck,
         )
         return output, {**state, "net": stats}
+
+    def estimate(
+        self, params: Params, state: State, intensity: Intensities, optics: Optics
+    ) -> tuple[Fields, Residuals]:
+        """Returns what the network sees, and the residuals: of the CDPs and the masks alone."""
+
+        def estimate_all(recovery, intensity):
+            optics, kernel, start = recovery
+            estimate, residual = spectral_estimates(intensity, optics, kernel, start, self.spectral)
+            steps = self.spectral.consistency_steps
+            if steps:
+                consistent = partial(
+                    error_reduction, optics=optics, steps=steps, scene=self.camera.scene
+                )
+                estimate = jax.vmap(consistent)(estimate, intensity)
+            return estimate, residual
+
+        recovery = (optics, params["filter"], state["start"])
+        return spread(estimate_all, self.camera.mesh)(recovery, intensity)
 
     def run_net(
         self,

@@ -1,6 +1,8 @@
-"""A trained system, restored from its run folder, its data, and the random streams that made it."""
+"""A system that is trained, restored from its run folder, or that is not; its data, its draws."""
 
 import dataclasses
+from copy import copy
+from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +23,8 @@ from jax_kdpr.data import sources
 from jax_kdpr.data.batches import take_batch
 from jax_kdpr.optics.camera import Camera
 from jax_kdpr.optics.cdp import Optics
+from jax_kdpr.recovery.refinement import Refinement
+from jax_kdpr.recovery.solver_system import ALONE, STARTS, SolverSystem
 from jax_kdpr.recovery.system import System
 from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.runs.assembly import build_camera, build_system, read_planes, start_phases
@@ -29,7 +33,7 @@ from jax_kdpr.runs.checkpoint import Checkpoints
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Run:
-    """A trained system: that of the best checkpoint of a run folder.
+    """A trained system: that of the best checkpoint of a run folder; or one of a config alone.
 
     `dataset` is read, and `optics` are made, when they are first asked for.
     """
@@ -45,10 +49,17 @@ class Run:
 
     def __repr__(self) -> str:
         kind, size = self.config.regime, self.config.data.size
+        if not self.is_trained:
+            return f"<optics: {self.snapshots} shot(s), {size} x {size}>"
         return (
             f"<{kind} run {str(self.workdir)!r}: {self.snapshots} shot(s), {size} x {size}, step "
             f"{self.step}>"
         )
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether it has a run folder, and a network."""
+        return bool(self.digest)
 
     @property
     def camera(self) -> Camera:
@@ -87,7 +98,9 @@ class Run:
 
     @cached_property
     def dataset(self) -> sources.Dataset:
-        """What it was trained on; raises as `load_data`."""
+        """What it was trained on, or its config names; raises as `load_data`."""
+        if not self.is_trained:
+            return config_lib.load_data(self.config)
         return load_data(self.workdir, self.config, data_dir=self.data_dir)
 
     def scenes(self, count: int) -> Images:
@@ -112,6 +125,18 @@ class Run:
         camera = build_camera(config, mesh=self.camera.mesh)
         system = dataclasses.replace(self.system, camera=camera)
         return self._sharing_data(dataclasses.replace(self, config=config, system=system))
+
+    def by_solver(self, solver: Refinement, *, starts: int) -> "Run":
+        """Returns its optics with a solver in place of the network (`recovery.solver_system`).
+
+        It starts from so many spectral estimates.
+        """
+        options = {field.name: getattr(self.system, field.name) for field in fields(System)}
+        system = SolverSystem(**options, solver=solver)
+        params, state = self.variables
+        drawn = system.draw_starts(run_keys(self.config.seed).evaluation, starts)
+        variables = params, {**state, "starts": drawn}
+        return self._sharing_data(dataclasses.replace(self, system=system, variables=variables))
 
     def on_one_device(self) -> "Run":
         """Returns it with a system that takes any number of images at a time."""
@@ -151,24 +176,41 @@ def load_run(workdir: Path, *, data_dir: str = "", images: int = 0) -> Run:
         InputError: If it is no run, or has no checkpoint that can be read.
     """
     config = run_folder.read_config(workdir)
-    batch_size = runtime.choose_eval_batch(
-        config.train.eval_batch_size, size=config.data.size, features=config.net.widths[0]
-    )
-    batch_size = min(batch_size, images or batch_size)
-    run = restore(workdir, config, mesh=make_mesh(runtime.choose_devices(0, batch_size)))
+    batch_size, mesh = _choose_batch(config, images)
+    run = restore(workdir, config, mesh=mesh)
     return dataclasses.replace(run, batch_size=batch_size, data_dir=data_dir)
 
 
-def untrained(config: Config) -> Run:
-    """Returns the system of a config as a training would start it: optics that need no network.
+def untrained(
+    config: Config, *, images: int = 0, solver: Refinement = ALONE, starts: int = STARTS
+) -> Run:
+    """Returns the optics of a config as a training would start them, and a solver: no network.
+
+    Args:
+        config: A validated one.
+        images: As of `load_run`.
+        solver: That recovers, with its `starts` as of `Run.by_solver`.
+        starts: Likewise.
 
     Raises:
         InputError: If a file of its optics cannot be used.
     """
-    system, planes = build_system(config), read_planes(config)
+    planes, (batch_size, mesh) = read_planes(config), _choose_batch(config, images)
+    camera = build_camera(config, mesh=mesh)
+    system = SolverSystem(camera, config.masks.snapshots, copy(config.spectral))
     params, state = jax.jit(system.init)(run_keys(config.seed).init)
     params = {**params, "phases": start_phases(config, params["phases"], planes)}
-    return Run(Path(), config, system, (params, state))
+    run = Run(Path(), config, system, (params, state), batch_size=batch_size)
+    return run.by_solver(solver, starts=starts)
+
+
+def _choose_batch(config: Config, images: int) -> tuple[int, Mesh | None]:
+    """Images at a time, of so many (0 for many), and the devices to spread them over."""
+    batch_size = runtime.choose_eval_batch(
+        config.train.eval_batch_size, size=config.data.size, features=config.net.widths[0]
+    )
+    batch_size = min(batch_size, images or batch_size)
+    return batch_size, make_mesh(runtime.choose_devices(0, batch_size))
 
 
 def restore(workdir: Path, config: Config, *, mesh: Mesh | None = None) -> Run:

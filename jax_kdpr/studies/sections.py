@@ -58,7 +58,7 @@ def add_section(place: Place, section: Section, results: Results) -> None:
             _sweep(place, section, results)
         case declaration.Samples():
             shown = {
-                place.label(name): read_samples(runs[0].run.workdir)
+                place.label(name): read_samples(runs[0].run.workdir).shown
                 for name, runs in results.items()
             }
             scene = place.study.base.scene

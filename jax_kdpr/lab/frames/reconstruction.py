@@ -22,7 +22,6 @@ from jax_kdpr.lab.frames.reading import Frame
 from jax_kdpr.lab.frames.recovery import (
     Recover,
     make_recover,
-    make_solver_recover,
     misfit_limit,
     simulated_misfits,
 )
@@ -62,12 +61,10 @@ def reconstruct_bench(
     *,
     refinement: Refinement,
     limit: float | None,
-    starts: int = 0,
 ) -> tuple[dict[str, Any], bool]:
     """Recovers and writes all objects of a bench, with what tells how far to trust them.
 
-    A limit of the misfit is that of the run where none is given. With `starts` the refinement's
-    solver recovers alone, from so many, and the limit must be given.
+    A limit of the misfit is that of the run where none is given; of a solver alone it must be.
 
     Returns:
         What results.json holds, and whether it is to be trusted as a whole: not where the frames
@@ -76,10 +73,7 @@ def reconstruct_bench(
     Raises:
         InputError: If a frame cannot be used.
     """
-    if starts:
-        recover = make_solver_recover(run, refinement, starts=starts)
-    else:
-        recover = make_recover(run, refinement=refinement)
+    recover = make_recover(run, refinement=refinement)
     batch_size = wanted.batch_size
     allowed = (
         _limit_of(run, recover, groups, setup, batch_size) if limit is None else lambda _: limit

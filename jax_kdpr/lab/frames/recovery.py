@@ -10,23 +10,19 @@ still gives an object that looks like its training set, but its pattern is anoth
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jaxtyping import Array, Float
 
 from jax_kdpr.core.sharding import data_parallel
 from jax_kdpr.core.types import Fields, Images, Intensities
 from jax_kdpr.data.batches import take_batch
-from jax_kdpr.optics.objects import read_alone, scene_field
-from jax_kdpr.recovery.projections import Settings
+from jax_kdpr.optics.objects import scene_field
 from jax_kdpr.recovery.refinement import NO_REFINEMENT, Refinement, make_refine
-from jax_kdpr.recovery.solvers import amplitude_residual, require_projection, solve
-from jax_kdpr.recovery.spectral import filtered_spectral_init
+from jax_kdpr.recovery.solvers import amplitude_residual, require_projection
 from jax_kdpr.runs.run import Run, run_keys
 
 PERCENTILE = 99.0  # of the misfits of simulated scenes
@@ -54,7 +50,8 @@ def make_recover(run: Run, *, refinement: Refinement = NO_REFINEMENT) -> Recover
     """Builds recover(intensity) of a batch of CDPs, in the model's unit.
 
     The refinement of the network's images brings almost any pattern's misfit down, so trust is a
-    matter of the image before it.
+    matter of the image before it. The misfit of a solver alone (`recovery.solver_system`) says
+    less than a network's: it fits what no object has made nearly as well.
     """
     camera = run.camera
     if refinement.steps:
@@ -76,46 +73,6 @@ def make_recover(run: Run, *, refinement: Refinement = NO_REFINEMENT) -> Recover
             after = explain(optics, image, intensity)
         return Recovered(image, output.estimate, misfit, after)
 
-    return lambda intensity: recover(run.variables, intensity)
-
-
-def make_solver_recover(run: Run, refinement: Refinement, *, starts: int) -> Recover:
-    """Builds recover(intensity) by a solver alone, without a network or a training.
-
-    It begins at spectral estimates from so many start vectors; of the objects that it ends in, the
-    one that explains the CDPs best is the answer, and a phase is read alone. Its misfit says less
-    than a network's: a solver fits what no object has made nearly as well.
-    """
-    require_projection(refinement.solver, run.optics)
-    camera, spectral = run.camera, run.system.spectral
-    drawn = jax.random.normal(
-        run_keys(run.config.seed).evaluation, (starts, camera.size, camera.size), jnp.complex64
-    )
-
-    def one(variables, y):
-        params, _ = variables
-        optics, scene = camera.optics(params["phases"]), camera.scene
-
-        def attempt(start):
-            first, _ = filtered_spectral_init(y, optics, params["filter"], start, spectral)
-            field, misfit = solve(
-                y,
-                optics,
-                first,
-                solver=refinement.solver,
-                steps=refinement.steps,
-                scene=scene.kind,
-                min_amplitude=scene.min_amplitude,
-                settings=Settings(tv=refinement.tv),
-            )
-            return first, field, misfit
-
-        firsts, fields, misfits = jax.vmap(attempt)(drawn)
-        best = jnp.argmin(misfits)
-        image = read_alone(fields[best], scene)
-        return Recovered(image, firsts[best], misfits[best], misfits[best])
-
-    recover = jax.jit(lambda variables, intensity: lax.map(partial(one, variables), intensity))
     return lambda intensity: recover(run.variables, intensity)
 
 

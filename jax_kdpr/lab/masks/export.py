@@ -19,6 +19,7 @@ from PIL import Image
 from jax_kdpr.core import json_files, whole_files
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.options import shallow
+from jax_kdpr.optics.beam import Plane
 from jax_kdpr.optics.device import DeviceOptions
 from jax_kdpr.optics.mask_files.coding import circle_distance, coding_in_words, decode, encode
 from jax_kdpr.optics.mask_files.format import HEIGHT, SLM, MaskFormat
@@ -45,7 +46,8 @@ def export_masks(
     Args:
         plan: From `request.plan_export`.
         phases: That the run's device shows (`Camera.written`), radians.
-        run: Whose folder and checkpoint are named in the sidecars.
+        run: Whose folder and checkpoint are named in the sidecars; no folder, and the digest of the
+            masks, where it is not trained.
         output: Folder for the files, which is made if need be.
 
     Returns:
@@ -65,8 +67,8 @@ def export_masks(
     if plan.stack:
         groups = {output / f"{name}{plan.suffix}": list(range(len(planes)))}
     origin = {
-        "folder": str(run.workdir.resolve()),
-        "checkpoint_digest": run.digest,
+        "folder": str(run.workdir.resolve()) if run.is_trained else "",
+        "checkpoint_digest": run.digest or Plane.of(np.asarray(phases)).digest,  # of the masks
         "checkpoint_step": run.step,
     }
     whole_files.require_writable("--output", output)
@@ -164,5 +166,7 @@ def _refuse_foreign(path: Path, origin: dict[str, Any]) -> None:
     if not path.exists() and not beside.exists():
         return
     theirs = json_files.read_json(beside, {"run": dict}, remedy=remedy)["run"]
-    if not any(theirs.get(name) == origin[name] for name in ("folder", "checkpoint_digest")):
-        raise InputError(f"{beside}: belongs to the run {theirs.get('folder')!r}; {remedy}")
+    names = ("folder", "checkpoint_digest")
+    if not any(origin[name] and origin[name] == theirs.get(name) for name in names):
+        whose = f"the run {theirs['folder']!r}" if theirs.get("folder") else "other masks"
+        raise InputError(f"{beside}: belongs to {whose}; {remedy}")

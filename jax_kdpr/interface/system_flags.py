@@ -1,0 +1,64 @@
+"""Flags that name a system: a run folder, or a config whose optics need no network.
+
+--workdir RUN                                  trained, recovers with its network
+--config FILE [--config.masks.file=MASK ...]   not trained, recovers with a solver
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from jax_kdpr.config.schema import Config
+from jax_kdpr.core.errors import InputError
+from jax_kdpr.interface import cli
+from jax_kdpr.runs import folder as run_folder
+from jax_kdpr.runs.run import Run, load_run, untrained
+
+WORKDIR = flags.DEFINE_string("workdir", None, "Run folder of the trained system.")
+
+
+def read_system_config(given: flags.FlagHolder) -> Config:
+    """Returns the config of --workdir, or what is given by --config: of a system not trained.
+
+    Args:
+        given: The flag of `cli.define_config`, which the command itself must define.
+
+    Raises:
+        InputError: If both or none is given, or it cannot be read.
+    """
+    if (given.value is None) == (not WORKDIR.value):
+        raise InputError("--workdir, --config: give one, a run folder or what one is made of")
+    if given.value is not None:
+        return cli.read_config(given, stand_in_teacher="none")
+    return run_folder.read_config(Path(WORKDIR.value or ""))
+
+
+def read_system(config: Config, *, data_dir: str = "", images: int = 0) -> Run:
+    """Returns the run of --workdir, or that which a training of --config would start from.
+
+    Args:
+        config: Of `read_system_config`.
+        data_dir: Of a run: where its data lie now, if they have moved.
+        images: As of `load_run`.
+
+    Raises:
+        InputError: If a file of it cannot be used.
+    """
+    if WORKDIR.value:
+        return load_run(Path(WORKDIR.value), data_dir=data_dir, images=images)
+    if data_dir:
+        raise InputError("--data_dir: is read only with --workdir; give --config.data.dir")
+    return untrained(config, images=images)
+
+
+def output_folder(given: str | None, name: str) -> Path:
+    """Returns --output, or the folder of that name in the run folder.
+
+    Raises:
+        InputError: If there is neither.
+    """
+    if given:
+        return Path(given)
+    if not WORKDIR.value:
+        raise InputError("--output: needed beside --config, a folder")
+    return Path(WORKDIR.value, name)
