@@ -6,6 +6,7 @@
     found = run.reconstruct(frames)      # image, phase in radians, estimate, misfit
     scores = run.evaluate()              # PSNR, SSIM, rms on its test images
     history = kdpr.train(config, "runs/next")
+    bought = kdpr.bench("diffuser.npy")   # a mask that exists: measure, reconstruct by a solver
     solved = kdpr.solve(frames, phases, solver="raar")
 
 What these do in detail, and what else there is, stands in the rooms (docs/code.md).
@@ -31,7 +32,7 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 if _TYPE_CHECKING:
     from jax_kdpr.config import Config, presets
     from jax_kdpr.core.errors import InputError, StoppedError
-    from jax_kdpr.interface.api import Objects, Run, load, solve, train
+    from jax_kdpr.interface.api import Objects, Run, bench, load, solve, train
     from jax_kdpr.recovery.refinement import Refinement
 
 try:
@@ -41,7 +42,9 @@ except _PackageNotFoundError:  # only on the path
 
 # Made when they are asked for: `import jax_kdpr` is quick, and a command imports what it needs.
 _PUBLIC = {
-    **dict.fromkeys(("Objects", "Run", "load", "solve", "train"), "jax_kdpr.interface.api"),
+    **dict.fromkeys(
+        ("Objects", "Run", "bench", "load", "solve", "train"), "jax_kdpr.interface.api"
+    ),
     **dict.fromkeys(("InputError", "StoppedError"), "jax_kdpr.core.errors"),
     "Config": "jax_kdpr.config.schema",
     "Refinement": "jax_kdpr.recovery.refinement",
@@ -54,6 +57,7 @@ __all__ = [
     "Refinement",
     "Run",
     "StoppedError",
+    "bench",
     "load",
     "presets",
     "solve",

@@ -32,15 +32,13 @@ from absl import flags
 from jax_kdpr.config.schema import OF_BENCH
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.options import shallow
-from jax_kdpr.interface import cli, frame_flags, placement_flags, refine_flags, system_flags
+from jax_kdpr.interface import cli, frame_flags, placement_flags, solver_flags, system_flags
+from jax_kdpr.interface.solver_flags import Recovery
 from jax_kdpr.lab.frames import results
 from jax_kdpr.lab.frames.measured import Setup, group_frames, measure_frames, narrowed
 from jax_kdpr.lab.frames.own_images import own_images
 from jax_kdpr.lab.frames.reading import Frame, list_frames
 from jax_kdpr.lab.frames.reconstruction import Wanted, reconstruct_bench
-from jax_kdpr.recovery.refinement import NO_REFINEMENT, Refinement
-from jax_kdpr.recovery.solver_system import ALONE
-from jax_kdpr.recovery.solver_system import STARTS as STARTED
 from jax_kdpr.runs.run import Run
 
 flags.adopt_module_key_flags(frame_flags)
@@ -50,15 +48,7 @@ flags.adopt_module_key_flags(placement_flags)
 LIMIT = flags.DEFINE_float(
     "limit", None, "Largest misfit to trust; default: from the run.", lower_bound=0, upper_bound=1e6
 )
-flags.adopt_module_key_flags(refine_flags)
-STARTS = flags.DEFINE_integer(
-    "starts",
-    0,
-    "Recover by a solver alone, from so many spectral estimates, of which the one that ends "
-    f"nearest to the frames counts; 0: by the network, and {STARTED} where there is none.",
-    lower_bound=0,
-    upper_bound=10_000,
-)
+flags.adopt_module_key_flags(solver_flags)
 BATCH = flags.DEFINE_integer("batch", 32, "Objects at a time.", lower_bound=1, upper_bound=65536)
 STACK = flags.DEFINE_bool("stack", False, "Write stacks instead of files for each object.")
 RESUME = flags.DEFINE_bool("resume", False, "Go on where an earlier call stopped.")
@@ -80,13 +70,12 @@ def main(positional: list[str]) -> int:
     config = system_flags.read_system_config(CONFIG)
     pitch = frame_flags.fill_from_bench(config)
     output = system_flags.output_folder(OUTPUT.value, OF_RUN)
-    asked = refine_flags.read_refinement()
     frames = _new_frames(output)
     run = system_flags.read_system(config, data_dir=DATA_DIR.value).on_one_device()
-    starts, limit = STARTS.value or (0 if run.is_trained else STARTED), LIMIT.value
-    if starts:
-        asked = asked if asked.steps else ALONE
-        run, limit = run.by_solver(asked, starts=starts), SOLVED if limit is None else limit
+    recovery, limit = solver_flags.read_recovery(run), LIMIT.value
+    run, starts = recovery.run, recovery.starts
+    if starts and limit is None:
+        limit = SOLVED
     groups = _groups(frames, run, output)
     setup, run, notes = placement_flags.read_placed(frames, run)
     truth = None
@@ -94,7 +83,7 @@ def main(positional: list[str]) -> int:
         there, count = Path(TRUTH.value), len(groups)
         truth = own_images(run, there, flag="--truth", as_trained=True, count=count)
     next(measure_frames(groups[:1], setup, run))  # what is wrong with it is said now
-    settings = _settings(run, setup, asked, starts)
+    settings = _settings(setup, recovery)
     rows = results.read_results(output, settings) if RESUME.value else []
     if limit is None:
         run.dataset  # noqa: B018  what is wrong with the data is said now
@@ -110,7 +99,7 @@ def main(positional: list[str]) -> int:
         notes=tuple(notes),
     )
     found, trusted = reconstruct_bench(
-        groups, setup, run, wanted, refinement=NO_REFINEMENT if starts else asked, limit=limit
+        groups, setup, run, wanted, refinement=recovery.refinement, limit=limit
     )
     print(results.in_words(found, run.camera.scene.kind))
     for line in results.warnings(found):
@@ -143,8 +132,9 @@ def _groups(frames: list[Frame], run: Run, output: Path) -> list[tuple[Frame, ..
     return groups
 
 
-def _settings(run: Run, setup: Setup, refinement: Refinement, starts: int) -> dict[str, Any]:
+def _settings(setup: Setup, recovery: Recovery) -> dict[str, Any]:
     """What results.json records, and --resume compares."""
+    run, refinement, starts = recovery
     return {
         "workdir": str(run.workdir) if run.is_trained else "",
         "checkpoint": run.digest,

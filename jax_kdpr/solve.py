@@ -65,6 +65,7 @@ def main(positional: list[str]) -> int:
     run = system_flags.read_system(config, data_dir=DATA_DIR.value, images=plan.images)
     if CALIBRATION.value:
         run = _on_bench(run)
+    solving.check_system(run, plan)
     support = _read_support(run.camera)
     report.make_folder()
     solved = solving.solve_images(run, plan, support=support)

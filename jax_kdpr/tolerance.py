@@ -13,9 +13,9 @@ Several runs are measured on the same benches: one that was trained with these e
 
     python -m jax_kdpr.tolerance --workdir runs/e2e runs/robust --spread shift=0.3,rotation=0.5
 
---config in place of --workdir measures optics without a network, such as those of a mask file; a
-solver recovers then (as `reconstruct --config`), which takes its time: fewer --images and --benches
-do for a first look.
+--config in place of --workdir measures optics without a network, such as those of a mask file. A
+solver recovers then, as in `reconstruct`, which takes its time: fewer --images, --benches, --starts
+and steps of --refine do for a first look.
 """
 
 from absl import flags
@@ -25,12 +25,13 @@ from jax_kdpr.core import options
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.evaluation import tolerance_report
 from jax_kdpr.evaluation.tolerance import Request, check_request, measure_run, require_beam
-from jax_kdpr.interface import cli, option_flags, system_flags
+from jax_kdpr.interface import cli, option_flags, solver_flags, system_flags
 from jax_kdpr.interface.reports import Report
 from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.runs.run import Run, load_run
 
 flags.adopt_module_key_flags(system_flags)
+flags.adopt_module_key_flags(solver_flags)
 CONFIG = cli.define_config()
 OUTPUT = flags.DEFINE_string("output", None, "Folder of the report; default: the first run's.")
 for _define in option_flags.declarations(Request()):
@@ -81,9 +82,14 @@ def _runs(config: Config, more: list[str]) -> dict[str, Run]:
     """The run folders given by their names, or the optics of --config."""
     if CONFIG.value is None:
         folders = cli.run_folders(system_flags.WORKDIR.value, more)
-        return {name: load_run(one, data_dir=DATA_DIR.value) for name, one in folders.items()}
-    cli.require_no_more(more)
-    return {"optics": system_flags.read_system(config, data_dir=DATA_DIR.value)}
+        runs = {name: load_run(one, data_dir=DATA_DIR.value) for name, one in folders.items()}
+    else:
+        cli.require_no_more(more)
+        runs = {"optics": system_flags.read_system(config, data_dir=DATA_DIR.value)}
+    found = {name: solver_flags.read_recovery(run) for name, run in runs.items()}
+    if any(one.refinement.steps for one in found.values()):
+        raise InputError("--refine: nothing would read it without --starts or --config")
+    return {name: one.run for name, one in found.items()}
 
 
 if __name__ == "__main__":

@@ -132,10 +132,7 @@ def refusal(module: str, *arguments: str | Path, cwd: Path | None = None) -> str
 
 def _hide_flags_except(module: str) -> None:
     """Leaves what other packages define, and what the rooms that a command names share."""
-    text = (PACKAGE / f"{module}.py").read_text()
-    owners = ["jax_kdpr.interface.bench_flags", "jax_kdpr.interface.cli"]
-    for shared in re.findall(r"^from jax_kdpr.interface import (.*)", text, re.MULTILINE):
-        owners += [f"jax_kdpr.interface.{name}" for name in shared.split(", ") if "flags" in name]
+    owners = ["jax_kdpr.interface.cli", *(f"jax_kdpr.interface.{one}" for one in _shared(module))]
     known = flags.FLAGS._flags()
 
     def defined() -> dict[str, list[flags.Flag]]:
@@ -148,6 +145,19 @@ def _hide_flags_except(module: str) -> None:
         importlib.import_module(owner)
         shared = [flag for flag in defined().get(owner, []) if not flag.name.startswith("config")]
         known |= {flag.name: flag for flag in shared}
+
+
+def _shared(module: str) -> dict[str, None]:
+    """Rooms of flags that a module names, each after those that it names itself."""
+    text = (PACKAGE / f"{module}.py").read_text()
+    lines = re.findall(
+        r"^from jax_kdpr.interface(?: import (.*)|\.(\w+) import)", text, re.MULTILINE
+    )
+    named = [name for line in lines for name in ", ".join(line).split(", ") if "flags" in name]
+    found: dict[str, None] = {}
+    for name in named:
+        found |= _shared(f"interface/{name}") | {name: None}
+    return found
 
 
 def _run_module(

@@ -86,7 +86,7 @@ def test_a_measured_frame_tells_the_bench_and_the_bench_the_other_object(known, 
     assert np.corrcoef(*amplitudes)[0, 1] > 0.93
 
     # Without a network, and without having seen any object: the displayed one is the nearest.
-    recover = make_recover(untrained(read_config()).with_optics(found.optics))
+    recover = make_recover(untrained(read_config()).on_one_device().with_optics(found.optics))
     recovered = recover(jnp.asarray(seen, jnp.float32)[None, None])
     phase = lowpass(np.asarray(recovered.image)[0, ..., 0], 10.0)
     candidates = lowpass(shown_images(), 10.0).reshape(-1, 32 * 32)

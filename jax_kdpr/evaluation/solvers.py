@@ -82,6 +82,18 @@ def check_plan(plan: Plan) -> None:
         raise InputError("--beta: only hio and raar read it; add one of them to --solver")
 
 
+def check_system(run: Run, plan: Plan) -> None:
+    """Refuses solvers that cannot be used with some optics, and a network that is not there.
+
+    Raises:
+        InputError: By the flags of `jax_kdpr.solve`.
+    """
+    for name in plan.solver:
+        require_projection(name, run.optics)
+    if plan.start == "network" and not run.is_trained:
+        raise InputError("--start: network is of a trained run; give --workdir, or another start")
+
+
 class Answer(NamedTuple):
     """What one solver, or the network, made of all images."""
 
@@ -105,14 +117,7 @@ def solve_images(run: Run, plan: Plan, *, support: np.ndarray | None = None) -> 
     The noise of a scene is that of `evaluate` with batches of the same size. The answers are the
     spectral estimate if it is the start, each solver's, and the network's if there is one. Objects
     are zero outside a `support` [h w].
-
-    Raises:
-        InputError: If a solver cannot be used with these optics, or a start wants a network.
     """
-    for name in plan.solver:
-        require_projection(name, run.optics)
-    if plan.start == "network" and not run.is_trained:
-        raise InputError("--start: network is of a trained run; give --workdir, or another start")
     camera, optics, test = run.camera, run.optics, run.dataset.test
     count = min(plan.images or len(test), len(test))
     key, everywhere = run_keys(run.config.seed).evaluation, range(0, count, run.batch_size)

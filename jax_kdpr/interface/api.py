@@ -1,8 +1,10 @@
-"""What `import jax_kdpr` gives: trained systems, trainings and solvers, each in one call."""
+"""What `import jax_kdpr` gives: systems, trained or not, trainings and solvers, a call each."""
 
+import dataclasses
 import json
 import warnings
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -35,9 +37,11 @@ from jax_kdpr.lab.frames.parameters import Options
 from jax_kdpr.lab.frames.recovery import Recover, Recovered, make_recover
 from jax_kdpr.optics.camera import uncentred
 from jax_kdpr.optics.cdp import Optics
+from jax_kdpr.optics.mask_files.reading import read_phases
 from jax_kdpr.optics.objects import scene_parts
 from jax_kdpr.recovery.projections import Settings
 from jax_kdpr.recovery.refinement import NO_REFINEMENT, Refinement
+from jax_kdpr.recovery.solver_system import ALONE, STARTS
 from jax_kdpr.recovery.solvers import DEFAULTS
 from jax_kdpr.recovery.solvers import solve as solve_one
 from jax_kdpr.recovery.spectral import SpectralOptions, filtered_spectral_init, gaussian_kernel
@@ -61,7 +65,7 @@ class Objects(NamedTuple):
 
 
 class Run(runs.Run):
-    """A trained system, restored by `load`."""
+    """A trained system, restored by `load`, or one without a network, made by `bench`."""
 
     def measure(self, images: ArrayLike, *, seed: int = 0) -> Float[np.ndarray, "n L sh sw"]:
         """Returns the CDPs of images as the run's own camera takes them, noise included.
@@ -193,8 +197,10 @@ class Run(runs.Run):
             over the object in radians, and their standard errors.
 
         Raises:
-            InputError: If its data have changed, or are not there.
+            InputError: If its data have changed, or are not there, or it is not trained.
         """
+        if not self.is_trained:
+            raise InputError("evaluate: scores a network, these are optics without one; load a run")
         scored = score_run(
             self.workdir,
             output=None if output is None else Path(output),
@@ -248,6 +254,45 @@ def load(
     folder_of_run = Path(workdir).expanduser().resolve()
     run = runs.load_run(folder_of_run, data_dir=str(data_dir)).on_one_device()
     return Run(**shallow(run))
+
+
+def bench(
+    masks: str | Path | ArrayLike,
+    config: Config | None = None,
+    *,
+    solver: Refinement = ALONE,
+    starts: int = STARTS,
+) -> Run:
+    """Puts masks that exist before a camera: a `Run` without a network, recovered by a solver.
+
+    Args:
+        masks: A mask file, by its sidecar where it has one; else, and as an array, phases phi in
+            radians, [h w] or one a shot [L h w]. A mask multiplies the light by e^{-j phi}.
+        config: What else the bench is (scenes, device, beam, camera, noise); default: a plain one.
+            Its `data.size` and `masks.snapshots` are those of the masks.
+        solver: That recovers; default: 500 accelerated steps, total variation 0.02.
+        starts: Spectral estimates that it begins at; the answer that fits a frame best counts.
+
+    Raises:
+        InputError: If the masks are none, or a file of the config cannot be used.
+    """
+    is_file = isinstance(masks, str | Path)
+    given = read_phases("masks", str(masks)) if is_file else np.asarray(masks)
+    phases = given[None] if given.ndim == 2 else given
+    is_square = phases.ndim == 3 and phases.shape[1] == phases.shape[2] and phases.size
+    if not is_square or phases.dtype.kind not in "uif" or not np.all(np.isfinite(phases)):
+        raise InputError(
+            f"masks: expected finite phases in radians, square ones [L h h], got {phases.dtype} "
+            f"{list(phases.shape)}"
+        )
+    config = deepcopy(config) if config is not None else Config()
+    config.data.size, config.masks.snapshots = phases.shape[1], len(phases)
+    config.masks.start = "random"  # not that of another file
+    checks.validate(config)
+    run = runs.untrained(config, solver=solver, starts=starts).on_one_device()
+    params, state = run.variables
+    params = {**params, "phases": jnp.asarray(phases, jnp.float32)}
+    return Run(**shallow(dataclasses.replace(run, variables=(params, state))))
 
 
 def train(

@@ -50,7 +50,7 @@ def read_mask_file(path: Path) -> MaskFile:
     remedy = f"keep the sidecar of {path.name} beside it, under the same name, or export it again"
     sidecar = json_files.read_json(beside, SIDECAR, remedy=remedy)
     try:
-        described = _description(sidecar)
+        described = description(sidecar)
     except InputError as failure:
         raise InputError(f"{beside}: {failure}; {remedy}") from failure
     numbers, shape = sidecar["masks_in_file"], tuple(sidecar["mask_shape"])
@@ -71,14 +71,14 @@ def read_mask_file(path: Path) -> MaskFile:
 
 
 def read_phases(
-    named: str, path: str, *, size: int, snapshots: int | None = None
+    named: str, path: str, *, size: int | None = None, snapshots: int | None = None
 ) -> Float[np.ndarray, "k h w"]:
     """Reads masks for a system: by the sidecar of their file, or phases in radians without one.
 
     Args:
         named: The option or flag that gave the path.
         path: Without a sidecar a file of floats, one page or plane a mask.
-        size: Height and width that they must have.
+        size: Height and width that they must have; None for any square.
         snapshots: How many there must be; None for any number.
 
     Raises:
@@ -96,6 +96,7 @@ def read_phases(
                 f"{named}: {path!r} has no sidecar that says what {phases.dtype} numbers mean; "
                 f"keep {sidecar_path(Path(path)).name} beside it, or save float phases in radians"
             )
+    size = size or phases.shape[1]
     if phases.shape[1:] != (size, size) or len(phases) != (snapshots or len(phases)):
         raise InputError(
             f"{named}: expected {snapshots or 'any number of'} mask(s) of {size} x {size} pixels, "
@@ -108,7 +109,8 @@ def read_phases(
     return phases
 
 
-def _description(sidecar: dict[str, Any]) -> MaskFormat:
+def description(sidecar: dict[str, Any]) -> MaskFormat:
+    """Returns what a sidecar says its file is; raises as `check_format`."""
     values = sidecar.get("format")
     if values is None:
         coding = {"kind": "phase"} | sidecar.get("coding", {})

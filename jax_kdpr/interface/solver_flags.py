@@ -1,0 +1,50 @@
+"""Flags of a solver in place of the network; `reconstruct` and `tolerance` share them."""
+
+from typing import NamedTuple
+
+from absl import flags
+
+from jax_kdpr.interface import refine_flags
+from jax_kdpr.recovery.refinement import NO_REFINEMENT, Refinement
+from jax_kdpr.recovery.solver_system import ALONE
+from jax_kdpr.recovery.solver_system import STARTS as COMMON
+from jax_kdpr.runs.run import Run
+
+flags.adopt_module_key_flags(refine_flags)
+STARTS = flags.DEFINE_integer(
+    "starts",
+    0,
+    f"Recover by a solver alone, that of --refine or {ALONE.steps} steps of {ALONE.solver}, from "
+    "so many spectral estimates, of which the one that ends nearest to the frames counts; 0: by "
+    f"the network, or {COMMON} where there is none.",
+    lower_bound=0,
+    upper_bound=10_000,
+)
+
+
+class Recovery(NamedTuple):
+    """How a run is asked to recover."""
+
+    run: Run  # with the solver in place of its network, if asked for
+    solver: Refinement  # that, or what follows the network
+    starts: int  # of the solver; 0 for the network
+
+    @property
+    def refinement(self) -> Refinement:
+        """What follows the network."""
+        return NO_REFINEMENT if self.starts else self.solver
+
+
+def read_recovery(run: Run) -> Recovery:
+    """Returns how the flags, and a run, or optics without a network, want to recover.
+
+    Raises:
+        InputError: As `refine_flags.read_refinement`.
+    """
+    solver, starts = refine_flags.read_refinement(), STARTS.value
+    if not run.is_trained:
+        starts = starts or COMMON
+    if not starts:
+        return Recovery(run, solver, 0)
+    solver = solver if solver.steps else ALONE
+    return Recovery(run.by_solver(solver, starts=starts), solver, starts)

@@ -1,0 +1,181 @@
+"""Masks on a modulator and frames from a camera, by the objects of slmsuite (extra `slm`).
+
+slmsuite (https://github.com/holodyne/slmsuite) drives many modulators and cameras, and simulates
+both: a script that works with its simulated ones drives the lab's. Any other object does that has
+the few methods read here:
+
+    slm.shape, slm.set_phase(array, settle=True)        camera.get_image()
+
+A session writes the folders that `calibrate` and `reconstruct` read (docs/bench.md):
+
+    from jax_kdpr.lab import hardware
+    hardware.save_frames("dark.tif", hardware.take_frames(camera, 8))     # the light is off
+    hardware.photograph(slm, camera, masks, "blank/blank")                # no object in the beam
+    hardware.photograph(slm, camera, masks, "frames/cell-1")              # and so on
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Shaped
+from numpy.typing import ArrayLike
+
+from jax_kdpr.core.errors import InputError
+from jax_kdpr.core.options import changed
+from jax_kdpr.data.pages.opening import read_stack
+from jax_kdpr.lab.frames.results import write_tiff
+from jax_kdpr.optics.mask_files.format import SLM, MaskFormat
+from jax_kdpr.optics.mask_files.layout import place
+from jax_kdpr.optics.mask_files.reading import MaskFile, description, read_mask_file
+
+Panel = Shaped[np.ndarray, "ph pw"]
+
+
+def panel_phases(
+    path: str | Path, shape: tuple[int, int], *, mask: int = 0, also: ArrayLike | None = None
+) -> Float[np.ndarray, "ph pw"]:
+    """Returns what a panel adds to the light's phase to show a mask of a file: radians, 0 around.
+
+    The mask multiplies by e^{-j phi} and the panel by e^{j p}, so this is p = -phi, however the
+    file codes it, flipped, turned, magnified and placed as the file says.
+
+    Args:
+        path: A mask file of `export_mask`, its sidecar beside it.
+        shape: Rows and columns of the panel.
+        mask: Which one of the file's, from 0.
+        also: Phases [h w], radians, that the same panel shows with the mask: an object for a trial.
+
+    Raises:
+        InputError: If the file cannot be read, or the panel is too small or another one.
+    """
+    file, plan = _read(path, shape)
+    if not 0 <= mask < len(file.phases):
+        raise InputError(f"{path}: expected a mask of 0 to {len(file.phases) - 1}, got {mask}")
+    phases = -file.phases[mask]
+    if also is not None:
+        given = np.asarray(also, float)
+        if given.shape != phases.shape or not np.all(np.isfinite(given)):
+            raise InputError(
+                f"also: expected finite phases {list(phases.shape)}, those of the mask's pixels, "
+                f"got {list(given.shape)}"
+            )
+        phases = phases + given
+    return place(phases, changed(plan, panel=shape, background=0)).astype(np.float32)
+
+
+def show_mask(
+    slm: Any,
+    path: str | Path,
+    *,
+    mask: int = 0,
+    also: ArrayLike | None = None,
+    levels: bool = False,
+) -> None:
+    """Shows a mask of a file on a modulator, and waits until it has settled.
+
+    As phases, which slmsuite turns into gray levels by what it knows of the modulator (`set_gamma`,
+    `wav_design_um`), and to which it adds the wavefront correction that it has measured. With
+    `levels` the gray levels of the file go to the panel as they are: those of its own table
+    (`export_mask --table`, `--gray_2pi`). In slmsuite's convention a brighter level has less phase,
+    and phase 0 is the brightest: `export_mask --falling` writes such files.
+
+    Args:
+        slm: Of slmsuite.
+        path: As of `panel_phases`.
+        mask: Likewise.
+        also: Likewise; not with `levels`.
+        levels: Whether the file's own gray levels are shown.
+
+    Raises:
+        InputError: As `panel_phases`, or if levels are asked for that the file or panel has not.
+    """
+    rows, columns = slm.shape
+    if not levels:
+        slm.set_phase(panel_phases(path, (rows, columns), mask=mask, also=also), settle=True)
+        return
+    _, plan = _read(path, (rows, columns))
+    if plan.format != SLM or also is not None or mask:
+        raise InputError(
+            f"{path}: levels shows the one mask of a gray image as it is; export one with "
+            "--format slm and leave mask and also out"
+        )
+    gray = read_stack(Path(path))[0]
+    if gray.shape != (rows, columns):
+        raise InputError(
+            f"{path}: expected the panel's {rows} x {columns} pixels, got {gray.shape[0]} x "
+            f"{gray.shape[1]}; export it with --panel {rows}x{columns}"
+        )
+    if gray.max() >= 2**slm.bitdepth:
+        raise InputError(f"{path}: has gray levels beyond {slm.bitdepth} bits; export with --bits")
+    slm.set_phase(gray.astype(slm.dtype), settle=True)
+
+
+def take_frames(camera: Any, count: int = 1) -> Shaped[np.ndarray, "n y x"]:
+    """Takes frames: raw counts, in the camera's own type.
+
+    Raises:
+        InputError: If a frame is not grey.
+    """
+    frames = np.stack([np.asarray(camera.get_image()) for _ in range(count)])
+    if frames.ndim != 3:
+        raise InputError(f"camera: expected grey frames [y x], got {list(frames.shape[1:])}")
+    return frames
+
+
+def save_frames(path: str | Path, frames: Shaped[np.ndarray, "*n y x"]) -> None:
+    """Writes frames as TIFF, a page each."""
+    file = Path(path)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_tiff(file, frames)
+
+
+def photograph(
+    slm: Any,
+    camera: Any,
+    masks: Sequence[str | Path],
+    name: str | Path,
+    *,
+    also: ArrayLike | None = None,
+    levels: bool = False,
+) -> list[Path]:
+    """Takes the shots of one object: a frame through each mask, NAME_00.tif, NAME_01.tif, ...
+
+    Args:
+        slm: As of `show_mask`.
+        camera: Of slmsuite.
+        masks: Their files, one mask each, in the order of the run's snapshots.
+        name: Folder and start of the names of the frames; none of them may be there yet.
+        also: As of `show_mask`.
+        levels: Likewise.
+
+    Returns:
+        The files, in the order by name that `calibrate` and `reconstruct` read them in.
+
+    Raises:
+        InputError: As `show_mask`, or if a frame of that name is there.
+    """
+    if isinstance(masks, str | os.PathLike) or not len(masks):
+        raise InputError("masks: expected a list of files, one for each shot")
+    paths = [Path(f"{name}_{number:02d}.tif") for number in range(len(masks))]
+    for path in paths:
+        if path.exists():
+            raise InputError(f"{path}: is there already; give the frames another name")
+    for path, file in zip(paths, masks, strict=True):
+        show_mask(slm, file, also=also, levels=levels)
+        save_frames(path, take_frames(camera)[0])
+    return paths
+
+
+def _read(path: str | Path, shape: tuple[int, int]) -> tuple[MaskFile, MaskFormat]:
+    """A mask file and its format, where it fits the panel."""
+    file = read_mask_file(Path(path))
+    plan = description(file.sidecar)
+    if plan.panel is not None and tuple(plan.panel) != shape:
+        raise InputError(
+            f"{path}: was exported for a panel of {plan.panel[0]} x {plan.panel[1]} pixels, got "
+            f"one of {shape[0]} x {shape[1]}; export it with --panel {shape[0]}x{shape[1]}"
+        )
+    return file, plan
