@@ -32,6 +32,7 @@ STUDY_NAMES = (
     "speed",
     "speed_96",
     "residual",
+    "sampling",
 )
 STUDIES = [name for name in FILES if Path(name).stem in STUDY_NAMES]
 SHIPPED = [name for name in FILES if name not in STUDIES]

@@ -16,7 +16,7 @@ STEPS = {"1": 1.0, "1.5": 2 / 3, "2": 0.5}  # by samples a cycle of the object's
 
 def get_config() -> Study:
     """Returns the study."""
-    base = presets.bench(presets.quickstart())
+    base = presets.bench(presets.quickstart(), samples=1)
     base.spectral.consistency_steps = presets.CONSISTENCY_STEPS
     noise = base.noise  # 1e6 photons a frame
     entries = {

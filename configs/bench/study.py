@@ -18,7 +18,7 @@ def get_config() -> Study:
     """Returns the study."""
     return Study(
         title="Recoveries on a bench: camera noise and errors of alignment",
-        base=presets.bench(presets.quickstart()),  # 1e6 photons a frame
+        base=presets.bench(presets.quickstart(), samples=1),  # 1e6 photons a frame
         seeds=(0, 1, 2),
         entries={
             "network": Entry(label="network alone"),

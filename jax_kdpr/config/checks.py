@@ -126,10 +126,16 @@ def validate(config: Config) -> None:
         f"device.superpixel: expected a divisor of data.size = {c.data.size}, got "
         f"{c.device.superpixel}",
     )
-    if c.propagation.propagator.reads_lengths:
-        for name in LENGTHS:
-            given = getattr(c.propagation, name)
-            require(f"propagation.{name}", given, POSITIVE_LENGTHS[name], unit="metres")
+    for name in LENGTHS:
+        path, given = f"propagation.{name}", getattr(c.propagation, name)
+        if name in c.propagation.read_lengths:
+            require(path, given, POSITIVE_LENGTHS[name], unit="metres")
+        else:
+            need(
+                given == 0,
+                f"{path}: is read only of a near field (propagation.kind), or with propagation.gap "
+                f"for the way to the mask, got {given:g} in the far field; leave it out",
+            )
     _check_sensor(c)
     need(
         c.spectral.filter_size % 2 == 1 and c.spectral.filter_size <= c.data.size,

@@ -1,7 +1,7 @@
 """The camera of a system: object, device, free space, sensor. No network, no recovery.
 
     phases -> device -> masks
-    image [h w c] -> field -> beam -> masks -> free space -> CDP y [k sh sw] -> noise
+    image [h w c] -> field -> beam (-> gap) -> masks -> free space -> CDP y [k sh sw] -> noise
 
 The design has no errors; a bench has (`optics.misalignment`), drawn at random or given.
 """
@@ -21,12 +21,12 @@ from jax_kdpr.core.sharding import data_parallel
 from jax_kdpr.core.types import Fields, Image, Images, Intensities, Intensity, Key, Phases, Scalar
 from jax_kdpr.optics import cdp, misalignment
 from jax_kdpr.optics.beam import Beam
-from jax_kdpr.optics.cdp import Between, Optics, mask_transmittance, spread_pixels
+from jax_kdpr.optics.cdp import Apart, Between, Optics, mask_transmittance, spread_pixels
 from jax_kdpr.optics.device import DeviceOptions, device_masks, written_phases
 from jax_kdpr.optics.misalignment import FINE, JitterOptions, MountOptions, Perturbation
 from jax_kdpr.optics.noise import NoiseOptions, add_noise
 from jax_kdpr.optics.objects import SceneOptions, scene_field
-from jax_kdpr.optics.propagation import FreeSpace, PropagationOptions
+from jax_kdpr.optics.propagation import FreeSpace, PropagationOptions, gap_transfer
 from jax_kdpr.optics.window import SensorOptions, matrix_dft, samples_of_pattern
 
 
@@ -85,11 +85,11 @@ class Camera:
     def knows_light(self) -> bool:
         """Whether every CDP of its scenes holds the same light.
 
-        Not where objects absorb, nor where some of it leaves the window, as light does that edges
-        within a pixel of the mask scatter.
+        Not where objects absorb, nor where some of it passes beside the mask, or leaves the window
+        as light does that edges within a pixel of the mask scatter.
         """
-        is_all = not (self.grid.rows or self.grid.columns or self.draws_finely)
-        return self.scene.kind == "phase" and is_all
+        leaves = self.grid.rows or self.grid.columns or self.draws_finely or self.propagation.gap
+        return self.scene.kind == "phase" and not leaves
 
     @property
     def draws_finely(self) -> bool:
@@ -121,11 +121,13 @@ class Camera:
                 masks, self.mount, fine=fine, given=self._given(fine)
             )
         masks, between = space.through(masks, fine=fine), self._between(space, fine=fine)
-        if self.beam is None:
-            return Optics(masks, between, written)
-        incident = spread_pixels(self.beam.incident(), fine)
-        masks = mask_transmittance(masks) * jnp.conj(incident)[None]
-        return Optics(masks, between, written, self.beam.amplitude())
+        incident = None if self.beam is None else self.beam.incident()
+        if space.gap is not None:
+            between = Apart(space.gap, incident, between)
+        elif incident is not None:  # one plane: mask and beam are one factor
+            masks = mask_transmittance(masks) * jnp.conj(spread_pixels(incident, fine))[None]
+        amplitude = None if self.beam is None else self.beam.amplitude()
+        return Optics(masks, between, written, amplitude)
 
     def encode(self, images: Images) -> Fields:
         """Returns the field of each image."""
@@ -160,8 +162,9 @@ class Camera:
 
     def _space(self, wavelength_error: Scalar | float = 0.0) -> FreeSpace:
         wavelength = self.propagation.wavelength * (1.0 + wavelength_error)
-        lengths = changed(self.propagation, wavelength=wavelength)
-        return lengths.propagator.space((self.size, self.size), self.oversample, lengths)
+        lengths, shape = changed(self.propagation, wavelength=wavelength), (self.size, self.size)
+        space = lengths.propagator.space(shape, self.oversample, lengths)
+        return space._replace(gap=gap_transfer(shape, lengths)) if self.propagation.gap else space
 
     def _shoot_design(self, optics: Optics, image: Image, key: Key) -> Intensity:
         clean = cdp.measure_intensity(
@@ -185,6 +188,8 @@ class Camera:
         if self.beam is not None:
             field = field * self.beam.incident(by)
         by, space, magnification = self.mount.moved(by), self._space(by.wavelength), 1.0
+        if space.gap is not None:
+            field = Apart(space.gap).forward(field)
         fine = self._fine(space)
         shown = device_masks(written, self.device, gain=gain, fine=fine)
         if space.chirp is not None:

@@ -12,7 +12,8 @@ Conventions, the same everywhere in the package:
   linear phase in the sensor plane, which no intensity shows.
 * `transfer` puts the sensor into the near field: the transfer function of free space
   (`optics.propagation`) multiplies the spectrum, and an inverse DFT follows. A `MatrixDFT` in its
-  place is a DFT to other samples of the far field (`optics.window`), in two matrix products.
+  place is a DFT to other samples of the far field (`optics.window`), in two matrix products; an
+  `Apart` puts free space between object and mask.
 """
 
 import dataclasses
@@ -54,7 +55,59 @@ class MatrixDFT:
         return _product(jnp.conj(self.rows.T), spectra, jnp.conj(self.columns))
 
 
-Between = Transfer | MatrixDFT  # what brings the light from a mask to the sensor, if no plain DFT
+@partial(
+    jax.tree_util.register_dataclass, data_fields=["gap", "incident", "behind"], meta_fields=[]
+)
+@dataclasses.dataclass(frozen=True)
+class Apart:
+    """A mask at a distance from the object, of which it lets through what meets it.
+
+    The field x is lit, and spreads into twice its window: the mask sees (G b x), with the transfer
+    function G of the gap, cut to the window again. So A^H A is not diagonal.
+    """
+
+    gap: Any  # transfer function of the free space between them [2h 2w]
+    incident: Any = None  # b [h w], of the beam on the object; None for an even one
+    behind: Any = None  # what follows the mask: `Transfer`, `MatrixDFT` or None
+
+    def forward(self, field: Complex[Array, "*b h w"]) -> Complex[Array, "*b h w"]:
+        """Brings objects to the mask."""
+        lit = field if self.incident is None else _times(self.incident, field)
+        return self._across(self.gap, lit)
+
+    def adjoint(self, field: Complex[Array, "*b h w"]) -> Complex[Array, "*b h w"]:
+        """The exact adjoint of `forward`."""
+        back = self._across(jnp.conj(self.gap), field)
+        return back if self.incident is None else _times(jnp.conj(self.incident), back)
+
+    def _across(self, gap: Transfer, field: Complex[Array, "*b h w"]) -> Complex[Array, "*b h w"]:
+        height, width = field.shape[-2:]
+        spectrum = _times(gap, jnp.fft.fft2(field, s=gap.shape))
+        return jnp.fft.ifft2(spectrum)[..., :height, :width]
+
+
+# What brings the light from object to mask and on to the sensor, if no plain DFT.
+Between = Transfer | MatrixDFT | Apart
+
+
+def behind_mask(transfer: Any) -> Transfer | MatrixDFT | None:
+    """Returns what follows the mask: of an `Apart` its part, else `transfer` itself."""
+    return transfer.behind if isinstance(transfer, Apart) else transfer
+
+
+def before_mask(field: Complex[Array, "*b h w"], transfer: Any) -> Complex[Array, "*b h w"]:
+    """Returns what meets the mask of objects [h w]."""
+    return transfer.forward(field) if isinstance(transfer, Apart) else field
+
+
+def back_to_object(field: Complex[Array, "*b h w"], transfer: Any) -> Complex[Array, "*b h w"]:
+    """The adjoint of `before_mask`."""
+    return transfer.adjoint(field) if isinstance(transfer, Apart) else field
+
+
+def is_unitary(transfer: Any) -> bool:
+    """Whether all that a mask lets through is seen, and A^H A so is diagonal: `mask_power`."""
+    return not isinstance(transfer, MatrixDFT | Apart)
 
 
 class Optics(NamedTuple):
@@ -100,24 +153,25 @@ def cdp_forward(
             `transfer` is not of the sensor's size.
     """
     fine = pixels_within(transfer)
+    at_mask, behind = before_mask(field, transfer), behind_mask(transfer)
     height, width = fine * field.shape[0], fine * field.shape[1]
     if masks.shape[1:] != (height, width):
         raise ValueError(
             f"masks: expected masks of the field's size {(height, width)}, got {masks.shape[1:]}; "
             "resample the masks or the scene"
         )
-    if isinstance(transfer, MatrixDFT):
-        check_sensor((len(masks), *transfer.sensor), masks.shape, transfer)
-        return propagate(field, mask_transmittance(masks), transfer.sensor, transfer)
+    if isinstance(behind, MatrixDFT):
+        check_sensor((len(masks), *behind.sensor), masks.shape, behind)
+        return propagate(at_mask, mask_transmittance(masks), behind.sensor, behind)
     if oversample not in (1, 2):
         raise ValueError(f"oversample: expected 1 or 2, got {oversample}")
     sensor = (oversample * height, oversample * width)
-    if transfer is not None and transfer.shape != sensor:
+    if behind is not None and behind.shape != sensor:
         raise ValueError(
-            f"transfer: expected the sensor's size {sensor}, got {transfer.shape}; make it with "
+            f"transfer: expected the sensor's size {sensor}, got {behind.shape}; make it with "
             f"oversample={oversample}"
         )
-    return propagate(field, mask_transmittance(masks), sensor, transfer)
+    return propagate(at_mask, mask_transmittance(masks), sensor, behind)
 
 
 def cdp_adjoint(spectra: Spectra, masks: Masks, *, transfer: Between | None = None) -> Field:
@@ -151,21 +205,23 @@ def propagate(
 
     For loops that apply the same masks many times; `sensor` is the padded size (sh, sw).
     """
-    if isinstance(transfer, MatrixDFT):
-        return transfer.forward(jnp.conj(transmittance) * spread_pixels(field, transfer.fine)[None])
-    one = partial(_one_shot, sensor=sensor, transfer=transfer)
-    return jax.vmap(one, in_axes=(None, 0))(field, transmittance)
+    at_mask, behind = before_mask(field, transfer), behind_mask(transfer)
+    if isinstance(behind, MatrixDFT):
+        return behind.forward(jnp.conj(transmittance) * spread_pixels(at_mask, behind.fine)[None])
+    one = partial(_one_shot, sensor=sensor, transfer=behind)
+    return jax.vmap(one, in_axes=(None, 0))(at_mask, transmittance)
 
 
 def back_propagate(
     spectra: Spectra, transmittance: Complex[Array, "k mh mw"], transfer: Between | None = None
 ) -> Field:
     """The arithmetic of `cdp_adjoint`, likewise: the adjoint of `propagate`."""
-    if isinstance(transfer, MatrixDFT):
-        back = jnp.sum(transmittance * transfer.adjoint(spectra), axis=0)
-        return gather_pixels(back, transfer.fine)
-    one = partial(_one_shot_adjoint, transfer=transfer)
-    return jnp.sum(jax.vmap(one)(spectra, transmittance), axis=0)
+    behind = behind_mask(transfer)
+    if isinstance(behind, MatrixDFT):
+        back = jnp.sum(transmittance * behind.adjoint(spectra), axis=0)
+        return back_to_object(gather_pixels(back, behind.fine), transfer)
+    one = partial(_one_shot_adjoint, transfer=behind)
+    return back_to_object(jnp.sum(jax.vmap(one)(spectra, transmittance), axis=0), transfer)
 
 
 def _one_shot(
@@ -195,11 +251,14 @@ def mask_power(
 ) -> Float[Array, "h w"]:
     """Returns sum_l abs(t_l)^2, k for ideal masks: A^H A of a plain DFT in the far field.
 
-    Dividing `back_propagate` by it gives the pseudo-inverse, and with a `MatrixDFT`, whose window
-    may lose light, what comes near to it. Where no mask lets light through it is raised to 1e-6.
+    Dividing `back_propagate` by it gives the pseudo-inverse, and where light is lost to a window
+    (`MatrixDFT`) or beside the mask (`Apart`) what comes near to it. Where no mask lets light
+    through it is raised to 1e-6.
     """
     fine = pixels_within(transfer)
     power = gather_pixels(jnp.sum(intensity(transmittance), axis=0), fine) / fine**2
+    if isinstance(transfer, Apart) and transfer.incident is not None:
+        power = power * intensity(transfer.incident)
     return jnp.maximum(power, 1e-6)
 
 
@@ -213,7 +272,8 @@ def pixel_means(optics: Optics) -> Masks:
 
 def pixels_within(transfer: object) -> int:
     """Returns how many samples of a mask there are to a pixel of the object, each way."""
-    return transfer.fine if isinstance(transfer, MatrixDFT) else 1
+    behind = behind_mask(transfer)
+    return behind.fine if isinstance(behind, MatrixDFT) else 1
 
 
 def spread_pixels(fields: Shaped[Array, "*b h w"], fine: int) -> Shaped[Array, "*b mh mw"]:
@@ -255,6 +315,7 @@ def check_sensor(
         ValueError: If they do not belong together.
     """
     snapshots, height, width = masks
+    transfer = behind_mask(transfer)
     if isinstance(transfer, MatrixDFT):
         behind = transfer.rows.shape[1], transfer.columns.shape[1]
         if tuple(sensor) == (snapshots, *transfer.sensor) and behind == (height, width):
@@ -277,3 +338,7 @@ def _product(
     """left X right of each field X, in float32 on every device."""
     highest = lax.Precision.HIGHEST
     return jnp.matmul(jnp.matmul(left, fields, precision=highest), right, precision=highest)
+
+
+def _times(plane: Complex[Array, "h w"], fields: Complex[Array, "*b h w"]) -> Array:
+    return jnp.expand_dims(plane, tuple(range(fields.ndim - 2))) * fields

@@ -1,4 +1,4 @@
-"""Free space between mask and sensor, and the geometry of a bench.
+"""Free space between object, mask and sensor, and the geometry of a bench.
 
 Three cases, each a `Propagator`, which `FreeSpace` puts into the one operator of `optics.cdp`:
 
@@ -8,6 +8,8 @@ Three cases, each a `Propagator`, which `FreeSpace` puts into the one operator o
   phase over the object plane, then the far field's DFT; sensor pixel lambda z / (M p).
 * "angular_spectrum": exact for the sampled scalar field, for sensors nearer than that. Sensor pixel
   p. The field is periodic with the padded window: `oversample` 2 gives it room to spread.
+
+Between object and mask there may be some too (`gap`), whatever follows.
 
 Lengths in metres. Fields go as e^{+j k z} along z; a constant phase is left out. The object plane's
 axes are centred, as a lens would be.
@@ -22,11 +24,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
 from jax_kdpr.core.limits import LENGTHS
-from jax_kdpr.core.options import option, section
+from jax_kdpr.core.options import changed, option, section
 from jax_kdpr.core.registry import Registry
 from jax_kdpr.core.types import Masks, Transfer
 from jax_kdpr.optics.cdp import mask_transmittance, spread_pixels
 
+GAP_PADDING = 2  # windows of the object that its light may spread over before the mask
 SHARED_ENVELOPE = 8  # times N p^2 / lambda: nearer, each square mask pixel has its own envelope
 
 
@@ -35,6 +38,7 @@ class FreeSpace(NamedTuple):
 
     chirp: Complex[Array, "h w"] | None = None  # multiplies the field behind the mask
     transfer: Transfer | None = None
+    gap: Transfer | None = None  # from object to mask; None where they are in one plane
 
     def through(self, masks: Masks, *, fine: int = 1) -> Masks:
         """Returns masks that include the chirp, as transmittances if there is one.
@@ -82,17 +86,12 @@ class PropagationOptions:
     )
     wavelength: float = option(
         0.0,
-        "of the light",
+        "of the light; of a near field, or with a gap",
         unit="metres",
         within=LENGTHS["wavelength"],
-        when=NEAR_FIELD,
     )
     pitch: float = option(
-        0.0,
-        "of mask and object pixels",
-        unit="metres",
-        within=LENGTHS["pitch"],
-        when=NEAR_FIELD,
+        0.0, "of mask and object pixels; likewise", unit="metres", within=LENGTHS["pitch"]
     )
     distance: float = option(
         0.0,
@@ -101,6 +100,18 @@ class PropagationOptions:
         within=LENGTHS["distance"],
         when=NEAR_FIELD,
     )
+    gap: float = option(
+        0.0,
+        "from object to mask; 0: in one plane, or imaged onto each other",
+        unit="metres",
+        within=LENGTHS["distance"],
+    )
+
+    @property
+    def read_lengths(self) -> tuple[str, ...]:
+        """Which of its lengths are read, and so must be known."""
+        near = ("distance",) if self.propagator.reads_lengths else ()
+        return ("wavelength", "pitch", *near) if near or self.gap else ()
 
     @property
     def propagator(self) -> Propagator:
@@ -124,11 +135,14 @@ def sampling_warnings(
         oversample: Zero padding, as of `optics.cdp`.
     """
     found = []
-    if options.propagator.reads_lengths and options.pitch < options.wavelength / 2:
+    if options.read_lengths and options.pitch < options.wavelength / 2:
         found.append(
             f"pitch {options.pitch:g} m is below half a wavelength: part of the spectrum is "
             "evanescent"
         )
+    if options.gap:
+        across = dataclasses.replace(options, distance=options.gap)
+        found += [f"gap: {one}" for one in _angular_warnings(pixels, GAP_PADDING, across)]
     return found + options.propagator.warnings(pixels, oversample, options)
 
 
@@ -161,6 +175,12 @@ def angular_spectrum(shape: tuple[int, int], lengths: PropagationOptions) -> Tra
     cosine = jnp.sqrt(jnp.where(travels, 1.0 - sine_squared, 1.0))
     phase = -2.0 * jnp.pi * lengths.distance / lengths.wavelength * sine_squared / (1.0 + cosine)
     return jnp.where(travels, mask_transmittance(phase), 0.0)
+
+
+def gap_transfer(shape: tuple[int, int], lengths: PropagationOptions) -> Transfer:
+    """Returns the transfer function from object to mask, on `GAP_PADDING` times their window."""
+    padded = (GAP_PADDING * shape[0], GAP_PADDING * shape[1])
+    return angular_spectrum(padded, changed(lengths, distance=lengths.gap))
 
 
 def _fresnel_warnings(

@@ -16,10 +16,10 @@ from jaxtyping import Array, Complex, Float
 from jax_kdpr.core.types import Field, Intensity, Spectra
 from jax_kdpr.optics.cdp import (
     Between,
-    MatrixDFT,
     Optics,
     back_propagate,
     check_sensor,
+    is_unitary,
     mask_power,
     mask_transmittance,
     propagate,
@@ -69,11 +69,11 @@ def impose_modulus(data: Measured, spectra: Spectra) -> Spectra:
 def fit_to_data(data: Measured, field: Field) -> Field:
     """Returns A^+ P_M A x: half a step of error reduction, the other is what the object can be.
 
-    A camera window does not see all of the object, and leaves what it does not see as it was:
+    Where light is lost, to a camera window or beside the mask, what is not seen stays as it was:
     x + A^+ (P_M A x - A x), which is the same where A^+ A x = x.
     """
     spectra = to_sensor(data, field)
-    if isinstance(data.transfer, MatrixDFT):
+    if not is_unitary(data.transfer):
         return field + to_object(data, impose_modulus(data, spectra) - spectra)
     return to_object(data, impose_modulus(data, spectra))
 

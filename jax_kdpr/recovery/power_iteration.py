@@ -25,11 +25,13 @@ iterate.
 | more | 2 sqrt(T) | 12 | 14 |
 
 With a `MatrixDFT` F is its two matrix products, and masks may be finer than the scene: A then has
-each pixel of z as a square of samples, and A^H adds them up.
+each pixel of z as a square of samples, and A^H adds them up. With an `Apart` A begins with the way
+from the scene to the masks.
 
 There is no forward-mode derivative (`jax.jvp`), and none by the transfer function.
 """
 
+import dataclasses
 import math
 from functools import partial
 from typing import Any, NamedTuple
@@ -41,7 +43,17 @@ from jaxtyping import Array, Complex, Float
 
 from jax_kdpr.core import runtime
 from jax_kdpr.core.types import Field, Fields, Intensities, Residuals
-from jax_kdpr.optics.cdp import Between, MatrixDFT, gather_pixels, pixels_within, spread_pixels
+from jax_kdpr.optics.cdp import (
+    Apart,
+    Between,
+    MatrixDFT,
+    back_to_object,
+    before_mask,
+    behind_mask,
+    gather_pixels,
+    pixels_within,
+    spread_pixels,
+)
 
 STORED = 25  # iterates: those of the paper's T
 
@@ -89,13 +101,16 @@ def power_iteration(
         raise ValueError(f"iterations: expected at least 1, got {iterations}")
     points = math.prod(operator.weight.shape[2:])
     transfer = lax.stop_gradient(operator.transfer)
-    match transfer:
+    match behind_mask(transfer):
         case None:
             unitary = points  # F^H F
         case MatrixDFT():
             unitary = 1
-        case _:
-            unitary, transfer = points**2, transfer[None, None]  # of two FFTs
+        case behind:
+            unitary = points**2  # of two FFTs
+            is_apart = isinstance(transfer, Apart)
+            wide = behind[None, None]
+            transfer = dataclasses.replace(transfer, behind=wide) if is_apart else wide
     # From here on with the axes b and k of length 1 where an array has none.
     operator = operator._replace(
         transmittance=operator.transmittance[None],
@@ -248,30 +263,34 @@ def _with_conjugate(operator: Operator) -> Operator:
 def _to_sensor(operator: Operator, z: Fields) -> Complex[Array, "b k sh sw"]:
     """F A z, in the near field F^H H F A z, without normalisation."""
     masked = operator.conjugate * _spread(operator, z)[:, None]
-    if isinstance(operator.transfer, MatrixDFT):
-        return operator.transfer.forward(masked)
+    transfer = behind_mask(operator.transfer)
+    if isinstance(transfer, MatrixDFT):
+        return transfer.forward(masked)
     spectrum = jnp.fft.fft2(masked, s=operator.weight.shape[2:])
-    return spectrum if operator.transfer is None else _fft_adjoint(operator.transfer * spectrum)
+    return spectrum if transfer is None else _fft_adjoint(transfer * spectrum)
 
 
 def _from_sensor(
     operator: Operator, spectra: Complex[Array, "b k sh sw"]
 ) -> Complex[Array, "b k mh mw"]:
     """The adjoint of `_to_sensor` less the masks: it leaves a field behind each of them."""
-    if isinstance(operator.transfer, MatrixDFT):
-        return operator.transfer.adjoint(spectra)
+    transfer = behind_mask(operator.transfer)
+    if isinstance(transfer, MatrixDFT):
+        return transfer.adjoint(spectra)
     height, width = operator.transmittance.shape[2:]
-    if operator.transfer is not None:
-        spectra = jnp.conj(operator.transfer) * jnp.fft.fft2(spectra)
+    if transfer is not None:
+        spectra = jnp.conj(transfer) * jnp.fft.fft2(spectra)
     return _fft_adjoint(spectra)[..., :height, :width]
 
 
 def _spread(operator: Operator, z: Fields) -> Complex[Array, "b mh mw"]:
-    return spread_pixels(z, pixels_within(operator.transfer))
+    """What meets the masks of scenes."""
+    return spread_pixels(before_mask(z, operator.transfer), pixels_within(operator.transfer))
 
 
 def _gathered(operator: Operator, behind: Complex[Array, "b mh mw"]) -> Fields:
-    return gather_pixels(behind, pixels_within(operator.transfer))
+    back = gather_pixels(behind, pixels_within(operator.transfer))
+    return back_to_object(back, operator.transfer)
 
 
 def _fft_adjoint(fields: Complex[Array, "*b h w"]) -> Complex[Array, "*b h w"]:

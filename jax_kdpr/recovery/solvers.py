@@ -23,9 +23,9 @@ from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.registry import Registry
 from jax_kdpr.core.types import Field, Intensity, Key, Scalar
 from jax_kdpr.optics.cdp import (
-    MatrixDFT,
     Optics,
     check_sensor,
+    is_unitary,
     mask_power,
     mask_transmittance,
     propagate,
@@ -129,11 +129,11 @@ def require_projection(solver: str, optics: Optics) -> None:
     Raises:
         InputError: With what does without.
     """
-    if solver in PROJECTING and isinstance(optics.transfer, MatrixDFT):
+    if solver in PROJECTING and not is_unitary(optics.transfer):
         raise InputError(
             f"{solver}: projects exactly, which a camera window (sensor.*), crosstalk "
-            "(device.crosstalk) or a moved mask (mount.*) does not allow; take accelerated, "
-            "error_reduction or another one"
+            "(device.crosstalk), a moved mask (mount.*) or one at a distance from the object "
+            "(propagation.gap) does not allow; take accelerated, error_reduction or another one"
         )
 
 

@@ -6,6 +6,7 @@ unitary, so the eigenvectors of Gamma alone are single Fourier modes and carry n
 low-pass filter G_psi between the iterations that makes the estimate.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable
 from functools import partial
@@ -29,6 +30,7 @@ from jax_kdpr.core.types import (
     Scalar,
 )
 from jax_kdpr.optics.cdp import (
+    Apart,
     Optics,
     check_sensor,
     mask_power,
@@ -187,14 +189,17 @@ def spectral_estimates(
     # Of masks that hold an uneven beam the leading vector would be the object weighed by it twice.
     # Without it, it is the object as it is lit.
     lit = None if optics.amplitude is None else jnp.maximum(optics.amplitude, DIM)
-    fine = pixels_within(optics.transfer)
-    even = transmittance if lit is None else transmittance / spread_pixels(lit, fine)[None]
+    fine, transfer, even = pixels_within(optics.transfer), optics.transfer, transmittance
+    if lit is not None and isinstance(transfer, Apart):
+        transfer = dataclasses.replace(transfer, incident=transfer.incident / lit)
+    elif lit is not None:
+        even = transmittance / spread_pixels(lit, fine)[None]
     operator = Operator(
         weight=jax.vmap(partial(spectral_weights, options=options))(intensity),
         transmittance=even,
         # The scale of Gamma cancels in the normalisation; 1 / k keeps the numbers near 1.
         response=filter_response(kernel, *start.shape) / snapshots,
-        transfer=optics.transfer,
+        transfer=transfer,
     )
     z, residual = power_iteration(operator, start, iterations=options.iterations)
     if lit is not None:

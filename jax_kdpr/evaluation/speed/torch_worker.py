@@ -33,6 +33,7 @@ TWIN = {  # options that the twin has in one form only
     "aberrations.zernike": ((),),
     "aberrations.file": ("",),
     "propagation.kind": ("far",),
+    "propagation.gap": (0,),
     **{f"jitter.{name}": (0,) for name in ("shift", "rotation", "scale", "defocus")},
     **{f"jitter.{name}": (0,) for name in ("wavelength", "gain", "beam", "waist", "wavefront")},
     "noise.kind": ("none",),

@@ -260,7 +260,8 @@ def as_the_camera_sees(
 
     def spectra(field: Field, optics: Optics) -> Spectra:
         masks = cdp.mask_transmittance(optics.masks)
-        return cdp.cdp_forward(cdp.spread_pixels(field, fine), masks) / fine
+        at_mask = cdp.before_mask(field, optics.transfer)
+        return cdp.cdp_forward(cdp.spread_pixels(at_mask, fine), masks) / fine
 
     return bench._replace(geometry=geometry, pixel_side=side), spectra
 
