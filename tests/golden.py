@@ -27,6 +27,7 @@ RECORD = Path(__file__).parent / "data" / "runs.tar.xz"
 def _teacher(config: Config) -> None:
     config.regime = "teacher"
     config.masks.snapshots = 3
+    config.distill.draws = "shared"  # as recorded
 
 
 def _student(config: Config) -> None:

@@ -53,6 +53,12 @@ class DistillOptions:
         choices=("auto", "live", "cached"),
         when=OF_STUDENT,
     )
+    draws: str = option(
+        "own",
+        "a teacher's first masks, network and order: own, or those of its seed's other regimes",
+        choices=("own", "shared"),
+        when=("regime", ("teacher",)),
+    )
     start: str = option(
         "none",
         "what of the teacher a student starts with; optics: its first masks and the filter",
@@ -103,6 +109,9 @@ class TrainOptions:
         0,
         "steps in one call of the device; 0: 1 on a CPU, about 64 on a GPU",
         within=Range(0, MOST_COUNT),
+    )
+    log_gradients: bool = option(
+        False, "of each loss on masks, filter and network, in metrics.jsonl after each epoch"
     )
     tensorboard: bool = option(
         False, "event files beside metrics.jsonl; wants the extra `tensorboard`"

@@ -88,6 +88,8 @@ def read_config(workdir: Path) -> Config:
     values = read_run(workdir)["config"]
     try:
         config = config_lib.from_dict(values)
+        if config.regime == "teacher" and "draws" not in values.get("distill", {}):
+            config.distill.draws = "shared"  # as before there was a choice
         _take_copies(config, workdir)
         checks.validate(config)
     except InputError as failure:

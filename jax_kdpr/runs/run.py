@@ -164,6 +164,19 @@ def run_keys(seed: int) -> RunKeys:
     return RunKeys(*jax.random.split(jax.random.key(seed), 4))
 
 
+def training_keys(config: Config) -> RunKeys:
+    """Returns the streams of a training: a teacher's are its own but for the evaluation's.
+
+    A student, and the E2E run that it is compared with, begin alike; a teacher that began so too
+    would guide the student to the very masks that it starts with.
+    """
+    keys = run_keys(config.seed)
+    if config.regime != "teacher" or config.distill.draws == "shared":
+        return keys
+    own = run_keys(int(jax.random.bits(keys.init)))
+    return own._replace(evaluation=keys.evaluation)
+
+
 def load_run(workdir: Path, *, data_dir: str = "", images: int = 0) -> Run:
     """Restores the best checkpoint of a run.
 
@@ -198,7 +211,7 @@ def untrained(
     planes, (batch_size, mesh) = read_planes(config), _choose_batch(config, images)
     camera = build_camera(config, mesh=mesh)
     system = SolverSystem(camera, config.masks.snapshots, copy(config.spectral))
-    params, state = jax.jit(system.init)(run_keys(config.seed).init)
+    params, state = jax.jit(system.init)(training_keys(config).init)
     params = {**params, "phases": start_phases(config, params["phases"], planes)}
     run = Run(Path(), config, system, (params, state), batch_size=batch_size)
     return run.by_solver(solver, starts=starts)

@@ -55,7 +55,9 @@ def train(config: Config, workdir: Path) -> dict[str, float]:
         train_state, step = _restore(run, folder)
         if step and not folder.has_row(step):
             print(f"step {step} of {workdir} has no row in metrics.jsonl: it is made again")
-            if row := _save(run, train_state, step, time.perf_counter(), folder):
+            number = step // run.steps_per_epoch - 1
+            epoch = _epoch_inputs(run, number, _guide(run)) if run.gradients else None
+            if row := _save(run, train_state, step, time.perf_counter(), folder, epoch):
                 print(_epoch_line(row, run.config))
             signals.check()
         if step == run.total_steps:
@@ -119,10 +121,15 @@ def _restore(run: Training, folder: _Folder) -> tuple[TrainState, int]:
     return (run.start, 0) if found is None else (replicate(found.tree, run.mesh), step)
 
 
+def _guide(run: Training) -> Any:
+    """What the steps learn from of a teacher, if there is one."""
+    if run.teacher is None:
+        return None
+    return run.teacher.guide(run.config, run.dataset, batch_size=run.eval_batch_size)
+
+
 def _train_from(run: Training, train_state: TrainState, step: int, folder: _Folder) -> None:
-    guide = None
-    if run.teacher is not None:
-        guide = run.teacher.guide(run.config, run.dataset, batch_size=run.eval_batch_size)
+    guide = _guide(run)
     print("compiling, about half a minute on a CPU", flush=True)
     resumed = step
     with (
@@ -148,7 +155,7 @@ def _train_from(run: Training, train_state: TrainState, step: int, folder: _Fold
             if step > first and losses is not None:
                 _require_finite(losses, step, folder)
                 _require_finite_state(train_state, step, folder)
-                if row := _save(run, train_state, step, started, folder):
+                if row := _save(run, train_state, step, started, folder, epoch):
                     bar.write(_epoch_line(row, run.config))
             where = (
                 f"at step {step} of {run.total_steps}, saved" if step else "before a step was made"
@@ -157,16 +164,21 @@ def _train_from(run: Training, train_state: TrainState, step: int, folder: _Fold
 
 
 def _save(
-    run: Training, state: TrainState, step: int, started: float, folder: _Folder
+    run: Training,
+    state: TrainState,
+    step: int,
+    started: float,
+    folder: _Folder,
+    epoch: Epoch | None,
 ) -> dict[str, Any] | None:
-    """Writes a checkpoint, and the metrics of an epoch that ends here; returns those.
+    """Writes a checkpoint, and the metrics of an `epoch` that ends here; returns those.
 
     A signal cuts validation off: the epoch then has no metrics, and gets them on resuming.
     """
     row = None
     if step % run.steps_per_epoch == 0:
         with suppress(Interrupted):
-            row = _epoch_row(run, state, step, started)
+            row = _epoch_row(run, state, step, started, epoch)
     folder.save(step, state, row)
     return row
 
@@ -251,20 +263,26 @@ def _require_finite(losses: jax.Array, step: int, folder: _Folder) -> None:
     )
 
 
-def _epoch_row(run: Training, state: TrainState, step: int, started: float) -> dict[str, Any]:
+def _epoch_row(
+    run: Training, state: TrainState, step: int, started: float, epoch: Epoch | None
+) -> dict[str, Any]:
     """Returns the row of metrics.jsonl of the epoch that ends at a step, validated if it is due."""
     jax.block_until_ready(state)
     trained = time.perf_counter()
-    epoch, train = step // run.steps_per_epoch, run.config.train
-    is_due = epoch % train.validate_every == 0 or epoch == train.epochs
+    number, train = step // run.steps_per_epoch, run.config.train
+    is_due = number % train.validate_every == 0 or number == train.epochs
     means = {
         f"train_{name}": float(state.totals[name]) / run.steps_per_epoch
         for name in ("total", *TERMS)
     }
+    pulls = {}
+    if run.gradients is not None and epoch is not None:  # of the epoch's first batch
+        pulls = {name: float(value) for name, value in run.gradients(state, epoch).items()}
     return {
-        "epoch": epoch,
+        "epoch": number,
         "step": step,
         **means,
+        **pulls,
         **(_validate(run, state) if is_due else {}),
         "train_seconds": trained - started,
         "seconds": time.perf_counter() - started,

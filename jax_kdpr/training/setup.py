@@ -32,7 +32,8 @@ from jax_kdpr.recovery.system import System
 from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.runs.assembly import build_system, read_planes, start_phases
 from jax_kdpr.runs.metric_log import require_tensorboard
-from jax_kdpr.runs.run import RunKeys, run_keys
+from jax_kdpr.runs.run import RunKeys, training_keys
+from jax_kdpr.training.gradients import Report, make_report
 from jax_kdpr.training.losses import Weights, guides, loss_weights
 from jax_kdpr.training.state import TrainState, init_train_state, make_optimizer
 from jax_kdpr.training.steps import Step, Steps, compile_steps, make_eval_step, make_train_step
@@ -55,6 +56,8 @@ class Training(NamedTuple):
     train_steps: Callable[[int], Steps]
     """train_steps(length) -> the program of so many steps, compiled when it is first called."""
     eval_step: Callable[..., tuple[ImageScores, Residuals]]
+    gradients: Report | None
+    """Of each loss, where they are logged."""
     start: TrainState
     weights: Weights
     steps_per_epoch: int
@@ -102,7 +105,7 @@ def prepare(config: Config, workdir: Path) -> Training:
     if teacher is not None:
         digests["teacher"] = teacher.run.digest
     steps_per_epoch = dataset.train_size // train.batch_size
-    keys = run_keys(config.seed)
+    keys = training_keys(config)
     foreign = options.foreign_names(config).values()
     with blaming(foreign):
         system, optimizer, train_step = build_step(
@@ -141,12 +144,23 @@ def prepare(config: Config, workdir: Path) -> Training:
         system=system,
         train_steps=cache(partial(compile_steps, train_step)),
         eval_step=eval_step,
+        gradients=_report(config, system, teacher) if train.log_gradients else None,
         start=replicate(start, mesh),
         weights=weights,
         steps_per_epoch=steps_per_epoch,
         eval_batch_size=eval_batch_size,
         scan_steps=runtime.choose_scan_steps(train.scan_steps, steps_per_epoch),
         mesh=mesh,
+    )
+
+
+def _report(config: Config, system: System, teacher: Teacher | None) -> Report:
+    return make_report(
+        system,
+        trained=trained_parts(config),
+        batch_size=config.train.batch_size,
+        penalty=REGULARISERS[config.masks.regulariser],
+        teach=teacher and teacher.live,
     )
 
 

@@ -47,8 +47,55 @@ class Epoch(NamedTuple):
     """A student's teacher: its cached targets, one row an image, or its (params, state)."""
 
 
+class Batch(NamedTuple):
+    """What one step learns from."""
+
+    images: Images
+    targets: Targets | None  # what the teacher says of them
+    key: Key  # of noise and errors of the bench
+
+
 Step = Callable[[TrainState, Epoch], tuple[TrainState, Scalar]]
 Steps = Callable[[TrainState, Epoch], tuple[TrainState, Float[Array, "*steps"]]]
+
+
+def batch_of_step(
+    system: System,
+    train_state: TrainState,
+    epoch: Epoch,
+    *,
+    batch_size: int,
+    teach: Teach | None = None,
+) -> Batch:
+    """Returns the batch of the step that `train_state` has come to; arguments as of its step's."""
+    place = train_state.step % (epoch.order.shape[0] // batch_size)
+    indices = jax.lax.dynamic_slice_in_dim(epoch.order, place * batch_size, batch_size)
+    images = _take(system, epoch.images, indices)
+    key, teacher_key = jax.random.split(jax.random.fold_in(epoch.key, train_state.step))
+    guide = epoch.guide
+    if guide is None or isinstance(guide, Targets):
+        return Batch(images, guide and guide.take(indices), key)
+    if teach is None:
+        raise ValueError("guide: a teacher's variables need its system, pass teach=")
+    return Batch(images, teach(guide, images, teacher_key), key)
+
+
+def evaluate_batch(
+    system: System,
+    parts: Params,
+    train_state: TrainState,
+    batch: Batch,
+    penalty: Callable[[Phases], Scalar],
+    weights: Weights,
+) -> tuple[dict[str, Scalar], State]:
+    """Returns the losses of a batch (`losses.evaluate_terms`), and the state that it leaves.
+
+    `parts` take the place of those of `train_state.params`.
+    """
+    params = {**train_state.params, **parts}
+    output, state = system.apply(params, train_state.state, batch.images, batch.key, train=True)
+    seen = Seen(batch.images, output, params["phases"], penalty, batch.targets)
+    return evaluate_terms(seen, weights), state
 
 
 def make_train_step(
@@ -76,33 +123,17 @@ def make_train_step(
         average: Decay of the running mean that the train state keeps, if it keeps one.
     """
 
-    def loss_fn(parts: Params, train_state: TrainState, images, targets, weights, key: Key):
-        params = {**train_state.params, **parts}
-        output, state = system.apply(params, train_state.state, images, key, train=True)
-        seen = Seen(images, output, params["phases"], penalty, targets)
-        terms = evaluate_terms(seen, weights)
+    def loss_fn(parts: Params, train_state: TrainState, batch: Batch, weights: Weights):
+        terms, state = evaluate_batch(system, parts, train_state, batch, penalty, weights)
         return terms["total"], (terms, state)
 
     gradient_fn = jax.grad(loss_fn, has_aux=True)
 
-    def guidance(guide, indices, images, key: Key) -> Targets | None:
-        if guide is None or isinstance(guide, Targets):
-            return guide and guide.take(indices)
-        if teach is None:
-            raise ValueError("guide: a teacher's variables need its system, pass teach=")
-        return teach(guide, images, key)
-
     def step(train_state: TrainState, epoch: Epoch) -> tuple[TrainState, Scalar]:
         place = train_state.step % (epoch.order.shape[0] // batch_size)
-        indices = jax.lax.dynamic_slice_in_dim(epoch.order, place * batch_size, batch_size)
-        batch = _take(system, epoch.images, indices)
-        key, teacher_key = jax.random.split(jax.random.fold_in(epoch.key, train_state.step))
-        targets = guidance(epoch.guide, indices, batch, teacher_key)
-
+        batch = batch_of_step(system, train_state, epoch, batch_size=batch_size, teach=teach)
         parts = {part: train_state.params[part] for part in trained}
-        gradients, (terms, state) = gradient_fn(
-            parts, train_state, batch, targets, epoch.weights, key
-        )
+        gradients, (terms, state) = gradient_fn(parts, train_state, batch, epoch.weights)
         updates, opt_state = optimizer.update(gradients, train_state.opt_state, parts)
         stepped = cast(Params, optax.apply_updates(parts, updates))
         params = {**train_state.params, **stepped}

@@ -1,0 +1,69 @@
+"""Which loss pulls at what: the gradient of each term on masks, filter and network.
+
+Of the terms as they are weighted (eq. 7), on the batch of one step. A term whose gradient is small
+beside that of the task decides nothing, whatever its value is.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from jax_kdpr.core.types import Phases, PyTree, Scalar
+from jax_kdpr.recovery.system import System
+from jax_kdpr.training.losses import TERMS
+from jax_kdpr.training.state import TrainState
+from jax_kdpr.training.steps import Epoch, batch_of_step, evaluate_batch
+from jax_kdpr.training.targets import Teach
+
+Report = Callable[[TrainState, Epoch], dict[str, Scalar]]
+
+
+def make_report(
+    system: System,
+    *,
+    trained: tuple[str, ...],
+    batch_size: int,
+    penalty: Callable[[Phases], Scalar],
+    teach: Teach | None = None,
+) -> Report:
+    """Builds report(train_state, epoch), jitted, of the step that comes next.
+
+    Arguments as of `steps.make_train_step`.
+
+    Returns:
+        {"gradient_TERM_PART": the Euclidean norm, "cosine_TERM_PART": the cosine of the angle to
+        the task's gradient, 0 where either vanishes}, for each of `losses.TERMS` and each part that
+        is trained; no cosine of the task itself.
+    """
+
+    @jax.jit
+    def report(train_state: TrainState, epoch: Epoch) -> dict[str, Scalar]:
+        batch = batch_of_step(system, train_state, epoch, batch_size=batch_size, teach=teach)
+
+        def weighted(parts):
+            terms, _ = evaluate_batch(system, parts, train_state, batch, penalty, epoch.weights)
+            return {name: epoch.weights[name] * terms[name] for name in TERMS}
+
+        _, pull = jax.vjp(weighted, {part: train_state.params[part] for part in trained})
+        nothing = dict.fromkeys(TERMS, jnp.zeros(()))
+        gradients = {name: pull({**nothing, name: jnp.ones(())})[0] for name in TERMS}
+        found = {}
+        for part in trained:
+            task = gradients["task"][part]
+            for name in TERMS:
+                own = gradients[name][part]
+                size = jnp.sqrt(_inner(own, own))
+                found[f"gradient_{name}_{part}"] = size
+                if name != "task":
+                    both = size * jnp.sqrt(_inner(task, task))
+                    cosine = _inner(own, task) / jnp.where(both > 0, both, 1.0)
+                    found[f"cosine_{name}_{part}"] = cosine
+        return found
+
+    return report
+
+
+def _inner(one: PyTree, other: PyTree) -> Scalar:
+    products = jax.tree.map(lambda a, b: jnp.sum(a * b), one, other)
+    return sum(jax.tree.leaves(products), jnp.zeros(()))
