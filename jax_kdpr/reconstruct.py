@@ -35,6 +35,7 @@ from jax_kdpr.core.options import shallow
 from jax_kdpr.interface import cli, frame_flags, placement_flags, solver_flags, system_flags
 from jax_kdpr.interface.solver_flags import Recovery
 from jax_kdpr.lab.frames import results
+from jax_kdpr.lab.frames.calibration import masks_digest
 from jax_kdpr.lab.frames.measured import Setup, group_frames, measure_frames, narrowed
 from jax_kdpr.lab.frames.own_images import own_images
 from jax_kdpr.lab.frames.reading import Frame, list_frames
@@ -59,6 +60,7 @@ TRUTH = flags.DEFINE_string(
     "stretched; of complex scenes phase and amplitude by turns; or truth.npy of simulate_bench.",
 )
 DATA_DIR = flags.DEFINE_string("data_dir", "", "Where the run's data lie now, if they have moved.")
+SPACE = ("propagation", "sensor")  # of the optics too, which a calibration leaves
 OF_RUN = "reconstruction"  # folder
 SOLVED = 0.3  # misfit of a solver's answer that no longer is one of the frame's objects
 RECORDED = ("input", "dark", "flat", "bad_pixels")  # flags
@@ -74,10 +76,13 @@ def main(positional: list[str]) -> int:
     run = system_flags.read_system(config, data_dir=DATA_DIR.value).on_one_device()
     recovery, limit = solver_flags.read_recovery(run), LIMIT.value
     run, starts = recovery.run, recovery.starts
-    if starts and limit is None:
-        limit = SOLVED
+    if starts:
+        limit = SOLVED if limit is None else limit
+        steps, solver = recovery.solver.steps, recovery.solver.solver
+        print(f"by a solver: {steps} steps of {solver} from {starts} estimates of each object")
     groups = _groups(frames, run, output)
     setup, run, notes = placement_flags.read_placed(frames, run)
+    solver_flags.require_usable(recovery._replace(run=run))
     truth = None
     if TRUTH.value:
         there, count = Path(TRUTH.value), len(groups)
@@ -90,7 +95,7 @@ def main(positional: list[str]) -> int:
     cli.make_folder("--output", output)
     wanted = Wanted(
         output=output,
-        batch_size=min(BATCH.value, len(groups)) if starts else BATCH.value,
+        batch_size=1 if starts else BATCH.value,  # a solver takes one after the other anyway
         stack=STACK.value,
         pitch=pitch,
         truth=truth,
@@ -138,10 +143,11 @@ def _settings(setup: Setup, recovery: Recovery) -> dict[str, Any]:
     return {
         "workdir": str(run.workdir) if run.is_trained else "",
         "checkpoint": run.digest,
+        "masks": masks_digest(run),
         "geometry": setup.geometry._asdict(),
         "window": list(narrowed(setup, run).window),
         **{"sampling": setup.sampling, "pixel_side": setup.pixel_side, "offset": setup.offset},
-        "optics": {name: shallow(getattr(run.config, name)) for name in OF_BENCH},
+        "optics": {name: shallow(getattr(run.config, name)) for name in (*OF_BENCH, *SPACE)},
         "gain": setup.counts_per_unit or "auto",
         **{name: flags.FLAGS[name].value or "" for name in RECORDED},
         "limit": LIMIT.value,

@@ -12,7 +12,8 @@ Writes frames/ (L frames of each of the run's first test scenes), calibration/ (
 object), dark.tif, flat.tif, bad_pixels.tif, and the truth: truth.json (geometry, counts a unit) and
 truth.npy (the scenes' images), which `reconstruct --truth` takes beside it. A camera that is not
 described has 12 bits, 64 counts without light, no shot noise and no dark electrons, is a third
-larger than the pattern, and its brightest pixel nearly fits.
+larger than the pattern, and its brightest pixel nearly fits. --config in place of --workdir is a
+bench that nothing was trained for, such as that of a mask file.
 """
 
 from pathlib import Path
@@ -22,12 +23,13 @@ from absl import flags
 from jax_kdpr.config.checks import read_optics
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.types import Images
-from jax_kdpr.interface import camera_flags, cli
+from jax_kdpr.interface import camera_flags, cli, system_flags
 from jax_kdpr.lab.frames.own_images import own_images
 from jax_kdpr.lab.frames.simulated_bench import write_bench
-from jax_kdpr.runs.run import Run, load_run
+from jax_kdpr.runs.run import Run
 
-WORKDIR = flags.DEFINE_string("workdir", None, "Run folder of the trained system.")
+flags.adopt_module_key_flags(system_flags)
+CONFIG = cli.define_config()
 OUTPUT = flags.DEFINE_string("output", None, "Folder to write; new or empty.")
 flags.adopt_module_key_flags(camera_flags)
 FRAMES = flags.DEFINE_integer(
@@ -56,12 +58,13 @@ SEED = flags.DEFINE_integer("seed", 0, "Of sensor and noise.", lower_bound=0, up
 def main(positional: list[str]) -> int:
     """Writes one folder."""
     cli.require_no_more(positional)
-    if not WORKDIR.value or not OUTPUT.value:
-        raise InputError("--workdir, --output: both are needed, a run folder and a new folder")
+    config = system_flags.read_system_config(CONFIG)
+    if not OUTPUT.value:
+        raise InputError("--output: needed, a new folder")
     output = Path(OUTPUT.value)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise InputError(f"--output: {str(output)!r} is not empty; give another folder")
-    run = load_run(Path(WORKDIR.value), data_dir=DATA_DIR.value).on_one_device()
+    run = system_flags.read_system(config, data_dir=DATA_DIR.value).on_one_device()
     run = run.with_optics(read_optics(Path(OPTICS.value))) if OPTICS.value else run
     camera = camera_flags.read_camera(run)
     images = _images(run)

@@ -13,19 +13,28 @@ import jax_kdpr as kdpr
 from jax_kdpr.config import checks
 from jax_kdpr.config.schema import Config
 from jax_kdpr.core.options import changed
+from jax_kdpr.evaluation.uniqueness.comparison import make_subject
 from jax_kdpr.optics.beam import AberrationOptions, Beam, IlluminationOptions, read_beam
 from jax_kdpr.optics.camera import Camera
-from jax_kdpr.optics.cdp import back_propagate, cdp_forward, mask_transmittance, propagate
+from jax_kdpr.optics.cdp import (
+    back_propagate,
+    before_mask,
+    cdp_forward,
+    mask_transmittance,
+    propagate,
+)
+from jax_kdpr.optics.device import DeviceOptions
 from jax_kdpr.optics.misalignment import Perturbation
 from jax_kdpr.optics.propagation import PropagationOptions, sampling_warnings
 from jax_kdpr.optics.window import SensorOptions
-from jax_kdpr.recovery.solvers import require_projection
+from jax_kdpr.recovery.solvers import amplitude_residual, require_projection, solve
 from jax_kdpr.recovery.spectral import SpectralOptions, gaussian_kernel, spectral_estimates
 
 N, WAVELENGTH, PITCH, GAP = 16, 532e-9, 8e-6, 0.8e-3
 APART = PropagationOptions(wavelength=WAVELENGTH, pitch=PITCH, gap=GAP)
 RNG = np.random.default_rng(0)
 PHASES = RNG.uniform(0, 2 * np.pi, (2, N, N)).astype(np.float32)
+PHASE = jnp.asarray(PHASES[:1])
 FIELD = np.exp(1j * RNG.uniform(0, np.pi, (N, N))).astype(np.complex64)
 
 
@@ -142,3 +151,33 @@ def test_what_a_gap_wants_or_does_not_allow_is_said():
     assert "propagation.gap" in rejection(require_projection, "raar", optics)
     (far,) = sampling_warnings(N, changed(APART, gap=1.0))
     assert far.startswith("gap: distance 1 m is above")
+
+
+@pytest.mark.parametrize("solver", ["error_reduction", "wirtinger", "taf", "raf", "accelerated"])
+def test_solvers_stay_finite_where_masks_let_through_unevenly(solver):
+    device = DeviceOptions(zero_order=0.2)
+    camera = Camera(N, oversample=2, propagation=APART, device=device)
+    optics = camera.optics(jnp.asarray(PHASES[:1]))
+    y = camera.measure(optics, jnp.asarray(RNG.random((1, N, N, 1))), jax.random.key(0))[0]
+    off = FIELD * np.exp(0.1j * RNG.normal(size=(N, N)))
+    start = jnp.asarray(off, jnp.complex64)
+    found, misfit = solve(y, optics, start, solver=solver, steps=200, scene="none")
+    assert np.all(np.isfinite(found)) and misfit < amplitude_residual(start, y, optics)
+
+
+def test_smooth_objects_are_near_to_what_squares_of_a_finer_simulation_give():
+    smooth = np.exp(2j * np.exp(-(((np.indices((N, N)) - N / 2) / 4) ** 2).sum(0)))
+    finer = 8
+    squares = at_mask(np.kron(smooth, np.ones((finer, finer))), finer=finer)
+    means = squares.reshape(N, finer, N, finer).mean((1, 3))
+    ours = before_mask(
+        jnp.asarray(smooth, jnp.complex64), Camera(N, propagation=APART).optics(PHASE).transfer
+    )
+    assert np.linalg.norm(ours - means) < 0.1 * np.linalg.norm(means)
+
+
+def test_false_objects_are_not_compared_behind_a_gap():
+    config = Config(propagation=APART)
+    config.data.size = N
+    said = rejection(make_subject, config, {}, {"mine": PHASE}, random=False, scenes=1)
+    assert "propagation.gap" in said

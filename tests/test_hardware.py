@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax.numpy as jnp
@@ -99,22 +101,80 @@ def test_what_a_panel_or_camera_cannot_do_is_refused_and_writes_nothing(tmp_path
     ):
         assert says in rejection(call, *arguments, **options)
     assert not list(tmp_path.glob("x*")) and not small.shown
+    # Nothing is shown or written before all masks are checked.
+    shown = len(eight.shown)
+    rejection(hardware.photograph, eight, grey, [path, tmp_path / "none.png"], tmp_path / "x")
+    bench = kdpr.bench(masks_of(2), config_of(2))
+    asked = plan_export(MaskFormat(format="npy", stack=True), bench.config)
+    (stack,) = export_masks(asked, np.asarray(bench.phases), bench, output=tmp_path / "stack")
+    said = rejection(hardware.photograph, eight, grey, [stack], tmp_path / "x")
+    assert "holds 2 masks" in said
+    summed = SimpleNamespace(get_image=lambda: np.zeros((4, 5)))
+    assert "unsigned counts" in rejection(
+        hardware.photograph, eight, summed, [path], tmp_path / "x"
+    )
+    assert not list(tmp_path.glob("x*"))
+    eight.shown = eight.shown[:shown]
     (first,) = hardware.photograph(eight, grey, [path], tmp_path / "x")
     assert tifffile.imread(first).dtype == np.uint16
     assert "already" in rejection(hardware.photograph, eight, grey, [path], tmp_path / "x")
 
 
+def test_a_camera_that_runs_freely_gives_no_frame_of_the_mask_before(tmp_path):
+    (first,), _ = export(tmp_path / "a", 1)
+    (second,), _ = export(tmp_path / "b", 1, falling=True)
+    slm = StandIn()
+
+    class Free:
+        """Its buffer holds a frame of what was shown before, until it is flushed."""
+
+        buffered = 0
+
+        def flush(self):
+            self.buffered = len(slm.shown)
+
+        def get_image(self):
+            seen, self.buffered = self.buffered, len(slm.shown)
+            return np.full((2, 2), seen, np.uint8)
+
+    taken = hardware.photograph(slm, Free(), [first, second], tmp_path / "x")
+    assert [int(tifffile.imread(path)[0, 0]) for path in taken] == [1, 2]
+
+
 @pytest.mark.filterwarnings("ignore")  # that there is no cupy
-@pytest.mark.parametrize("shots", [1])
-def test_slmsuites_bench_is_calibrated_and_its_objects_recovered(tmp_path, shots):
-    """Somebody else's modulator, propagation and camera: nothing of ours makes the frames."""
+def test_the_session_of_the_page_runs_as_it_stands(tmp_path, monkeypatch):
+    require_slmsuite()
+    page = (Path(__file__).parents[1] / "docs" / "bench.md").read_text()
+    (session,) = [
+        block
+        for block in re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+        if "SimulatedSLM(" in block
+    ]
+    export(tmp_path / "mask", 1)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(session, "docs/bench.md", "exec"), {"phase": np.eye(32)})
+    blank, cell = (tifffile.imread(f"{name}_00.tif") for name in ("blank/blank", "shots/cell-1"))
+    assert blank.shape == cell.shape == (288, 304) and blank.max() > 2000
+    assert (blank != cell).any()
+
+
+def require_slmsuite() -> None:
     try:
-        from slmsuite.hardware.cameras.simulated import SimulatedCamera
-        from slmsuite.hardware.slms.simulated import SimulatedSLM
+        import slmsuite  # noqa: F401  # pyright: ignore[reportMissingImports]
     except ImportError:
         if os.environ.get("KDPR_REQUIRE_SLM"):
             raise
         pytest.skip("wants slmsuite, the extra slm")
+
+
+@pytest.mark.filterwarnings("ignore")  # that there is no cupy
+def test_slmsuites_bench_is_calibrated_and_its_objects_recovered(tmp_path):
+    """Somebody else's modulator, propagation and camera: nothing of ours makes the frames."""
+    require_slmsuite()
+    from slmsuite.hardware.cameras.simulated import SimulatedCamera
+    from slmsuite.hardware.slms.simulated import SimulatedSLM
+
+    shots = 1
     masks, bench = export(tmp_path / "masks", shots, falling=True)
     images = np.asarray(bench.scenes(3))
 

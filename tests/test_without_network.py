@@ -107,6 +107,38 @@ def test_the_commands_take_a_config_in_place_of_a_run(place):
     assert "other masks" in refusal("export_mask", *other, "--format=slm")
 
 
+def test_a_rehearsal_without_a_network_may_be_cut_off_and_goes_on(place):
+    config = (f"--config={place / 'config.py'}", "--config.masks.snapshots=2")
+    run("simulate_bench", *config, f"--output={place}/frames", "--frames=2", check=True)
+    given = (
+        f"--input={place}/frames/frames/*.tif",
+        f"--dark={place}/frames/dark.tif",
+        "--scale=3.1",
+    )
+    how = ("--starts=2", "--refine=30", f"--output={place}/objects")
+    run("reconstruct", *config, *given, *how)
+    done = json.loads((place / "objects" / "results.json").read_text())["frames"]
+    again = run("reconstruct", *config, *given, *how, "--resume")
+    assert "--resume" not in again.stderr
+    assert json.loads((place / "objects" / "results.json").read_text())["frames"] == done
+    np.save(place / "masks.npy", MASKS + 1.0 * (np.arange(16) > 7))  # other masks, of the same name
+    assert "masks" in refusal("reconstruct", *config, *given, *how, "--resume")
+
+
+def test_a_bench_takes_a_config_that_was_of_a_run():
+    config = small()
+    config.regime, config.masks.start, config.masks.file = "student", "file", "elsewhere.npy"
+    config.distill.teacher, config.loss.alpha = "runs/teacher", 0.9
+    assert kdpr.bench(MASKS, config).snapshots == 2 and config.masks.file == "elsewhere.npy"
+    config.optics = "nonexistent.json"
+    assert "nonexistent.json" in rejection(kdpr.bench, MASKS, config)
+    for solver, starts in ((kdpr.Refinement(0), 4), (kdpr.Refinement(5), 0)):
+        rejection(kdpr.bench, MASKS, small(), solver=solver, starts=starts)
+    assert "none_such" in rejection(
+        kdpr.bench, MASKS, small(), solver=kdpr.Refinement(5, "none_such")
+    )
+
+
 @pytest.mark.parametrize(
     ("command", "options", "says"),
     [
@@ -117,6 +149,11 @@ def test_the_commands_take_a_config_in_place_of_a_run(place):
         ("solve", ("--output={place}/x", "--data_dir={place}"), "--data_dir"),
         ("solve", ("--output={place}/x", "--calibration={place}/none.json"), "--calibration"),
         ("tolerance", (), "--output"),
+        (
+            "tolerance",
+            ("--output={place}/x", "--config.device.crosstalk=0.2", "--refine_with=hio"),
+            "hio",
+        ),
     ],
 )
 def test_what_wants_a_network_or_is_missing_is_refused_and_writes_nothing(

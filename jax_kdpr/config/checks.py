@@ -129,7 +129,8 @@ def validate(config: Config) -> None:
     for name in LENGTHS:
         path, given = f"propagation.{name}", getattr(c.propagation, name)
         if name in c.propagation.read_lengths:
-            require(path, given, POSITIVE_LENGTHS[name], unit="metres")
+            where = f" (with propagation.gap={c.propagation.gap:g})" if c.propagation.gap else ""
+            require(f"{path}{where}", given, POSITIVE_LENGTHS[name], unit="metres")
         else:
             need(
                 given == 0,

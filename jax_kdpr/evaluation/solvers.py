@@ -122,7 +122,7 @@ def solve_images(run: Run, plan: Plan, *, support: np.ndarray | None = None) -> 
     count = min(plan.images or len(test), len(test))
     key, everywhere = run_keys(run.config.seed).evaluation, range(0, count, run.batch_size)
     over = partial(over_batches, count=count, batch_size=run.batch_size, key=key)
-    passes = 2 * run.is_trained + 2 * (plan.start == "spectral")
+    passes = 2 * run.is_trained + (2 - run.is_trained) * (plan.start == "spectral")
     passes += plan.restarts * (len(plan.solver) + (plan.start == "random"))
     bar = progress(total=len(everywhere) * passes, unit="batch")
     compiled: dict[Callable, Any] = {}
@@ -155,19 +155,21 @@ def solve_images(run: Run, plan: Plan, *, support: np.ndarray | None = None) -> 
     references, read = images, classical.make_read(camera)
     answers, network = {}, None
     if run.is_trained:
-        recovered, seconds = each(
-            lambda variables, y: run.system.recover(*variables, intensity=y)[0].image,
+        output, seconds = each(
+            lambda variables, y: run.system.recover(*variables, intensity=y)[0],
             *(run.variables, intensity),
         )
+        recovered, estimate = output.image, output.estimate
         fields = camera.encode(recovered)
         found, _ = each(read, optics, fields, intensity, recovered)
         network = Answer(found, PHASE_FROM["network"], seconds)
     match plan.start:
         case "spectral":
-            estimate, _ = each(
-                lambda known, y: run.system.estimate(known[0], known[1], y, known[2])[0],
-                *((*run.variables, optics), intensity),
-            )
+            if not run.is_trained:
+                estimate, _ = each(
+                    lambda known, y: run.system.estimate(known[0], known[1], y, known[2])[0],
+                    *((*run.variables, optics), intensity),
+                )
             starts = [estimate]
             read_beside, _ = each(read, optics, estimate, intensity, images)
             answers[START] = Answer(read_beside, PHASE_FROM[plan.start])

@@ -16,7 +16,7 @@ from jaxtyping import Complex, Float
 from numpy.typing import ArrayLike
 
 from jax_kdpr.config import checks
-from jax_kdpr.config.schema import Config
+from jax_kdpr.config.schema import Config, DistillOptions, LossOptions
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.limits import Range, require, shown
 from jax_kdpr.core.options import shallow
@@ -63,6 +63,13 @@ class Objects(NamedTuple):
     misfit: Float[np.ndarray, "n"]  # of the network's image, `frames.recovery`
     centred: bool  # whether the frames had their zero frequency in the middle
 
+    def __repr__(self) -> str:
+        count, height, width = self.phase.shape
+        return (
+            f"<{count} object(s) of {height} x {width}, misfit {self.misfit.min():.3f} to "
+            f"{self.misfit.max():.3f}: image, phase, amplitude, estimate, misfit>"
+        )
+
 
 class Run(runs.Run):
     """A trained system, restored by `load`, or one without a network, made by `bench`."""
@@ -87,7 +94,8 @@ class Run(runs.Run):
         if scenes.ndim != 4 or scenes.shape[1:] != wanted or not in_range:
             raise InputError(
                 f"images: expected [n {wanted[0]} {wanted[1]} {wanted[2]}] in [0, 1], got "
-                f"{list(given.shape)} from {given.min(initial=0)} to {given.max(initial=0)}"
+                f"{list(given.shape)} from {given.min(initial=0)} to {given.max(initial=0)}; "
+                "resize and scale them"
             )
         scenes = jnp.asarray(scenes, jnp.float32)
         return np.asarray(self._measure(self.variables[0], scenes, jax.random.key(seed)))
@@ -158,8 +166,9 @@ class Run(runs.Run):
                 gain = found.counts_per_unit
         if gain is None and not run.camera.knows_light:
             raise InputError(
-                f"gain: how much light of {self.camera.scene.kind} objects the camera sees is not "
-                "known; give the counts of a model sample whose CDP is 1, or a calibration="
+                f"gain: how much light of {self.camera.scene.kind} objects this camera sees is not "
+                "known; give the counts of a model sample whose CDP is 1 (1.0 for what `measure` "
+                "returns), or a calibration="
             )
 
         def recover(light: Float[np.ndarray, "frames sh sw"]) -> Recovered:
@@ -274,7 +283,8 @@ def bench(
         starts: Spectral estimates that it begins at; the answer that fits a frame best counts.
 
     Raises:
-        InputError: If the masks are none, or a file of the config cannot be used.
+        InputError: If the masks are none, a file of the config cannot be used, or the solver not
+            with these optics.
     """
     is_file = isinstance(masks, str | Path)
     given = read_phases("masks", str(masks)) if is_file else np.asarray(masks)
@@ -287,8 +297,9 @@ def bench(
         )
     config = deepcopy(config) if config is not None else Config()
     config.data.size, config.masks.snapshots = phases.shape[1], len(phases)
-    config.masks.start = "random"  # not that of another file
-    checks.validate(config)
+    config.masks.start, config.masks.file = "random", ""  # not those of another file
+    config.regime, config.loss, config.distill = "e2e", LossOptions(), DistillOptions()
+    config = checks.ready(config)
     run = runs.untrained(config, solver=solver, starts=starts).on_one_device()
     params, state = run.variables
     params = {**params, "phases": jnp.asarray(phases, jnp.float32)}

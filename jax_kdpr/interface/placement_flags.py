@@ -53,8 +53,9 @@ def read_placed(frames: list[Frame], run: Run) -> tuple[Setup, Run, list[str]]:
             notes = ["no --calibration, no --centre: the pattern is taken to be in the middle"]
     if gain is None and not run.camera.knows_light:
         raise InputError(
-            f"--gain: how much light of {run.camera.scene.kind} scenes the camera sees is not "
-            "known; give --calibration or the counts a unit"
+            f"--gain: how much light of {run.camera.scene.kind} scenes this camera sees is not "
+            "known; give --calibration, or the counts of a model sample whose CDP is 1 (1 for "
+            "frames that the model itself has measured)"
         )
     setup = setup._replace(geometry=geometry, counts_per_unit=gain)
     no_dark = "" if DARK.value or setup.offset else "no --dark: the camera's offset counts as light"

@@ -30,14 +30,17 @@ TV = flags.DEFINE_float(
 )
 
 
-def read_refinement() -> Refinement:
-    """Returns what the flags ask for.
+def read_refinement(default: Refinement = NO_REFINEMENT) -> Refinement:
+    """Returns what the flags ask for; what they leave open is that of `default`.
 
     Raises:
         InputError: If nothing would read one of them.
     """
-    (solver,) = solver_names("--refine_with", [SOLVER.value])
-    asked = Refinement(STEPS.value, solver, TV.value)
+    named = SOLVER.value if SOLVER.present else default.solver
+    (solver,) = solver_names("--refine_with", [named])
+    prior = default.tv if solver == default.solver else NO_REFINEMENT.tv
+    steps = STEPS.value if STEPS.present else default.steps
+    asked = Refinement(steps, solver, TV.value if TV.present else prior)
     if asked.solver != NO_REFINEMENT.solver and not asked.steps:
         raise InputError("--refine_with: nothing would read it; give --refine N too")
     reads_tv = solver == "accelerated" or is_foreign(solver)

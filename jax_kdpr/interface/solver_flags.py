@@ -8,6 +8,7 @@ from jax_kdpr.interface import refine_flags
 from jax_kdpr.recovery.refinement import NO_REFINEMENT, Refinement
 from jax_kdpr.recovery.solver_system import ALONE
 from jax_kdpr.recovery.solver_system import STARTS as COMMON
+from jax_kdpr.recovery.solvers import require_projection
 from jax_kdpr.runs.run import Run
 
 flags.adopt_module_key_flags(refine_flags)
@@ -39,12 +40,22 @@ def read_recovery(run: Run) -> Recovery:
     """Returns how the flags, and a run, or optics without a network, want to recover.
 
     Raises:
-        InputError: As `refine_flags.read_refinement`.
+        InputError: As `refine_flags.read_refinement`, and `require_usable`.
     """
-    solver, starts = refine_flags.read_refinement(), STARTS.value
-    if not run.is_trained:
-        starts = starts or COMMON
-    if not starts:
-        return Recovery(run, solver, 0)
-    solver = solver if solver.steps else ALONE
-    return Recovery(run.by_solver(solver, starts=starts), solver, starts)
+    starts = STARTS.value or (0 if run.is_trained else COMMON)
+    solver = refine_flags.read_refinement(ALONE if starts else NO_REFINEMENT)
+    if starts:
+        run = run.by_solver(solver, starts=starts)
+    recovery = Recovery(run, solver, starts)
+    require_usable(recovery)
+    return recovery
+
+
+def require_usable(recovery: Recovery) -> None:
+    """Refuses a solver that the optics do not allow, which a calibration may have changed.
+
+    Raises:
+        InputError: With what does without.
+    """
+    if recovery.solver.steps:
+        require_projection(recovery.solver.solver, recovery.run.optics)

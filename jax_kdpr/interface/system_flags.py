@@ -4,16 +4,21 @@
 --config FILE [--config.masks.file=MASK ...]   not trained, recovers with a solver
 """
 
+import math
+import sys
 from pathlib import Path
 
 from absl import flags
 
+from jax_kdpr.config import schema
 from jax_kdpr.config.schema import Config
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.interface import cli
+from jax_kdpr.optics.propagation import sampling_warnings
 from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.runs.run import Run, load_run, untrained
 
+MANY_TURNS = 16 * math.pi  # of the phases of a mask: hardly radians
 WORKDIR = flags.DEFINE_string("workdir", None, "Run folder of the trained system.")
 
 
@@ -48,7 +53,21 @@ def read_system(config: Config, *, data_dir: str = "", images: int = 0) -> Run:
         return load_run(Path(WORKDIR.value), data_dir=data_dir, images=images)
     if data_dir:
         raise InputError("--data_dir: is read only with --workdir; give --config.data.dir")
-    return untrained(config, images=images)
+    run = untrained(config, images=images)
+    samples = schema.samples_a_cycle(config)
+    for said in sampling_warnings(config.data.size, config.propagation, oversample=samples):
+        print(f"warning: propagation: {said}", file=sys.stderr)
+    if config.masks.start == "file":
+        low, high = float(run.phases.min()), float(run.phases.max())
+        shape = f"{run.snapshots} of {config.data.size} x {config.data.size}"
+        print(f"masks.file: {shape}, {low:.3g} to {high:.3g} rad")
+        if high - low > MANY_TURNS:
+            print(
+                f"warning: masks.file: {(high - low) / math.tau:.0f} turns of phase; are these "
+                "radians, and not degrees or gray levels?",
+                file=sys.stderr,
+            )
+    return run
 
 
 def output_folder(given: str | None, name: str) -> Path:

@@ -4,7 +4,7 @@ slmsuite (https://github.com/holodyne/slmsuite) drives many modulators and camer
 both: a script that works with its simulated ones drives the lab's. Any other object does that has
 the few methods read here:
 
-    slm.shape, slm.set_phase(array, settle=True)        camera.get_image()
+    slm.shape, slm.set_phase(array, settle=True)     camera.get_image(), camera.flush() if it has it
 
 A session writes the folders that `calibrate` and `reconstruct` read (docs/bench.md):
 
@@ -15,6 +15,7 @@ A session writes the folders that `calibrate` and `reconstruct` read (docs/bench
 """
 
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from jaxtyping import Float, Shaped
 from numpy.typing import ArrayLike
 
 from jax_kdpr.core.errors import InputError
+from jax_kdpr.core.limits import Range, require
 from jax_kdpr.core.options import changed
 from jax_kdpr.data.pages.opening import read_stack
 from jax_kdpr.lab.frames.results import write_tiff
@@ -56,7 +58,8 @@ def panel_phases(
         raise InputError(f"{path}: expected a mask of 0 to {len(file.phases) - 1}, got {mask}")
     phases = -file.phases[mask]
     if also is not None:
-        given = np.asarray(also, float)
+        given = np.asarray(also)
+        given = given.astype(float) if given.dtype.kind in "uif" else np.full((), np.nan)
         if given.shape != phases.shape or not np.all(np.isfinite(given)):
             raise InputError(
                 f"also: expected finite phases {list(phases.shape)}, those of the mask's pixels, "
@@ -92,10 +95,14 @@ def show_mask(
     Raises:
         InputError: As `panel_phases`, or if levels are asked for that the file or panel has not.
     """
+    slm.set_phase(_panel(slm, path, mask=mask, also=also, levels=levels), settle=True)
+
+
+def _panel(slm: Any, path: str | Path, *, mask: int, also: ArrayLike | None, levels: bool) -> Panel:
+    """What `show_mask` hands to the modulator."""
     rows, columns = slm.shape
     if not levels:
-        slm.set_phase(panel_phases(path, (rows, columns), mask=mask, also=also), settle=True)
-        return
+        return panel_phases(path, (rows, columns), mask=mask, also=also)
     _, plan = _read(path, (rows, columns))
     if plan.format != SLM or also is not None or mask:
         raise InputError(
@@ -110,24 +117,36 @@ def show_mask(
         )
     if gray.max() >= 2**slm.bitdepth:
         raise InputError(f"{path}: has gray levels beyond {slm.bitdepth} bits; export with --bits")
-    slm.set_phase(gray.astype(slm.dtype), settle=True)
+    return gray.astype(slm.dtype)
 
 
 def take_frames(camera: Any, count: int = 1) -> Shaped[np.ndarray, "n y x"]:
-    """Takes frames: raw counts, in the camera's own type.
+    """Takes frames: raw counts, in the camera's own type, none of before this call.
 
     Raises:
-        InputError: If a frame is not grey.
+        InputError: If a frame is not grey, or no counts.
     """
+    require("count", count, Range(1, 100_000))
+    if hasattr(camera, "flush"):
+        camera.flush()
     frames = np.stack([np.asarray(camera.get_image()) for _ in range(count)])
-    if frames.ndim != 3:
-        raise InputError(f"camera: expected grey frames [y x], got {list(frames.shape[1:])}")
+    if frames.ndim != 3 or frames.dtype.kind != "u":
+        raise InputError(
+            f"camera: expected grey frames [y x] of unsigned counts, got {frames.dtype} "
+            f"{list(frames.shape[1:])}; switch colour, averaging and HDR off"
+        )
     return frames
 
 
 def save_frames(path: str | Path, frames: Shaped[np.ndarray, "*n y x"]) -> None:
-    """Writes frames as TIFF, a page each."""
+    """Writes frames as TIFF, a page each.
+
+    Raises:
+        InputError: If the file is there already.
+    """
     file = Path(path)
+    if file.exists():
+        raise InputError(f"{file}: is there already; give the frames another name")
     file.parent.mkdir(parents=True, exist_ok=True)
     write_tiff(file, frames)
 
@@ -143,6 +162,8 @@ def photograph(
 ) -> list[Path]:
     """Takes the shots of one object: a frame through each mask, NAME_00.tif, NAME_01.tif, ...
 
+    Everything is checked before the first mask is shown, and written after the last frame.
+
     Args:
         slm: As of `show_mask`.
         camera: Of slmsuite.
@@ -157,21 +178,30 @@ def photograph(
     Raises:
         InputError: As `show_mask`, or if a frame of that name is there.
     """
-    if isinstance(masks, str | os.PathLike) or not len(masks):
-        raise InputError("masks: expected a list of files, one for each shot")
+    if isinstance(masks, str | os.PathLike) or not len(masks) or not Path(name).name:
+        raise InputError("masks, name: expected a list of files, one a shot, and a name of frames")
     paths = [Path(f"{name}_{number:02d}.tif") for number in range(len(masks))]
     for path in paths:
         if path.exists():
             raise InputError(f"{path}: is there already; give the frames another name")
-    for path, file in zip(paths, masks, strict=True):
-        show_mask(slm, file, also=also, levels=levels)
-        save_frames(path, take_frames(camera)[0])
+    for file in masks:
+        if (held := len(read_mask_file(Path(file)).phases)) > 1:
+            raise InputError(f"{file}: holds {held} masks; export each to a file of its own")
+    panels = [_panel(slm, file, mask=0, also=also, levels=levels) for file in masks]
+    frames = []
+    for panel in panels:
+        slm.set_phase(panel, settle=True)
+        frames.append(take_frames(camera)[0])
+    for path, frame in zip(paths, frames, strict=True):
+        save_frames(path, frame)
     return paths
 
 
 def _read(path: str | Path, shape: tuple[int, int]) -> tuple[MaskFile, MaskFormat]:
     """A mask file and its format, where it fits the panel."""
     file = read_mask_file(Path(path))
+    if file.changed:
+        print(f"warning: {path} has changed since its export", file=sys.stderr)
     plan = description(file.sidecar)
     if plan.panel is not None and tuple(plan.panel) != shape:
         raise InputError(

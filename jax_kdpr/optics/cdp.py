@@ -262,6 +262,24 @@ def mask_power(
     return jnp.maximum(power, 1e-6)
 
 
+def step_power(
+    transmittance: Complex[Array, "k mh mw"], transfer: Between | None = None
+) -> Float[Array, "h w"]:
+    """Returns what a step of a solver divides `back_propagate` by: `mask_power`, or a bound of it.
+
+    With an `Apart` the power of a mask pixel is no pixel's of the object: where masks are uneven,
+    steps are stable by the largest.
+    """
+    if not isinstance(transfer, Apart):
+        return mask_power(transmittance, transfer)
+    bare = dataclasses.replace(transfer, incident=None)
+    largest = jnp.max(mask_power(transmittance, bare))
+    if transfer.incident is None:
+        height, width = transfer.gap.shape[0] // 2, transfer.gap.shape[1] // 2
+        return jnp.broadcast_to(largest, (height, width))
+    return jnp.maximum(largest * intensity(transfer.incident), 1e-6)
+
+
 def pixel_means(optics: Optics) -> Masks:
     """Returns masks of the object's size: of finer ones the mean of each pixel."""
     fine = pixels_within(optics.transfer)

@@ -20,9 +20,9 @@ from jax_kdpr.optics.cdp import (
     back_propagate,
     check_sensor,
     is_unitary,
-    mask_power,
     mask_transmittance,
     propagate,
+    step_power,
 )
 from jax_kdpr.optics.objects import SceneOptions, unknown_scene
 from jax_kdpr.optics.phase import fix_global_phase
@@ -33,7 +33,7 @@ class Measured(NamedTuple):
 
     modulus: Intensity  # sqrt(y)
     transmittance: Complex[Array, "k mh mw"]
-    power: Float[Array, "h w"]  # sum_l abs(t_l)^2
+    power: Float[Array, "h w"]  # sum_l abs(t_l)^2 (`step_power`)
     transfer: Between | None
 
 
@@ -47,7 +47,7 @@ def measured(intensity: Intensity, optics: Optics) -> Measured:
     transmittance = mask_transmittance(optics.masks)
     # Smooth at zero: the square root of a dark pixel has no gradient.
     modulus = jnp.sqrt(jnp.maximum(intensity, 0.0) + 1e-12)
-    power = mask_power(transmittance, optics.transfer)
+    power = step_power(transmittance, optics.transfer)
     return Measured(modulus, transmittance, power, optics.transfer)
 
 

@@ -82,7 +82,7 @@ class SolverSystem(System):
                 return first, residual, field, misfit
 
             firsts, residuals, fields, misfits = jax.vmap(attempt)(starts)
-            best = jnp.argmin(misfits)
+            best = jnp.argmin(jnp.where(jnp.isfinite(misfits), misfits, jnp.inf))
             return firsts[best], residuals[best], read_alone(fields[best], scene)
 
         def recover_all(recovery, intensity):  # memory holds the attempts at one scene

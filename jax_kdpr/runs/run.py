@@ -16,6 +16,7 @@ from jax_kdpr.config import schema as config_lib
 from jax_kdpr.config.schema import Config
 from jax_kdpr.core import runtime
 from jax_kdpr.core.errors import InputError
+from jax_kdpr.core.limits import MOST_COUNT, Range, require
 from jax_kdpr.core.options import changed
 from jax_kdpr.core.sharding import make_mesh
 from jax_kdpr.core.types import Images, Key, Params, Phases, PyTree, State
@@ -23,7 +24,7 @@ from jax_kdpr.data import sources
 from jax_kdpr.data.batches import take_batch
 from jax_kdpr.optics.camera import Camera
 from jax_kdpr.optics.cdp import Optics
-from jax_kdpr.recovery.refinement import Refinement
+from jax_kdpr.recovery.refinement import Refinement, solver_names
 from jax_kdpr.recovery.solver_system import ALONE, STARTS, SolverSystem
 from jax_kdpr.recovery.system import System
 from jax_kdpr.runs import folder as run_folder
@@ -130,7 +131,13 @@ class Run:
         """Returns its optics with a solver in place of the network (`recovery.solver_system`).
 
         It starts from so many spectral estimates.
+
+        Raises:
+            InputError: If there is no such solver, or it has no steps or starts.
         """
+        solver_names("solver", [solver.solver])
+        require("solver: its steps", solver.steps, Range(1, MOST_COUNT))
+        require("starts", starts, Range(1, 10_000))
         options = {field.name: getattr(self.system, field.name) for field in fields(System)}
         system = SolverSystem(**options, solver=solver)
         params, state = self.variables

@@ -12,7 +12,7 @@ import numpy as np
 from jax_kdpr.config import schema as config_lib
 from jax_kdpr.config.schema import Config
 from jax_kdpr.core.errors import InputError
-from jax_kdpr.core.limits import Range
+from jax_kdpr.core.limits import Range, need
 from jax_kdpr.core.progress import progress
 from jax_kdpr.core.types import Images, Phases
 from jax_kdpr.data.batches import take_batch
@@ -87,6 +87,12 @@ def make_subject(
         key, side = run_keys(config.seed).init, camera.size
         drawn = init_phases(key, snapshots=snapshots, height=side, width=side)
         designs["random phases"] = camera, drawn
+    for name, (seen_by, _) in designs.items():
+        need(
+            not seen_by.propagation.gap,
+            f"{name}: its mask is at a distance from the object (propagation.gap), where the false "
+            "objects that are compared here are other ones; leave it out, or the gap",
+        )
     dataset = (
         load_data(next(iter(runs.values())), config, data_dir=data_dir)
         if runs

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_kdpr.core.errors import InputError
+from jax_kdpr.core.progress import progress
 from jax_kdpr.core.types import Intensities
 from jax_kdpr.lab.frames.geometry import FLIPS, Geometry
 from jax_kdpr.lab.frames.measured import Setup, measure_frames
@@ -58,9 +59,8 @@ def orientation_warning(
 
     intensity = measure(setup)
     own = misfit(intensity)
-    patterns = {
-        name: misfit(turned(intensity, run.camera.axis, turn)) for name, turn in TURNS.items()
-    }
+    turns = progress(TURNS.items(), desc="orientation", unit="turn", leave=False)
+    patterns = {name: misfit(turned(intensity, run.camera.axis, turn)) for name, turn in turns}
     frames = {}
     for name, turn in TURNS.items() if own > limit(len(first)) else ():
         geometry = turned_geometry(setup.geometry, setup.references.shape, turn)

@@ -9,6 +9,7 @@ all objects in one picture.
 """
 
 import itertools
+import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -131,6 +132,7 @@ def read_results(folder: Path, settings: dict[str, Any]) -> list[Row]:
     if not path.exists():
         return []
     found = json_files.read_json(path, RESULTS, remedy="give another --output")
+    settings = json.loads(json.dumps(settings))  # as the file has them: lists for tuples
     if found["settings"] != settings:
         earlier = found["settings"]
         differing = [name for name in settings if settings[name] != earlier.get(name)]
