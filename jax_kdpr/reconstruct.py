@@ -14,9 +14,10 @@ estimate and the CDPs; --stack writes stacks instead; sheet.png has all in one p
 results.json says how far to trust each one: `misfit`, norm(abs(A x) - sqrt(y)) / norm(sqrt(y)), of
 the recovered object's pattern against the measured one. Its limit is found on the run's validation
 scenes, or set by --limit; what exceeds it gets a warning. Where the median does, or the frames fit
-far better flipped, turned or transposed, the exit code is 1. A network that was hardly trained has
-a wide limit: look at `evaluate` first. Trust proves nothing for an object beyond the run's phase
-range. --truth, images of the objects, adds PSNR, SSIM and the rms error in radians.
+far better flipped, turned or transposed, or the calibration is not to be trusted, the exit code
+is 1. A network that was hardly trained has a wide limit: look at `evaluate` first. Trust proves
+nothing for an object beyond the run's phase range. --truth, images of the objects, adds PSNR, SSIM
+and the rms error in radians.
 
 --starts 16 recovers by a solver without the network: that of --refine, or 500 steps of accelerated
 with a total variation of 0.02. --config in place of --workdir is optics without a network, such as
@@ -110,7 +111,7 @@ def main(positional: list[str]) -> int:
     for line in results.warnings(found):
         print(f"warning: {line}", file=sys.stderr)
     print(f"written: {output}/{results.RESULTS_FILE}, {results.SHEET_FILE} and the objects")
-    return 0 if trusted else 1
+    return 0 if trusted and placement_flags.is_trusted() else 1
 
 
 def _new_frames(output: Path) -> list[Frame]:

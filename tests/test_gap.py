@@ -16,15 +16,10 @@ from jax_kdpr.core.options import changed
 from jax_kdpr.evaluation.uniqueness.comparison import make_subject
 from jax_kdpr.optics.beam import AberrationOptions, Beam, IlluminationOptions, read_beam
 from jax_kdpr.optics.camera import Camera
-from jax_kdpr.optics.cdp import (
-    back_propagate,
-    before_mask,
-    cdp_forward,
-    mask_transmittance,
-    propagate,
-)
+from jax_kdpr.optics.cdp import back_propagate, cdp_forward, mask_transmittance, propagate
 from jax_kdpr.optics.device import DeviceOptions
 from jax_kdpr.optics.misalignment import Perturbation
+from jax_kdpr.optics.paths import before_mask
 from jax_kdpr.optics.propagation import PropagationOptions, sampling_warnings
 from jax_kdpr.optics.window import SensorOptions
 from jax_kdpr.recovery.solvers import amplitude_residual, require_projection, solve

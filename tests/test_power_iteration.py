@@ -10,7 +10,6 @@ import pytest
 
 from jax_kdpr.core import runtime
 from jax_kdpr.optics.cdp import (
-    MatrixDFT,
     Optics,
     back_propagate,
     mask_power,
@@ -18,6 +17,7 @@ from jax_kdpr.optics.cdp import (
     measure_intensity,
     propagate,
 )
+from jax_kdpr.optics.paths import MatrixDFT
 from jax_kdpr.optics.phase import fix_global_phase
 from jax_kdpr.recovery import spectral
 from jax_kdpr.recovery.power_iteration import (

@@ -62,6 +62,11 @@ def read_placed(frames: list[Frame], run: Run) -> tuple[Setup, Run, list[str]]:
     return setup, run, [*notes, *filter(None, (coarseness(setup, run), no_dark))]
 
 
+def is_trusted() -> bool:
+    """Whether --calibration, where one is given, says that it is to be trusted."""
+    return not CALIBRATION.value or read_calibration(Path(CALIBRATION.value)).trusted
+
+
 def _gain() -> float | None:
     if GAIN.value == "auto":
         return None

@@ -21,11 +21,12 @@ from jax_kdpr.core.sharding import data_parallel
 from jax_kdpr.core.types import Fields, Image, Images, Intensities, Intensity, Key, Phases, Scalar
 from jax_kdpr.optics import cdp, misalignment
 from jax_kdpr.optics.beam import Beam
-from jax_kdpr.optics.cdp import Apart, Between, Optics, mask_transmittance, spread_pixels
+from jax_kdpr.optics.cdp import Optics, mask_transmittance
 from jax_kdpr.optics.device import DeviceOptions, device_masks, written_phases
 from jax_kdpr.optics.misalignment import FINE, JitterOptions, MountOptions, Perturbation
 from jax_kdpr.optics.noise import NoiseOptions, add_noise
 from jax_kdpr.optics.objects import SceneOptions, scene_field
+from jax_kdpr.optics.paths import Apart, Between, spread_pixels
 from jax_kdpr.optics.propagation import FreeSpace, PropagationOptions, gap_transfer
 from jax_kdpr.optics.window import SensorOptions, matrix_dft, samples_of_pattern
 

@@ -16,7 +16,8 @@ from jaxtyping import Array, Complex, Float
 from jax_kdpr.core.limits import SHARE, Range
 from jax_kdpr.core.options import option, section, shallow
 from jax_kdpr.core.types import Field, Key, Masks, Scalar
-from jax_kdpr.optics.cdp import mask_transmittance, spread_pixels
+from jax_kdpr.optics.cdp import mask_transmittance
+from jax_kdpr.optics.paths import spread_pixels
 from jax_kdpr.optics.propagation import quadratic_phase
 from jax_kdpr.optics.zernike import ROUND_OBJECT, zernike
 

@@ -27,7 +27,8 @@ from jax_kdpr.core.limits import LENGTHS
 from jax_kdpr.core.options import changed, option, section
 from jax_kdpr.core.registry import Registry
 from jax_kdpr.core.types import Masks, Transfer
-from jax_kdpr.optics.cdp import mask_transmittance, spread_pixels
+from jax_kdpr.optics.cdp import mask_transmittance
+from jax_kdpr.optics.paths import spread_pixels
 
 GAP_PADDING = 2  # windows of the object that its light may spread over before the mask
 SHARED_ENVELOPE = 8  # times N p^2 / lambda: nearer, each square mask pixel has its own envelope

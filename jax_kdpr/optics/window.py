@@ -19,7 +19,7 @@ from jaxtyping import Array, Complex
 from jax_kdpr.core.limits import Range
 from jax_kdpr.core.options import option, section
 from jax_kdpr.core.types import Scalar
-from jax_kdpr.optics.cdp import MatrixDFT
+from jax_kdpr.optics.paths import MatrixDFT
 
 
 @section

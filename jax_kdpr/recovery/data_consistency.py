@@ -15,16 +15,15 @@ from jaxtyping import Array, Complex, Float
 
 from jax_kdpr.core.types import Field, Intensity, Spectra
 from jax_kdpr.optics.cdp import (
-    Between,
     Optics,
     back_propagate,
     check_sensor,
-    is_unitary,
     mask_transmittance,
     propagate,
     step_power,
 )
 from jax_kdpr.optics.objects import SceneOptions, unknown_scene
+from jax_kdpr.optics.paths import Between, is_unitary
 from jax_kdpr.optics.phase import fix_global_phase
 
 

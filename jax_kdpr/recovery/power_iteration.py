@@ -43,7 +43,7 @@ from jaxtyping import Array, Complex, Float
 
 from jax_kdpr.core import runtime
 from jax_kdpr.core.types import Field, Fields, Intensities, Residuals
-from jax_kdpr.optics.cdp import (
+from jax_kdpr.optics.paths import (
     Apart,
     Between,
     MatrixDFT,

@@ -22,15 +22,9 @@ from jaxtyping import Array, Bool, Float
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.registry import Registry
 from jax_kdpr.core.types import Field, Intensity, Key, Scalar
-from jax_kdpr.optics.cdp import (
-    Optics,
-    check_sensor,
-    is_unitary,
-    mask_power,
-    mask_transmittance,
-    propagate,
-)
+from jax_kdpr.optics.cdp import Optics, check_sensor, mask_power, mask_transmittance, propagate
 from jax_kdpr.optics.cdp import intensity as intensity_of
+from jax_kdpr.optics.paths import is_unitary
 from jax_kdpr.optics.phase import fix_global_phase
 from jax_kdpr.recovery.data_consistency import Measured, measured
 from jax_kdpr.recovery.projections import Constraint, Method, Settings, project_object

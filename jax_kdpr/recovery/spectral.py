@@ -29,15 +29,8 @@ from jax_kdpr.core.types import (
     Residuals,
     Scalar,
 )
-from jax_kdpr.optics.cdp import (
-    Apart,
-    Optics,
-    check_sensor,
-    mask_power,
-    mask_transmittance,
-    pixels_within,
-    spread_pixels,
-)
+from jax_kdpr.optics.cdp import Optics, check_sensor, mask_power, mask_transmittance
+from jax_kdpr.optics.paths import Apart, pixels_within, spread_pixels
 from jax_kdpr.optics.phase import GAUGES, fix_global_phase
 from jax_kdpr.recovery.power_iteration import Operator, power_iteration, safe_sqrt
 

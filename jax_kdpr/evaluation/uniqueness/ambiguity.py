@@ -20,7 +20,8 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from jax_kdpr.core.types import Field, Masks, Scalar
-from jax_kdpr.optics.cdp import Between, Optics, intensity, mask_transmittance, measure_intensity
+from jax_kdpr.optics.cdp import Optics, intensity, mask_transmittance, measure_intensity
+from jax_kdpr.optics.paths import Between
 from jax_kdpr.optics.phase import fix_global_phase
 from jax_kdpr.recovery.data_consistency import object_constraint
 from jax_kdpr.recovery.solvers import amplitude_residual

@@ -25,7 +25,7 @@ from jax_kdpr.lab.frames.geometry import Geometry, Window, default_geometry, pix
 from jax_kdpr.lab.frames.measured import blank_image, pixel_side, snapshot_energy
 from jax_kdpr.lab.frames.own_images import TRUTH_FILE, TRUTH_RECORD
 from jax_kdpr.lab.frames.results import write_tiff
-from jax_kdpr.optics import cdp
+from jax_kdpr.optics import cdp, paths
 from jax_kdpr.optics.camera import Camera
 from jax_kdpr.optics.cdp import Optics
 from jax_kdpr.optics.objects import scene_field
@@ -254,14 +254,14 @@ def as_the_camera_sees(
         return bench, lambda field, optics: cdp.cdp_forward(
             field, optics.masks, oversample=camera.oversample, transfer=optics.transfer
         )
-    fine = cdp.pixels_within(camera.optics(jnp.zeros((1, camera.size, camera.size))).transfer)
+    fine = paths.pixels_within(camera.optics(jnp.zeros((1, camera.size, camera.size))).transfer)
     geometry = bench.geometry._replace(scale=bench.geometry.scale / camera.step)
     side = bench.pixel_side if fine == 1 else 1.0  # squares of their own
 
     def spectra(field: Field, optics: Optics) -> Spectra:
         masks = cdp.mask_transmittance(optics.masks)
-        at_mask = cdp.before_mask(field, optics.transfer)
-        return cdp.cdp_forward(cdp.spread_pixels(at_mask, fine), masks) / fine
+        at_mask = paths.before_mask(field, optics.transfer)
+        return cdp.cdp_forward(paths.spread_pixels(at_mask, fine), masks) / fine
 
     return bench._replace(geometry=geometry, pixel_side=side), spectra
 
