@@ -67,8 +67,8 @@ def bench(config: Config, *, samples: int = 2) -> Config:
     sheets say.
 
     Its camera has some 15 pixels in the finest fringe, a cycle of the object's side, of which the
-    model takes one sample or two. Two gain more than a decibel, for the same light in a frame
-    (`configs/bench/sampling.py`): one of them adds up a quarter of the pixels.
+    model takes one sample or two. Two gain 1.12 +- 0.89 dB for the same light in a frame
+    (results/bench-sampling): one of them adds up a quarter of the pixels.
     """
     config.masks.oversample = samples
     config.device.levels = 256
