@@ -41,7 +41,8 @@ def place(tmp_path):
 
 
 def test_masks_alone_make_a_bench_that_measures_and_recovers(place):
-    bench = kdpr.bench(place / "masks.npy", small())
+    how = {"solver": kdpr.Refinement(200, "accelerated", 0.02), "starts": 4}
+    bench = kdpr.bench(place / "masks.npy", small(), **how)
     assert same(bench.phases, MASKS) and same(kdpr.bench(MASKS, small()).phases, MASKS)
     images = np.asarray(bench.scenes(3))[..., 0]
     frames = bench.measure(images)
