@@ -78,7 +78,7 @@ def teacher(image_folder, tmp_path_factory):
     """Run folder of a teacher of three snapshots, trained on them."""
     workdir = tmp_path_factory.mktemp("runs") / "teacher"
     config = image_config(image_folder, masks__snapshots=3)
-    config.regime = "teacher"
+    config.regime, config.distill.draws = "teacher", "shared"
     loop.train(config, workdir)
     return workdir
 

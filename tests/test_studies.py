@@ -31,7 +31,7 @@ from jax_kdpr.studies.statistics import over_seeds
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 STUDENT = {"regime": "student", "loss.alpha": 0.6, "loss.beta": 0.2}
-TEACHER = {"regime": "teacher", "masks.snapshots": 3}
+TEACHER = {"distill.draws": "shared", "regime": "teacher", "masks.snapshots": 3}
 
 
 def tiny_study(**changes) -> Study:

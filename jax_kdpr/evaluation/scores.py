@@ -102,7 +102,7 @@ def make_score(
         intensity = shoot(optics, scenes, key, condition)
         output, _ = run.system.recover(*variables, intensity=intensity, optics=optics)
         answers = {RECOVERED: output.image}
-        if not run.is_trained:  # a solver's global phase is arbitrary
+        if not run.has_network:  # a solver's global phase is arbitrary
             fields = camera.encode(output.image)
             beside = jax.vmap(lambda field, image: image_beside(field, image, camera.scene))
             answers = {RECOVERED: beside(fields, scenes)}

@@ -90,7 +90,7 @@ def check_system(run: Run, plan: Plan) -> None:
     """
     for name in plan.solver:
         require_projection(name, run.optics)
-    if plan.start == "network" and not run.is_trained:
+    if plan.start == "network" and not run.has_network:
         raise InputError("--start: network is of a trained run; give --workdir, or another start")
 
 
@@ -122,7 +122,7 @@ def solve_images(run: Run, plan: Plan, *, support: np.ndarray | None = None) -> 
     count = min(plan.images or len(test), len(test))
     key, everywhere = run_keys(run.config.seed).evaluation, range(0, count, run.batch_size)
     over = partial(over_batches, count=count, batch_size=run.batch_size, key=key)
-    passes = 2 * run.is_trained + (2 - run.is_trained) * (plan.start == "spectral")
+    passes = 2 * run.has_network + (2 - run.has_network) * (plan.start == "spectral")
     passes += plan.restarts * (len(plan.solver) + (plan.start == "random"))
     bar = progress(total=len(everywhere) * passes, unit="batch")
     compiled: dict[Callable, Any] = {}
@@ -154,7 +154,7 @@ def solve_images(run: Run, plan: Plan, *, support: np.ndarray | None = None) -> 
     images, intensity = over(lambda indices, key: measure(run.variables[0], test, indices, key))
     references, read = images, classical.make_read(camera)
     answers, network = {}, None
-    if run.is_trained:
+    if run.has_network:
         output, seconds = each(
             lambda variables, y: run.system.recover(*variables, intensity=y)[0],
             *(run.variables, intensity),
@@ -165,7 +165,7 @@ def solve_images(run: Run, plan: Plan, *, support: np.ndarray | None = None) -> 
         network = Answer(found, PHASE_FROM["network"], seconds)
     match plan.start:
         case "spectral":
-            if not run.is_trained:
+            if not run.has_network:
                 estimate, _ = each(
                     lambda known, y: run.system.estimate(known[0], known[1], y, known[2])[0],
                     *((*run.variables, optics), intensity),

@@ -59,8 +59,13 @@ class Run:
 
     @property
     def is_trained(self) -> bool:
-        """Whether it has a run folder, and a network."""
-        return bool(self.digest)
+        """Whether it has a run folder."""
+        return self.workdir != Path()
+
+    @property
+    def has_network(self) -> bool:
+        """Whether a network recovers, not a solver in its place."""
+        return not isinstance(self.system, SolverSystem)
 
     @property
     def camera(self) -> Camera:
