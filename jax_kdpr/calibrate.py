@@ -16,8 +16,8 @@ trusted: a warning says so, and the exit code is 1.
 names as many images as there are objects in the frames, in their order): shift, rotation, scale (of
 the mask over the object), defocus, astigmatism, coma, spherical, gain, zero_order (of the device),
 waist, beam (of a Gaussian beam) and offset (counts). Each comes with an error bar; a warning says
-what the frames do not determine. `reconstruct` and `train --config.optics` take the result whole.
---config in place of --workdir is a system that is not trained yet.
+what the frames do not determine. `reconstruct`, `solve` and `train --config.optics` take the result
+whole. --config in place of --workdir is a system that is not trained yet.
 """
 
 import sys

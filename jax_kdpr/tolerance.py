@@ -89,6 +89,8 @@ def _runs(config: Config, more: list[str]) -> dict[str, Run]:
     found = {name: solver_flags.read_recovery(run) for name, run in runs.items()}
     if any(one.refinement.steps for one in found.values()):
         raise InputError("--refine: nothing would read it without --starts or --config")
+    for one in found.values():
+        solver_flags.require_usable(one)
     return {name: one.run for name, one in found.items()}
 
 

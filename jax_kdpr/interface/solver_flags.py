@@ -40,19 +40,17 @@ def read_recovery(run: Run) -> Recovery:
     """Returns how the flags, and a run, or optics without a network, want to recover.
 
     Raises:
-        InputError: As `refine_flags.read_refinement`, and `require_usable`.
+        InputError: As `refine_flags.read_refinement`.
     """
     starts = STARTS.value or (0 if run.is_trained else COMMON)
     solver = refine_flags.read_refinement(ALONE if starts else NO_REFINEMENT)
     if starts:
         run = run.by_solver(solver, starts=starts)
-    recovery = Recovery(run, solver, starts)
-    require_usable(recovery)
-    return recovery
+    return Recovery(run, solver, starts)
 
 
 def require_usable(recovery: Recovery) -> None:
-    """Refuses a solver that the optics do not allow, which a calibration may have changed.
+    """Refuses a solver that the optics do not allow, once they are what it will work with.
 
     Raises:
         InputError: With what does without.

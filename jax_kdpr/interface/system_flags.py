@@ -10,11 +10,9 @@ from pathlib import Path
 
 from absl import flags
 
-from jax_kdpr.config import schema
 from jax_kdpr.config.schema import Config
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.interface import cli
-from jax_kdpr.optics.propagation import sampling_warnings
 from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.runs.run import Run, load_run, untrained
 
@@ -54,9 +52,8 @@ def read_system(config: Config, *, data_dir: str = "", images: int = 0) -> Run:
     if data_dir:
         raise InputError("--data_dir: is read only with --workdir; give --config.data.dir")
     run = untrained(config, images=images)
-    samples = schema.samples_a_cycle(config)
-    for said in sampling_warnings(config.data.size, config.propagation, oversample=samples):
-        print(f"warning: propagation: {said}", file=sys.stderr)
+    for said in run.camera.warnings():
+        print(f"warning: {said}", file=sys.stderr)
     if config.masks.start == "file":
         low, high = float(run.phases.min()), float(run.phases.max())
         shape = f"{run.snapshots} of {config.data.size} x {config.data.size}"

@@ -145,8 +145,7 @@ def save_frames(path: str | Path, frames: Shaped[np.ndarray, "*n y x"]) -> None:
         InputError: If the file is there already.
     """
     file = Path(path)
-    if file.exists():
-        raise InputError(f"{file}: is there already; give the frames another name")
+    _require_new(file)
     file.parent.mkdir(parents=True, exist_ok=True)
     write_tiff(file, frames)
 
@@ -182,8 +181,7 @@ def photograph(
         raise InputError("masks, name: expected a list of files, one a shot, and a name of frames")
     paths = [Path(f"{name}_{number:02d}.tif") for number in range(len(masks))]
     for path in paths:
-        if path.exists():
-            raise InputError(f"{path}: is there already; give the frames another name")
+        _require_new(path)
     for file in masks:
         if (held := len(read_mask_file(Path(file)).phases)) > 1:
             raise InputError(f"{file}: holds {held} masks; export each to a file of its own")
@@ -195,6 +193,11 @@ def photograph(
     for path, frame in zip(paths, frames, strict=True):
         save_frames(path, frame)
     return paths
+
+
+def _require_new(path: Path) -> None:
+    if path.exists():
+        raise InputError(f"{path}: is there already; give the frames another name")
 
 
 def _read(path: str | Path, shape: tuple[int, int]) -> tuple[MaskFile, MaskFormat]:

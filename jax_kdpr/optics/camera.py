@@ -27,7 +27,12 @@ from jax_kdpr.optics.misalignment import FINE, JitterOptions, MountOptions, Pert
 from jax_kdpr.optics.noise import NoiseOptions, add_noise
 from jax_kdpr.optics.objects import SceneOptions, scene_field
 from jax_kdpr.optics.paths import Apart, Between, spread_pixels
-from jax_kdpr.optics.propagation import FreeSpace, PropagationOptions, gap_transfer
+from jax_kdpr.optics.propagation import (
+    FreeSpace,
+    PropagationOptions,
+    gap_transfer,
+    sampling_warnings,
+)
 from jax_kdpr.optics.window import SensorOptions, matrix_dft, samples_of_pattern
 
 
@@ -107,6 +112,12 @@ class Camera:
     def quiet(self) -> "Camera":
         """The same without noise and errors of the bench."""
         return dataclasses.replace(self, noise=NoiseOptions(), jitter=JitterOptions())
+
+    def warnings(self) -> list[str]:
+        """Says where it samples light too coarsely to be what a bench does; [] if nowhere."""
+        found = sampling_warnings(self.size, self.propagation, oversample=1 / self.step)
+        beam = [] if self.beam is None else self.beam.warnings()
+        return [*(f"propagation: {one}" for one in found), *beam]
 
     def written(self, phases: Phases) -> Phases:
         """Returns what the device is told to show."""

@@ -16,7 +16,6 @@ Conventions, the same everywhere in the package:
   `Apart` puts free space between object and mask.
 """
 
-import dataclasses
 from functools import partial
 from typing import NamedTuple
 
@@ -201,11 +200,10 @@ def step_power(
     """
     if not isinstance(transfer, Apart):
         return mask_power(transmittance, transfer)
-    bare = dataclasses.replace(transfer, incident=None)
-    largest = jnp.max(mask_power(transmittance, bare))
+    power = mask_power(transmittance, transfer.behind)
+    largest = jnp.full_like(power, jnp.max(power))
     if transfer.incident is None:
-        height, width = transfer.gap.shape[0] // 2, transfer.gap.shape[1] // 2
-        return jnp.broadcast_to(largest, (height, width))
+        return largest
     return jnp.maximum(largest * intensity(transfer.incident), 1e-6)
 
 

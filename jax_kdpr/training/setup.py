@@ -25,9 +25,7 @@ from jax_kdpr.core.sharding import make_mesh, replicate
 from jax_kdpr.core.types import Params, Residuals, Scalar, State
 from jax_kdpr.data import sources
 from jax_kdpr.optics.beam import Plane
-from jax_kdpr.optics.camera import Camera
 from jax_kdpr.optics.masks import REGULARISERS
-from jax_kdpr.optics.propagation import sampling_warnings
 from jax_kdpr.recovery.system import System
 from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.runs.assembly import build_system, read_planes, start_phases
@@ -117,7 +115,8 @@ def prepare(config: Config, workdir: Path) -> Training:
         eval_step = make_eval_step(system)
     digests |= {section: plane.digest for section, plane in planes.items()}
     run_folder.check_workdir(workdir, config, digests, dataset.sample)
-    _warn_of_sampling(config, system.camera)
+    for warning in system.camera.warnings():
+        print(f"warning: {warning}", file=sys.stderr)
 
     with blaming(foreign):
         params, state = jax.jit(system.init)(keys.init)
@@ -162,17 +161,6 @@ def _report(config: Config, system: System, teacher: Teacher | None) -> Report:
         penalty=REGULARISERS[config.masks.regulariser],
         teach=teacher and teacher.live,
     )
-
-
-def _warn_of_sampling(config: Config, camera: Camera) -> None:
-    found = [
-        f"propagation: {warning}"
-        for warning in sampling_warnings(
-            config.data.size, config.propagation, oversample=1 / camera.step
-        )
-    ]
-    for warning in found + (camera.beam.warnings() if camera.beam else []):
-        print(f"warning: {warning}", file=sys.stderr)
 
 
 def _try_out(system: System, variables: tuple[Params, State], config: Config) -> None:
