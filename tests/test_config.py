@@ -27,6 +27,7 @@ STUDY_NAMES = (
     "precision",
     "readings",
     "distillation",
+    "guidance",
     "shots",
     "limits",
     "speed",
