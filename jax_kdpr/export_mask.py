@@ -16,6 +16,7 @@ which mistake would explain it. What your panel really does with a gray level it
 --verify_file does the same for files that are there already, such as one that a tool of yours
 has changed; their .json must lie beside them.
 --config in place of --workdir exports masks that no training has made, such as those of masks.file.
+--teacher 9 writes nine masks, the run's own first, through which each object is taken for `adapt`.
 """
 
 import sys
@@ -27,6 +28,7 @@ from absl import flags
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.interface import cli, mask_flags, system_flags
 from jax_kdpr.lab.masks.export import doubts, export_masks, in_words
+from jax_kdpr.lab.masks.further import with_further
 from jax_kdpr.lab.masks.request import plan_export
 from jax_kdpr.lab.masks.verification import explain, verdict_line, verify_files
 from jax_kdpr.optics.mask_files.format import SUFFIXES
@@ -36,6 +38,14 @@ flags.adopt_module_key_flags(system_flags)
 CONFIG = cli.define_config()
 flags.adopt_module_key_flags(mask_flags)
 OUTPUT = flags.DEFINE_string("output", None, "Folder for the files; default: RUN/export.")
+TEACHER = flags.DEFINE_integer(
+    "teacher",
+    0,
+    "Shots of each object, for `adapt`: writes further masks too, always the same ones for a run; "
+    "0: the run's own alone.",
+    lower_bound=0,
+    upper_bound=1000,
+)
 VERIFY = flags.DEFINE_bool("verify", False, "Verify the files after writing them.")
 VERIFY_FILE = flags.DEFINE_string("verify_file", None, "Verify this file; more may follow it.")
 IMAGES = flags.DEFINE_integer(
@@ -58,6 +68,7 @@ def main(positional: list[str]) -> int:
     mask_flags.fill_from_bench()
     plan = plan_export(mask_flags.read_request(), config)
     run = system_flags.read_system(config)
+    run = with_further(run, TEACHER.value) if TEACHER.value else run
     phases = np.asarray(run.camera.written(run.phases))
     output = system_flags.output_folder(OUTPUT.value, "export")
     written = export_masks(plan, phases, run, output=output)
@@ -102,6 +113,11 @@ def _check_flags(positional: list[str]) -> None:
     cli.require_no_more(positional, "files follow --verify_file")
     if not flags.FLAGS["format"].value:
         raise InputError(f"--format: expected {', '.join(SUFFIXES)} (or --verify_file), got none")
+    if VERIFY.value and TEACHER.value:
+        raise InputError(
+            "--verify: the network knows no further masks; verify those of the run, then export "
+            "with --teacher alone"
+        )
     if not VERIFY.value:
         cli.refuse_given(VERIFICATION, "is read only with --verify or --verify_file")
 

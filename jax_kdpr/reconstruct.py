@@ -61,7 +61,6 @@ TRUTH = flags.DEFINE_string(
     "stretched; of complex scenes phase and amplitude by turns; or truth.npy of simulate_bench.",
 )
 DATA_DIR = flags.DEFINE_string("data_dir", "", "Where the run's data lie now, if they have moved.")
-SPACE = ("propagation", "sensor")  # of the optics too, which a calibration leaves
 OF_RUN = "reconstruction"  # folder
 SOLVED = 0.3  # misfit of a solver's answer that no longer is one of the frame's objects
 RECORDED = ("input", "dark", "flat", "bad_pixels")  # flags
@@ -148,7 +147,7 @@ def _settings(setup: Setup, recovery: Recovery) -> dict[str, Any]:
         "geometry": setup.geometry._asdict(),
         "window": list(narrowed(setup, run).window),
         **{"sampling": setup.sampling, "pixel_side": setup.pixel_side, "offset": setup.offset},
-        "optics": {name: shallow(getattr(run.config, name)) for name in (*OF_BENCH, *SPACE)},
+        "optics": {name: shallow(getattr(run.config, name)) for name in (*OF_BENCH, "sensor")},
         "gain": setup.counts_per_unit or "auto",
         **{name: flags.FLAGS[name].value or "" for name in RECORDED},
         "limit": LIMIT.value,

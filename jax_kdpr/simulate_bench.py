@@ -26,6 +26,7 @@ from jax_kdpr.core.types import Images
 from jax_kdpr.interface import camera_flags, cli, system_flags
 from jax_kdpr.lab.frames.own_images import own_images
 from jax_kdpr.lab.frames.simulated_bench import write_bench
+from jax_kdpr.lab.masks.further import with_further
 from jax_kdpr.runs.run import Run
 
 flags.adopt_module_key_flags(system_flags)
@@ -46,6 +47,14 @@ IMAGES = flags.DEFINE_string(
     "scenes; of complex scenes phase and amplitude by turns.",
 )
 DATA_DIR = flags.DEFINE_string("data_dir", "", "Where the data lie now, if not where they were.")
+TEACHER = flags.DEFINE_integer(
+    "teacher",
+    0,
+    "Shots of each object, for `adapt`: through the run's masks, then through the further ones of "
+    "export_mask --teacher; 0: the run's own.",
+    lower_bound=0,
+    upper_bound=1000,
+)
 OPTICS = flags.DEFINE_string(
     "optics",
     "",
@@ -66,6 +75,7 @@ def main(positional: list[str]) -> int:
         raise InputError(f"--output: {str(output)!r} is not empty; give another folder")
     run = system_flags.read_system(config, data_dir=DATA_DIR.value).on_one_device()
     run = run.with_optics(read_optics(Path(OPTICS.value))) if OPTICS.value else run
+    run = with_further(run, TEACHER.value) if TEACHER.value else run
     camera = camera_flags.read_camera(run)
     images = _images(run)
     cli.make_folder("--output", output)

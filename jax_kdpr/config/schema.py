@@ -155,7 +155,8 @@ PATHS = (
     *("data.dir", "data.tfds_manual_dir", "distill.teacher"),
     *("masks.file", "illumination.file", "aberrations.file", "optics"),
 )
-OF_BENCH = ("illumination", "aberrations", "device", "mount")  # what a calibration may change
+# What a bench's optics may be other than the design's.
+OF_BENCH = ("illumination", "aberrations", "device", "mount", "propagation")
 # No part of an experiment: a run may go on after its data or its teacher have moved (their content
 # is checked by digest), and on another machine, where these options change its results by rounding.
 CIRCUMSTANCES = (

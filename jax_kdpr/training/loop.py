@@ -3,7 +3,6 @@
 import sys
 import time
 from contextlib import ExitStack, suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,11 @@ from jax_kdpr.config import schema as config_lib
 from jax_kdpr.config.schema import Config
 from jax_kdpr.core import signals
 from jax_kdpr.core.errors import StoppedError
-from jax_kdpr.core.metrics import psnr_from_mse, rms_unit
+from jax_kdpr.core.metrics import rms_unit
 from jax_kdpr.core.progress import progress
 from jax_kdpr.core.sharding import replicate
 from jax_kdpr.core.signals import Interrupted
-from jax_kdpr.data.batches import epoch_order, over_batches
+from jax_kdpr.data.batches import epoch_order
 from jax_kdpr.runs import checkpoint
 from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.runs.checkpoint import SCORE, Checkpoints
@@ -51,6 +50,19 @@ def train(config: Config, workdir: Path) -> dict[str, float]:
     """
     run = prepare(config, workdir)
     print(_summary(run))
+    rows = carry_out(run)
+    if found := outcome.warning(run, rows):
+        print(f"warning: {workdir}: {found}", file=sys.stderr)
+    return {k: v for k, v in rows[-1].items() if k.startswith("validation")}
+
+
+def carry_out(run: Training) -> list[dict[str, Any]]:
+    """Makes the steps that are left of a training; returns its rows of metrics, an epoch each.
+
+    Raises:
+        Interrupted, NonFiniteLossError, StoppedError: As `train`.
+    """
+    workdir = run.workdir
     with run_folder.lock(workdir), _Folder(run) as folder:
         train_state, step = _restore(run, folder)
         if step and not folder.has_row(step):
@@ -64,12 +76,13 @@ def train(config: Config, workdir: Path) -> dict[str, float]:
             print(f"finished already: {workdir} has its {step} steps")
         elif step:
             print(f"resuming {workdir} at step {step} of {run.total_steps}")
+        if step == 0 and run.from_trained:
+            if row := _save(run, train_state, 0, time.perf_counter(), folder, None):
+                print(_epoch_line(row, run.config))
+            signals.check()
         if step < run.total_steps:
             _train_from(run, train_state, step, folder)
-        rows = folder.log.rows()
-    if found := outcome.warning(run, rows):
-        print(f"warning: {workdir}: {found}", file=sys.stderr)
-    return {k: v for k, v in rows[-1].items() if k.startswith("validation")}
+        return folder.log.rows()
 
 
 class _Folder:
@@ -122,9 +135,9 @@ def _restore(run: Training, folder: _Folder) -> tuple[TrainState, int]:
 
 
 def _guide(run: Training) -> Any:
-    """What the steps learn from of a teacher, if there is one."""
+    """What the steps learn from beside images, if there is something."""
     if run.teacher is None:
-        return None
+        return run.lessons
     return run.teacher.guide(run.config, run.dataset, batch_size=run.eval_batch_size)
 
 
@@ -283,37 +296,22 @@ def _epoch_row(
         "step": step,
         **means,
         **pulls,
-        **(_validate(run, state) if is_due else {}),
+        **(run.validate(state.variables) if is_due else {}),
         "train_seconds": trained - started,
         "seconds": time.perf_counter() - started,
     }
 
 
-def _validate(run: Training, state: TrainState) -> dict[str, float]:
-    """Returns the means over the validation images."""
-    (mse, ssim, rms), residual = over_batches(
-        partial(run.eval_step, state.variables, run.dataset.validation),
-        len(run.dataset.validation),
-        batch_size=run.eval_batch_size,
-        key=run.keys.evaluation,
-    )
-    return {
-        SCORE: float(jnp.mean(psnr_from_mse(mse))),
-        "validation_psnr_pooled": float(psnr_from_mse(jnp.mean(mse))),
-        "validation_ssim": float(jnp.mean(ssim)),
-        "validation_rms": float(jnp.mean(rms)),
-        "validation_residual": float(jnp.mean(residual)),
-    }
-
-
 def _epoch_line(row: dict[str, Any], config: Config) -> str:
-    validation = (
-        f"validation {row[SCORE]:.2f} dB, "
-        f"rms {row['validation_rms']:.3f}{rms_unit(config.scene.kind)}, "
-        f"SSIM {row['validation_ssim']:.3f}  "
-        if SCORE in row
-        else ""
-    )
+    validation = ""
+    if "validation_misfit" in row:
+        validation = f"held back: misfit {row['validation_misfit']:.4f}  "
+    elif SCORE in row:
+        validation = (
+            f"validation {row[SCORE]:.2f} dB, "
+            f"rms {row['validation_rms']:.3f}{rms_unit(config.scene.kind)}, "
+            f"SSIM {row['validation_ssim']:.3f}  "
+        )
     return (
         f"epoch {row['epoch']:>3}/{config.train.epochs}  "
         f"loss {row['train_total']:.5f}  {validation}{row['seconds']:.1f} s"

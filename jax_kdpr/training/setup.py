@@ -19,10 +19,9 @@ from jax_kdpr.config import schema as config_lib
 from jax_kdpr.config.schema import Config
 from jax_kdpr.core import options, runtime
 from jax_kdpr.core.errors import InputError
-from jax_kdpr.core.metrics import ImageScores
 from jax_kdpr.core.registry import blaming
 from jax_kdpr.core.sharding import make_mesh, replicate
-from jax_kdpr.core.types import Params, Residuals, Scalar, State
+from jax_kdpr.core.types import Params, Scalar, State
 from jax_kdpr.data import sources
 from jax_kdpr.optics.beam import Plane
 from jax_kdpr.optics.masks import REGULARISERS
@@ -32,11 +31,13 @@ from jax_kdpr.runs.assembly import build_system, read_planes, start_phases
 from jax_kdpr.runs.metric_log import require_tensorboard
 from jax_kdpr.runs.run import RunKeys, training_keys
 from jax_kdpr.training.gradients import Report, make_report
+from jax_kdpr.training.lessons import Lessons
 from jax_kdpr.training.losses import Weights, guides, loss_weights
 from jax_kdpr.training.state import TrainState, init_train_state, make_optimizer
-from jax_kdpr.training.steps import Step, Steps, compile_steps, make_eval_step, make_train_step
+from jax_kdpr.training.steps import Step, Steps, compile_steps, make_train_step
 from jax_kdpr.training.targets import Teach
 from jax_kdpr.training.teacher import Teacher, load_teacher
+from jax_kdpr.training.validation import Validate, make_validate
 
 
 class Training(NamedTuple):
@@ -53,7 +54,7 @@ class Training(NamedTuple):
     system: System
     train_steps: Callable[[int], Steps]
     """train_steps(length) -> the program of so many steps, compiled when it is first called."""
-    eval_step: Callable[..., tuple[ImageScores, Residuals]]
+    validate: Validate
     gradients: Report | None
     """Of each loss, where they are logged."""
     start: TrainState
@@ -62,6 +63,10 @@ class Training(NamedTuple):
     eval_batch_size: int
     scan_steps: int
     mesh: Mesh | None
+    lessons: Lessons | None = None
+    """Of a bench, beside the data set."""
+    from_trained: bool = False
+    """Whether the start is a trained system: the best that there is until a step betters it."""
 
     @property
     def total_steps(self) -> int:
@@ -112,7 +117,9 @@ def prepare(config: Config, workdir: Path) -> Training:
             teach=teacher and teacher.live,
             mesh=mesh,
         )
-        eval_step = make_eval_step(system)
+        validate = make_validate(
+            system, dataset.validation, batch_size=eval_batch_size, key=keys.evaluation
+        )
     digests |= {section: plane.digest for section, plane in planes.items()}
     run_folder.check_workdir(workdir, config, digests, dataset.sample)
     for warning in system.camera.warnings():
@@ -142,7 +149,7 @@ def prepare(config: Config, workdir: Path) -> Training:
         teacher=teacher,
         system=system,
         train_steps=cache(partial(compile_steps, train_step)),
-        eval_step=eval_step,
+        validate=validate,
         gradients=_report(config, system, teacher) if train.log_gradients else None,
         start=replicate(start, mesh),
         weights=weights,

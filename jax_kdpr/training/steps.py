@@ -1,4 +1,4 @@
-"""One training step for all four regimes, and one evaluation step, as pure functions.
+"""One training step for all four regimes, as a pure function.
 
 The regimes differ in constants only: which parts of `params` are trained, how many snapshots the
 system takes, and which losses have a weight. What is not trained is not differentiated either.
@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from jax_kdpr.core.metrics import ImageScores
 from jax_kdpr.core.sharding import shard_batch
 from jax_kdpr.core.types import (
     Images,
@@ -22,15 +21,14 @@ from jax_kdpr.core.types import (
     Key,
     Params,
     Phases,
-    PyTree,
     RawImages,
-    Residuals,
     Scalar,
     State,
 )
 from jax_kdpr.data.batches import take_batch
 from jax_kdpr.optics.masks import range_penalty
 from jax_kdpr.recovery.system import System
+from jax_kdpr.training.lessons import Lessons
 from jax_kdpr.training.losses import Seen, Weights, evaluate_terms
 from jax_kdpr.training.state import TrainState, advance_average
 from jax_kdpr.training.targets import Targets, Teach
@@ -43,8 +41,9 @@ class Epoch(NamedTuple):
     order: Indices  # the epoch's permutation of them
     key: Key  # the run's; every step folds its own number into it
     weights: Weights
-    guide: Targets | tuple[Params, State] | None = None
-    """A student's teacher: its cached targets, one row an image, or its (params, state)."""
+    guide: Targets | tuple[Params, State] | Lessons | None = None
+    """A student's teacher: its cached targets, one row an image, or its (params, state). Or what a
+    bench has shown."""
 
 
 class Batch(NamedTuple):
@@ -55,6 +54,7 @@ class Batch(NamedTuple):
     key: Key  # of noise and errors of the bench
 
 
+Loss = Callable[[Params, TrainState, Epoch], tuple[dict[str, Scalar], State]]
 Step = Callable[[TrainState, Epoch], tuple[TrainState, Scalar]]
 Steps = Callable[[TrainState, Epoch], tuple[TrainState, Float[Array, "*steps"]]]
 
@@ -70,12 +70,12 @@ def batch_of_step(
     """Returns the batch of the step that `train_state` has come to; arguments as of its step's."""
     place = train_state.step % (epoch.order.shape[0] // batch_size)
     indices = jax.lax.dynamic_slice_in_dim(epoch.order, place * batch_size, batch_size)
-    images = _take(system, epoch.images, indices)
+    images = take(system, epoch.images, indices)
     key, teacher_key = jax.random.split(jax.random.fold_in(epoch.key, train_state.step))
     guide = epoch.guide
     if guide is None or isinstance(guide, Targets):
         return Batch(images, guide and guide.take(indices), key)
-    if teach is None:
+    if teach is None or isinstance(guide, Lessons):
         raise ValueError("guide: a teacher's variables need its system, pass teach=")
     return Batch(images, teach(guide, images, teacher_key), key)
 
@@ -123,17 +123,45 @@ def make_train_step(
         average: Decay of the running mean that the train state keeps, if it keeps one.
     """
 
-    def loss_fn(parts: Params, train_state: TrainState, batch: Batch, weights: Weights):
-        terms, state = evaluate_batch(system, parts, train_state, batch, penalty, weights)
+    def loss(parts: Params, train_state: TrainState, epoch: Epoch):
+        batch = batch_of_step(system, train_state, epoch, batch_size=batch_size, teach=teach)
+        return evaluate_batch(system, parts, train_state, batch, penalty, epoch.weights)
+
+    def length(epoch: Epoch) -> int:
+        return epoch.order.shape[0] // batch_size
+
+    return make_step(loss, optimizer, trained=trained, length=length, average=average)
+
+
+def make_step(
+    loss: Loss,
+    optimizer: optax.GradientTransformation,
+    *,
+    trained: tuple[str, ...],
+    length: Callable[[Epoch], int],
+    average: float = 0.0,
+) -> Step:
+    """Builds the step that lowers a loss.
+
+    Args:
+        loss: loss(parts, train_state, epoch) -> (terms, state): of `parts` in the place of those of
+            the train state, each of `losses.TERMS` and their "total", and the state that it leaves.
+        optimizer: As of `make_train_step`, with `trained` and `average`.
+        trained: The parts.
+        length: Steps of an epoch, over which the terms are added up.
+        average: Likewise.
+    """
+
+    def total(parts: Params, train_state: TrainState, epoch: Epoch):
+        terms, state = loss(parts, train_state, epoch)
         return terms["total"], (terms, state)
 
-    gradient_fn = jax.grad(loss_fn, has_aux=True)
+    gradient_fn = jax.grad(total, has_aux=True)
 
     def step(train_state: TrainState, epoch: Epoch) -> tuple[TrainState, Scalar]:
-        place = train_state.step % (epoch.order.shape[0] // batch_size)
-        batch = batch_of_step(system, train_state, epoch, batch_size=batch_size, teach=teach)
+        place = train_state.step % length(epoch)
         parts = {part: train_state.params[part] for part in trained}
-        gradients, (terms, state) = gradient_fn(parts, train_state, batch, epoch.weights)
+        gradients, (terms, state) = gradient_fn(parts, train_state, epoch)
         updates, opt_state = optimizer.update(gradients, train_state.opt_state, parts)
         stepped = cast(Params, optax.apply_updates(parts, updates))
         params = {**train_state.params, **stepped}
@@ -177,20 +205,7 @@ def compile_steps(step: Step, length: int = 1) -> Steps:
     return jax.jit(run, donate_argnums=0)
 
 
-def make_eval_step(
-    system: System,
-) -> Callable[[PyTree, RawImages, Indices, Key], tuple[ImageScores, Residuals]]:
-    """Builds step((params, state), images, indices, key) -> (scores, residuals), jitted."""
-
-    def step(variables: tuple[Params, State], images: RawImages, indices: Indices, key: Key):
-        batch = _take(system, images, indices)
-        output, _ = system.apply(*variables, batch, key)
-        return system.camera.score(output.image, batch), output.residual
-
-    return jax.jit(step)
-
-
-def _take(system: System, images: RawImages, indices: Indices) -> Images:
+def take(system: System, images: RawImages, indices: Indices) -> Images:
     """Returns a batch as the system takes it, each device's part on that device."""
     camera = system.camera
     batch = take_batch(images, indices, size=camera.size, channels=camera.channels)

@@ -1,0 +1,1 @@
+"""Teaching a one-shot system on its own bench, by more shots of the same objects."""

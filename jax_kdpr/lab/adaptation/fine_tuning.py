@@ -1,0 +1,217 @@
+"""Filter and network of a trained system, fine-tuned on what its own bench shows.
+
+Half of each batch are shots of the bench, half simulated ones of the data it was trained on, on the
+optics as far as they are known: so that nothing is forgotten. Masks stay: they hang there.
+
+With more shots of each object it is known what the objects were, and the loss is that of eq. 3.
+With one, nobody knows, and two things are asked of what is recovered: that measured again it gives
+the shot, and that an object somewhere else is recovered there (equivariant imaging, Chen et al.,
+arXiv 2103.14756).
+"""
+
+from functools import cache, partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int
+
+from jax_kdpr.config import checks
+from jax_kdpr.config import schema as config_lib
+from jax_kdpr.config.schema import Config
+from jax_kdpr.core import runtime
+from jax_kdpr.core.metrics import psnr_from_mse
+from jax_kdpr.core.types import Images, Key, Params, Scalar, State
+from jax_kdpr.data.batches import over_batches
+from jax_kdpr.optics.objects import scene_field
+from jax_kdpr.recovery.solvers import amplitude_residual
+from jax_kdpr.recovery.system import System
+from jax_kdpr.runs import folder as run_folder
+from jax_kdpr.runs.assembly import build_system, read_planes
+from jax_kdpr.runs.checkpoint import SCORE
+from jax_kdpr.runs.run import Run, training_keys
+from jax_kdpr.training.lessons import Lessons
+from jax_kdpr.training.losses import TERMS, loss_weights, task_loss
+from jax_kdpr.training.setup import Training
+from jax_kdpr.training.state import TrainState, init_train_state, make_optimizer
+from jax_kdpr.training.steps import Epoch, Loss, compile_steps, make_step, take
+from jax_kdpr.training.validation import Validate, means
+
+TRAINED = ("filter", "net")
+ROUND = 50  # steps from one validation to the next
+REACH = 8  # of a shift, as a share of the object's side: 1 / REACH each way
+
+
+def adapted_config(run: Run, optics: dict, *, rounds: int, rate: float) -> Config:
+    """Returns the config of the run that an adaptation makes.
+
+    Args:
+        run: That is adapted, on the bench as far as a calibration knows it.
+        optics: Further options of its optics, by section.
+        rounds: Of `ROUND` steps: the new run's epochs.
+        rate: Learning rates over those of the run's training.
+
+    Raises:
+        InputError: If the optics cannot be.
+    """
+    config = config_lib.with_optics(run.config, optics)
+    config.optics = ""  # is in the options
+    config.train.epochs, config.train.validate_every = rounds, 1
+    config.train.log_gradients = False
+    config.optim.filter_lr *= rate
+    config.optim.net_lr *= rate
+    config.optim.schedule, config.optim.average = "cosine", 0.0
+    checks.validate(config)
+    return config
+
+
+def prepare(
+    run: Run, config: Config, workdir: Path, lessons: Lessons, held_back: Lessons, digest: str
+) -> Training:
+    """Builds the training of an adaptation; writes nothing.
+
+    Args:
+        run: That is adapted.
+        config: Of `adapted_config`.
+        workdir: The new run's folder: new, empty, or that of this very adaptation.
+        lessons: To learn from.
+        held_back: To validate on, of other objects.
+        digest: Of all frames and whatever was made of them, kept with those of the data.
+
+    Raises:
+        InputError: If the folder holds something else, or a file of the optics cannot be used.
+    """
+    dataset, planes = run.dataset, read_planes(config)
+    digests = {"data": dataset.digest, "held_back": dataset.held_back_digest}
+    digests |= {section: plane.digest for section, plane in planes.items()}
+    digests |= {"adapted": run.digest, "frames": digest}
+    run_folder.check_workdir(workdir, config, digests, dataset.sample)
+    system = build_system(config)
+    optimizer = make_optimizer(config.optim, total_steps=config.train.epochs * ROUND)
+    step = make_step(
+        _loss(system, len(lessons.intensity), batch_size=config.train.batch_size),
+        optimizer,
+        trained=TRAINED,
+        length=lambda _: ROUND,
+    )
+    params, state = jax.tree.map(jnp.copy, run.variables)  # the first step donates them
+    batch = runtime.choose_eval_batch(
+        config.train.eval_batch_size, size=config.data.size, features=config.net.widths[0]
+    )
+    keys = training_keys(config)
+    return Training(
+        config=config,
+        workdir=workdir,
+        keys=keys,
+        dataset=dataset,
+        digests=digests,
+        planes=planes,
+        teacher=None,
+        system=system,
+        train_steps=cache(partial(compile_steps, step)),
+        validate=_make_validate(system, held_back, batch_size=min(batch, len(held_back.intensity))),
+        gradients=None,
+        start=init_train_state(params, state, optimizer, trained=TRAINED),
+        weights=loss_weights(config),
+        steps_per_epoch=ROUND,
+        eval_batch_size=batch,
+        scan_steps=runtime.choose_scan_steps(config.train.scan_steps, ROUND),
+        mesh=None,
+        lessons=lessons,
+        from_trained=True,
+    )
+
+
+def _loss(system: System, count: int, *, batch_size: int) -> Loss:
+    """Of a batch, half of the bench and half simulated: (terms, state)."""
+    shown = max(1, batch_size // 2)
+    simulated = max(1, batch_size - shown)
+
+    def loss(parts: Params, train_state: TrainState, epoch: Epoch):
+        if not isinstance(epoch.guide, Lessons):
+            raise ValueError("guide: expected the lessons of a bench")
+        params = {**train_state.params, **parts}
+        optics = system.camera.optics(params["phases"])
+        key = jax.random.fold_in(epoch.key, train_state.step)
+        pick_key, choose_key, noise_key, own_key = jax.random.split(key, 4)
+        some = jax.random.randint(pick_key, (shown,), 0, count)
+        others = jax.random.randint(choose_key, (simulated,), 0, len(epoch.images))
+        seen, scenes = epoch.guide.take(some), take(system, epoch.images, others)
+        measured = system.camera.measure(optics, scenes, noise_key)
+        output, state = system.recover(
+            params,
+            train_state.state,
+            jnp.concatenate([seen.intensity, measured]),
+            train=True,
+            optics=optics,
+        )
+        recovered = output.image[:shown]
+        remembered = task_loss(output.image[shown:], scenes)
+        if seen.images is None:
+            again = _by_itself(system, params, train_state.state, recovered, seen, own_key)
+        else:
+            again = task_loss(recovered, seen.images)
+        # Of the terms of a training there is one; the others are none here.
+        terms = dict.fromkeys(TERMS, jnp.zeros(()))
+        return terms | {"task": again, "total": again + remembered}, state
+
+    return loss
+
+
+def _by_itself(
+    system: System, params: Params, state: State, recovered: Images, seen: Lessons, key: Key
+) -> Scalar:
+    """Misfit to the shots, and what is lost of the objects where they are moved and seen again."""
+    move_key, noise_key = jax.random.split(key)
+    optics = system.camera.optics(params["phases"])
+    explained = jnp.mean(jnp.square(_misfits(system, params, recovered, seen)))
+    reach = system.camera.size // REACH
+    shifts = jax.random.randint(move_key, (len(recovered), 2), -reach, reach + 1)
+    moved = jax.lax.stop_gradient(_shifted(recovered, shifts))
+    shots = system.camera.measure(optics, moved, noise_key)
+    output, _ = system.recover(params, state, shots, train=True, optics=optics)
+    return explained + task_loss(output.image, moved)
+
+
+def _shifted(images: Images, shifts: Int[Array, "b 2"]) -> Images:
+    return jax.vmap(lambda image, shift: jnp.roll(image, shift, axis=(0, 1)))(images, shifts)
+
+
+def _misfits(system: System, params: Params, images: Images, seen: Lessons) -> Array:
+    optics, scene = system.camera.optics(params["phases"]), system.camera.scene
+
+    def of_one(image, intensity):
+        return amplitude_residual(scene_field(image, scene), intensity, optics)
+
+    return jax.vmap(of_one)(images, seen.intensity)
+
+
+def _make_validate(system: System, held_back: Lessons, *, batch_size: int) -> Validate:
+    """Against what the objects were; where nobody knows, by the misfit of their shots in dB."""
+    count = len(held_back.intensity)
+
+    @jax.jit
+    def step(variables: tuple[Params, State], held_back: Lessons, indices: Array):
+        seen = held_back.take(indices)
+        output, _ = system.recover(*variables, intensity=seen.intensity)
+        misfit = _misfits(system, variables[0], output.image, seen)
+        scores = None if seen.images is None else system.camera.score(output.image, seen.images)
+        return scores, misfit, output.residual
+
+    def validate(variables: tuple[Params, State]) -> dict[str, float]:
+        scores, misfit, residual = over_batches(
+            lambda indices, _: step(variables, held_back, indices),
+            count,
+            batch_size=batch_size,
+            key=jax.random.key(0),  # of no use: nothing is drawn
+        )
+        found = {"validation_residual": float(jnp.mean(residual))}
+        if scores is None:
+            size = float(jnp.mean(jnp.square(misfit)))
+            return {
+                SCORE: float(psnr_from_mse(jnp.asarray(size))),
+                "validation_misfit": size**0.5,
+            } | found
+        return means(scores) | found
+
+    return validate

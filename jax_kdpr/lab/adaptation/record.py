@@ -1,0 +1,140 @@
+"""What an adaptation has learned from, object by object, and what it has gained."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from jax_kdpr.core import json_files
+from jax_kdpr.core.errors import InputError
+from jax_kdpr.core.types import Images, Intensities
+from jax_kdpr.core.whole_files import write_whole
+from jax_kdpr.lab.adaptation.objects import recover_objects
+from jax_kdpr.lab.frames.calibration import Calibration, write_calibration
+from jax_kdpr.lab.frames.measured import Measured
+from jax_kdpr.optics.beam import Plane
+from jax_kdpr.runs import folder as run_folder
+from jax_kdpr.runs.checkpoint import SCORE
+from jax_kdpr.runs.run import Run
+from jax_kdpr.training.lessons import Lessons
+
+RECORD_FILE, OBJECTS_FILE, CALIBRATION_FILE = "adaptation.json", "objects.npy", "calibration.json"
+FEWEST = 8  # objects, and at least one of them held back
+
+
+class Taught(NamedTuple):
+    """All objects of an adaptation."""
+
+    names: list[str]
+    intensity: Intensities  # through the run's own masks
+    digest: str  # of all shots
+    shots: int
+    images: Images | None  # what they were; None where each has only the run's own shots
+    misfit: list[float]  # of all shots of each
+    limit: float  # beyond which one is left out
+    usable: np.ndarray  # numbers of those that are not
+
+    def split(self, share: float) -> tuple[Lessons, Lessons]:
+        """Returns what is learned from, and the share that is held back."""
+        order = np.random.default_rng(0).permutation(self.usable)
+        count = max(1, round(share * len(order)))
+        lessons = Lessons(self.intensity, self.images)
+        return lessons.take(jnp.asarray(order[count:])), lessons.take(jnp.asarray(order[:count]))
+
+    def in_words(self, learned: int, held_back: int) -> str:
+        """Returns a line on them."""
+        left_out = len(self.names) - len(self.usable)
+        how = "by itself" if self.images is None else f"from {self.shots} shots of each"
+        misfit = "" if self.images is None else f" (median misfit {np.median(self.misfit):.3f})"
+        return (
+            f"{len(self.names)} objects, {how}{misfit}: {learned} to learn from, {held_back} held "
+            f"back, {left_out} left out"
+        )
+
+
+def require_enough(count: int, share: float) -> None:
+    """Refuses too few objects.
+
+    Raises:
+        InputError: If there are fewer than `FEWEST`, or too many of them held back.
+    """
+    if count < FEWEST or count - round(share * count) < 1:
+        raise InputError(
+            f"--input: expected at least {FEWEST} objects, some to learn from and some to hold "
+            f"back, got {count}; some fifty are wanted for a gain"
+        )
+
+
+def teach(run: Run, measured: list[Measured], *, own: int) -> Taught:
+    """Finds out what objects were.
+
+    Args:
+        run: Of all shots.
+        measured: These.
+        own: How many shots of each, the first, are through the masks of the run that learns.
+
+    Raises:
+        InputError: As `recover_objects`, or if too few objects are left.
+    """
+    names = [one.name for one in measured]
+    intensity = np.stack([one.intensity for one in measured])
+    digest = Plane.of(intensity).digest
+    seen = jnp.asarray(intensity[:, :own])
+    if run.snapshots == own:
+        every = np.arange(len(names))
+        return Taught(names, seen, digest, own, None, [], 0.0, every)
+    found = recover_objects(run, jnp.asarray(intensity))
+    usable = found.usable
+    if len(usable) < FEWEST:
+        raise InputError(
+            f"--input: {len(usable)} of {len(names)} objects explain their shots, expected at "
+            f"least {FEWEST}; look at the misfits, and take the frames anew"
+        )
+    misfit = found.misfit.tolist()
+    return Taught(names, seen, digest, run.snapshots, found.images, misfit, found.limit, usable)
+
+
+def write_record(
+    folder: Path, taught: Taught, rows: list[dict[str, Any]], given: dict[str, Any]
+) -> str:
+    """Writes adaptation.json and objects.npy into a run folder; returns what was gained, in words.
+
+    Args:
+        folder: Of the new run.
+        taught: What it has learned from.
+        rows: Of its metrics: the first is of the run as it was.
+        given: What the adaptation was asked for.
+    """
+    best = max(rows, key=lambda row: row[SCORE])
+    kept = [name for name in rows[0] if name.startswith("validation")]
+    rows_of = [
+        {"name": name, "used": number in taught.usable}
+        | ({"misfit": taught.misfit[number]} if taught.misfit else {})
+        for number, name in enumerate(taught.names)
+    ]
+    record = {
+        **given,
+        "supervision": "none, one shot" if taught.images is None else f"{taught.shots} shots",
+        "misfit_limit": taught.limit,
+        "before": {name: rows[0][name] for name in kept},
+        "after": {name: best[name] for name in kept},
+        "best_epoch": best["epoch"],
+        "objects": rows_of,
+        "provenance": run_folder.provenance(),
+    }
+    json_files.write_json(folder / RECORD_FILE, record)
+    if taught.images is not None:
+        images = np.asarray(taught.images)
+        write_whole(folder / OBJECTS_FILE, lambda file: np.save(file, images))
+    what, unit = ("validation_misfit", "") if taught.images is None else (SCORE, " dB")
+    against = "misfit of" if taught.images is None else f"against what {taught.shots} shots say of"
+    said = f"{against} the objects held back: {rows[0][what]:.3f}{unit} before, "
+    if best["epoch"] == 0:
+        return f"{said}and nothing that was learned betters it: the system is as it was"
+    return f"{said}{best[what]:.3f}{unit} after {best['epoch']} rounds"
+
+
+def write_own_calibration(folder: Path, given: Calibration) -> None:
+    """Writes the calibration for the new run, whose optics hold those of the given one already."""
+    write_calibration(folder / CALIBRATION_FILE, given._replace(optics=None, errors=None))

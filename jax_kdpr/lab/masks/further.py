@@ -1,0 +1,72 @@
+"""Further masks beside those of a run: what a teacher on the bench sees the objects through."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jax_kdpr.core.errors import InputError
+from jax_kdpr.core.options import changed
+from jax_kdpr.core.types import Phases
+from jax_kdpr.optics.mask_files.reading import read_phases
+from jax_kdpr.optics.masks import init_phases
+from jax_kdpr.runs.run import Run, run_keys
+
+
+def draw_further(run: Run, count: int) -> Phases:
+    """Draws masks of independent phases [count h w], radians: always the same ones for a run."""
+    key, size = run_keys(run.config.seed).evaluation, run.camera.size
+
+    def draw(
+        number: Array,
+    ) -> Float[Array, "h w"]:  # each of its own: the first of 9 are those of 5
+        own = jax.random.fold_in(key, number)
+        return init_phases(own, snapshots=1, height=size, width=size)[0]
+
+    return jax.vmap(draw)(jnp.arange(count))
+
+
+def read_further(run: Run, files: list[str]) -> Phases:
+    """Reads them from files, in order; phases as of `masks.file`.
+
+    Raises:
+        InputError: As `read_phases`.
+    """
+    found = [read_phases("--masks", file, size=run.camera.size) for file in files]
+    return jnp.concatenate([jnp.asarray(phases, jnp.float32) for phases in found])
+
+
+def with_further(run: Run, shots: int, files: list[str] | None = None) -> Run:
+    """Returns the optics of a run that takes `shots` shots of an object, through its masks first.
+
+    Its network would not know what to do with them: a solver recovers from all (`Run.by_solver`).
+
+    Args:
+        run: Of L shots.
+        shots: In all.
+        files: Of the further masks; none for those of `draw_further`.
+
+    Raises:
+        InputError: If that is not more than the run's own, or the files hold another number.
+    """
+    count = shots - run.snapshots
+    if count < 0:
+        raise InputError(
+            f"shots: expected at least the run's own {run.snapshots} of each object, got {shots}"
+        )
+    further = read_further(run, files) if files else draw_further(run, count)
+    if len(further) != count:
+        raise InputError(
+            f"--masks: expected {count} further mask(s), for {shots} shots of each object of which "
+            f"the run's own are the first {run.snapshots}, got {len(further)}; leave those out"
+        )
+    params, state = run.variables
+    phases = jnp.concatenate([params["phases"], further])
+    masks = changed(run.config.masks, snapshots=shots)
+    return dataclasses.replace(
+        run,
+        config=changed(run.config, masks=masks),
+        system=dataclasses.replace(run.system, snapshots=shots),
+        variables=({**params, "phases": phases}, state),
+    )
