@@ -13,7 +13,8 @@ forgotten. A share of the objects is held back, and the best of these counts, th
 among them.
 
 --blank, the same shots of the empty beam, tells amplitude and wavefront of the light pixel by
-pixel: what of the bench no calibration knows.
+pixel: what of the bench no calibration knows. --fit crosstalk,gain finds what of the modulator
+explains these shots best.
 
 --output is a run folder like any other: `evaluate`, `reconstruct`, `export_mask` take it. Beside it
 has adaptation.json (each object's misfit, which were left out or held back, what was gained),
@@ -29,6 +30,7 @@ The same command goes on where it was interrupted.
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
@@ -36,9 +38,21 @@ from jax_kdpr.core.errors import InputError
 from jax_kdpr.interface import cli, frame_flags, placement_flags, system_flags
 from jax_kdpr.lab.adaptation import record
 from jax_kdpr.lab.adaptation.fine_tuning import ROUND, adapted_config, prepare
-from jax_kdpr.lab.adaptation.objects import light_options, recover_light
+from jax_kdpr.lab.adaptation.objects import (
+    FITTED,
+    fit_device,
+    light_options,
+    recover_light,
+    require_explained,
+)
 from jax_kdpr.lab.frames.calibration import masks_digest, read_calibration
-from jax_kdpr.lab.frames.measured import Measured, Setup, group_frames, measure_frames
+from jax_kdpr.lab.frames.measured import (
+    Measured,
+    Setup,
+    group_frames,
+    measure_frames,
+    snapshot_energy,
+)
 from jax_kdpr.lab.frames.reading import Frame, list_frames
 from jax_kdpr.lab.masks.further import with_further
 from jax_kdpr.runs import folder as run_folder
@@ -63,6 +77,9 @@ MASKS = flags.DEFINE_list(
 )
 BLANK = flags.DEFINE_string(
     "blank", "", "Frames of the empty beam, as many as of an object, through the same masks."
+)
+FIT = flags.DEFINE_list(
+    "fit", [], f"What of the modulator to find from --blank too: {', '.join(FITTED)}."
 )
 STEPS = flags.DEFINE_integer(
     "steps", 400, f"Of the fine-tuning; {ROUND} a round.", lower_bound=ROUND, upper_bound=10**9
@@ -89,13 +106,13 @@ def main(positional: list[str]) -> int:
     groups = group_frames(frames, SHOTS.value)
     record.require_enough(len(groups), HOLD_BACK.value)
     run = load_run(workdir, data_dir=DATA_DIR.value).on_one_device()
-    with_further(run, SHOTS.value, MASKS.value)  # what is wrong with them is said now
+    _check_flags(run)
     setup, run, notes = placement_flags.read_placed(frames, run)
     _require_own_calibration(run)
     for note in notes:
         print(f"note: {note}")
     with TemporaryDirectory() as folder:  # of planes that the new run keeps copies of
-        known, optics = _known_light(run, setup, Path(folder))
+        known, optics, setup = _known_light(run, setup, Path(folder))
         rounds = -(-STEPS.value // ROUND)
         config = adapted_config(known, optics, rounds=rounds, rate=RATE.value)
         lessons = _teach(known, groups, setup)
@@ -107,13 +124,17 @@ def main(positional: list[str]) -> int:
         "workdir": str(workdir.resolve()),
         "checkpoint": run.digest,
         "input": frame_flags.INPUT.value,
-        **{"blank": BLANK.value, "calibration": placement_flags.CALIBRATION.value},
+        **{
+            "blank": BLANK.value,
+            "fit": FIT.value,
+            "calibration": placement_flags.CALIBRATION.value,
+        },
         **{"masks": MASKS.value, "steps": rounds * ROUND, "rate": RATE.value},
     }
     print(record.write_record(output, lessons, rows, found))
     if placement_flags.CALIBRATION.value:
         given = read_calibration(Path(placement_flags.CALIBRATION.value))
-        record.write_own_calibration(output, given)
+        record.write_own_calibration(output, given, setup.counts_per_unit)
     print(f"written: {output}, a run folder; next: python -m jax_kdpr.evaluate --workdir {output}")
     return 0
 
@@ -137,29 +158,65 @@ def _require_own_calibration(run: Run) -> None:
         raise InputError(f"--calibration: says of itself that it is not to be trusted; {remedy}")
 
 
-def _known_light(run: Run, setup: Setup, folder: Path) -> tuple[Run, dict]:
-    """The run in the light that the empty beam shows, and the options that say so."""
+def _known_light(run: Run, setup: Setup, folder: Path) -> tuple[Run, dict, Setup]:
+    """The run on the bench that the empty beam shows, the options that say so, and the setup.
+
+    Of a bench whose frames do not all hold the same light, the empty beam gives the unit too.
+    """
     if not BLANK.value:
-        return run, {}
-    if SHOTS.value == run.snapshots:
-        raise InputError(
-            "--blank: one shot does not determine the light; take those of --shots 9, or leave it"
-        )
+        return run, {}, setup
     frames = list_frames(BLANK.value, flag="--blank")
     if len(frames) != SHOTS.value:
         raise InputError(
             f"--blank: expected {SHOTS.value} frames, as of an object, got {len(frames)}"
         )
-    many = with_further(run, SHOTS.value, MASKS.value)
-    (blank,) = measure_frames([tuple(frames)], setup, many)
-    light = recover_light(many, blank)
+    optics: dict = {}
+
+    def seen() -> tuple[Run, Measured]:
+        """The run of all shots on the bench so far, and those of the empty beam."""
+        many = with_further(run.with_optics(optics), SHOTS.value, MASKS.value)
+        (blank,) = measure_frames([tuple(frames)], setup, many)
+        return many, blank
+
+    if FIT.value:
+        many, blank = seen()
+        optics = {"device": fit_device(many, jnp.asarray(blank.intensity), FIT.value)}
+        said = ", ".join(f"{name} {value:.3g}" for name, value in optics["device"].items())
+        print(f"--fit: {said}")
+    many, blank = seen()
+    light = recover_light(many, jnp.asarray(blank.intensity))
+    require_explained(many, light)
     print(
         f"--blank: amplitude {light.amplitude.min():.2f} to {light.amplitude.max():.2f} and "
         f"wavefront of {np.std(light.phase):.2f} rad rms over what is known (misfit "
         f"{light.misfit:.3f})"
     )
-    optics = light_options(run, light, folder)
-    return run.with_optics(optics), optics
+    optics |= light_options(many, light, folder)
+    run = run.with_optics(optics)
+    if setup.counts_per_unit is None and not run.camera.knows_light:
+        energies = snapshot_energy(with_further(run, SHOTS.value, MASKS.value))
+        setup = setup._replace(counts_per_unit=sum(blank.counts) / float(energies.sum()))
+    return run, optics, setup
+
+
+def _check_flags(run: Run) -> None:
+    """Refuses what does not go together.
+
+    Raises:
+        InputError: Which.
+    """
+    if BLANK.value and SHOTS.value == run.snapshots:
+        raise InputError(
+            "--blank: one shot does not determine the light; take those of --shots 9, or leave it"
+        )
+    if FIT.value and not BLANK.value:
+        raise InputError("--fit: what is fitted to is --blank; give it, or leave --fit out")
+    unknown = [name for name in FIT.value if name not in FITTED]
+    if unknown or len(set(FIT.value)) < len(FIT.value):
+        raise InputError(
+            f"--fit: expected some of {', '.join(FITTED)}, each once, got {','.join(FIT.value)}"
+        )
+    with_further(run, SHOTS.value, MASKS.value)  # what is wrong with them is said now
 
 
 def _teach(run: Run, groups: list[tuple[Frame, ...]], setup: Setup) -> record.Taught:

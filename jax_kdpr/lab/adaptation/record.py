@@ -135,6 +135,12 @@ def write_record(
     return f"{said}{best[what]:.3f}{unit} after {best['epoch']} rounds"
 
 
-def write_own_calibration(folder: Path, given: Calibration) -> None:
-    """Writes the calibration for the new run, whose optics hold those of the given one already."""
-    write_calibration(folder / CALIBRATION_FILE, given._replace(optics=None, errors=None))
+def write_own_calibration(folder: Path, given: Calibration, counts_per_unit: float | None) -> None:
+    """Writes the calibration for the new run, whose optics hold those of the given one already.
+
+    Its unit is another one where the light of the frames was found to be.
+    """
+    own = given._replace(optics=None, errors=None)
+    if counts_per_unit is not None:
+        own = own._replace(counts_per_unit=counts_per_unit)
+    write_calibration(folder / CALIBRATION_FILE, own)
