@@ -30,29 +30,15 @@ The same command goes on where it was interrupted.
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import jax.numpy as jnp
-import numpy as np
 from absl import flags
 
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.interface import cli, frame_flags, placement_flags, system_flags
 from jax_kdpr.lab.adaptation import record
 from jax_kdpr.lab.adaptation.fine_tuning import ROUND, adapted_config, prepare
-from jax_kdpr.lab.adaptation.objects import (
-    FITTED,
-    fit_device,
-    light_options,
-    recover_light,
-    require_explained,
-)
+from jax_kdpr.lab.adaptation.light import OF_MODULATOR, Bench, see_bench
 from jax_kdpr.lab.frames.calibration import masks_digest, read_calibration
-from jax_kdpr.lab.frames.measured import (
-    Measured,
-    Setup,
-    group_frames,
-    measure_frames,
-    snapshot_energy,
-)
+from jax_kdpr.lab.frames.measured import group_frames, measure_frames
 from jax_kdpr.lab.frames.reading import Frame, list_frames
 from jax_kdpr.lab.masks.further import with_further
 from jax_kdpr.runs import folder as run_folder
@@ -79,7 +65,7 @@ BLANK = flags.DEFINE_string(
     "blank", "", "Frames of the empty beam, as many as of an object, through the same masks."
 )
 FIT = flags.DEFINE_list(
-    "fit", [], f"What of the modulator to find from --blank too: {', '.join(FITTED)}."
+    "fit", [], f"What of the modulator to find from --blank too: {', '.join(OF_MODULATOR)}."
 )
 STEPS = flags.DEFINE_integer(
     "steps", 400, f"Of the fine-tuning; {ROUND} a round.", lower_bound=ROUND, upper_bound=10**9
@@ -106,16 +92,22 @@ def main(positional: list[str]) -> int:
     groups = group_frames(frames, SHOTS.value)
     record.require_enough(len(groups), HOLD_BACK.value)
     run = load_run(workdir, data_dir=DATA_DIR.value).on_one_device()
-    _check_flags(run)
+    blank = _check_flags(run)
     setup, run, notes = placement_flags.read_placed(frames, run)
     _require_own_calibration(run)
     for note in notes:
         print(f"note: {note}")
     with TemporaryDirectory() as folder:  # of planes that the new run keeps copies of
-        known, optics, setup = _known_light(run, setup, Path(folder))
+        bench = Bench(run, {}, setup)
+        if blank:
+            begun = run_folder.read_config(output) if _has_run(output) else None
+            words = {"fit": FIT.value, "folder": Path(folder), "begun": begun}
+            bench = see_bench(run, setup, blank, all_shots=_with_all_shots, **words)
         rounds = -(-STEPS.value // ROUND)
-        config = adapted_config(known, optics, rounds=rounds, rate=RATE.value)
-        lessons = _teach(known, groups, setup)
+        config = adapted_config(bench.run, bench.optics, rounds=rounds, rate=RATE.value)
+        many = _with_all_shots(bench.run)
+        measured = list(measure_frames(groups, bench.setup, many))
+        lessons = record.teach(many, measured, own=run.snapshots)
         learned, held_back = lessons.split(HOLD_BACK.value)
         training = prepare(run, config, output, learned, held_back, lessons.digest)
         print(lessons.in_words(len(learned.intensity), len(held_back.intensity)))
@@ -124,17 +116,14 @@ def main(positional: list[str]) -> int:
         "workdir": str(workdir.resolve()),
         "checkpoint": run.digest,
         "input": frame_flags.INPUT.value,
-        **{
-            "blank": BLANK.value,
-            "fit": FIT.value,
-            "calibration": placement_flags.CALIBRATION.value,
-        },
+        **{"blank": BLANK.value, "fit": FIT.value},
+        "calibration": placement_flags.CALIBRATION.value,
         **{"masks": MASKS.value, "steps": rounds * ROUND, "rate": RATE.value},
     }
     print(record.write_record(output, lessons, rows, found))
     if placement_flags.CALIBRATION.value:
         given = read_calibration(Path(placement_flags.CALIBRATION.value))
-        record.write_own_calibration(output, given, setup.counts_per_unit)
+        record.write_own_calibration(output, given, bench.setup.counts_per_unit)
     print(f"written: {output}, a run folder; next: python -m jax_kdpr.evaluate --workdir {output}")
     return 0
 
@@ -158,49 +147,8 @@ def _require_own_calibration(run: Run) -> None:
         raise InputError(f"--calibration: says of itself that it is not to be trusted; {remedy}")
 
 
-def _known_light(run: Run, setup: Setup, folder: Path) -> tuple[Run, dict, Setup]:
-    """The run on the bench that the empty beam shows, the options that say so, and the setup.
-
-    Of a bench whose frames do not all hold the same light, the empty beam gives the unit too.
-    """
-    if not BLANK.value:
-        return run, {}, setup
-    frames = list_frames(BLANK.value, flag="--blank")
-    if len(frames) != SHOTS.value:
-        raise InputError(
-            f"--blank: expected {SHOTS.value} frames, as of an object, got {len(frames)}"
-        )
-    optics: dict = {}
-
-    def seen() -> tuple[Run, Measured]:
-        """The run of all shots on the bench so far, and those of the empty beam."""
-        many = with_further(run.with_optics(optics), SHOTS.value, MASKS.value)
-        (blank,) = measure_frames([tuple(frames)], setup, many)
-        return many, blank
-
-    if FIT.value:
-        many, blank = seen()
-        optics = {"device": fit_device(many, jnp.asarray(blank.intensity), FIT.value)}
-        said = ", ".join(f"{name} {value:.3g}" for name, value in optics["device"].items())
-        print(f"--fit: {said}")
-    many, blank = seen()
-    light = recover_light(many, jnp.asarray(blank.intensity))
-    require_explained(many, light)
-    print(
-        f"--blank: amplitude {light.amplitude.min():.2f} to {light.amplitude.max():.2f} and "
-        f"wavefront of {np.std(light.phase):.2f} rad rms over what is known (misfit "
-        f"{light.misfit:.3f})"
-    )
-    optics |= light_options(many, light, folder)
-    run = run.with_optics(optics)
-    if setup.counts_per_unit is None and not run.camera.knows_light:
-        energies = snapshot_energy(with_further(run, SHOTS.value, MASKS.value))
-        setup = setup._replace(counts_per_unit=sum(blank.counts) / float(energies.sum()))
-    return run, optics, setup
-
-
-def _check_flags(run: Run) -> None:
-    """Refuses what does not go together.
+def _check_flags(run: Run) -> tuple[Frame, ...]:
+    """Refuses what does not go together; returns the frames of --blank.
 
     Raises:
         InputError: Which.
@@ -211,19 +159,26 @@ def _check_flags(run: Run) -> None:
         )
     if FIT.value and not BLANK.value:
         raise InputError("--fit: what is fitted to is --blank; give it, or leave --fit out")
-    unknown = [name for name in FIT.value if name not in FITTED]
-    if unknown or len(set(FIT.value)) < len(FIT.value):
+    names = FIT.value
+    if set(names) - set(OF_MODULATOR) or len(set(names)) < len(names):
         raise InputError(
-            f"--fit: expected some of {', '.join(FITTED)}, each once, got {','.join(FIT.value)}"
+            f"--fit: expected some of {', '.join(OF_MODULATOR)}, each once, got {','.join(names)}"
         )
-    with_further(run, SHOTS.value, MASKS.value)  # what is wrong with them is said now
+    _with_all_shots(run)  # what is wrong with them is said now
+    frames = list_frames(BLANK.value, flag="--blank") if BLANK.value else []
+    if len(frames) not in (0, SHOTS.value):
+        raise InputError(
+            f"--blank: expected {SHOTS.value} frames, as of an object, got {len(frames)}"
+        )
+    return tuple(frames)
 
 
-def _teach(run: Run, groups: list[tuple[Frame, ...]], setup: Setup) -> record.Taught:
-    """The shots of all objects, and what these were."""
-    many = with_further(run, SHOTS.value, MASKS.value)
-    measured: list[Measured] = list(measure_frames(groups, setup, many))
-    return record.teach(many, measured, own=run.snapshots)
+def _has_run(folder: Path) -> bool:
+    return (folder / run_folder.RUN_FILE).exists()
+
+
+def _with_all_shots(run: Run) -> Run:
+    return with_further(run, SHOTS.value, MASKS.value)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What `adapt` wins back on benches that are not as designed: python launch/adaptation_study.py FOLDER.
+"""What `adapt` wins back on benches that are off: python launch/adaptation_study.py FOLDER.
 
 For each seed a system is trained (`base_config`), and shown 64 objects of its kind on simulated
 benches, before and after an adaptation to other objects of the same bench. Frames are the model's
@@ -205,20 +205,19 @@ def won_back(found: Rows, design: Rows, level: str) -> str:
 def report(folder: Path) -> str:
     """Returns the table of all rows so far."""
     rows = [json.loads(path.read_text()) for path in sorted((folder / "rows").glob("*.json"))]
-    made = {
-        name: ", ".join(sorted({row["provenance"][name] for row in rows}))
-        for name in ("commit", "cpu")
-    }
+    commits, processors = (
+        ", ".join(sorted({row["provenance"][name] for row in rows})) for name in ("commit", "cpu")
+    )
     lines = [
         "# What `adapt` wins back",
         "",
-        f"Made by `python launch/adaptation_study.py {folder}`, commit {made['commit']}, {made['cpu']}.",
-        f"PSNR of {TESTED} objects that are not among those taught, from one shot each; means over",
-        "seeds ± half of their 95 % interval. Won back: of the distance to the same system on a bench",
-        "as designed; and to one that was taught there as long, by 200 objects.",
+        f"Made by `python launch/adaptation_study.py FOLDER`, commit {commits}; {processors}, one",
+        f"core. PSNR of {TESTED} objects that are not among those taught, from one shot each; means",
+        "over seeds ± half of their 95 % interval. Won back: of the distance to the same system on",
+        "a bench as designed, and to one that was taught on that bench as long, by 200 objects.",
         "",
-        "| bench | taught by | objects | photons | seeds | before (dB) | after (dB) | won back (%) | "
-        "of a taught one (%) | seconds |",
+        "| bench | taught by | objects | photons | seeds | before (dB) | after (dB) "
+        "| won back (%) | of a taught one (%) | seconds |",
         "|" + " --- |" * 10,
     ]
     by_case: dict[tuple, Rows] = {}

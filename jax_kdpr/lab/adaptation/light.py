@@ -1,0 +1,224 @@
+"""The bench as shots of its empty beam show it, through known masks, without any training.
+
+What of the optics no calibration knows shows in them: solved for a field of any modulus, they give
+amplitude and wavefront of the light pixel by pixel, whatever made them. What the modulator does to
+a mask is no such field: its numbers are those with which a light explains the shots best.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+from scipy import optimize
+
+from jax_kdpr.config.schema import Config
+from jax_kdpr.core.errors import InputError
+from jax_kdpr.core.options import shallow
+from jax_kdpr.core.progress import progress
+from jax_kdpr.core.types import Field, Intensity, Kernel, Scalar
+from jax_kdpr.lab.frames.measured import Measured, Setup, measure_frames, snapshot_energy
+from jax_kdpr.lab.frames.parameters import Options
+from jax_kdpr.lab.frames.reading import Frame
+from jax_kdpr.optics.cdp import Optics
+from jax_kdpr.recovery.projections import Settings
+from jax_kdpr.recovery.solvers import solve
+from jax_kdpr.recovery.spectral import SpectralOptions, filtered_spectral_init
+from jax_kdpr.runs.run import Run
+
+STEPS = 100
+EXPLAINED = 0.9  # of the misfit of shots in another order, which light of any kind explains better
+FOUND = ("illumination", "aberrations", "device")  # sections of the optics
+
+
+class Searched(NamedTuple):
+    """Where a number of the modulator is looked for."""
+
+    low: float
+    high: float
+    step: float  # of the first tries
+
+
+OF_MODULATOR = {  # options of `device`
+    "crosstalk": Searched(0.0, 2.0, 0.15),
+    "gain": Searched(0.7, 1.3, 0.05),
+    "zero_order": Searched(0.0, 0.3, 0.02),
+}
+SEARCHED = 60  # tries
+
+
+class Light(NamedTuple):
+    """The light that meets the object, pixel by pixel, over that of the run's own optics."""
+
+    amplitude: Float[np.ndarray, "h w"]
+    phase: Float[np.ndarray, "h w"]  # radians
+    misfit: float  # of the shots of the empty beam
+
+    def in_words(self) -> str:
+        """Returns a line on it."""
+        return (
+            f"--blank: over what is known, amplitude {self.amplitude.min():.2f} to "
+            f"{self.amplitude.max():.2f}, wavefront {np.std(self.phase):.2f} rad rms (misfit "
+            f"{self.misfit:.3f})"
+        )
+
+
+def recover_light(run: Run, blank: Intensity) -> Light:
+    """Recovers the light from the shots [k sh sw] of the empty beam, through all masks.
+
+    Raises:
+        InputError: If no light explains them.
+    """
+    params, state = run.variables
+    field, misfit = _solve_light(
+        blank, run.optics, params["filter"], state["start"], run.config.spectral
+    )
+    field, misfit = np.asarray(field), float(misfit)
+    field = field * np.exp(-1j * np.angle(field.mean()))
+    return Light(np.abs(field), np.angle(field), misfit)
+
+
+@partial(jax.jit, static_argnames="spectral")
+def _solve_light(
+    blank: Intensity, optics: Optics, kernel: Kernel, start: Field, spectral: SpectralOptions
+) -> tuple[Field, Scalar]:
+    first, _ = filtered_spectral_init(blank, optics, kernel, start, spectral)
+    nothing_known: dict[str, Any] = {"scene": "none", "settings": Settings()}
+    return solve(blank, optics, first, solver="accelerated", steps=STEPS, **nothing_known)
+
+
+def fit_device(run: Run, blank: Intensity, names: list[str]) -> dict[str, float]:
+    """Finds numbers of the modulator with which the light explains the empty beam's shots best.
+
+    Nelder and Mead's search: each place is a light recovered anew.
+
+    Args:
+        run: Of all shots, on the bench as far as it is known.
+        blank: As of `recover_light`.
+        names: Some of `OF_MODULATOR`.
+
+    Returns:
+        {name: its number}.
+    """
+    device, bounds = run.config.device, [OF_MODULATOR[name] for name in names]
+    given = [getattr(device, name) for name in names]
+    # Not at the edge of its range, where nothing changes: crosstalk of 0 has no derivative.
+    start = [min(max(v, b.low + b.step), b.high) for v, b in zip(given, bounds, strict=True)]
+    simplex = [start] + [
+        [value + (number == k) * bounds[k].step for number, value in enumerate(start)]
+        for k in range(len(names))
+    ]
+
+    def misfit(values: np.ndarray) -> float:
+        options = {name: float(value) for name, value in zip(names, values, strict=True)}
+        bar.update()
+        return recover_light(run.with_optics({"device": options}), blank).misfit
+
+    with progress(total=SEARCHED, desc=f"{', '.join(names)} of the modulator", unit="try") as bar:
+        found = optimize.minimize(
+            misfit,
+            start,
+            method="Nelder-Mead",
+            bounds=[(one.low, one.high) for one in bounds],
+            options={"initial_simplex": simplex, "maxfev": SEARCHED, "xatol": 2e-3, "fatol": 1e-4},
+        )
+    return {name: float(value) for name, value in zip(names, found.x, strict=True)}
+
+
+def require_explained(run: Run, blank: Intensity, light: Light) -> None:
+    """Refuses light that explains the shots of the empty beam no better than in another order.
+
+    Raises:
+        InputError: What to look at.
+    """
+    wrong = recover_light(run, jnp.roll(blank, 1, axis=0)).misfit
+    if not light.misfit <= EXPLAINED * wrong:
+        raise InputError(
+            f"--blank: no light explains its {run.snapshots} shots: misfit {light.misfit:.2f}, and "
+            f"{wrong:.2f} through each other's masks; check that they are of the empty beam, "
+            "through the same masks in the same order as those of an object"
+        )
+
+
+class Bench(NamedTuple):
+    """What is known of a bench."""
+
+    run: Run  # on it
+    optics: Options  # that say so, over those that it had
+    setup: Setup  # with the unit of its frames
+
+
+def see_bench(
+    run: Run,
+    setup: Setup,
+    blank: tuple[Frame, ...],
+    *,
+    all_shots: Callable[[Run], Run],
+    fit: list[str],
+    folder: Path,
+    begun: Config | None,
+) -> Bench:
+    """Finds the light, and numbers of the modulator, from shots of the empty beam.
+
+    Where frames do not all hold the same light (`Camera.knows_light`), these give the unit too.
+
+    Args:
+        run: On the bench as far as a calibration knows it.
+        setup: Of the frames.
+        blank: Those of the empty beam, one through each mask.
+        all_shots: Gives a run its further masks (`lab.masks.further`).
+        fit: Some of `OF_MODULATOR`.
+        folder: For the planes that the options name.
+        begun: Config of an adaptation that goes on, whose bench is found already.
+
+    Raises:
+        InputError: If no light explains the shots, or a frame cannot be used.
+    """
+
+    def seen(optics: Options) -> tuple[Run, Measured]:
+        many = all_shots(run.with_optics(optics))
+        (measured,) = measure_frames([blank], setup, many)
+        return many, measured
+
+    if begun is not None:
+        optics: Options = {name: shallow(getattr(begun, name)) for name in FOUND}
+    else:
+        optics = {}
+        if fit:
+            many, measured = seen(optics)
+            optics = {"device": fit_device(many, jnp.asarray(measured.intensity), fit)}
+            found = ", ".join(f"{name} {value:.3g}" for name, value in optics["device"].items())
+            print(f"--fit: {found}")
+        many, measured = seen(optics)
+        shots = jnp.asarray(measured.intensity)
+        light = recover_light(many, shots)
+        require_explained(many, shots, light)
+        print(light.in_words())
+        optics |= light_options(many, light, folder)
+    known = run.with_optics(optics)
+    if setup.counts_per_unit is None and not known.camera.knows_light:
+        many, measured = seen(optics)
+        unit = sum(measured.counts) / float(snapshot_energy(many).sum())
+        setup = setup._replace(counts_per_unit=unit)
+    return Bench(known, optics, setup)
+
+
+def light_options(run: Run, light: Light, folder: Path) -> Options:
+    """Writes the light that a run has so, and returns the options that name it.
+
+    Of the run's own beam and the light that was found over it, as planes in `folder`.
+    """
+    beam = run.camera.beam
+    own = np.ones_like(light.amplitude) if beam is None else np.asarray(beam.incident())
+    field = own * light.amplitude * np.exp(1j * light.phase)
+    amplitude, wavefront = folder / "illumination.npy", folder / "aberrations.npy"
+    np.save(amplitude, np.abs(field).astype(np.float32))
+    np.save(wavefront, np.angle(field).astype(np.float32))
+    return {
+        "illumination": {"kind": "amplitude", "file": str(amplitude)},
+        "aberrations": {"zernike": (), "file": str(wavefront)},
+    }

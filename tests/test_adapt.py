@@ -1,0 +1,199 @@
+"""A system taught on its bench: objects, light and modulator from all shots, and the new run."""
+
+import json
+
+import commands
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from benches import turned_bench
+from helpers import rejection, same
+
+from jax_kdpr.lab.adaptation import light, objects, record
+from jax_kdpr.lab.adaptation.fine_tuning import _misfits, _shifted
+from jax_kdpr.lab.frames.calibration import Calibration, masks_digest, write_calibration
+from jax_kdpr.lab.frames.measured import simulate
+from jax_kdpr.lab.frames.simulated_bench import write_bench
+from jax_kdpr.lab.masks.further import draw_further, with_further
+from jax_kdpr.optics.mask_files.reading import read_phases
+from jax_kdpr.runs import folder as run_folder
+from jax_kdpr.runs.run import load_run
+from jax_kdpr.training.lessons import Lessons
+
+SHOTS, COUNT = 4, 12
+STEPS = ("--steps", 50)
+BEAM = {"illumination": {"kind": "gaussian", "waist": 0.6, "centre": (0.1, -0.05)}}
+
+
+@pytest.fixture(scope="module")
+def run(recorded):
+    return load_run(recorded / "e2e").on_one_device()
+
+
+@pytest.fixture(scope="module")
+def bench(run, tmp_path_factory):
+    """TIFF frames of a bench under a Gaussian beam that the run knows nothing of."""
+    folder = tmp_path_factory.mktemp("bench") / "frames"
+    seen = with_further(run.with_optics(BEAM), SHOTS)
+    camera = turned_bench(seen, photons=1e7, hot=0, dead=0, vignetting=0.0)
+    write_bench(folder, seen, run.scenes(COUNT), camera, seed=0)
+    found = Calibration(
+        camera.geometry,
+        **{"counts_per_unit": 1.0, "score": 1.0, "runner_up": 0.0, "trusted": True},
+        **{"checkpoint": run.digest, "sensor": run.sensor, "masks": masks_digest(run)},
+    )
+    write_calibration(folder / "calibration.json", found)
+    return folder
+
+
+def words(run, bench, **changes) -> list[str]:
+    """Flags of an adaptation."""
+    flags = {
+        **{"workdir": run.workdir, "input": bench / "frames/*.tif", "shots": SHOTS},
+        **{"dark": bench / "dark.tif", "calibration": bench / "calibration.json"},
+    } | changes
+    return [f"--{name}={value}" for name, value in flags.items()]
+
+
+@pytest.mark.slow
+def test_from_tiff_files_to_a_run_folder_that_knows_its_bench(run, bench, tmp_path, capsys):
+    new = tmp_path / "new"
+    given = words(run, bench, blank=bench / "calibration/*.tif", output=new, steps=100)
+    done = commands.call("adapt", *given)
+    assert done.returncode == 0, done.stderr
+    assert f"{COUNT} objects, from {SHOTS} shots of each" in done.stdout
+    # A run folder like any other, of the same masks.
+    adapted = load_run(new).on_one_device()
+    assert same(adapted.phases, run.phases) and adapted.step % 50 == 0
+    assert adapted.config.illumination.kind == "amplitude"
+    made = json.loads((new / record.RECORD_FILE).read_text())
+    assert made["checkpoint"] == run.digest and made["supervision"] == f"{SHOTS} shots"
+    assert [row["name"] for row in made["objects"]][:2] == ["object_00000_00", "object_00001_00"]
+    assert made["after"]["validation_psnr"] >= made["before"]["validation_psnr"]
+    rows = run_folder.read_metrics(new)
+    assert [row["epoch"] for row in rows] == [0, 1, 2]
+    # What the shots said the objects were is nearly the truth, and so is the beam.
+    truth = run.scenes(COUNT)
+    found = jnp.asarray(np.load(new / record.OBJECTS_FILE))
+    assert float(jnp.mean(run.camera.score(found, truth).psnr)) > 33
+    expected = gaussian(run.camera.size, **BEAM["illumination"])
+    beam = adapted.camera.beam
+    assert beam is not None
+    np.testing.assert_allclose(beam.amplitude(), expected, atol=0.06)
+    # It goes on, or has finished, and is then what it was.
+    again = commands.call("adapt", *given)
+    assert again.returncode == 0 and "finished already" in again.stdout
+    assert load_run(new).digest == adapted.digest
+    # What reads frames takes its calibration.
+    frames = bench / f"frames/object_*_{0:02d}.tif"
+    own = [f"--calibration={new / 'calibration.json'}", f"--dark={bench / 'dark.tif'}"]
+    rebuilt = commands.call(
+        *("reconstruct", f"--workdir={new}", f"--input={frames}", *own),
+        *(f"--output={tmp_path / 'objects'}", "--limit=9"),
+    )
+    assert rebuilt.returncode == 0, rebuilt.stderr
+
+
+def gaussian(size: int, *, kind: str, waist: float, centre: tuple[float, float]) -> np.ndarray:
+    """exp(-r^2 / w^2) about a place, of mean square 1."""
+    rows, columns = np.mgrid[:size, :size] / size - (size - 1) / 2 / size
+    amplitude = np.exp(-((rows - centre[0]) ** 2 + (columns - centre[1]) ** 2) / waist**2)
+    return amplitude / np.sqrt(np.mean(amplitude**2))
+
+
+@pytest.mark.slow
+def test_one_shot_alone_teaches_by_misfit_and_shifts(run, bench, tmp_path):
+    given = words(run, bench, input=bench / "frames/*_00.tif", shots=1, output=tmp_path / "new")
+    done = commands.call("adapt", *given, *map(str, STEPS))
+    assert done.returncode == 0, done.stderr
+    rows = run_folder.read_metrics(tmp_path / "new")
+    assert all("validation_misfit" in row and "validation_ssim" not in row for row in rows)
+    made = json.loads((tmp_path / "new" / record.RECORD_FILE).read_text())
+    assert made["supervision"].startswith("none")
+    assert made["after"]["validation_misfit"] <= made["before"]["validation_misfit"]
+    assert not (tmp_path / "new" / record.OBJECTS_FILE).exists()
+
+
+def test_what_cannot_be_an_adaptation_is_refused_in_a_line(run, bench, tmp_path):
+    output = tmp_path / "new"
+
+    def refused(**changes) -> str:
+        return commands.refusal("adapt", *words(run, bench, output=output, **changes))
+
+    assert "multiple of 5" in refused(shots=5)
+    assert "at least 8 objects" in refused(shots=8)
+    blank = bench / "calibration/*.tif"
+    assert f"expected {SHOTS} frames" in refused(blank=bench / "calibration/blank_00.tif")
+    assert "--fit" in refused(fit="gain")
+    assert "crosstalk, gain" in refused(blank=blank, fit="gamma")
+    assert "one shot does not determine" in refused(shots=1, blank=blank)
+    assert "expected 3 further mask(s)" in refused(masks=write_phases(run, 2, tmp_path / "2.npy"))
+    # Further masks that were not the ones shown: misfit tells.
+    other = write_phases(run, SHOTS - 1, tmp_path / "other.npy")
+    assert "no light explains" in refused(masks=other, blank=blank)
+    assert "no object explains" in refused(masks=other)
+    for changes, said in ({"masks": "0" * 64}, "others (00000"), ({"trusted": False}, "itself"):
+        path = tmp_path / "calibration.json"
+        record_of = json.loads((bench / "calibration.json").read_text())
+        path.write_text(json.dumps(record_of | changes))
+        assert said in refused(calibration=path)
+    assert not output.exists()
+
+
+def write_phases(run, count, path):
+    size = run.camera.size
+    np.save(path, np.random.default_rng(1).uniform(0, 6, (count, size, size)).astype(np.float32))
+    return path
+
+
+def test_further_masks_are_always_the_same_and_those_of_the_exported_files(run, tmp_path):
+    few, many = draw_further(run, 2), draw_further(run, 5)
+    assert same(few, many[:2]) and len(np.unique(np.asarray(many).round(4))) > 1000
+    commands.call("export_mask", f"--workdir={run.workdir}", "--teacher=3", "--format=npy",
+                 f"--output={tmp_path}")  # fmt: skip
+    written = [read_phases("", str(tmp_path / f"phases-{k}.npy"))[0] for k in range(3)]
+    expected = np.concatenate([run.phases, few])
+    np.testing.assert_allclose(np.exp(1j * np.stack(written)), np.exp(1j * expected), atol=1e-5)
+    seen = with_further(run, 3, [str(tmp_path / f"phases-{k}.npy") for k in (1, 2)])
+    np.testing.assert_allclose(np.exp(1j * seen.phases), np.exp(1j * expected), atol=1e-5)
+
+
+def test_an_object_of_which_a_shot_is_of_another_is_left_out(run):
+    many = with_further(run, SHOTS)
+    shots = many.system.measure(many.variables[0], run.scenes(10), jax.random.key(0))
+    shots = shots.at[3, 2].set(shots[4, 2])
+    found = objects.recover_objects(many, shots)
+    assert found.usable.tolist() == [0, 1, 2, 4, 5, 6, 7, 8, 9]
+    assert "no object explains" in rejection(objects.recover_objects, many, shots[:, ::-1])
+
+
+def test_light_and_modulator_are_found_in_the_shots_of_the_empty_beam(run):
+    wavefront = {"aberrations": {"zernike": (0.0, 0.3, 0.0, 0.5)}}
+    true = with_further(run.with_optics(BEAM | wavefront | {"device": {"gain": 1.1}}), 6)
+    blank = jnp.asarray(simulate(true, 0 * run.scenes(1)[0]), jnp.float32)
+    believed = with_further(run, 6)
+    fitted = light.fit_device(believed, blank, ["gain"])
+    assert fitted["gain"] == pytest.approx(1.1, abs=3e-3)
+    found = light.recover_light(with_further(run.with_optics({"device": fitted}), 6), blank)
+    expected = gaussian(run.camera.size, **BEAM["illumination"])
+    beam = true.camera.beam
+    assert beam is not None
+    expected = expected * np.exp(1j * np.asarray(beam.wavefront()))
+    expected *= np.exp(-1j * np.angle(expected.mean()))
+    field = found.amplitude * np.exp(1j * found.phase)
+    assert found.misfit < 0.01
+    np.testing.assert_allclose(field, expected, atol=0.05)
+
+
+def test_what_one_shot_asks_for_is_met_by_the_truth(run):
+    scenes = run.scenes(3)
+    shots = run.system.measure(run.variables[0], scenes, jax.random.key(0))
+    misfits = _misfits(run.system, run.variables[0], scenes, Lessons(shots))
+    np.testing.assert_allclose(misfits, 0.0, atol=1e-3)
+    of_others = _misfits(run.system, run.variables[0], scenes[::-1], Lessons(shots))
+    assert of_others[0] > 0.1 and of_others[2] > 0.1
+    shifts = jnp.asarray([[1, 0], [0, -2], [3, 3]])
+    moved = _shifted(scenes, shifts)
+    for image, shift, found in zip(scenes, shifts, moved, strict=True):
+        assert same(found, np.roll(image, np.asarray(shift), axis=(0, 1)))
