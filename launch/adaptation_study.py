@@ -211,10 +211,11 @@ def report(folder: Path) -> str:
     lines = [
         "# What `adapt` wins back",
         "",
-        f"Made by `python launch/adaptation_study.py FOLDER`, commit {commits}; {processors}, one",
-        f"core. PSNR of {TESTED} objects that are not among those taught, from one shot each; means",
-        "over seeds ± half of their 95 % interval. Won back: of the distance to the same system on",
-        "a bench as designed, and to one that was taught on that bench as long, by 200 objects.",
+        f"Made by `python launch/adaptation_study.py FOLDER`, commit {commits}; {processors},",
+        f"one core. PSNR of {TESTED} objects that are not among those taught, from one shot each;",
+        "means over seeds ± half of their 95 % interval. Won back: of the distance to the same",
+        "system on a bench as designed, and to one that was taught on that bench as long, by 200",
+        "objects.",
         "",
         "| bench | taught by | objects | photons | seeds | before (dB) | after (dB) "
         "| won back (%) | of a taught one (%) | seconds |",
