@@ -19,7 +19,8 @@ TEACHERS = (1, 4, 15)  # shots, beside 9
 
 BINARY: dict[str, tuple[str, dict[str, Any]]] = {
     "topk": ("brightest sixth", {"spectral.weights": "topk"}),
-    "threshold": ("threshold", {"spectral.weights": "threshold"}),
+    "threshold": ("threshold", {"spectral.weights": "threshold"}),  # a share of 0.4 of the maximum
+    "low": ("low threshold", {"spectral.weights": "threshold", "spectral.threshold": 0.9}),
 }
 SLOW: dict[str, Any] = {
     **{"optim.mask_lr": 5e-4, "optim.filter_lr": 5e-4, "optim.net_lr": 5e-4},
