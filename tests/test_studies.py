@@ -18,7 +18,7 @@ from helpers import rejection
 from jax_kdpr.config.schema import Config
 from jax_kdpr.core import json_files, signals
 from jax_kdpr.core.errors import InUseError
-from jax_kdpr.evaluation import plots, scoring
+from jax_kdpr.evaluation import alone, plots, scoring
 from jax_kdpr.evaluation.speed.timing import Timing
 from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.studies import declaration, programs, rehearsal, report, runner
@@ -53,6 +53,7 @@ def tiny_study(**changes) -> Study:
         declaration.Robustness(title="Noise", **shown | {"entries": ("student",)}, **levels),
         declaration.Costs(title="Costs", **shown, paper={"e2e": (3661.0, 5577.0, 76.0)}),
         declaration.Front(title="Front", question="How fast?", entries=tuple(entries)),
+        declaration.Optics(title="Alone", **shown, baseline="e2e"),
     )
     fields = {"title": "Tiny", "base": golden.config_of("e2e"), "entries": entries}
     return Study(**fields | {"sections": sections, "seeds": (0, 1), "refine": 4} | changes)
@@ -89,6 +90,13 @@ class Recorded:
         one = {kind: {f"{level:g}": 12.5 for level in found} for kind, found in levels.items()}
         return {name: {"recovered": one, "refined": one} for name in ("psnr", "rms")}
 
+    def judge_optics(self, workdir: Path) -> dict:
+        run = json_files.read_json(workdir / "metrics.json")["checkpoint_digest"]
+        own = 2.0 * ("student" in str(workdir)) + int(str(workdir)[-1])
+        return {"checkpoint": run, "estimate": 20.0, "consistent": 30.0 + own} | {
+            **{"cramer_rao": None, "bayesian": 35.0}
+        }
+
     def trace_step(self, *_):
         return self
 
@@ -106,7 +114,8 @@ def taken_over(recorded):
     """The calls of a study that `Recorded` answers meanwhile."""
     calls = Recorded(recorded)
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("score_run", "score_under_noise", "trace_step", "time_inference"):
+        own = ("judge_optics", "trace_step", "time_inference")
+        for name in ("score_run", "score_under_noise", *own):
             patch.setattr(runner, name, getattr(calls, name))
         patch.setattr(runner.loop, "train", calls.train)
         patch.setattr(rehearsal, "expected_rate", lambda: 1e9)
@@ -319,6 +328,19 @@ def test_the_report_says_what_the_folders_say(finished, written):
     pictures = re.findall(r"!\[.*\]\((.*)\)", text)
     assert len(pictures) >= 5
     assert all((output / picture).stat().st_size > 1000 for picture in pictures)
+
+
+def test_optics_alone_are_those_of_the_run_and_compared_seed_by_seed(finished, written, recorded):
+    workdir, text = finished[1], written[1]
+    found = json_files.read_json(workdir / "student" / "seed-1" / "optics.json", alone.OPTICS)
+    assert found["consistent"] == 33.0
+    (row,) = [one for one in text.splitlines() if "student" in one and "+2.00 ± 0.00" in one]
+    assert "32.50" in row and "35.00" in row
+    # Not by the stand-in: of all its test images, the spectral estimate that `evaluate` scored.
+    judged = alone.judge_optics(recorded / "e2e")
+    scored = json_files.read_json(recorded / "e2e" / "metrics.json")["scores"]["spectral_estimate"]
+    assert judged["estimate"] == pytest.approx(scored["psnr"], abs=0.05)
+    assert judged["consistent"] > judged["estimate"] and judged["bayesian"] > judged["cramer_rao"]
 
 
 def test_the_front_is_what_no_other_beats_in_both(finished, written):

@@ -7,7 +7,15 @@ task reach the masks through y), the rates, the teacher's shots, the scene, the 
 from typing import Any
 
 from jax_kdpr.config import Config
-from jax_kdpr.studies.declaration import Entry, Study, Table, student_entry, teacher_entry
+from jax_kdpr.studies.declaration import (
+    Entry,
+    Optics,
+    Section,
+    Study,
+    Table,
+    student_entry,
+    teacher_entry,
+)
 
 BETAS = (5e-4, 2e-3, 5e-3, 1e-2, 2.5e-2)  # of the CDP loss alone
 SIGMAS = (5e-4, 5e-3, 2e-2, 1e-1)  # of the feature loss alone
@@ -33,13 +41,19 @@ def guidance_study(base: Config, *, title: str, seeds: tuple[int, ...]) -> Study
     entries = {"e2e": Entry(label="E2E"), "teacher-9": teacher_entry(9)}
     entries |= {f"cdp-{beta:g}": _cdp(beta) for beta in BETAS}
     entries |= {f"feature-{sigma:g}": _feature(sigma) for sigma in SIGMAS}
-    sections = [
+    sections: list[Section] = [
         Table(
             title="One loss at a time",
             question="At which weight does a teacher of nine shots help, through which loss?",
             entries=tuple(entries),
             baseline="e2e",
-        )
+        ),
+        Optics(
+            title="One loss at a time: the optics alone",
+            question="Do the masks get better, whatever the network makes of them?",
+            entries=tuple(entries),
+            baseline="e2e",
+        ),
     ]
     readings = {**BINARY, "slow": ("constant rates of 0.0005", SLOW)}
     readings["amplitude"] = ("amplitude scenes", {"scene.kind": "amplitude"})
@@ -50,6 +64,14 @@ def guidance_study(base: Config, *, title: str, seeds: tuple[int, ...]) -> Study
             Table(
                 title=f"The same, {label}",
                 question="All systems read the paper so: does its teacher help then?",
+                entries=tuple(own),
+                baseline=f"{name}-e2e",
+            )
+        )
+        sections.append(
+            Optics(
+                title=f"The optics alone, {label}",
+                question="Do the masks get better?",
                 entries=tuple(own),
                 baseline=f"{name}-e2e",
             )

@@ -96,6 +96,13 @@ class Robustness(Section):
 
 
 @dataclass(kw_only=True, slots=True)
+class Optics(Section):
+    """Masks and filter without their network, and what pulled at the masks."""
+
+    baseline: str
+
+
+@dataclass(kw_only=True, slots=True)
 class Costs(Section):
     """Training time, memory, and inference time of a batch."""
 

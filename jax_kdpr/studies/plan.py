@@ -8,13 +8,14 @@ from jax_kdpr.config.schema import Config
 from jax_kdpr.core import json_files
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.json_files import Maybe
+from jax_kdpr.evaluation.alone import OPTICS, OPTICS_FILE
 from jax_kdpr.evaluation.scores import RECOVERED, REFINED
 from jax_kdpr.evaluation.scoring import SCORES, SCORES_FILE, noise_levels
 from jax_kdpr.recovery.refinement import Refinement
 from jax_kdpr.runs import checkpoint
 from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.runs.assembly import read_planes
-from jax_kdpr.studies.declaration import Robustness, Study, entry_config, training_order
+from jax_kdpr.studies.declaration import Optics, Robustness, Study, entry_config, training_order
 
 ROBUSTNESS_FILE = "robustness.json"
 UNDER_NOISE = {str: {str: {str: float}}}
@@ -31,6 +32,7 @@ class PlannedRun(NamedTuple):
     teacher: "PlannedRun | None"
     robustness: Robustness | None  # noise it is to be tried with afterwards
     refinement: Refinement  # after the network, to be scored too
+    alone: bool = False  # whether its optics are judged without the network too
 
     @property
     def name(self) -> str:
@@ -86,6 +88,15 @@ class PlannedRun(NamedTuple):
             return None
         return {name: found[name] for name in ("scores", "rms") if name in found}
 
+    @property
+    def optics_scores(self) -> dict[str, Any] | None:
+        """What optics.json says of that very checkpoint; None if it does not, or nobody asks."""
+        path, scores = self.workdir / OPTICS_FILE, self.scores
+        if not self.alone or scores is None or not path.exists():
+            return None
+        found = json_files.read_json(path, OPTICS)
+        return found if found["checkpoint"] == scores["checkpoint_digest"] else None
+
     def noise_conditions(self, scores: dict[str, Any]) -> dict[str, Any]:
         """Returns what scores under noise are made for, as it is written beside them."""
         noise = self.robustness
@@ -99,9 +110,11 @@ class PlannedRun(NamedTuple):
 
     @property
     def is_done(self) -> bool:
-        """Whether it is trained, scored, and tried under the noise that the report wants."""
-        return self.scores is not None and (
-            self.robustness is None or self.noisy_scores is not None
+        """Whether it is trained, scored, and tried as the report wants."""
+        return (
+            self.scores is not None
+            and (self.robustness is None or self.noisy_scores is not None)
+            and (not self.alone or self.optics_scores is not None)
         )
 
     @property
@@ -138,6 +151,7 @@ def plan(study: Study, workdir: Path) -> list[PlannedRun]:
         if isinstance(section, Robustness)
         for name in section.entries
     }
+    alone = {name for s in study.sections if isinstance(s, Optics) for name in s.reads()}
     runs: dict[tuple[str, int], PlannedRun] = {}
     for seed in study.seeds:
         for name in training_order(study):
@@ -151,6 +165,7 @@ def plan(study: Study, workdir: Path) -> list[PlannedRun]:
                 teacher=teacher,
                 robustness=under_noise.get(name),
                 refinement=Refinement(study.refine),
+                alone=name in alone,
             )
             _require_own(run)
             runs[name, seed] = run

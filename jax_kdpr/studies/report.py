@@ -182,6 +182,7 @@ def _numbers(study: Study, results: Results) -> dict[str, Any]:
                     "commits": sorted({session["commit"] for session in result.sessions}),
                     "robustness": result.under_noise.get("scores"),
                     "robustness_rms": result.under_noise.get("rms"),
+                    **({"optics": result.optics} if result.optics else {}),
                 }
                 for result in found
             },

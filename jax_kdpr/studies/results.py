@@ -19,6 +19,7 @@ class SeedResult(NamedTuple):
     scores: dict[str, dict[str, float]]  # of metrics.json
     curve: list[dict[str, Any]]  # rows of metrics.jsonl
     under_noise: dict[str, Any]  # "scores" (dB), "rms" (not of runs that an earlier version scored)
+    optics: dict[str, Any]  # without the network; empty where nobody asks
     sessions: list[dict[str, Any]]  # of run.json: what it was trained with, and when
 
     @property
@@ -59,6 +60,7 @@ def read_results(runs: list[PlannedRun]) -> Results:
                     scores=run.scores["scores"],
                     curve=run_folder.read_metrics(run.workdir),
                     under_noise=run.noisy_scores or {},
+                    optics=run.optics_scores or {},
                     sessions=run_folder.read_run(run.workdir)["sessions"],
                 )
             )

@@ -18,6 +18,7 @@ from jax_kdpr.core import json_files, signals
 from jax_kdpr.core.errors import InUseError
 from jax_kdpr.core.options import flatten
 from jax_kdpr.core.signals import Interrupted
+from jax_kdpr.evaluation.alone import OPTICS_FILE, judge_optics
 from jax_kdpr.evaluation.scoring import score_run, score_under_noise
 from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.studies.declaration import RESERVED, Costs, Front, Study
@@ -142,6 +143,9 @@ def _run_one(run: PlannedRun) -> None:
         )
         record = run.noise_conditions(scores) | {"scores": found["psnr"], "rms": found["rms"]}
         json_files.write_json(run.workdir / ROBUSTNESS_FILE, record)
+    if run.alone and run.optics_scores is None:
+        print("judging the optics without the network", flush=True)
+        json_files.write_json(run.workdir / OPTICS_FILE, judge_optics(run.workdir))
 
 
 def _measure_costs(study: Study, run: PlannedRun, workdir: Path) -> None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from jax_kdpr.core import json_files
 from jax_kdpr.core.metrics import rms_header
 from jax_kdpr.data.pages.opening import read_stack
-from jax_kdpr.evaluation import pictures, plots
+from jax_kdpr.evaluation import alone, pictures, plots
 from jax_kdpr.evaluation.plots import Line, Point
 from jax_kdpr.evaluation.scores import CONSTANT, MEAN_IMAGE, RECOVERED, REFINED, SPECTRAL
 from jax_kdpr.evaluation.scoring import MASKS_FILE, read_samples
@@ -75,6 +75,8 @@ def add_section(place: Place, section: Section, results: Results) -> None:
             place.picture("masks", section.title)
         case declaration.Robustness():
             _robustness(place, section, results)
+        case declaration.Optics():
+            _optics(place, section, results)
         case declaration.Costs():
             _costs(place, section, results)
         case declaration.Front():
@@ -211,6 +213,49 @@ def _robustness(place: Place, section: declaration.Robustness, results: Results)
         place.document.table([axis, *header], rows)
         place.document.table([rms, *header], errors)
         place.picture(kind, f"{section.title}: {axis}")
+
+
+def _optics(place: Place, section: declaration.Optics, results: Results) -> None:
+    rows = []
+    baseline = {run.run.seed: run for run in results.get(section.baseline, [])}
+    for name, runs in results.items():
+        cells = [place.label(name), len(runs)]
+        for answer in (*alone.PSNR, *alone.BOUNDS):
+            values = [run.optics[answer] for run in runs]
+            known = [value for value in values if value is not None]
+            cells.append(over_seeds(known).text() if len(known) == len(runs) else OPEN)
+        pairs = [(run, baseline[run.run.seed]) for run in runs if run.run.seed in baseline]
+        gains = [one.optics["consistent"] - other.optics["consistent"] for one, other in pairs]
+        is_other = pairs and name != section.baseline
+        cells.append(over_seeds(gains).text("+.2f") if is_other else "")
+        rows.append([*cells, *(_pull(runs, term) for term in ("cdp", "feature"))])
+    label = place.label(section.baseline)
+    place.document.table(
+        [
+            *("system", "seeds", "spectral estimate (dB)", "consistent (dB)"),
+            *("Cramer-Rao (dB)", "van Trees (dB)", f"consistent, over {label} (dB)"),
+            *("CDP loss: pull, cosine", "feature loss: pull, cosine"),
+        ],
+        rows,
+    )
+    place.document.paragraph(
+        f"Without the network. Consistent: {alone.STEPS} steps of error reduction from the "
+        f"spectral estimate; {alone.IMAGES} test images, global phase from the truth. Bounds: the "
+        f"PSNR that no estimate exceeds at {alone.PHOTONS:g} photons a shot, without a prior and "
+        f"with the training images as one; {alone.SCENES} test images. Pull: a loss's gradient on "
+        "the masks over the task's, weighted, the mean of all epochs; cosine of the two."
+    )
+
+
+def _pull(runs: list[SeedResult], term: str) -> str:
+    """Of a loss on the masks, where gradients were logged and it has a weight."""
+    size, task = f"gradient_{term}_phases", "gradient_task_phases"
+    rows = [row for run in runs for row in run.curve if row.get(size) and row.get(task)]
+    if not rows:
+        return ""
+    pull = sum(row[size] / row[task] for row in rows) / len(rows)
+    cosine = sum(row[f"cosine_{term}_phases"] for row in rows) / len(rows)
+    return f"{pull:.2f}, {cosine:+.2f}"
 
 
 def _costs(place: Place, section: declaration.Costs, results: Results) -> None:

@@ -124,12 +124,7 @@ def analyse(
     camera, phases = subject.designs[name]
     prior, images = subject.prior, subject.images
     with jax.enable_x64(True), progress(total=2 + len(photons), desc=name, unit="part") as bar:
-        design = mask_analysis.make_design(
-            jax.tree.map(_double, camera.optics(_double(phases))),
-            oversample=camera.oversample,
-            scene=camera.scene,
-        )
-        images = _double(images)
+        design, images = _design(camera, phases), _double(images)
         found: dict[str, Any] = {
             "snapshots": int(design.optics.masks.shape[0]),
             "oversample": design.oversample,
@@ -148,6 +143,23 @@ def analyse(
             found["bounds"].append(bound)
             bar.update()
             yield found
+
+
+def bounds(name: str, subject: Subject, *, photons: float) -> dict[str, Any]:
+    """Returns the bounds of one design alone (`masks.bounds`), without read noise."""
+    camera, phases = subject.designs[name]
+    with jax.enable_x64(True):
+        design, images = _design(camera, phases), _double(subject.images)
+        asked = {"photons": (photons,), "read_noise": 0.0}
+        return next(mask_analysis.bounds(design, images, prior=subject.prior, **asked))
+
+
+def _design(camera: Camera, phases: Phases) -> mask_analysis.Design:
+    return mask_analysis.make_design(
+        jax.tree.map(_double, camera.optics(_double(phases))),
+        oversample=camera.oversample,
+        scene=camera.scene,
+    )
 
 
 def as_json(value: Any) -> Any:
