@@ -27,20 +27,24 @@ and that a shifted object is recovered where it is.
 The same command goes on where it was interrupted.
 """
 
+import hashlib
+import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
 from absl import flags
 
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.interface import cli, frame_flags, placement_flags, system_flags
 from jax_kdpr.lab.adaptation import record
-from jax_kdpr.lab.adaptation.fine_tuning import ROUND, adapted_config, prepare
+from jax_kdpr.lab.adaptation.fine_tuning import ROUND, adapted_config, prepare, require_folder
 from jax_kdpr.lab.adaptation.light import OF_MODULATOR, Bench, see_bench
 from jax_kdpr.lab.frames.calibration import masks_digest, read_calibration
 from jax_kdpr.lab.frames.measured import group_frames, measure_frames
-from jax_kdpr.lab.frames.reading import Frame, list_frames
+from jax_kdpr.lab.frames.reading import Frame, iterate_frames, list_frames
 from jax_kdpr.lab.masks.further import with_further
+from jax_kdpr.optics.beam import Plane
 from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.runs.run import Run, load_run
 from jax_kdpr.training import loop
@@ -92,6 +96,7 @@ def main(positional: list[str]) -> int:
     groups = group_frames(frames, SHOTS.value)
     record.require_enough(len(groups), HOLD_BACK.value)
     run = load_run(workdir, data_dir=DATA_DIR.value).on_one_device()
+    begun = require_folder(run, output)
     blank = _check_flags(run)
     setup, run, notes = placement_flags.read_placed(frames, run)
     _require_own_calibration(run)
@@ -100,16 +105,17 @@ def main(positional: list[str]) -> int:
     with TemporaryDirectory() as folder:  # of planes that the new run keeps copies of
         bench = Bench(run, {}, setup)
         if blank:
-            begun = run_folder.read_config(output) if _has_run(output) else None
-            words = {"fit": FIT.value, "folder": Path(folder), "begun": begun}
-            bench = see_bench(run, setup, blank, all_shots=_with_all_shots, **words)
+            asked = {"fit": FIT.value, "folder": Path(folder), "begun": begun}
+            of_run = {"all_shots": _with_all_shots, "mask_side": frame_flags.mask_side}
+            bench = see_bench(run, setup, blank, **of_run, **asked)
         rounds = -(-STEPS.value // ROUND)
         config = adapted_config(bench.run, bench.optics, rounds=rounds, rate=RATE.value)
         many = _with_all_shots(bench.run)
         measured = list(measure_frames(groups, bench.setup, many))
-        lessons = record.teach(many, measured, own=run.snapshots)
+        lessons = record.teach(bench.run, many, measured)
         learned, held_back = lessons.split(HOLD_BACK.value)
-        training = prepare(run, config, output, learned, held_back, lessons.digest)
+        digest = _digest(lessons.digest, masks_digest(many), blank)
+        training = prepare(run, config, output, learned, held_back, digest)
         print(lessons.in_words(len(learned.intensity), len(held_back.intensity)))
         rows = loop.carry_out(training)
     found = {
@@ -118,6 +124,7 @@ def main(positional: list[str]) -> int:
         "input": frame_flags.INPUT.value,
         **{"blank": BLANK.value, "fit": FIT.value},
         "calibration": placement_flags.CALIBRATION.value,
+        "counts_per_unit": bench.setup.counts_per_unit,
         **{"masks": MASKS.value, "steps": rounds * ROUND, "rate": RATE.value},
     }
     print(record.write_record(output, lessons, rows, found))
@@ -155,7 +162,8 @@ def _check_flags(run: Run) -> tuple[Frame, ...]:
     """
     if BLANK.value and SHOTS.value == run.snapshots:
         raise InputError(
-            "--blank: one shot does not determine the light; take those of --shots 9, or leave it"
+            "--blank: the run's own shots alone do not determine the light; take those of --shots "
+            "9, or leave it out"
         )
     if FIT.value and not BLANK.value:
         raise InputError("--fit: what is fitted to is --blank; give it, or leave --fit out")
@@ -170,15 +178,19 @@ def _check_flags(run: Run) -> tuple[Frame, ...]:
         raise InputError(
             f"--blank: expected {SHOTS.value} frames, as of an object, got {len(frames)}"
         )
+    frame_flags.require_apart(Path(OUTPUT.value or ""), frames)
     return tuple(frames)
 
 
-def _has_run(folder: Path) -> bool:
-    return (folder / run_folder.RUN_FILE).exists()
+def _digest(frames: str, masks: str, blank: tuple[Frame, ...]) -> str:
+    """Of all that the lessons come from, and how they are split: what goes on must be the same."""
+    empty = [Plane.of(np.asarray(pixels, np.float32)).digest for pixels in iterate_frames([*blank])]
+    asked = [frames, masks, *empty, FIT.value, HOLD_BACK.value]
+    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
 
 
 def _with_all_shots(run: Run) -> Run:
-    return with_further(run, SHOTS.value, MASKS.value)
+    return with_further(run, SHOTS.value, MASKS.value, flag="--shots")
 
 
 if __name__ == "__main__":

@@ -90,15 +90,23 @@ def guidance_study(base: Config, *, title: str, seeds: tuple[int, ...]) -> Study
             baseline="e2e",
         )
     )
-    divided = {"noise.kind": "configs.studies.divided:by_maximum"}
+    divided: dict[str, Any] = {"noise.kind": "configs.studies.divided:by_maximum"}
+    entries["divided-teacher-9"] = teacher_entry(
+        9, label="teacher of 9, y divided by its maximum", changes=divided
+    )
     entries["divided-cdp"] = student_entry(
-        "CDP loss 0.2, y divided by its maximum", {"loss.alpha": 0.8, "loss.beta": 0.2} | divided
+        "CDP loss 0.2, y divided by its maximum",
+        {"loss.alpha": 0.8, "loss.beta": 0.2} | divided,
+        teacher="divided-teacher-9",
     )
     sections.append(
         Table(
             title="CDPs in units of their maximum",
-            question="Eq. 5 then weighs scenes otherwise, and is some 60 times smaller.",
-            entries=("e2e", "divided-cdp"),
+            question=(
+                "Eq. 5 weighs scenes otherwise, and is some 60 times smaller; nothing else depends "
+                "on the unit, so that E2E is the same run."
+            ),
+            entries=("e2e", "divided-teacher-9", "divided-cdp"),
             baseline="e2e",
         )
     )

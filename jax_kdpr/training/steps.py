@@ -75,7 +75,9 @@ def batch_of_step(
     guide = epoch.guide
     if guide is None or isinstance(guide, Targets):
         return Batch(images, guide and guide.take(indices), key)
-    if teach is None or isinstance(guide, Lessons):
+    if isinstance(guide, Lessons):
+        raise ValueError("guide: lessons of a bench have a step of their own")
+    if teach is None:
         raise ValueError("guide: a teacher's variables need its system, pass teach=")
     return Batch(images, teach(guide, images, teacher_key), key)
 

@@ -20,6 +20,7 @@ from jax_kdpr.config import checks
 from jax_kdpr.config import schema as config_lib
 from jax_kdpr.config.schema import Config
 from jax_kdpr.core import runtime
+from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.metrics import psnr_from_mse
 from jax_kdpr.core.types import Images, Key, Params, Scalar, State
 from jax_kdpr.data.batches import over_batches
@@ -38,6 +39,7 @@ from jax_kdpr.training.steps import Epoch, Loss, compile_steps, make_step, take
 from jax_kdpr.training.validation import Validate, means
 
 TRAINED = ("filter", "net")
+PARENT = "adapted"  # among the digests: the checkpoint that was
 ROUND = 50  # steps from one validation to the next
 REACH = 8  # of a shift, as a share of the object's side: 1 / REACH each way
 
@@ -65,6 +67,26 @@ def adapted_config(run: Run, optics: dict, *, rounds: int, rate: float) -> Confi
     return config
 
 
+def require_folder(run: Run, workdir: Path) -> Config | None:
+    """Refuses a folder that no adaptation of a run may write in, before anything is computed.
+
+    Returns:
+        The config of the adaptation that has begun there, if one has.
+
+    Raises:
+        InputError: If it holds something else, or the run's data are not at hand.
+    """
+    sample = run.dataset.sample
+    if not (workdir / run_folder.RUN_FILE).exists():
+        run_folder.check_workdir(workdir, run.config, {}, sample)
+        return None
+    if run_folder.read_run(workdir)["digests"].get(PARENT) != run.digest:
+        raise InputError(
+            f"--output: {str(workdir)!r} is no adaptation of this run; give another folder"
+        )
+    return run_folder.read_config(workdir)
+
+
 def prepare(
     run: Run, config: Config, workdir: Path, lessons: Lessons, held_back: Lessons, digest: str
 ) -> Training:
@@ -76,7 +98,7 @@ def prepare(
         workdir: The new run's folder: new, empty, or that of this very adaptation.
         lessons: To learn from.
         held_back: To validate on, of other objects.
-        digest: Of all frames and whatever was made of them, kept with those of the data.
+        digest: Of all frames and of what is asked of them, kept with those of the data.
 
     Raises:
         InputError: If the folder holds something else, or a file of the optics cannot be used.
@@ -84,7 +106,7 @@ def prepare(
     dataset, planes = run.dataset, read_planes(config)
     digests = {"data": dataset.digest, "held_back": dataset.held_back_digest}
     digests |= {section: plane.digest for section, plane in planes.items()}
-    digests |= {"adapted": run.digest, "frames": digest}
+    digests |= {PARENT: run.digest, "frames": digest}
     run_folder.check_workdir(workdir, config, digests, dataset.sample)
     system = build_system(config)
     optimizer = make_optimizer(config.optim, total_steps=config.train.epochs * ROUND)

@@ -5,6 +5,7 @@ amplitude and wavefront of the light pixel by pixel, whatever made them. What th
 a mask is no such field: its numbers are those with which a light explains the shots best.
 """
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,12 +19,14 @@ from scipy import optimize
 
 from jax_kdpr.config.schema import Config
 from jax_kdpr.core.errors import InputError
-from jax_kdpr.core.options import shallow
+from jax_kdpr.core.options import changed, shallow
 from jax_kdpr.core.progress import progress
 from jax_kdpr.core.types import Field, Intensity, Kernel, Scalar
+from jax_kdpr.lab.adaptation.objects import require_alike, shot_misfits
 from jax_kdpr.lab.frames.measured import Measured, Setup, measure_frames, snapshot_energy
 from jax_kdpr.lab.frames.parameters import Options
 from jax_kdpr.lab.frames.reading import Frame
+from jax_kdpr.optics.beam import AberrationOptions, IlluminationOptions
 from jax_kdpr.optics.cdp import Optics
 from jax_kdpr.recovery.projections import Settings
 from jax_kdpr.recovery.solvers import solve
@@ -79,7 +82,13 @@ def recover_light(run: Run, blank: Intensity) -> Light:
     )
     field, misfit = np.asarray(field), float(misfit)
     field = field * np.exp(-1j * np.angle(field.mean()))
-    return Light(np.abs(field), np.angle(field), misfit)
+    return Light(np.abs(field), _unwrapped(field), misfit)
+
+
+def _unwrapped(field: np.ndarray) -> Float[np.ndarray, "h w"]:
+    """Phase without jumps of a turn, as far as it is smooth; about 0."""
+    phase = np.unwrap(np.unwrap(np.angle(field), axis=0), axis=1)
+    return phase - 2 * np.pi * np.round(np.mean(phase) / (2 * np.pi))
 
 
 @partial(jax.jit, static_argnames="spectral")
@@ -105,28 +114,31 @@ def fit_device(run: Run, blank: Intensity, names: list[str]) -> dict[str, float]
         {name: its number}.
     """
     device, bounds = run.config.device, [OF_MODULATOR[name] for name in names]
-    given = [getattr(device, name) for name in names]
-    # Not at the edge of its range, where nothing changes: crosstalk of 0 has no derivative.
-    start = [min(max(v, b.low + b.step), b.high) for v, b in zip(given, bounds, strict=True)]
+    given = [float(getattr(device, name)) for name in names]
+    # Within its range, and as far from its ends as the first tries reach.
+    start = [
+        min(max(value, one.low + one.step), one.high - one.step)
+        for value, one in zip(given, bounds, strict=True)
+    ]
     simplex = [start] + [
         [value + (number == k) * bounds[k].step for number, value in enumerate(start)]
         for k in range(len(names))
     ]
 
     def misfit(values: np.ndarray) -> float:
-        options = {name: float(value) for name, value in zip(names, values, strict=True)}
-        bar.update()
+        options = dict(zip(names, map(float, values), strict=True))
         return recover_light(run.with_optics({"device": options}), blank).misfit
 
     with progress(total=SEARCHED, desc=f"{', '.join(names)} of the modulator", unit="try") as bar:
         found = optimize.minimize(
-            misfit,
+            lambda values: (bar.update(), misfit(values))[1],
             start,
             method="Nelder-Mead",
             bounds=[(one.low, one.high) for one in bounds],
             options={"initial_simplex": simplex, "maxfev": SEARCHED, "xatol": 2e-3, "fatol": 1e-4},
         )
-    return {name: float(value) for name, value in zip(names, found.x, strict=True)}
+    best = given if misfit(np.asarray(given)) <= found.fun else found.x.tolist()
+    return dict(zip(names, best, strict=True))
 
 
 def require_explained(run: Run, blank: Intensity, light: Light) -> None:
@@ -142,6 +154,8 @@ def require_explained(run: Run, blank: Intensity, light: Light) -> None:
             f"{wrong:.2f} through each other's masks; check that they are of the empty beam, "
             "through the same masks in the same order as those of an object"
         )
+    field = jnp.asarray(light.amplitude * np.exp(1j * light.phase), jnp.complex64)
+    require_alike("--blank", np.asarray(shot_misfits(field, blank, run.optics)))
 
 
 class Bench(NamedTuple):
@@ -158,6 +172,7 @@ def see_bench(
     blank: tuple[Frame, ...],
     *,
     all_shots: Callable[[Run], Run],
+    mask_side: Callable[[Run], float],
     fit: list[str],
     folder: Path,
     begun: Config | None,
@@ -171,6 +186,7 @@ def see_bench(
         setup: Of the frames.
         blank: Those of the empty beam, one through each mask.
         all_shots: Gives a run its further masks (`lab.masks.further`).
+        mask_side: Gives the side of the pixels of a run's mask (`measured.pixel_side`).
         fit: Some of `OF_MODULATOR`.
         folder: For the planes that the options name.
         begun: Config of an adaptation that goes on, whose bench is found already.
@@ -179,30 +195,36 @@ def see_bench(
         InputError: If no light explains the shots, or a frame cannot be used.
     """
 
-    def seen(optics: Options) -> tuple[Run, Measured]:
-        many = all_shots(run.with_optics(optics))
-        (measured,) = measure_frames([blank], setup, many)
-        return many, measured
+    # A beam that has been seen is not another one in every step.
+    jitter = changed(run.config.jitter, beam=0.0, waist=0.0)
+    run = dataclasses.replace(run, config=changed(run.config, jitter=jitter))
+
+    def seen(optics: Options) -> tuple[Run, Setup, Measured]:
+        here = run.with_optics(optics)
+        many, placed = all_shots(here), setup._replace(pixel_side=mask_side(here))
+        (measured,) = measure_frames([blank], placed, many)
+        return many, placed, measured
 
     if begun is not None:
         optics: Options = {name: shallow(getattr(begun, name)) for name in FOUND}
     else:
         optics = {}
         if fit:
-            many, measured = seen(optics)
+            many, _, measured = seen(optics)
             optics = {"device": fit_device(many, jnp.asarray(measured.intensity), fit)}
             found = ", ".join(f"{name} {value:.3g}" for name, value in optics["device"].items())
             print(f"--fit: {found}")
-        many, measured = seen(optics)
+        many, _, measured = seen(optics)
         shots = jnp.asarray(measured.intensity)
         light = recover_light(many, shots)
         require_explained(many, shots, light)
         print(light.in_words())
         optics |= light_options(many, light, folder)
     known = run.with_optics(optics)
+    many, setup, measured = seen(optics)
     if setup.counts_per_unit is None and not known.camera.knows_light:
-        many, measured = seen(optics)
         unit = sum(measured.counts) / float(snapshot_energy(many).sum())
+        print(f"--blank: {unit:.5g} counts a unit; all frames must be of its exposure")
         setup = setup._replace(counts_per_unit=unit)
     return Bench(known, optics, setup)
 
@@ -213,12 +235,12 @@ def light_options(run: Run, light: Light, folder: Path) -> Options:
     Of the run's own beam and the light that was found over it, as planes in `folder`.
     """
     beam = run.camera.beam
-    own = np.ones_like(light.amplitude) if beam is None else np.asarray(beam.incident())
-    field = own * light.amplitude * np.exp(1j * light.phase)
-    amplitude, wavefront = folder / "illumination.npy", folder / "aberrations.npy"
-    np.save(amplitude, np.abs(field).astype(np.float32))
-    np.save(wavefront, np.angle(field).astype(np.float32))
-    return {
-        "illumination": {"kind": "amplitude", "file": str(amplitude)},
-        "aberrations": {"zernike": (), "file": str(wavefront)},
-    }
+    phase, amplitude = light.phase, light.amplitude
+    if beam is not None:
+        phase, amplitude = phase + beam.wavefront(), amplitude * beam.amplitude()
+    files = {name: folder / f"{name}.npy" for name in ("illumination", "aberrations")}
+    for name, plane in zip(files, (amplitude, phase), strict=True):
+        np.save(files[name], np.asarray(plane, np.float32))
+    seen = IlluminationOptions(kind="amplitude", file=str(files["illumination"]))
+    bent = AberrationOptions(file=str(files["aberrations"]))
+    return {"illumination": shallow(seen), "aberrations": shallow(bent)}

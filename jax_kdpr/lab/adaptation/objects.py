@@ -5,20 +5,26 @@ Nine shots through known masks determine an object; its misfit tells what does n
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.progress import progress
-from jax_kdpr.core.types import Images, Intensities
+from jax_kdpr.core.types import Field, Images, Intensities, Intensity, Scalar
 from jax_kdpr.lab.frames.recovery import make_recover
+from jax_kdpr.optics.cdp import Optics
+from jax_kdpr.optics.objects import SceneOptions, image_beside, scene_field
 from jax_kdpr.recovery.refinement import Refinement
+from jax_kdpr.recovery.solvers import amplitude_residual
 from jax_kdpr.runs.run import Run
 
 SOLVER = Refinement(60, "accelerated", 0.02)  # 41 dB from nine shots of 1e5 photons
 BATCH = 16  # objects at a time
 EXPLAINED = 0.75  # of the misfit of shots in another order; a bench known badly has 0.6 of it
+UNLIKE, FINE = 1.35, 0.1  # of the other shots' misfit, beyond which one is of another mask
+ALIKE, AGREED = 0.7, 0.2  # correlation of two images; radians between them
 OUTLYING = 5.0  # robust standard deviations above the median misfit
 
 
@@ -35,15 +41,20 @@ class Objects(NamedTuple):
         return np.flatnonzero(self.misfit <= self.limit)
 
 
-def recover_objects(run: Run, intensities: Intensities) -> Objects:
+def recover_objects(run: Run, intensities: Intensities, beside: Images | None = None) -> Objects:
     """Recovers each object from all its shots.
+
+    No shot holds a global phase. It is that of the darkest image within the phase range, unless
+    other answers, of nearly the same images, say otherwise on the whole.
 
     Args:
         run: Of so many shots (`masks.further`), on the bench as far as it is known.
         intensities: [n k sh sw], in the model's unit.
+        beside: What the network makes of each object: the other answers.
 
     Raises:
-        InputError: If most of them are not explained by any object.
+        InputError: If most of them are not explained by any object, or a shot of each fits worse
+            than the others.
     """
     recover = make_recover(run.by_solver(SOLVER, starts=1))
     images, misfits = [], []
@@ -55,17 +66,60 @@ def recover_objects(run: Run, intensities: Intensities) -> Objects:
             images.append(np.asarray(found.image)[:kept])
             misfits.append(np.asarray(found.misfit, float)[:kept])
             bar.update(kept)
-    misfit = np.concatenate(misfits)
+    recovered, misfit = jnp.asarray(np.concatenate(images)), np.concatenate(misfits)
     median = float(np.median(misfit))
+    scene = run.camera.scene
+    each = jax.vmap(lambda image, y: shot_misfits(scene_field(image, scene), y, run.optics))
+    require_alike("--input", np.median(each(recovered[:BATCH], intensities[:BATCH]), axis=0))
     # The same shots as if they had been taken through each other's masks: what fits no object.
-    few = jnp.roll(intensities[:BATCH], 1, axis=1)[np.arange(BATCH) % len(intensities[:BATCH])]
-    wrong = float(np.median(recover(few).misfit))
+    few = intensities[np.arange(BATCH) % min(BATCH, len(intensities))]
+    wrong = float(np.median(recover(jnp.roll(few, 1, axis=1)).misfit))
     if not median <= EXPLAINED * wrong:
         raise InputError(
             f"--input: no object explains its {run.snapshots} shots: median misfit {median:.2f}, "
             f"and {wrong:.2f} through each other's masks; check that the shots of an object follow "
             "each other by name, the run's own mask first, --masks, and --calibration"
         )
+    if beside is not None and scene.has_phase:
+        recovered = _with_phase_of(recovered, beside, scene)
     spread = 1.4826 * float(np.median(np.abs(misfit - median)))
     limit = min(EXPLAINED * wrong, max(median + OUTLYING * spread, 1.2 * median))
-    return Objects(jnp.asarray(np.concatenate(images)), misfit, limit)
+    return Objects(recovered, misfit, limit)
+
+
+def shot_misfits(field: Field, intensity: Intensity, optics: Optics) -> Float[Array, "k"]:
+    """Returns how badly a field explains each of its shots (`amplitude_residual`)."""
+
+    def of_one(mask: Array, y: Array) -> Scalar:
+        return amplitude_residual(field, y[None], Optics(mask[None], optics.transfer))
+
+    return jax.vmap(of_one)(optics.masks, intensity)
+
+
+def require_alike(flag: str, misfits: Float[np.ndarray, "k"]) -> None:
+    """Refuses shots of which some fit much worse than the others: they are through other masks.
+
+    Raises:
+        InputError: Which, counted from 1.
+    """
+    worst = misfits > max(UNLIKE * float(np.median(misfits)), FINE)
+    if worst.any():
+        raise InputError(
+            f"{flag}: shots {', '.join(str(k + 1) for k in np.flatnonzero(worst))} do not go with "
+            f"the others (misfit {misfits.max():.2f}, others {np.median(misfits):.2f}): taken "
+            "through another mask, or exchanged; check their order by name, and --masks"
+        )
+
+
+def _with_phase_of(images: Images, others: Images, scene: SceneOptions) -> Images:
+    turned = jax.vmap(lambda image, other: image_beside(scene_field(image, scene), other, scene))(
+        images, others
+    )
+    pistons = scene.phase_range * jnp.mean((turned - images)[..., 0], axis=(1, 2))
+    alike = jax.vmap(lambda one, other: jnp.corrcoef(one.ravel(), other.ravel())[0, 1])(
+        turned[..., 0], others[..., 0]
+    )
+    known = np.asarray(pistons)[np.asarray(alike) > ALIKE]
+    if len(known) < len(images) / 2 or abs(np.median(known)) < AGREED:
+        return images
+    return jnp.clip(turned, 0.0, 1.0)

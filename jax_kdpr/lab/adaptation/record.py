@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -10,9 +11,11 @@ from jax_kdpr.core import json_files
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.types import Images, Intensities
 from jax_kdpr.core.whole_files import write_whole
-from jax_kdpr.lab.adaptation.objects import recover_objects
+from jax_kdpr.data.batches import over_batches
+from jax_kdpr.lab.adaptation.objects import BATCH, recover_objects
 from jax_kdpr.lab.frames.calibration import Calibration, write_calibration
 from jax_kdpr.lab.frames.measured import Measured
+from jax_kdpr.lab.frames.recovery import make_recover
 from jax_kdpr.optics.beam import Plane
 from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.runs.checkpoint import SCORE
@@ -66,13 +69,13 @@ def require_enough(count: int, share: float) -> None:
         )
 
 
-def teach(run: Run, measured: list[Measured], *, own: int) -> Taught:
+def teach(run: Run, many: Run, measured: list[Measured]) -> Taught:
     """Finds out what objects were.
 
     Args:
-        run: Of all shots.
+        run: That learns, whose masks the first shots are taken through.
+        many: The same optics of all shots.
         measured: These.
-        own: How many shots of each, the first, are through the masks of the run that learns.
 
     Raises:
         InputError: As `recover_objects`, or if too few objects are left.
@@ -80,11 +83,18 @@ def teach(run: Run, measured: list[Measured], *, own: int) -> Taught:
     names = [one.name for one in measured]
     intensity = np.stack([one.intensity for one in measured])
     digest = Plane.of(intensity).digest
-    seen = jnp.asarray(intensity[:, :own])
-    if run.snapshots == own:
+    seen = jnp.asarray(intensity[:, : run.snapshots])
+    if many.snapshots == run.snapshots:
         every = np.arange(len(names))
-        return Taught(names, seen, digest, own, None, [], 0.0, every)
-    found = recover_objects(run, jnp.asarray(intensity))
+        return Taught(names, seen, digest, run.snapshots, None, [], 0.0, every)
+    recover = make_recover(run)
+    first = over_batches(
+        lambda indices, _: recover(seen[indices]).image,
+        len(seen),
+        batch_size=min(BATCH, len(seen)),
+        key=jax.random.key(0),  # of no use: nothing is drawn
+    )
+    found = recover_objects(many, jnp.asarray(intensity), first)
     usable = found.usable
     if len(usable) < FEWEST:
         raise InputError(
@@ -92,7 +102,7 @@ def teach(run: Run, measured: list[Measured], *, own: int) -> Taught:
             f"least {FEWEST}; look at the misfits, and take the frames anew"
         )
     misfit = found.misfit.tolist()
-    return Taught(names, seen, digest, run.snapshots, found.images, misfit, found.limit, usable)
+    return Taught(names, seen, digest, many.snapshots, found.images, misfit, found.limit, usable)
 
 
 def write_record(
@@ -106,8 +116,11 @@ def write_record(
         rows: Of its metrics: the first is of the run as it was.
         given: What the adaptation was asked for.
     """
+    rows = sorted(rows, key=lambda row: row["epoch"])
     best = max(rows, key=lambda row: row[SCORE])
     kept = [name for name in rows[0] if name.startswith("validation")]
+    if taught.images is None:
+        kept.remove(SCORE)  # is the misfit, in dB
     rows_of = [
         {"name": name, "used": number in taught.usable}
         | ({"misfit": taught.misfit[number]} if taught.misfit else {})

@@ -37,7 +37,9 @@ def read_further(run: Run, files: list[str]) -> Phases:
     return jnp.concatenate([jnp.asarray(phases, jnp.float32) for phases in found])
 
 
-def with_further(run: Run, shots: int, files: list[str] | None = None) -> Run:
+def with_further(
+    run: Run, shots: int, files: list[str] | None = None, *, flag: str = "--teacher"
+) -> Run:
     """Returns the optics of a run that takes `shots` shots of an object, through its masks first.
 
     Its network would not know what to do with them: a solver recovers from all (`Run.by_solver`).
@@ -46,6 +48,7 @@ def with_further(run: Run, shots: int, files: list[str] | None = None) -> Run:
         run: Of L shots.
         shots: In all.
         files: Of the further masks; none for those of `draw_further`.
+        flag: That said how many, for messages.
 
     Raises:
         InputError: If that is not more than the run's own, or the files hold another number.
@@ -53,7 +56,8 @@ def with_further(run: Run, shots: int, files: list[str] | None = None) -> Run:
     count = shots - run.snapshots
     if count < 0:
         raise InputError(
-            f"shots: expected at least the run's own {run.snapshots} of each object, got {shots}"
+            f"{flag}: expected at least the run's own {run.snapshots} shot(s) of each object, got "
+            f"{shots}"
         )
     further = read_further(run, files) if files else draw_further(run, count)
     if len(further) != count:
@@ -63,7 +67,8 @@ def with_further(run: Run, shots: int, files: list[str] | None = None) -> Run:
         )
     params, state = run.variables
     phases = jnp.concatenate([params["phases"], further])
-    masks = changed(run.config.masks, snapshots=shots)
+    # They are at hand: where the run's own began does not matter.
+    masks = changed(run.config.masks, snapshots=shots, start="random", file="", trained=True)
     return dataclasses.replace(
         run,
         config=changed(run.config, masks=masks),
