@@ -29,6 +29,7 @@ The same command goes on where it was interrupted.
 
 import hashlib
 import json
+import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -117,6 +118,8 @@ def main(positional: list[str]) -> int:
         digest = _digest(lessons.digest, masks_digest(many), blank)
         training = prepare(run, config, output, learned, held_back, digest)
         print(lessons.in_words(len(learned.intensity), len(held_back.intensity)))
+        if doubt := lessons.doubt():
+            print(f"warning: {doubt}", file=sys.stderr)
         rows = loop.carry_out(training)
     found = {
         "workdir": str(workdir.resolve()),
@@ -150,8 +153,11 @@ def _require_own_calibration(run: Run) -> None:
             f"--calibration: expected one of this run's masks (digest {masks_digest(run)[:12]}), "
             f"got one of others ({given.masks[:12]}); {remedy}"
         )
-    if not given.trusted:
-        raise InputError(f"--calibration: says of itself that it is not to be trusted; {remedy}")
+    if not given.trusted and not BLANK.value:
+        raise InputError(
+            "--calibration: says of itself that it is not to be trusted; give --blank, which finds "
+            "the light, or calibrate with --fit, such as defocus,waist"
+        )
 
 
 def _check_flags(run: Run) -> tuple[Frame, ...]:
@@ -170,7 +176,8 @@ def _check_flags(run: Run) -> tuple[Frame, ...]:
     names = FIT.value
     if set(names) - set(OF_MODULATOR) or len(set(names)) < len(names):
         raise InputError(
-            f"--fit: expected some of {', '.join(OF_MODULATOR)}, each once, got {','.join(names)}"
+            f"--fit: expected some of {', '.join(OF_MODULATOR)}, each once, got {','.join(names)}; "
+            "what is of the light --blank finds by itself"
         )
     _with_all_shots(run)  # what is wrong with them is said now
     frames = list_frames(BLANK.value, flag="--blank") if BLANK.value else []

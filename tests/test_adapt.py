@@ -110,6 +110,12 @@ def test_from_tiff_files_to_a_run_folder_that_knows_its_bench(run, bench, tmp_pa
         *(f"--output={tmp_path / 'objects'}", "--limit=9"),
     )
     assert rebuilt.returncode == 0, rebuilt.stderr
+    # Optics that it holds already are not counted twice.
+    given = json.loads((bench / "calibration.json").read_text()) | {"optics": BEAM}
+    (tmp_path / "fitted.json").write_text(json.dumps(given))
+    again = ("reconstruct", f"--workdir={new}", f"--input={frames}")
+    fitted = f"--calibration={tmp_path / 'fitted.json'}"
+    assert "holds those of its bench" in commands.refusal(*again, fitted, "--output=x", "--limit=9")
 
 
 def gaussian(size: int, *, kind: str, waist: float, centre: tuple[float, float]) -> np.ndarray:
@@ -150,7 +156,10 @@ def test_what_cannot_be_an_adaptation_is_refused_in_a_line(run, bench, tmp_path)
     other = write_phases(run, SHOTS - 1, tmp_path / "other.npy")
     assert "no light explains" in refused(masks=other, blank=blank)
     assert "no object explains" in refused(masks=other)
-    for changes, said in ({"masks": "0" * 64}, "others (00000"), ({"trusted": False}, "itself"):
+    for changes, said in (
+        ({"masks": "0" * 64}, "others (00000"),
+        ({"trusted": False}, "give --blank"),
+    ):
         path = tmp_path / "calibration.json"
         record_of = json.loads((bench / "calibration.json").read_text())
         path.write_text(json.dumps(record_of | changes))

@@ -33,6 +33,7 @@ from jax_kdpr.data.pages.stacks import split_dataset
 from jax_kdpr.optics.beam import Plane
 
 RUN_FILE = "run.json"
+PARENT = "adapted"  # among the digests: the checkpoint that an adaptation began with
 LOCK_FILE = "run.lock"
 METRICS_FILE = "metrics.jsonl"
 # Copies of what the optics were read from, by the section of the config that names the original.

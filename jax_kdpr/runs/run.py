@@ -63,6 +63,12 @@ class Run:
         return self.workdir != Path()
 
     @property
+    def is_adapted(self) -> bool:
+        """Whether its optics are those that a bench was found to have (`adapt`)."""
+        record = self.workdir / run_folder.RUN_FILE
+        return record.exists() and run_folder.PARENT in run_folder.read_run(self.workdir)["digests"]
+
+    @property
     def has_network(self) -> bool:
         """Whether a network recovers, not a solver in its place."""
         return not isinstance(self.system, SolverSystem)

@@ -312,6 +312,8 @@ def _epoch_line(row: dict[str, Any], config: Config) -> str:
             f"rms {row['validation_rms']:.3f}{rms_unit(config.scene.kind)}, "
             f"SSIM {row['validation_ssim']:.3f}  "
         )
+    if not row["epoch"]:
+        return f"before  {validation}{row['seconds']:.1f} s"
     return (
         f"epoch {row['epoch']:>3}/{config.train.epochs}  "
         f"loss {row['train_total']:.5f}  {validation}{row['seconds']:.1f} s"

@@ -39,7 +39,6 @@ from jax_kdpr.training.steps import Epoch, Loss, compile_steps, make_step, take
 from jax_kdpr.training.validation import Validate, means
 
 TRAINED = ("filter", "net")
-PARENT = "adapted"  # among the digests: the checkpoint that was
 ROUND = 50  # steps from one validation to the next
 REACH = 8  # of a shift, as a share of the object's side: 1 / REACH each way
 
@@ -78,13 +77,23 @@ def require_folder(run: Run, workdir: Path) -> Config | None:
     """
     sample = run.dataset.sample
     if not (workdir / run_folder.RUN_FILE).exists():
-        run_folder.check_workdir(workdir, run.config, {}, sample)
+        _check_folder(workdir, run.config, {}, sample)
         return None
-    if run_folder.read_run(workdir)["digests"].get(PARENT) != run.digest:
+    if run_folder.read_run(workdir)["digests"].get(run_folder.PARENT) != run.digest:
         raise InputError(
             f"--output: {str(workdir)!r} is no adaptation of this run; give another folder"
         )
     return run_folder.read_config(workdir)
+
+
+def _check_folder(
+    workdir: Path, config: Config, digests: dict[str, str], sample: tuple[float, ...]
+) -> None:
+    """As `run_folder.check_workdir`, of the folder that --output names here."""
+    try:
+        run_folder.check_workdir(workdir, config, digests, sample)
+    except InputError as failure:
+        raise InputError(str(failure).replace("--workdir", "--output")) from failure
 
 
 def prepare(
@@ -106,8 +115,8 @@ def prepare(
     dataset, planes = run.dataset, read_planes(config)
     digests = {"data": dataset.digest, "held_back": dataset.held_back_digest}
     digests |= {section: plane.digest for section, plane in planes.items()}
-    digests |= {PARENT: run.digest, "frames": digest}
-    run_folder.check_workdir(workdir, config, digests, dataset.sample)
+    digests |= {run_folder.PARENT: run.digest, "frames": digest}
+    _check_folder(workdir, config, digests, dataset.sample)
     system = build_system(config)
     optimizer = make_optimizer(config.optim, total_steps=config.train.epochs * ROUND)
     step = make_step(

@@ -23,6 +23,7 @@ from jax_kdpr.runs.run import Run
 from jax_kdpr.training.lessons import Lessons
 
 RECORD_FILE, OBJECTS_FILE, CALIBRATION_FILE = "adaptation.json", "objects.npy", "calibration.json"
+DOUBTFUL = 0.1  # misfit; a bench that is known leaves noise
 FEWEST = 8  # objects, and at least one of them held back
 
 
@@ -47,12 +48,21 @@ class Taught(NamedTuple):
 
     def in_words(self, learned: int, held_back: int) -> str:
         """Returns a line on them."""
-        left_out = len(self.names) - len(self.usable)
+        left_out = [name for n, name in enumerate(self.names) if n not in self.usable]
         how = "by itself" if self.images is None else f"from {self.shots} shots of each"
         misfit = "" if self.images is None else f" (median misfit {np.median(self.misfit):.3f})"
         return (
             f"{len(self.names)} objects, {how}{misfit}: {learned} to learn from, {held_back} held "
-            f"back, {left_out} left out"
+            f"back, {len(left_out)} left out{': ' * bool(left_out)}{', '.join(left_out)}"
+        )
+
+    def doubt(self) -> str:
+        """Returns a warning where the shots are explained badly; else nothing."""
+        if self.images is None or np.median(self.misfit) < DOUBTFUL:
+            return ""
+        return (
+            f"the shots are explained to {np.median(self.misfit):.2f} only: what they say of the "
+            "objects is as good as the bench is known; give --blank and --fit, or calibrate --fit"
         )
 
 
@@ -145,7 +155,7 @@ def write_record(
     said = f"{against} the objects held back: {rows[0][what]:.3f}{unit} before, "
     if best["epoch"] == 0:
         return f"{said}and nothing that was learned betters it: the system is as it was"
-    return f"{said}{best[what]:.3f}{unit} after {best['epoch']} rounds"
+    return f"{said}{best[what]:.3f}{unit} after round {best['epoch']}"
 
 
 def write_own_calibration(folder: Path, given: Calibration, counts_per_unit: float | None) -> None:

@@ -259,12 +259,17 @@ def calibration_notes(calibration: Calibration, run: Run, source: str) -> list[s
     """Returns what speaks against the use of a calibration, of a source so named, for a run.
 
     Raises:
-        InputError: If it is for another sensor grid.
+        InputError: If it is for another sensor grid, or its optics are in the run already.
     """
     if calibration.sensor != run.sensor:
         raise InputError(
             f"--calibration: expected a sensor grid of {run.sensor[0]} x {run.sensor[1]}, got "
             f"{calibration.sensor[0]} x {calibration.sensor[1]}; calibrate with this run"
+        )
+    if calibration.optics and run.is_adapted:
+        raise InputError(
+            f"--calibration: {source} has optics, and the run holds those of its bench already; "
+            f"give {run.workdir}/calibration.json, or one without --fit"
         )
     notes = []
     if not calibration.trusted:

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Complex, Float, UInt
 from scipy import ndimage
 
+from jax_kdpr.config.schema import OF_BENCH
 from jax_kdpr.core import json_files, whole_files
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.limits import require_pixels
@@ -304,5 +305,6 @@ def write_bench(output: Path, run: Run, images: Images, bench: Bench, *, seed: i
     whole_files.write_whole(output / TRUTH_FILE, lambda file: np.save(file, np.asarray(images)))
     known = {"counts_per_unit": exposure.gain, "counts_per_electron": exposure.electron}
     scene = {"scene": shallow(run.camera.scene)}
+    scene["optics"] = {name: shallow(getattr(run.config, name)) for name in OF_BENCH}
     truth = {**bench._asdict(), "geometry": bench.geometry._asdict(), **known, **scene}
     json_files.write_json(output / TRUTH_RECORD, truth)

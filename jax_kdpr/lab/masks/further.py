@@ -62,8 +62,8 @@ def with_further(
     further = read_further(run, files) if files else draw_further(run, count)
     if len(further) != count:
         raise InputError(
-            f"--masks: expected {count} further mask(s), for {shots} shots of each object of which "
-            f"the run's own are the first {run.snapshots}, got {len(further)}; leave those out"
+            f"--masks: expected {count} further mask(s), those of the {shots} shots of each object "
+            f"that are not through the run's own {run.snapshots}, got {len(further)}"
         )
     params, state = run.variables
     phases = jnp.concatenate([params["phases"], further])
