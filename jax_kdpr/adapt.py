@@ -13,8 +13,7 @@ forgotten. A share of the objects is held back, and the best of these counts, th
 among them.
 
 --blank, the same shots of the empty beam, tells amplitude and wavefront of the light pixel by
-pixel: what of the bench no calibration knows. --fit crosstalk,gain finds what of the modulator
-explains these shots best.
+pixel, and with --fit the modulator's crosstalk and gain: what of the bench no calibration knows.
 
 --output is a run folder like any other: `evaluate`, `reconstruct`, `export_mask` take it. Beside it
 has adaptation.json (each object's misfit, which were left out or held back, what was gained),
@@ -70,7 +69,9 @@ BLANK = flags.DEFINE_string(
     "blank", "", "Frames of the empty beam, as many as of an object, through the same masks."
 )
 FIT = flags.DEFINE_list(
-    "fit", [], f"What of the modulator to find from --blank too: {', '.join(OF_MODULATOR)}."
+    "fit",
+    ["crosstalk", "gain"],
+    f"Of the modulator, to find from --blank too: {', '.join(OF_MODULATOR)}; --fit= for none.",
 )
 STEPS = flags.DEFINE_integer(
     "steps", 400, f"Of the fine-tuning; {ROUND} a round.", lower_bound=ROUND, upper_bound=10**9
@@ -125,7 +126,7 @@ def main(positional: list[str]) -> int:
         "workdir": str(workdir.resolve()),
         "checkpoint": run.digest,
         "input": frame_flags.INPUT.value,
-        **{"blank": BLANK.value, "fit": FIT.value},
+        **{"blank": BLANK.value, "fit": FIT.value if blank else []},
         "calibration": placement_flags.CALIBRATION.value,
         "counts_per_unit": bench.setup.counts_per_unit,
         **{"masks": MASKS.value, "steps": rounds * ROUND, "rate": RATE.value},
@@ -171,7 +172,7 @@ def _check_flags(run: Run) -> tuple[Frame, ...]:
             "--blank: the run's own shots alone do not determine the light; take those of --shots "
             "9, or leave it out"
         )
-    if FIT.value and not BLANK.value:
+    if FIT.present and FIT.value and not BLANK.value:
         raise InputError("--fit: what is fitted to is --blank; give it, or leave --fit out")
     names = FIT.value
     if set(names) - set(OF_MODULATOR) or len(set(names)) < len(names):
@@ -192,7 +193,7 @@ def _check_flags(run: Run) -> tuple[Frame, ...]:
 def _digest(frames: str, masks: str, blank: tuple[Frame, ...]) -> str:
     """Of all that the lessons come from, and how they are split: what goes on must be the same."""
     empty = [Plane.of(np.asarray(pixels, np.float32)).digest for pixels in iterate_frames([*blank])]
-    asked = [frames, masks, *empty, FIT.value, HOLD_BACK.value]
+    asked = [frames, masks, *empty, *(FIT.value if blank else []), HOLD_BACK.value]
     return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
 
 

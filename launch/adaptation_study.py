@@ -53,7 +53,7 @@ BENCHES: dict[str, dict[str, dict[str, Any]]] = {
 }
 WAYS = {  # what the adaptation is given beside the frames
     "nine shots, empty beam, fit": ("--blank", "{blank}", "--fit", "crosstalk,gain"),
-    "nine shots, empty beam": ("--blank", "{blank}"),
+    "nine shots, empty beam": ("--blank", "{blank}", "--fit", ""),
     "nine shots": (),
     "one shot": ("--shots", "1"),
 }

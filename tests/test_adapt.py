@@ -66,7 +66,7 @@ def words(run, bench, **changes) -> list[str]:
 @pytest.mark.slow
 def test_from_tiff_files_to_a_run_folder_that_knows_its_bench(run, bench, tmp_path, capsys):
     new = tmp_path / "new"
-    given = words(run, bench, blank=bench / "calibration/*.tif", output=new, steps=100)
+    given = words(run, bench, blank=bench / "calibration/*.tif", fit="", output=new, steps=100)
     done = commands.call("adapt", *given)
     assert done.returncode == 0, done.stderr
     assert f"{COUNT} objects, from {SHOTS} shots of each" in done.stdout
@@ -154,7 +154,7 @@ def test_what_cannot_be_an_adaptation_is_refused_in_a_line(run, bench, tmp_path)
     assert "expected 3 further mask(s)" in refused(masks=write_phases(run, 2, tmp_path / "2.npy"))
     # Further masks that were not the ones shown: misfit tells.
     other = write_phases(run, SHOTS - 1, tmp_path / "other.npy")
-    assert "no light explains" in refused(masks=other, blank=blank)
+    assert "no light explains" in refused(masks=other, blank=blank, fit="")
     assert "no object explains" in refused(masks=other)
     for changes, said in (
         ({"masks": "0" * 64}, "others (00000"),
