@@ -40,7 +40,7 @@ from jax_kdpr.interface import cli, frame_flags, placement_flags, system_flags
 from jax_kdpr.lab.adaptation import record
 from jax_kdpr.lab.adaptation.fine_tuning import ROUND, adapted_config, prepare, require_folder
 from jax_kdpr.lab.adaptation.light import OF_MODULATOR, Bench, see_bench
-from jax_kdpr.lab.frames.calibration import masks_digest, read_calibration
+from jax_kdpr.lab.frames.calibration import Calibration, masks_digest, read_calibration
 from jax_kdpr.lab.frames.measured import group_frames, measure_frames
 from jax_kdpr.lab.frames.reading import Frame, iterate_frames, list_frames
 from jax_kdpr.lab.masks.further import with_further
@@ -101,7 +101,7 @@ def main(positional: list[str]) -> int:
     begun = require_folder(run, output)
     blank = _check_flags(run)
     setup, run, notes = placement_flags.read_placed(frames, run)
-    _require_own_calibration(run)
+    calibration = _own_calibration(run)
     for note in notes:
         print(f"note: {note}")
     with TemporaryDirectory() as folder:  # of planes that the new run keeps copies of
@@ -132,33 +132,36 @@ def main(positional: list[str]) -> int:
         **{"masks": MASKS.value, "steps": rounds * ROUND, "rate": RATE.value},
     }
     print(record.write_record(output, lessons, rows, found))
-    if placement_flags.CALIBRATION.value:
-        given = read_calibration(Path(placement_flags.CALIBRATION.value))
-        record.write_own_calibration(output, given, bench.setup.counts_per_unit)
+    if calibration is not None:
+        record.write_own_calibration(output, calibration, bench.setup.counts_per_unit)
     print(f"written: {output}, a run folder; next: python -m jax_kdpr.evaluate --workdir {output}")
     return 0
 
 
-def _require_own_calibration(run: Run) -> None:
-    """Refuses a calibration that is not to be trusted, or of other masks.
+def _own_calibration(run: Run) -> Calibration | None:
+    """Returns what --calibration holds, if it is given; of other masks it is refused.
+
+    So is one that is not to be trusted, unless the empty beam is seen too.
 
     Raises:
         InputError: Which, and what to do.
     """
     if not placement_flags.CALIBRATION.value:
-        return
+        return None
     given = read_calibration(Path(placement_flags.CALIBRATION.value))
-    remedy = f"calibrate with --workdir {system_flags.WORKDIR.value}, on frames through its mask"
-    if given.masks and given.masks != masks_digest(run):
+    masks = masks_digest(run)
+    if given.masks and given.masks != masks:
         raise InputError(
-            f"--calibration: expected one of this run's masks (digest {masks_digest(run)[:12]}), "
-            f"got one of others ({given.masks[:12]}); {remedy}"
+            f"--calibration: expected one of this run's masks (digest {masks[:12]}), got one of "
+            f"others ({given.masks[:12]}); calibrate with --workdir {system_flags.WORKDIR.value}, "
+            "on frames through its mask"
         )
     if not given.trusted and not BLANK.value:
         raise InputError(
             "--calibration: says of itself that it is not to be trusted; give --blank, which finds "
             "the light, or calibrate with --fit, such as defocus,waist"
         )
+    return given
 
 
 def _check_flags(run: Run) -> tuple[Frame, ...]:

@@ -24,8 +24,8 @@ import jax_kdpr as kdpr
 from jax_kdpr.config import presets
 from jax_kdpr.config import schema as config_lib
 from jax_kdpr.config.schema import Config
-from jax_kdpr.core.metrics import psnr_from_mse
 from jax_kdpr.core.options import changed
+from jax_kdpr.data.batches import take_batch
 from jax_kdpr.lab.masks.further import with_further
 from jax_kdpr.optics.misalignment import JitterOptions
 from jax_kdpr.runs import folder as run_folder
@@ -134,16 +134,15 @@ def objects_of(config: Config) -> jax.Array:
         **{"seed": 10_000 + config.data.seed, "test_images": TESTED + MOST},
         **{"train_images": 64, "validation_images": 64},
     )
-    images = jnp.asarray(config_lib.load_data(changed(config, data=data)).test)
-    return images.astype(jnp.float32)[..., None] / (255 if images.dtype == jnp.uint8 else 1)
+    images = config_lib.load_data(changed(config, data=data)).test
+    return take_batch(images, jnp.arange(len(images)), size=data.size, channels=1)
 
 
 def psnr(run: kdpr.Run, shots: np.ndarray, images: jax.Array) -> float:
     """Returns the mean PSNR of what a system makes of the first shots of the tested objects, dB."""
     gain = None if run.camera.knows_light else 1.0
     found = run.reconstruct(shots[:TESTED, 0], centred=True, gain=gain)
-    scores = run.camera.score(jnp.asarray(found.image), images[:TESTED])
-    return float(jnp.mean(psnr_from_mse(scores.mse)))
+    return float(jnp.mean(run.camera.score(jnp.asarray(found.image), images[:TESTED]).psnr))
 
 
 def make(case: Case, folder: Path) -> None:

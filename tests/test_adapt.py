@@ -14,19 +14,18 @@ from helpers import rejection, same
 
 from jax_kdpr.core.options import changed
 from jax_kdpr.lab.adaptation import light, objects, record
-from jax_kdpr.lab.adaptation.fine_tuning import _misfits, _shifted
+from jax_kdpr.lab.adaptation.fine_tuning import _shifted
 from jax_kdpr.lab.frames.calibration import Calibration, masks_digest, write_calibration
 from jax_kdpr.lab.frames.correction import References
 from jax_kdpr.lab.frames.geometry import default_geometry, make_window
 from jax_kdpr.lab.frames.measured import Setup, simulate
 from jax_kdpr.lab.frames.reading import list_frames
-from jax_kdpr.lab.frames.recovery import make_recover
+from jax_kdpr.lab.frames.recovery import make_explain, make_recover
 from jax_kdpr.lab.frames.simulated_bench import write_bench
 from jax_kdpr.lab.masks.further import draw_further, with_further
 from jax_kdpr.optics.mask_files.reading import read_phases
 from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.runs.run import load_run
-from jax_kdpr.training.lessons import Lessons
 
 SHOTS, COUNT = 4, 12
 STEPS = ("--steps", 50)
@@ -285,9 +284,10 @@ def test_light_and_modulator_are_found_in_the_shots_of_the_empty_beam(run):
 def test_what_one_shot_asks_for_is_met_by_the_truth(run):
     scenes = run.scenes(3)
     shots = run.system.measure(run.variables[0], scenes, jax.random.key(0))
-    misfits = _misfits(run.system, run.variables[0], scenes, Lessons(shots))
+    explain = make_explain(run.camera)
+    misfits = explain(run.optics, scenes, shots)
     np.testing.assert_allclose(misfits, 0.0, atol=1e-3)
-    of_others = _misfits(run.system, run.variables[0], scenes[::-1], Lessons(shots))
+    of_others = explain(run.optics, scenes[::-1], shots)
     assert of_others[0] > 0.1 and of_others[2] > 0.1
     shifts = jnp.asarray([[1, 0], [0, -2], [3, 3]])
     moved = _shifted(scenes, shifts)

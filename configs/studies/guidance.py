@@ -19,7 +19,7 @@ from jax_kdpr.studies.declaration import (
 
 BETAS = (5e-4, 2e-3, 5e-3, 1e-2, 2.5e-2)  # of the CDP loss alone
 SIGMAS = (5e-4, 5e-3, 2e-2, 1e-1)  # of the feature loss alone
-STRONG = {"cdp": 5e-3, "feature": 2e-2}  # pull the masks about as much as the task does
+STRONG = {"cdp": 5e-3, "feature": 2e-2}  # pull the masks with a quarter of the task's gradient
 BOTH = {"loss.alpha": 0.999, "loss.beta": 5e-4}
 LOGGED: dict[str, Any] = {"train.log_gradients": True}
 REFINE = 30  # steps of error reduction after the network, scored beside its own image

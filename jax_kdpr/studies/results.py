@@ -74,10 +74,17 @@ def quality(
     return over_seeds([result.scores[answer][metric] for result in results])
 
 
+def paired(
+    results: list[SeedResult], baseline: list[SeedResult]
+) -> list[tuple[SeedResult, SeedResult]]:
+    """Returns the runs of an entry beside those of a baseline, of the seeds that both have."""
+    theirs = {result.run.seed: result for result in baseline}
+    return [(result, theirs[result.run.seed]) for result in results if result.run.seed in theirs]
+
+
 def gain(results: list[SeedResult], baseline: list[SeedResult]) -> Gain | None:
     """Compares an entry with a baseline over the seeds that both have; None if there is none."""
-    theirs = {result.run.seed: result for result in baseline}
-    pairs = [(result, theirs[result.run.seed]) for result in results if result.run.seed in theirs]
+    pairs = paired(results, baseline)
     if not pairs:
         return None
     psnr = [a.scores[RECOVERED]["psnr"] - b.scores[RECOVERED]["psnr"] for a, b in pairs]

@@ -15,7 +15,7 @@ from jax_kdpr.evaluation.scoring import MASKS_FILE, read_samples
 from jax_kdpr.studies import declaration
 from jax_kdpr.studies.declaration import Section, Study
 from jax_kdpr.studies.document import Document
-from jax_kdpr.studies.results import Results, SeedResult, gain, quality
+from jax_kdpr.studies.results import Results, SeedResult, gain, paired, quality
 from jax_kdpr.studies.runner import COSTS, COSTS_FILE, FRAMES, FRAMES_FILE
 from jax_kdpr.studies.statistics import Estimate, over_seeds
 
@@ -217,17 +217,16 @@ def _robustness(place: Place, section: declaration.Robustness, results: Results)
 
 def _optics(place: Place, section: declaration.Optics, results: Results) -> None:
     rows = []
-    baseline = {run.run.seed: run for run in results.get(section.baseline, [])}
+    baseline = results.get(section.baseline, [])
     for name, runs in results.items():
         cells = [place.label(name), len(runs)]
         for answer in (*alone.PSNR, *alone.BOUNDS):
             values = [run.optics[answer] for run in runs]
             known = [value for value in values if value is not None]
             cells.append(over_seeds(known).text() if len(known) == len(runs) else OPEN)
-        pairs = [(run, baseline[run.run.seed]) for run in runs if run.run.seed in baseline]
+        pairs = paired(runs, baseline) if name != section.baseline else []
         gains = [one.optics["consistent"] - other.optics["consistent"] for one, other in pairs]
-        is_other = pairs and name != section.baseline
-        cells.append(over_seeds(gains).text("+.2f") if is_other else "")
+        cells.append(over_seeds(gains).text("+.2f") if gains else "")
         rows.append([*cells, *(_pull(runs, term) for term in ("cdp", "feature"))])
     label = place.label(section.baseline)
     place.document.table(

@@ -40,7 +40,7 @@ def make_validate(system: System, images: RawImages, *, batch_size: int, key: Ke
 def means(scores: ImageScores) -> dict[str, float]:
     """Returns the metrics of a row of metrics.jsonl."""
     return {
-        SCORE: float(jnp.mean(psnr_from_mse(scores.mse))),
+        SCORE: float(jnp.mean(scores.psnr)),
         "validation_psnr_pooled": float(psnr_from_mse(jnp.mean(scores.mse))),
         "validation_ssim": float(jnp.mean(scores.ssim)),
         "validation_rms": float(jnp.mean(scores.rms)),

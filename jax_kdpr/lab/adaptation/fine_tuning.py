@@ -21,11 +21,11 @@ from jax_kdpr.config import schema as config_lib
 from jax_kdpr.config.schema import Config
 from jax_kdpr.core import runtime
 from jax_kdpr.core.errors import InputError
-from jax_kdpr.core.metrics import psnr_from_mse
+from jax_kdpr.core.metrics import ImageScores, psnr_from_mse
 from jax_kdpr.core.types import Images, Key, Params, Scalar, State
 from jax_kdpr.data.batches import over_batches
-from jax_kdpr.optics.objects import scene_field
-from jax_kdpr.recovery.solvers import amplitude_residual
+from jax_kdpr.lab.frames.recovery import make_explain
+from jax_kdpr.optics.cdp import Optics
 from jax_kdpr.recovery.system import System
 from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.runs.assembly import build_system, read_planes
@@ -157,6 +157,7 @@ def _loss(system: System, count: int, *, batch_size: int) -> Loss:
     """Of a batch, half of the bench and half simulated: (terms, state)."""
     shown = max(1, batch_size // 2)
     simulated = max(1, batch_size - shown)
+    explain = make_explain(system.camera)
 
     def loss(parts: Params, train_state: TrainState, epoch: Epoch):
         if not isinstance(epoch.guide, Lessons):
@@ -179,7 +180,9 @@ def _loss(system: System, count: int, *, batch_size: int) -> Loss:
         recovered = output.image[:shown]
         remembered = task_loss(output.image[shown:], scenes)
         if seen.images is None:
-            again = _by_itself(system, params, train_state.state, recovered, seen, own_key)
+            explained = jnp.mean(jnp.square(explain(optics, recovered, seen.intensity)))
+            variables = params, train_state.state
+            again = explained + _moved_loss(system, variables, optics, recovered, own_key)
         else:
             again = task_loss(recovered, seen.images)
         # Of the terms of a training there is one; the others are none here.
@@ -189,60 +192,52 @@ def _loss(system: System, count: int, *, batch_size: int) -> Loss:
     return loss
 
 
-def _by_itself(
-    system: System, params: Params, state: State, recovered: Images, seen: Lessons, key: Key
+def _moved_loss(
+    system: System,
+    variables: tuple[Params, State],
+    optics: Optics,
+    recovered: Images,
+    key: Key,
 ) -> Scalar:
-    """Misfit to the shots, and what is lost of the objects where they are moved and seen again."""
+    """What is lost of objects where they are moved, measured and recovered again."""
     move_key, noise_key = jax.random.split(key)
-    optics = system.camera.optics(params["phases"])
-    explained = jnp.mean(jnp.square(_misfits(system, params, recovered, seen)))
     reach = system.camera.size // REACH
     shifts = jax.random.randint(move_key, (len(recovered), 2), -reach, reach + 1)
     moved = jax.lax.stop_gradient(_shifted(recovered, shifts))
     shots = system.camera.measure(optics, moved, noise_key)
-    output, _ = system.recover(params, state, shots, train=True, optics=optics)
-    return explained + task_loss(output.image, moved)
+    output, _ = system.recover(*variables, intensity=shots, train=True, optics=optics)
+    return task_loss(output.image, moved)
 
 
 def _shifted(images: Images, shifts: Int[Array, "b 2"]) -> Images:
     return jax.vmap(lambda image, shift: jnp.roll(image, shift, axis=(0, 1)))(images, shifts)
 
 
-def _misfits(system: System, params: Params, images: Images, seen: Lessons) -> Array:
-    optics, scene = system.camera.optics(params["phases"]), system.camera.scene
-
-    def of_one(image, intensity):
-        return amplitude_residual(scene_field(image, scene), intensity, optics)
-
-    return jax.vmap(of_one)(images, seen.intensity)
-
-
 def _make_validate(system: System, held_back: Lessons, *, batch_size: int) -> Validate:
     """Against what the objects were; where nobody knows, by the misfit of their shots in dB."""
-    count = len(held_back.intensity)
+    count, explain = len(held_back.intensity), make_explain(system.camera)
 
     @jax.jit
     def step(variables: tuple[Params, State], held_back: Lessons, indices: Array):
         seen = held_back.take(indices)
-        output, _ = system.recover(*variables, intensity=seen.intensity)
-        misfit = _misfits(system, variables[0], output.image, seen)
-        scores = None if seen.images is None else system.camera.score(output.image, seen.images)
-        return scores, misfit, output.residual
+        optics = system.camera.optics(variables[0]["phases"])
+        output, _ = system.recover(*variables, intensity=seen.intensity, optics=optics)
+        if seen.images is None:
+            return explain(optics, output.image, seen.intensity), output.residual
+        return system.camera.score(output.image, seen.images), output.residual
 
     def validate(variables: tuple[Params, State]) -> dict[str, float]:
-        scores, misfit, residual = over_batches(
+        found, residual = over_batches(
             lambda indices, _: step(variables, held_back, indices),
             count,
             batch_size=batch_size,
             key=jax.random.key(0),  # of no use: nothing is drawn
         )
-        found = {"validation_residual": float(jnp.mean(residual))}
-        if scores is None:
-            size = float(jnp.mean(jnp.square(misfit)))
-            return {
-                SCORE: float(psnr_from_mse(jnp.asarray(size))),
-                "validation_misfit": size**0.5,
-            } | found
-        return means(scores) | found
+        left = {"validation_residual": float(jnp.mean(residual))}
+        if isinstance(found, ImageScores):
+            return means(found) | left
+        size = float(jnp.mean(jnp.square(found)))
+        score = float(psnr_from_mse(jnp.asarray(size)))
+        return left | {"validation_misfit": size**0.5, SCORE: score}
 
     return validate

@@ -71,11 +71,7 @@ class Light(NamedTuple):
 
 
 def recover_light(run: Run, blank: Intensity) -> Light:
-    """Recovers the light from the shots [k sh sw] of the empty beam, through all masks.
-
-    Raises:
-        InputError: If no light explains them.
-    """
+    """Recovers the light from the shots [k sh sw] of the empty beam, through all masks."""
     params, state = run.variables
     field, misfit = _solve_light(
         blank, run.optics, params["filter"], state["start"], run.config.spectral
@@ -199,30 +195,31 @@ def see_bench(
     jitter = changed(run.config.jitter, beam=0.0, waist=0.0)
     run = dataclasses.replace(run, config=changed(run.config, jitter=jitter))
 
-    def seen(optics: Options) -> tuple[Run, Setup, Measured]:
+    def seen(optics: Options) -> tuple[Run, Measured]:
         here = run.with_optics(optics)
         many, placed = all_shots(here), setup._replace(pixel_side=mask_side(here))
         (measured,) = measure_frames([blank], placed, many)
-        return many, placed, measured
+        return many, measured
 
     if begun is not None:
         optics: Options = {name: shallow(getattr(begun, name)) for name in FOUND}
     else:
         optics = {}
         if fit:
-            many, _, measured = seen(optics)
+            many, measured = seen(optics)
             optics = {"device": fit_device(many, jnp.asarray(measured.intensity), fit)}
             found = ", ".join(f"{name} {value:.3g}" for name, value in optics["device"].items())
             print(f"--fit: {found}")
-        many, _, measured = seen(optics)
+        many, measured = seen(optics)
         shots = jnp.asarray(measured.intensity)
         light = recover_light(many, shots)
         require_explained(many, shots, light)
         print(light.in_words())
         optics |= light_options(many, light, folder)
     known = run.with_optics(optics)
-    many, setup, measured = seen(optics)
+    setup = setup._replace(pixel_side=mask_side(known))
     if setup.counts_per_unit is None and not known.camera.knows_light:
+        many, measured = seen(optics)
         unit = sum(measured.counts) / float(snapshot_energy(many).sum())
         print(f"--blank: {unit:.5g} counts a unit; all frames must be of its exposure")
         setup = setup._replace(counts_per_unit=unit)

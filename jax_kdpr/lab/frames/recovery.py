@@ -20,6 +20,8 @@ from jaxtyping import Array, Float
 from jax_kdpr.core.sharding import data_parallel
 from jax_kdpr.core.types import Fields, Images, Intensities
 from jax_kdpr.data.batches import take_batch
+from jax_kdpr.optics.camera import Camera
+from jax_kdpr.optics.cdp import Optics
 from jax_kdpr.optics.objects import scene_field
 from jax_kdpr.recovery.refinement import NO_REFINEMENT, Refinement, make_refine
 from jax_kdpr.recovery.solvers import amplitude_residual, require_projection
@@ -42,8 +44,17 @@ class Recovered(NamedTuple):
 
 
 Recover = Callable[[Intensities], Recovered]
+Explain = Callable[[Optics, Images, Intensities], Float[Array, "b"]]
 # Misfits of simulated scenes, and of the same CDPs transposed: of patterns that are none.
 Simulated = tuple[list[float], list[float]]
+
+
+def make_explain(camera: Camera) -> Explain:
+    """Builds explain(optics, images, intensities): the misfit of each image to its CDPs."""
+    return data_parallel(
+        lambda optics, image, y: amplitude_residual(scene_field(image, camera.scene), y, optics),
+        camera.mesh,
+    )
 
 
 def make_recover(run: Run, *, refinement: Refinement = NO_REFINEMENT) -> Recover:
@@ -56,11 +67,7 @@ def make_recover(run: Run, *, refinement: Refinement = NO_REFINEMENT) -> Recover
     camera = run.camera
     if refinement.steps:
         require_projection(refinement.solver, run.optics)
-    refine = make_refine(camera, refinement)
-    explain = data_parallel(
-        lambda optics, image, y: amplitude_residual(scene_field(image, camera.scene), y, optics),
-        camera.mesh,
-    )
+    refine, explain = make_refine(camera, refinement), make_explain(camera)
 
     @jax.jit
     def recover(variables, intensity):
