@@ -1,13 +1,14 @@
 """What gpu_slot.sh does: a plan of stages, each a process with a time limit of its own.
 
-    gpu_slot.py check | train [EPOCHS]      the plan
-    gpu_slot.py stage NAME [ARGUMENT]       one of its stages, in this process
+    gpu_slot.py check | train [EPOCHS [SEED]]      the plan
+    gpu_slot.py stage NAME [ARGUMENT]              one of its stages, in this process
 
 A stage appends rows to one file of JSON lines in $OUT as soon as it has them. One that fails or
-takes too long leaves its row there, and the next one begins.
+takes too long leaves its row there, and the next one begins. KDPR_SLOT_SECONDS shortens the call.
 """
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -25,9 +26,21 @@ RUNS = Path(os.environ.get("KDPR_WORK", "work")) / "runs"
 EARLIER = Path(os.environ.get("KDPR_EARLIER", "earlier"))
 LIMITS = {"check": 240, "train": 540}  # seconds that a call may take
 INSTALL = 10  # of them, before the first stage
+BRING = 15  # of them, for the last run's way to $OUT
 EPOCHS = 9  # that are likely to fit into the first call
 STEPS, TORCH_STEPS, CALLS = 20, 5, 10  # steps in a call, and timed calls
 PROFILED = "step, student, cached targets"
+# PyTorch compiles each for half a minute and more: these two are a training and a recovery.
+COMPILED = ("inference, student", PROFILED)
+# Each a file of configs/paper, and what it says beside that: the paper's systems, then ours.
+RUNS_OF: dict[str, tuple[str, dict[str, Any]]] = {
+    "teacher": ("teacher", {}),
+    "student": ("student", {"distill.teacher": RUNS / "teacher"}),
+    "random": ("random", {}),
+    "e2e": ("e2e", {}),
+    "consistent": ("e2e", {"spectral.consistency_steps": 10}),
+    "gated": ("e2e", {"spectral.consistency_steps": 10, "net.refine_steps": 10}),
+}
 KERNELS = 60  # of a profile that are told, those that take the most time
 LARGEST = 15 * 2**20  # bytes of a file that comes back
 # A rehearsal, by KDPR_SLOT_SIZE: the same programs of little work.
@@ -53,13 +66,14 @@ class Stage(NamedTuple):
     command: tuple[str, ...]
     limit: float  # seconds
     saving: float = 1.0  # of them, that it has to end itself
+    after: float = 0.0  # seconds of the call that it leaves to others
     environment: dict[str, str] = {}  # noqa: RUF012
 
 
 Lane = list[Stage]  # one after the other
 
 
-def plan(what: str, epochs: int = EPOCHS) -> list[list[Lane]]:
+def plan(what: str, epochs: int = EPOCHS, seed: int = 0) -> list[list[Lane]]:
     """Returns groups of lanes: lanes run side by side, groups one after the other."""
     if what == "check":
         tests = {
@@ -68,31 +82,34 @@ def plan(what: str, epochs: int = EPOCHS) -> list[list[Lane]]:
         }
         if not SMALL:
             tests["JAX_PLATFORMS"] = "cuda,cpu"  # tests/conftest.py then sets nothing for a CPU
-        half = {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.5"}  # PyTorch has the other
+        to_the_bit = tests | {"XLA_FLAGS": "--xla_gpu_deterministic_ops=true"}
+        share = {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.4"}  # PyTorch and the tests have the rest
+        agreement = _stage("agreement", limit=40, environment=share)
         return [
+            # Nothing is timed here, so all may run at once.
             [
-                [
-                    _stage("machine", limit=10),
-                    _stage("agreement", limit=28),
-                    _stage("speed", "tf32", limit=105, environment=half),
-                    _stage("speed", "bfloat16", limit=60),
-                    _stage("tests", limit=27, environment=tests),
-                ]
-            ]
+                [_stage("machine", limit=12), agreement],
+                [_stage("tests", "numbers", limit=55, environment=tests)],
+                [_stage("tests", "resume", limit=55, environment=to_the_bit)],
+                [_stage("torch", limit=55)],
+            ],
+            [[_stage("speed", "tf32", limit=95, environment=share)]],
+            [[_stage("speed", "bfloat16", limit=45, environment=share)]],
+            [[_stage("speed", "compiled", limit=35, environment=share)]],
         ]
     on_cpu = {"JAX_PLATFORMS": "cpu"}
 
-    def runs(**limits: float) -> Lane:
+    def runs(*names: str) -> Lane:
         lane = []
-        for name, limit in limits.items():
-            lane.append(_training(name, limit, epochs))
-            lane.append(_stage("bring", name, limit=15, environment=on_cpu))
+        for name in names:
+            lane.append(_training(name, epochs, seed))
+            lane.append(_stage("bring", name, limit=BRING, environment=on_cpu))
         return lane
 
     # Side by side, for half a minute of each run is compiling, which leaves the GPU to the other.
     return [
         [[_stage("earlier", str(epochs), limit=25, environment=on_cpu)]],
-        [runs(teacher=340, student=130), runs(e2e=300, random=170)],
+        [runs("teacher", "student", "random"), runs("gated", "e2e", "consistent")],
     ]
 
 
@@ -101,28 +118,31 @@ def _stage(*words: str, limit: float, environment: dict[str, str] | None = None)
     return Stage(" ".join(words), command, limit, environment=environment or {})
 
 
-def _training(name: str, limit: float, epochs: int) -> Stage:
-    config = {"train.epochs": epochs, **SMALL}
+def _training(name: str, epochs: int, seed: int) -> Stage:
+    file, own = RUNS_OF[name]
+    config = {"train.epochs": epochs, "seed": seed, "data.validation_images": 3000, **own, **SMALL}
     if name == "teacher":
         config["masks.snapshots"] = TEACHER
-    if name == "student":
-        config["distill.teacher"] = RUNS / "teacher"
-    command = [sys.executable, "-m", "jax_kdpr.train", "--config", f"configs/paper/{name}.py"]
+    command = [sys.executable, "-m", "jax_kdpr.train", "--config", f"configs/paper/{file}.py"]
     command += ["--workdir", str(RUNS / name)]
     for path, value in config.items():
         text = ",".join(map(str, value)) if isinstance(value, tuple) else value
         command.append(f"--config.{path}={text}")
-    shared = {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.45"}
-    return Stage(f"train {name}", tuple(command), limit, saving=10, environment=shared)
+    share = {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.45"}
+    most = LIMITS["train"]  # as long as the call has, less what `bring` takes
+    return Stage(f"train {name}", tuple(command), most, 10, after=BRING, environment=share)
 
 
-def run(groups: list[list[Lane]], rows: Path) -> bool:
-    """Runs the stages of a plan; returns whether all ended well."""
+def run(groups: list[list[Lane]], rows: Path, seconds: float = math.inf) -> bool:
+    """Runs the stages of a plan, in so many seconds; returns whether all ended well."""
     fine = []
+    end = time.monotonic() + seconds
 
     def run_lane(lane: Lane) -> None:
         for stage in lane:
-            fine.append(run_stage(stage, rows))
+            left = end - time.monotonic() - stage.after
+            limit = min(PATIENCE * stage.limit, left)
+            fine.append(run_stage(stage._replace(limit=limit), rows))
 
     for lanes in groups:
         with ThreadPoolExecutor(len(lanes)) as pool:
@@ -132,6 +152,9 @@ def run(groups: list[list[Lane]], rows: Path) -> bool:
 
 def run_stage(stage: Stage, rows: Path) -> bool:
     """Runs one stage within its limit, and adds its row; returns whether it ended well."""
+    if stage.limit <= stage.saving:
+        note(rows, {"stage": stage.name, "left": "the call has no time for it"})
+        return False
     started = time.monotonic()
     with tempfile.TemporaryFile() as output:  # of its own: another lane may be writing too
         process = subprocess.Popen(
@@ -146,7 +169,7 @@ def run_stage(stage: Stage, rows: Path) -> bool:
             (stage.saving, process.kill),
         ):
             with suppress(subprocess.TimeoutExpired):
-                process.wait(PATIENCE * waiting)
+                process.wait(waiting)
                 break
             end()
         with suppress(ProcessLookupError):
@@ -215,45 +238,55 @@ def agreement() -> None:
         sys.exit(f"apart by more than {AGREEMENT:g}: {apart}")
 
 
-def speed(precision: str) -> None:
-    """Every step and inference, in TF32 with PyTorch eager and compiled in turn; a profile."""
+def torch() -> None:
+    """PyTorch compiles what the last stage times: its compiler keeps on disk what it has made."""
+    from jax_kdpr.evaluation.speed import against_torch, session
+
+    wanted = session.Wanted(calls=1, teacher_snapshots=TEACHER)
+    worker = against_torch.start(paper_config("tf32"), wanted, "torch-compile")
+    for case in COMPILED:
+        started = time.monotonic()
+        worker.clock(case, 1)
+        tell(torch=case, compile_seconds=round(time.monotonic() - started, 1))
+    worker.close()
+
+
+def speed(what: str) -> None:
+    """Every step and inference: in TF32 in turn with PyTorch eager, and a profile; or in bfloat16.
+
+    "compiled" is a few of those in TF32, in turn with compiled PyTorch.
+    """
     from jax_kdpr.core import runtime
     from jax_kdpr.evaluation.speed import against_torch, report, session
     from jax_kdpr.evaluation.speed.counts import measure_limits
 
-    config = paper_config(precision)
+    config = paper_config("bfloat16" if what == "bfloat16" else "tf32")
     config.train.scan_steps = 0 if runtime.on_cpu() else STEPS
     calls = 2 if SMALL else CALLS
     wanted = session.Wanted(calls=calls, teacher_snapshots=TEACHER)
-    plans = [p for p in session.plans(config, wanted) if p.name.startswith(("step", "inference"))]
-    modes = against_torch.MODES if precision == "tf32" else {}
+    names = COMPILED if what == "compiled" else ("step", "inference")
+    plans = [plan for plan in session.plans(config, wanted) if plan.name.startswith(names)]
+    mode = {"tf32": "torch", "compiled": "torch-compile"}.get(what)
     with ThreadPoolExecutor() as pool:  # compiling takes a core or two each
         building = {plan.name: pool.submit(plan.compile) for plan in plans}
-        starting = {mode: pool.submit(against_torch.start, config, wanted, mode) for mode in modes}
-    built = [future.result() for future in building.values() if not future.exception()]
-    workers = {mode: future.result() for mode, future in starting.items() if not future.exception()}
-    for name, future in (building | starting).items():
+        if mode:
+            building[mode] = pool.submit(against_torch.start, config, wanted, mode)
+    for name, future in building.items():
         if failure := future.exception():
             tell(failed=name, said=str(failure)[:500])
+    made = {name: future.result() for name, future in building.items() if not future.exception()}
+    worker = made.pop(mode, None)
     # From little memory to much: the most so far is then that of the case.
-    built.sort(key=lambda case: case.memory_bytes)
+    built = sorted(made.values(), key=lambda case: case.memory_bytes)
     limits, facts = measure_limits(), session.facts(config, wanted)
-    time_in_turn = against_torch.time_in_turn
-    eager, *compiled = modes or [""]
     for case in built:
-        timing, theirs = time_in_turn(case, workers.get(eager), calls=calls, steps=TORCH_STEPS)
+        timing, theirs = against_torch.time_in_turn(case, worker, calls=calls, steps=TORCH_STEPS)
         row = report.row(case, timing, limits, facts, peak_bytes=runtime.peak_memory())
-        tell(**row, **theirs, against=eager if theirs else None)
+        tell(**row, **theirs, against=mode if theirs else None)
     for case in built:
-        if case.name == PROFILED:
+        if what == "tf32" and case.name == PROFILED:
             profile(case.name, case.call, case.units)
-    # Last, for each case begins with half a minute in PyTorch's compiler.
-    for mode in compiled:
-        for case in reversed(built):
-            if mode in workers and case.name != against_torch.WITHOUT_TWIN:
-                timing, theirs = time_in_turn(case, workers[mode], calls=calls, steps=TORCH_STEPS)
-                tell(case=case.name, against=mode, median_ms=1e3 * timing.median, **theirs)
-    for worker in workers.values():
+    if worker is not None:
         worker.close()
 
 
@@ -289,8 +322,8 @@ def profile(name: str, call: Callable[[], Any], steps: int) -> None:
     )
 
 
-def tests() -> None:
-    """The numerical tests, a row each."""
+def tests(what: str) -> None:
+    """A row for each of the numerical tests, or of "resume": one run in pieces is another whole."""
     import pytest
 
     class Rows:
@@ -299,13 +332,17 @@ def tests() -> None:
                 said = str(report.longrepr)[-500:] if report.failed else ""
                 tell(test=report.nodeid, outcome=report.outcome, said=said)
 
-    processes = 2 if SMALL else 12
     # pytest-benchmark, where it is there, warns of -n, and warnings are errors.
-    unused = ["-p", "no:cacheprovider", "-p", "no:benchmark"]
-    options = ["-m", "gpu", "-n", str(processes), *unused, "--durations=0"]
-    # No others: they are collected, and may read what is not packed.
-    marked = [str(p) for p in sorted(Path("tests").glob("test_*.py")) if ".gpu" in p.read_text()]
-    sys.exit(pytest.main([*options, *marked], plugins=[Rows()]))
+    options = ["-p", "no:cacheprovider", "-p", "no:benchmark", "--durations=0"]
+    if what == "resume":
+        options += ["tests/test_loop.py", "-k", "resuming", "-n", "0"]
+    else:
+        options += ["-m", "gpu", "-n", "2" if SMALL else "10"]
+        # No others: they are collected, and may read what is not packed.
+        options += [
+            str(p) for p in sorted(Path("tests").glob("test_*.py")) if ".gpu" in p.read_text()
+        ]
+    sys.exit(pytest.main(options, plugins=[Rows()]))
 
 
 def earlier(epochs: str) -> None:
@@ -313,7 +350,7 @@ def earlier(epochs: str) -> None:
     from jax_kdpr.runs import folder as run_folder
     from jax_kdpr.runs import reduced
 
-    for name in ("teacher", "e2e", "random", "student"):
+    for name in RUNS_OF:
         file = EARLIER / f"{name}.tar.gz"
         if not file.exists():
             continue
@@ -337,7 +374,7 @@ def bring(name: str) -> None:
 
 
 STAGES: dict[str, Callable[..., None]] = {
-    stage.__name__: stage for stage in (machine, agreement, speed, tests, earlier, bring)
+    stage.__name__: stage for stage in (machine, agreement, torch, speed, tests, earlier, bring)
 }
 
 
@@ -349,7 +386,8 @@ def main(what: str, *words: str) -> int:
         return 0
     if what not in LIMITS:
         sys.exit(f"error: expected {' or '.join(LIMITS)}, got {what!r}")
-    return int(not run(plan(what, *map(int, words)), OUT / f"{what}.jsonl"))
+    seconds = PATIENCE * float(os.environ.get("KDPR_SLOT_SECONDS", LIMITS[what])) - INSTALL
+    return int(not run(plan(what, *map(int, words)), OUT / f"{what}.jsonl", seconds))
 
 
 if __name__ == "__main__":

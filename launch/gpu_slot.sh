@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Uses a GPU that is there for minutes, on a machine without a network, from what pack_for_gpu.sh
-# packed: `gpu_slot.sh check` tries and times (under 240 s), `gpu_slot.sh train [EPOCHS]` trains the
-# paper's four systems (under 540 s). What comes of it goes to $OUT, as soon as it is known. With
+# packed: `gpu_slot.sh check` tries and times (under 240 s), `gpu_slot.sh train [EPOCHS [SEED]]`
+# trains the paper's four systems and two of ours (under 540 s). What comes of it goes to $OUT, as soon as it is known. With
 # KDPR_SLOT_SIZE=32 all of it is small: a rehearsal on a CPU.
 set -euo pipefail
 OUT="$(realpath -m "${OUT:-out}")"
@@ -16,6 +16,7 @@ trap 'rm -rf "$KDPR_WORK"' EXIT
 python3 -m pip install --quiet --disable-pip-version-check --no-index --no-deps --root-user-action=ignore \
   --target "$KDPR_WORK/site" wheels/*.whl
 export OUT KDPR_WORK PYTHONPATH="$KDPR_WORK/site" KDPR_DATA_DIR="$PWD/data"
+export JAX_COMPILATION_CACHE_DIR="$KDPR_WORK/compiled"
 KDPR_COMMIT="$(cat commit)"
 export KDPR_COMMIT
 python3 gpu_slot.py "$@"

@@ -3,6 +3,7 @@
 import json
 import runpy
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -10,26 +11,43 @@ import pytest
 SLOT = runpy.run_path(str(Path(__file__).parents[1] / "launch" / "gpu_slot.py"))
 
 
-@pytest.mark.parametrize("what", ["check", "train"])
-def test_the_limits_of_all_stages_leave_room_in_the_call(what):
-    groups = SLOT["plan"](what)
+def test_the_limits_of_a_check_leave_room_in_the_call():
+    groups = SLOT["plan"]("check")
     longest = [max(sum(stage.limit for stage in lane) for lane in lanes) for lanes in groups]
-    assert SLOT["INSTALL"] + sum(longest) <= SLOT["LIMITS"][what]
-    stages = [stage for lanes in groups for lane in lanes for stage in lane]
+    assert SLOT["INSTALL"] + sum(longest) <= SLOT["LIMITS"]["check"]
+
+
+@pytest.mark.parametrize("what", ["check", "train"])
+def test_every_stage_is_one_that_there_is_and_may_save(what):
+    stages = [stage for lanes in SLOT["plan"](what) for lane in lanes for stage in lane]
     assert all(0 < stage.saving < stage.limit for stage in stages)
     named = {stage.command[3] for stage in stages if stage.command[2:3] == ("stage",)}
     assert named <= set(SLOT["STAGES"])
 
 
-def test_all_four_runs_are_trained_for_as_long_and_the_teacher_before_its_student():
-    stages = [stage for lanes in SLOT["plan"]("train", 7) for lane in lanes for stage in lane]
-    trained = [stage for stage in stages if stage.name.startswith("train ")]
-    assert sorted(stage.name for stage in trained) == [
-        *("train e2e", "train random", "train student", "train teacher")
-    ]
-    assert all("--config.train.epochs=7" in stage.command for stage in trained)
-    names = [stage.name for stage in SLOT["plan"]("train", 7)[1][0]]
+def test_all_runs_are_trained_for_as_long_from_one_seed_and_the_teacher_before_its_student():
+    lanes = SLOT["plan"]("train", 7, 3)[1]
+    trained = [stage for lane in lanes for stage in lane if stage.name.startswith("train ")]
+    assert {stage.name.removeprefix("train ") for stage in trained} == set(SLOT["RUNS_OF"])
+    for option in ("--config.train.epochs=7", "--config.seed=3"):
+        assert all(option in stage.command for stage in trained)
+    (names,) = [names for lane in lanes if "train teacher" in (names := [s.name for s in lane])]
     assert names.index("bring teacher") < names.index("train student")
+
+
+def test_a_call_ends_in_time_and_leaves_some_to_what_must_come_last(tmp_path):
+    def stage(name, code, limit, after=0.0):
+        command = (sys.executable, "-S", "-c", code)
+        return SLOT["Stage"](name, command, limit=limit, saving=0.1, after=after)
+
+    long = "import time; time.sleep(60)"
+    lane = [stage("long", long, 60, after=4), stage("last", "pass", 60), stage("none", long, 60, 4)]
+    rows, started = tmp_path / "rows.jsonl", time.monotonic()
+    SLOT["run"]([[lane]], rows, seconds=6)
+    assert time.monotonic() - started < 6
+    long_row, last, none = map(json.loads, rows.read_text().splitlines())
+    assert (long_row["code"], last["code"]) == (-15, 0)
+    assert none == {"stage": "none", "left": "the call has no time for it"}
 
 
 def test_a_stage_that_fails_or_hangs_leaves_a_row_and_the_next_one_runs(tmp_path):

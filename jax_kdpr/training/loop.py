@@ -12,7 +12,7 @@ import numpy as np
 
 from jax_kdpr.config import schema as config_lib
 from jax_kdpr.config.schema import Config
-from jax_kdpr.core import signals
+from jax_kdpr.core import runtime, signals
 from jax_kdpr.core.errors import StoppedError
 from jax_kdpr.core.metrics import rms_unit
 from jax_kdpr.core.progress import progress
@@ -291,12 +291,15 @@ def _epoch_row(
     pulls = {}
     if run.gradients is not None and epoch is not None:  # of the epoch's first batch
         pulls = {name: float(value) for name, value in run.gradients(state, epoch).items()}
+    scores = run.validate(state.variables) if is_due else {}
+    peak = runtime.peak_memory()  # None on a CPU
     return {
         "epoch": number,
         "step": step,
         **means,
         **pulls,
-        **(run.validate(state.variables) if is_due else {}),
+        **scores,
+        **({"device_peak_mb": round(peak / 1e6)} if peak else {}),
         "train_seconds": trained - started,
         "seconds": time.perf_counter() - started,
     }
