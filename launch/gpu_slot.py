@@ -1,7 +1,7 @@
 """What gpu_slot.sh does: a plan of stages, each a process with a time limit of its own.
 
-    gpu_slot.py check | train [EPOCHS [SEED]]      the plan
-    gpu_slot.py stage NAME [ARGUMENT]              one of its stages, in this process
+    gpu_slot.py check [STAGE ...] | train [EPOCHS [SEED]]      the plan, or some of its stages
+    gpu_slot.py stage NAME [ARGUMENT]                          one of them, in this process
 
 A stage appends rows to one file of JSON lines in $OUT as soon as it has them. One that fails or
 takes too long leaves its row there, and the next one begins. KDPR_SLOT_SECONDS shortens the call.
@@ -83,19 +83,19 @@ def plan(what: str, epochs: int = EPOCHS, seed: int = 0) -> list[list[Lane]]:
         if not SMALL:
             tests["JAX_PLATFORMS"] = "cuda,cpu"  # tests/conftest.py then sets nothing for a CPU
         to_the_bit = tests | {"XLA_FLAGS": "--xla_gpu_deterministic_ops=true"}
-        share = {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.4"}  # PyTorch and the tests have the rest
-        agreement = _stage("agreement", limit=40, environment=share)
+        share = {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.3"}  # for others hold some at the same time
+        # Their sum is more than a call has: the last ones wait for another.
         return [
             # Nothing is timed here, so all may run at once.
             [
-                [_stage("machine", limit=12), agreement],
-                [_stage("tests", "numbers", limit=55, environment=tests)],
-                [_stage("tests", "resume", limit=55, environment=to_the_bit)],
-                [_stage("torch", limit=55)],
+                [_stage("machine", limit=12), _stage("agreement", limit=60, environment=share)],
+                [_stage("tests", "numbers", limit=75, environment=tests)],
+                [_stage("tests", "resume", limit=75, environment=to_the_bit)],
             ],
-            [[_stage("speed", "tf32", limit=95, environment=share)]],
-            [[_stage("speed", "bfloat16", limit=45, environment=share)]],
-            [[_stage("speed", "compiled", limit=35, environment=share)]],
+            [[_stage("speed", "tf32", limit=120, environment=share)]],
+            [[_stage("speed", "bfloat16", limit=80, environment=share)]],
+            [[_stage("torch", limit=90, environment=share)]],
+            [[_stage("speed", "compiled", limit=60, environment=share)]],
         ]
     on_cpu = {"JAX_PLATFORMS": "cpu"}
 
@@ -111,6 +111,16 @@ def plan(what: str, epochs: int = EPOCHS, seed: int = 0) -> list[list[Lane]]:
         [[_stage("earlier", str(epochs), limit=25, environment=on_cpu)]],
         [runs("teacher", "student", "random"), runs("gated", "e2e", "consistent")],
     ]
+
+
+def only(groups: list[list[Lane]], names: tuple[str, ...]) -> list[list[Lane]]:
+    """Returns the stages of these names, or all where there is none."""
+    known = [stage.name for lanes in groups for lane in lanes for stage in lane]
+    if unknown := set(names) - set(known):
+        sys.exit(f"error: expected stages of {known}, got {sorted(unknown)}")
+    wanted = names or known
+    kept = [[[stage for stage in lane if stage.name in wanted] for lane in g] for g in groups]
+    return [lanes for group in kept if (lanes := [lane for lane in group if lane])]
 
 
 def _stage(*words: str, limit: float, environment: dict[str, str] | None = None) -> Stage:
@@ -387,7 +397,8 @@ def main(what: str, *words: str) -> int:
     if what not in LIMITS:
         sys.exit(f"error: expected {' or '.join(LIMITS)}, got {what!r}")
     seconds = PATIENCE * float(os.environ.get("KDPR_SLOT_SECONDS", LIMITS[what])) - INSTALL
-    return int(not run(plan(what, *map(int, words)), OUT / f"{what}.jsonl", seconds))
+    groups = plan(what, *map(int, words)) if what == "train" else only(plan(what), words)
+    return int(not run(groups, OUT / f"{what}.jsonl", seconds))
 
 
 if __name__ == "__main__":

@@ -11,10 +11,16 @@ import pytest
 SLOT = runpy.run_path(str(Path(__file__).parents[1] / "launch" / "gpu_slot.py"))
 
 
-def test_the_limits_of_a_check_leave_room_in_the_call():
-    groups = SLOT["plan"]("check")
-    longest = [max(sum(stage.limit for stage in lane) for lane in lanes) for lanes in groups]
-    assert SLOT["INSTALL"] + sum(longest) <= SLOT["LIMITS"]["check"]
+def test_some_stages_of_a_check_are_run_alone():
+    wanted = ("speed compiled", "tests resume")
+    groups = SLOT["only"](SLOT["plan"]("check"), wanted)
+    assert [[[stage.name for stage in lane] for lane in lanes] for lanes in groups] == [
+        [["tests resume"]],
+        [["speed compiled"]],
+    ]
+    assert SLOT["only"](SLOT["plan"]("check"), ()) == SLOT["plan"]("check")
+    with pytest.raises(SystemExit, match=r"expected stages of .*'speed tf32'.* got \['step'\]"):
+        SLOT["only"](SLOT["plan"]("check"), ("step",))
 
 
 @pytest.mark.parametrize("what", ["check", "train"])
