@@ -62,8 +62,8 @@ SHOTS = flags.DEFINE_integer(
 MASKS = flags.DEFINE_list(
     "masks",
     [],
-    "Files of the further masks, in order, as of masks.file; default: those of export_mask "
-    "--teacher.",
+    "Files of the further masks, or patterns of their names, in order, as of masks.file; default: "
+    "those of export_mask --teacher.",
 )
 BLANK = flags.DEFINE_string(
     "blank", "", "Frames of the empty beam, as many as of an object, through the same masks."

@@ -98,6 +98,8 @@ def main(positional: list[str]) -> int:
         found = calibrate_optics(frames, setup, run, images, names)
     else:
         image = _objects(run, 1)[0] if OBJECT.value else blank_image(run)
+        if len(frames) > shots:
+            print(f"--input: the first {shots} of {len(frames)} frames count; --fit takes all")
         found = calibrate(
             frames[:shots],
             setup,

@@ -185,8 +185,9 @@ def test_further_masks_are_always_the_same_and_those_of_the_exported_files(run, 
     written = [read_phases("", str(tmp_path / f"phases-{k}.npy"))[0] for k in range(3)]
     expected = np.concatenate([run.phases, few])
     np.testing.assert_allclose(np.exp(1j * np.stack(written)), np.exp(1j * expected), atol=1e-5)
-    seen = with_further(run, 3, [str(tmp_path / f"phases-{k}.npy") for k in (1, 2)])
-    np.testing.assert_allclose(np.exp(1j * seen.phases), np.exp(1j * expected), atol=1e-5)
+    for files in ([f"phases-{k}.npy" for k in (1, 2)], ["phases-[12].npy"]):
+        seen = with_further(run, 3, [str(tmp_path / name) for name in files])
+        np.testing.assert_allclose(np.exp(1j * seen.phases), np.exp(1j * expected), atol=1e-5)
 
 
 def test_an_object_of_which_a_shot_is_of_another_is_left_out(run):

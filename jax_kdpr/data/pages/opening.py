@@ -1,5 +1,6 @@
 """Opens any file of pages: one place for what it may be, how much it may hold, what is refused."""
 
+import glob
 import re
 import sys
 from collections.abc import Iterator
@@ -75,6 +76,20 @@ def note_turned(files: int, source: str) -> None:
             "are taken as stored",
             file=sys.stderr,
         )
+
+
+def matching_files(pattern: str) -> list[Path]:
+    """Returns the files of that name or pattern, in natural order, and none where there is none.
+
+    Brackets in the names of folders are no pattern.
+    """
+    path = Path(pattern)
+    if path.is_file():
+        return [path]
+    folder = next((parent for parent in path.parents if parent.is_dir()), Path())
+    found = glob.glob(str(path.relative_to(folder)), root_dir=folder, recursive=True)
+    files = [folder / name for name in found if (folder / name).is_file()]
+    return sorted(files, key=natural_order)
 
 
 def natural_order(path: Path) -> tuple[list[list[str | int]], str]:

@@ -40,6 +40,11 @@ class Objects(NamedTuple):
         """Numbers of those that are not left out."""
         return np.flatnonzero(self.misfit <= self.limit)
 
+    @property
+    def typical(self) -> float:
+        """Median misfit."""
+        return float(np.median(self.misfit))
+
 
 def recover_objects(run: Run, intensities: Intensities, beside: Images | None = None) -> Objects:
     """Recovers each object from all its shots.

@@ -9,10 +9,10 @@ import numpy as np
 
 from jax_kdpr.core import json_files
 from jax_kdpr.core.errors import InputError
-from jax_kdpr.core.types import Images, Intensities
+from jax_kdpr.core.types import Intensities
 from jax_kdpr.core.whole_files import write_whole
 from jax_kdpr.data.batches import over_batches
-from jax_kdpr.lab.adaptation.objects import BATCH, recover_objects
+from jax_kdpr.lab.adaptation.objects import BATCH, Objects, recover_objects
 from jax_kdpr.lab.frames.calibration import Calibration, write_calibration
 from jax_kdpr.lab.frames.measured import Measured
 from jax_kdpr.lab.frames.recovery import make_recover
@@ -34,34 +34,37 @@ class Taught(NamedTuple):
     intensity: Intensities  # through the run's own masks
     digest: str  # of all shots
     shots: int
-    images: Images | None  # what they were; None where each has only the run's own shots
-    misfit: list[float]  # of all shots of each
-    limit: float  # beyond which one is left out
-    usable: np.ndarray  # numbers of those that are not
+    found: Objects | None  # what they were; None where each has only the run's own shots
+
+    @property
+    def usable(self) -> np.ndarray:
+        """Numbers of those that are not left out."""
+        return np.arange(len(self.names)) if self.found is None else self.found.usable
 
     def split(self, share: float) -> tuple[Lessons, Lessons]:
         """Returns what is learned from, and the share that is held back."""
         order = np.random.default_rng(0).permutation(self.usable)
         count = max(1, round(share * len(order)))
-        lessons = Lessons(self.intensity, self.images)
+        lessons = Lessons(self.intensity, self.found and self.found.images)
         return lessons.take(jnp.asarray(order[count:])), lessons.take(jnp.asarray(order[:count]))
 
     def in_words(self, learned: int, held_back: int) -> str:
         """Returns a line on them."""
         left_out = [name for n, name in enumerate(self.names) if n not in self.usable]
-        how = "by itself" if self.images is None else f"from {self.shots} shots of each"
-        misfit = "" if self.images is None else f" (median misfit {np.median(self.misfit):.3f})"
+        how = "by itself"
+        if self.found is not None:
+            how = f"from {self.shots} shots of each (median misfit {self.found.typical:.3f})"
         return (
-            f"{len(self.names)} objects, {how}{misfit}: {learned} to learn from, {held_back} held "
+            f"{len(self.names)} objects, {how}: {learned} to learn from, {held_back} held "
             f"back, {len(left_out)} left out{': ' * bool(left_out)}{', '.join(left_out)}"
         )
 
     def doubt(self) -> str:
         """Returns a warning where the shots are explained badly; else nothing."""
-        if self.images is None or np.median(self.misfit) < DOUBTFUL:
+        if self.found is None or self.found.typical < DOUBTFUL:
             return ""
         return (
-            f"the shots are explained to {np.median(self.misfit):.2f} only: what they say of the "
+            f"the shots are explained to {self.found.typical:.2f} only: what they say of the "
             "objects is as good as the bench is known; give --blank and --fit, or calibrate --fit"
         )
 
@@ -95,8 +98,7 @@ def teach(run: Run, many: Run, measured: list[Measured]) -> Taught:
     digest = Plane.of(intensity).digest
     seen = jnp.asarray(intensity[:, : run.snapshots])
     if many.snapshots == run.snapshots:
-        every = np.arange(len(names))
-        return Taught(names, seen, digest, run.snapshots, None, [], 0.0, every)
+        return Taught(names, seen, digest, run.snapshots, None)
     recover = make_recover(run)
     first = over_batches(
         lambda indices, _: recover(seen[indices]).image,
@@ -105,14 +107,12 @@ def teach(run: Run, many: Run, measured: list[Measured]) -> Taught:
         key=jax.random.key(0),  # of no use: nothing is drawn
     )
     found = recover_objects(many, jnp.asarray(intensity), first)
-    usable = found.usable
-    if len(usable) < FEWEST:
+    if (left := len(found.usable)) < FEWEST:
         raise InputError(
-            f"--input: {len(usable)} of {len(names)} objects explain their shots, expected at "
-            f"least {FEWEST}; look at the misfits, and take the frames anew"
+            f"--input: {left} of {len(names)} objects explain their shots, expected at least "
+            f"{FEWEST}; look at the misfits, and take the frames anew"
         )
-    misfit = found.misfit.tolist()
-    return Taught(names, seen, digest, many.snapshots, found.images, misfit, found.limit, usable)
+    return Taught(names, seen, digest, many.snapshots, found)
 
 
 def write_record(
@@ -129,17 +129,18 @@ def write_record(
     rows = sorted(rows, key=lambda row: row["epoch"])
     best = max(rows, key=lambda row: row[SCORE])
     kept = [name for name in rows[0] if name.startswith("validation")]
-    if taught.images is None:
+    found = taught.found
+    if found is None:
         kept.remove(SCORE)  # is the misfit, in dB
     rows_of = [
         {"name": name, "used": number in taught.usable}
-        | ({"misfit": taught.misfit[number]} if taught.misfit else {})
+        | ({} if found is None else {"misfit": float(found.misfit[number])})
         for number, name in enumerate(taught.names)
     ]
     record = {
         **given,
-        "supervision": "none, one shot" if taught.images is None else f"{taught.shots} shots",
-        "misfit_limit": taught.limit,
+        "supervision": "none, one shot" if found is None else f"{taught.shots} shots",
+        "misfit_limit": 0.0 if found is None else found.limit,
         "before": {name: rows[0][name] for name in kept},
         "after": {name: best[name] for name in kept},
         "best_epoch": best["epoch"],
@@ -147,11 +148,11 @@ def write_record(
         "provenance": run_folder.provenance(),
     }
     json_files.write_json(folder / RECORD_FILE, record)
-    if taught.images is not None:
-        images = np.asarray(taught.images)
+    if found is not None:
+        images = np.asarray(found.images)
         write_whole(folder / OBJECTS_FILE, lambda file: np.save(file, images))
-    what, unit = ("validation_misfit", "") if taught.images is None else (SCORE, " dB")
-    against = "misfit of" if taught.images is None else f"against what {taught.shots} shots say of"
+    what, unit = ("validation_misfit", "") if found is None else (SCORE, " dB")
+    against = "misfit of" if found is None else f"against what {taught.shots} shots say of"
     said = f"{against} the objects held back: {rows[0][what]:.3f}{unit} before, "
     if best["epoch"] == 0:
         return f"{said}and nothing that was learned betters it: the system is as it was"

@@ -4,7 +4,6 @@ Pixels keep their type and their counts: nothing is scaled. `list_frames` reads 
 `iterate_frames` holds one frame, so that memory does not grow with their number.
 """
 
-import glob
 from collections import Counter
 from collections.abc import Iterator
 from itertools import groupby
@@ -14,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jax_kdpr.core.errors import InputError
-from jax_kdpr.data.pages.opening import STACKS, natural_order, note_turned, open_pages
+from jax_kdpr.data.pages.opening import STACKS, matching_files, note_turned, open_pages
 from jax_kdpr.data.pages.stacks import split_dataset
 from jax_kdpr.lab.frames.correction import read_counts
 
@@ -54,11 +53,11 @@ def list_frames(pattern: str, *, flag: str = "--input") -> list[Frame]:
         InputError: If nothing matches, a file cannot be read, or two frames have one name.
     """
     files, dataset = split_dataset(pattern)
-    paths = _matching(files)
+    paths = matching_files(files)
     if not paths:
         raise InputError(f"{flag}: no file matches {files!r}; quote the pattern, check the folder")
     frames, turned = [], 0
-    for path in sorted(paths, key=natural_order):
+    for path in paths:
         if path.suffix.lower() not in SUFFIXES:
             raise InputError(f"{path}: expected {', '.join(SUFFIXES)}; convert it or leave it out")
         with open_pages(path, dataset) as pages:
@@ -131,16 +130,6 @@ def found_line(
         f"{flag}: {len(frames)} {formats} {height} x {width}, {kind}{of} {pixels.min():.5g} to "
         f"{pixels.max():.5g} (mean {pixels.mean():.5g})"
     )
-
-
-def _matching(pattern: str) -> list[Path]:
-    """Files of that name or pattern; brackets in the names of folders are no pattern."""
-    path = Path(pattern)
-    if path.is_file():
-        return [path]
-    folder = next((parent for parent in path.parents if parent.is_dir()), Path())
-    found = glob.glob(str(path.relative_to(folder)), root_dir=folder, recursive=True)
-    return [folder / name for name in found if (folder / name).is_file()]
 
 
 def _check(pixels: np.ndarray, name: str) -> None:

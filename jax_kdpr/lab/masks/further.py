@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.options import changed
 from jax_kdpr.core.types import Phases
+from jax_kdpr.data.pages.opening import matching_files
 from jax_kdpr.optics.mask_files.reading import read_phases
 from jax_kdpr.optics.masks import init_phases
 from jax_kdpr.runs.run import Run, run_keys
@@ -18,9 +19,8 @@ def draw_further(run: Run, count: int) -> Phases:
     """Draws masks of independent phases [count h w], radians: always the same ones for a run."""
     key, size = run_keys(run.config.seed).evaluation, run.camera.size
 
-    def draw(
-        number: Array,
-    ) -> Float[Array, "h w"]:  # each of its own: the first of 9 are those of 5
+    def draw(number: Array) -> Float[Array, "h w"]:
+        # Each of its own key: the first of 9 are those of 5.
         own = jax.random.fold_in(key, number)
         return init_phases(own, snapshots=1, height=size, width=size)[0]
 
@@ -28,12 +28,14 @@ def draw_further(run: Run, count: int) -> Phases:
 
 
 def read_further(run: Run, files: list[str]) -> Phases:
-    """Reads them from files, in order; phases as of `masks.file`.
+    """Reads them from files, or patterns of files, in order; phases as of `masks.file`.
 
     Raises:
-        InputError: As `read_phases`.
+        InputError: As `read_phases`, or if nothing matches.
     """
-    found = [read_phases("--masks", file, size=run.camera.size) for file in files]
+    # What matches nothing is named by who reads it.
+    paths = [str(path) for file in files for path in matching_files(file) or [file]]
+    found = [read_phases("--masks", path, size=run.camera.size) for path in paths]
     return jnp.concatenate([jnp.asarray(phases, jnp.float32) for phases in found])
 
 
@@ -47,7 +49,7 @@ def with_further(
     Args:
         run: Of L shots.
         shots: In all.
-        files: Of the further masks; none for those of `draw_further`.
+        files: Of the further masks, or their patterns; none for those of `draw_further`.
         flag: That said how many, for messages.
 
     Raises:
