@@ -4,7 +4,8 @@
     gpu_slot.py stage NAME [ARGUMENT]                          one of them, in this process
 
 A stage appends rows to one file of JSON lines in $OUT as soon as it has them. One that fails or
-takes too long leaves its row there, and the next one begins. KDPR_SLOT_SECONDS shortens the call.
+takes too long leaves its row there, and the next one begins. KDPR_SLOT_SECONDS says
+how long the call may take.
 """
 
 import json
@@ -67,6 +68,7 @@ class Stage(NamedTuple):
     limit: float  # seconds
     saving: float = 1.0  # of them, that it has to end itself
     after: float = 0.0  # seconds of the call that it leaves to others
+    least: float = 0.0  # seconds without which it is not begun
     environment: dict[str, str] = {}  # noqa: RUF012
 
 
@@ -125,7 +127,7 @@ def only(groups: list[list[Lane]], names: tuple[str, ...]) -> list[list[Lane]]:
 
 def _stage(*words: str, limit: float, environment: dict[str, str] | None = None) -> Stage:
     command = (sys.executable, __file__, "stage", *words)
-    return Stage(" ".join(words), command, limit, environment=environment or {})
+    return Stage(" ".join(words), command, limit, least=limit / 2, environment=environment or {})
 
 
 def _training(name: str, epochs: int, seed: int) -> Stage:
@@ -150,9 +152,13 @@ def run(groups: list[list[Lane]], rows: Path, seconds: float = math.inf) -> bool
 
     def run_lane(lane: Lane) -> None:
         for stage in lane:
-            left = end - time.monotonic() - stage.after
-            limit = min(PATIENCE * stage.limit, left)
-            fine.append(run_stage(stage._replace(limit=limit), rows))
+            saving, after = PATIENCE * stage.saving, PATIENCE * stage.after
+            limit = min(PATIENCE * stage.limit, end - time.monotonic() - after)
+            if limit < max(2 * saving, PATIENCE * stage.least):
+                note(rows, {"stage": stage.name, "left": "the call has no time for it"})
+                fine.append(False)
+            else:
+                fine.append(run_stage(stage._replace(limit=limit, saving=saving), rows))
 
     for lanes in groups:
         with ThreadPoolExecutor(len(lanes)) as pool:
@@ -162,9 +168,6 @@ def run(groups: list[list[Lane]], rows: Path, seconds: float = math.inf) -> bool
 
 def run_stage(stage: Stage, rows: Path) -> bool:
     """Runs one stage within its limit, and adds its row; returns whether it ended well."""
-    if stage.limit <= stage.saving:
-        note(rows, {"stage": stage.name, "left": "the call has no time for it"})
-        return False
     started = time.monotonic()
     with tempfile.TemporaryFile() as output:  # of its own: another lane may be writing too
         process = subprocess.Popen(
@@ -191,7 +194,7 @@ def run_stage(stage: Stage, rows: Path) -> bool:
     with rows.with_name(f"{rows.stem}-log.txt").open("a") as log:
         log.write(f"== {stage.name}\n{text}\n")
     said = text.splitlines()[-3:]
-    row = {"stage": stage.name, "code": code, "seconds": seconds, "limit": stage.limit}
+    row = {"stage": stage.name, "code": code, "seconds": seconds, "limit": round(stage.limit, 1)}
     note(rows, row | {"said": said} if code else row)
     print(f"{stage.name}: {'done' if not code else f'code {code}'}, {seconds} s", flush=True)
     return not code
@@ -267,9 +270,11 @@ def speed(what: str) -> None:
     "compiled" is a few of those in TF32, in turn with compiled PyTorch.
     """
     from jax_kdpr.core import runtime
+    from jax_kdpr.core.errors import InputError
     from jax_kdpr.evaluation.speed import against_torch, report, session
     from jax_kdpr.evaluation.speed.counts import measure_limits
 
+    time_in_turn = against_torch.time_in_turn
     config = paper_config("bfloat16" if what == "bfloat16" else "tf32")
     config.train.scan_steps = 0 if runtime.on_cpu() else STEPS
     calls = 2 if SMALL else CALLS
@@ -279,19 +284,26 @@ def speed(what: str) -> None:
     mode = {"tf32": "torch", "compiled": "torch-compile"}.get(what)
     with ThreadPoolExecutor() as pool:  # compiling takes a core or two each
         building = {plan.name: pool.submit(plan.compile) for plan in plans}
-        if mode:
-            building[mode] = pool.submit(against_torch.start, config, wanted, mode)
-    for name, future in building.items():
-        if failure := future.exception():
+        starting = pool.submit(against_torch.start, config, wanted, mode) if mode else None
+    failed = {name: future.exception() for name, future in building.items()}
+    worker = None
+    if mode and starting is not None:
+        failed[mode] = starting.exception()
+        worker = None if failed[mode] else starting.result()
+    for name, failure in failed.items():
+        if failure:
             tell(failed=name, said=str(failure)[:500])
-    made = {name: future.result() for name, future in building.items() if not future.exception()}
-    worker = made.pop(mode, None)
-    # From little memory to much: the most so far is then that of the case.
-    built = sorted(made.values(), key=lambda case: case.memory_bytes)
+    made = [future.result() for name, future in building.items() if not failed[name]]
+    built = sorted(made, key=lambda case: case.memory_bytes)
     limits, facts = measure_limits(), session.facts(config, wanted)
     for case in built:
-        timing, theirs = against_torch.time_in_turn(case, worker, calls=calls, steps=TORCH_STEPS)
-        row = report.row(case, timing, limits, facts, peak_bytes=runtime.peak_memory())
+        try:
+            timing, theirs = time_in_turn(case, worker, calls=calls, steps=TORCH_STEPS)
+        except InputError as failure:  # theirs; ours are timed all the same
+            tell(failed=f"{mode}, {case.name}", said=str(failure)[:500])
+            worker = None
+            timing, theirs = time_in_turn(case, None, calls=calls, steps=TORCH_STEPS)
+        row = report.row(case, timing, limits, facts)
         tell(**row, **theirs, against=mode if theirs else None)
     for case in built:
         if what == "tf32" and case.name == PROFILED:
@@ -376,6 +388,9 @@ def bring(name: str) -> None:
     from jax_kdpr.runs import folder as run_folder
     from jax_kdpr.runs import reduced
 
+    if not (RUNS / name / run_folder.RUN_FILE).exists():
+        tell(run=name, left="it has not begun")
+        return
     file = OUT / f"{name}.tar.gz"
     reduced.pack(RUNS / name, file)
     # Now, as it will be in a later call: a student is told the digest of its teacher.
@@ -396,7 +411,7 @@ def main(what: str, *words: str) -> int:
         return 0
     if what not in LIMITS:
         sys.exit(f"error: expected {' or '.join(LIMITS)}, got {what!r}")
-    seconds = PATIENCE * float(os.environ.get("KDPR_SLOT_SECONDS", LIMITS[what])) - INSTALL
+    seconds = float(os.environ.get("KDPR_SLOT_SECONDS", PATIENCE * LIMITS[what])) - INSTALL
     groups = plan(what, *map(int, words)) if what == "train" else only(plan(what), words)
     return int(not run(groups, OUT / f"{what}.jsonl", seconds))
 

@@ -44,7 +44,7 @@ def test_all_runs_are_trained_for_as_long_from_one_seed_and_the_teacher_before_i
 def test_a_call_ends_in_time_and_leaves_some_to_what_must_come_last(tmp_path):
     def stage(name, code, limit, after=0.0):
         command = (sys.executable, "-S", "-c", code)
-        return SLOT["Stage"](name, command, limit=limit, saving=0.1, after=after)
+        return SLOT["Stage"](name, command, limit=limit, saving=0.1, after=after, least=1)
 
     long = "import time; time.sleep(60)"
     lane = [stage("long", long, 60, after=4), stage("last", "pass", 60), stage("none", long, 60, 4)]

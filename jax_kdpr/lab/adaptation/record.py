@@ -50,7 +50,8 @@ class Taught(NamedTuple):
 
     def in_words(self, learned: int, held_back: int) -> str:
         """Returns a line on them."""
-        left_out = [name for n, name in enumerate(self.names) if n not in self.usable]
+        usable = set(self.usable.tolist())
+        left_out = [name for n, name in enumerate(self.names) if n not in usable]
         how = "by itself"
         if self.found is not None:
             how = f"from {self.shots} shots of each (median misfit {self.found.typical:.3f})"
@@ -132,8 +133,9 @@ def write_record(
     found = taught.found
     if found is None:
         kept.remove(SCORE)  # is the misfit, in dB
+    usable = set(taught.usable.tolist())
     rows_of = [
-        {"name": name, "used": number in taught.usable}
+        {"name": name, "used": number in usable}
         | ({} if found is None else {"misfit": float(found.misfit[number])})
         for number, name in enumerate(taught.names)
     ]
