@@ -20,8 +20,9 @@ has adaptation.json (each object's misfit, which were left out or held back, wha
 objects.npy (the images that the shots gave) and calibration.json, the one given without the optics,
 which are the run's now.
 
---shots 1 needs no further shots, and learns less: it asks that what is recovered explains its shot,
-and that a shifted object is recovered where it is.
+--shots 1 needs no further shots: it asks that what is recovered explains its shot, and that a
+shifted object is recovered where it is. On a bench that is not the model's it learns wrong objects,
+and says so.
 
 The same command goes on where it was interrupted.
 """
@@ -132,6 +133,8 @@ def main(positional: list[str]) -> int:
         **{"masks": MASKS.value, "steps": rounds * ROUND, "rate": RATE.value},
     }
     print(record.write_record(output, lessons, rows, found))
+    if doubt := record.doubt_of_one_shot(lessons, rows):
+        print(f"warning: {doubt}", file=sys.stderr)
     if calibration is not None:
         record.write_own_calibration(output, calibration, bench.setup.counts_per_unit)
     print(f"written: {output}, a run folder; next: python -m jax_kdpr.evaluate --workdir {output}")

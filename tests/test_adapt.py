@@ -25,6 +25,7 @@ from jax_kdpr.lab.frames.simulated_bench import write_bench
 from jax_kdpr.lab.masks.further import draw_further, with_further
 from jax_kdpr.optics.mask_files.reading import read_phases
 from jax_kdpr.runs import folder as run_folder
+from jax_kdpr.runs.checkpoint import SCORE
 from jax_kdpr.runs.run import load_run
 
 SHOTS, COUNT = 4, 12
@@ -134,7 +135,16 @@ def test_one_shot_alone_teaches_by_misfit_and_shifts(run, bench, tmp_path):
     made = json.loads((tmp_path / "new" / record.RECORD_FILE).read_text())
     assert made["supervision"].startswith("none")
     assert made["after"]["validation_misfit"] <= made["before"]["validation_misfit"]
+    is_doubtful = made["after"]["validation_misfit"] >= record.DOUBTFUL
+    assert ("teach the wrong objects" in done.stderr) == is_doubtful
     assert not (tmp_path / "new" / record.OBJECTS_FILE).exists()
+
+
+@pytest.mark.parametrize(("misfit", "warns"), [(0.3, True), (0.05, False)])
+def test_single_shots_that_are_explained_badly_even_then_are_not_trusted(misfit, warns):
+    taught = record.Taught(["one"], jnp.zeros((1, 1, 4, 4)), "", 1, None)
+    rows = [{SCORE: 8.0, "validation_misfit": 0.4}, {SCORE: 9.0, "validation_misfit": misfit}]
+    assert ("do not use this run" in record.doubt_of_one_shot(taught, rows)) == warns
 
 
 def test_what_cannot_be_an_adaptation_is_refused_in_a_line(run, bench, tmp_path):

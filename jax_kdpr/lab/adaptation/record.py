@@ -70,6 +70,21 @@ class Taught(NamedTuple):
         )
 
 
+def doubt_of_one_shot(taught: Taught, rows: list[dict[str, Any]]) -> str:
+    """Returns a warning where single shots have taught, and are explained badly even then.
+
+    The misfit falls there as the system learns wrong objects that explain a wrong bench.
+    """
+    misfit = max(rows, key=lambda row: row[SCORE]).get("validation_misfit", 0.0)
+    if taught.found is not None or misfit < DOUBTFUL:
+        return ""
+    return (
+        f"the shots are explained to {misfit:.2f} only, so the bench is not the one of the model, "
+        "and single shots teach the wrong objects there (docs/bench.md): do not use this run; take "
+        "nine shots of each object, or calibrate --fit first"
+    )
+
+
 def require_enough(count: int, share: float) -> None:
     """Refuses too few objects.
 
