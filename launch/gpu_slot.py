@@ -31,7 +31,7 @@ BRING = 15  # of them, for the last run's way to $OUT
 EPOCHS = 9  # that are likely to fit into the first call
 STEPS, TORCH_STEPS, CALLS = 20, 5, 10  # steps in a call, and timed calls
 PROFILED = "step, student, cached targets"
-# PyTorch compiles each for half a minute and more: these two are a training and a recovery.
+# PyTorch compiles each for a minute or so: these two are a training and a recovery.
 COMPILED = ("inference, student", PROFILED)
 # Each a file of configs/paper, and what it says beside that: the paper's systems, then ours.
 RUNS_OF: dict[str, tuple[str, dict[str, Any]]] = {
@@ -96,8 +96,7 @@ def plan(what: str, epochs: int = EPOCHS, seed: int = 0) -> list[list[Lane]]:
             ],
             [[_stage("speed", "tf32", limit=120, environment=share)]],
             [[_stage("speed", "bfloat16", limit=80, environment=share)]],
-            [[_stage("torch", limit=90, environment=share)]],
-            [[_stage("speed", "compiled", limit=60, environment=share)]],
+            [[_stage("speed", "compiled", limit=150, environment=share)]],
         ]
     on_cpu = {"JAX_PLATFORMS": "cpu"}
 
@@ -251,19 +250,6 @@ def agreement() -> None:
         sys.exit(f"apart by more than {AGREEMENT:g}: {apart}")
 
 
-def torch() -> None:
-    """PyTorch compiles what the last stage times: its compiler keeps on disk what it has made."""
-    from jax_kdpr.evaluation.speed import against_torch, session
-
-    wanted = session.Wanted(calls=1, teacher_snapshots=TEACHER)
-    worker = against_torch.start(paper_config("tf32"), wanted, "torch-compile")
-    for case in COMPILED:
-        started = time.monotonic()
-        worker.clock(case, 1)
-        tell(torch=case, compile_seconds=round(time.monotonic() - started, 1))
-    worker.close()
-
-
 def speed(what: str) -> None:
     """Every step and inference: in TF32 in turn with PyTorch eager, and a profile; or in bfloat16.
 
@@ -399,7 +385,7 @@ def bring(name: str) -> None:
 
 
 STAGES: dict[str, Callable[..., None]] = {
-    stage.__name__: stage for stage in (machine, agreement, torch, speed, tests, earlier, bring)
+    stage.__name__: stage for stage in (machine, agreement, speed, tests, earlier, bring)
 }
 
 
