@@ -17,5 +17,6 @@ make_venv() {
   fi
   # shellcheck disable=SC1091
   source "$folder/bin/activate"
-  python -m pip install --quiet --disable-pip-version-check --editable ".$extras"
+  # Without compiling: most of what is installed is never imported.
+  python -m pip install --quiet --disable-pip-version-check --no-compile --editable ".$extras"
 }
