@@ -7,6 +7,10 @@ on, a run that fails is reported and does not stop the others. The report (repor
 self-contained report.html, report.json and figures) goes to WORKDIR/report, or --output; it can be
 made again at any time with --report_only.
 
+--cluster does many runs at a time, on the machines of a Ray cluster: "local" makes one of this
+machine, "auto" takes the one that it is of. --array_index N does the Nth run alone, counted from 0,
+seed by seed, and first the teachers it needs: for a job array where there is no Ray.
+
 --dry_run lists the runs with what they are estimated to take; with --compile it also compiles every
 distinct training step for its shapes. --only trains the entries named, and the teachers they need.
 """
@@ -23,11 +27,12 @@ from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.signals import Interrupted, noting
 from jax_kdpr.interface import cli
 from jax_kdpr.studies import declaration
+from jax_kdpr.studies.cluster import Share, run_on_cluster
 from jax_kdpr.studies.declaration import Study
-from jax_kdpr.studies.plan import only_these, plan
+from jax_kdpr.studies.plan import PlannedRun, only_these, plan
 from jax_kdpr.studies.rehearsal import compile_steps, plan_table
 from jax_kdpr.studies.report import FIGURES, REPORT, REPORT_FILE, write_report
-from jax_kdpr.studies.runner import run_study
+from jax_kdpr.studies.runner import Carry, Minutes, run_one, run_study
 
 CONFIG = cli.define_config()
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the study: new, or its own.")
@@ -36,6 +41,27 @@ DRY_RUN = flags.DEFINE_bool("dry_run", False, "List the runs and what they would
 COMPILE = flags.DEFINE_bool("compile", False, "With --dry_run: compile every distinct step.")
 REPORT_ONLY = flags.DEFINE_bool("report_only", False, "Make the report from what is there.")
 OUTPUT = flags.DEFINE_string("output", None, "Folder of the report; default: WORKDIR/report.")
+CLUSTER = flags.DEFINE_string("cluster", "", "local, auto, or the address of a Ray cluster.")
+CPUS = flags.DEFINE_float(
+    "cpus_per_run", 1.0, "Cores for each run on a cluster.", lower_bound=0.1, upper_bound=1e4
+)
+GPUS = flags.DEFINE_float(
+    "gpus_per_run",
+    -1.0,
+    "GPUs, or a share of one, for each run on a cluster; -1: one where it has any.",
+    lower_bound=-1.0,
+    upper_bound=64.0,
+)
+RETRIES = flags.DEFINE_integer(
+    "max_retries",
+    3,
+    "Times that a run on a cluster is taken again whose worker died.",
+    lower_bound=0,
+    upper_bound=1000,
+)
+INDEX = flags.DEFINE_integer(
+    "array_index", None, "Number of the only run to do.", lower_bound=0, upper_bound=10**6
+)
 
 
 def main(positional: list[str]) -> int:
@@ -45,7 +71,10 @@ def main(positional: list[str]) -> int:
         raise InputError("--workdir: a folder is needed, such as runs/study")
     if COMPILE.value and not DRY_RUN.value:
         raise InputError("--compile: goes with --dry_run; a study compiles its steps anyway")
-    study, workdir = read_study(), Path(WORKDIR.value)
+    _require_one_way()
+    # On a cluster its name is the same everywhere.
+    workdir = Path(WORKDIR.value).resolve() if CLUSTER.value else Path(WORKDIR.value)
+    study = read_study()
     everything = plan(study, workdir)
     runs = only_these(everything, ONLY.value)
     if DRY_RUN.value:
@@ -53,6 +82,8 @@ def main(positional: list[str]) -> int:
         if COMPILE.value:
             compile_steps(runs)
         return 0
+    if INDEX.value is not None:
+        return _do_one(runs, INDEX.value)
     output = Path(OUTPUT.value) if OUTPUT.value else workdir / "report"
     whole_files.require_writable("--workdir", workdir)
     whole_files.require_writable("--output", output)
@@ -66,7 +97,7 @@ def main(positional: list[str]) -> int:
     if not REPORT_ONLY.value:
         try:
             with noting():  # so that there is a report of what is finished
-                failures = run_study(study, runs, workdir)
+                failures = run_study(study, runs, workdir, _on_cluster(workdir))
         except Interrupted as stop:
             print(stop, file=sys.stderr)
             stopped = stop.exit_code
@@ -78,6 +109,57 @@ def main(positional: list[str]) -> int:
     for name, why in failures.items():
         print(f"failed: {name}: {why}", file=sys.stderr)
     return stopped or (1 if failures else 0)
+
+
+def _require_one_way() -> None:
+    """Refuses flags of which one is not read beside the other."""
+    for flag in (CPUS, GPUS, RETRIES):
+        if flag.present and not CLUSTER.value:
+            raise InputError(f"--{flag.name}: is read only with --cluster; give both, or neither")
+    if INDEX.value is not None and (CLUSTER.value or DRY_RUN.value or REPORT_ONLY.value):
+        raise InputError(
+            "--array_index: does one run and nothing else; leave out --cluster, --dry_run and "
+            "--report_only"
+        )
+
+
+def _do_one(runs: list[PlannedRun], index: int) -> int:
+    """Does one of the runs; returns the exit code."""
+    if index >= len(runs):
+        raise InputError(f"--array_index: expected 0 to {len(runs) - 1}, got {index}")
+    with noting():
+        failures = run_one(runs[index])
+    for name, why in failures.items():
+        print(f"failed: {name}: {why}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def _on_cluster(workdir: Path) -> Carry | None:
+    """Returns what does the runs on --cluster; None where there is none."""
+    if not CLUSTER.value:
+        return None
+
+    def carry_out(runs: list[PlannedRun], minutes: Minutes) -> dict[str, str]:
+        given = _without(CLUSTER, CPUS, GPUS, RETRIES, WORKDIR, OUTPUT)
+        study = [sys.executable, "-m", "jax_kdpr.study", *given, f"--workdir={workdir}"]
+        commands = {run.name: [*study, f"--array_index={n}"] for n, run in enumerate(runs)}
+        share = Share(CPUS.value, GPUS.value, RETRIES.value)
+        return run_on_cluster(runs, commands, workdir, CLUSTER.value, share, minutes)
+
+    return carry_out
+
+
+def _without(*left_out: flags.FlagHolder) -> list[str]:
+    """The command line without some flags, --NAME=VALUE or --NAME VALUE."""
+    kept: list[str] = []
+    names, is_value = {flag.name for flag in left_out}, False
+    for option in sys.argv[1:]:
+        name, equals, _ = option.lstrip("-").partition("=")
+        if is_value or (option.startswith("-") and name in names):
+            is_value = not is_value and not equals
+        else:
+            kept.append(option)
+    return kept
 
 
 def read_study() -> Study:

@@ -24,14 +24,15 @@ def get_config():
     config.data.test_images = 16
     config.net.widths = (8, 16)
     config.spectral.iterations, config.spectral.consistency_steps = 5, 3
-    config.train.epochs = 2
+    config.train.epochs = 1
     return config
 """
 # What the page's counts are cut down to.
 QUICKER = {
     "tolerance": ["--benches=4", "--images=8", "--errors=shift"],
     "ambiguity": ["--scenes=1"],
-    "solve": ["--solver=error_reduction", "--images=4"],
+    "solve": ["--solver=error_reduction", "--images=4", "--steps=20"],
+    "evaluate": ["--refine=5"],
 }
 
 

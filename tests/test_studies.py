@@ -3,6 +3,7 @@
 The trainings of a study are those of `golden.py`, taken over, with other scores for each seed.
 """
 
+import copy
 import re
 import shutil
 import signal
@@ -435,10 +436,18 @@ def test_the_rate_is_that_of_the_finished_runs(finished):
     runs = plan(*finished)
     seconds = sum(r["seconds"] for run in runs for r in run_folder.read_metrics(run.workdir))
     operations = {run.name: 10.0 for run in runs}
-    rate = rehearsal.measured_rate(runs, operations)
-    assert 0.5 < rate * seconds / (10.0 * len(runs)) <= 1.0 + 1e-9
-    assert rehearsal.measured_rate([], {}) is None
-    assert set(rehearsal.remaining_minutes(runs, operations).values()) == {0.0}
+    remaining = rehearsal.Remaining(runs, operations)
+    assert 0.5 < remaining.measured_rate() * seconds / (10.0 * len(runs)) <= 1.0 + 1e-9
+    assert rehearsal.Remaining([], {}).measured_rate() is None
+    assert set(remaining.minutes().values()) == {0.0}
+    # Half of a run is left, and what is finished is not read again.
+    longer = runs[0]._replace(config=copy.deepcopy(runs[0].config))
+    longer.config.train.epochs *= 2
+    with mock.patch.object(run_folder, "read_metrics", wraps=run_folder.read_metrics) as read:
+        left = rehearsal.Remaining([longer, *runs[1:]], operations)
+        first, before = left.minutes(), read.call_count
+        assert left.minutes() == first and read.call_count - before <= 4
+    assert first[longer.name] == pytest.approx(0.5 * 10.0 / left.measured_rate() / 60)
 
 
 @pytest.mark.slow

@@ -16,7 +16,8 @@ from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.options import flatten, foreign_names
 from jax_kdpr.core.registry import allow
 
-FOLDERS = ("report",)  # names that a study's folder has another use for
+LOGS = "logs"  # of runs on a cluster, in a study's folder
+FOLDERS = ("report", LOGS)  # names that a study's folder has another use for
 # Options that an entry cannot change, beside data.*: all runs are scored on the same images.
 RESERVED = ("seed", "distill.teacher")
 

@@ -71,28 +71,38 @@ def _pass_operations(config: Config) -> tuple[float, float]:
     return FFT_COST * optics.flops, network.flops
 
 
-def measured_rate(runs: list[PlannedRun], operations: dict[str, float]) -> float | None:
-    """Returns operations a second of the finished runs; None if there is none."""
-    done = [run for run in runs if run.is_trained]
-    seconds = sum(training_seconds(run_folder.read_metrics(run.workdir)) for run in done)
-    return sum(operations[run.name] for run in done) / seconds if seconds else None
-
-
 def expected_rate() -> float:
     """Returns operations a second that this device can be expected to do."""
     return EFFICIENCY * measure_limits(seconds=0.5).flops
 
 
-def remaining_minutes(runs: list[PlannedRun], operations: dict[str, float]) -> dict[str, float]:
-    """Returns the estimated minutes that each run still takes, by name."""
-    rate = measured_rate(runs, operations) or expected_rate()
-    left = {
-        run.name: 0.0
-        if run.is_done
-        else 1.0 - run_folder.epochs_done(run.workdir) / run.config.train.epochs
-        for run in runs
-    }
-    return {name: max(0.0, share) * operations[name] / rate / 60 for name, share in left.items()}
+class Remaining:
+    """Estimates, as often as it is asked, what runs still take; what is finished is read once."""
+
+    def __init__(self, runs: list[PlannedRun], operations: dict[str, float]):
+        self._runs, self._operations = runs, operations
+        self._seconds: dict[str, float] = {}  # of the runs that are trained
+        self._done: set[str] = set()
+
+    def minutes(self) -> dict[str, float]:
+        """Returns the estimated minutes that each run still takes, by name."""
+        rate = self.measured_rate() or expected_rate()
+        minutes = {}
+        for run in self._runs:
+            if run.name not in self._done and run.is_done:
+                self._done.add(run.name)
+            is_left = run.name not in self._done
+            done = run_folder.epochs_done(run.workdir) / run.config.train.epochs if is_left else 1.0
+            minutes[run.name] = max(0.0, 1.0 - done) * self._operations[run.name] / rate / 60
+        return minutes
+
+    def measured_rate(self) -> float | None:
+        """Returns operations a second of the trained runs; None if there is none."""
+        for run in self._runs:
+            if run.name not in self._seconds and run.is_trained:
+                self._seconds[run.name] = training_seconds(run_folder.read_metrics(run.workdir))
+        seconds = sum(self._seconds.values())
+        return sum(self._operations[name] for name in self._seconds) / seconds if seconds else None
 
 
 def plan_table(study: Study, runs: list[PlannedRun]) -> str:
@@ -100,7 +110,7 @@ def plan_table(study: Study, runs: list[PlannedRun]) -> str:
     minutes: dict[str, float] = {}
     done = sum(run.is_done for run in runs)
     try:
-        minutes = remaining_minutes(runs, count_operations(runs))
+        minutes = Remaining(runs, count_operations(runs)).minutes()
         total = sum(minutes.values())
         source = "the finished runs" if done else "the speed of a matrix product, roughly"
         estimate = f"about {total:.0f} minutes left ({total / 60:.1f} h), by {source}"

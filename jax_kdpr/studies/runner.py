@@ -6,6 +6,7 @@ that fails is reported and left: neither it nor its students stop the others.
 
 import hashlib
 import json
+import time
 import traceback
 from collections.abc import Callable
 from datetime import timedelta
@@ -24,9 +25,10 @@ from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.studies.declaration import RESERVED, Costs, Front, Study
 from jax_kdpr.studies.plan import ROBUSTNESS_FILE, PlannedRun
 from jax_kdpr.studies.programs import time_inference, trace_step
-from jax_kdpr.studies.rehearsal import count_operations, remaining_minutes
+from jax_kdpr.studies.rehearsal import Remaining, count_operations
 from jax_kdpr.training import loop
 
+WAITING = 10  # seconds from one look at what another call trains to the next
 FAILURES_FILE = "failures.json"
 FAILURES = {str: str}  # name of a run: why
 COSTS_FILE = "costs.json"
@@ -42,15 +44,20 @@ FRAME = {"ms": float, "quartiles_ms": (float, float)}
 FRAMES = {  # of each entry: of a frame alone, and of one of a batch
     str: {"device": str, "config": str, "batch": int, "alone": FRAME, "in_batch": FRAME}
 }
+Minutes = Callable[[], dict[str, float]]  # what each run would still take here, by name
+Carry = Callable[[list[PlannedRun], Minutes], dict[str, str]]  # does runs; returns the failures
 
 
-def run_study(study: Study, runs: list[PlannedRun], workdir: Path) -> dict[str, str]:
-    """Does what is left of a study's runs, in order.
+def run_study(
+    study: Study, runs: list[PlannedRun], workdir: Path, carry_out: Carry | None = None
+) -> dict[str, str]:
+    """Does what is left of a study's runs: one after the other, in order, or as `carry_out` does.
 
     Args:
         study: The study.
         runs: From `plan.plan`.
         workdir: The study's folder.
+        carry_out: Does them elsewhere.
 
     Returns:
         {name of a run that failed now: why}. failures.json has them too, with those of earlier
@@ -62,23 +69,9 @@ def run_study(study: Study, runs: list[PlannedRun], workdir: Path) -> dict[str, 
     operations = count_operations(runs)  # before anything is written: it reads the data
     workdir.mkdir(parents=True, exist_ok=True)
     failures: dict[str, str] = {}
-    left = [run for run in runs if not run.is_done]
-    print(f"{len(runs)} runs, {len(runs) - len(left)} done")
+    print(f"{len(runs)} runs, {sum(run.is_done for run in runs)} done")
     try:
-        for number, run in enumerate(left, start=1):
-            if run.teacher and run.teacher.scores is None:  # it failed, or another call trains it
-                if run.teacher.name in failures:
-                    failures[run.name] = f"not run: its teacher ({run.teacher.name}) failed"
-                continue
-            minutes = remaining_minutes(runs, operations)
-            print(
-                f"\n== {number} of {len(left)}: {run.name} (about {minutes[run.name]:.1f} min; "
-                f"all that is left: {timedelta(minutes=round(sum(minutes.values())))} h)",
-                flush=True,
-            )
-            failures |= _guarded(run.name, lambda run=run: _run_one(run))
-            # A study of many shapes would hold the programs of all of them.
-            jax.clear_caches()
+        failures |= (carry_out or _in_turn)(runs, Remaining(runs, operations).minutes)
         for run in runs:
             failures |= _guarded(
                 f"{COSTS_OF} {run.entry}", lambda run=run: _measure_costs(study, run, workdir)
@@ -87,6 +80,49 @@ def run_study(study: Study, runs: list[PlannedRun], workdir: Path) -> dict[str, 
     finally:
         _record(failures, runs, workdir)
     return failures
+
+
+def _in_turn(runs: list[PlannedRun], minutes: Minutes) -> dict[str, str]:
+    """One run after the other, in this process; returns the failures."""
+    failures: dict[str, str] = {}
+    left = [run for run in runs if not run.is_done]
+    for number, run in enumerate(left, start=1):
+        if run.teacher and run.teacher.scores is None:  # it failed, or another call trains it
+            if run.teacher.name in failures:
+                failures[run.name] = f"not run: its teacher ({run.teacher.name}) failed"
+            continue
+        each = minutes()
+        print(
+            f"\n== {number} of {len(left)}: {run.name} (about {each[run.name]:.1f} min; "
+            f"all that is left: {timedelta(minutes=round(sum(each.values())))} h)",
+            flush=True,
+        )
+        failures |= _guarded(run.name, lambda run=run: _run_one(run))
+        # A study of many shapes would hold the programs of all of them.
+        jax.clear_caches()
+    return failures
+
+
+def run_one(run: PlannedRun) -> dict[str, str]:
+    """Does one run of a study, after the teachers that it needs.
+
+    What another call trains is waited for.
+
+    Returns:
+        {name of the run, or of its teacher, if it failed: why}.
+
+    Raises:
+        Interrupted: As `run_study`.
+    """
+    if run.teacher and (failures := run_one(run.teacher)):
+        return failures
+    while not run.is_done:
+        if failures := _guarded(run.name, lambda: _run_one(run)):
+            return failures
+        for _ in range(0 if run.is_done else WAITING):
+            time.sleep(1.0)
+            signals.check()
+    return {}
 
 
 def _guarded(name: str, work: Callable[[], None]) -> dict[str, str]:

@@ -1,0 +1,286 @@
+"""The runs of a study side by side, on the machines of a Ray cluster.
+
+Ray says which run starts when and where: each is a task with CPUs and GPUs of its own, a student's
+waits for its teacher's, and one whose worker died is given to another. What a task does is what a
+job of an array does too: `python -m jax_kdpr.study ... --array_index N` in a process of its own,
+whose output goes to WORKDIR/logs. So a run that is taken again goes on from its last checkpoint.
+"""
+
+import logging
+import math
+import os
+import socket
+import sys
+import time
+import warnings
+from collections.abc import Iterable
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jax_kdpr.core import signals, whole_files
+from jax_kdpr.core.errors import InputError, StoppedError
+from jax_kdpr.runs import folder as run_folder
+from jax_kdpr.studies.declaration import LOGS
+from jax_kdpr.studies.plan import PlannedRun
+from jax_kdpr.studies.runner import Minutes
+from jax_kdpr.studies.worker import ENDED, GRACE, NOT_RUN, STARTED, Node, answer, versions, work
+
+EVERY = 60.0  # seconds from one table to the next, where nothing has changed
+CONNECTING = 10.0  # seconds that an address may take to answer
+ANSWERING = 120.0  # seconds that a node may take to answer
+PASSED_ON = ("KDPR_", "JAX_", "XLA_", "PYTHON", "OPENBLAS_", "OMP_")  # of the environment
+
+
+class Share(NamedTuple):
+    """What each run gets."""
+
+    cpus: float
+    gpus: float
+    retries: int  # times that a run is taken again whose worker died
+
+
+def run_on_cluster(
+    runs: list[PlannedRun],
+    commands: dict[str, list[str]],
+    workdir: Path,
+    address: str,
+    share: Share,
+    minutes: Minutes,
+) -> dict[str, str]:
+    """Does what is left of a study's runs; returns {name of a run that failed: why}.
+
+    Args:
+        runs: From `plan.plan`: teachers first.
+        commands: Of each run by name, the command that does it.
+        workdir: The study's folder, absolute, and the same on every machine.
+        address: "local" for a cluster of this machine, made now; "auto" for the one that this
+            machine is of; else where one is.
+        share: Of the cluster, for each run; a negative number of GPUs for one where it has any.
+        minutes: Estimates what each run still takes.
+
+    Raises:
+        InputError: If there is no Ray, no such cluster, or a machine of it cannot do the runs.
+        Interrupted: If a signal was noted, when all runs have saved.
+    """
+    ray = _start(address)
+    try:
+        if share.gpus < 0:
+            share = share._replace(gpus=min(1.0, ray.cluster_resources().get("GPU", 0.0)))
+        (workdir / LOGS).mkdir(parents=True, exist_ok=True)
+        _require_nodes(ray, workdir, share)
+        return _Board(ray, runs, commands, workdir, share, minutes).carry_out()
+    finally:
+        ray.shutdown()  # of a cluster that is not this study's, it only leaves
+
+
+def _start(address: str) -> Any:
+    try:
+        import ray
+    except ImportError as missing:
+        raise InputError(
+            "--cluster: Ray is missing; pip install -e '.[cluster]', here and on every machine"
+        ) from missing
+    _require_answer(address)
+    passed = {k: v for k, v in os.environ.items() if k.startswith(PASSED_ON)}
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address == "local":
+        options |= {"include_dashboard": False, "address": "local"}
+    else:
+        options |= {"address": address, "runtime_env": {"env_vars": passed}}
+    try:
+        with warnings.catch_warnings():  # of its processes being made from one with threads
+            warnings.simplefilter("ignore", RuntimeWarning)
+            ray.init(**options)
+    except Exception as failure:  # of many kinds
+        said = " ".join(str(failure).split())[:200]
+        raise InputError(
+            f"--cluster: no cluster answers at {address!r} ({said}); start one with ray start "
+            "--head, set RAY_AUTH_TOKEN if it wants one, or give local"
+        ) from failure
+    return ray
+
+
+def _require_answer(address: str) -> None:
+    """Refuses an address where nothing listens: Ray would try for minutes."""
+    host, _, port = address.rpartition("/")[2].rpartition(":")
+    if not (host and port.isdigit()):
+        return  # local, auto, or a name that Ray knows
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECTING).close()
+    except OSError as refused:
+        raise InputError(
+            f"--cluster: no cluster answers at {address!r} ({refused.strerror or refused}); start "
+            "one with ray start --head, or give local"
+        ) from refused
+
+
+def _require_nodes(ray: Any, workdir: Path, share: Share) -> None:
+    """Refuses a cluster of which a machine cannot do a run, before the first is started.
+
+    Raises:
+        InputError: Which, and why.
+    """
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    able = [n for n in nodes if _has(n, "CPU", share.cpus) and _has(n, "GPU", share.gpus)]
+    if not able:
+        most = {kind: max(n["Resources"].get(kind, 0) for n in nodes) for kind in ("CPU", "GPU")}
+        raise InputError(
+            f"--cpus_per_run, --gpus_per_run: no machine has {share.cpus:g} CPUs and "
+            f"{share.gpus:g} GPUs for a run; the largest have {most['CPU']:g} and {most['GPU']:g}"
+        )
+    token = workdir / f".of-{socket.gethostname()}-{os.getpid()}"
+    whole_files.write_whole(token, lambda file: file.write(b"a study's folder"))
+    try:
+        asked = {}
+        for node in able:
+            pinned = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
+                node["NodeID"], soft=False
+            )
+            task = ray.remote(answer).options(
+                num_cpus=0, num_gpus=share.gpus, scheduling_strategy=pinned
+            )
+            asked[task.remote([str(token), str(Path.cwd())], share.gpus > 0)] = node
+        answered, silent = ray.wait(list(asked), num_returns=len(asked), timeout=ANSWERING)
+        if silent:
+            host = asked[silent[0]]["NodeManagerHostname"]
+            raise InputError(f"--cluster: {host} gives no answer in {ANSWERING:g} s; take it out")
+        for node in ray.get(answered):
+            require_able(node, share)
+    finally:
+        token.unlink(missing_ok=True)
+
+
+def _has(node: dict[str, Any], kind: str, wanted: float) -> bool:
+    return node["Resources"].get(kind, 0) >= wanted
+
+
+def require_able(node: Node, share: Share) -> None:
+    """Raises `InputError` where a machine lacks the folder, these versions, or a GPU."""
+    if node.lacks:
+        raise InputError(
+            f"--workdir: {node.host} does not see {node.lacks!r}; a study on several machines "
+            "wants a folder that all share, by the same name"
+        )
+    ours = versions()
+    for package, version in ours.items():
+        if node.versions.get(package) != version:
+            raise InputError(
+                f"--cluster: {node.host} has {package} {node.versions.get(package)}, expected "
+                f"{version} as here; install the same everywhere"
+            )
+    if share.gpus and not node.sees_gpu:
+        raise InputError(
+            f"--gpus_per_run: JAX on {node.host} finds no GPU; install jax_kdpr[cuda12] or "
+            "[cuda13] there, or give 0"
+        )
+
+
+class _Board:
+    """Tasks that wait, run and are done."""
+
+    def __init__(
+        self,
+        ray: Any,
+        runs: list[PlannedRun],
+        commands: dict[str, list[str]],
+        workdir: Path,
+        share: Share,
+        minutes: Minutes,
+    ):
+        self._ray, self._runs, self._share, self._minutes = ray, runs, share, minutes
+        self._failures: dict[str, str] = {}
+        self._workers = 0
+        self._logs = {run.name: workdir / LOGS / f"{run.entry}-{run.seed}.txt" for run in runs}
+        task = ray.remote(work).options(
+            num_cpus=share.cpus, num_gpus=share.gpus, max_retries=share.retries
+        )
+        self._tasks: dict[Any, PlannedRun] = {}
+        refs: dict[str, Any] = {}
+        for run in runs:
+            if run.is_done:
+                continue
+            teacher = refs.get(run.teacher.name) if run.teacher else None
+            log = str(self._logs[run.name])
+            refs[run.name] = task.remote(commands[run.name], log, share.cpus, teacher)
+            self._tasks[refs[run.name]] = run
+
+    def carry_out(self) -> dict[str, str]:
+        """Waits for all; returns the failures."""
+        waiting, shown = list(self._tasks), 0.0
+        self._tell(waiting)
+        while waiting:
+            if signals.received():
+                self._stop(waiting)
+                signals.check()
+            done, waiting = self._ray.wait(waiting, timeout=1.0)
+            for ref in done:
+                self._note(ref)
+            if done or time.monotonic() - shown > EVERY:
+                self._tell(waiting)
+                shown = time.monotonic()
+        return self._failures
+
+    def _note(self, ref: Any) -> None:
+        run = self._tasks[ref]
+        try:
+            code = self._ray.get(ref)
+        except Exception as failure:  # the worker died too often, or its machine is gone
+            said = " ".join(str(failure).split())[:200]
+            self._failures[run.name] = f"its worker died ({said})"
+            return
+        if code == NOT_RUN:
+            teacher = run.teacher and run.teacher.name
+            self._failures[run.name] = f"not run: its teacher ({teacher}) failed"
+        elif code:
+            self._failures[run.name] = _why(run.name, self._logs[run.name], code)
+        if run.name in self._failures:
+            print(f"failed: {run.name}: {self._failures[run.name]}", flush=True)
+
+    def _tell(self, waiting: Iterable[Any]) -> None:
+        """Prints how far the study is, and what runs where."""
+        left = [self._tasks[ref] for ref in waiting]
+        running = [(run, host) for run in left if (host := _host(self._logs[run.name]))]
+        done = len(self._runs) - len(left) - len(self._failures)
+        self._workers = max(self._workers, len(running), 1)
+        minutes = sum(self._minutes().values()) / self._workers if left else 0.0
+        print(
+            f"{done} of {len(self._runs)} runs done, {len(self._failures)} failed, {len(running)} "
+            f"running; about {timedelta(minutes=math.ceil(minutes))} h left",
+            flush=True,
+        )
+        for run, host in running:
+            epoch = f"epoch {run_folder.epochs_done(run.workdir)} of {run.config.train.epochs}"
+            print(f"  {run.name:<32} {epoch:<18} {host}", flush=True)
+
+    def _stop(self, waiting: list[Any]) -> None:
+        """Ends what this study started: those that run save, those that wait do not begin.
+
+        Raises:
+            StoppedError: If a run does not end.
+        """
+        print("interrupted: the runs save and leave", file=sys.stderr, flush=True)
+        for ref in reversed(waiting):  # students first, or they would begin now
+            self._ray.cancel(ref, force=False)
+        _, still = self._ray.wait(waiting, num_returns=len(waiting), timeout=GRACE)
+        if still:
+            names = ", ".join(self._tasks[ref].name for ref in still)
+            raise StoppedError(f"not ended after {GRACE:g} s: {names}; the cluster ends them")
+
+
+def _host(log: Path) -> str:
+    """Where a run is, by its log; empty if it has not begun, or has ended."""
+    with suppress(OSError):
+        lines = log.read_text(errors="replace").splitlines()
+        last = next((line for line in reversed(lines) if line.startswith((STARTED, ENDED))), "")
+        return last.removeprefix(STARTED) if last.startswith(STARTED) else ""
+    return ""
+
+
+def _why(name: str, log: Path, code: int) -> str:
+    """The line of a log that says why its run failed."""
+    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+    said = [line for line in lines if line.startswith(("failed: ", "error: "))]
+    why = said[-1].partition(": ")[2] if said else f"exit code {code}"
+    return f"{why.removeprefix(f'{name}: ')} ({log})"

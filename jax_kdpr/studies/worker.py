@@ -1,0 +1,88 @@
+"""What a machine of a cluster does for a study. It knows of processes alone, and starts at once."""
+
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import suppress
+from importlib import metadata
+from typing import NamedTuple
+
+PACKAGES = ("jax_kdpr", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+GRACE = 120.0  # seconds that a run may take to save when the study is interrupted
+NOT_RUN = -1  # no process's exit code
+STARTED, ENDED = "== started on ", "== ended with code "  # begin a line of a log
+PR_SET_PDEATHSIG = 1  # of prctl(2)
+
+
+class Node(NamedTuple):
+    """What one machine of a cluster answered."""
+
+    host: str
+    lacks: str  # of the study's folders; empty if all are there
+    versions: dict[str, str]
+    sees_gpu: bool
+
+
+def versions() -> dict[str, str]:
+    """Returns those of `PACKAGES` that are installed."""
+    found = {}
+    for package in PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found
+
+
+def answer(folders: list[str], wants_gpu: bool) -> Node:
+    """Says whether this machine sees some folders, what it has installed, and its GPU."""
+    lacks = next((folder for folder in folders if not os.path.exists(folder)), "")
+    ask = "import jax, sys; sys.exit(jax.default_backend() == 'cpu')"
+    sees_gpu = wants_gpu and not subprocess.run([sys.executable, "-c", ask], check=False).returncode
+    return Node(socket.gethostname(), lacks, versions(), sees_gpu)
+
+
+def work(command: list[str], log: str, cpus: float, teacher: int | None = None) -> int:
+    """Does one run in a process that ends with this one.
+
+    Args:
+        command: That does it.
+        log: File that its output is added to.
+        cpus: Cores that it may take.
+        teacher: What this function returned for its teacher's run, if it waited for one.
+
+    Returns:
+        The exit code; `NOT_RUN` where the teacher's was not 0.
+    """
+    if teacher:
+        return NOT_RUN
+    cores = max(1, int(cpus))
+    environment = dict(os.environ)
+    if "xla_force_host_platform_device_count" not in environment.get("XLA_FLAGS", ""):
+        flags = f"--xla_force_host_platform_device_count={cores}"
+        one_thread = "--xla_cpu_multi_thread_eigen=false"
+        environment["XLA_FLAGS"] = f"{environment.get('XLA_FLAGS', '')} {flags} {one_thread}"
+    environment["OPENBLAS_NUM_THREADS"] = environment["OMP_NUM_THREADS"] = str(cores)
+    with open(log, "ab") as file:
+        file.write(f"{STARTED}{socket.gethostname()}, pid {os.getpid()}\n".encode())
+        file.flush()
+        process = subprocess.Popen(
+            command, stdout=file, stderr=file, env=environment, preexec_fn=_end_with_parent
+        )
+        try:
+            code = process.wait()
+        except BaseException:  # cancelled
+            process.send_signal(signal.SIGTERM)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(GRACE)
+            process.kill()
+            raise
+        file.write(f"{ENDED}{code}\n".encode())
+    return code
+
+
+def _end_with_parent() -> None:
+    """Lets the kernel kill this process when its parent dies, so that no run is trained twice."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
