@@ -1,0 +1,184 @@
+"""What a study on a Ray cluster of this machine costs and survives: python launch/scale_study.py FOLDER.
+
+Parts (--only, default all): `kills`, 40 tiny runs on two workers, of which ten are killed at random
+while they work, against the same runs in turn, row by row and bit by bit; `overhead`, four runs on
+one worker against the same in turn; `report`, the report of 1,000 runs that are copies of one. What
+each part found is FOLDER/PART.json.
+"""
+
+import argparse
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jax_kdpr.runs import folder as run_folder
+from jax_kdpr.studies.worker import ENDED, STARTED
+
+KILLS, WORKERS = 10, 2
+ENTRIES = ("teacher-2", "student", "e2e", "random")
+STUDY = """
+from jax_kdpr.config import Config
+from jax_kdpr.studies.declaration import Curves, Entry, Study, Table, student_entry, teacher_entry
+
+def get_config():
+    base = Config()
+    base.data.source = "scenes"
+    base.data.size, base.net.widths, base.spectral.iterations = 16, (4, 8), 5
+    base.data.train_images = base.data.validation_images = base.data.test_images = 32
+    base.train.batch_size, base.train.epochs, base.train.devices = 8, EPOCHS, 1
+    guided = {"loss.alpha": 0.9, "loss.beta": 0.05}
+    entries = {
+        "teacher-2": teacher_entry(2),
+        "student": student_entry("student", guided, teacher="teacher-2"),
+        "e2e": Entry(label="E2E"),
+        "random": Entry(label="random", changes={"regime": "random"}),
+    }
+    shown = {"question": "q", "entries": tuple(entries)}
+    table = Table(title="t", baseline="e2e", **shown)
+    curves = Curves(title="c", **shown)
+    return Study(
+        title="t", base=base, seeds=tuple(range(SEEDS)), entries=entries, sections=(table, curves)
+    )
+"""
+
+
+def write_study(folder: Path, *, epochs: int, seeds: int) -> None:
+    """Writes the study's declaration."""
+    folder.mkdir(parents=True)
+    text = STUDY.replace("EPOCHS", f"{epochs}").replace("SEEDS", f"{seeds}")
+    (folder / "study.py").write_text(text)
+
+
+def start(folder: Path, workdir: str, *options: str) -> subprocess.Popen:
+    """Starts `study`, with its output in a file."""
+    command = [sys.executable, "-m", "jax_kdpr.study", "--config=study.py", f"--workdir={workdir}"]
+    with (folder / f"{workdir}.txt").open("ab") as file:
+        return subprocess.Popen([*command, *options], cwd=folder, stdout=file, stderr=file)
+
+
+def timed(folder: Path, workdir: str, *options: str) -> float:
+    """Returns the seconds of a study from start to end."""
+    started = time.monotonic()
+    if code := start(folder, workdir, *options).wait():
+        raise RuntimeError(f"exit code {code}: {folder / workdir}.txt")
+    return time.monotonic() - started
+
+
+def rows(run: Path) -> list[dict[str, Any]]:
+    """Returns the rows of a run without its times."""
+    found = run_folder.read_metrics(run)
+    return [{k: v for k, v in row.items() if "seconds" not in k} for row in found]
+
+
+def workers(workdir: Path) -> list[int]:
+    """Returns the processes that have a run now, by the logs."""
+    found = []
+    for log in (workdir / "logs").glob("*.txt"):
+        lines = [x for x in log.read_text().splitlines() if x.startswith((STARTED, ENDED))]
+        if lines and lines[-1].startswith(STARTED):
+            found.append(int(lines[-1].rpartition("pid ")[2]))
+    return found
+
+
+def kills(folder: Path) -> dict[str, Any]:
+    """Kills workers at random until ten have died; compares all runs with those in turn."""
+    write_study(folder, epochs=3, seeds=10)
+    in_turn = timed(folder, "in-turn")
+    started, chance, killed = time.monotonic(), random.Random(0), 0
+    process = start(folder, "killed", "--cluster=local", "--cpus_per_run=1", "--max_retries=10")
+    while process.poll() is None:
+        time.sleep(chance.uniform(2.0, 12.0))
+        there = workers(folder / "killed") if killed < KILLS else []
+        if there:
+            with suppress(ProcessLookupError):
+                os.kill(chance.choice(there), signal.SIGKILL)
+                killed += 1
+    seconds = time.monotonic() - started
+    runs = [f"{entry}/seed-{seed}" for entry in ENTRIES for seed in range(10)]
+    pairs = [(folder / "in-turn" / run, folder / "killed" / run) for run in runs]
+    begun = "".join(log.read_text() for log in (folder / "killed" / "logs").glob("*.txt"))
+    return {
+        "runs": len(runs),
+        "killed": killed,
+        "begun": begun.count(STARTED),
+        "exit_code": process.returncode,
+        "rows_equal_bit_for_bit": sum(rows(a) == rows(b) != [] for a, b in pairs),
+        "largest_difference_of_scores": max(_difference(a, b) for a, b in pairs),
+        "seconds_in_turn": in_turn,
+        "seconds_on_two_workers": seconds,
+    }
+
+
+def _difference(one: Path, other: Path) -> float:
+    """Of the scores of two runs, image by image."""
+    a, b = (np.load(run / "scores.npz") for run in (one, other))
+    return max(float(np.abs(a[name] - b[name]).max()) for name in a.files)
+
+
+def overhead(folder: Path) -> dict[str, Any]:
+    """Times four runs in turn and on a cluster of one worker, which has all cores."""
+    write_study(folder, epochs=150, seeds=1)
+    found = {"runs": 4, "seconds_in_turn": timed(folder, "in-turn")}
+    cores = len(os.sched_getaffinity(0))
+    found["seconds_on_one_worker"] = timed(
+        folder, "cluster", "--cluster=local", f"--cpus_per_run={cores}"
+    )
+    found["cores"] = cores
+    return found
+
+
+def report(folder: Path) -> dict[str, Any]:
+    """Times the report of 1,000 runs, copies of four."""
+    write_study(folder, epochs=3, seeds=1)
+    timed(folder, "runs")
+    made = (folder / "study.py").read_text().replace("range(1)", "range(250)")
+    (folder / "study.py").write_text(made)
+    for entry in ENTRIES:
+        for seed in range(1, 250):
+            run = folder / "runs" / entry / f"seed-{seed}"
+            shutil.copytree(run.with_name("seed-0"), run)
+            record = json.loads((run / "run.json").read_text())
+            record["config"]["seed"] = seed
+            teacher = record["config"]["distill"]["teacher"]
+            record["config"]["distill"]["teacher"] = teacher.replace("seed-0", f"seed-{seed}")
+            (run / "run.json").write_text(json.dumps(record))
+    seconds = timed(folder, "runs", "--report_only")
+    most = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
+    size = (folder / "runs" / "report" / "report.html").stat().st_size / 1e6
+    return {"runs": 1000, "seconds": seconds, "most_memory_gb": most, "report_mb": size}
+
+
+PARTS: dict[str, Callable[[Path], dict[str, Any]]] = {
+    "kills": kills,
+    "overhead": overhead,
+    "report": report,
+}
+
+
+def main() -> None:
+    """Makes the parts that are asked for, and the page of all."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--only", nargs="*", choices=PARTS, default=list(PARTS))
+    asked = parser.parse_args()
+    for name in asked.only:
+        found = PARTS[name](asked.folder / name)
+        made = {name: found, "provenance": run_folder.provenance()}
+        (asked.folder / f"{name}.json").write_text(json.dumps(made, indent=1) + "\n")
+        print(json.dumps(found, indent=1), flush=True)
+
+
+if __name__ == "__main__":
+    main()
