@@ -2,21 +2,27 @@
 
 The same command resumes a run that was interrupted. Single options are overridden by
 `--config.section.field=value`; docs/options.md has them all.
+
+Several processes, each with its devices, train one run: the same command in each, with
+--coordinator HOST:PORT --processes N --process I. The first writes the run folder; a run that was
+interrupted goes on with any number of processes.
 """
 
 from pathlib import Path
 
 from absl import flags
 
+from jax_kdpr.core import processes
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.metrics import rms_unit
 from jax_kdpr.core.options import foreign_names
 from jax_kdpr.core.registry import package
-from jax_kdpr.interface import cli
+from jax_kdpr.interface import cli, process_flags
 from jax_kdpr.training import loop
 
 CONFIG = cli.define_config()
 WORKDIR = flags.DEFINE_string("workdir", None, "Run folder: new, or that of this very run.")
+flags.adopt_module_key_flags(process_flags)
 
 
 def main(positional: list[str]) -> int:
@@ -26,6 +32,8 @@ def main(positional: list[str]) -> int:
     if not WORKDIR.value:
         raise InputError("--workdir: a run folder is needed, such as runs/e2e")
     scores = loop.train(config, Path(WORKDIR.value))
+    if not processes.is_first():
+        return 0
     # A run that was finished by an earlier version has no rms.
     rms = (
         f"rms {scores['validation_rms']:.3f}{rms_unit(config.scene.kind)}, "
@@ -43,4 +51,4 @@ def main(positional: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, first=process_flags.join)

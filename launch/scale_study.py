@@ -1,4 +1,4 @@
-"""What a study on a Ray cluster of this machine costs and survives: python launch/scale_study.py FOLDER.
+"""What studies on a Ray cluster cost and survive: python launch/scale_study.py FOLDER.
 
 Parts (--only, default all): `kills`, 40 tiny runs on two workers, of which ten are killed at random
 while they work, against the same runs in turn, row by row and bit by bit; `overhead`, four runs on

@@ -7,7 +7,7 @@ how fast a run is, and its results by rounding at most.
 import math
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -109,9 +109,14 @@ def standing_in(memory: int) -> Iterator[None]:
 def choose_devices(requested: int, *batch_sizes: int) -> int:
     """Returns how many devices to spread batches over: on a CPU all that divide them, else one.
 
+    Of several processes it is all that they have.
+
     Raises:
-        InputError: If more are asked for than there are.
+        InputError: If more are asked for than there are, or several processes cannot share out a
+            batch.
     """
+    if jax.process_count() > 1:
+        return _devices_of_all(requested, batch_sizes)
     there = jax.local_device_count()
     if requested > there:
         raise InputError(
@@ -122,6 +127,22 @@ def choose_devices(requested: int, *batch_sizes: int) -> int:
         return requested or 1
     common = math.gcd(*batch_sizes)
     return max(n for n in range(1, there + 1) if common % n == 0)
+
+
+def _devices_of_all(requested: int, batch_sizes: Sequence[int]) -> int:
+    there = jax.device_count()
+    if requested not in (0, there):
+        raise InputError(
+            f"train.devices: expected 0, or all {there} devices of the {jax.process_count()} "
+            f"processes, got {requested}"
+        )
+    for name, size in zip(("batch_size", "eval_batch_size"), batch_sizes, strict=True):
+        if size % there:
+            raise InputError(
+                f"train.{name}: expected a multiple of the {there} devices of the "
+                f"{jax.process_count()} processes, got {size}"
+            )
+    return there
 
 
 def choose_eval_batch(requested: int, *, size: int, features: int, devices: int = 1) -> int:

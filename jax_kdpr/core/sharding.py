@@ -7,8 +7,11 @@ inside `jax.shard_map` on the local samples. Losses and the network stay outside
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -18,12 +21,14 @@ AXIS = "data"
 
 
 def make_mesh(devices: int) -> Mesh | None:
-    """Returns a one-axis mesh over the first `devices` local devices; None for one device."""
+    """Returns a one-axis mesh over `devices` devices; None for one.
+
+    They are the first of this process, or all that several processes have.
+    """
     if devices == 1:
         return None
-    return jax.make_mesh(
-        (devices,), (AXIS,), axis_types=(AxisType.Auto,), devices=jax.local_devices()[:devices]
-    )
+    there = jax.devices() if jax.process_count() > 1 else jax.local_devices()
+    return jax.make_mesh((devices,), (AXIS,), axis_types=(AxisType.Auto,), devices=there[:devices])
 
 
 def data_parallel(fn: Callable, mesh: Mesh | None) -> Callable:
@@ -66,7 +71,24 @@ def spread(fn: Callable, mesh: Mesh | None) -> Callable:
 
 def replicate(tree: PyTree, mesh: Mesh | None) -> PyTree:
     """Puts a copy of every array on each device, once, instead of at every call that reads it."""
-    return tree if mesh is None else jax.device_put(tree, everywhere(mesh))
+    if mesh is None:
+        return tree
+    if jax.process_count() > 1:
+        return jax.tree.map(lambda leaf: _replicate_own(leaf, mesh), tree)
+    return jax.device_put(tree, everywhere(mesh))
+
+
+def _replicate_own(leaf: Any, mesh: Mesh) -> jax.Array:
+    """Puts what every process has onto its devices: one array of all of them."""
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        data = _replicate_own(jax.random.key_data(leaf), mesh)
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+        return leaf  # it is one already
+    values = np.asarray(leaf)
+    return jax.make_array_from_callback(
+        values.shape, NamedSharding(mesh, P()), lambda at: values[at]
+    )
 
 
 def everywhere(mesh: Mesh | None) -> NamedSharding | None:

@@ -19,6 +19,8 @@ AGAIN = "interrupted; run the same command again to go on"
 
 _noting = 0  # how many `noting` are entered
 _received = 0
+_shared = False  # whether it counts only when `note` says so
+_pending = 0
 _own_code: int | None = None  # the exit code of a command that has done all its work
 
 
@@ -79,6 +81,23 @@ def received() -> int:
     return _received
 
 
+def share() -> None:
+    """From here on a signal is `pending` until `note`: several processes answer it together."""
+    global _shared
+    _shared = True
+
+
+def pending() -> int:
+    """Returns the number of the signal that came to this process of several; 0 if none did."""
+    return _pending
+
+
+def note(number: int) -> None:
+    """Takes a signal for received; 0 for none."""
+    global _received
+    _received = number or _received
+
+
 def check(message: str = AGAIN) -> None:
     """Raises `Interrupted` if a signal was noted; to be called where nothing would be lost."""
     if number := received():
@@ -86,12 +105,14 @@ def check(message: str = AGAIN) -> None:
 
 
 def _watch(reading: int) -> None:
-    global _received
+    global _received, _pending
     while True:
         (number,) = os.read(reading, 1)
-        if number in ENDING and (_received or not _noting):
+        if number in ENDING and (_received or _pending or not _noting):
             _leave(number)
-        if number in ENDING:
+        if number in ENDING and _shared:
+            _pending = number
+        elif number in ENDING:
             _received = number
 
 

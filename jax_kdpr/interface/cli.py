@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+import jax
 from absl import app, flags
 from ml_collections import config_flags
 
 from jax_kdpr.config import checks
 from jax_kdpr.config import schema as config_lib
-from jax_kdpr.core import options, runtime, signals, whole_files
+from jax_kdpr.core import options, processes, runtime, signals, whole_files
 from jax_kdpr.core.errors import InputError, StoppedError
 from jax_kdpr.core.limits import Range, number_hint, require
 from jax_kdpr.core.registry import allow
@@ -38,7 +39,11 @@ def define_config() -> flags.FlagHolder:
 
 
 def run(
-    main: Callable[[list[str]], int | None], *, prefix: str = "", others: tuple[str, ...] = ()
+    main: Callable[[list[str]], int | None],
+    *,
+    prefix: str = "",
+    others: tuple[str, ...] = (),
+    first: Callable[[], None] = lambda: None,
 ) -> None:
     """Parses the flags and runs main(positional arguments), which may return an exit code.
 
@@ -49,6 +54,7 @@ def run(
         main: The command.
         prefix: What the options of a `Config` have before them in its config file ("base.").
         others: Options of its config file beside these.
+        first: To be done before JAX knows its devices.
     """
 
     def parse(argv: Sequence[str]) -> list[str]:
@@ -71,6 +77,7 @@ def run(
     def guarded(argv: Sequence[str]) -> int | None:
         checkpoint.quiet_logs()
         try:
+            first()
             runtime.set_up()
             code = main(list(argv[1:])) or 0
             signals.all_done(code)
@@ -90,8 +97,14 @@ def run(
             is_input = failure.errno == errno.ENAMETOOLONG
             _exit_with(said, code=BAD_INPUT if is_input else STOPPED)
         except signals.Interrupted as stop:
-            print(stop, file=sys.stderr)
+            if processes.is_first():
+                print(stop, file=sys.stderr)
             return stop.exit_code
+        except jax.errors.JaxRuntimeError as failure:
+            if not processes.several():
+                raise
+            said = " ".join(str(failure).split())[:200]
+            _exit_with(f"another process has ended ({said}); {signals.AGAIN}", code=STOPPED)
 
     signals.take_over()
     for stream in (sys.stdout, sys.stderr):
@@ -259,4 +272,5 @@ def _flag_message(failure: Exception, prefix: str) -> str:
 
 def _exit_with(message: str, *, code: int = BAD_INPUT) -> NoReturn:
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    processes.leave(code)
     sys.exit(code)

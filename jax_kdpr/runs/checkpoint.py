@@ -25,7 +25,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
-from jax_kdpr.core import runtime
+from jax_kdpr.core import processes, runtime
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.types import PyTree
 from jax_kdpr.runs import folder as run_folder
@@ -95,11 +95,13 @@ class Checkpoints:
         self._handle = os.open(workdir / FOLDER, os.O_RDONLY)
         self._folder = _plain_path(self._handle, workdir / FOLDER)
         score = lambda metrics: metrics[SCORE]  # noqa: E731
+        alone = _alone()
         self._manager = _Manager(
             workdir,
             self._folder,
             options=ocp.CheckpointManagerOptions(
-                create=not read_only,
+                create=False,
+                multiprocessing_options=alone,
                 read_only=read_only,
                 cleanup_tmp_directories=not read_only,
                 enable_async_checkpointing=False,
@@ -114,9 +116,9 @@ class Checkpoints:
             ),
             # Named, so that the shapes of a checkpoint can be asked for before it is read.
             item_handlers={
-                "state": ocp.StandardCheckpointHandler(),
-                "config": ocp.JsonCheckpointHandler(),
-                "info": ocp.JsonCheckpointHandler(),
+                "state": ocp.StandardCheckpointHandler(multiprocessing_options=alone),
+                "config": ocp.JsonCheckpointHandler(multiprocessing_options=alone),
+                "info": ocp.JsonCheckpointHandler(multiprocessing_options=alone),
             },
         )
 
@@ -241,6 +243,17 @@ class Checkpoints:
             shutil.move(self.workdir / FOLDER / str(step), target)
         if steps:
             self._manager.reload()
+
+
+def _alone() -> ocp.options.MultiprocessingOptions:
+    """Of several processes each reads for itself, and one writes: Orbax waits for no other."""
+    options = ocp.options.MultiprocessingOptions
+    if not processes.several():
+        return options()
+    own = jax.process_index()
+    return options(
+        primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"process_{own}"
+    )
 
 
 def reason(failure: Exception) -> str:

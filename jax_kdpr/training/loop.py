@@ -12,7 +12,7 @@ import numpy as np
 
 from jax_kdpr.config import schema as config_lib
 from jax_kdpr.config.schema import Config
-from jax_kdpr.core import runtime, signals
+from jax_kdpr.core import processes, runtime, signals
 from jax_kdpr.core.errors import StoppedError
 from jax_kdpr.core.metrics import rms_unit
 from jax_kdpr.core.progress import progress
@@ -40,7 +40,7 @@ def train(config: Config, workdir: Path) -> dict[str, float]:
     """Trains, or resumes, the run of `config` in `workdir`.
 
     Returns:
-        The last validation metrics.
+        The last validation metrics; empty in all of several processes but the first.
 
     Raises:
         InputError: If config, data, teacher or folder do not fit.
@@ -51,6 +51,8 @@ def train(config: Config, workdir: Path) -> dict[str, float]:
     run = prepare(config, workdir)
     print(_summary(run))
     rows = carry_out(run)
+    if not processes.is_first():
+        return {}
     if found := outcome.warning(run, rows):
         print(f"warning: {workdir}: {found}", file=sys.stderr)
     return {k: v for k, v in rows[-1].items() if k.startswith("validation")}
@@ -59,12 +61,14 @@ def train(config: Config, workdir: Path) -> dict[str, float]:
 def carry_out(run: Training) -> list[dict[str, Any]]:
     """Makes the steps that are left of a training; returns its rows of metrics, an epoch each.
 
+    The first of several processes has the folder and the rows.
+
     Raises:
         Interrupted, NonFiniteLossError, StoppedError: As `train`.
     """
     workdir = run.workdir
-    with run_folder.lock(workdir), _Folder(run) as folder:
-        train_state, step = _restore(run, folder)
+    with _Folder(run) as folder:
+        train_state, step = folder.restore()
         if step and not folder.has_row(step):
             print(f"step {step} of {workdir} has no row in metrics.jsonl: it is made again")
             number = step // run.steps_per_epoch - 1
@@ -82,38 +86,67 @@ def carry_out(run: Training) -> list[dict[str, Any]]:
             signals.check()
         if step < run.total_steps:
             _train_from(run, train_state, step, folder)
-        return folder.log.rows()
+        return folder.rows()
 
 
 class _Folder:
-    """The open run folder: its checkpoints and its log."""
+    """The open run folder, its checkpoints and its log. Of several processes the first has them."""
 
     def __init__(self, run: Training):
         self.run = run
+        self._open = ExitStack()
 
     def __enter__(self) -> "_Folder":
         run = self.run
-        run_folder.record_session(
-            run.workdir, run.config, run.digests, run.dataset.sample, run.planes
-        )
-        self.checkpoints = Checkpoints(run.workdir)
-        self.log = MetricLog(run.workdir, tensorboard=run.config.train.tensorboard)
+        processes.wait("all have looked at the folder")
+        if processes.is_first():
+            self._open.enter_context(run_folder.lock(run.workdir))
+            run_folder.record_session(
+                run.workdir, run.config, run.digests, run.dataset.sample, run.planes
+            )
+            self.checkpoints = self._open.enter_context(Checkpoints(run.workdir))
+            self.log = MetricLog(run.workdir, tensorboard=run.config.train.tensorboard)
+            self._open.callback(self.log.close)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.log.close()
-        self.checkpoints.close()
+        self._open.close()
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Returns the rows of metrics so far; in the first process."""
+        return self.log.rows() if processes.is_first() else []
+
+    def restore(self) -> tuple[TrainState, int]:
+        """Returns the newest state that can be read, and its step; the start if there is none."""
+        run, start = self.run, self.run.start
+
+        def newest() -> tuple[TrainState, Any]:
+            found = self.checkpoints.restore_latest(start)
+            step = 0 if found is None else found.step
+            self.checkpoints.discard_after(step)
+            self.log.resume_at(step)
+            return (start if found is None else found.tree), np.int32(step)
+
+        state, step = processes.from_first(newest, (start, np.int32(0)))
+        return replicate(state, run.mesh), int(step)
 
     def has_row(self, step: int) -> bool:
         """Whether the log has the metrics of the epoch that ended at a step, if one did."""
-        is_inside = step % self.run.steps_per_epoch > 0
-        return is_inside or any(row["step"] == step for row in self.log.rows())
+        if step % self.run.steps_per_epoch:
+            return True
+        there = processes.from_first(lambda: np.bool_(self._is_logged(step)), np.bool_(False))
+        return bool(there)
+
+    def _is_logged(self, step: int) -> bool:
+        return any(row["step"] == step for row in self.log.rows())
 
     def save(self, step: int, state: TrainState, row: dict[str, Any] | None) -> None:
         """Writes a checkpoint and, at the end of an epoch, its row of metrics."""
         workdir = self.run.workdir
+        if not processes.is_first():
+            return
         try:
-            if row is not None and not self.has_row(step):
+            if row is not None and not self._is_logged(step):
                 self.log.append(row)  # first: a checkpoint makes up for its row, no row for it
             score = None if row is None else row.get(SCORE)
             self.checkpoints.save(step, state, config_lib.to_dict(self.run.config), score=score)
@@ -123,15 +156,6 @@ class _Folder:
                 f"({checkpoint.reason(failure)}); {_last_good(workdir)}; make room, or mend "
                 "the folder, and run the same command again to go on from there"
             ) from failure
-
-
-def _restore(run: Training, folder: _Folder) -> tuple[TrainState, int]:
-    """Returns the newest state that can be restored, and its step; the start if there is none."""
-    found = folder.checkpoints.restore_latest(run.start)
-    step = 0 if found is None else found.step
-    folder.checkpoints.discard_after(step)
-    folder.log.resume_at(step)
-    return (run.start, 0) if found is None else (replicate(found.tree, run.mesh), step)
 
 
 def _guide(run: Training) -> Any:
@@ -165,6 +189,7 @@ def _train_from(run: Training, train_state: TrainState, step: int, folder: _Fold
                     _require_finite(losses_before, step, folder)
                 step += length
                 bar.update(length)
+                processes.agree_on_signals()
             if step > first and losses is not None:
                 _require_finite(losses, step, folder)
                 _require_finite_state(train_state, step, folder)

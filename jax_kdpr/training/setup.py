@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from jax_kdpr.config import checks
 from jax_kdpr.config import schema as config_lib
 from jax_kdpr.config.schema import Config
-from jax_kdpr.core import options, runtime
+from jax_kdpr.core import options, processes, runtime
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.registry import blaming
 from jax_kdpr.core.sharding import make_mesh, replicate
@@ -90,7 +90,7 @@ def prepare(config: Config, workdir: Path) -> Training:
         train.eval_batch_size,
         size=data.size,
         features=config.net.widths[0],
-        devices=max(1, train.devices),
+        devices=max(train.devices, jax.device_count() if processes.several() else 1),
     )
     devices = runtime.choose_devices(train.devices, train.batch_size, eval_batch_size)
     mesh = make_mesh(devices)

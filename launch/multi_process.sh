@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# One training by N processes of this machine: bash launch/multi_process.sh N --config FILE --workdir FOLDER
+# Everything after N goes to `python -m jax_kdpr.train`. Each process has the devices that JAX shows it: on
+# the CPU one; of GPUs its own, in order. Ctrl-C saves and leaves, as with one process.
+set -euo pipefail
+processes=${1:?"how many processes?"}
+shift
+port="${PORT:-$(python -c 'import socket; s = socket.socket(); s.bind(("", 0)); print(s.getsockname()[1])')}"
+export XLA_FLAGS="${XLA_FLAGS:-} --xla_force_host_platform_device_count=1 --xla_cpu_multi_thread_eigen=false"
+started=()
+trap 'kill -TERM "${started[@]}" 2> /dev/null' INT TERM
+for process in $(seq 0 $((processes - 1))); do
+  devices=()
+  if command -v nvidia-smi > /dev/null; then devices=("CUDA_VISIBLE_DEVICES=$process"); fi
+  env "${devices[@]}" python -m jax_kdpr.train "$@" \
+    --coordinator "127.0.0.1:$port" --processes "$processes" --process "$process" &
+  started+=($!)
+done
+code=0
+for one in "${started[@]}"; do
+  wait "$one" || code=$?
+  while kill -0 "$one" 2> /dev/null; do wait "$one" || code=$?; done
+done
+exit "$code"

@@ -1,0 +1,121 @@
+"""One training by two processes of this machine: as by one with two devices; stopped as one."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from unittest import mock
+
+import commands
+import faults
+import jax
+import pytest
+from helpers import rejection
+
+from jax_kdpr.core import processes, runtime
+from jax_kdpr.runs import folder as run_folder
+
+CONFIG = """
+from jax_kdpr.config import Config
+
+def get_config():
+    config = Config()
+    config.data.source = "scenes"
+    config.data.size, config.net.widths, config.spectral.iterations = 16, (4, 8), 3
+    config.data.train_images = config.data.validation_images = config.data.test_images = 32
+    config.noise.kind = "poisson"
+    config.train.batch_size, config.train.epochs, config.train.eval_batch_size = 8, 30, 32
+    config.train.validate_every = 15
+    return config
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def start(folder, workdir: str, count: int) -> list[subprocess.Popen[str]]:
+    one_device = " --xla_force_host_platform_device_count=1"
+    environment = commands.user_environment(XLA_FLAGS=commands.QUICKLY_COMPILED + one_device)
+    address = f"--coordinator=127.0.0.1:{free_port()}"
+    train = [sys.executable, "-m", "jax_kdpr.train", "--config=config.py", f"--workdir={workdir}"]
+    return [
+        subprocess.Popen(
+            [*train, address, f"--processes={count}", f"--process={number}"],
+            cwd=folder,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(count)
+    ]
+
+
+def await_epoch(processes: list[subprocess.Popen[str]], run) -> None:
+    until = time.monotonic() + 200
+    while not run_folder.epochs_done(run):
+        if time.monotonic() > until or any(one.poll() is not None for one in processes):
+            pytest.fail(str([(one.kill(), one.communicate()) for one in processes]))
+        time.sleep(0.2)
+
+
+@pytest.mark.slow
+def test_two_processes_are_stopped_as_one_and_are_as_two_devices(tmp_path):
+    (tmp_path / "config.py").write_text(CONFIG)
+    both = start(tmp_path, "run", 2)
+    run = tmp_path / "run"
+    await_epoch(both, run)
+    both[1].send_signal(signal.SIGTERM)  # to the one that writes nothing
+    said = [one.communicate(timeout=120) for one in both]
+    assert [one.returncode for one in both] == [128 + signal.SIGTERM] * 2, said
+    assert "saved; run the same command again" in said[0][1] and not said[1][0], said
+
+    # The other is killed: the first says so and ends.
+    both = start(tmp_path, "run", 2)
+    done = run_folder.epochs_done(run)
+    while run_folder.epochs_done(run) == done and both[0].poll() is None:
+        time.sleep(0.1)
+    both[1].kill()
+    _, errors = both[0].communicate(timeout=60)
+    both[1].communicate()
+    assert both[0].returncode == 1, errors
+    assert "error: another process has ended" in errors, errors
+    assert 0 < run_folder.epochs_done(run) < 30
+
+    # One process goes on, with two devices; another makes the whole.
+    for workdir in ("run", "whole"):
+        alone = ("--config=config.py", "--config.train.devices=2", f"--workdir={workdir}")
+        commands.run("train", *alone, cwd=tmp_path, check=True)
+    rows, expected = faults.record(run), faults.record(tmp_path / "whole")
+    assert len(rows) == len(expected) == 30
+    for row, other in zip(rows, expected, strict=True):
+        assert row == pytest.approx(other, rel=1e-5, abs=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("requested", "batches", "said"),
+    [
+        (0, (9, 8), "train.batch_size: expected a multiple of the 4 devices of the 2 processes"),
+        (0, (8, 6), "train.eval_batch_size: expected a multiple of the 4 devices"),
+        (2, (8, 8), "train.devices: expected 0, or all 4 devices of the 2 processes, got 2"),
+    ],
+)
+def test_what_several_processes_cannot_share_out_is_refused(requested, batches, said):
+    with mock.patch.object(jax, "process_count", lambda: 2):
+        assert runtime.choose_devices(0, 8, 8) == jax.device_count() == 4
+        assert said in rejection(runtime.choose_devices, requested, *batches)
+
+
+def test_a_process_that_cannot_know_which_it_is_is_refused():
+    refusal = commands.refusal("train", "--process=1")
+    assert "--process: is read only with --coordinator" in refusal
+    refusal = commands.refusal("train", "--coordinator=127.0.0.1:1")
+    assert "expected --processes N and --process 0 to N - 1" in refusal
+    with mock.patch.dict(os.environ):
+        assert "auto" in commands.refusal("train", "--coordinator=auto")
+    assert processes.is_first() and not processes.several()
