@@ -2,8 +2,10 @@
 
 Parts (--only, default all): `kills`, 40 tiny runs on two workers, of which ten are killed at random
 while they work, against the same runs in turn, row by row and bit by bit; `overhead`, four runs on
-one worker against the same in turn; `report`, the report of 1,000 runs that are copies of one. What
-each part found is FOLDER/PART.json.
+one worker against the same in turn; `report`, the report of 1,000 runs that are copies of one;
+`processes`, a training by two processes of one device each against one of two devices; `gpus`, what
+2, 8, 64 and 512 H100s would say to each other in a step of the paper's, from the compiled program.
+What each part found is FOLDER/PART.json.
 """
 
 import argparse
@@ -19,10 +21,12 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from runpy import run_path
 from typing import Any
 
 import numpy as np
 
+from jax_kdpr.evaluation.speed.many_devices import collectives, compile_step, mesh_of
 from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.studies.worker import ENDED, STARTED
 
@@ -160,10 +164,67 @@ def report(folder: Path) -> dict[str, Any]:
     return {"runs": 1000, "seconds": seconds, "most_memory_gb": most, "report_mb": size}
 
 
+TRAINING = """
+from jax_kdpr import presets
+
+def get_config():
+    config = presets.cpu()
+    config.data.train_images, config.data.validation_images = 1024, 128
+    config.train.epochs, config.train.eval_batch_size, config.train.devices = 4, 128, 0
+    return config
+"""
+
+
+def processes(folder: Path) -> dict[str, Any]:
+    """Times epochs of `configs/cpu` at full width: two processes and one with two devices."""
+    folder.mkdir(parents=True)
+    (folder / "config.py").write_text(TRAINING)
+    given = ["--config", "config.py", "--workdir"]
+    alone = [sys.executable, "-m", "jax_kdpr.train", *given, "one", "--config.train.devices=2"]
+    script = Path(__file__).with_name("multi_process.sh")
+    subprocess.run(alone, cwd=folder, check=True)
+    subprocess.run(["bash", str(script), "2", *given, "two"], cwd=folder, check=True)
+    one, two = (run_folder.read_metrics(folder / name) for name in ("one", "two"))
+    differences = [
+        abs(a[name] - b[name]) / max(abs(a[name]), 1e-9)
+        for a, b in zip(one, two, strict=True)
+        for name in ("train_total", "validation_psnr", "validation_ssim")
+    ]
+    return {
+        "largest_relative_difference": max(differences),
+        # Of the epochs after the first, which compiles.
+        "epoch_seconds_two_devices": [row["train_seconds"] for row in one[1:]],
+        "epoch_seconds_two_processes": [row["train_seconds"] for row in two[1:]],
+    }
+
+
+def gpus(folder: Path) -> dict[str, Any]:
+    """Compiles the paper's E2E step for many H100s, and reads what they exchange."""
+    folder.mkdir(parents=True)
+    config = run_path("configs/paper/e2e.py")["get_config"]()
+    found = {}
+    for count in (2, 8, 64, 512):
+        config.train.batch_size = max(64, count)
+        compiled = compile_step(config, mesh_of("h100", count))
+        exchanges = collectives(compiled.as_text())
+        memory: Any = compiled.memory_analysis()
+        found[f"{count}"] = {
+            "batch": config.train.batch_size,
+            "kinds": sorted({one.kind for one in exchanges}),
+            "exchanges": len(exchanges),
+            "largest_mb": exchanges[0].bytes / 1e6,
+            "others_kb": sum(one.bytes for one in exchanges[1:]) / 1e3,
+            "temporaries_gb": memory.temp_size_in_bytes / 1e9,
+        }
+    return found
+
+
 PARTS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "kills": kills,
     "overhead": overhead,
     "report": report,
+    "processes": processes,
+    "gpus": gpus,
 }
 
 

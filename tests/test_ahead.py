@@ -9,7 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from jax_kdpr.config.schema import Config
+from jax_kdpr.core.sharding import make_mesh
 from jax_kdpr.evaluation.speed import ahead
+from jax_kdpr.evaluation.speed.many_devices import collectives, compile_step, mesh_of
+
+ROOT = Path(__file__).parents[1]
 
 # A loop of three FFTs, each kept as a row of an array; a convolution; its gradient by the weights.
 PROGRAM = """HloModule jit_run, is_scheduled=true
@@ -85,18 +90,56 @@ def test_a_loop_that_xla_does_not_know_counts_once():
     assert ahead.count(unknown, "tf32").kernels == 2 + 1
 
 
-def count_for_h100(case: str, output: Path) -> dict:
-    """What the program of a case counts, at the paper's size."""
+def small_step() -> Config:
+    config = Config()
+    config.data.size, config.net.widths = 16, (4, 8)
+    config.spectral.iterations, config.train.batch_size = 5, 8
+    return config
+
+
+def test_a_step_on_many_devices_exchanges_sums_alone():
+    config = small_step()
+    text = compile_step(config, make_mesh(4)).as_text()
+    found = collectives(text)
+    assert "fft" in text and {one.kind for one in found} == {"all-reduce"}
+    # Everything that is trained; the loss and the statistics of batches are small beside it.
+    trained = 4 * (16 * 16 + 5 * 5 + 1725)
+    assert sum(one.bytes for one in found) < 1.5 * trained
+    gathered = "%a = (f32[8,16]{1,0}, c64[2]{0}) all-gather-start(%x)"
+    assert collectives(f"{gathered}\n%b = f32[] all-reduce(%y)") == [
+        ("all-gather", 4 * 128 + 16),
+        ("all-reduce", 4),
+    ]
+
+
+@pytest.mark.slow
+def test_the_papers_step_on_eight_h100s_adds_up_all_gradients_at_once():
+    """All other exchanges are of the statistics of batch norm, a number or two a channel."""
+    require_compiler()
+    spec = importlib.util.spec_from_file_location("c", ROOT / "configs" / "paper" / "e2e.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found = collectives(compile_step(module.get_config(), mesh_of("h100", 8)).as_text())
+    assert {one.kind for one in found} == {"all-reduce"}
+    assert found[0].bytes >= 4 * 1_900_000 and found[1].bytes <= 4 * 1024
+
+
+def require_compiler() -> None:
     if importlib.util.find_spec("jax_plugins") is None:
         if os.environ.get("KDPR_REQUIRE_AOT"):
             pytest.fail("JAX's CUDA plugin is not installed")
         pytest.skip("wants the extra `aot`: XLA's compiler for NVIDIA GPUs")
+
+
+def count_for_h100(case: str, output: Path) -> dict:
+    """What the program of a case counts, at the paper's size."""
+    require_compiler()
     # A process, for shapes in the place of arrays are no arrays where types are checked.
     command = [sys.executable, "-m", "jax_kdpr.benchmark", "--config", "configs/paper/e2e.py"]
     subprocess.run(
         [*command, "--for=h100", f"--only={case}", f"--output={output}"],
         env=os.environ | {"JAX_PLATFORMS": "cpu"},
-        cwd=Path(__file__).parents[1],
+        cwd=ROOT,
         check=True,
     )
     return json.loads((output / "for-h100.jsonl").read_text())
