@@ -15,6 +15,7 @@ seed by seed, and first the teachers it needs: for a job array where there is no
 distinct training step for its shapes. --only trains the entries named, and the teachers they need.
 """
 
+import dataclasses
 import shlex
 import sys
 from pathlib import Path
@@ -75,6 +76,8 @@ def main(positional: list[str]) -> int:
     # On a cluster its name is the same everywhere.
     workdir = Path(WORKDIR.value).resolve() if CLUSTER.value else Path(WORKDIR.value)
     study = read_study()
+    if INDEX.value is not None:
+        return _do_one(study, workdir, INDEX.value)
     everything = plan(study, workdir)
     runs = only_these(everything, ONLY.value)
     if DRY_RUN.value:
@@ -82,8 +85,6 @@ def main(positional: list[str]) -> int:
         if COMPILE.value:
             compile_steps(runs)
         return 0
-    if INDEX.value is not None:
-        return _do_one(runs, INDEX.value)
     output = Path(OUTPUT.value) if OUTPUT.value else workdir / "report"
     whole_files.require_writable("--workdir", workdir)
     whole_files.require_writable("--output", output)
@@ -123,12 +124,22 @@ def _require_one_way() -> None:
         )
 
 
-def _do_one(runs: list[PlannedRun], index: int) -> int:
-    """Does one of the runs; returns the exit code."""
-    if index >= len(runs):
-        raise InputError(f"--array_index: expected 0 to {len(runs) - 1}, got {index}")
+def _do_one(study: Study, workdir: Path, index: int) -> int:
+    """Does one of the runs; returns the exit code.
+
+    It looks at the folders of its own seed alone: there may be as many jobs as runs.
+    """
+
+    def of_seed(number: int) -> list[PlannedRun]:
+        alone = dataclasses.replace(study, seeds=study.seeds[number : number + 1])
+        return only_these(plan(alone, workdir), ONLY.value)
+
+    each = len(of_seed(0))
+    if index >= each * len(study.seeds):
+        last = each * len(study.seeds) - 1
+        raise InputError(f"--array_index: expected 0 to {last}, got {index}")
     with noting():
-        failures = run_one(runs[index])
+        failures = run_one(of_seed(index // each)[index % each])
     for name, why in failures.items():
         print(f"failed: {name}: {why}", file=sys.stderr)
     return 1 if failures else 0

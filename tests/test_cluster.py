@@ -20,6 +20,7 @@ if not os.environ.get("KDPR_REQUIRE_RAY"):  # set by .ci/run, where a skip must 
     pytest.importorskip("ray")
 
 pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[1]
 STUDY = """
 from jax_kdpr.config import Config
 from jax_kdpr.studies.declaration import Entry, Study, Table, student_entry, teacher_entry
@@ -39,6 +40,12 @@ def get_config():
     table = Table(title="t", question="q", entries=("teacher-2", "student"), baseline="student")
     return Study(title="t", base=base, seeds=(0,), entries=entries, sections=(table,))
 """
+
+
+def environment() -> dict[str, str]:
+    """Of a shell in which this Python is the one that `python` means."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return commands.user_environment(PATH=path, PYTHONPATH=str(ROOT))
 
 
 def start(folder: Path, workdir: str, *options: str) -> subprocess.Popen[str]:
@@ -116,6 +123,34 @@ def test_killed_interrupted_and_gone_on_with_the_runs_are_those_done_in_turn(fol
         one, two = (np.load(folder / name / run / "scores.npz") for name in ("in-turn", "runs"))
         for name in one.files:  # on one core in place of two
             np.testing.assert_allclose(one[name], two[name], rtol=1e-5, atol=1e-5)
+
+
+def test_the_commands_of_the_page_for_this_machine(tmp_path):
+    (tmp_path / "configs" / "cpu").mkdir(parents=True)
+    quick = STUDY.replace("epochs, base.train.devices = 8, 3, 1", "epochs = 8, 1")
+    (tmp_path / "configs" / "cpu" / "e2e.py").write_text(
+        quick.replace("return Study", "return base #")
+    )
+    shown = (
+        quick[: quick.index("    entries = {")]
+        + """
+    table = Table(title="t", question="q", entries=("e2e",), baseline="e2e")
+    entries = {"e2e": Entry(label="E2E")}
+    return Study(title="t", base=base, seeds=(0,), entries=entries, sections=(table,))
+"""
+    )
+    (tmp_path / "configs" / "cpu" / "study.py").write_text(shown)
+    (tmp_path / "launch").symlink_to(ROOT / "launch")
+    page = (ROOT / "docs" / "scale.md").read_text()
+    commands_of_page = re.findall(r"^```sh\n(.*?)\n```", page, re.DOTALL | re.MULTILINE)
+    assert len(commands_of_page) == 3
+    for command in commands_of_page:
+        ran = subprocess.run(
+            command, shell=True, cwd=tmp_path, env=environment(), capture_output=True, text=True
+        )
+        assert ran.returncode == 0, ran
+    for run in ("study/e2e/seed-0", "two"):
+        assert len(faults.record(tmp_path / "runs" / run)) == 1
 
 
 @pytest.mark.parametrize(
