@@ -73,6 +73,24 @@ def gradients(loss, snapshots, **options):
     return jax.jit(jax.grad(of, argnums=(0, 1, 2)))(intensity, phases, kernel)
 
 
+@pytest.mark.parametrize(("size", "is_near"), [(256, False), (96, True)])
+def test_large_fields_are_counted_in_no_int32(size, is_near):
+    """Pixels times pixels, and in the near field once more, are more than 2^31."""
+    rng = np.random.default_rng(0)
+    phases = jnp.asarray(rng.uniform(0, 2 * np.pi, (1, size, size)), jnp.float32)
+    near = np.exp(2j * np.pi * rng.uniform(size=(size, size))).astype(np.complex64)
+    optics = Optics(phases, transfer=jnp.asarray(near)) if is_near else Optics(phases)
+    start = jnp.asarray(rng.normal(size=(size, size)) + 0j, jnp.complex64)
+    field = jnp.exp(1j * jnp.asarray(rng.uniform(size=(size, size)), jnp.float32))
+    intensity = measure_intensity(field, optics.masks, transfer=optics.transfer)[None]
+    kernel, options = jnp.asarray(gaussian_kernel(5, 1.0)), SpectralOptions(iterations=2)
+    found, _ = jax.jit(spectral_estimates, static_argnums=4)(
+        intensity, optics, kernel, start, options
+    )
+    expected = plain_estimates(intensity, optics, kernel, start, options)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
 def phase_sensitive(estimate, field):
     return jnp.sum(jnp.square(jnp.abs(estimate - field)))
 
