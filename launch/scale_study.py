@@ -4,8 +4,9 @@ Parts (--only, default all): `kills`, 40 tiny runs on two workers, of which ten 
 while they work, against the same runs in turn, row by row and bit by bit; `overhead`, four runs on
 one worker against the same in turn; `report`, the report of 1,000 runs that are copies of one;
 `processes`, a training by two processes of one device each against one of two devices; `gpus`, what
-2, 8, 64 and 512 H100s would say to each other in a step of the paper's, from the compiled program.
-What each part found is FOLDER/PART.json.
+2, 8, 64 and 512 H100s would say to each other in a step of the paper's, from the compiled program;
+`sizes`, what the same step in batches of 8 holds on one of them for larger scenes. What each part
+found is FOLDER/PART.json.
 """
 
 import argparse
@@ -219,12 +220,26 @@ def gpus(folder: Path) -> dict[str, Any]:
     return found
 
 
+def sizes(folder: Path) -> dict[str, Any]:
+    """Compiles the paper's E2E step for scenes of other sizes on one H100; what it holds there."""
+    folder.mkdir(parents=True)
+    config = run_path("configs/paper/e2e.py")["get_config"]()
+    config.train.batch_size, found = 8, {}
+    for config.data.size in (96, 256, 512, 1024):
+        for config.masks.snapshots in (1, 9):
+            memory: Any = compile_step(config, mesh_of("h100", 1)).memory_analysis()
+            held = memory.temp_size_in_bytes + memory.argument_size_in_bytes
+            found[f"{config.data.size} pixels, {config.masks.snapshots} shots, GB"] = held / 1e9
+    return found
+
+
 PARTS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "kills": kills,
     "overhead": overhead,
     "report": report,
     "processes": processes,
     "gpus": gpus,
+    "sizes": sizes,
 }
 
 
