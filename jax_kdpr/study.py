@@ -16,6 +16,7 @@ distinct training step for its shapes. --only trains the entries named, and the 
 """
 
 import dataclasses
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -117,17 +118,31 @@ def _require_one_way() -> None:
     for flag in (CPUS, GPUS, RETRIES):
         if flag.present and not CLUSTER.value:
             raise InputError(f"--{flag.name}: is read only with --cluster; give both, or neither")
-    if INDEX.value is not None and (CLUSTER.value or DRY_RUN.value or REPORT_ONLY.value):
+    if GPUS.value not in (-1, 0) and not (0 < GPUS.value < 1 or GPUS.value.is_integer()):
         raise InputError(
-            "--array_index: does one run and nothing else; leave out --cluster, --dry_run and "
-            "--report_only"
+            f"--gpus_per_run: expected a share of one GPU, a whole number, or -1, got {GPUS.value}"
         )
+    if INDEX.value is not None and (
+        CLUSTER.value or DRY_RUN.value or REPORT_ONLY.value or OUTPUT.value
+    ):
+        raise InputError(
+            "--array_index: does one run and nothing else; leave out --cluster, --dry_run, "
+            "--report_only and --output"
+        )
+    if CLUSTER.value and (DRY_RUN.value or REPORT_ONLY.value):
+        raise InputError("--cluster: does runs; leave out --dry_run and --report_only")
+
+
+def _leave_gpus_to_runs() -> None:
+    """Lets a process take of a GPU only what it needs: several share one, this one's among them."""
+    if CLUSTER.value:
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 
 def _do_one(study: Study, workdir: Path, index: int) -> int:
     """Does one of the runs; returns the exit code.
 
-    It looks at the folders of its own seed alone: there may be as many jobs as runs.
+    It looks at the folders of its own seed and of the first: there may be as many jobs as runs.
     """
 
     def of_seed(number: int) -> list[PlannedRun]:
@@ -189,4 +204,4 @@ def _command() -> str:
 
 
 if __name__ == "__main__":
-    cli.run(main, prefix="base.", others=("seeds", "refine"))
+    cli.run(main, prefix="base.", others=("seeds", "refine"), first=_leave_gpus_to_runs)

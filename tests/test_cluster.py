@@ -13,6 +13,7 @@ import faults
 import numpy as np
 import pytest
 
+from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.studies import cluster
 from jax_kdpr.studies.worker import ENDED, STARTED, Node, versions
 
@@ -102,9 +103,10 @@ def test_killed_interrupted_and_gone_on_with_the_runs_are_those_done_in_turn(fol
     os.kill(killed, signal.SIGKILL)
     taken_again = await_worker(process, workdir, other_than=killed)
     time.sleep(4.0)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)
     code, _, errors = finish(process)
-    assert code == 128 + signal.SIGINT and "run the same command again" in errors, errors
+    assert code == 128 + signal.SIGTERM and "run the same command again" in errors, errors
+    assert run_folder.epochs_done(workdir / "teacher-2" / "seed-0") < 3
     assert not any(Path(f"/proc/{worker}").exists() for worker in (killed, taken_again))
     (log,) = (workdir / "logs").glob("*.txt")  # the student never began
     assert log.read_text().count(STARTED) == 2
@@ -161,6 +163,8 @@ def test_the_commands_of_the_page_for_this_machine(tmp_path):
         (("--gpus_per_run=1",), "--gpus_per_run: is read only with --cluster"),
         (("--array_index=6",), "--array_index: expected 0 to 2, got 6"),
         (("--array_index=0", "--cluster=local"), "--array_index: does one run and nothing else"),
+        (("--cluster=local", "--report_only"), "--cluster: does runs; leave out --dry_run"),
+        (("--cluster=local", "--gpus_per_run=1.5"), "expected a share of one GPU, a whole number"),
     ],
 )
 def test_what_no_cluster_can_do_is_one_line(folder, options, said):

@@ -1,6 +1,5 @@
 """One training by two processes of this machine: as by one with two devices; stopped as one."""
 
-import os
 import signal
 import socket
 import subprocess
@@ -11,6 +10,7 @@ from unittest import mock
 import commands
 import faults
 import jax
+import numpy as np
 import pytest
 from helpers import rejection
 
@@ -111,11 +111,41 @@ def test_what_several_processes_cannot_share_out_is_refused(requested, batches, 
         assert said in rejection(runtime.choose_devices, requested, *batches)
 
 
-def test_a_process_that_cannot_know_which_it_is_is_refused():
-    refusal = commands.refusal("train", "--process=1")
-    assert "--process: is read only with --coordinator" in refusal
-    refusal = commands.refusal("train", "--coordinator=127.0.0.1:1")
-    assert "expected --processes N and --process 0 to N - 1" in refusal
-    with mock.patch.dict(os.environ):
-        assert "auto" in commands.refusal("train", "--coordinator=auto")
-    assert processes.is_first() and not processes.several()
+def test_a_process_that_cannot_know_which_it_is_is_refused(tmp_path):
+    (tmp_path / "config.py").write_text(CONFIG)
+    for given, said in (
+        (["--process=1"], "--process: is read only with --coordinator"),
+        (["--coordinator=127.0.0.1:1"], "expected --processes N and --process 0 to N - 1"),
+        (["--coordinator=auto", "--process=1"], "auto finds --processes and --process"),
+        (["--coordinator=here", "--processes=2", "--process=1"], "expected HOST:PORT, got 'here'"),
+        (["--coordinator=auto"], "nothing here tells which process"),
+    ):
+        train = ("train", "--config=config.py", "--workdir=run", *given)
+        done = commands.run(*train, cwd=tmp_path)  # a process of its own: JAX has no devices yet
+        assert done.returncode == 2 and said in done.stderr and done.stderr.count("\n") == 1, done
+
+
+@pytest.mark.parametrize(
+    ("theirs", "said"),
+    [
+        ({"config": 1, "data": 2}, ""),
+        ({"config": 1, "data": 3}, "the processes differ in: data; start the same command"),
+    ],
+)
+def test_processes_of_other_data_are_refused(theirs, said):
+    """What the second process would send is put beside what the first does."""
+    sent = []
+
+    def gather(ours):
+        sent.append(ours)
+        return np.stack(sent * 2 if len(sent) == 1 else sent)
+
+    with (
+        mock.patch.object(processes, "several", lambda: True),
+        mock.patch.object(processes.multihost_utils, "process_allgather", gather),
+    ):
+        processes.require_same(**theirs)
+        if said:
+            assert said in rejection(processes.require_same, config=1, data=2)
+        else:
+            processes.require_same(config=1, data=2)

@@ -5,8 +5,11 @@ order; the first one alone writes and speaks. What one of them knows and the oth
 or what its folder holds, is told to all before anything depends on it.
 """
 
+import hashlib
 import os
+import socket
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -35,34 +38,53 @@ def join(coordinator: str, processes: int | None, process: int | None) -> None:
     Raises:
         InputError: If they do not find each other, or nothing tells who they are.
     """
-    found = coordinator == AUTO
-    if not found and (processes is None or process is None or not 0 <= process < processes):
+    given: dict[str, Any] = {"num_processes": processes, "process_id": process}
+    if coordinator == AUTO:
+        if given != dict.fromkeys(given):
+            raise InputError("--coordinator: auto finds --processes and --process; leave them out")
+    elif processes is None or process is None or process >= processes:
         raise InputError(
             f"--coordinator: expected --processes N and --process 0 to N - 1 beside it, got "
             f"{processes} and {process}; or give --coordinator auto under SLURM or Kubernetes"
         )
+    else:
+        if process > 0:
+            _require_answer(coordinator)
+        given |= {"coordinator_address": coordinator, "cluster_detection_method": "deactivate"}
     jax.config.update("jax_enable_preemption_service", False)  # it takes over SIGTERM
     try:
         jax.distributed.initialize(
-            **{} if found else _named(coordinator, processes, process),
-            initialization_timeout=CONNECTING,
-            heartbeat_timeout_seconds=SILENT,
-            shutdown_timeout_seconds=SILENT,
+            **given, initialization_timeout=CONNECTING, heartbeat_timeout_seconds=SILENT
         )
     except Exception as failure:  # of many kinds
         said = " ".join(str(failure).split())[:200]
+        hint = "nothing here tells which process of how many this is" if coordinator == AUTO else ""
         raise InputError(
-            f"--coordinator: the processes do not find each other by {coordinator!r} ({said}); "
-            "start all of them within five minutes, with the same address of the first one"
+            f"--coordinator: {hint or 'the processes do not find each other'} ({said}); give the "
+            "same HOST:PORT of the first one, --processes and --process to each"
         ) from failure
     signals.share()
     if not is_first():
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _named(coordinator: str, processes: int | None, process: int | None) -> dict[str, Any]:
-    names = ("coordinator_address", "num_processes", "process_id")
-    return dict(zip(names, (coordinator, processes, process), strict=True))
+def _require_answer(address: str) -> None:
+    """Waits for the first process; JAX would end this one without a line."""
+    host, _, port = address.rpartition(":")
+    if not (host and port.isdigit()):
+        raise InputError(f"--coordinator: expected HOST:PORT, got {address!r}")
+    until = time.monotonic() + CONNECTING
+    while True:
+        try:
+            socket.create_connection((host, int(port)), timeout=CONNECTING).close()
+            return
+        except OSError as refused:
+            if time.monotonic() > until:
+                raise InputError(
+                    f"--coordinator: no process 0 at {address!r} in {CONNECTING} s "
+                    f"({refused.strerror or refused}); start all of them together"
+                ) from refused
+        time.sleep(0.5)
 
 
 def several() -> bool:
@@ -75,10 +97,23 @@ def is_first() -> bool:
     return not several() or jax.process_index() == 0
 
 
-def wait(place: str) -> None:
-    """Returns when all processes have come to a place of the program."""
-    if several():
-        multihost_utils.sync_global_devices(place)
+def require_same(**what: Any) -> None:
+    """Returns when all processes have come here, with the same values.
+
+    Raises:
+        InputError: If one has others; by their names.
+    """
+    if not several():
+        return
+    digests = [hashlib.sha256(repr(value).encode()).digest()[:8] for value in what.values()]
+    ours = np.frombuffer(b"".join(digests), np.uint8).reshape(len(what), 8)
+    differ = (np.asarray(multihost_utils.process_allgather(ours)) != ours).any(axis=(0, 2))
+    if differ.any():
+        names = ", ".join(name for name, one in zip(what, differ, strict=True) if one)
+        raise InputError(
+            f"--coordinator: the processes differ in: {names}; start the same command on the same "
+            "data, packages and kind of device everywhere"
+        )
 
 
 def from_first(make: Callable[[], PyTree], like: PyTree) -> PyTree:
@@ -102,4 +137,5 @@ def leave(code: int) -> None:
     if several():
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
+        time.sleep(2.0 if is_first() else 0.0)  # without it the others end too, at once
         os._exit(code)

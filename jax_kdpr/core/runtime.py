@@ -7,6 +7,7 @@ how fast a run is, and its results by rounding at most.
 import math
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -131,6 +132,12 @@ def choose_devices(requested: int, *batch_sizes: int) -> int:
 
 def _devices_of_all(requested: int, batch_sizes: Sequence[int]) -> int:
     there = jax.device_count()
+    each = Counter(device.process_index for device in jax.devices()).values()
+    if len(set(each)) > 1:
+        raise InputError(
+            f"--coordinator: expected as many devices in each process, got {min(each)} to "
+            f"{max(each)}; hide some by CUDA_VISIBLE_DEVICES"
+        )
     if requested not in (0, there):
         raise InputError(
             f"train.devices: expected 0, or all {there} devices of the {jax.process_count()} "

@@ -101,9 +101,9 @@ def run(
                 print(stop, file=sys.stderr)
             return stop.exit_code
         except jax.errors.JaxRuntimeError as failure:
-            if not processes.several():
-                raise
             said = " ".join(str(failure).split())[:200]
+            if not processes.several() or "RESOURCE_EXHAUSTED" in said:
+                raise
             _exit_with(f"another process has ended ({said}); {signals.AGAIN}", code=STOPPED)
 
     signals.take_over()
@@ -271,6 +271,7 @@ def _flag_message(failure: Exception, prefix: str) -> str:
 
 
 def _exit_with(message: str, *, code: int = BAD_INPUT) -> NoReturn:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    which = "" if processes.is_first() else f"process {jax.process_index()}: "
+    print(f"error: {which}{' '.join(message.split())}", file=sys.stderr)
     processes.leave(code)
     sys.exit(code)

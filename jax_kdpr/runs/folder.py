@@ -227,6 +227,17 @@ def lock(workdir: Path) -> Iterator[None]:
         yield
 
 
+def in_use(workdir: Path) -> bool:
+    """Returns whether a process is training in the folder."""
+    if not (workdir / LOCK_FILE).exists():
+        return False
+    try:
+        with lock(workdir):
+            return False
+    except InUseError:
+        return True
+
+
 def draws_alike(record: dict[str, Any], sample: tuple[float, ...]) -> bool:
     """Returns whether scenes that are drawn anew are those of run.json, as far as it tells."""
     known = record.get("sample", [])
@@ -266,15 +277,20 @@ def record_session(
 
 def provenance() -> dict[str, Any]:
     """Returns what a number needs beside it: time, commit, versions and devices."""
-    versions = {"python": platform.python_version(), "jax_kdpr": jax_kdpr.__version__}
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": _commit(),
-        "versions": versions | {package: version(package) for package in PACKAGES},
+        "versions": versions(),
         "devices": [device.device_kind for device in jax.devices()],
         "cpu": _processor(),
         "cpu_count": os.cpu_count(),
     }
+
+
+def versions() -> dict[str, str]:
+    """Returns those of Python and of the packages that results depend on."""
+    own = {"python": platform.python_version(), "jax_kdpr": jax_kdpr.__version__}
+    return own | {package: version(package) for package in PACKAGES}
 
 
 def _processor() -> str:

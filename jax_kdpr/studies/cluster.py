@@ -9,6 +9,7 @@ whose output goes to WORKDIR/logs. So a run that is taken again goes on from its
 import logging
 import math
 import os
+import signal
 import socket
 import sys
 import time
@@ -27,7 +28,7 @@ from jax_kdpr.studies.plan import PlannedRun
 from jax_kdpr.studies.runner import Minutes
 from jax_kdpr.studies.worker import ENDED, GRACE, NOT_RUN, STARTED, Node, answer, versions, work
 
-EVERY = 60.0  # seconds from one table to the next, where nothing has changed
+EVERY = 30.0  # seconds from one table to the next, which reads what all unfinished runs say
 CONNECTING = 10.0  # seconds that an address may take to answer
 ANSWERING = 120.0  # seconds that a node may take to answer
 PASSED_ON = ("KDPR_", "JAX_", "XLA_", "PYTHON", "OPENBLAS_", "OMP_")  # of the environment
@@ -89,6 +90,7 @@ def _start(address: str) -> Any:
         options |= {"include_dashboard": False, "address": "local"}
     else:
         options |= {"address": address, "runtime_env": {"env_vars": passed}}
+    handlers = {number: signal.getsignal(number) for number in signals.ENDING}
     try:
         with warnings.catch_warnings():  # of its processes being made from one with threads
             warnings.simplefilter("ignore", RuntimeWarning)
@@ -99,6 +101,8 @@ def _start(address: str) -> Any:
             f"--cluster: no cluster answers at {address!r} ({said}); start one with ray start "
             "--head, set RAY_AUTH_TOKEN if it wants one, or give local"
         ) from failure
+    for number, handler in handlers.items():  # Ray would end at once, and save nothing
+        signal.signal(number, handler)
     return ray
 
 
@@ -141,12 +145,24 @@ def _require_nodes(ray: Any, workdir: Path, share: Share) -> None:
             task = ray.remote(answer).options(
                 num_cpus=0, num_gpus=share.gpus, scheduling_strategy=pinned
             )
-            asked[task.remote([str(token), str(Path.cwd())], share.gpus > 0)] = node
+            needed = [str(token), str(Path.cwd()), sys.executable]
+            asked[task.remote(needed, share.gpus > 0)] = node
         answered, silent = ray.wait(list(asked), num_returns=len(asked), timeout=ANSWERING)
         if silent:
             host = asked[silent[0]]["NodeManagerHostname"]
-            raise InputError(f"--cluster: {host} gives no answer in {ANSWERING:g} s; take it out")
-        for node in ray.get(answered):
+            raise InputError(
+                f"--cluster: {host} gives no answer in {ANSWERING:g} s: it is busy or dead; wait, "
+                "or take it out of the cluster"
+            )
+        for ref in answered:
+            try:
+                node = ray.get(ref)
+            except Exception as failure:  # as where the package is missing
+                host = asked[ref]["NodeManagerHostname"]
+                said = " ".join(str(failure).split())[-200:]
+                raise InputError(
+                    f"--cluster: {host} cannot run jax_kdpr ({said}); install there what is here"
+                ) from failure
             require_able(node, share)
     finally:
         token.unlink(missing_ok=True)
@@ -203,7 +219,8 @@ class _Board:
                 continue
             teacher = refs.get(run.teacher.name) if run.teacher else None
             log = str(self._logs[run.name])
-            refs[run.name] = task.remote(commands[run.name], log, share.cpus, teacher)
+            given = (commands[run.name], log, str(Path.cwd()), share.cpus, teacher)
+            refs[run.name] = task.remote(*given)
             self._tasks[refs[run.name]] = run
 
     def carry_out(self) -> dict[str, str]:
@@ -217,7 +234,7 @@ class _Board:
             done, waiting = self._ray.wait(waiting, timeout=1.0)
             for ref in done:
                 self._note(ref)
-            if done or time.monotonic() - shown > EVERY:
+            if not waiting or time.monotonic() - shown > EVERY:
                 self._tell(waiting)
                 shown = time.monotonic()
         return self._failures

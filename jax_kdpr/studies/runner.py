@@ -28,7 +28,7 @@ from jax_kdpr.studies.programs import time_inference, trace_step
 from jax_kdpr.studies.rehearsal import Remaining, count_operations
 from jax_kdpr.training import loop
 
-WAITING = 10  # seconds from one look at what another call trains to the next
+WAITING = 2.0  # seconds from one look at what another call trains to the next
 FAILURES_FILE = "failures.json"
 FAILURES = {str: str}  # name of a run: why
 COSTS_FILE = "costs.json"
@@ -117,11 +117,11 @@ def run_one(run: PlannedRun) -> dict[str, str]:
     if run.teacher and (failures := run_one(run.teacher)):
         return failures
     while not run.is_done:
-        if failures := _guarded(run.name, lambda: _run_one(run)):
-            return failures
-        for _ in range(0 if run.is_done else WAITING):
-            time.sleep(1.0)
+        if run_folder.in_use(run.workdir):
+            time.sleep(WAITING)
             signals.check()
+        elif failures := _guarded(run.name, lambda: _run_one(run)):
+            return failures
     return {}
 
 

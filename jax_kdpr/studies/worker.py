@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from importlib import metadata
 from typing import NamedTuple
@@ -14,7 +15,10 @@ PACKAGES = ("jax_kdpr", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "n
 GRACE = 120.0  # seconds that a run may take to save when the study is interrupted
 NOT_RUN = -1  # no process's exit code
 STARTED, ENDED = "== started on ", "== ended with code "  # begin a line of a log
+POLL = 0.2  # seconds from one look at a run to the next
 PR_SET_PDEATHSIG = 1  # of prctl(2)
+# Looked up here: after a fork nothing may be loaded.
+PRCTL = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 
 
 class Node(NamedTuple):
@@ -43,12 +47,13 @@ def answer(folders: list[str], wants_gpu: bool) -> Node:
     return Node(socket.gethostname(), lacks, versions(), sees_gpu)
 
 
-def work(command: list[str], log: str, cpus: float, teacher: int | None = None) -> int:
+def work(command: list[str], log: str, folder: str, cpus: float, teacher: int | None = None) -> int:
     """Does one run in a process that ends with this one.
 
     Args:
         command: That does it.
         log: File that its output is added to.
+        folder: To do it in.
         cpus: Cores that it may take.
         teacher: What this function returned for its teacher's run, if it waited for one.
 
@@ -67,11 +72,18 @@ def work(command: list[str], log: str, cpus: float, teacher: int | None = None) 
     with open(log, "ab") as file:
         file.write(f"{STARTED}{socket.gethostname()}, pid {os.getpid()}\n".encode())
         file.flush()
+        parent = os.getpid()
         process = subprocess.Popen(
-            command, stdout=file, stderr=file, env=environment, preexec_fn=_end_with_parent
+            command,
+            stdout=file,
+            stderr=file,
+            cwd=folder,
+            env=environment,
+            preexec_fn=lambda: _end_with(parent),
         )
         try:
-            code = process.wait()
+            while (code := process.poll()) is None:
+                time.sleep(POLL)  # Ray's cancel is an exception between two instructions
         except BaseException:  # cancelled
             process.send_signal(signal.SIGTERM)
             with suppress(subprocess.TimeoutExpired):
@@ -82,7 +94,9 @@ def work(command: list[str], log: str, cpus: float, teacher: int | None = None) 
     return code
 
 
-def _end_with_parent() -> None:
+def _end_with(parent: int) -> None:
     """Lets the kernel kill this process when its parent dies, so that no run is trained twice."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if PRCTL is not None:
+        PRCTL(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before
+        os._exit(1)

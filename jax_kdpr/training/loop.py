@@ -98,7 +98,12 @@ class _Folder:
 
     def __enter__(self) -> "_Folder":
         run = self.run
-        processes.wait("all have looked at the folder")
+        processes.require_same(  # and all have looked at the folder
+            config=config_lib.to_dict(run.config),
+            data=run.digests,
+            packages=run_folder.versions(),
+            memory=runtime.device_memory(),
+        )
         if processes.is_first():
             self._open.enter_context(run_folder.lock(run.workdir))
             run_folder.record_session(
