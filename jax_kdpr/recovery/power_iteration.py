@@ -114,7 +114,7 @@ def power_iteration(
     # From here on with the axes b and k of length 1 where an array has none.
     operator = operator._replace(
         transmittance=operator.transmittance[None],
-        response=operator.response[None] / float(unitary * start.size),  # no int32: 256 pixels do
+        response=operator.response[None] / float(unitary * start.size),  # as an int it overflows
         transfer=transfer,
     )
     z = jnp.broadcast_to((start / norm(start))[None], (len(operator.weight), *start.shape))
