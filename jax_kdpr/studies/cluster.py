@@ -78,7 +78,7 @@ def run_on_cluster(
 
 def _start(address: str) -> Any:
     try:
-        import ray
+        import ray  # pyright: ignore[reportMissingImports]
     except ImportError as missing:
         raise InputError(
             "--cluster: Ray is missing; pip install -e '.[cluster]', here and on every machine"
