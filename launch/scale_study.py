@@ -2,7 +2,7 @@
 
 Parts (--only, default all): `kills`, 40 tiny runs on two workers, of which ten are killed at random
 while they work, against the same runs in turn, row by row and bit by bit; `overhead`, four runs on
-one worker against the same in turn; `report`, the report of 1,000 runs that are copies of one;
+one worker against the same in turn; `thousand`, the report of 1,000 runs that are copies of four;
 `processes`, a training by two processes of one device each against one of two devices; `gpus`, what
 2, 8, 64 and 512 H100s would say to each other in a step of the paper's, from the compiled program;
 `sizes`, what the same step in batches of 8 holds on one of them for larger scenes. What each part
@@ -144,7 +144,7 @@ def overhead(folder: Path) -> dict[str, Any]:
     return found
 
 
-def report(folder: Path) -> dict[str, Any]:
+def thousand(folder: Path) -> dict[str, Any]:
     """Times the report of 1,000 runs, copies of four."""
     write_study(folder, epochs=3, seeds=1)
     timed(folder, "runs")
@@ -236,7 +236,7 @@ def sizes(folder: Path) -> dict[str, Any]:
 PARTS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "kills": kills,
     "overhead": overhead,
-    "report": report,
+    "thousand": thousand,
     "processes": processes,
     "gpus": gpus,
     "sizes": sizes,
