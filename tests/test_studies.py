@@ -288,8 +288,8 @@ def test_a_student_that_is_interrupted_goes_on_and_is_scored(recorded, tmp_path,
     assert json_files.read_json(workdir / "costs.json")["student"]["inference_ms"] > 0
     frames = json_files.read_json(workdir / "frames.json", runner.FRAMES)
     assert frames.keys() == {"student", "teacher"}
-    # A frame costs less where many are recovered together; on a busy machine, not much more.
-    assert all(0 < one["in_batch"]["ms"] < 2 * one["alone"]["ms"] for one in frames.values())
+    # A frame costs less where many are recovered together: a call alone costs something itself.
+    assert all(0 < one["in_batch"]["ms"] < one["alone"]["ms"] for one in frames.values())
 
     # Little noise hardly changes the scores, and much of it does.
     record = json_files.read_json(student / "robustness.json")
