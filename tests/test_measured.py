@@ -101,5 +101,6 @@ def read_config():
     return module.get_config()
 
 
-def test_an_object_that_is_not_the_one_shown_is_not_trusted():
-    assert not fitted(1, shown_images()[2] / 255).trusted
+@pytest.mark.parametrize(("frame", "shown"), [(1, 2), (2, 8)])
+def test_an_object_that_is_not_the_one_shown_is_not_trusted(frame, shown):
+    assert not fitted(frame, shown_images()[shown] / 255).trusted
