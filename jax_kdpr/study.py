@@ -182,7 +182,7 @@ def _without(*left_out: flags.FlagHolder) -> list[str]:
     for option in sys.argv[1:]:
         name, equals, _ = option.lstrip("-").partition("=")
         if is_value or (option.startswith("-") and name in names):
-            is_value = not is_value and not equals
+            is_value = not (is_value or equals or flags.FLAGS[name].boolean)
         else:
             kept.append(option)
     return kept
@@ -199,8 +199,7 @@ def read_study() -> Study:
 
 def _command() -> str:
     """The command line that makes the runs, as a reader would type it."""
-    made = [option for option in sys.argv[1:] if not option.lstrip("-").startswith("report_only")]
-    return f"python -m jax_kdpr.study {shlex.join(made)}"
+    return f"python -m jax_kdpr.study {shlex.join(_without(REPORT_ONLY))}"
 
 
 if __name__ == "__main__":

@@ -25,11 +25,16 @@ from pathlib import Path
 from runpy import run_path
 from typing import Any
 
+import jax
 import numpy as np
 
-from jax_kdpr.evaluation.speed.many_devices import collectives, compile_step, mesh_of
+from jax_kdpr.config.schema import Config
+from jax_kdpr.evaluation.speed.ahead import standing_in_for
+from jax_kdpr.evaluation.speed.many_devices import collectives, mesh_of
 from jax_kdpr.runs import folder as run_folder
-from jax_kdpr.studies.worker import ENDED, STARTED
+from jax_kdpr.studies.declaration import LOGS
+from jax_kdpr.studies.programs import trace_step
+from jax_kdpr.studies.worker import STARTED, running_on
 
 KILLS, WORKERS = 10, 2
 ENTRIES = ("teacher-2", "student", "e2e", "random")
@@ -89,12 +94,8 @@ def rows(run: Path) -> list[dict[str, Any]]:
 
 def workers(workdir: Path) -> list[int]:
     """Returns the processes that have a run now, by the logs."""
-    found = []
-    for log in (workdir / "logs").glob("*.txt"):
-        lines = [x for x in log.read_text().splitlines() if x.startswith((STARTED, ENDED))]
-        if lines and lines[-1].startswith(STARTED):
-            found.append(int(lines[-1].rpartition("pid ")[2]))
-    return found
+    found = [running_on(log) for log in (workdir / LOGS).glob("*.txt")]
+    return [int(where.rpartition("pid ")[2]) for where in found if where]
 
 
 def kills(folder: Path) -> dict[str, Any]:
@@ -113,7 +114,7 @@ def kills(folder: Path) -> dict[str, Any]:
     seconds = time.monotonic() - started
     runs = [f"{entry}/seed-{seed}" for entry in ENTRIES for seed in range(10)]
     pairs = [(folder / "in-turn" / run, folder / "killed" / run) for run in runs]
-    begun = "".join(log.read_text() for log in (folder / "killed" / "logs").glob("*.txt"))
+    begun = "".join(log.read_text() for log in (folder / "killed" / LOGS).glob("*.txt"))
     return {
         "runs": len(runs),
         "killed": killed,
@@ -199,6 +200,13 @@ def processes(folder: Path) -> dict[str, Any]:
     }
 
 
+def compile_step(config: Config, devices: int) -> jax.stages.Compiled:
+    """Compiles a step of a training for so many H100s."""
+    config.train.scan_steps = 1
+    with standing_in_for("h100"):
+        return trace_step(config, None, on=mesh_of("h100", devices)).lowered.compile()
+
+
 def gpus(folder: Path) -> dict[str, Any]:
     """Compiles the paper's E2E step for many H100s, and reads what they exchange."""
     folder.mkdir(parents=True)
@@ -206,7 +214,7 @@ def gpus(folder: Path) -> dict[str, Any]:
     found = {}
     for count in (2, 8, 64, 512):
         config.train.batch_size = max(64, count)
-        compiled = compile_step(config, mesh_of("h100", count))
+        compiled = compile_step(config, count)
         exchanges = collectives(compiled.as_text())
         memory: Any = compiled.memory_analysis()
         found[f"{count}"] = {
@@ -227,7 +235,7 @@ def sizes(folder: Path) -> dict[str, Any]:
     config.train.batch_size, found = 8, {}
     for config.data.size in (96, 256, 512, 1024):
         for config.masks.snapshots in (1, 9):
-            memory: Any = compile_step(config, mesh_of("h100", 1)).memory_analysis()
+            memory: Any = compile_step(config, 1).memory_analysis()
             held = memory.temp_size_in_bytes + memory.argument_size_in_bytes
             found[f"{config.data.size} pixels, {config.masks.snapshots} shots, GB"] = held / 1e9
     return found

@@ -12,7 +12,8 @@ import pytest
 from jax_kdpr.config.schema import Config
 from jax_kdpr.core.sharding import make_mesh
 from jax_kdpr.evaluation.speed import ahead
-from jax_kdpr.evaluation.speed.many_devices import collectives, compile_step, mesh_of
+from jax_kdpr.evaluation.speed.many_devices import collectives, mesh_of
+from jax_kdpr.studies.programs import trace_step
 
 ROOT = Path(__file__).parents[1]
 
@@ -99,7 +100,7 @@ def small_step() -> Config:
 
 def test_a_step_on_many_devices_exchanges_sums_alone():
     config = small_step()
-    text = compile_step(config, make_mesh(4)).as_text()
+    text = trace_step(config, None, on=make_mesh(4)).lowered.compile().as_text()
     found = collectives(text)
     assert "fft" in text and {one.kind for one in found} == {"all-reduce"}
     # Everything that is trained; the loss and the statistics of batches are small beside it.
@@ -119,7 +120,10 @@ def test_the_papers_step_on_eight_h100s_adds_up_all_gradients_at_once():
     spec = importlib.util.spec_from_file_location("c", ROOT / "configs" / "paper" / "e2e.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    found = collectives(compile_step(module.get_config(), mesh_of("h100", 8)).as_text())
+    config = module.get_config()
+    with ahead.standing_in_for("h100"):
+        program = trace_step(config, None, on=mesh_of("h100", 8))
+    found = collectives(program.lowered.compile().as_text())
     assert {one.kind for one in found} == {"all-reduce"}
     assert found[0].bytes >= 4 * 1_900_000 and found[1].bytes <= 4 * 1024
 

@@ -13,9 +13,10 @@ import faults
 import numpy as np
 import pytest
 
+from jax_kdpr.core.versions import versions
 from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.studies import cluster
-from jax_kdpr.studies.worker import ENDED, STARTED, Node, versions
+from jax_kdpr.studies.worker import STARTED, Node, running_on
 
 if not os.environ.get("KDPR_REQUIRE_RAY"):  # set by .ci/run, where a skip must not pass
     pytest.importorskip("ray")
@@ -68,11 +69,8 @@ def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
 
 def running(workdir: Path) -> list[int]:
     """The workers that have a run now."""
-    found = []
-    for log in (workdir / "logs").glob("*.txt"):
-        said = re.findall(rf"^(?:{STARTED}.*pid (\d+)|{ENDED}.*)$", log.read_text(), re.MULTILINE)
-        found += [int(said[-1])] if said and said[-1] else []
-    return found
+    found = [running_on(log) for log in (workdir / "logs").glob("*.txt")]
+    return [int(where.rpartition("pid ")[2]) for where in found if where]
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,9 @@
-"""The exceptions that a command line answers with one line."""
+"""The exceptions that a command line answers with one line, and what others say in one."""
+
+
+def reason(failure: Exception) -> str:
+    """Returns what an exception of a library says, in one short line."""
+    return " ".join(str(failure).split())[:200]
 
 
 class InputError(ValueError):

@@ -18,7 +18,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from jax_kdpr.core import signals
-from jax_kdpr.core.errors import InputError
+from jax_kdpr.core.errors import InputError, reason
 from jax_kdpr.core.types import PyTree
 
 AUTO = "auto"  # in the place of an address
@@ -57,11 +57,12 @@ def join(coordinator: str, processes: int | None, process: int | None) -> None:
             **given, initialization_timeout=CONNECTING, heartbeat_timeout_seconds=SILENT
         )
     except Exception as failure:  # of many kinds
-        said = " ".join(str(failure).split())[:200]
-        hint = "nothing here tells which process of how many this is" if coordinator == AUTO else ""
+        hint = "the processes do not find each other"
+        if coordinator == AUTO:
+            hint = "nothing here tells which process of how many this is"
         raise InputError(
-            f"--coordinator: {hint or 'the processes do not find each other'} ({said}); give the "
-            "same HOST:PORT of the first one, --processes and --process to each"
+            f"--coordinator: {hint} ({reason(failure)}); give the same HOST:PORT of the first one, "
+            "--processes and --process to each"
         ) from failure
     signals.share()
     if not is_first():

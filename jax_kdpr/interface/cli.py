@@ -19,7 +19,7 @@ from ml_collections import config_flags
 from jax_kdpr.config import checks
 from jax_kdpr.config import schema as config_lib
 from jax_kdpr.core import options, processes, runtime, signals, whole_files
-from jax_kdpr.core.errors import InputError, StoppedError
+from jax_kdpr.core.errors import InputError, StoppedError, reason
 from jax_kdpr.core.limits import Range, number_hint, require
 from jax_kdpr.core.registry import allow
 from jax_kdpr.interface.help_page import help_page
@@ -101,7 +101,7 @@ def run(
                 print(stop, file=sys.stderr)
             return stop.exit_code
         except jax.errors.JaxRuntimeError as failure:
-            said = " ".join(str(failure).split())[:200]
+            said = reason(failure)
             if not processes.several() or "RESOURCE_EXHAUSTED" in said:
                 raise
             _exit_with(f"another process has ended ({said}); {signals.AGAIN}", code=STOPPED)

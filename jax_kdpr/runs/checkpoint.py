@@ -26,7 +26,7 @@ from absl import logging
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from jax_kdpr.core import processes, runtime
-from jax_kdpr.core.errors import InputError
+from jax_kdpr.core.errors import InputError, reason
 from jax_kdpr.core.types import PyTree
 from jax_kdpr.runs import folder as run_folder
 
@@ -254,11 +254,6 @@ def _alone() -> ocp.options.MultiprocessingOptions:
     return options(
         primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"process_{own}"
     )
-
-
-def reason(failure: Exception) -> str:
-    """Returns what an exception of Orbax or TensorStore says, in one short line."""
-    return " ".join(str(failure).split())[:200]
 
 
 def steps(workdir: Path) -> list[int]:

@@ -15,20 +15,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-import jax_kdpr
 from jax_kdpr.config import checks
 from jax_kdpr.config import schema as config_lib
 from jax_kdpr.config.schema import Config
 from jax_kdpr.core import json_files, options, whole_files
 from jax_kdpr.core.errors import InputError, InUseError
 from jax_kdpr.core.json_files import Maybe
+from jax_kdpr.core.versions import versions
 from jax_kdpr.data.pages.stacks import split_dataset
 from jax_kdpr.optics.beam import Plane
 
@@ -62,7 +61,6 @@ ROW = {
     # Of an epoch that was validated.
     **dict.fromkeys(("validation_psnr", "validation_psnr_pooled", "validation_ssim"), Maybe(float)),
 }  # what is read of a row of metrics.jsonl
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def read_run(workdir: Path) -> dict[str, Any]:
@@ -280,17 +278,11 @@ def provenance() -> dict[str, Any]:
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": _commit(),
-        "versions": versions(),
+        "versions": {"python": platform.python_version()} | versions(),
         "devices": [device.device_kind for device in jax.devices()],
         "cpu": _processor(),
         "cpu_count": os.cpu_count(),
     }
-
-
-def versions() -> dict[str, str]:
-    """Returns those of Python and of the packages that results depend on."""
-    own = {"python": platform.python_version(), "jax_kdpr": jax_kdpr.__version__}
-    return own | {package: version(package) for package in PACKAGES}
 
 
 def _processor() -> str:

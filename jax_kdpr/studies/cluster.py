@@ -15,18 +15,18 @@ import sys
 import time
 import warnings
 from collections.abc import Iterable
-from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from jax_kdpr.core import signals, whole_files
-from jax_kdpr.core.errors import InputError, StoppedError
+from jax_kdpr.core.errors import InputError, StoppedError, reason
+from jax_kdpr.core.versions import versions
 from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.studies.declaration import LOGS
 from jax_kdpr.studies.plan import PlannedRun
 from jax_kdpr.studies.runner import Minutes
-from jax_kdpr.studies.worker import ENDED, GRACE, NOT_RUN, STARTED, Node, answer, versions, work
+from jax_kdpr.studies.worker import GRACE, NOT_RUN, Node, answer, running_on, work
 
 EVERY = 30.0  # seconds from one table to the next, which reads what all unfinished runs say
 CONNECTING = 10.0  # seconds that an address may take to answer
@@ -96,10 +96,9 @@ def _start(address: str) -> Any:
             warnings.simplefilter("ignore", RuntimeWarning)
             ray.init(**options)
     except Exception as failure:  # of many kinds
-        said = " ".join(str(failure).split())[:200]
         raise InputError(
-            f"--cluster: no cluster answers at {address!r} ({said}); start one with ray start "
-            "--head, set RAY_AUTH_TOKEN if it wants one, or give local"
+            f"--cluster: no cluster answers at {address!r} ({reason(failure)}); start one with "
+            "ray start --head, set RAY_AUTH_TOKEN if it wants one, or give local"
         ) from failure
     for number, handler in handlers.items():  # Ray would end at once, and save nothing
         signal.signal(number, handler)
@@ -244,8 +243,7 @@ class _Board:
         try:
             code = self._ray.get(ref)
         except Exception as failure:  # the worker died too often, or its machine is gone
-            said = " ".join(str(failure).split())[:200]
-            self._failures[run.name] = f"its worker died ({said})"
+            self._failures[run.name] = f"its worker died ({reason(failure)})"
             return
         if code == NOT_RUN:
             teacher = run.teacher and run.teacher.name
@@ -258,7 +256,7 @@ class _Board:
     def _tell(self, waiting: Iterable[Any]) -> None:
         """Prints how far the study is, and what runs where."""
         left = [self._tasks[ref] for ref in waiting]
-        running = [(run, host) for run in left if (host := _host(self._logs[run.name]))]
+        running = [(run, host) for run in left if (host := running_on(self._logs[run.name]))]
         done = len(self._runs) - len(left) - len(self._failures)
         self._workers = max(self._workers, len(running), 1)
         minutes = sum(self._minutes().values()) / self._workers if left else 0.0
@@ -284,15 +282,6 @@ class _Board:
         if still:
             names = ", ".join(self._tasks[ref].name for ref in still)
             raise StoppedError(f"not ended after {GRACE:g} s: {names}; the cluster ends them")
-
-
-def _host(log: Path) -> str:
-    """Where a run is, by its log; empty if it has not begun, or has ended."""
-    with suppress(OSError):
-        lines = log.read_text(errors="replace").splitlines()
-        last = next((line for line in reversed(lines) if line.startswith((STARTED, ENDED))), "")
-        return last.removeprefix(STARTED) if last.startswith(STARTED) else ""
-    return ""
 
 
 def _why(name: str, log: Path, code: int) -> str:

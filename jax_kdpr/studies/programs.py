@@ -9,10 +9,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from jax_kdpr.config.schema import Config
 from jax_kdpr.core import runtime
-from jax_kdpr.core.sharding import make_mesh, replicate
+from jax_kdpr.core.sharding import everywhere, make_mesh
+from jax_kdpr.evaluation.speed.ahead import described
 from jax_kdpr.evaluation.speed.cases import NATIVE_SIZE, program_bytes
 from jax_kdpr.evaluation.speed.timing import Timing, clock, time_alternating
 from jax_kdpr.runs.assembly import build_system
@@ -39,13 +41,19 @@ class Program(NamedTuple):
         return program_bytes(self.lowered.compile())
 
 
-def trace_step(config: Config, teacher: Config | None) -> Program:
+def trace_step(config: Config, teacher: Config | None, *, on: Mesh | None = None) -> Program:
     """Traces the training step of a run, from its config and its teacher's.
 
     Targets count as cached unless they change, whether or not all of them would fit; memory counts
     images and targets of two batches only.
+
+    Args:
+        config: Of the run.
+        teacher: Of its teacher, if it has one.
+        on: Devices, which need not be there (`many_devices.mesh_of`); else those that `config` asks
+            for.
     """
-    mesh = make_mesh(runtime.choose_devices(config.train.devices, config.train.batch_size))
+    mesh = on or make_mesh(runtime.choose_devices(config.train.devices, config.train.batch_size))
     count, size = BATCHES * config.train.batch_size, config.data.size
     side = NATIVE_SIZE if config.data.source == "fashion_mnist" else size
     guide, teach = None, None
@@ -78,12 +86,15 @@ def trace_step(config: Config, teacher: Config | None) -> Program:
     )
     length = runtime.choose_scan_steps(config.train.scan_steps, STEPS)
     steps = compile_steps(step, length=length)
-    leaves, structure = jax.tree.flatten(start)
-    # A list: what JAX tells of its arguments is no TrainState where types are checked.
+    # Lists: what JAX tells of its arguments is no TrainState and no Epoch where types are checked.
+    (state_leaves, state_of), (epoch_leaves, epoch_of) = map(jax.tree.flatten, (start, epoch))
     by_leaves = jax.jit(
-        lambda leaves, epoch: steps(jax.tree.unflatten(structure, leaves), epoch), donate_argnums=0
+        lambda state, epoch: steps(
+            jax.tree.unflatten(state_of, state), jax.tree.unflatten(epoch_of, epoch)
+        ),
+        donate_argnums=0,
     )
-    lowered = by_leaves.lower(*replicate((leaves, epoch), mesh))
+    lowered = by_leaves.lower(*described((state_leaves, epoch_leaves), everywhere(mesh)))
     return Program(hashlib.sha256(lowered.as_text().encode()).hexdigest(), lowered)
 
 

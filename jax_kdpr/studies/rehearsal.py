@@ -4,6 +4,8 @@ The time is counted arithmetic over a measured rate: that of the runs already fi
 study's folder, before the first a share of what a matrix product reaches on this device.
 """
 
+from functools import cache
+
 from jax_kdpr.config import schema as config_lib
 from jax_kdpr.config.schema import Config
 from jax_kdpr.core.errors import InputError
@@ -71,6 +73,7 @@ def _pass_operations(config: Config) -> tuple[float, float]:
     return FFT_COST * optics.flops, network.flops
 
 
+@cache  # half a second
 def expected_rate() -> float:
     """Returns operations a second that this device can be expected to do."""
     return EFFICIENCY * measure_limits(seconds=0.5).flops

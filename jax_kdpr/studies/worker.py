@@ -8,10 +8,11 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
-from importlib import metadata
+from pathlib import Path
 from typing import NamedTuple
 
-PACKAGES = ("jax_kdpr", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+from jax_kdpr.core.versions import versions
+
 GRACE = 120.0  # seconds that a run may take to save when the study is interrupted
 NOT_RUN = -1  # no process's exit code
 STARTED, ENDED = "== started on ", "== ended with code "  # begin a line of a log
@@ -28,15 +29,6 @@ class Node(NamedTuple):
     lacks: str  # of the study's folders; empty if all are there
     versions: dict[str, str]
     sees_gpu: bool
-
-
-def versions() -> dict[str, str]:
-    """Returns those of `PACKAGES` that are installed."""
-    found = {}
-    for package in PACKAGES:
-        with suppress(metadata.PackageNotFoundError):
-            found[package] = metadata.version(package)
-    return found
 
 
 def answer(folders: list[str], wants_gpu: bool) -> Node:
@@ -92,6 +84,15 @@ def work(command: list[str], log: str, folder: str, cpus: float, teacher: int | 
             raise
         file.write(f"{ENDED}{code}\n".encode())
     return code
+
+
+def running_on(log: Path) -> str:
+    """Returns where a run is, "HOST, pid PID", by its log; "" if it has not begun, or has ended."""
+    with suppress(OSError):
+        lines = log.read_text(errors="replace").splitlines()
+        last = next((line for line in reversed(lines) if line.startswith((STARTED, ENDED))), "")
+        return last.removeprefix(STARTED) if last.startswith(STARTED) else ""
+    return ""
 
 
 def _end_with(parent: int) -> None:

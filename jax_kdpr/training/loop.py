@@ -1,5 +1,6 @@
 """The training loop: from a config and a run folder to a trained system, resumable anywhere."""
 
+import platform
 import sys
 import time
 from contextlib import ExitStack, suppress
@@ -13,11 +14,12 @@ import numpy as np
 from jax_kdpr.config import schema as config_lib
 from jax_kdpr.config.schema import Config
 from jax_kdpr.core import processes, runtime, signals
-from jax_kdpr.core.errors import StoppedError
+from jax_kdpr.core.errors import StoppedError, reason
 from jax_kdpr.core.metrics import rms_unit
 from jax_kdpr.core.progress import progress
 from jax_kdpr.core.sharding import replicate
 from jax_kdpr.core.signals import Interrupted
+from jax_kdpr.core.versions import versions
 from jax_kdpr.data.batches import epoch_order
 from jax_kdpr.runs import checkpoint
 from jax_kdpr.runs import folder as run_folder
@@ -101,7 +103,7 @@ class _Folder:
         processes.require_same(  # and all have looked at the folder
             config=config_lib.to_dict(run.config),
             data=run.digests,
-            packages=run_folder.versions(),
+            packages=[platform.python_version(), versions()],
             memory=runtime.device_memory(),
         )
         if processes.is_first():
@@ -158,7 +160,7 @@ class _Folder:
         except (OSError, ValueError) as failure:  # TensorStore's are ValueErrors
             raise StoppedError(
                 f"step {step} could not be saved in {str(workdir)!r} "
-                f"({checkpoint.reason(failure)}); {_last_good(workdir)}; make room, or mend "
+                f"({reason(failure)}); {_last_good(workdir)}; make room, or mend "
                 "the folder, and run the same command again to go on from there"
             ) from failure
 

@@ -8,12 +8,13 @@ proves no run. `Counts.modelled_seconds` is no measurement: a guess from the cou
 import math
 import re
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import cache
 from typing import Any, NamedTuple
 
 import jax
 from jax.experimental import topologies
-from jax.sharding import SingleDeviceSharding
+from jax.sharding import Sharding, SingleDeviceSharding
 
 from jax_kdpr.core import runtime
 from jax_kdpr.core.errors import InputError
@@ -82,15 +83,15 @@ class Counts(NamedTuple):
 
 
 @cache
-def place(target: str) -> SingleDeviceSharding:
-    """Returns where arrays lie on the first of the `TARGETS` of that name.
+def devices_of(target: str, count: int) -> tuple[Any, ...]:
+    """Returns so many GPUs that need not be there, one of `TARGETS`.
 
     Raises:
         InputError: If JAX's CUDA plugin is not installed.
     """
     try:
         topology = topologies.get_topology_desc(
-            platform="cuda", target_config=TARGETS[target], topology="1x1x1"
+            platform="cuda", target_config=TARGETS[target], topology=f"1x1x{count}"
         )
     except Exception as failure:  # JAX raises many kinds
         said = str(failure).split("\n")[0][:200]
@@ -98,7 +99,12 @@ def place(target: str) -> SingleDeviceSharding:
             f"--for: XLA's compiler for NVIDIA GPUs cannot be had ({said}); pip install -e "
             "'.[aot]', and set JAX_PLATFORMS=cpu where there is no GPU"
         ) from failure
-    return SingleDeviceSharding(topology.devices[0])
+    return tuple(topology.devices)
+
+
+def standing_in_for(target: str) -> AbstractContextManager[None]:
+    """Makes every choice inside as for a GPU of `TARGETS`, with what JAX takes of its memory."""
+    return runtime.standing_in(int(JAX_SHARE * MEMORY[target]))
 
 
 def compile_for(target: str, program: Callable[..., Any], arguments: tuple) -> jax.stages.Compiled:
@@ -110,19 +116,23 @@ def compile_for(target: str, program: Callable[..., Any], arguments: tuple) -> j
         arguments: Arrays, or their shapes.
 
     Raises:
-        InputError: As `place`.
+        InputError: As `devices_of`.
     """
-    there = place(target)
+    there = SingleDeviceSharding(*devices_of(target, 1))
+    with standing_in_for(target):
+        return program.lower(*described(arguments, there)).compile()
 
-    def described(leaf: Any) -> jax.ShapeDtypeStruct:
+
+def described(arrays: PyTree, place: Sharding | None) -> Any:
+    """Returns the shapes of arrays that would lie in a place, which need not be there."""
+
+    def one(leaf: Any) -> jax.ShapeDtypeStruct:
         aval = jax.typeof(leaf)
         return jax.ShapeDtypeStruct(
-            aval.shape, aval.dtype, sharding=there, weak_type=aval.weak_type
+            aval.shape, aval.dtype, sharding=place, weak_type=aval.weak_type
         )
 
-    with runtime.standing_in(int(JAX_SHARE * MEMORY[target])):
-        shapes: PyTree = jax.tree.map(described, arguments)
-        return program.lower(*shapes).compile()
+    return jax.tree.map(one, arrays)
 
 
 def count(text: str, precision: str) -> Counts:

@@ -107,7 +107,7 @@ def count_config(config: Config, wanted: Wanted, target: str) -> list[Row]:
     config = copy.deepcopy(config)
     config.train.devices = config.train.scan_steps = 1
     known = facts(config, wanted) | {"target": target}
-    ahead.place(target)  # before any array is made: whether its compiler can be had
+    ahead.devices_of(target, 1)  # before any array is made: whether its compiler can be had
     rows = []
     listed = _named(list(plans(config, wanted)), wanted.only)
     for plan in progress(listed, desc=f"compiling for {target}", unit="case"):

@@ -1,0 +1,17 @@
+"""Versions of what results depend on; read without importing any of it."""
+
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+
+import jax_kdpr
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+def versions() -> dict[str, str]:
+    """Returns those of this package and of `PACKAGES`, where they are installed."""
+    found = {"jax_kdpr": jax_kdpr.__version__}
+    for package in PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
