@@ -33,6 +33,8 @@ from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.runs.run import Run, restore
 from jax_kdpr.training import loop
 
+pytest_plugins = ("recorded_studies",)  # its fixtures
+
 # Tests that were started in the background (nohup) ignore Ctrl-C, and so would what they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
