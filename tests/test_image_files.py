@@ -11,7 +11,8 @@ from oracles import resized
 from PIL import Image
 
 from jax_kdpr.data import sources
-from jax_kdpr.data.image_files import Preparation, read_images
+from jax_kdpr.data.image_files import Preparation
+from jax_kdpr.data.inspection import read_images
 from jax_kdpr.data.sources import DataOptions
 
 RAMP = np.linspace(0, 1, 64).reshape(8, 8)

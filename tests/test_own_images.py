@@ -10,7 +10,8 @@ from helpers import image_config, rejection, same, untrained_run
 from PIL import Image
 
 from jax_kdpr.config import schema as config_lib
-from jax_kdpr.data.image_files import Preparation, read_images
+from jax_kdpr.data.image_files import Preparation
+from jax_kdpr.data.inspection import read_images
 from jax_kdpr.lab.frames.own_images import own_images
 from jax_kdpr.lab.frames.reading import list_frames
 from jax_kdpr.lab.frames.simulated_bench import make_bench, write_bench

@@ -15,7 +15,8 @@ from helpers import packed_tiff, rejection
 from page_files import hdf5, pages_of, refused, save_hdf5
 from PIL import Image
 
-from jax_kdpr.data.image_files import Preparation, read_images
+from jax_kdpr.data.image_files import Preparation
+from jax_kdpr.data.inspection import read_images
 from jax_kdpr.data.pages.opening import open_pages, read_stack
 from jax_kdpr.data.pages.stacks import read_arrays
 from jax_kdpr.lab.frames.reading import list_frames

@@ -1,26 +1,23 @@
 """The user's own images: a folder of files, or one stack of them, as pixels in [0, 1]."""
 
 import sys
-from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from jax_kdpr.core import runtime
 from jax_kdpr.core.errors import InputError
-from jax_kdpr.data.pages.opening import OPENERS, STACKS, natural_order, note_turned, open_pages
+from jax_kdpr.data.pages.opening import OPENERS, STACKS, natural_order, open_pages
 from jax_kdpr.data.pages.page import Pages
 from jax_kdpr.data.pages.pictures import PICTURES
 from jax_kdpr.data.pages.stacks import split_dataset
 from jax_kdpr.data.pages.tiff import TIFF
 
 SUFFIXES = (".npy", *PICTURES, *TIFF)  # in a folder
-DARK = 0.1  # an image that never gets brighter was likely written with fewer bits than its type has
 FITS = ("stretch", "crop", "pad")  # crop takes the middle, pad adds black, or no phase
 UNITS = ("fraction", "radians")  # fraction: of `scene.phase_range`
-ROUNDING = 1e-6  # relative, of phases that were saved as float32
 
 
 class Preparation(NamedTuple):
@@ -34,110 +31,113 @@ class Preparation(NamedTuple):
     offset: float | None = None  # radians added to phases; None: what makes the smallest 0
 
 
-class Found(NamedTuple):
-    """Images that were read."""
+class Facts(NamedTuple):
+    """What is told of an image that was read."""
 
-    images: np.ndarray  # float32 [n size size], in [0, 1]
-    offset: float  # radians that were added to all phases; 0 of the unit fraction
-    names: list[str]  # path of each, with its page in a stack
+    shape: tuple[int, int]  # of its page
+    coloured: bool
+    turned: bool  # by a tag that nobody follows
+    assumed: bool  # that its largest value is its type's
+    low: float
+    high: float
+    mean: float
 
 
-def read_images(
-    source: Path,
-    wanted: Preparation,
-    *,
-    subfolders: bool = False,
-    of_frames: bool = False,
-    label: str = "data",
-) -> Found:
-    """Reads images as float32 [n size size] with values in [0, 1], those of a folder by name.
+class ImageFiles:
+    """The images of a folder, or of one file of many pages; each is decoded when it is read.
 
-    Integers are divided by the largest value that a pixel of the file can have (255, 4,095 of a
-    TIFF of 12 bits, 65,535); floats must lie in [0, 1] already. Of the unit radians, values are
-    phases: divided by `phase_range`, after an offset common to all images that makes the smallest
-    0 if it is negative. Colours become luminance (ITU-R 601); transparent pixels are refused.
-    Each image is resized to size x size, bilinear, with antialiasing where it shrinks.
-
-    A line says what was found. What the axes of an array mean: `pages.stacks`.
-
-    Args:
-        source: A folder, or one file of many pages (NPY, NPZ, TIFF, HDF5, FITS; of HDF5 the dataset
-            may follow, "scan.h5::/entry/data").
-        wanted: What images are made of them.
-        subfolders: Take the images in folders of the folder as well.
-        of_frames: Whether they belong to frames: names are then in the same order, 2 before 10
-            (else character by character: the split of old runs depends on it), and a file of one
-            image will do.
-        label: Of the line that says what was found.
-
-    Raises:
-        InputError: If nothing is found, an image cannot be read or used (names the file), or
-            memory would not hold them all.
+    That one file stays open from page to page. It can be sent to another process.
     """
-    prepared, names, colours, turned, assumed = [], [], 0, 0, 0
-    suffixes: dict[str, None] = {}
-    sizes = set()
-    for path, name, pixels, pages in _pages(source, subfolders, of_frames, wanted.size):
-        suffixes[path.suffix[1:].upper()] = None
-        sizes.add(pixels.shape[:2])
-        colours += pixels.ndim == 3
-        turned += pages.turned
-        assumed += pixels.dtype == np.uint16 and pages.top is None
-        if pixels.ndim == 3:
-            pixels = _luminance(pixels, path)
-        prepared.append(_fitted(_values(pixels, pages.top, name, wanted), wanted))
-        names.append(name)
-    divides = wanted.unit == "fraction" and not wanted.rescale
-    images, offset, said = _in_range(np.stack(prepared), source, wanted)
-    dark = sum(float(image.max()) < DARK for image in images)
-    if dark and wanted.unit == "fraction":
-        print(
-            f"note: {dark} of {len(images)} images never exceed {DARK:g} of their range; "
-            "frames of fewer bits than their type? Divide them by their largest value into float "
-            "files (data.rescale=True stretches each image by itself)",
-            file=sys.stderr,
-        )
-    note_turned(turned, str(source))
-    if assumed and divides:
-        said += ", counts over 65535: no file says fewer bits"
-    size = " to ".join(dict.fromkeys(f"{h} x {w}" for h, w in (min(sizes), max(sizes))))
-    colour = f"{colours} in colour made " if colours else ""
-    print(
-        f"{label}: {len(images)} {', '.join(suffixes)} {size}, {colour}grey -> {wanted.size} x "
-        f"{wanted.size} ({wanted.fit}), {said}"
-    )
-    return Found(images, offset, names)
 
+    def __init__(
+        self,
+        source: Path,
+        wanted: Preparation,
+        *,
+        subfolders: bool = False,
+        of_frames: bool = False,
+    ):
+        """Lists the images; arguments and errors as of `read_images`."""
+        self.source, self.wanted = source, wanted
+        self._pages: Pages | None = None
+        self._open = ExitStack()
+        file, self._dataset = split_dataset(str(source))
+        self._file = None if source.is_dir() else Path(file)
+        if self._file is None:
+            self._paths = _image_paths(source, subfolders, of_frames)
+            self._count = len(self._paths)
+            return
+        if self._file.suffix.lower() not in (OPENERS if of_frames else STACKS):
+            raise InputError(
+                f"data.dir: expected a folder of images, or one stack ({', '.join(STACKS)}), got "
+                f"{file!r}"
+            )
+        pages = self._stack(self._file)
+        if pages.count == 1 and not of_frames:
+            raise InputError(
+                f"{file}: expected a stack [n h w], got one image, shape {pages.read(0).shape}; "
+                "give the folder of several"
+            )
+        self._paths, self._count = [self._file], pages.count
 
-def _pages(
-    source: Path, subfolders: bool, of_frames: bool, size: int
-) -> Iterator[tuple[Path, str, np.ndarray, Pages]]:
-    """(path, name, pixels, its file) of every page, if there is room for all of that size."""
-    file, dataset = split_dataset(str(source))
-    is_folder = source.is_dir()
-    paths = _image_paths(source, subfolders, of_frames) if is_folder else [Path(file)]
-    if not is_folder and paths[0].suffix.lower() not in (OPENERS if of_frames else STACKS):
-        raise InputError(
-            f"data.dir: expected a folder of images, or one stack ({', '.join(STACKS)}), got "
-            f"{file!r}"
+    def __len__(self) -> int:
+        return self._count
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_pages": None, "_open": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= state | {"_open": ExitStack()}
+
+    def name(self, number: int) -> str:
+        """Returns the path of an image, with its page in a stack."""
+        return f"{self._paths[number]}" if self._file is None else f"{self._file}[{number}]"
+
+    def kinds(self) -> str:
+        """Returns in words what files there are."""
+        return ", ".join(dict.fromkeys(path.suffix[1:].upper() for path in self._paths))
+
+    def read(self, number: int) -> tuple[np.ndarray, Facts]:
+        """Decodes an image: float32 [size size], in radians where that is the unit.
+
+        Raises:
+            InputError: If it cannot be read or used; names the file.
+        """
+        if self._file is not None:
+            return self._prepared(self._stack(self._file), number, number)
+        with open_pages(self._paths[number]) as pages:
+            if pages.count > 1:
+                raise InputError(
+                    f"{self.name(number)}: expected one image in each file of a folder, got "
+                    f"{pages.count}; save them as separate files, or give the stack itself as "
+                    "data.dir"
+                )
+            return self._prepared(pages, 0, number)
+
+    def close(self) -> None:
+        """Lets go of the file that is open."""
+        self._pages = None
+        self._open.close()
+
+    def _stack(self, file: Path) -> Pages:
+        if self._pages is None:
+            self._pages = self._open.enter_context(open_pages(file, self._dataset))
+        return self._pages
+
+    def _prepared(self, pages: Pages, page: int, number: int) -> tuple[np.ndarray, Facts]:
+        pixels = pages.read(page)
+        coloured = pixels.ndim == 3
+        grey = _luminance(pixels, self._file or self._paths[number]) if coloured else pixels
+        image = _fitted(_values(grey, pages.top, self.name(number), self.wanted), self.wanted)
+        return image, Facts(
+            shape=pixels.shape[:2],
+            coloured=coloured,
+            turned=pages.turned,
+            assumed=pixels.dtype == np.uint16 and pages.top is None,
+            low=float(image.min()),
+            high=float(image.max()),
+            mean=float(image.mean()),
         )
-    for path in paths:
-        with open_pages(path, dataset) as pages:
-            if is_folder and pages.count > 1:
-                raise InputError(
-                    f"{path}: expected one image in each file of a folder, got {pages.count}; "
-                    "save them as separate files, or give the stack itself as data.dir"
-                )
-            if pages.count == 1 and not is_folder and not of_frames:
-                raise InputError(
-                    f"{path}: expected a stack [n h w], got one image, shape "
-                    f"{pages.read(0).shape}; give the folder of several"
-                )
-            if path is paths[0]:  # of float32, and twice: one by one, and joined
-                count = len(paths) if is_folder else pages.count
-                runtime.require_memory("data.dir, data.size", 2 * 4 * count * size**2)
-            for page in range(pages.count):
-                yield path, f"{path}" if is_folder else f"{path}[{page}]", pages.read(page), pages
 
 
 def _image_paths(folder: Path, subfolders: bool, of_frames: bool) -> list[Path]:
@@ -220,34 +220,3 @@ def _fitted(grey: np.ndarray, wanted: Preparation) -> np.ndarray:
         return grey
     resized = np.asarray(Image.fromarray(grey).resize(size, Image.Resampling.BILINEAR), np.float32)
     return resized.clip(0.0, 1.0) if wanted.unit == "fraction" else resized
-
-
-def _in_range(
-    images: np.ndarray, source: Path, wanted: Preparation
-) -> tuple[np.ndarray, float, str]:
-    """Returns the images in [0, 1], the offset, and in words what their values were."""
-    low, high, mean = float(images.min()), float(images.max()), float(images.mean())
-    if wanted.unit == "fraction":
-        said = f"values {low:.3g} to {high:.3g} (mean {mean:.2g})"
-        if wanted.phase_range:
-            r = wanted.phase_range
-            said += f" = {low * r:.3g} to {high * r:.3g} rad"
-        return images, 0.0, said
-    offset, top = wanted.offset, wanted.phase_range
-    found = f"got {low:.4g} to {high:.4g} rad"
-    if offset is None:
-        offset = max(0.0, -low)
-        if high + offset > top * (1 + ROUNDING):
-            raise InputError(
-                f"{source}: expected phases within scene.phase_range = {top:.4g} rad, {found}; set "
-                f"scene.phase_range={high + offset:.4g} or more"
-            )
-    elif not -ROUNDING * top <= low + offset <= high + offset <= top * (1 + ROUNDING):
-        raise InputError(
-            f"{source}: expected phases of {-offset:.4g} to {top - offset:.4g} rad, as the run's "
-            f"own, to which {offset:.4g} is added, {found}; train for objects of that range"
-        )
-    said = f"phases {low:.3g} to {high:.3g} rad (mean {mean:.2g}) of {top:.3g}"
-    if offset:
-        said += f", {offset:.4g} added to all"
-    return ((images + offset) / top).clip(0.0, 1.0).astype(np.float32), offset, said

@@ -11,21 +11,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_kdpr.core import runtime
+from jax_kdpr.core import processes, runtime
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.limits import SEEDS, SHARE, Range
 from jax_kdpr.core.options import option, section
 from jax_kdpr.core.registry import Registry, blaming
 from jax_kdpr.core.types import RawImages
-from jax_kdpr.data import fashion_mnist, image_files
+from jax_kdpr.data import fashion_mnist, image_files, streaming
+from jax_kdpr.data.inspection import read_all
 from jax_kdpr.data.pages.stacks import split_dataset
 from jax_kdpr.data.scenes import SCENES_VERSION, draw_scenes
+from jax_kdpr.data.streaming import Stream
 
 DATA_DIR_VARIABLE = "KDPR_DATA_DIR"
 SCENE_COUNTS = {"train": 1024, "validation": 256, "test": 512}  # of procedural scenes, by default
 
 OF_FOLDERS = ("fashion_mnist", "images")
 OF_FILES = ("data.source", ("images",))
+HELD_SHARE = 0.5  # of a device's memory that the images of files may take
 SAMPLE, BLOCKS = 2, 4  # scenes of `Dataset.sample`, and its blocks a side
 
 
@@ -33,7 +36,8 @@ class Dataset(NamedTuple):
     """Images as held on the device, at the size and type they came in."""
 
     train: Callable[[int], RawImages]
-    """train(epoch) -> that epoch's training images, in a fixed order."""
+    """train(epoch) -> that epoch's training images, in a fixed order; of a `stream` the first
+    ones, `streaming.SAMPLE` at most."""
     train_size: int
     validation: RawImages
     test: RawImages
@@ -48,6 +52,8 @@ class Dataset(NamedTuple):
 
     Their digests are of what they are drawn with, since pixels differ by rounding from machine to
     machine; this tells whether they are drawn alike."""
+    stream: Stream | None = None
+    """Training images that do not fit into memory."""
 
 
 Source = Callable[["DataOptions", float], Dataset]
@@ -107,6 +113,16 @@ class DataOptions:
     )
     subfolders: bool = option(
         False, "take the images in folders of data.dir as well", when=OF_FILES
+    )
+    skip_unreadable: bool = option(
+        False, "leave out image files that cannot be read, and say how many", when=OF_FILES
+    )
+    memory: float = option(
+        0.0,
+        "what all images may take; more are read while training; 0: half of the device's",
+        unit="GiB",
+        within=Range(0, 1e6),
+        when=OF_FILES,
     )
 
 
@@ -169,9 +185,68 @@ def own_images(options: DataOptions, phase_range: float) -> Dataset:
     wanted = image_files.Preparation(
         options.size, options.fit, options.unit, options.rescale, phase_range
     )
-    found = image_files.read_images(Path(options.dir), wanted, subfolders=options.subfolders)
-    splits = _split(found.images, options.seed, options.validation_fraction, options.test_fraction)
+    files = image_files.ImageFiles(Path(options.dir), wanted, subfolders=options.subfolders)
+    if 4 * len(files) * options.size**2 > _memory(options):
+        return _streamed_images(files, options)
+    found = read_all(files, skip=options.skip_unreadable)
+    splits = {
+        name: found.images[order] for name, order in _split(len(found.images), options).items()
+    }
     return from_arrays(splits, options)._replace(offset=found.offset)
+
+
+def _memory(options: DataOptions) -> float:
+    """Bytes of images that are held."""
+    return options.memory * 2**30 or HELD_SHARE * runtime.device_memory()
+
+
+def _streamed_images(files: image_files.ImageFiles, options: DataOptions) -> Dataset:
+    """A data set of which the training images stay where they are, as that of the arrays."""
+
+    def splits(usable: np.ndarray) -> dict[str, np.ndarray]:
+        limits, orders = _counts(options), _split(len(usable), options)
+        return {name: usable[order][: limits[name] or None] for name, order in orders.items()}
+
+    def look() -> np.ndarray:  # as bytes: two digests, the offset, and whether each is usable
+        offset, usable = 0.0, np.ones(len(files), bool)
+        while True:  # again, where what was found changes the split or the phases
+            numbers = splits(np.flatnonzero(usable))
+            found, *digests = streaming.inspect(
+                files, numbers, offset=offset, skip=options.skip_unreadable
+            )
+            before = offset, int(usable.sum())
+            offset, usable = found.offset(), np.ones(len(files), bool)
+            usable[list(found.skipped)] = False
+            if (offset, int(usable.sum())) == before:
+                found.say("data")
+                packed = b"".join([*digests, np.float64(offset).tobytes(), usable.tobytes()])
+                return np.frombuffer(packed, np.uint8)
+
+    streaming.require_grain()
+    packed = processes.from_first(look, np.zeros(2 * 32 + 8 + len(files), np.uint8))
+    digest, held_back = (packed[at : at + 32].tobytes().hex() for at in (0, 32))
+    offset = float(packed[64:72].view(np.float64)[0])
+    numbers = splits(np.flatnonzero(packed[72:]))
+    stream = streaming.Stream(files, numbers["train"], offset)
+    held = sum(len(numbers[name]) for name in ("validation", "test"))
+    if 4 * held * options.size**2 > _memory(options):
+        raise InputError(
+            f"data.validation_images, data.test_images: expected at most what data.memory holds "
+            f"({_memory(options) / 2**30:.2g} GiB), got {held:,} images of {options.size} x "
+            f"{options.size}; lower them"
+        )
+    fitting = max(1, int(_memory(options)) // (4 * options.size**2))
+    sample = numbers["train"][: min(streaming.SAMPLE, fitting)]
+    return Dataset(
+        train=lambda epoch: jnp.asarray(stream.read(sample)),
+        train_size=len(numbers["train"]),
+        validation=jnp.asarray(stream.read(numbers["validation"])),
+        test=jnp.asarray(stream.read(numbers["test"])),
+        digest=digest,
+        held_back_digest=held_back,
+        offset=offset,
+        stream=stream,
+    )
 
 
 def require_there(path: str, *, named: str, remedy: str = "give its path") -> None:
@@ -260,23 +335,21 @@ def _counts(options: DataOptions) -> dict[str, int]:
 def _digest(splits: dict[str, np.ndarray]) -> str:
     total = hashlib.sha256()
     for name, images in splits.items():
-        total.update(f"{name} {images.shape} {images.dtype}".encode())
+        total.update(streaming.header(name, images.shape, images.dtype))
         total.update(np.ascontiguousarray(images).tobytes())
     return total.hexdigest()
 
 
-def _split(images: np.ndarray, seed: int, validation: float, test: float) -> dict[str, np.ndarray]:
-    order = np.random.default_rng(seed).permutation(len(images))
-    held_back = [round(fraction * len(images)) for fraction in (validation, test)]
-    if min(*held_back, len(images) - sum(held_back)) < 1:
+def _split(count: int, options: DataOptions) -> dict[str, np.ndarray]:
+    """The numbers of the images of each split, of so many images of files."""
+    order = np.random.default_rng(options.seed).permutation(count)
+    fractions = options.validation_fraction, options.test_fraction
+    held_back = [round(fraction * count) for fraction in fractions]
+    if min(*held_back, count - sum(held_back)) < 1:
         raise InputError(
-            f"data.dir: {len(images)} image(s) leave a split empty (train, validation, test = "
-            f"{len(images) - sum(held_back)}, {held_back[0]}, {held_back[1]}); add images, or "
+            f"data.dir: {count} image(s) leave a split empty (train, validation, test = "
+            f"{count - sum(held_back)}, {held_back[0]}, {held_back[1]}); add images, or "
             "lower data.validation_fraction and data.test_fraction if train is empty, or raise them"
         )
-    validation_order, test_order, train_order = np.split(order, np.cumsum(held_back))
-    return {
-        "train": images[train_order],
-        "validation": images[validation_order],
-        "test": images[test_order],
-    }
+    validation, test, train = np.split(order, np.cumsum(held_back))
+    return {"train": train, "validation": validation, "test": test}

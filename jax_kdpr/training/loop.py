@@ -26,6 +26,7 @@ from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.runs.checkpoint import SCORE, Checkpoints
 from jax_kdpr.runs.metric_log import MetricLog
 from jax_kdpr.training import outcome
+from jax_kdpr.training.feeding import feeding, first_batch
 from jax_kdpr.training.losses import TERMS
 from jax_kdpr.training.setup import Training, prepare, trained_parts
 from jax_kdpr.training.state import TrainState
@@ -178,6 +179,7 @@ def _train_from(run: Training, train_state: TrainState, step: int, folder: _Fold
     resumed = step
     with (
         progress(total=run.total_steps, initial=step, unit="step") as bar,
+        feeding(run, step) as feed,
         ExitStack() as unsaved,
     ):
         while step < run.total_steps:
@@ -188,7 +190,8 @@ def _train_from(run: Training, train_state: TrainState, step: int, folder: _Fold
             while step < end and not signals.received():
                 length = min(run.scan_steps, end - step)  # an epoch may end with fewer
                 losses_before = losses
-                train_state, losses = run.train_steps(length)(train_state, epoch)
+                given = feed(epoch, step, length)
+                train_state, losses = run.train_steps(length)(train_state, given)
                 if step == resumed:
                     unsaved.enter_context(signals.noting())  # before, a signal may end all at once
                 # The losses of the call before this one: so the device never waits for the host.
@@ -229,9 +232,12 @@ def _save(
 
 
 def _epoch_inputs(run: Training, number: int, guide: Any) -> Epoch:
-    order = epoch_order(run.keys.order, number, run.dataset.train_size)
+    dataset = run.dataset
+    order = epoch_order(run.keys.order, number, dataset.train_size)
+    # Of a stream `feeding` gives them.
+    images = dataset.train(number) if dataset.stream is None else dataset.test[:0]
     return Epoch(
-        images=replicate(run.dataset.train(number), run.mesh),
+        images=replicate(images, run.mesh),
         order=replicate(order, run.mesh),
         key=run.keys.steps,
         weights=run.weights,
@@ -253,7 +259,8 @@ def _summary(run: Training) -> str:
         f"parameters: {sum(counts.values()):,} (masks {counts['phases']:,}, filter "
         f"{counts['filter']}, network {counts['net']:,}); "
         f"trained: {', '.join(trained_parts(config))}",
-        f"data: {config.data.source}, {dataset.train_size:,} train, "
+        f"data: {config.data.source}, {dataset.train_size:,} train"
+        f"{' (read while training)' if dataset.stream else ''}, "
         f"{len(dataset.validation):,} validation, {len(dataset.test):,} test images",
         f"{run.total_steps:,} steps of {config.train.batch_size} on {devices} x "
         f"{jax.devices()[0].device_kind}, {run.scan_steps} in one call",
@@ -322,7 +329,8 @@ def _epoch_row(
     }
     pulls = {}
     if run.gradients is not None and epoch is not None:  # of the epoch's first batch
-        pulls = {name: float(value) for name, value in run.gradients(state, epoch).items()}
+        batch = first_batch(run, epoch, step)
+        pulls = {name: float(value) for name, value in run.gradients(state, batch).items()}
     scores = run.validate(state.variables) if is_due else {}
     peak = runtime.peak_memory()  # None on a CPU
     return {

@@ -12,7 +12,7 @@ from typing import NamedTuple, cast
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from jax_kdpr.core.sharding import shard_batch
 from jax_kdpr.core.types import (
@@ -34,10 +34,17 @@ from jax_kdpr.training.state import TrainState, advance_average
 from jax_kdpr.training.targets import Targets, Teach
 
 
+class Window(NamedTuple):
+    """The images of the next steps alone, where not all are on the device."""
+
+    images: Float[Array, "s b c h w"]  # in [0, 1]
+    first: Int[Array, ""]  # the step that takes the first batch
+
+
 class Epoch(NamedTuple):
     """What the steps of one epoch read and do not change."""
 
-    images: RawImages  # training images, on the device
+    images: RawImages | Window  # training images, on the device
     order: Indices  # the epoch's permutation of them
     key: Key  # the run's; every step folds its own number into it
     weights: Weights
@@ -70,7 +77,11 @@ def batch_of_step(
     """Returns the batch of the step that `train_state` has come to; arguments as of its step's."""
     place = train_state.step % (epoch.order.shape[0] // batch_size)
     indices = jax.lax.dynamic_slice_in_dim(epoch.order, place * batch_size, batch_size)
-    images = take(system, epoch.images, indices)
+    if isinstance(epoch.images, Window):
+        batch = epoch.images.images[train_state.step - epoch.images.first]
+        images = shard_batch(jnp.moveaxis(batch, 1, -1), system.camera.mesh)
+    else:
+        images = take(system, epoch.images, indices)
     key, teacher_key = jax.random.split(jax.random.fold_in(epoch.key, train_state.step))
     guide = epoch.guide
     if guide is None or isinstance(guide, Targets):

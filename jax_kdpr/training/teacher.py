@@ -164,6 +164,8 @@ def _can_cache(config: Config, teacher: Run, teach: Teach, dataset: Dataset) -> 
     copies = 1 if mesh is None or not runtime.on_cpu() else mesh.size
     size, channels = config.data.size, config.scene.channels
     obstacles = changing_targets(config, teacher.config)
+    if dataset.stream is not None:
+        obstacles.append("images are read while training (data.memory)")
     needed = copies * target_bytes(
         teach,
         teacher.variables,

@@ -54,11 +54,22 @@ def open_pages(path: Path, dataset: str = "") -> Iterator[Pages]:
     if opener is None:
         raise InputError(f"{path}: expected {', '.join(OPENERS)}; convert it or leave it out")
     require_file(path)
+    with _blaming(path), opener(path, dataset) as pages:
+        if not pages.count:
+            raise Refused("holds no image; remove it")
+
+        def read(page: int) -> np.ndarray:
+            with _blaming(path):
+                return _native(pages.read(page))
+
+        yield pages._replace(read=read)
+
+
+@contextmanager
+def _blaming(path: Path) -> Iterator[None]:
+    """Names the file in what is raised inside."""
     try:
-        with opener(path, dataset) as pages:
-            if not pages.count:
-                raise Refused("holds no image; remove it")
-            yield pages._replace(read=lambda page: _native(pages.read(page)))
+        yield
     except InputError:
         raise
     except Refused as refusal:

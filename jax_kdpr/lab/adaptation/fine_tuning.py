@@ -35,7 +35,7 @@ from jax_kdpr.training.lessons import Lessons
 from jax_kdpr.training.losses import TERMS, loss_weights, task_loss
 from jax_kdpr.training.setup import Training
 from jax_kdpr.training.state import TrainState, init_train_state, make_optimizer
-from jax_kdpr.training.steps import Epoch, Loss, compile_steps, make_step, take
+from jax_kdpr.training.steps import Epoch, Loss, Window, compile_steps, make_step, take
 from jax_kdpr.training.validation import Validate, means
 
 TRAINED = ("filter", "net")
@@ -112,7 +112,8 @@ def prepare(
     Raises:
         InputError: If the folder holds something else, or a file of the optics cannot be used.
     """
-    dataset, planes = run.dataset, read_planes(config)
+    dataset = run.dataset._replace(stream=None)  # what is held of one will do
+    planes = read_planes(config)
     digests = {"data": dataset.digest, "held_back": dataset.held_back_digest}
     digests |= {section: plane.digest for section, plane in planes.items()}
     digests |= {run_folder.PARENT: run.digest, "frames": digest}
@@ -160,7 +161,7 @@ def _loss(system: System, count: int, *, batch_size: int) -> Loss:
     explain = make_explain(system.camera)
 
     def loss(parts: Params, train_state: TrainState, epoch: Epoch):
-        if not isinstance(epoch.guide, Lessons):
+        if not isinstance(epoch.guide, Lessons) or isinstance(epoch.images, Window):
             raise ValueError("guide: expected the lessons of a bench")
         params = {**train_state.params, **parts}
         optics = system.camera.optics(params["phases"])

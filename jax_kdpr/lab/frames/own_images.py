@@ -12,7 +12,8 @@ from jax_kdpr.core.limits import shown
 from jax_kdpr.core.options import shallow
 from jax_kdpr.core.types import Images
 from jax_kdpr.data import sources
-from jax_kdpr.data.image_files import Preparation, read_images
+from jax_kdpr.data.image_files import Preparation
+from jax_kdpr.data.inspection import read_images
 from jax_kdpr.data.pages.stacks import read_array
 from jax_kdpr.runs.run import Run
 
@@ -23,7 +24,7 @@ TRUTH_RECORD = "truth.json"  # and all else
 def own_images(
     run: Run, source: Path, *, flag: str, as_trained: bool = False, count: int | None = None
 ) -> Images:
-    """Reads image files as scenes of a run, prepared as its data are (`data.image_files`).
+    """Reads image files as scenes of a run, prepared as its data are (`data.inspection`).
 
     But they are never stretched: an object is what it is. A complex scene is two images that follow
     each other, its phase and its amplitude; a line says which are the first two. The truth.npy of a

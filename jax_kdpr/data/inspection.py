@@ -1,0 +1,188 @@
+"""All images of a source: what they have in common, and how they come into memory."""
+
+import math
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from jax_kdpr.core import runtime
+from jax_kdpr.core.errors import InputError
+from jax_kdpr.data.image_files import Facts, ImageFiles, Preparation
+from jax_kdpr.data.pages.opening import note_turned
+
+DARK = 0.1  # an image that never gets brighter was likely written with fewer bits than its type has
+ROUNDING = 1e-6  # relative, of phases that were saved as float32
+
+
+class Found(NamedTuple):
+    """Images that were read."""
+
+    images: np.ndarray  # float32 [n size size], in [0, 1]
+    offset: float  # radians that were added to all phases; 0 of the unit fraction
+    names: list[str]  # path of each, with its page in a stack
+
+
+class Inspection:
+    """What all images of a source have in common, found one by one."""
+
+    def __init__(self, files: ImageFiles, *, skip: bool):
+        """Of images that cannot be read, `skip` notes them, else the first one raises."""
+        self.files, self.skip = files, skip
+        self.skipped: dict[int, str] = {}
+        self.count = self.dark = 0
+        self._coloured = self._turned = self._assumed = 0
+        self._low, self._high, self._sum = math.inf, -math.inf, 0.0
+        self._shapes: set[tuple[int, int]] = set()
+
+    def add(self, facts: Facts) -> None:
+        """Takes one more image in."""
+        self.count += 1
+        self.dark += facts.high < DARK
+        self._coloured += facts.coloured
+        self._turned += facts.turned
+        self._assumed += facts.assumed
+        self._low, self._high = min(self._low, facts.low), max(self._high, facts.high)
+        self._sum += facts.mean
+        self._shapes.add(facts.shape)
+
+    def leave_out(self, number: int, failure: InputError) -> None:
+        """Takes an image out that cannot be read; raises that failure where none may be."""
+        if not self.skip:
+            raise failure
+        self.skipped[number] = str(failure)
+
+    def offset(self) -> float:
+        """Returns the radians that are added to all phases; 0 of the unit fraction.
+
+        Raises:
+            InputError: If there is no image, or phases do not fit into `phase_range`.
+        """
+        wanted, source = self.files.wanted, self.files.source
+        if not self.count:
+            raise InputError(
+                f"data.dir: none of the {len(self.skipped):,} images of {str(source)!r} can be "
+                f"used; the first: {next(iter(self.skipped.values()))}"
+            )
+        if wanted.unit == "fraction":
+            return 0.0
+        low, high, top, offset = self._low, self._high, wanted.phase_range, wanted.offset
+        found = f"got {low:.4g} to {high:.4g} rad"
+        if offset is None:
+            offset = max(0.0, -low)
+            if high + offset > top * (1 + ROUNDING):
+                raise InputError(
+                    f"{source}: expected phases within scene.phase_range = {top:.4g} rad, {found}; "
+                    f"set scene.phase_range={high + offset:.4g} or more"
+                )
+        elif not -ROUNDING * top <= low + offset <= high + offset <= top * (1 + ROUNDING):
+            raise InputError(
+                f"{source}: expected phases of {-offset:.4g} to {top - offset:.4g} rad, as the "
+                f"run's own, to which {offset:.4g} is added, {found}; train for objects of that "
+                "range"
+            )
+        return offset
+
+    def say(self, label: str) -> None:
+        """Prints what was found, and what was left out."""
+        files, wanted = self.files, self.files.wanted
+        if self.dark and wanted.unit == "fraction":
+            print(
+                f"note: {self.dark:,} of {self.count:,} images never exceed {DARK:g} of their "
+                "range; frames of fewer bits than their type? Divide them by their largest value "
+                "into float files (data.rescale=True stretches each image by itself)",
+                file=sys.stderr,
+            )
+        note_turned(self._turned, str(files.source))
+        if self.skipped:
+            first = next(iter(self.skipped.values()))
+            print(
+                f"note: {len(self.skipped):,} of {len(files):,} images are left out; the first: "
+                f"{first}",
+                file=sys.stderr,
+            )
+        assumed = self._assumed and wanted.unit == "fraction" and not wanted.rescale
+        said = self._values_in_words()
+        said += ", counts over 65535: no file says fewer bits" if assumed else ""
+        shapes = dict.fromkeys(f"{h} x {w}" for h, w in (min(self._shapes), max(self._shapes)))
+        coloured = f"{self._coloured} in colour made " if self._coloured else ""
+        print(
+            f"{label}: {self.count} {files.kinds()} {' to '.join(shapes)}, {coloured}grey -> "
+            f"{wanted.size} x {wanted.size} ({wanted.fit}), {said}"
+        )
+
+    def _values_in_words(self) -> str:
+        low, high, mean = self._low, self._high, self._sum / self.count
+        top = self.files.wanted.phase_range
+        if self.files.wanted.unit == "fraction":
+            said = f"values {low:.3g} to {high:.3g} (mean {mean:.2g})"
+            return said + (f" = {low * top:.3g} to {high * top:.3g} rad" if top else "")
+        offset = self.offset()
+        said = f"phases {low:.3g} to {high:.3g} rad (mean {mean:.2g}) of {top:.3g}"
+        return said + (f", {offset:.4g} added to all" if offset else "")
+
+
+def read_images(
+    source: Path,
+    wanted: Preparation,
+    *,
+    subfolders: bool = False,
+    of_frames: bool = False,
+    skip: bool = False,
+    label: str = "data",
+) -> Found:
+    """Reads images as float32 [n size size] with values in [0, 1], those of a folder by name.
+
+    Integers are divided by the largest value that a pixel of the file can have (255, 4,095 of a
+    TIFF of 12 bits, 65,535); floats must lie in [0, 1] already. Of the unit radians, values are
+    phases: divided by `phase_range`, after an offset common to all images that makes the smallest
+    0 if it is negative. Colours become luminance (ITU-R 601); transparent pixels are refused.
+    Each image is resized to size x size, bilinear, with antialiasing where it shrinks.
+
+    A line says what was found. What the axes of an array mean: `pages.stacks`.
+
+    Args:
+        source: A folder, or one file of many pages (NPY, NPZ, TIFF, HDF5, FITS; of HDF5 the dataset
+            may follow, "scan.h5::/entry/data").
+        wanted: What images are made of them.
+        subfolders: Take the images in folders of the folder as well.
+        of_frames: Whether they belong to frames: names are then in the same order, 2 before 10
+            (else character by character: the split of old runs depends on it), and a file of one
+            image will do.
+        skip: Leave out images that cannot be read, and say how many.
+        label: Of the line that says what was found.
+
+    Raises:
+        InputError: If nothing is found, an image cannot be read or used (names the file), or
+            memory would not hold them all.
+    """
+    files = ImageFiles(source, wanted, subfolders=subfolders, of_frames=of_frames)
+    return read_all(files, skip=skip, label=label)
+
+
+def read_all(files: ImageFiles, *, skip: bool = False, label: str = "data") -> Found:
+    """Reads them into memory; as `read_images`."""
+    # Of float32, and twice: one by one, and joined.
+    runtime.require_memory("data.dir, data.size", 2 * 4 * len(files) * files.wanted.size**2)
+    found, images = Inspection(files, skip=skip), []
+    for number in range(len(files)):
+        try:
+            image, facts = files.read(number)
+        except InputError as failure:
+            found.leave_out(number, failure)
+            continue
+        found.add(facts)
+        images.append(image)
+    files.close()
+    offset = found.offset()
+    names = [files.name(n) for n in range(len(files)) if n not in found.skipped]
+    found.say(label)
+    return Found(in_range(np.stack(images), files.wanted, offset), offset, names)
+
+
+def in_range(images: np.ndarray, wanted: Preparation, offset: float) -> np.ndarray:
+    """Returns images as they were read as float32 in [0, 1], with the offset of their phases."""
+    if wanted.unit == "fraction":
+        return images
+    return ((images + offset) / wanted.phase_range).clip(0.0, 1.0).astype(np.float32)

@@ -1,0 +1,74 @@
+"""What the steps of a training are given: all images at once, or the next ones of a stream."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from jax_kdpr.core.errors import InputError, StoppedError
+from jax_kdpr.core.sharding import AXIS
+from jax_kdpr.data.streaming import Batches, in_workers
+from jax_kdpr.training.setup import Training
+from jax_kdpr.training.steps import Epoch, Window
+
+Feed = Callable[[Epoch, int, int], Epoch]
+"""feed(epoch, step, length) -> the epoch with what `length` steps read; to be asked in order."""
+
+
+@contextmanager
+def feeding(run: Training, first: int) -> Iterator[Feed]:
+    """Opens what the steps from `first` on read.
+
+    Raises:
+        StoppedError: In a feed, if an image can no longer be read.
+    """
+    if (batches := _batches(run)) is None:
+        yield lambda epoch, step, length: epoch
+        return
+    with in_workers(batches, first=first) as read:
+
+        def feed(epoch: Epoch, step: int, length: int) -> Epoch:
+            try:
+                taken = list(islice(read, length))
+            except InputError as failure:
+                raise StoppedError(
+                    f"step {step}: {failure}; it could be read at the start; what was saved is "
+                    "kept, run the same command again to go on"
+                ) from failure
+            return epoch._replace(images=_window(run, batches.array(taken), step))
+
+        yield feed
+
+
+def first_batch(run: Training, epoch: Epoch, step: int) -> Epoch:
+    """Returns the epoch that ends at `step` with its first batch for the step that comes next."""
+    if (batches := _batches(run)) is None:
+        return epoch
+    images = batches.array([batches[step - run.steps_per_epoch]])
+    return epoch._replace(images=_window(run, images, step))
+
+
+def _batches(run: Training) -> Batches | None:
+    if run.dataset.stream is None:
+        return None
+    return run.dataset.stream.batches(
+        run.keys.order,
+        batch_size=run.config.train.batch_size,
+        channels=run.config.scene.channels,
+        steps=run.total_steps,
+    )
+
+
+def _window(run: Training, images: np.ndarray, step: int) -> Window:
+    """Puts this process's share [s b c h w] of some batches on its devices."""
+    if run.mesh is None:
+        placed = jnp.asarray(images)
+    else:
+        split = NamedSharding(run.mesh, P(None, AXIS))
+        placed = jax.make_array_from_process_local_data(split, images)
+    return Window(placed, jnp.asarray(step))
