@@ -26,7 +26,8 @@ CACHE_VARIABLE = "JAX_COMPILATION_CACHE_DIR"
 RANDOM_NUMBERS = {"jax_default_prng_impl": "threefry2x32", "jax_threefry_partitionable": True}
 CPU_DEVICES = 8  # at most: every device holds a copy of the data
 CPU_EVAL_BATCH = 128
-GPU_EVAL_BYTES = 4 * 2**30  # of features at full resolution, in one evaluation batch
+GPU_EVAL_BATCH = 1024
+EVAL_BYTES = 4 * 2**30  # of features at full resolution, in one evaluation batch
 GPU_SCAN_STEPS = 64  # enough to hide the host; a signal waits for one such chunk
 TARGETS_SHARE = 0.25  # of a device's memory that cached distillation targets may take
 # What a container may take of its machine's memory, bytes (cgroups of version 2 and 1).
@@ -155,14 +156,15 @@ def _devices_of_all(requested: int, batch_sizes: Sequence[int]) -> int:
 def choose_eval_batch(requested: int, *, size: int, features: int, devices: int = 1) -> int:
     """Returns how many images to evaluate at a time: a multiple of the `devices` asked for.
 
-    On a GPU as many as `GPU_EVAL_BYTES` hold, 6 maps of `features` float32 numbers a pixel each
-    (two convolutions, and the decoder's joined input), but no more than 1024.
+    As many as `EVAL_BYTES` hold, 6 maps of `features` float32 numbers a pixel each (two
+    convolutions, and the decoder's joined input), but no more than `GPU_EVAL_BATCH`, or
+    `CPU_EVAL_BATCH`.
     """
     if requested:
         return requested
-    fitting = max(1, GPU_EVAL_BYTES // (size * size * features * 6 * 4))
-    batch = CPU_EVAL_BATCH if on_cpu() else min(1024, 2 ** (fitting.bit_length() - 1))
-    return -(-batch // devices) * devices
+    fitting = max(1, EVAL_BYTES // (size * size * features * 6 * 4))
+    most = CPU_EVAL_BATCH if on_cpu() else GPU_EVAL_BATCH
+    return -(-min(most, 2 ** (fitting.bit_length() - 1)) // devices) * devices
 
 
 def choose_scan_steps(requested: int, steps_per_epoch: int) -> int:

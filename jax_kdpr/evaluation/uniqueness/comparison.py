@@ -24,7 +24,7 @@ from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.runs.assembly import build_camera
 from jax_kdpr.runs.run import load_data, restore, run_keys
 
-PRIOR_IMAGES = 4000  # training images of the prior, at most
+PRIOR_IMAGES, PRIOR_NUMBERS = 4000, 2**27  # training images of the prior, their pixels, at most
 OWN_IMAGES = 256  # test images whose distance to the prior is its unit, at most
 PHOTON_RANGE = Range(0, 1e18, "(]")  # of a shot
 
@@ -103,7 +103,8 @@ def make_subject(
         indices = jnp.arange(min(count, len(images)))
         return take_batch(images, indices, size=camera.size, channels=camera.channels)
 
-    prior = fit_prior(np.asarray(take(dataset.train(0), PRIOR_IMAGES))[..., 0])
+    fitting = max(2, PRIOR_NUMBERS // camera.size**2)
+    prior = fit_prior(np.asarray(take(dataset.train(0), min(PRIOR_IMAGES, fitting)))[..., 0])
     return Subject(
         designs=designs,
         images=take(dataset.test, scenes),

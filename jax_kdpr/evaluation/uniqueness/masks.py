@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Float
+from jaxtyping import Array, Float, Int
 
 from jax_kdpr.core import metrics
 from jax_kdpr.core.types import Field, Image, Images, Intensity
@@ -25,6 +25,7 @@ from jax_kdpr.optics.objects import SceneOptions, field_image, image_beside, sce
 
 SHIFTS = 1023  # at most: all of them up to 32 x 32 pixels
 FITS = 0.01  # misfit below which a false object counts as one that fits
+JUDGED_PIXELS = 32 * 128**2  # of false objects that are judged together
 TURNS = 16  # global phases tried, where the nearest to the training images is meant
 NULL, WEAK = 1e-6, 1e-2  # singular values below so much of the largest
 # Where there are too many unknowns for matrices:
@@ -33,6 +34,7 @@ ROUNDS = 20  # of inverse iteration
 STEPS = 200  # of conjugate gradients, each time, at most
 
 
+Shift = Int[Array, "2"]
 Bound = Callable[[list[Intensity]], dict[str, Any]]
 """bound(Fisher weights of each scene) -> {"cramer_rao", "bayesian"}."""
 
@@ -87,11 +89,11 @@ def false_objects(
     for image in images:
         field = scene_field(image, design.scene)
         turned = jnp.stack([ambiguity.twin(field, masks), ambiguity.mirror(field, masks)])
-        moved = jax.vmap(lambda s, x=field: ambiguity.shifted(x, masks, (s[0], s[1])))(
-            jnp.asarray(shifts)
-        )
-        found = _judge(design.optics, image, jnp.concatenate([turned, moved]), *given)
-        judged = Judged(*[np.asarray(values, np.float64) for values in found])
+        found = [
+            _judge(design.optics, image, turned, *given),
+            _judge(design.optics, image, jnp.asarray(shifts), *given),
+        ]
+        judged = Judged(*[np.concatenate(both, dtype=np.float64) for both in zip(*found, strict=True)])
         judged = judged._replace(prior_distance=judged.prior_distance / unit)
         fits = judged.misfit[2:] < FITS
         rank = judged.misfit[2:]
@@ -253,11 +255,14 @@ def _as_error(squares: np.ndarray, scene: SceneOptions) -> dict[str, float]:
 
 @partial(jax.jit, static_argnames=("oversample", "scene"))
 def _judge(optics, image, others, mean, subspace, oversample, scene):
-    field = scene_field(image, scene)
+    """Judges other fields [f h w], or those that shifts [f 2] make, some at a time."""
+    field, masks = scene_field(image, scene), pixel_means(optics)
     turns = jnp.exp(2j * jnp.pi * jnp.arange(TURNS) / TURNS)
     mean, subspace = mean.astype(jnp.float32), subspace.astype(jnp.float32)
 
-    def judge(other: Field):
+    def judge(other: Field | Shift):
+        if other.ndim == 1:
+            other = ambiguity.shifted(field, masks, (other[0], other[1]))
         misfit = ambiguity.misfit(
             field, other, optics.masks, oversample=oversample, transfer=optics.transfer
         )
@@ -270,7 +275,7 @@ def _judge(optics, image, others, mean, subspace, oversample, scene):
         distances = priors.subspace_distance(mean, subspace, turned.astype(jnp.float32))
         return misfit, constraint, psnr, jnp.min(distances)
 
-    return lax.map(judge, others, batch_size=32)
+    return lax.map(judge, others, batch_size=max(1, min(32, JUDGED_PIXELS // field.size)))
 
 
 def _product(measure, image, weights) -> information.Product:
