@@ -1,12 +1,14 @@
-"""What studies on a Ray cluster cost and survive: python launch/scale_study.py FOLDER.
+"""What many machines, many images and large scenes cost: python launch/scale_study.py FOLDER.
 
 Parts (--only, default all): `kills`, 40 tiny runs on two workers, of which ten are killed at random
 while they work, against the same runs in turn, row by row and bit by bit; `overhead`, four runs on
 one worker against the same in turn; `thousand`, the report of 1,000 runs that are copies of four;
 `processes`, a training by two processes of one device each against one of two devices; `gpus`, what
 2, 8, 64 and 512 H100s would say to each other in a step of the paper's, from the compiled program;
-`sizes`, what the same step in batches of 8 holds on one of them for larger scenes. What each part
-found is FOLDER/PART.json.
+`sizes`, what the same step in batches of 8 holds on one of them for larger scenes; `largest`, the
+largest scene of which a step of one object fits into 24, 80 and 141 GB; `stream`, 100,000 PNG files
+read while training, against the same from memory; `analysis`, `ambiguity` on a scene of 512 x 512.
+What each part found is FOLDER/PART.json.
 """
 
 import argparse
@@ -27,9 +29,14 @@ from typing import Any
 
 import jax
 import numpy as np
+from PIL import Image
 
 from jax_kdpr.config.schema import Config
-from jax_kdpr.evaluation.speed.ahead import standing_in_for
+from jax_kdpr.core import runtime
+from jax_kdpr.data import streaming
+from jax_kdpr.data.image_files import ImageFiles, Preparation
+from jax_kdpr.data.scenes import draw_scenes
+from jax_kdpr.evaluation.speed.ahead import JAX_SHARE, standing_in_for
 from jax_kdpr.evaluation.speed.many_devices import collectives, mesh_of
 from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.studies.declaration import LOGS
@@ -37,6 +44,8 @@ from jax_kdpr.studies.programs import trace_step
 from jax_kdpr.studies.worker import STARTED, running_on
 
 KILLS, WORKERS = 10, 2
+FILES = 100_000
+SIDES = (512, 768, 1024, 1536, 2048, 3072, 4096)
 ENTRIES = ("teacher-2", "student", "e2e", "random")
 STUDY = """
 from jax_kdpr.config import Config
@@ -241,6 +250,98 @@ def sizes(folder: Path) -> dict[str, Any]:
     return found
 
 
+def largest(folder: Path) -> dict[str, Any]:
+    """Compiles steps of one object for H100s of other memories, and finds the largest that fits."""
+    folder.mkdir(parents=True)
+    config = run_path("configs/paper/e2e.py")["get_config"]()
+    config.train.batch_size = config.train.scan_steps = 1
+    found = {}
+    for gigabytes in (24, 80, 141):
+        memory = int(gigabytes * 1e9 * JAX_SHARE)
+
+        def fits(size: int, most: int = memory) -> bool:
+            config.data.size = size
+            with runtime.standing_in(most):
+                step = trace_step(config, None, on=mesh_of("h100", 1))
+                used: Any = step.lowered.compile().memory_analysis()
+            return used.temp_size_in_bytes + used.argument_size_in_bytes <= most
+
+        for config.masks.snapshots in (1, 4, 9):
+            sizes = [size for size in SIDES if fits(size)]
+            found[f"{gigabytes} GB, {config.masks.snapshots} shots"] = max(sizes, default=0)
+    return found
+
+
+STREAMED = """
+from jax_kdpr import presets
+
+def get_config():
+    config = presets.cpu()
+    config.data.source, config.data.dir, config.data.size = "images", "png", 96
+    config.data.train_images, config.net.widths = 1024, (8, 16, 32, 64)
+    config.data.validation_images = config.data.test_images = 128
+    config.train.epochs, config.train.validate_every = 4, 4
+    return config
+"""
+
+
+def stream(folder: Path) -> dict[str, Any]:
+    """Trains on 1,024 of 100,000 PNG files of 96 x 96: read while training, and from memory."""
+    (folder / "png").mkdir(parents=True)
+    (folder / "config.py").write_text(STREAMED)
+    for first in range(0, FILES, 1000):
+        scenes = draw_scenes(jax.random.key(first), count=1000, size=96)
+        for number, scene in enumerate(np.asarray(scenes)):
+            picture = Image.fromarray(np.round(255 * scene).astype(np.uint8))
+            picture.save(folder / "png" / f"{first + number:06d}.png")
+    found: dict[str, Any] = {"files": FILES}
+    for name, memory in (("streamed", 1.0), ("held", 16.0)):
+        command = [sys.executable, "-m", "jax_kdpr.train", "--config=config.py"]
+        started = time.time()
+        given = [f"--workdir={name}", f"--config.data.memory={memory}"]
+        subprocess.run([*command, *given], cwd=folder, check=True)
+        metrics = run_folder.read_metrics(folder / name)
+        seconds = [row["train_seconds"] for row in metrics[1:]]  # the first epoch compiles
+        found[f"{name}: images a second of training"] = 1024 / float(np.median(seconds))
+        found[f"{name}: seconds in all"] = time.time() - started
+    found["rows equal"] = rows(folder / "streamed") == rows(folder / "held")
+    wanted = Preparation(size=96)
+    files = ImageFiles(folder / "png", wanted)
+    read = streaming.Stream(files, np.arange(len(files)), 0.0)
+    batches = read.batches(jax.random.key(0), batch_size=64, channels=1, steps=300)
+    with streaming.in_workers(batches) as made:
+        next(made)
+        started = time.monotonic()
+        count = 64 * sum(1 for _ in made)
+    found["read alone, one worker: images a second"] = count / (time.monotonic() - started)
+    return found
+
+
+SCENES = """
+from jax_kdpr import presets
+
+def get_config():
+    config = presets.cpu()
+    config.data.source, config.data.size = "scenes", 512
+    config.data.train_images, config.data.validation_images, config.data.test_images = 512, 2, 16
+    return config
+"""
+
+
+def analysis(folder: Path) -> dict[str, Any]:
+    """Times `ambiguity` on one scene of 512 x 512, 262,144 unknowns."""
+    folder.mkdir(parents=True)
+    (folder / "config.py").write_text(SCENES)
+    command = [sys.executable, "-m", "jax_kdpr.ambiguity", "--config=config.py", "--random"]
+    given = ["--scenes=1", "--steps=10", "--photons=1e7", "--output=report"]
+    started = time.monotonic()
+    subprocess.run([*command, *given], cwd=folder, check=True)
+    seconds = time.monotonic() - started
+    most = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
+    report = json.loads((folder / "report" / "ambiguity.json").read_text())
+    return {"seconds": seconds, "most_memory_gb": most, "report": report}
+
+
 PARTS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "kills": kills,
     "overhead": overhead,
@@ -248,6 +349,9 @@ PARTS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "processes": processes,
     "gpus": gpus,
     "sizes": sizes,
+    "largest": largest,
+    "stream": stream,
+    "analysis": analysis,
 }
 
 

@@ -93,7 +93,9 @@ def false_objects(
             _judge(design.optics, image, turned, *given),
             _judge(design.optics, image, jnp.asarray(shifts), *given),
         ]
-        judged = Judged(*[np.concatenate(both, dtype=np.float64) for both in zip(*found, strict=True)])
+        judged = Judged(
+            *[np.concatenate(both, dtype=np.float64) for both in zip(*found, strict=True)]
+        )
         judged = judged._replace(prior_distance=judged.prior_distance / unit)
         fits = judged.misfit[2:] < FITS
         rank = judged.misfit[2:]
