@@ -1,5 +1,6 @@
 """Studies on a Ray cluster of this machine, and the runs of a job array: equal to those in turn."""
 
+import fcntl
 import os
 import re
 import signal
@@ -16,7 +17,7 @@ import pytest
 from jax_kdpr.core.versions import versions
 from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.studies import cluster
-from jax_kdpr.studies.worker import STARTED, Node, running_on
+from jax_kdpr.studies.worker import STARTED, Node, answer, running_on
 
 if not os.environ.get("KDPR_REQUIRE_RAY"):  # set by .ci/run, where a skip must not pass
     pytest.importorskip("ray")
@@ -175,14 +176,24 @@ def test_what_no_cluster_can_do_is_one_line(folder, options, said):
     ("changes", "said"),
     [
         ({"lacks": "/scratch/mine"}, "--workdir: node-7 does not see '/scratch/mine'"),
+        ({"keeps_locks": False}, "--workdir: node-7 does not see that a file there is locked"),
         ({"versions": versions() | {"jax": "0.1"}}, "node-7 has jax 0.1, expected"),
         ({"versions": {}}, "node-7 has jax_kdpr None, expected"),
         ({"sees_gpu": False}, "JAX on node-7 finds no GPU"),
     ],
 )
 def test_a_machine_that_cannot_do_the_runs_is_named(changes, said):
-    node = Node("node-7", lacks="", versions=versions(), sees_gpu=True)
+    node = Node("node-7", lacks="", keeps_locks=True, versions=versions(), sees_gpu=True)
     share = cluster.Share(cpus=1, gpus=1, retries=0)
     cluster.require_able(node, share)
     with pytest.raises(cluster.InputError, match=re.escape(said)):
         cluster.require_able(node._replace(**changes), share)
+
+
+def test_a_machine_says_whether_it_sees_a_lock(tmp_path):
+    with (tmp_path / "token").open("wb") as file:
+        given = [str(tmp_path)], str(tmp_path / "token"), False
+        assert not answer(*given).keeps_locks
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert answer(*given).keeps_locks
+        assert not answer([str(tmp_path / "gone")], str(tmp_path / "gone"), False).keeps_locks

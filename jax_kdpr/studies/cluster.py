@@ -6,6 +6,7 @@ job of an array does too: `python -m jax_kdpr.study ... --array_index N` in a pr
 whose output goes to WORKDIR/logs. So a run that is taken again goes on from its last checkpoint.
 """
 
+import fcntl
 import logging
 import math
 import os
@@ -14,12 +15,12 @@ import socket
 import sys
 import time
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jax_kdpr.core import signals, whole_files
+from jax_kdpr.core import signals
 from jax_kdpr.core.errors import InputError, StoppedError, reason
 from jax_kdpr.core.versions import versions
 from jax_kdpr.runs import folder as run_folder
@@ -31,6 +32,7 @@ from jax_kdpr.studies.worker import GRACE, NOT_RUN, Node, answer, running_on, wo
 EVERY = 30.0  # seconds from one table to the next, which reads what all unfinished runs say
 CONNECTING = 10.0  # seconds that an address may take to answer
 ANSWERING = 120.0  # seconds that a node may take to answer
+LOCKS = "without locks two jobs may train one run: mount it with flock, or take another folder"
 PASSED_ON = ("KDPR_", "JAX_", "XLA_", "PYTHON", "OPENBLAS_", "OMP_")  # of the environment
 
 
@@ -134,37 +136,48 @@ def _require_nodes(ray: Any, workdir: Path, share: Share) -> None:
             f"{share.gpus:g} GPUs for a run; the largest have {most['CPU']:g} and {most['GPU']:g}"
         )
     token = workdir / f".of-{socket.gethostname()}-{os.getpid()}"
-    whole_files.write_whole(token, lambda file: file.write(b"a study's folder"))
     try:
-        asked = {}
-        for node in able:
-            pinned = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
-                node["NodeID"], soft=False
-            )
-            task = ray.remote(answer).options(
-                num_cpus=0, num_gpus=share.gpus, scheduling_strategy=pinned
-            )
-            needed = [str(token), str(Path.cwd()), sys.executable]
-            asked[task.remote(needed, share.gpus > 0)] = node
-        answered, silent = ray.wait(list(asked), num_returns=len(asked), timeout=ANSWERING)
-        if silent:
-            host = asked[silent[0]]["NodeManagerHostname"]
-            raise InputError(
-                f"--cluster: {host} gives no answer in {ANSWERING:g} s: it is busy or dead; wait, "
-                "or take it out of the cluster"
-            )
-        for ref in answered:
+        with token.open("wb") as locked:
             try:
-                node = ray.get(ref)
-            except Exception as failure:  # as where the package is missing
-                host = asked[ref]["NodeManagerHostname"]
-                said = " ".join(str(failure).split())[-200:]
+                fcntl.flock(locked, fcntl.LOCK_EX)
+            except OSError as refused:  # as Lustre and NFS may
                 raise InputError(
-                    f"--cluster: {host} cannot run jax_kdpr ({said}); install there what is here"
-                ) from failure
-            require_able(node, share)
+                    f"--workdir: {str(workdir)!r} cannot be locked ({refused.strerror}); {LOCKS}"
+                ) from refused
+            for node in _answers(ray, able, token, share):
+                require_able(node, share)
     finally:
         token.unlink(missing_ok=True)
+
+
+def _answers(ray: Any, nodes: list[dict[str, Any]], token: Path, share: Share) -> Iterator[Node]:
+    """Asks all machines about themselves; yields what each says."""
+    asked = {}
+    for node in nodes:
+        pinned = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
+            node["NodeID"], soft=False
+        )
+        task = ray.remote(answer).options(
+            num_cpus=0, num_gpus=share.gpus, scheduling_strategy=pinned
+        )
+        needed = [str(token), str(Path.cwd()), sys.executable]
+        asked[task.remote(needed, str(token), share.gpus > 0)] = node
+    answered, silent = ray.wait(list(asked), num_returns=len(asked), timeout=ANSWERING)
+    if silent:
+        host = asked[silent[0]]["NodeManagerHostname"]
+        raise InputError(
+            f"--cluster: {host} gives no answer in {ANSWERING:g} s: it is busy or dead; wait, "
+            "or take it out of the cluster"
+        )
+    for ref in answered:
+        try:
+            yield ray.get(ref)
+        except Exception as failure:  # as where the package is missing
+            host = asked[ref]["NodeManagerHostname"]
+            said = " ".join(str(failure).split())[-200:]
+            raise InputError(
+                f"--cluster: {host} cannot run jax_kdpr ({said}); install there what is here"
+            ) from failure
 
 
 def _has(node: dict[str, Any], kind: str, wanted: float) -> bool:
@@ -172,11 +185,15 @@ def _has(node: dict[str, Any], kind: str, wanted: float) -> bool:
 
 
 def require_able(node: Node, share: Share) -> None:
-    """Raises `InputError` where a machine lacks the folder, these versions, or a GPU."""
+    """Raises `InputError` where a machine lacks the folder, its locks, these versions, or a GPU."""
     if node.lacks:
         raise InputError(
             f"--workdir: {node.host} does not see {node.lacks!r}; a study on several machines "
             "wants a folder that all share, by the same name"
+        )
+    if not node.keeps_locks:
+        raise InputError(
+            f"--workdir: {node.host} does not see that a file there is locked here; {LOCKS}"
         )
     ours = versions()
     for package, version in ours.items():

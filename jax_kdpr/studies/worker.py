@@ -1,6 +1,7 @@
 """What a machine of a cluster does for a study. It knows of processes alone, and starts at once."""
 
 import ctypes
+import fcntl
 import os
 import signal
 import socket
@@ -27,16 +28,24 @@ class Node(NamedTuple):
 
     host: str
     lacks: str  # of the study's folders; empty if all are there
+    keeps_locks: bool  # whether it saw that a file of the study's is locked elsewhere
     versions: dict[str, str]
     sees_gpu: bool
 
 
-def answer(folders: list[str], wants_gpu: bool) -> Node:
-    """Says whether this machine sees some folders, what it has installed, and its GPU."""
+def answer(folders: list[str], locked: str, wants_gpu: bool) -> Node:
+    """Says whether this machine sees some folders, and that a file is `locked`; also what it has
+    installed, and its GPU."""
     lacks = next((folder for folder in folders if not os.path.exists(folder)), "")
+    keeps_locks = False
+    with suppress(OSError), open(locked, "r+b") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            keeps_locks = True
     ask = "import jax, sys; sys.exit(jax.default_backend() == 'cpu')"
     sees_gpu = wants_gpu and not subprocess.run([sys.executable, "-c", ask], check=False).returncode
-    return Node(socket.gethostname(), lacks, versions(), sees_gpu)
+    return Node(socket.gethostname(), lacks, keeps_locks, versions(), sees_gpu)
 
 
 def work(command: list[str], log: str, folder: str, cpus: float, teacher: int | None = None) -> int:
