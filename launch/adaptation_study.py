@@ -34,6 +34,7 @@ from jax_kdpr.studies.statistics import over_seeds
 
 SHOTS, TESTED, MOST = 9, 64, 1000
 SEEDS = (0, 1, 2)
+LEAST = 1.0  # dB that a bench must cost for a share of it to mean something
 WAVE = 2 * np.pi
 GAP = {"gap": 2e-3, "wavelength": 532e-9, "pitch": 64e-6}
 BENCHES: dict[str, dict[str, dict[str, Any]]] = {
@@ -191,12 +192,12 @@ def won_back(found: Rows, design: Rows, level: str) -> str:
     """Returns how much of what a bench costs is won back, percent.
 
     The cost is counted from what the same system has on the bench as designed: as it was
-    ("before"), or taught on that one too ("after").
+    ("before"), or taught on that one too ("after"). Nothing where that is less than `LEAST`.
     """
     shares = [
         100 * (row["after"] - row["before"]) / (design[seed][level] - row["before"])
         for seed, row in found.items()
-        if seed in design
+        if seed in design and design[seed][level] - row["before"] > LEAST
     ]
     return over_seeds(shares).text(".0f") if shares else ""
 
