@@ -161,6 +161,7 @@ OF_BENCH = ("illumination", "aberrations", "device", "mount", "propagation")
 # is checked by digest), and on another machine, where these options change its results by rounding.
 CIRCUMSTANCES = (
     *PATHS,
+    *("data.memory", "data.skip_unreadable"),
     *("distill.targets", "train.devices", "train.scan_steps", "train.eval_batch_size"),
 )
 
