@@ -135,6 +135,7 @@ def test_targets_that_change_are_not_cached():
 def test_targets_are_live_where_they_do_not_fit(image_folder, teacher, tmp_path, monkeypatch):
     config = student_config(image_folder, teacher)
     assert teacher_of(prepare(config, tmp_path)).cached
+    config.data.memory = 1.0
     monkeypatch.setattr(runtime, "device_memory", lambda: 1000)
     monkeypatch.setattr(runtime, "require_memory", lambda *_: None)
     assert not teacher_of(prepare(config, tmp_path)).cached

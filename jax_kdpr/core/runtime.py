@@ -29,6 +29,7 @@ CPU_EVAL_BATCH = 128
 GPU_EVAL_BATCH = 1024
 EVAL_BYTES = 4 * 2**30  # of features at full resolution, in one evaluation batch
 GPU_SCAN_STEPS = 64  # enough to hide the host; a signal waits for one such chunk
+GPU_SCAN_BYTES = 2**28  # of images of one such chunk
 TARGETS_SHARE = 0.25  # of a device's memory that cached distillation targets may take
 # What a container may take of its machine's memory, bytes (cgroups of version 2 and 1).
 CONTAINER_LIMITS = (
@@ -167,15 +168,18 @@ def choose_eval_batch(requested: int, *, size: int, features: int, devices: int 
     return -(-min(most, 2 ** (fitting.bit_length() - 1)) // devices) * devices
 
 
-def choose_scan_steps(requested: int, steps_per_epoch: int) -> int:
+def choose_scan_steps(requested: int, steps_per_epoch: int, *, step_bytes: int = 0) -> int:
     """Returns how many training steps one call of the device makes.
 
     1 on a CPU, where XLA runs convolutions inside a loop tens of times slower. Elsewhere about
-    `GPU_SCAN_STEPS`, and if possible a divisor of the epoch, so that one program does.
+    `GPU_SCAN_STEPS`, and if possible a divisor of the epoch, so that one program does; of images
+    that are read while training, `step_bytes` a step, no more than `GPU_SCAN_BYTES` hold.
     """
     if requested or on_cpu():
         return min(requested or 1, steps_per_epoch)
     limit = min(GPU_SCAN_STEPS, steps_per_epoch)
+    if step_bytes:
+        limit = max(1, min(limit, GPU_SCAN_BYTES // step_bytes))
     divisor = max(n for n in range(1, limit + 1) if steps_per_epoch % n == 0)
     return divisor if 4 * divisor >= limit else limit
 

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import os
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,6 +29,7 @@ SCENE_COUNTS = {"train": 1024, "validation": 256, "test": 512}  # of procedural 
 
 OF_FOLDERS = ("fashion_mnist", "images")
 OF_FILES = ("data.source", ("images",))
+ROUNDS = 4  # of looking at all files
 HELD_SHARE = 0.5  # of a device's memory that the images of files may take
 SAMPLE, BLOCKS = 2, 4  # scenes of `Dataset.sample`, and its blocks a side
 
@@ -186,7 +188,8 @@ def own_images(options: DataOptions, phase_range: float) -> Dataset:
         options.size, options.fit, options.unit, options.rescale, phase_range
     )
     files = image_files.ImageFiles(Path(options.dir), wanted, subfolders=options.subfolders)
-    if 4 * len(files) * options.size**2 > _memory(options):
+    processes.require_same(images=len(files), memory=_memory(options))
+    if 4 * len(files) * options.size**2 * runtime.sharing_memory() > _memory(options):
         return _streamed_images(files, options)
     found = read_all(files, skip=options.skip_unreadable)
     splits = {
@@ -207,38 +210,48 @@ def _streamed_images(files: image_files.ImageFiles, options: DataOptions) -> Dat
         limits, orders = _counts(options), _split(len(usable), options)
         return {name: usable[order][: limits[name] or None] for name, order in orders.items()}
 
-    def look() -> np.ndarray:  # as bytes: two digests, the offset, and whether each is usable
-        offset, usable = 0.0, np.ones(len(files), bool)
-        while True:  # again, where what was found changes the split or the phases
-            numbers = splits(np.flatnonzero(usable))
-            found, *digests = streaming.inspect(
-                files, numbers, offset=offset, skip=options.skip_unreadable
-            )
-            before = offset, int(usable.sum())
-            offset, usable = found.offset(), np.ones(len(files), bool)
-            usable[list(found.skipped)] = False
-            if (offset, int(usable.sum())) == before:
-                found.say("data")
-                packed = b"".join([*digests, np.float64(offset).tobytes(), usable.tobytes()])
-                return np.frombuffer(packed, np.uint8)
-
-    streaming.require_grain()
-    packed = processes.from_first(look, np.zeros(2 * 32 + 8 + len(files), np.uint8))
-    digest, held_back = (packed[at : at + 32].tobytes().hex() for at in (0, 32))
-    offset = float(packed[64:72].view(np.float64)[0])
-    numbers = splits(np.flatnonzero(packed[72:]))
-    stream = streaming.Stream(files, numbers["train"], offset)
-    held = sum(len(numbers[name]) for name in ("validation", "test"))
+    held = sum(len(splits(np.arange(len(files)))[name]) for name in ("validation", "test"))
     if 4 * held * options.size**2 > _memory(options):
         raise InputError(
             f"data.validation_images, data.test_images: expected at most what data.memory holds "
             f"({_memory(options) / 2**30:.2g} GiB), got {held:,} images of {options.size} x "
             f"{options.size}; lower them"
         )
-    fitting = max(1, int(_memory(options)) // (4 * options.size**2))
-    sample = numbers["train"][: min(streaming.SAMPLE, fitting)]
+    if files.source.suffix.lower() == ".npz":
+        raise InputError(
+            f"data.dir: {str(files.source)!r} is packed, and can only be read whole; save its "
+            "array as .npy, or raise data.memory"
+        )
+
+    def look() -> np.ndarray:  # as bytes: two digests, the offset, and whether each is usable
+        offset, usable = 0.0, np.ones(len(files), bool)
+        for _ in range(ROUNDS):  # again, where what was found changes the split or the phases
+            numbers = splits(np.flatnonzero(usable))
+            found, *digests = streaming.inspect(
+                files, numbers, offset=offset, skip=options.skip_unreadable
+            )
+            before = offset, usable
+            offset, usable = found.offset(), np.ones(len(files), bool)
+            usable[list(found.skipped)] = False
+            if offset == before[0] and np.array_equal(usable, before[1]):
+                found.say("data")
+                packed = b"".join([*digests, np.float64(offset).tobytes(), usable.tobytes()])
+                return np.frombuffer(packed, np.uint8)
+        raise InputError(f"data.dir: files of {str(files.source)!r} change while they are read")
+
+    packed = processes.from_first(look, np.zeros(2 * 32 + 8 + len(files), np.uint8))
+    digest, held_back = (packed[at : at + 32].tobytes().hex() for at in (0, 32))
+    offset = float(packed[64:72].view(np.float64)[0])
+    numbers = splits(np.flatnonzero(packed[72:]))
+    stream = streaming.Stream(files, numbers["train"], offset)
+    fitting = max(2, streaming.SAMPLE_NUMBERS // options.size**2)
+
+    @cache
+    def sample() -> RawImages:
+        return jnp.asarray(stream.read(numbers["train"][: min(streaming.SAMPLE, fitting)]))
+
     return Dataset(
-        train=lambda epoch: jnp.asarray(stream.read(sample)),
+        train=lambda epoch: sample(),
         train_size=len(numbers["train"]),
         validation=jnp.asarray(stream.read(numbers["validation"])),
         test=jnp.asarray(stream.read(numbers["test"])),

@@ -1,27 +1,29 @@
-"""Images that do not fit: read batch by batch in worker processes, while the device is at work.
+"""Images that do not fit: read batch by batch in other processes, while the device is at work.
 
 What is trained is the same to the bit as from memory: the order of an epoch is `epoch_order`'s, and
-images are those that `inspection.read_all` would make. [Grain](https://github.com/google/grain)
-runs the workers; the extra `stream` brings it.
+images are those that `inspection.read_all` would make.
 """
 
 import hashlib
 import itertools
+import multiprocessing
 import os
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import flags
 
 from jax_kdpr.core import processes, runtime
-from jax_kdpr.core.errors import InputError
+from jax_kdpr.core.errors import InputError, StoppedError
 from jax_kdpr.core.progress import progress
 from jax_kdpr.core.types import Key
 from jax_kdpr.data.batches import epoch_order
@@ -29,9 +31,9 @@ from jax_kdpr.data.image_files import Facts, ImageFiles
 from jax_kdpr.data.inspection import Inspection, in_range
 
 WORKERS = 8  # processes that read, at most; there is one core less
-AHEAD = 4  # batches that each has ready
-CHUNK = 64  # images that are looked at in one go
-SAMPLE = 4096  # training images, at most, of which a prior and their mean are made
+AHEAD = 3  # items that are made or ready for each
+CHUNK_BYTES = 2**22  # of images that are looked at in one go
+SAMPLE, SAMPLE_NUMBERS = 4096, 2**27  # of `sources.Dataset.train`: images, their pixels, at most
 
 
 @runtime_checkable
@@ -43,58 +45,83 @@ class Series(Protocol):
     def __getitem__(self, number: int, /) -> Any: ...
 
 
-def require_grain() -> Any:
-    """Returns Grain.
-
-    Raises:
-        InputError: If it is not installed.
-    """
-    try:
-        import grain  # pyright: ignore[reportMissingImports]
-    except ImportError as missing:
-        raise InputError(
-            "data.memory: these images are read while training, which needs Grain, and it is not "
-            "installed; pip install -e '.[stream]', or raise data.memory"
-        ) from missing
-    return grain
-
-
 @contextmanager
 def in_workers(series: Series, *, first: int = 0) -> Iterator[Iterator[Any]]:
     """Opens the items of a series from `first` on, in order, made ahead by other processes.
 
-    Arrays should be sent as bytes: of those Grain holds none in shared memory, which it would
-    leave behind.
+    Raises:
+        InputError: Where a process that Python starts comes here again.
+        StoppedError: In an item, if a process that made some has died.
+        Exception: Likewise, what the series raises.
     """
-    grain = require_grain()
-    if not flags.FLAGS.is_parsed():  # outside of a command; Grain has some too
-        flags.FLAGS.mark_as_parsed()
+    if getattr(multiprocessing.current_process(), "_inheriting", False):  # while it begins
+        raise InputError(
+            "data.memory: images are read by processes that begin by importing the script: put "
+            'what it does under if __name__ == "__main__":, or raise data.memory'
+        )
     workers = max(1, min(WORKERS, runtime.cpu_cores() - 1))
-    items = grain.MapDataset.source(series)[first:].to_iter_dataset(
-        grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
+    settings = {name: getattr(jax.config, name) for name in runtime.RANDOM_NUMBERS}
+    pool = ProcessPoolExecutor(
+        workers,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_begin,
+        initargs=(os.getpid(), series, settings),
     )
-    options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=AHEAD)
-    made = iter(items.mp_prefetch(options, worker_init_fn=_begin))
     try:
-        yield made
+        yield _items(pool, iter(range(first, len(series))), workers * AHEAD)
     finally:
-        made.close()
+        pool.shutdown(cancel_futures=True)
 
 
-def _begin(number: int, workers: int) -> None:
-    """In a worker: signals are for the process that started it, with which it ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    jax.config.update("jax_platforms", "cpu")  # no worker takes a GPU
-    for name, value in runtime.RANDOM_NUMBERS.items():
-        jax.config.update(name, value)
-    parent = os.getppid()
+def _items(pool: ProcessPoolExecutor, numbers: Iterator[int], ahead: int) -> Iterator[Any]:
+    asked: deque[Future] = deque()
+    try:
+        for number in itertools.islice(numbers, ahead):
+            with _without_interrupts():  # the first one starts the processes
+                asked.append(pool.submit(_make, number))
+        while asked:
+            item = asked.popleft().result()
+            for number in itertools.islice(numbers, 1):
+                asked.append(pool.submit(_make, number))
+            yield item
+    except BrokenProcessPool as died:
+        raise StoppedError(
+            "a process that reads images has died: killed, for want of memory, or by a damaged "
+            "file; what was saved is kept, run the same command again to go on"
+        ) from died
+
+
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Starts processes inside that Ctrl-C does not reach: the one that started them ends them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+_series: Any = None  # in a worker
+
+
+def _begin(parent: int, series: Series, settings: dict[str, Any]) -> None:
+    """In a worker, which ends with the process that started it."""
+    global _series
 
     def watch() -> None:
         while os.getppid() == parent:
-            time.sleep(1.0)
+            time.sleep(0.5)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+    jax.config.update("jax_platforms", "cpu")  # no worker takes a GPU
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    _series = series
+
+
+def _make(number: int) -> Any:
+    return _series[number]
 
 
 class Order(NamedTuple):
@@ -108,7 +135,7 @@ class Order(NamedTuple):
 
 
 class Batches:
-    """The images of one step after the other: float32 [b c h w], as bytes."""
+    """The images of one step after the other: float32 [b c h w]."""
 
     def __init__(self, stream: "Stream", order: Order):
         self.stream, self.order = stream, order
@@ -117,7 +144,7 @@ class Batches:
     def __len__(self) -> int:
         return self.order.steps
 
-    def __getitem__(self, step: int) -> bytes:
+    def __getitem__(self, step: int) -> np.ndarray:
         order, numbers = self.order, self.stream.numbers
         epoch, place = divmod(step, len(numbers) // order.batch_size)
         if self._epoch is None or self._epoch[0] != epoch:
@@ -127,13 +154,8 @@ class Batches:
         size = order.batch_size // parts
         start = place * order.batch_size + part * size
         rows = self._epoch[1][start : start + size, None] + np.arange(order.channels)
-        return self.stream.read(numbers[rows.ravel() % len(numbers)]).tobytes()
-
-    def array(self, batches: list[bytes]) -> np.ndarray:
-        """Returns batches that were read as one array [s b c h w]."""
-        side, order = self.stream.files.wanted.size, self.order
-        shape = (len(batches), order.batch_size // order.share[1], order.channels, side, side)
-        return np.frombuffer(b"".join(batches), np.float32).reshape(shape)
+        images = self.stream.read(numbers[rows.ravel() % len(numbers)])
+        return images.reshape(size, order.channels, *images.shape[1:])
 
 
 class Stream(NamedTuple):
@@ -159,23 +181,28 @@ class Stream(NamedTuple):
         return Batches(self, Order(key_data, batch_size, channels, steps, share))
 
 
-class _Inspected:
-    """Chunks of files, looked at: a list of (their bytes, what is told of them), or of failures."""
+class _Chunks:
+    """Files, some at a time: of each the bytes of its image and what is told of it, or why not."""
 
-    def __init__(self, files: ImageFiles, numbers: np.ndarray, offset: float):
-        self.files, self.numbers, self.offset = files, numbers, offset
+    def __init__(self, files: ImageFiles, numbers: np.ndarray, used: int, offset: float):
+        """Of the first `used` there are bytes."""
+        self.files, self.numbers, self.used, self.offset = files, numbers, used, offset
+        self.length = max(1, CHUNK_BYTES // (4 * files.wanted.size**2))
 
     def __len__(self) -> int:
-        return -(-len(self.numbers) // CHUNK)
+        return -(-len(self.numbers) // self.length)
 
     def __getitem__(self, chunk: int) -> list[tuple[bytes, Facts] | InputError]:
-        return [self._one(n) for n in self.numbers[chunk * CHUNK : (chunk + 1) * CHUNK]]
+        first = chunk * self.length
+        return [self._one(n) for n in range(first, min(first + self.length, len(self.numbers)))]
 
-    def _one(self, number: int) -> tuple[bytes, Facts] | InputError:
+    def _one(self, place: int) -> tuple[bytes, Facts] | InputError:
         try:
-            image, facts = self.files.read(int(number))
+            image, facts = self.files.read(int(self.numbers[place]))
         except InputError as failure:
             return failure
+        if place >= self.used:
+            return b"", facts
         return in_range(image, self.files.wanted, self.offset).tobytes(), facts
 
 
@@ -191,7 +218,7 @@ def inspect(
         skip: As of `inspection.read_images`.
 
     Returns:
-        What was found; and `sources.digest_of` of all splits, and of those that are held back.
+        What was found; and the digests of all splits, and of those that are held back.
 
     Raises:
         InputError: If one cannot be read, and none may be skipped.
@@ -203,7 +230,7 @@ def inspect(
     rest = np.setdiff1d(np.arange(len(files)), used)
     side = files.wanted.size
     with progress(total=len(files), desc="looking at images", unit="image") as bar:
-        with in_workers(_Inspected(files, np.concatenate([used, rest]), offset)) as chunks:
+        with in_workers(_Chunks(files, np.concatenate([used, rest]), len(used), offset)) as chunks:
             looked_at = itertools.chain.from_iterable(chunks)
             for name, hashes in {**parts, "": ()}.items():
                 numbers = splits.get(name, rest)

@@ -25,7 +25,7 @@ def feeding(run: Training, first: int) -> Iterator[Feed]:
     """Opens what the steps from `first` on read.
 
     Raises:
-        StoppedError: In a feed, if an image can no longer be read.
+        StoppedError: In a feed, if an image can no longer be read, or who read it has died.
     """
     if (batches := _batches(run)) is None:
         yield lambda epoch, step, length: epoch
@@ -33,14 +33,9 @@ def feeding(run: Training, first: int) -> Iterator[Feed]:
     with in_workers(batches, first=first) as read:
 
         def feed(epoch: Epoch, step: int, length: int) -> Epoch:
-            try:
-                taken = list(islice(read, length))
-            except InputError as failure:
-                raise StoppedError(
-                    f"step {step}: {failure}; it could be read at the start; what was saved is "
-                    "kept, run the same command again to go on"
-                ) from failure
-            return epoch._replace(images=_window(run, batches.array(taken), step))
+            with _vanishing():
+                images = np.stack(list(islice(read, length)))
+            return epoch._replace(images=_window(run, images, step))
 
         yield feed
 
@@ -49,8 +44,21 @@ def first_batch(run: Training, epoch: Epoch, step: int) -> Epoch:
     """Returns the epoch that ends at `step` with its first batch for the step that comes next."""
     if (batches := _batches(run)) is None:
         return epoch
-    images = batches.array([batches[step - run.steps_per_epoch]])
+    with _vanishing():
+        images = batches[step - run.steps_per_epoch][None]
     return epoch._replace(images=_window(run, images, step))
+
+
+@contextmanager
+def _vanishing() -> Iterator[None]:
+    """Says what to do where a file cannot be read that could be at the start."""
+    try:
+        yield
+    except InputError as failure:
+        raise StoppedError(
+            f"{failure}; it could be read at the start: put it back; what was saved is kept, then "
+            "run the same command again to go on"
+        ) from failure
 
 
 def _batches(run: Training) -> Batches | None:

@@ -139,6 +139,7 @@ def prepare(config: Config, workdir: Path) -> Training:
         trained=trained_parts(config),
         keep_average=config.optim.average > 0,
     )
+    streamed = 4 * train.batch_size * config.scene.channels * data.size**2
     return Training(
         config=config,
         workdir=workdir,
@@ -155,7 +156,9 @@ def prepare(config: Config, workdir: Path) -> Training:
         weights=weights,
         steps_per_epoch=steps_per_epoch,
         eval_batch_size=eval_batch_size,
-        scan_steps=runtime.choose_scan_steps(train.scan_steps, steps_per_epoch),
+        scan_steps=runtime.choose_scan_steps(
+            train.scan_steps, steps_per_epoch, step_bytes=streamed if dataset.stream else 0
+        ),
         mesh=mesh,
     )
 

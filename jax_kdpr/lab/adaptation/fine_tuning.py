@@ -162,7 +162,7 @@ def _loss(system: System, count: int, *, batch_size: int) -> Loss:
 
     def loss(parts: Params, train_state: TrainState, epoch: Epoch):
         if not isinstance(epoch.guide, Lessons) or isinstance(epoch.images, Window):
-            raise ValueError("guide: expected the lessons of a bench")
+            raise ValueError("epoch: expected the lessons of a bench, and images that are held")
         params = {**train_state.params, **parts}
         optics = system.camera.optics(params["phases"])
         key = jax.random.fold_in(epoch.key, train_state.step)
