@@ -33,6 +33,6 @@ for one in "${started[@]}"; do
     ended=0
     wait "$one" || ended=$?
   done
-  [ "$ended" = 0 ] || code=$ended
+  [ "$code" != 0 ] || code=$ended # the first process says what was wrong
 done
 exit "$code"

@@ -20,11 +20,12 @@ from jax_kdpr.config import schema as config_lib
 from jax_kdpr.core.options import changed
 from jax_kdpr.data import streaming
 from jax_kdpr.data.batches import epoch_order, take_batch
+from jax_kdpr.runs.run import training_keys
 
 pytestmark = pytest.mark.slow
 COUNT, SIZE = 60, 16
 NO_ROOM = 1e-9  # GiB
-SOME_ROOM = 2e-5  # for what is held back, and not for all
+SOME_ROOM = 5.2e-5  # for what is held back, and not for all
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +35,17 @@ def pictures(tmp_path_factory):
     for number in range(COUNT):
         shape = (20, 24) if number % 3 else (16, 16)
         Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)).save(folder / f"{number}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    """So many files that their names do not fit into a pipe."""
+    folder = tmp_path_factory.mktemp("many")
+    Image.fromarray(np.zeros((SIZE, SIZE), np.uint8)).save(folder / "0.png")
+    content = (folder / "0.png").read_bytes()
+    for number in range(1, 2500):
+        (folder / f"{number}.png").write_bytes(content)
     return folder
 
 
@@ -104,14 +116,15 @@ def test_a_process_of_several_reads_its_share_of_each_batch(pictures):
     np.testing.assert_array_equal(np.concatenate([part[2] for part in parts]), whole[2])
 
 
+EACH = 24  # steps of an epoch of CONFIG
 CONFIG = """
 from jax_kdpr.config.schema import Config
 
 def get_config():
     config = Config()
     config.data.source, config.data.dir = "images", "{folder}"
-    config.data.size, config.net.widths, config.spectral.iterations = 16, (4, 8), 5
-    config.train.batch_size = config.train.eval_batch_size = 8
+    config.data.size, config.net.widths, config.spectral.iterations = 16, (4, 8), 60
+    config.train.batch_size = config.train.eval_batch_size = 2
     config.train.epochs, config.train.log_gradients, config.train.scan_steps = 12, True, 4
     return config
 """
@@ -142,13 +155,15 @@ def assert_gone(pids):
 
 
 def test_a_streamed_training_is_that_from_memory_also_when_stopped_and_killed(pictures, tmp_path):
-    """SIGTERM saves within an epoch; after SIGKILL the workers end by themselves."""
+    """SIGTERM saves within an epoch; after SIGKILL the readers end by themselves."""
     held, streamed = tmp_path / "held", tmp_path / "streamed"
     process = start(pictures, "--workdir", held)
     assert process.communicate()[0] and process.returncode == 0
     options = ("--workdir", streamed, f"--config.data.memory={SOME_ROOM}")
-    left = []
-    for number in (signal.SIGTERM, signal.SIGKILL):
+    left, stopped_at = [], []
+    for number in (*[signal.SIGTERM] * 5, signal.SIGKILL):
+        if number == signal.SIGTERM and any(step % EACH for step in stopped_at):
+            continue  # one was within an epoch
         process = start(pictures, *options)
         log = streamed / "metrics.jsonl"
         seen = log.read_text().count("\n") if log.exists() else 0
@@ -156,11 +171,14 @@ def test_a_streamed_training_is_that_from_memory_also_when_stopped_and_killed(pi
             assert process.poll() is None, process.stdout.read()
             time.sleep(0.01)
         left += workers_of(process.pid)
+        time.sleep(0.1 * len(stopped_at))
         process.send_signal(number)
         said, _ = process.communicate(timeout=60)
         assert process.returncode == (128 + number if number == signal.SIGTERM else -number), said
         assert "read while training" in said, said
         assert "leaked" not in said or number == signal.SIGKILL, said
+        stopped_at += [int(step) for step in re.findall(r"interrupted at step (\d+)", said)]
+    assert any(step % EACH for step in stopped_at), stopped_at
     process = start(pictures, "--workdir", streamed)  # goes on from memory
     said, _ = process.communicate(timeout=300)
     assert process.returncode == 0, said
@@ -215,12 +233,69 @@ def test_readers_end_with_a_command_that_is_killed_while_they_begin(pictures, tm
     assert_gone(left)
 
 
-def test_a_script_that_guards_nothing_is_told(pictures, tmp_path):
+def test_a_reader_that_dies_while_it_begins_ends_the_training_with_a_line(many, tmp_path):
+    process = start(many, "--workdir", tmp_path / "run", "--config.data.memory=0.002")
+    while not (begun := workers_of(process.pid)):
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.01)
+    for worker in begun:
+        os.kill(worker, signal.SIGKILL)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 1 and "a process that reads images has died" in said, said
+    assert "Traceback" not in said, said
+
+
+def test_a_signal_while_all_images_are_looked_at_is_one_line(many, tmp_path):
+    process = start(many, "--workdir", tmp_path / "run", "--config.data.memory=0.002")
+    while not (begun := workers_of(process.pid)):
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM and "interrupted" in said, said
+    assert "Traceback" not in said and "leaked" not in said, said
+    assert_gone(begun)
+
+
+def late_image(folder):
+    """A training image that comes late in each of the next epochs."""
+    names = {}
+    exec(CONFIG.format(folder=folder), names)
+    config = names["get_config"]()
+    config.data.memory = SOME_ROOM
+    stream, key = config_lib.load_data(config).stream, training_keys(config).order
+    late = [set(epoch_order(key, epoch, 2 * EACH)[EACH:].tolist()) for epoch in (1, 2, 3)]
+    return Path(stream.files.name(int(stream.numbers[min(set.intersection(*late))])))
+
+
+def test_a_file_that_vanishes_loses_no_step_that_was_made(pictures, tmp_path):
+    folder, run = tmp_path / "pictures", tmp_path / "run"
+    folder.mkdir()
+    for path in pictures.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    process = start(folder, "--workdir", run, f"--config.data.memory={SOME_ROOM}")
+    while not (run / "metrics.jsonl").exists():
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.01)
+    gone = late_image(folder)
+    content = gone.read_bytes()
+    gone.unlink()
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 1 and f"{gone.name}: is not there, and could be" in said, said
+    saved = max(int(path.name) for path in (run / "checkpoints").iterdir() if path.name.isdigit())
+    assert saved % EACH, said
+    gone.write_bytes(content)
+    process = start(folder, "--workdir", run)
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == 0 and f" at step {saved} of" in said, said
+
+
+def test_a_script_that_guards_nothing_is_told(many, tmp_path):
     script = tmp_path / "script.py"
-    config = CONFIG.format(folder=pictures)
+    config = CONFIG.format(folder=many)
     script.write_text(
         f"{config}\nimport jax_kdpr as kdpr\nconfig = get_config()\n"
-        f"config.data.memory = {SOME_ROOM}\nkdpr.train(config, 'run')\n"
+        f"config.data.memory = 0.002\nkdpr.train(config, 'run')\n"
     )
     environment = commands.user_environment(JAX_PLATFORMS="cpu")
     command = [sys.executable, script]

@@ -118,12 +118,22 @@ def require_same(**what: Any) -> None:
 
 
 def from_first(make: Callable[[], PyTree], like: PyTree) -> PyTree:
-    """Returns in every process what make() returns in the first: arrays as those of `like`."""
+    """Returns in every process what make() returns in the first: arrays as those of `like`.
+
+    An `InputError` there ends all of them; the first alone says why.
+    """
     if not several():
         return make()
-    return multihost_utils.broadcast_one_to_all(
-        jax.tree.map(np.asarray, make() if is_first() else like)
-    )
+    made, failed = like, None
+    try:
+        made = make() if is_first() else like
+    except InputError as failure:
+        failed = failure
+    if multihost_utils.broadcast_one_to_all(np.asarray(failed is not None)):
+        if failed is not None:
+            raise failed
+        leave(2)  # as an input error does
+    return multihost_utils.broadcast_one_to_all(jax.tree.map(np.asarray, made))
 
 
 def agree_on_signals() -> None:

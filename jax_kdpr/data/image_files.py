@@ -93,6 +93,11 @@ class ImageFiles:
         """Returns the path of an image, with its page in a stack."""
         return f"{self._paths[number]}" if self._file is None else f"{self._file}[{number}]"
 
+    def listing(self) -> list[tuple[str, int]]:
+        """Returns name and bytes of each file, by which copies of a folder are told apart."""
+        folder = self.source if self._file is None else self._file.parent
+        return [(str(path.relative_to(folder)), path.stat().st_size) for path in self._paths]
+
     def kinds(self) -> str:
         """Returns in words what files there are."""
         return ", ".join(dict.fromkeys(path.suffix[1:].upper() for path in self._paths))

@@ -12,6 +12,7 @@ from jax_kdpr.core.errors import InputError
 from jax_kdpr.data.image_files import Facts, ImageFiles, Preparation
 from jax_kdpr.data.pages.opening import note_turned
 
+SKIPPING = "; or leave such files out by data.skip_unreadable=True"
 DARK = 0.1  # an image that never gets brighter was likely written with fewer bits than its type has
 ROUNDING = 1e-6  # relative, of phases that were saved as float32
 
@@ -27,9 +28,9 @@ class Found(NamedTuple):
 class Inspection:
     """What all images of a source have in common, found one by one."""
 
-    def __init__(self, files: ImageFiles, *, skip: bool):
-        """Of images that cannot be read, `skip` notes them, else the first one raises."""
-        self.files, self.skip = files, skip
+    def __init__(self, files: ImageFiles, *, skip: bool, hint: str = ""):
+        """Of images that cannot be read, `skip` notes them, else the first one raises, with a hint."""
+        self.files, self.skip, self.hint = files, skip, hint
         self.skipped: dict[int, str] = {}
         self.count = self.dark = 0
         self._coloured = self._turned = self._assumed = 0
@@ -50,7 +51,7 @@ class Inspection:
     def leave_out(self, number: int, failure: InputError) -> None:
         """Takes an image out that cannot be read; raises that failure where none may be."""
         if not self.skip:
-            raise failure
+            raise InputError(f"{failure}{self.hint}") from failure
         self.skipped[number] = str(failure)
 
     def offset(self) -> float:
@@ -165,7 +166,7 @@ def read_all(files: ImageFiles, *, skip: bool = False, label: str = "data") -> F
     """Reads them into memory; as `read_images`."""
     # Of float32, and twice: one by one, and joined.
     runtime.require_memory("data.dir, data.size", 2 * 4 * len(files) * files.wanted.size**2)
-    found, images = Inspection(files, skip=skip), []
+    found, images = Inspection(files, skip=skip, hint=SKIPPING if label == "data" else ""), []
     for number in range(len(files)):
         try:
             image, facts = files.read(number)

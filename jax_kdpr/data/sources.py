@@ -31,6 +31,7 @@ OF_FOLDERS = ("fashion_mnist", "images")
 OF_FILES = ("data.source", ("images",))
 ROUNDS = 4  # of looking at all files
 HELD_SHARE = 0.5  # of a device's memory that the images of files may take
+HOST_SHARE = 1 / 8  # likewise of the machine's: while they are read it needs four times as much
 SAMPLE, BLOCKS = 2, 4  # scenes of `Dataset.sample`, and its blocks a side
 
 
@@ -188,8 +189,9 @@ def own_images(options: DataOptions, phase_range: float) -> Dataset:
         options.size, options.fit, options.unit, options.rescale, phase_range
     )
     files = image_files.ImageFiles(Path(options.dir), wanted, subfolders=options.subfolders)
-    processes.require_same(images=len(files), memory=_memory(options))
-    if 4 * len(files) * options.size**2 * runtime.sharing_memory() > _memory(options):
+    is_stream = not _fits(len(files), options)
+    processes.require_same(images=files.listing(), memory=is_stream)
+    if is_stream:
         return _streamed_images(files, options)
     found = read_all(files, skip=options.skip_unreadable)
     splits = {
@@ -200,7 +202,13 @@ def own_images(options: DataOptions, phase_range: float) -> Dataset:
 
 def _memory(options: DataOptions) -> float:
     """Bytes of images that are held."""
-    return options.memory * 2**30 or HELD_SHARE * runtime.device_memory()
+    shares = HELD_SHARE * runtime.device_memory(), HOST_SHARE * runtime.host_memory()
+    return options.memory * 2**30 or min(shares)
+
+
+def _fits(count: int, options: DataOptions) -> bool:
+    """Whether so many images are held: by each device, where several share a memory."""
+    return 4 * count * options.size**2 * runtime.sharing_memory() <= _memory(options)
 
 
 def _streamed_images(files: image_files.ImageFiles, options: DataOptions) -> Dataset:
@@ -211,11 +219,11 @@ def _streamed_images(files: image_files.ImageFiles, options: DataOptions) -> Dat
         return {name: usable[order][: limits[name] or None] for name, order in orders.items()}
 
     held = sum(len(splits(np.arange(len(files)))[name]) for name in ("validation", "test"))
-    if 4 * held * options.size**2 > _memory(options):
+    if not _fits(held, options):
         raise InputError(
             f"data.validation_images, data.test_images: expected at most what data.memory holds "
             f"({_memory(options) / 2**30:.2g} GiB), got {held:,} images of {options.size} x "
-            f"{options.size}; lower them"
+            f"{options.size}; lower them, or raise data.memory"
         )
     if files.source.suffix.lower() == ".npz":
         raise InputError(
@@ -244,6 +252,9 @@ def _streamed_images(files: image_files.ImageFiles, options: DataOptions) -> Dat
     offset = float(packed[64:72].view(np.float64)[0])
     numbers = splits(np.flatnonzero(packed[72:]))
     stream = streaming.Stream(files, numbers["train"], offset)
+    kept = {name: stream.read(numbers[name]) for name in ("validation", "test")}
+    # What the first process looked at must be what each one reads.
+    processes.require_same(data=(held_back, _digest(kept)))
     fitting = max(2, streaming.SAMPLE_NUMBERS // options.size**2)
 
     @cache
@@ -253,8 +264,8 @@ def _streamed_images(files: image_files.ImageFiles, options: DataOptions) -> Dat
     return Dataset(
         train=lambda epoch: sample(),
         train_size=len(numbers["train"]),
-        validation=jnp.asarray(stream.read(numbers["validation"])),
-        test=jnp.asarray(stream.read(numbers["test"])),
+        validation=jnp.asarray(kept["validation"]),
+        test=jnp.asarray(kept["test"]),
         digest=digest,
         held_back_digest=held_back,
         offset=offset,
@@ -349,7 +360,7 @@ def _digest(splits: dict[str, np.ndarray]) -> str:
     total = hashlib.sha256()
     for name, images in splits.items():
         total.update(streaming.header(name, images.shape, images.dtype))
-        total.update(np.ascontiguousarray(images).tobytes())
+        total.update(np.ascontiguousarray(images))
     return total.hexdigest()
 
 

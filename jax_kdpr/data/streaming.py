@@ -8,30 +8,33 @@ import hashlib
 import itertools
 import multiprocessing
 import os
+import pickle
 import signal
+import tempfile
 import threading
 import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_kdpr.core import processes, runtime
+from jax_kdpr.core import processes, runtime, signals
 from jax_kdpr.core.errors import InputError, StoppedError
 from jax_kdpr.core.progress import progress
 from jax_kdpr.core.types import Key
 from jax_kdpr.data.batches import epoch_order
 from jax_kdpr.data.image_files import Facts, ImageFiles
-from jax_kdpr.data.inspection import Inspection, in_range
+from jax_kdpr.data.inspection import SKIPPING, Inspection, in_range
 
 WORKERS = 8  # processes that read, at most; there is one core less
 AHEAD = 3  # items that are made or ready for each
+AHEAD_BYTES = 2**30  # of them, unless each worker has one alone
 CHUNK_BYTES = 2**22  # of images that are looked at in one go
 SAMPLE, SAMPLE_NUMBERS = 4096, 2**27  # of `sources.Dataset.train`: images, their pixels, at most
 
@@ -46,11 +49,19 @@ class Series(Protocol):
 
 
 @contextmanager
-def in_workers(series: Series, *, first: int = 0) -> Iterator[Iterator[Any]]:
+def in_workers(
+    series: Series, *, first: int = 0, item_bytes: int = 1
+) -> Iterator[Iterator[Any]]:
     """Opens the items of a series from `first` on, in order, made ahead by other processes.
 
+    Args:
+        series: What is made.
+        first: Number of the first item.
+        item_bytes: Of an item, about.
+
     Raises:
-        InputError: Where a process that Python starts comes here again.
+        InputError: If this process is one that may start none, or that another one has started
+            and that has not begun.
         StoppedError: In an item, if a process that made some has died.
         Exception: Likewise, what the series raises.
     """
@@ -59,30 +70,40 @@ def in_workers(series: Series, *, first: int = 0) -> Iterator[Iterator[Any]]:
             "data.memory: images are read by processes that begin by importing the script: put "
             'what it does under if __name__ == "__main__":, or raise data.memory'
         )
+    if multiprocessing.current_process().daemon:
+        raise InputError(
+            "data.memory: images are read by processes, and this one, of a pool, may start none; "
+            "start it otherwise, or raise data.memory"
+        )
     workers = max(1, min(WORKERS, runtime.cpu_cores() - 1))
+    ahead = max(workers, min(workers * AHEAD, AHEAD_BYTES // item_bytes))
     settings = {name: getattr(jax.config, name) for name in runtime.RANDOM_NUMBERS}
-    pool = ProcessPoolExecutor(
-        workers,
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_begin,
-        initargs=(os.getpid(), series, settings),
-    )
-    try:
-        yield _items(pool, iter(range(first, len(series))), workers * AHEAD)
-    finally:
-        pool.shutdown(cancel_futures=True)
+    with tempfile.NamedTemporaryFile() as file:
+        # Not as an argument: Python writes those into a pipe of 64 KiB whose other end it holds
+        # open, and so waits for ever for a process that died before it read them.
+        pickle.dump((series, settings), file)
+        file.flush()
+        pool = ProcessPoolExecutor(
+            workers,
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=_begin,
+            initargs=(os.getpid(), file.name),
+        )
+        try:
+            yield _items(pool, iter(range(first, len(series))), ahead)
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _items(pool: ProcessPoolExecutor, numbers: Iterator[int], ahead: int) -> Iterator[Any]:
     asked: deque[Future] = deque()
     try:
         for number in itertools.islice(numbers, ahead):
-            with _without_interrupts():  # the first one starts the processes
-                asked.append(pool.submit(_make, number))
+            asked.append(_ask(pool, number))
         while asked:
             item = asked.popleft().result()
             for number in itertools.islice(numbers, 1):
-                asked.append(pool.submit(_make, number))
+                asked.append(_ask(pool, number))
             yield item
     except BrokenProcessPool as died:
         raise StoppedError(
@@ -91,12 +112,11 @@ def _items(pool: ProcessPoolExecutor, numbers: Iterator[int], ahead: int) -> Ite
         ) from died
 
 
-@contextmanager
-def _without_interrupts() -> Iterator[None]:
-    """Starts processes inside that Ctrl-C does not reach: the one that started them ends them."""
+def _ask(pool: ProcessPoolExecutor, number: int) -> Future:
+    """Asks for an item; Ctrl-C does not reach a worker that this starts: its parent ends it."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
-        yield
+        return pool.submit(_make, number)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
@@ -104,20 +124,26 @@ def _without_interrupts() -> Iterator[None]:
 _series: Any = None  # in a worker
 
 
-def _begin(parent: int, series: Series, settings: dict[str, Any]) -> None:
+def _begin(parent: int, file: str) -> None:
     """In a worker, which ends with the process that started it."""
     global _series
 
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(0.5)
+        with suppress(OSError):
+            os.unlink(file)  # which its maker had no time to remove
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
     jax.config.update("jax_platforms", "cpu")  # no worker takes a GPU
+    try:
+        with open(file, "rb") as opened:
+            _series, settings = pickle.load(opened)
+    except FileNotFoundError:  # nobody waits any more
+        os._exit(1)
     for name, value in settings.items():
         jax.config.update(name, value)
-    _series = series
 
 
 def _make(number: int) -> Any:
@@ -140,6 +166,12 @@ class Batches:
     def __init__(self, stream: "Stream", order: Order):
         self.stream, self.order = stream, order
         self._epoch: tuple[int, np.ndarray] | None = None
+
+    @property
+    def item_bytes(self) -> int:
+        """Of the images of one step."""
+        order, size = self.order, self.stream.files.wanted.size
+        return 4 * order.batch_size // order.share[1] * order.channels * size**2
 
     def __len__(self) -> int:
         return self.order.steps
@@ -223,27 +255,33 @@ def inspect(
     Raises:
         InputError: If one cannot be read, and none may be skipped.
     """
-    found = Inspection(files, skip=skip)
+    found = Inspection(files, skip=skip, hint=SKIPPING)
     whole, held_back = hashlib.sha256(), hashlib.sha256()
     parts = {"train": (whole,), "validation": (whole, held_back), "test": (whole, held_back)}
     used = np.concatenate([splits[name] for name in parts])
     rest = np.setdiff1d(np.arange(len(files)), used)
     side = files.wanted.size
-    with progress(total=len(files), desc="looking at images", unit="image") as bar:
-        with in_workers(_Chunks(files, np.concatenate([used, rest]), len(used), offset)) as chunks:
-            looked_at = itertools.chain.from_iterable(chunks)
-            for name, hashes in {**parts, "": ()}.items():
-                numbers = splits.get(name, rest)
+    chunks = _Chunks(files, np.concatenate([used, rest]), len(used), offset)
+    with ExitStack() as opened:
+        bar = opened.enter_context(
+            progress(total=len(files), desc="looking at images", unit="image")
+        )
+        if not processes.several():  # which answer a signal together, later
+            opened.enter_context(signals.noting())
+        looked_at = itertools.chain.from_iterable(opened.enter_context(in_workers(chunks)))
+        for name, hashes in {**parts, "": ()}.items():
+            numbers = splits.get(name, rest)
+            for digest in hashes:
+                digest.update(header(name, (len(numbers), side, side), "float32"))
+            for number, one in zip(numbers, looked_at, strict=False):
+                bar.update()
+                signals.check()
+                if isinstance(one, InputError):
+                    found.leave_out(int(number), one)
+                    continue
+                found.add(one[1])
                 for digest in hashes:
-                    digest.update(header(name, (len(numbers), side, side), "float32"))
-                for number, one in zip(numbers, looked_at, strict=False):
-                    bar.update()
-                    if isinstance(one, InputError):
-                        found.leave_out(int(number), one)
-                        continue
-                    found.add(one[1])
-                    for digest in hashes:
-                        digest.update(one[0])
+                    digest.update(one[0])
     return found, whole.digest(), held_back.digest()
 
 

@@ -48,6 +48,7 @@ RUN = {
     "sample": Maybe([float]),
     "sessions": [SESSION],
 }
+WHOSE = {"data": "data (the images, or their split):"}
 SAME = 0.02  # of means of blocks of scenes in [0, 1]: far above what rounding changes in them
 RESTORE = "restore it from a copy"
 DRAWN = (
@@ -180,15 +181,19 @@ def check_workdir(
     recorded = read_run(workdir)
     differing = [] if draws_alike(recorded, sample) else [DRAWN]
     differing += config_lib.differences(config, read_config(workdir))
+    known = recorded["digests"]
+    others = [name for name, value in digests.items() if known.get(name) != value]
+    if "data" in others:  # of which what is held back is a part
+        others = [name for name in others if name != "held_back"]
     differing += [
-        f"{name} digest: {value[:12]} against {recorded['digests'].get(name, 'none')[:12]}"
-        for name, value in digests.items()
-        if recorded["digests"].get(name) != value
+        f"{WHOSE.get(name, name)} digest: {digests[name][:12]} against "
+        f"{known.get(name, 'none')[:12]}"
+        for name in others
     ]
     if differing:
         raise InputError(
             f"--workdir: {str(workdir)!r} belongs to another run; differing (yours against its): "
-            f"{'; '.join(differing)}; give another --workdir or the same config"
+            f"{'; '.join(differing)}; give another --workdir, or the same config and data"
         )
 
 

@@ -30,7 +30,7 @@ def feeding(run: Training, first: int) -> Iterator[Feed]:
     if (batches := _batches(run)) is None:
         yield lambda epoch, step, length: epoch
         return
-    with in_workers(batches, first=first) as read:
+    with in_workers(batches, first=first, item_bytes=batches.item_bytes) as read:
 
         def feed(epoch: Epoch, step: int, length: int) -> Epoch:
             with _vanishing():
@@ -56,7 +56,7 @@ def _vanishing() -> Iterator[None]:
         yield
     except InputError as failure:
         raise StoppedError(
-            f"{failure}; it could be read at the start: put it back; what was saved is kept, then "
+            f"{str(failure).partition(';')[0]}, and could be read at the start; put it back, and "
             "run the same command again to go on"
         ) from failure
 

@@ -186,11 +186,15 @@ def _train_from(run: Training, train_state: TrainState, step: int, folder: _Fold
             started, first = time.perf_counter(), step
             epoch = _epoch_inputs(run, step // run.steps_per_epoch, guide)
             end = (step // run.steps_per_epoch + 1) * run.steps_per_epoch
-            losses = None
+            losses = failed = None
             while step < end and not signals.received():
                 length = min(run.scan_steps, end - step)  # an epoch may end with fewer
                 losses_before = losses
-                given = feed(epoch, step, length)
+                try:
+                    given = feed(epoch, step, length)
+                except StoppedError as failure:  # what was made is saved first
+                    failed = failure
+                    break
                 train_state, losses = run.train_steps(length)(train_state, given)
                 if step == resumed:
                     unsaved.enter_context(signals.noting())  # before, a signal may end all at once
@@ -209,6 +213,8 @@ def _train_from(run: Training, train_state: TrainState, step: int, folder: _Fold
                 f"at step {step} of {run.total_steps}, saved" if step else "before a step was made"
             )
             signals.check(f"interrupted {where}; run the same command again to go on")
+            if failed is not None:
+                raise failed
 
 
 def _save(
