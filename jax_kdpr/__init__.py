@@ -6,10 +6,11 @@
     found = run.reconstruct(frames)      # image, phase in radians, estimate, misfit
     scores = run.evaluate()              # PSNR, SSIM, rms on its test images
     history = kdpr.train(config, "runs/next")
+    ready = kdpr.pretrained("bench-32")  # a system that came with the package
     bought = kdpr.bench("diffuser.npy")   # a mask that exists: measure, reconstruct by a solver
     solved = kdpr.solve(frames, phases, solver="raar")
 
-What these do in detail, and what else there is, stands in the rooms (docs/code.md).
+What these do in detail, and what else there is, stands in the rooms (docs/extend/code.md).
 """
 
 import importlib as _importlib
@@ -32,7 +33,7 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 if _TYPE_CHECKING:
     from jax_kdpr.config import Config, presets
     from jax_kdpr.core.errors import InputError, StoppedError
-    from jax_kdpr.interface.api import Objects, Run, bench, load, solve, train
+    from jax_kdpr.interface.api import Objects, Run, bench, load, pretrained, solve, train
     from jax_kdpr.recovery.refinement import Refinement
 
 try:
@@ -43,7 +44,8 @@ except _PackageNotFoundError:  # only on the path
 # Made when they are asked for: `import jax_kdpr` is quick, and a command imports what it needs.
 _PUBLIC = {
     **dict.fromkeys(
-        ("Objects", "Run", "bench", "load", "solve", "train"), "jax_kdpr.interface.api"
+        ("Objects", "Run", "bench", "load", "pretrained", "solve", "train"),
+        "jax_kdpr.interface.api",
     ),
     **dict.fromkeys(("InputError", "StoppedError"), "jax_kdpr.core.errors"),
     "Config": "jax_kdpr.config.schema",
@@ -60,6 +62,7 @@ __all__ = [
     "bench",
     "load",
     "presets",
+    "pretrained",
     "solve",
     "train",
 ]

@@ -89,6 +89,7 @@ DATA_DIR = flags.DEFINE_string("data_dir", "", "Where the run's data lie now, if
 def main(positional: list[str]) -> int:
     """Adapts one run."""
     cli.require_no_more(positional, "quote the pattern of --input")
+    system_flags.take_pretrained()
     if not system_flags.WORKDIR.value:
         raise InputError("--workdir: the run folder of a trained system is needed")
     workdir = Path(system_flags.WORKDIR.value)

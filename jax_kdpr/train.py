@@ -1,7 +1,7 @@
 """Trains one run: `python -m jax_kdpr.train --config configs/cpu/e2e.py --workdir runs/e2e`.
 
 The same command resumes a run that was interrupted. Single options are overridden by
-`--config.section.field=value`; docs/options.md has them all.
+`--config.section.field=value`; docs/reference has them all.
 
 Several processes, each with its devices, train one run: the same command in each, with
 --coordinator HOST:PORT --processes N --process I. The first writes the run folder; a run that was

@@ -15,7 +15,7 @@ from jax_kdpr.lab import bench_file
 from jax_kdpr.lab.frames.geometry import Window, default_geometry, to_sensor
 from jax_kdpr.lab.sampling import PixelNoise, model_noise
 
-PAGE = Path(__file__).parents[1] / "docs" / "bench.md"
+PAGE = Path(__file__).parents[1] / "docs" / "guides" / "devices.md"
 (EXAMPLE,) = re.findall(r"^```toml\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE)
 
 

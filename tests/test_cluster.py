@@ -142,7 +142,7 @@ def test_the_commands_of_the_page_for_this_machine(tmp_path):
     )
     (tmp_path / "configs" / "cpu" / "study.py").write_text(shown)
     (tmp_path / "launch").symlink_to(ROOT / "launch")
-    page = (ROOT / "docs" / "scale.md").read_text()
+    page = (ROOT / "docs" / "guides" / "scale.md").read_text()
     commands_of_page = re.findall(r"^```sh\n(.*?)\n```", page, re.DOTALL | re.MULTILINE)
     assert len(commands_of_page) == 3
     for command in commands_of_page:

@@ -1,4 +1,4 @@
-"""Every item of every registry, and those of docs/extend.md, held to one contract."""
+"""Every item of every registry, and those of docs/extend/own_code.md, held to one contract."""
 
 import os
 import re
@@ -29,7 +29,7 @@ from jax_kdpr.recovery.spectral import WEIGHTS, SpectralOptions, spectral_weight
 from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.training import losses
 
-PAGE = Path(__file__).parents[1] / "docs" / "extend.md"
+PAGE = Path(__file__).parents[1] / "docs" / "extend" / "own_code.md"
 LENGTHS = {"wavelength": 0.5e-6, "pitch": 8e-6, "distance": 2e-3}
 K, H, W = 3, 8, 8
 

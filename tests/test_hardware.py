@@ -144,7 +144,7 @@ def test_a_camera_that_runs_freely_gives_no_frame_of_the_mask_before(tmp_path):
 @pytest.mark.filterwarnings("ignore")  # that there is no cupy
 def test_the_session_of_the_page_runs_as_it_stands(tmp_path, monkeypatch):
     require_slmsuite()
-    page = (Path(__file__).parents[1] / "docs" / "bench.md").read_text()
+    page = (Path(__file__).parents[1] / "docs" / "guides" / "hardware.md").read_text()
     (session,) = [
         block
         for block in re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
@@ -152,7 +152,7 @@ def test_the_session_of_the_page_runs_as_it_stands(tmp_path, monkeypatch):
     ]
     export(tmp_path / "mask", 1)
     monkeypatch.chdir(tmp_path)
-    exec(compile(session, "docs/bench.md", "exec"), {"phase": np.eye(32)})
+    exec(compile(session, "docs/guides/hardware.md", "exec"), {"phase": np.eye(32)})
     blank, cell = (tifffile.imread(f"{name}_00.tif") for name in ("blank/blank", "shots/cell-1"))
     assert blank.shape == cell.shape == (288, 304) and blank.max() > 2000
     assert (blank != cell).any()

@@ -82,6 +82,7 @@ def test_imports_are_absolute():
             {f"recovery.networks.{name}" for name in ("network", "unet", "residual_unet")},
         ),
         ("tensorboardX", {"runs.metric_log"}),
+        ("wandb", {"runs.metric_log"}),
         ("tensorflow_datasets", {"data.fashion_mnist"}),
         ("torch", {"evaluation.speed.torch_twin", "evaluation.speed.torch_worker"}),
     ],

@@ -1,4 +1,4 @@
-"""Frames that a real bench has measured and published (docs/measured.md): fitted and recovered."""
+"""Frames that a real bench has published (docs/science/measured.md): fitted and recovered."""
 
 import importlib.util
 import os

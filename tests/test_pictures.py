@@ -145,7 +145,7 @@ def test_the_backend_of_a_notebook_that_is_not_here_breaks_nothing():
 
 @pytest.mark.slow
 def test_the_setup_of_the_readme_is_drawn_from_a_run(recorded, tmp_path):
-    script = runpy.run_path(str(Path(__file__).parents[1] / "docs" / "setup_figure.py"))
+    script = runpy.run_path(str(Path(__file__).parents[1] / "docs" / "figures" / "setup.py"))
     script["draw"](recorded / "e2e", tmp_path / "setup.png")
     with Image.open(tmp_path / "setup.png") as figure:
         pixels = np.asarray(figure.convert("RGB"))

@@ -8,9 +8,9 @@ import pytest
 from recorded_studies import tiny_study, write
 
 from jax_kdpr.core import json_files
+from jax_kdpr.core.document import Document
 from jax_kdpr.evaluation import alone, plots, scoring
 from jax_kdpr.studies import runner
-from jax_kdpr.studies.document import Document
 from jax_kdpr.studies.plan import plan
 from jax_kdpr.studies.results import gain, read_results
 from jax_kdpr.studies.sections import Place, add_section

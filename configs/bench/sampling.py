@@ -2,10 +2,10 @@
 
     python -m jax_kdpr.study --config configs/bench/sampling.py --workdir runs/bench-sampling
 
-A camera of docs/bench.md has some 15 pixels in the finest fringe; the model keeps one sample of it,
-or more: `sensor.step` is the distance of two. The light of a frame is the same, shared out among
-the samples: one of half the step adds up half as many camera pixels each way, and so has half the
-read noise and a quarter of the full well.
+A camera of docs/guides/devices.md has some 15 pixels in the finest fringe; the model keeps one
+sample of it, or more: `sensor.step` is the distance of two. The light of a frame is the same, shared
+out among the samples: one of half the step adds up half as many camera pixels each way, and so has
+half the read noise and a quarter of the full well.
 """
 
 from jax_kdpr.config import presets

@@ -1,7 +1,7 @@
 """A network for somebody else's bench: one Fourier frame of a phase object, no mask but a defocus.
 
 The bench is that of SiSPRNet (Ye, Wang and Lun, Opt. Express 30, 31937, 2022), whose frames are not
-part of this package: docs/measured.md. What its optics are comes from a calibration, by
+part of this package: docs/science/measured.md. What its optics are comes from a calibration, by
 `--config.optics=calibration.json`. Here stand the objects, the window that its camera sees, and by
 how much the bench may differ from what a calibration says of it.
 """

@@ -116,6 +116,9 @@ class TrainOptions:
     tensorboard: bool = option(
         False, "event files beside metrics.jsonl; wants the extra `tensorboard`"
     )
+    wandb: bool = option(
+        False, "metrics to Weights & Biases, project jax_kdpr; wants the extra `wandb`"
+    )
 
 
 @section
@@ -161,12 +164,12 @@ OF_BENCH = ("illumination", "aberrations", "device", "mount", "propagation")
 # is checked by digest), and on another machine, where these options change its results by rounding.
 CIRCUMSTANCES = (
     *PATHS,
-    *("data.memory", "data.skip_unreadable"),
+    *("data.memory", "data.skip_unreadable", "train.tensorboard", "train.wandb"),
     *("distill.targets", "train.devices", "train.scan_steps", "train.eval_batch_size"),
 )
 
 # Options of earlier versions, by the values with which an old run folder is one of today's:
-# docs/what-did-not-help.md.
+# docs/science/what_did_not_help.md.
 GONE: dict[str, tuple[Any, ...]] = {
     "ensemble": (1,),
     "masks.levels": (256,),
@@ -181,8 +184,8 @@ GONE: dict[str, tuple[Any, ...]] = {
 GONE_CHOICES = {("spectral.weights", "optimal"), ("masks.regulariser", "levels")}
 LAST_COMMIT = "43d84cf"  # that had them
 TAKEN_OUT = (
-    f"has been taken out (docs/what-did-not-help.md): commit {LAST_COMMIT} of jax_kdpr still "
-    "reads it"
+    f"has been taken out (docs/science/what_did_not_help.md): commit {LAST_COMMIT} of jax_kdpr "
+    "still reads it"
 )
 
 

@@ -108,7 +108,7 @@ def blaming(names: Iterable[str]) -> Iterator[None]:
         said = str(failure).strip().split("\n")[0]
         raise InputError(
             f"{', '.join(given)}: raised {type(failure).__name__}: {said}{(theirs or [''])[-1]}; "
-            "mend it, or see docs/extend.md"
+            "mend it, or see docs/extend/own_code.md"
         ) from failure
 
 

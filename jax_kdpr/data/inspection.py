@@ -29,7 +29,7 @@ class Inspection:
     """What all images of a source have in common, found one by one."""
 
     def __init__(self, files: ImageFiles, *, skip: bool, hint: str = ""):
-        """Of images that cannot be read, `skip` notes them, else the first one raises, with a hint."""
+        """Of images that cannot be read, `skip` notes them; else the first raises, with `hint`."""
         self.files, self.skip, self.hint = files, skip, hint
         self.skipped: dict[int, str] = {}
         self.count = self.dark = 0

@@ -360,7 +360,7 @@ def _digest(splits: dict[str, np.ndarray]) -> str:
     total = hashlib.sha256()
     for name, images in splits.items():
         total.update(streaming.header(name, images.shape, images.dtype))
-        total.update(np.ascontiguousarray(images))
+        total.update(np.ascontiguousarray(images).data)
     return total.hexdigest()
 
 

@@ -49,9 +49,7 @@ class Series(Protocol):
 
 
 @contextmanager
-def in_workers(
-    series: Series, *, first: int = 0, item_bytes: int = 1
-) -> Iterator[Iterator[Any]]:
+def in_workers(series: Series, *, first: int = 0, item_bytes: int = 1) -> Iterator[Iterator[Any]]:
     """Opens the items of a series from `first` on, in order, made ahead by other processes.
 
     Args:

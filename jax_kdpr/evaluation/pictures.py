@@ -88,11 +88,12 @@ def plot_run(
     axis: tuple[int, int],
     title: str,
     pitch: float = 0.0,
+    masks: bool = True,
 ) -> None:
     """Draws one row per scene, from the measurement to the error, and below them the masks.
 
     `scene` and `axis` are the camera's; `pitch` is that of the object's pixels in metres, or 0
-    where it is not known.
+    where it is not known; `masks` says whether they are drawn.
     """
     count = samples.images.shape[0]
     scenes, recovered = (
@@ -121,9 +122,11 @@ def plot_run(
             Column(f"recovered{several}", scale, recovered[part], _captions(samples.shown)),
             Column(f"error{several}", error, recovered[part] - scenes[part]),
         ]
-    figure = Figure(figsize=(2.0 * len(columns), 2.1 * count + 3.6), layout="constrained")
+    heights = [2.1 * count + 0.6, 2.6][: 1 + masks]
+    size = (2.0 * len(columns), sum(heights) + 0.4)
+    figure = Figure(figsize=size, layout="constrained")
     figure.suptitle(title, fontsize=11)
-    halves = figure.subfigures(2, 1, height_ratios=[2.1 * count + 0.6, 2.6], squeeze=False)[:, 0]
+    halves = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
     axes = halves[0].subplots(count, len(columns), squeeze=False)
     for place, column in enumerate(columns):
         axes[0, place].set_title(column.title, fontsize=9)
@@ -133,7 +136,8 @@ def plot_run(
     for scale, alike in groupby(range(len(columns)), key=lambda place: columns[place].scale):
         places = list(alike)
         scale.bar(halves[0], axes[:, places].flat, panels=len(places))
-    _draw_masks(halves[1], np.asarray(samples.phases), len(columns))
+    if masks:
+        _draw_masks(halves[1], np.asarray(samples.phases), len(columns))
     write_figure(figure, path)
 
 

@@ -52,6 +52,7 @@ def plot_lines(
     y_label: str = "PSNR (dB)",
     reference: tuple[str, float] | None = None,
     log_x: bool = False,
+    log_y: bool = False,
     markers: bool = True,
 ) -> None:
     """Draws curves with their intervals, and a dashed horizontal line for `reference`."""
@@ -62,9 +63,27 @@ def plot_lines(
         axis.axhline(reference[1], linestyle="--", color="0.4", label=reference[0])
     if log_x:
         axis.set_xscale("log")
+    if log_y:
+        axis.set_yscale("log")
     axis.set_xlabel(x_label)
     axis.set_ylabel(y_label)
     _add_legend(figure, axis.get_legend_handles_labels())
+    write_figure(figure, path)
+
+
+@own_style
+def plot_histograms(panels: dict[str, dict[str, np.ndarray]], path: Path, *, y_label: str) -> None:
+    """Draws panels of histograms, {x label: {name: values}}, as outlines."""
+    figure = Figure(figsize=(4.2 * len(panels) + 1.0, 3.2), layout="constrained")
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axis, (label, values) in zip(axes, panels.items(), strict=True):
+        edges = np.histogram_bin_edges(np.concatenate(list(values.values())), bins=40)
+        for (name, one), look in zip(values.items(), _looks(len(values)), strict=True):
+            axis.stairs(np.histogram(one, edges)[0], edges, label=name, **look)
+        axis.set_xlabel(label)
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel(y_label)
+    _add_legend(figure, axes[0].get_legend_handles_labels())
     write_figure(figure, path)
 
 

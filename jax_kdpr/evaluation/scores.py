@@ -166,11 +166,10 @@ def mean_train_image(dataset: Dataset, *, size: int, channels: int) -> Image:
     return take_batch(mean[None], jnp.zeros(1, int), size=size, channels=channels)[0]
 
 
-def sample_outputs(run: Run, *, count: int, key: Key) -> Samples:
-    """Runs the system on the first `count` test scenes; the estimates get the true global phase."""
+def sample_outputs(run: Run, images: Images, *, key: Key) -> Samples:
+    """Runs the system on a few scenes; the estimates get the true global phase."""
     run = run.on_one_device()  # which takes any number of them
     camera = run.camera
-    images = run.scenes(count)
     output, _ = jax.jit(run.system.apply)(*run.variables, images, key)
     fields = camera.encode(images)
     aligned = jax.vmap(align_global_phase)(output.estimate, fields)

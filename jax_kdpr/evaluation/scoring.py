@@ -83,7 +83,7 @@ def score_run(
     config = run.config
     key = run_keys(config.seed).evaluation
     scores = evaluation.score_test_images(run, key=key, refinement=refinement)
-    shown = evaluation.sample_outputs(run, count=min(samples, len(run.dataset.test)), key=key)
+    shown = evaluation.sample_outputs(run, run.scenes(samples), key=key)
     result = {
         "regime": config.regime,
         "snapshots": config.masks.snapshots,

@@ -46,6 +46,7 @@ from jax_kdpr.recovery.solvers import DEFAULTS
 from jax_kdpr.recovery.solvers import solve as solve_one
 from jax_kdpr.recovery.spectral import SpectralOptions, filtered_spectral_init, gaussian_kernel
 from jax_kdpr.runs import checkpoint, folder
+from jax_kdpr.runs import pretrained as trained
 from jax_kdpr.runs import run as runs
 from jax_kdpr.training import loop
 
@@ -108,6 +109,7 @@ class Run(runs.Run):
         square_pixels: bool = True,
         dark: ArrayLike | None = None,
         flat: ArrayLike | None = None,
+        bad_pixels: ArrayLike | None = None,
         gain: float | None = None,
         centred: bool | None = None,
         refinement: Refinement = NO_REFINEMENT,
@@ -122,8 +124,9 @@ class Run(runs.Run):
                 camera, how large and which way. What speaks against it is a Python warning.
             square_pixels: Whether what square mask pixels take from the edge of a camera's pattern
                 is divided out, in the far field; not for a mask finer than the model's.
-            dark: [y x], a frame without light; taken away.
-            flat: [y x], a frame of even light; divided out.
+            dark: [y x], a frame without light, or several [n y x]; their mean is taken away.
+            flat: Likewise of even light; divided out.
+            bad_pixels: [y x], not 0 where a pixel is to be replaced by its neighbours.
             gain: Counts of a model sample whose CDP is 1, which objects with an amplitude need
                 where there is no calibration. None scales each frame of a phase object to the light
                 that such objects let through, whatever the exposure.
@@ -148,8 +151,7 @@ class Run(runs.Run):
         if gain is not None:
             require("gain", gain, GAINS)
         run = self._at(found.optics) if found is not None and found.optics else self
-        dark, flat = (None if one is None else np.asarray(one) for one in (dark, flat))
-        references = References(shape, dark, flat)
+        references = References(shape, _mean(dark), _mean(flat), _mean(bad_pixels))
         correction = make_correction(references)
         light = np.stack([correct(one, correction) for one in shots.reshape(-1, *shape)])
         if found is None:
@@ -265,6 +267,18 @@ def load(
     return Run(**shallow(run))
 
 
+def pretrained(name: str) -> Run:
+    """Restores a system that came with the package, such as "bench-32".
+
+    docs/start/pretrained.md says which there are. Its run folder is made in the user's cache;
+    `run.workdir` says where.
+
+    Raises:
+        InputError: If there is no system of that name.
+    """
+    return load(trained.workdir(name))
+
+
 def bench(
     masks: str | Path | ArrayLike,
     config: Config | None = None,
@@ -354,7 +368,7 @@ def solve(
         phases: [L h w], radians, of ideal masks in an even beam; mask l multiplies the field by
             e^{-j phase}. Complex ones are e^{j phase} times what device and beam make of it: of a
             run that sees the whole pattern, without crosstalk, `run.optics.masks`.
-        solver: One of `recovery.solvers.SOLVERS`, or your own (docs/extend.md).
+        solver: One of `recovery.solvers.SOLVERS`, or your own (docs/extend/own_code.md).
         steps: Its steps.
         scene: What is known of the object: "phase", "amplitude", "complex" (modulus 0.5 to 1)
             or "none".
@@ -409,6 +423,14 @@ def _solve(light, masks, **options):
         return solve_one(y, optics, first, **options)
 
     return jax.vmap(one)(light)
+
+
+def _mean(given: ArrayLike | None) -> np.ndarray | None:
+    """One frame, of one or several."""
+    if given is None:
+        return None
+    frames = np.asarray(given)
+    return frames.mean(axis=0) if frames.ndim == 3 else frames
 
 
 def _shots(frames: ArrayLike, snapshots: int) -> Float[np.ndarray, "n L y x"]:

@@ -32,17 +32,18 @@ def help_page(prefix: str) -> str:
     return "\n".join(lines)
 
 
-def options_page() -> str:
-    """Returns every option in Markdown tables, as docs/options.md has them."""
-    pages = []
+def options_sections() -> dict[str, str]:
+    """Returns every option in Markdown tables under headings, by section; "" is the run's."""
+    pages = {}
     for section, found in _sections().items():
         rows = [
             f"| `{path}` | {_shown(one.value)} | {one.says} | {_values(one)} |"
             for path, one in found.items()
         ]
         head = ["| option | default | meaning | values |", "| --- | --- | --- | --- |"]
-        pages.append("\n".join([f"### {section or 'The run'}", "", *head, *rows]))
-    return "\n\n".join(pages)
+        title = section or "The run"
+        pages[section.partition(":")[0]] = "\n".join([f"## {title}", "", *head, *rows])
+    return pages
 
 
 def _sections() -> dict[str, dict[str, Described]]:

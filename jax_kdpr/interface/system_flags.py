@@ -1,6 +1,7 @@
 """Flags that name a system: a run folder, or a config whose optics need no network.
 
 --workdir RUN                                  trained, recovers with its network
+--pretrained NAME                              one that came with the package, likewise
 --config FILE [--config.masks.file=MASK ...]   not trained, recovers with a solver
 """
 
@@ -14,14 +15,33 @@ from jax_kdpr.config.schema import Config
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.interface import cli
 from jax_kdpr.runs import folder as run_folder
+from jax_kdpr.runs import pretrained
 from jax_kdpr.runs.run import Run, load_run, untrained
 
 MANY_TURNS = 16 * math.pi  # of the phases of a mask: hardly radians
 WORKDIR = flags.DEFINE_string("workdir", None, "Run folder of the trained system.")
+PRETRAINED = flags.DEFINE_string(
+    "pretrained",
+    None,
+    f"A system that came with the package, in place of --workdir: {', '.join(pretrained.names())}.",
+)
+
+
+def take_pretrained() -> None:
+    """Makes the run folder of --pretrained, if it is given, that of --workdir.
+
+    Raises:
+        InputError: If --workdir is given too, or there is no such system.
+    """
+    if PRETRAINED.value is None:
+        return
+    if WORKDIR.value:
+        raise InputError("--workdir, --pretrained: both name a system; give one of them")
+    flags.FLAGS.workdir = str(pretrained.workdir(PRETRAINED.value))
 
 
 def read_system_config(given: flags.FlagHolder) -> Config:
-    """Returns the config of --workdir, or what is given by --config: of a system not trained.
+    """Returns the config of --workdir or --pretrained, or that of --config, of no trained system.
 
     Args:
         given: The flag of `cli.define_config`, which the command itself must define.
@@ -29,6 +49,7 @@ def read_system_config(given: flags.FlagHolder) -> Config:
     Raises:
         InputError: If both or none is given, or it cannot be read.
     """
+    take_pretrained()
     if (given.value is None) == (not WORKDIR.value):
         raise InputError("--workdir, --config: give one, a run folder or what one is made of")
     if given.value is not None:
@@ -75,6 +96,7 @@ def output_folder(given: str | None, name: str) -> Path:
     """
     if given:
         return Path(given)
-    if not WORKDIR.value:
-        raise InputError("--output: needed beside --config, a folder")
+    if not WORKDIR.value or PRETRAINED.value:
+        beside = "--pretrained" if PRETRAINED.value else "--config"
+        raise InputError(f"--output: needed beside {beside}, a folder")
     return Path(WORKDIR.value, name)

@@ -6,7 +6,7 @@ the few methods read here:
 
     slm.shape, slm.set_phase(array, settle=True)     camera.get_image(), camera.flush() if it has it
 
-A session writes the folders that `calibrate` and `reconstruct` read (docs/bench.md):
+A session writes the folders that `calibrate` and `reconstruct` read (docs/guides/hardware.md):
 
     from jax_kdpr.lab import hardware
     hardware.save_frames("dark.tif", hardware.take_frames(camera, 8))     # the light is off

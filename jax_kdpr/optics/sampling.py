@@ -64,27 +64,29 @@ def bench_geometry(
         fill_factor: Share of a mask pixel's area that is used, in (0, 1].
 
     Returns:
-        sensor_pixel: What one sample of the model stands for.
-        camera_pixels_per_sensor_pixel: Ratio of the two.
-        extent, extent_camera_pixels: Side of the model's whole pattern.
-        fits: Whether the chip holds it; None if its size is not known.
-        whole_ratio: Nearest whole number of camera pixels, at least 1.
-        whole_ratio_distance: Distance, or focal length, that gives it; None for the angular
-            spectrum, whose model sample is the pitch at any distance.
-        whole_ratio_camera_pixel: Camera pixel that would give it at this distance.
-        finest_fringe: Shortest period in the intensity: lambda f / (N p), from the two edges of the
-            object; a field of pitch p holds at most 1 / (2 p) cycles a metre and its intensity
-            1 / p, so p for the angular spectrum.
-        oversample_resolved: Largest `oversample` (0, 1 or 2) whose samples are not finer than the
-            camera's: 2 is what it takes to sample every fringe twice (Nyquist), 0 a camera that
-            is too coarse even for 1.
-        mask_pixel_factor: Intensity at the middle of the pattern's edge, over that at its centre,
-            of a square mask pixel in place of a point: sinc^2 of half the pixel's side over the
-            pitch. The corner has its square. The model's is 1 everywhere. None for the angular
-            spectrum.
-        camera_pixel_factor: Contrast that integration over a camera pixel (fully sensitive) leaves
-            of the finest fringe: sinc(pixel / period), 0 beyond its first zero.
-        fresnel_number: (N p / 2)^2 / (lambda distance).
+        A `Geometry` of these fields.
+
+        * sensor_pixel: What one sample of the model stands for.
+        * camera_pixels_per_sensor_pixel: Ratio of the two.
+        * extent, extent_camera_pixels: Side of the model's whole pattern.
+        * fits: Whether the chip holds it; None if its size is not known.
+        * whole_ratio: Nearest whole number of camera pixels, at least 1.
+        * whole_ratio_distance: Distance, or focal length, that gives it; None for the angular
+          spectrum, whose model sample is the pitch at any distance.
+        * whole_ratio_camera_pixel: Camera pixel that would give it at this distance.
+        * finest_fringe: Shortest period in the intensity: lambda f / (N p), from the two edges of
+          the object; a field of pitch p holds at most 1 / (2 p) cycles a metre and its intensity 1
+          / p, so p for the angular spectrum.
+        * oversample_resolved: Largest `oversample` (0, 1 or 2) whose samples are not finer than the
+          camera's: 2 is what it takes to sample every fringe twice (Nyquist), 0 a camera that is
+          too coarse even for 1.
+        * mask_pixel_factor: Intensity at the middle of the pattern's edge, over that at its centre,
+          of a square mask pixel in place of a point: sinc^2 of half the pixel's side over the
+          pitch. The corner has its square. The model's is 1 everywhere. None for the angular
+          spectrum.
+        * camera_pixel_factor: Contrast that integration over a camera pixel (fully sensitive)
+          leaves of the finest fringe: sinc(pixel / period), 0 beyond its first zero.
+        * fresnel_number: (N p / 2)^2 / (lambda distance).
 
     Raises:
         ValueError: If a length is not positive or `kind` is unknown.

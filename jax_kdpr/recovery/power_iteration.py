@@ -90,9 +90,9 @@ def power_iteration(
         stored: Iterates that the gradient may keep, where segments can keep to it.
 
     Returns:
-        z: The unit vectors after T iterations.
-        residual: norm(M u - <u, M u> u) / norm(M u) at the last but one unit iterate u, whose image
-            is z. 0 at a fixed point, in [0, 1], and without gradient.
+        The unit vectors z after T iterations; and their residuals, norm(M u - <u, M u> u) /
+        norm(M u) at the last but one unit iterate u, whose image is z. A residual is 0 at a fixed
+        point, in [0, 1], and has no gradient.
 
     Raises:
         ValueError: If `iterations` is less than 1.

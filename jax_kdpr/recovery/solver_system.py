@@ -22,7 +22,7 @@ from jax_kdpr.recovery.spectral import filtered_spectral_init
 from jax_kdpr.recovery.system import Output, System
 
 # Of one shot, the phase of which no network guesses: what two real frames were recovered by
-# (docs/measured.md).
+# (docs/science/measured.md).
 ALONE = Refinement(500, "accelerated", 0.02)
 STARTS = 16
 

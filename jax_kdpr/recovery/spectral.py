@@ -168,9 +168,8 @@ def spectral_estimates(
             `fix_global_phase`.
 
     Returns:
-        estimates: z, each scaled to the norm that its intensity implies, sqrt(sum(y) / k)
-            for ideal masks.
-        residuals: How far each is from a fixed point, in [0, 1]: see `power_iteration`.
+        The estimates z, each scaled to the norm that its intensity implies, sqrt(sum(y) / k) for
+        ideal masks; and how far each is from a fixed point, in [0, 1] (`power_iteration`).
 
     Raises:
         ValueError: If shapes do not belong together, `iterations` is less than 1, or a name is

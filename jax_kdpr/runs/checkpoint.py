@@ -177,6 +177,11 @@ class Checkpoints:
 
         return self._first_readable(steps, like)
 
+    def best_step(self) -> int:
+        """Returns the step of the best validation PSNR, or else the newest; raises if none is."""
+        best = self._manager.best_step()
+        return max(self._manager.all_steps()) if best is None else best
+
     def arrays(self, step: int) -> dict[str, np.ndarray]:
         """Reads all arrays of a checkpoint, by their path in the training state.
 

@@ -1,5 +1,7 @@
-"""Where the metrics of each epoch go: metrics.jsonl always, TensorBoard event files on request."""
+"""Where the metrics of each epoch go: metrics.jsonl always; TensorBoard, Weights & Biases on request."""
 
+import hashlib
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -8,21 +10,27 @@ from jax_kdpr.core import whole_files
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.runs import folder as run_folder
 
+MODULES = {"tensorboard": "tensorboardX", "wandb": "wandb"}  # by extra, and option of train.*
+PROJECT = "jax_kdpr"  # at Weights & Biases
+
 
 class MetricLog:
     """Rows of metrics of one run folder."""
 
-    def __init__(self, workdir: Path, *, tensorboard: bool = False):
-        """Opens the log; for TensorBoard, `require_tensorboard` must have passed."""
+    def __init__(self, workdir: Path, *, tensorboard: bool = False, wandb: bool = False):
+        """Opens the log; `require_loggers` must have passed."""
         self._workdir = workdir
         self._path = workdir / run_folder.METRICS_FILE
-        self._tensorboard = tensorboard
-        self._writer: Any = None
+        self._tensorboard, self._wandb = tensorboard, wandb
+        self._writer: Any = None  # of TensorBoard
+        self._online: Any = None  # run of Weights & Biases
 
     def close(self) -> None:
-        """Ends the event files, if any."""
+        """Ends what was opened, if anything."""
         if self._writer is not None:
             self._writer.close()
+        if self._online is not None:
+            self._online.finish()
 
     def resume_at(self, step: int) -> None:
         """Drops everything logged for later steps: they are going to be done again."""
@@ -34,6 +42,8 @@ class MetricLog:
 
             folder = str(self._workdir / "tensorboard")
             self._writer = SummaryWriter(folder, purge_step=step + 1)
+        if self._wandb:
+            self._online = _open_wandb(self._workdir)
 
     def append(self, row: dict[str, Any]) -> None:
         """Adds the row of one epoch."""
@@ -41,18 +51,36 @@ class MetricLog:
         if self._writer is not None:
             for name, value in row.items():
                 self._writer.add_scalar(name, value, row["step"])
+        if self._online is not None:
+            self._online.log(row)
 
     def rows(self) -> list[dict[str, Any]]:
         """Returns every row so far."""
         return run_folder.read_metrics(self._workdir)
 
 
-def require_tensorboard() -> None:
-    """Raises `InputError` unless tensorboardX can be imported."""
-    try:
-        import tensorboardX  # noqa: F401  # pyright: ignore[reportMissingImports]
-    except ImportError as missing:
-        raise InputError(
-            "train.tensorboard: tensorboardX is not installed; pip install -e '.[tensorboard]' "
-            "or leave it False"
-        ) from missing
+def require_loggers(**wanted: bool) -> None:
+    """Raises `InputError` unless the package of each logger that is wanted is installed."""
+    for name, is_wanted in wanted.items():
+        if is_wanted and importlib.util.find_spec(MODULES[name]) is None:
+            raise InputError(
+                f"train.{name}: {MODULES[name]} is not installed; pip install -e '.[{name}]' or "
+                "leave it False"
+            )
+
+
+def _open_wandb(workdir: Path) -> Any:
+    """Opens the run of a folder, or goes on with it; WANDB_MODE and the like are the user's."""
+    import wandb  # pyright: ignore[reportMissingImports]
+
+    place = str(workdir.resolve())
+    online = wandb.init(
+        project=PROJECT,
+        name=workdir.name,
+        id=hashlib.sha256(place.encode()).hexdigest()[:16],  # the same when it goes on
+        resume="allow",
+        dir=place,
+        config=run_folder.read_run(workdir)["config"],
+    )
+    online.define_metric("*", step_metric="step")  # of rows that are made again the last counts
+    return online

@@ -1,9 +1,10 @@
-"""A run folder in one small file, for a machine that is there for minutes and keeps nothing.
+"""A run folder in one small file: to go on from elsewhere, or to use as it is.
 
-The file holds run.json, metrics.jsonl, the masks and the newest checkpoint without the optimiser's
-moments: a third of its size. Whoever goes on from it has the parameters, statistics, step, order of
-images and random streams of the run, to the bit; Adam starts with its moments at zero, as it did in
-the first step.
+The file holds run.json, metrics.jsonl, the masks and one checkpoint without the optimiser's
+moments: a third of its size. Whoever goes on from the newest has the parameters, statistics, step,
+order of images and random streams of the run, to the bit; Adam starts with its moments at zero, as
+it did in the first step. A file that is only to be used holds the best checkpoint, its network in
+half precision.
 """
 
 import io
@@ -24,26 +25,35 @@ from jax_kdpr.runs.checkpoint import SCORE, Checkpoints
 STATE_FILE = "state.npz"
 MASKS_FILE = "masks.npy"
 OPTIMIZER = "opt_state."  # begins the names of what the optimiser carries
+NETWORK = "params.net."  # likewise, of what the network has learned
 LEFT_OUT = "zeros."  # begins, in STATE_FILE, the names of the shapes that take its place
 
 
-def pack(workdir: Path, file: Path) -> None:
+def pack(workdir: Path, file: Path, *, for_use: bool = False) -> None:
     """Writes the reduced form of a run folder as a .tar.gz.
 
+    Args:
+        workdir: The run folder.
+        file: To write.
+        for_use: Whether nobody will go on from it: the best checkpoint in half precision.
+
     Raises:
-        InputError: If it is no run, has no checkpoint, or its rates change from step to step: the
-            optimiser would not know where they stood.
+        InputError: If it is no run, has no checkpoint, or would be gone on from and its rates
+            change from step to step: the optimiser would not know where they stood.
     """
     schedule = run_folder.read_config(workdir).optim.schedule
-    if schedule != "constant":
+    if schedule != "constant" and not for_use:
         raise InputError(f"{workdir}: expected optim.schedule=constant, got {schedule}; leave it")
     with Checkpoints(workdir, read_only=True) as checkpoints:
-        step = max(checkpoint.steps(workdir))
-        arrays = checkpoints.arrays(step)
+        arrays = checkpoints.arrays(
+            checkpoints.best_step() if for_use else max(checkpoint.steps(workdir))
+        )
     kept = {}
     for name, array in arrays.items():
         if name.startswith(OPTIMIZER):
             kept[LEFT_OUT + name] = np.array([str(array.dtype), *map(str, array.shape)])
+        elif name.startswith(NETWORK) and for_use:
+            kept[name] = array.astype(np.float16)
         else:
             kept[name] = array
     state, masks = io.BytesIO(), io.BytesIO()
@@ -83,6 +93,8 @@ def unpack(file: Path, workdir: Path, *, epochs: int = 0) -> None:
         values = dict(state)
     arrays = {}
     for name, value in values.items():
+        if value.dtype == np.float16:
+            value = value.astype(np.float32)
         if name.startswith(LEFT_OUT):
             name, (dtype, *shape) = name.removeprefix(LEFT_OUT), value
             value = np.zeros(tuple(map(int, shape)), dtype)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jax_kdpr.core import json_files
+from jax_kdpr.core.document import Document
 from jax_kdpr.core.json_files import Maybe
 from jax_kdpr.evaluation.scores import RECOVERED
 from jax_kdpr.studies.declaration import (
@@ -17,7 +18,6 @@ from jax_kdpr.studies.declaration import (
     difference_from_base,
     options_of_base,
 )
-from jax_kdpr.studies.document import Document
 from jax_kdpr.studies.plan import PlannedRun
 from jax_kdpr.studies.results import Results, read_results
 from jax_kdpr.studies.runner import FAILURES, FAILURES_FILE

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jax_kdpr.core import json_files
+from jax_kdpr.core.document import Document
 from jax_kdpr.core.metrics import rms_header
 from jax_kdpr.data.pages.opening import read_stack
 from jax_kdpr.evaluation import alone, pictures, plots
@@ -14,7 +15,6 @@ from jax_kdpr.evaluation.scores import CONSTANT, MEAN_IMAGE, RECOVERED, REFINED,
 from jax_kdpr.evaluation.scoring import MASKS_FILE, read_samples
 from jax_kdpr.studies import declaration
 from jax_kdpr.studies.declaration import Section, Study
-from jax_kdpr.studies.document import Document
 from jax_kdpr.studies.results import Results, SeedResult, gain, paired, quality
 from jax_kdpr.studies.runner import COSTS, COSTS_FILE, FRAMES, FRAMES_FILE
 from jax_kdpr.studies.statistics import Estimate, over_seeds

@@ -113,7 +113,8 @@ class _Folder:
                 run.workdir, run.config, run.digests, run.dataset.sample, run.planes
             )
             self.checkpoints = self._open.enter_context(Checkpoints(run.workdir))
-            self.log = MetricLog(run.workdir, tensorboard=run.config.train.tensorboard)
+            train = run.config.train
+            self.log = MetricLog(run.workdir, tensorboard=train.tensorboard, wandb=train.wandb)
             self._open.callback(self.log.close)
         return self
 

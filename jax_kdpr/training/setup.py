@@ -28,7 +28,7 @@ from jax_kdpr.optics.masks import REGULARISERS
 from jax_kdpr.recovery.system import System
 from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.runs.assembly import build_system, read_planes, start_phases
-from jax_kdpr.runs.metric_log import require_tensorboard
+from jax_kdpr.runs.metric_log import require_loggers
 from jax_kdpr.runs.run import RunKeys, training_keys
 from jax_kdpr.training.gradients import Report, make_report
 from jax_kdpr.training.lessons import Lessons
@@ -94,8 +94,7 @@ def prepare(config: Config, workdir: Path) -> Training:
     )
     devices = runtime.choose_devices(train.devices, train.batch_size, eval_batch_size)
     mesh = make_mesh(devices)
-    if train.tensorboard:
-        require_tensorboard()
+    require_loggers(tensorboard=train.tensorboard, wandb=train.wandb)
     dataset = config_lib.load_data(config)
     if train.batch_size > dataset.train_size:
         raise InputError(

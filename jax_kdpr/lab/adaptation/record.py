@@ -80,8 +80,8 @@ def doubt_of_one_shot(taught: Taught, rows: list[dict[str, Any]]) -> str:
         return ""
     return (
         f"the shots are explained to {misfit:.2f} only, so the bench is not the one of the model, "
-        "and single shots teach the wrong objects there (docs/bench.md): do not use this run; take "
-        "nine shots of each object, or calibrate --fit first"
+        "and single shots teach the wrong objects there (docs/guides/adapt.md): do not use this "
+        "run; take nine shots of each object, or calibrate --fit first"
     )
 
 

@@ -1,8 +1,8 @@
 """Where the pattern lies on the camera, found from a frame of an object that is known.
 
-    coarse: every orientation, rotation and scale of a grid, all shifts at once by
-            cross-correlation, in the bright part of the frame
-    fine:   centre, rotation and scale of the best of each orientation, by Nelder and Mead
+* coarse: every orientation, rotation and scale of a grid, all shifts at once by cross-correlation,
+  in the bright part of the frame
+* fine: centre, rotation and scale of the best of each orientation, by Nelder and Mead
 
 Patterns are compared by Pearson's correlation of their amplitudes: no gain, no offset enters.
 

@@ -115,7 +115,7 @@ def doubts(plan: MaskFormat, written: dict[Path, dict[str, Any]]) -> str:
     return (
         f"warning: the table's phases are up to {missed:.2g} rad off the trained ones: a panel "
         "does not show what it has no gray level for; train with this table (config.device.table "
-        "= device_table(FILE), docs/bench.md)"
+        "= device_table(FILE), docs/guides/devices.md)"
     )
 
 

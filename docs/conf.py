@@ -1,0 +1,84 @@
+"""The site: `bash launch/docs.sh` makes it, of docs/, results/ and CHANGELOG.md, in build/docs.
+
+The folder of the sources is the root of the repository, so that one link to a report or to a config
+leads there on the site and in a plain view of the files alike.
+"""
+
+import os
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
+
+import generated_pages  # noqa: E402 (of this folder: pages made of the package)
+
+project = "jax_kdpr"
+author = "The jax_kdpr authors"
+copyright = "2026, the jax_kdpr authors"
+root_doc = "docs/index"
+include_patterns = ["docs/**", "results/**.md", "CHANGELOG.md"]
+exclude_patterns = [
+    "docs/reference/pretrained_cards.md",  # included
+    *(name for name in os.listdir(ROOT) if name not in ("docs", "results", "CHANGELOG.md")),
+    "docs/gallery/*.md",
+    "docs/examples/*.ipynb",
+    "docs/examples/*.py",
+    "docs/examples/*.md5",
+]
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx_copybutton",
+    "sphinx_design",
+    "sphinx_gallery.gen_gallery",
+]
+html_theme = "sphinx_book_theme"
+html_title = "jax_kdpr"
+html_theme_options = {"show_navbar_depth": 1, "home_page_in_toc": False}
+html_static_path = ["static"]
+html_css_files = ["site.css"]
+# Reports are made by commands: their headings are theirs, and no table of contents lists them.
+# Python's types have the names of fields of ours here and there ("bytes").
+suppress_warnings = ["myst.header", "toc.not_included", "ref.python"]
+
+myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]
+myst_heading_anchors = 4  # as GitHub names them
+nb_execution_mode = "cache"
+nb_execution_cache_path = str(ROOT / "build" / "notebooks")
+nb_execution_raise_on_error = True
+nb_execution_timeout = 900
+copybutton_exclude = ".linenos, .gp"
+
+autodoc_typehints = "signature"
+autodoc_member_order = "bysource"
+default_role = "code"
+
+sphinx_gallery_conf = {
+    "examples_dirs": str(ROOT / "docs" / "gallery"),
+    "gallery_dirs": str(ROOT / "docs" / "examples"),
+    "filename_pattern": r"/plot_",
+    "abort_on_example_error": True,
+    "download_all_examples": False,
+    "remove_config_comments": True,
+    "show_memory": False,
+    "min_reported_time": 0,
+}
+
+
+def escaped(app, what, name, obj, options, lines):
+    """Leaves of a docstring, which is plain text, `code` as the only mark-up."""
+    for number, line in enumerate(lines):
+        parts = re.split(r"(`[^`]*`)", line)
+        parts[::2] = [
+            re.sub(r"(?<!^)(?<!\s\s)[*|]|_(?!\w)", r"\\\g<0>", part) for part in parts[::2]
+        ]
+        lines[number] = "".join(parts)
+
+
+def setup(app):
+    """Writes the pages of docs/reference that are made of the package."""
+    app.connect("autodoc-process-docstring", escaped, priority=400)  # before napoleon
+    app.connect("builder-inited", lambda _: generated_pages.write(ROOT / "docs" / "reference"))

@@ -1,0 +1,325 @@
+"""One self-contained page about runs: what differs, how they trained, what they recover, how well.
+
+`write_page` takes the files that `train`, `evaluate` and `tolerance` left in the run folders, and
+says what is missing. `list_runs` is a table of all runs below a folder.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from jax_kdpr.config.schema import Config
+from jax_kdpr.core import json_files
+from jax_kdpr.core.document import Document
+from jax_kdpr.core.errors import InputError
+from jax_kdpr.core.metrics import rms_header
+from jax_kdpr.core.options import flatten
+from jax_kdpr.data.batches import take_batch
+from jax_kdpr.data.pages.stacks import read_arrays
+from jax_kdpr.evaluation import pictures, plots
+from jax_kdpr.evaluation.plots import Line
+from jax_kdpr.evaluation.scores import RECOVERED, Samples, sample_outputs
+from jax_kdpr.evaluation.scoring import (
+    FILES,
+    IMAGE_SCORES_FILE,
+    SCORES,
+    SCORES_FILE,
+    read_image_psnr,
+    read_samples,
+)
+from jax_kdpr.runs import folder as run_folder
+from jax_kdpr.runs.assembly import build_camera
+from jax_kdpr.runs.checkpoint import SCORE
+from jax_kdpr.runs.run import load_run, run_keys
+
+TOLERANCE_FILE = "tolerance.json"
+TOLERANCE = {"spreads": dict, "runs": {str: {"design_psnr": float, "curves": dict}}}
+NOT_TERMS = ("train_total", "train_seconds")  # of what a row has beside loss terms
+RMS = f"{RECOVERED}_rms"  # in scores.npz
+
+
+class Known(NamedTuple):
+    """What the files of one run folder say."""
+
+    workdir: Path
+    config: Config
+    rows: list[dict[str, Any]]  # of metrics.jsonl
+    sessions: list[dict[str, Any]]  # of run.json
+    scores: dict[str, float]  # of the recovered test images; empty before `evaluate`
+
+    @property
+    def best(self) -> float | None:
+        """Best validation PSNR, dB."""
+        return max((row[SCORE] for row in self.rows if SCORE in row), default=None)
+
+    @property
+    def cells(self) -> list[Any]:
+        """Its line of a table, without its name."""
+        seconds = sum(row["seconds"] for row in self.rows)
+        epochs = self.rows[-1]["epoch"] if self.rows else 0
+        tested, rms = "", ""
+        if self.scores:
+            tested = f"{self.scores['psnr']:.2f} ± {self.scores['psnr_error']:.2f}"
+            rms = f"{self.scores['rms']:.3f}"
+        return [
+            self.config.regime,
+            self.config.masks.snapshots,
+            self.config.data.size,
+            f"{epochs} of {self.config.train.epochs}",
+            "" if self.best is None else f"{self.best:.2f}",
+            tested,
+            rms,
+            f"{seconds / 60:.1f}",
+            self.sessions[-1]["time"][:16].replace("T", " "),
+        ]
+
+
+HEADER = ["run", "regime", "L", "pixels", "epochs", "best validation (dB)", "test (dB)"]
+HEADER += ["test, rms (rad)", "minutes", "last session"]
+
+
+def read_known(workdir: Path) -> Known:
+    """Reads what is known of a run.
+
+    Raises:
+        InputError: If it is no run, or a file of it is damaged.
+    """
+    config = run_folder.read_config(workdir)
+    sessions = run_folder.read_run(workdir)["sessions"]
+    file, scores = workdir / SCORES_FILE, {}
+    if file.exists():
+        scores = json_files.read_json(file, SCORES, remedy="run evaluate again")["scores"][
+            RECOVERED
+        ]
+    return Known(workdir, config, run_folder.read_metrics(workdir), sessions, scores)
+
+
+def find_runs(folder: Path) -> Iterator[Path]:
+    """Yields the run folders below a folder, itself among them, by name."""
+    for place, folders, files in os.walk(folder):
+        folders.sort()
+        if run_folder.RUN_FILE in files:
+            folders.clear()  # no run lies in another
+            yield Path(place)
+
+
+def list_runs(folder: Path) -> tuple[list[str], list[list[Any]]]:
+    """Returns the table of all runs below a folder, the best validation PSNR first.
+
+    A run that cannot be read has a line that says why.
+    """
+    found, damaged = [], []
+    for workdir in find_runs(folder):
+        name = str(workdir.relative_to(folder))
+        try:
+            known = read_known(workdir)
+        except InputError as failure:
+            damaged.append([name, f"cannot be read: {failure}", *[""] * (len(HEADER) - 2)])
+        else:
+            found.append((known.best, [name, *known.cells]))
+    found.sort(key=lambda one: -np.inf if one[0] is None else one[0], reverse=True)
+    return HEADER, [row for _, row in found] + damaged
+
+
+def write_page(
+    runs: dict[str, Known], output: Path, *, scenes: int = 3, data_dir: str = ""
+) -> list[str]:
+    """Writes report.html and report.md, with their figures, into a folder that is there.
+
+    Args:
+        runs: By name.
+        output: The folder.
+        scenes: Of the best, and of the worst, that are recovered anew.
+        data_dir: Where the data of the runs lie now, if they have moved.
+
+    Returns:
+        What could not be shown, and why.
+    """
+    document = Document(output, f"Run {next(iter(runs))}" if len(runs) == 1 else "Runs")
+    document.table(HEADER, [[name, *known.cells] for name, known in runs.items()])
+    document.paragraph(
+        "PSNR is that of the image in [0, 1], mean over images ± standard error; rms that of the "
+        "phase over the object, the mean error of each image taken away."
+    )
+    _add_options(document, runs)
+    _add_curves(document, runs)
+    missing = [
+        f"{name}: not evaluated; python -m jax_kdpr.evaluate --workdir {known.workdir}"
+        for name, known in runs.items()
+        if not all((known.workdir / file).exists() for file in FILES)
+    ]
+    scored = {
+        name: known
+        for name, known in runs.items()
+        if all((known.workdir / file).exists() for file in FILES)
+    }
+    if scored:
+        _add_masks_and_samples(document, scored)
+        _add_errors(document, scored)
+        missing += _add_extremes(document, scored, scenes, data_dir)
+    _add_tolerances(document, runs)
+    document.heading("How it was made")
+    session = ["run", "session", "commit", "jax", "devices"]
+    made = [
+        [name, s["time"], s["commit"], s["versions"]["jax"], ", ".join(s["devices"])]
+        for name, known in runs.items()
+        for s in known.sessions
+    ]
+    document.table(session, made)
+    for line in missing:
+        document.paragraph(line)
+    document.write()
+    return missing
+
+
+def _add_options(document: Document, runs: dict[str, Known]) -> None:
+    """The options that are not at their defaults, those in which the runs differ first."""
+    default = flatten(Config())
+    given = {name: flatten(known.config) for name, known in runs.items()}
+    rows = []
+    for path, value in default.items():
+        values = [one.get(path) for one in given.values()]
+        if any(one != value for one in values):
+            differ = any(one != values[0] for one in values)
+            rows.append((not differ, [path, *map(_shown, values), _shown(value)]))
+    document.heading("Options that are not at their defaults")
+    document.table(
+        ["option", *runs, "default"], [row for _, row in sorted(rows, key=lambda one: one[0])]
+    )
+
+
+def _shown(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _add_curves(document: Document, runs: dict[str, Known]) -> None:
+    document.heading("Training")
+    psnr = {
+        name: _line(known.rows, SCORE)
+        for name, known in runs.items()
+        if any(SCORE in row for row in known.rows)
+    }
+    if not psnr:
+        document.paragraph("No epoch has ended yet.")
+        return
+    label = {"x_label": "epoch", "markers": False}
+    plots.plot_lines(psnr, document.folder / "validation.png", **label)
+    document.picture("validation.png", "PSNR of the validation images, epoch by epoch")
+    terms = {}
+    for name, known in runs.items():
+        for term in known.rows[-1]:
+            if term.startswith("train_") and term not in NOT_TERMS:
+                words = term.removeprefix("train_") if len(runs) == 1 else f"{name}, {term[6:]}"
+                terms[words] = _line(known.rows, term)
+    kept = {name: line for name, line in terms.items() if any(value > 0 for value in line.y)}
+    file = document.folder / "losses.png"
+    plots.plot_lines(kept, file, y_label="loss term, unweighted", log_y=True, **label)
+    document.picture("losses.png", "Loss terms, epoch by epoch")
+
+
+def _line(rows: list[dict[str, Any]], name: str) -> Line:
+    having = [row for row in rows if row.get(name) is not None]
+    return Line([row["epoch"] for row in having], [row[name] for row in having])
+
+
+def _add_masks_and_samples(document: Document, runs: dict[str, Known]) -> None:
+    samples = {name: read_samples(known.workdir) for name, known in runs.items()}
+    document.heading("Masks")
+    masks = {name: np.asarray(one.phases) for name, one in samples.items()}
+    pictures.plot_masks(masks, document.folder / "masks.png")
+    document.picture("masks.png", "First mask, its spectrum, and the phases of all masks")
+    document.heading("First test scenes")
+    for number, (name, one) in enumerate(samples.items()):
+        _draw(document, f"samples-{number}.png", name, one, runs[name].config)
+
+
+def _draw(document: Document, file: str, title: str, samples: Samples, config: Config) -> None:
+    pictures.plot_run(
+        samples,
+        document.folder / file,
+        scene=config.scene,
+        axis=build_camera(config).axis,
+        title=title,
+        pitch=config.propagation.pitch,
+        masks=False,
+    )
+    document.picture(file, f"{title}: pattern, estimate, scene, recovery and error")
+
+
+def _add_errors(document: Document, runs: dict[str, Known]) -> None:
+    document.heading("Errors, image by image")
+    psnr = {name: read_image_psnr(known.workdir) for name, known in runs.items()}
+    rms = {
+        name: read_arrays(known.workdir / IMAGE_SCORES_FILE, [RMS])[RMS]
+        for name, known in runs.items()
+    }
+    header = ["run", "images", "PSNR (dB): 5 %", "median", "95 %", "rms: 5 %", "median", "95 %"]
+    rows = []
+    for name in runs:
+        low = [f"{value:.2f}" for value in np.percentile(psnr[name], (5, 50, 95))]
+        rows.append([name, len(psnr[name]), *low])
+        rows[-1] += [f"{value:.3f}" for value in np.percentile(rms[name], (5, 50, 95))]
+    document.table(header, rows)
+    words = rms_header(next(iter(runs.values())).config.scene.kind)
+    panels = {"PSNR (dB)": psnr, words: rms}
+    plots.plot_histograms(panels, document.folder / "errors.png", y_label="test images")
+    document.picture("errors.png", "Histograms over the test images")
+
+
+def _add_extremes(
+    document: Document, runs: dict[str, Known], scenes: int, data_dir: str
+) -> list[str]:
+    """The best and the worst test scenes of each run, recovered anew; returns what is missing."""
+    document.heading("Best and worst scenes")
+    missing = []
+    for number, (name, known) in enumerate(runs.items()):
+        try:
+            run = load_run(known.workdir, data_dir=data_dir)
+            order = np.argsort(read_image_psnr(known.workdir))[::-1]
+            test, camera = run.dataset.test, run.camera
+        except InputError as failure:
+            missing.append(f"{name}: its best and worst scenes are not shown: {failure}")
+            continue
+        count = min(scenes, len(order) // 2)
+        chosen = np.concatenate([order[:count], order[len(order) - count :]])
+        shape = {"size": camera.size, "channels": camera.channels}
+        images = take_batch(test, jnp.asarray(chosen), **shape)
+        samples = sample_outputs(run, images, key=run_keys(run.config.seed).evaluation)
+        noisy = "" if run.config.noise.kind == "none" else "; noise drawn anew"
+        title = f"{name}: the {count} best of {len(order):,} test images, then the {count} worst"
+        _draw(document, f"extremes-{number}.png", f"{title}{noisy}", samples, run.config)
+    return missing
+
+
+def _add_tolerances(document: Document, runs: dict[str, Known]) -> None:
+    """What `tolerance` found, where it has been run."""
+    found: dict[str, dict[str, Any]] = {}
+    for known in runs.values():
+        file = known.workdir / TOLERANCE_FILE
+        if file.exists():
+            found |= json_files.read_json(file, TOLERANCE, remedy="run tolerance again")["runs"]
+    if not found:
+        return
+    document.heading("Errors of the bench")
+    kinds = list(dict.fromkeys(kind for one in found.values() for kind in one["curves"]))
+    panels = {}
+    for kind in kinds:
+        panels[kind] = {
+            name: Line([float(x) for x in one["curves"][kind]], list(one["curves"][kind].values()))
+            for name, one in found.items()
+            if kind in one["curves"]
+        }
+    if panels:
+        plots.plot_panels(panels, document.folder / "tolerance.png")
+        document.picture("tolerance.png", "PSNR under one error of the bench at a time")
+    rows = []
+    for name, one in found.items():
+        share = one.get("yield")
+        good = "" if not share else f"{share['share']:.0%} of {share['benches']}"
+        least = "" if not share else f"{share['threshold']:.2f}"
+        rows.append([name, f"{one['design_psnr']:.2f}", good, least])
+    document.table(["run", "as designed (dB)", "random benches good enough", "from (dB)"], rows)

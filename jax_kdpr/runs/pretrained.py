@@ -1,0 +1,89 @@
+"""Systems that come with the package, trained: each becomes a run folder when it is first used.
+
+`trained/NAME.tar.gz` is a run in its reduced form (`runs.reduced`), `trained/NAME.json` its card:
+what it was trained with and how it scores. `trained/NAME/`, where there is one, holds frames to try
+it on, as `simulate_bench` makes them.
+"""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from jax_kdpr.core import json_files
+from jax_kdpr.core.errors import InputError
+from jax_kdpr.runs import reduced
+
+FOLDER = Path(__file__).parent / "trained"
+ENDING = ".tar.gz"
+CARD = {
+    **{"says": str, "limits": str, "commands": [str], "commit": str, "device": str},
+    **{"seconds": float, "seed": int, "data": str, "test_images": int},
+    "scores": {str: {"psnr": float, "psnr_error": float, "ssim": float, "ssim_error": float}},
+}
+
+
+def names() -> list[str]:
+    """Returns the names of all systems."""
+    return sorted(path.name.removesuffix(ENDING) for path in FOLDER.glob(f"*{ENDING}"))
+
+
+def read_card(name: str) -> dict[str, Any]:
+    """Returns what `CARD` describes of a system; raises as `workdir`."""
+    return json_files.read_json(_file(name).with_name(f"{name}.json"), CARD, remedy="install anew")
+
+
+def workdir(name: str) -> Path:
+    """Returns the run folder of a system, in the user's cache (`XDG_CACHE_HOME`, or ~/.cache).
+
+    Where that may not be written it is made in a temporary folder, anew each time.
+
+    Raises:
+        InputError: If there is no such system.
+    """
+    file = _file(name)
+    version = hashlib.sha256(file.read_bytes()).hexdigest()[:12]
+    above = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "jax_kdpr"
+    place = above / f"{name}-{version}"
+    if place.is_dir():
+        return place
+    try:
+        above.mkdir(parents=True, exist_ok=True)
+        made = Path(tempfile.mkdtemp(dir=above))
+    except OSError:
+        place = made = Path(tempfile.mkdtemp())
+    try:
+        reduced.unpack(file, made)
+        if made != place:
+            made.rename(place)  # whole, or not there
+    except OSError:
+        if not place.is_dir():  # else another process was first
+            raise
+    finally:
+        if made != place:
+            shutil.rmtree(made, ignore_errors=True)
+    return place
+
+
+def example(name: str) -> Path:
+    """Returns the folder of frames to try a system on.
+
+    Raises:
+        InputError: If there is no such system, or none came with it.
+    """
+    folder = _file(name).with_name(name)
+    if not folder.is_dir():
+        having = ", ".join(one for one in names() if (FOLDER / one).is_dir())
+        raise InputError(
+            f"--pretrained: no frames came with {name!r}, only with {having}; give --input"
+        )
+    return folder
+
+
+def _file(name: str) -> Path:
+    file = FOLDER / f"{name}{ENDING}"
+    if name not in names():
+        raise InputError(f"pretrained: expected one of {', '.join(names())}, got {name!r}")
+    return file

@@ -1,0 +1,70 @@
+"""Systems that come with the package, and the page about runs."""
+
+import json
+
+import numpy as np
+import pytest
+import tifffile
+from commands import call, refusal
+from helpers import rejection
+
+import jax_kdpr as kdpr
+from jax_kdpr.runs import pretrained
+
+MOST_BYTES = 5_000_000
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.mark.parametrize("name", pretrained.names())
+def test_a_system_is_small_has_a_card_and_loads(name, cache):
+    assert (pretrained.FOLDER / f"{name}{pretrained.ENDING}").stat().st_size < MOST_BYTES
+    card = pretrained.read_card(name)
+    assert card["scores"]["recovered"]["psnr"] > card["scores"]["mean_image"]["psnr"] + 5
+    run = kdpr.pretrained(name)
+    assert run.workdir.parent == cache / "jax_kdpr"
+    before = sorted(path.name for path in run.workdir.parent.iterdir())
+    kdpr.pretrained(name)  # not made again
+    assert sorted(path.name for path in run.workdir.parent.iterdir()) == before
+    size = run.config.data.size
+    assert run.phases.shape == (1, size, size) and run.has_network
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file" / "below"))
+    (tmp_path / "file").write_text("")
+    assert pretrained.workdir("e2e-32").is_dir()
+
+
+def test_a_name_that_is_none_says_which_there_are(cache):
+    assert "bench-32" in rejection(kdpr.pretrained, "bench")
+    assert "no frames came with 'e2e-32', only with bench-32" in rejection(
+        pretrained.example, "e2e-32"
+    )
+
+
+@pytest.mark.slow
+def test_its_frames_are_recovered_by_the_command_and_in_python_alike(cache, tmp_path):
+    output = tmp_path / "demo"
+    said = call("reconstruct", "--pretrained=bench-32", f"--output={output}")
+    assert said.returncode == 0 and "6 object(s)" in said.stdout, said.stderr
+    results = json.loads((output / "results.json").read_text())
+    assert not any(row["warning"] for row in results["frames"])
+    assert np.median([row["rms"] for row in results["frames"]]) < 0.2  # radians
+    folder = pretrained.example("bench-32")
+    frames = np.stack([tifffile.imread(path) for path in sorted(folder.glob("frames/*.tif"))])
+    names = ("dark", "flat", "bad_pixels")
+    given = {name: tifffile.imread(folder / f"{name}.tif") for name in names}
+    run = kdpr.pretrained("bench-32")
+    found = run.reconstruct(frames, calibration=folder / "calibration.json", **given)
+    for number, path in enumerate(sorted(output.glob("*.npy"))):
+        np.testing.assert_allclose(np.load(path), found.phase[number], atol=2e-3)
+
+
+def test_what_names_a_system_twice_or_writes_into_the_cache_is_refused(cache, tmp_path):
+    assert "give one of them" in refusal("solve", "--pretrained=e2e-32", f"--workdir={tmp_path}")
+    assert "--output: needed beside --pretrained" in refusal("solve", "--pretrained=e2e-32")
