@@ -30,14 +30,20 @@ OPTION_PAGES = {
 
 # Modules without a page here: of the front page, of Matplotlib, of PyTorch, and flags.
 LEFT_OUT = ("api", "figures", "torch_twin", "cli", "help_page")
+WRITTEN: set[Path] = set()  # pages of this build
 
 
 def write(folder: Path) -> None:
     """Writes options/, commands/, api/ and the cards of trained systems below a folder."""
+    earlier = {
+        path for name in ("options", "commands", "api") for path in (folder / name).glob("*")
+    }
     _write_options(folder / "options")
     _write_commands(folder / "commands")
     _write_api(folder / "api")
     _write(folder / "pretrained_cards.md", _cards())
+    for path in earlier - WRITTEN:
+        path.unlink()
 
 
 def _cards() -> str:
@@ -70,6 +76,7 @@ def _cards() -> str:
 
 def _write(path: Path, text: str) -> None:
     """Leaves a page that says the same as it is, so that Sphinx need not read it again."""
+    WRITTEN.add(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists() or path.read_text() != text:
         path.write_text(text)

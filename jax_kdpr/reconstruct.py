@@ -25,7 +25,6 @@ those of a mask file, which are recovered so. --pretrained NAME is a system that
 package; without --input it recovers the frames that came with it.
 """
 
-import glob
 import sys
 from pathlib import Path
 from typing import Any
@@ -35,14 +34,7 @@ from absl import flags
 from jax_kdpr.config.schema import OF_BENCH
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.options import shallow
-from jax_kdpr.interface import (
-    bench_flags,
-    cli,
-    frame_flags,
-    placement_flags,
-    solver_flags,
-    system_flags,
-)
+from jax_kdpr.interface import cli, frame_flags, placement_flags, solver_flags, system_flags
 from jax_kdpr.interface.solver_flags import Recovery
 from jax_kdpr.lab.frames import results
 from jax_kdpr.lab.frames.calibration import masks_digest
@@ -81,7 +73,7 @@ def main(positional: list[str]) -> int:
     cli.require_no_more(positional, "quote the pattern of --input")
     config = system_flags.read_system_config(CONFIG)
     if system_flags.PRETRAINED.value and not frame_flags.INPUT.value:
-        _take_example(pretrained.example(system_flags.PRETRAINED.value))
+        placement_flags.take_example(pretrained.example(system_flags.PRETRAINED.value))
     pitch = frame_flags.fill_from_bench(config)
     output = system_flags.output_folder(OUTPUT.value, OF_RUN)
     frames = _new_frames(output)
@@ -123,14 +115,6 @@ def main(positional: list[str]) -> int:
         print(f"warning: {line}", file=sys.stderr)
     print(f"written: {output}/{results.RESULTS_FILE}, {results.SHEET_FILE} and the objects")
     return 0 if trusted and placement_flags.is_trusted() else 1
-
-
-def _take_example(folder: Path) -> None:
-    """Gives the flags that are left open the files of a simulated bench."""
-    print(f"no --input: the frames in {folder}")
-    names = ("dark.tif", "flat.tif", "bad_pixels.tif", "calibration.json", "truth.npy")
-    files = {name.partition(".")[0]: str(folder / name) for name in names}
-    bench_flags.give({"input": f"{glob.escape(str(folder))}/frames/*.tif", **files})
 
 
 def _new_frames(output: Path) -> list[Frame]:

@@ -161,6 +161,7 @@ def options(folder: Path, *, full: bool) -> Tally:
             given = [f"--{name}={rng.choice(3 * NUMBERS + TEXTS)}" for name in chosen]
             what, held = f"{command} {' '.join(one[:60] for one in given)}", "one line"
             try:
+                commands.import_flags(command)
                 with mock.patch(work, side_effect=Accepted):
                     commands.refusal(command, *needed, *given, cwd=folder)
             except Accepted:

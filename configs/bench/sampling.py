@@ -3,7 +3,7 @@
     python -m jax_kdpr.study --config configs/bench/sampling.py --workdir runs/bench-sampling
 
 A camera of docs/guides/devices.md has some 15 pixels in the finest fringe; the model keeps one
-sample of it, or more: `sensor.step` is the distance of two. The light of a frame is the same, shared
+sample of it, or more: `sensor.step` is the distance of two. The light of a frame is shared
 out among the samples: one of half the step adds up half as many camera pixels each way, and so has
 half the read noise and a quarter of the full well.
 """

@@ -18,7 +18,7 @@ from jax_kdpr.data.scenes import draw_scenes
 from jax_kdpr.runs.assembly import build_system
 from jax_kdpr.training.state import make_optimizer
 
-STAGES = 0, 10, 30, 100, 300  # steps
+STAGES = 0, 10, 30, 100, 200  # steps
 
 config = kdpr.presets.quickstart()  # one shot, 32 x 32, no noise
 config.net.kind, config.net.widths = "residual_unet", (8, 16)

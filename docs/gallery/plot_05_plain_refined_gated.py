@@ -2,9 +2,10 @@
 Plain, refined and gated recovery
 =================================
 
-Three ways from the same kind of shot to an object. *Plain* is the network alone. *Refined* are 30
-steps of error reduction after it. *Gated* is a system of its own, which was trained with error
-reduction in it.
+Three ways from one shot to an object. *Plain* is a network that sees the spectral estimate.
+*Refined* are 30 steps of error reduction after it. *Gated* is a system of its own: it has error
+reduction before its network, and after it as far as a gate lets it. It was also trained twice, so
+what it gains is not the gate's alone.
 
 Both systems come with the package. They were trained on garments (Fashion-MNIST), which are not
 part of it. So the test object here is a procedural scene, that is, one of another kind than they

@@ -3,7 +3,7 @@ How many shots does a solver need?
 ==================================
 
 A classical solver has not learned what objects look like. How many shots does it need to find an
-object exactly? Here RAAR recovers 32 scenes from L shots, each through a random mask of its own.
+object exactly? Here RAAR recovers 16 scenes from L shots, each through a random mask of its own.
 Either it knows that the objects change only the phase of light, or it knows nothing of them. There
 is no noise.
 """
@@ -18,7 +18,7 @@ from jax_kdpr.data.scenes import draw_scenes
 SHOTS = 1, 2, 3, 4
 ENOUGH = 1e-3  # relative error of an object that counts as found
 
-scenes = np.asarray(draw_scenes(jax.random.key(0), count=32, size=32))
+scenes = np.asarray(draw_scenes(jax.random.key(0), count=16, size=32))
 fields = np.exp(1j * np.pi * scenes)
 masks = np.random.default_rng(0).uniform(0, 2 * np.pi, (max(SHOTS), 32, 32))
 frames = kdpr.bench(masks).measure(scenes)  # [object, shot, row, column]

@@ -62,7 +62,7 @@ figure, axes = plt.subplots(2, 5, figsize=(11, 4.6), layout="constrained")
 truth = np.pi * scenes[0, ..., 0]
 moved = phases["bench-32", "shift_x", 1.0]
 for words, phase in {"as it is": moved, "a pixel to the right": np.roll(moved, 1, axis=1)}.items():
-    print(f"recovered, {words}: error {np.std(phase - truth):.2f} rad rms")
+    print(f"recovered, {words}: error {np.sqrt(np.mean((phase - truth) ** 2)):.2f} rad rms")
 for (above, below), (kind, value) in zip(axes.T, shown, strict=True):
     phase = phases["bench-32", kind, value]
     drawn = above.imshow(phase, vmin=0, vmax=np.pi)

@@ -58,9 +58,9 @@ print(f"found: defocus {values[0]:.3f} rad rms, waist {values[1]:.3f}; misfit {n
 print(f"truth: defocus {truth[0]:.3f} rad rms, waist {truth[1]:.3f}; {misfit(truth):.3f} by noise")
 
 # %%
-# Left is the misfit over a range of both numbers, and the way of the fit. It is no bowl but a valley
-# in a plain, and on the plain the slope says little. That is why ``calibrate`` begins at several
-# values of defocus. Right is the misfit of each step.
+# Left is the misfit over a range of both numbers, and the way of the fit. It is no bowl but a
+# valley in a plain, and on the plain the slope says little. That is why ``calibrate`` begins at
+# several values of defocus. Right is the misfit of each step.
 defocus, waists = np.linspace(-4, 4, 81), np.linspace(0.4, 1.6, 25)
 grid = np.stack(np.meshgrid(defocus, waists), axis=-1).reshape(-1, 2)
 heights = np.asarray(jax.lax.map(misfit, grid, batch_size=64)).reshape(25, 81)

@@ -72,7 +72,8 @@ def recover():
 
 # %%
 # The solver has learned nothing and has not seen the object. It starts from 16 spectral estimates,
-# and the answer that explains the frame best counts.
+# and the answer that explains the frame best counts. A phase repeats after a turn: what exceeds the
+# range by much is read a turn too low, and is dark in the picture.
 if FOLDER:
     counts, displayed, phase = recover()
     alike = np.corrcoef(displayed.ravel(), phase.ravel())[0, 1]

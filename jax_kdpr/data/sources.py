@@ -122,7 +122,8 @@ class DataOptions:
     )
     memory: float = option(
         0.0,
-        "what all images may take; more are read while training; 0: half of the device's",
+        "what all images, used or not, may take; more are read while training; 0: half of the "
+        "device's, an eighth of the machine's at most",
         unit="GiB",
         within=Range(0, 1e6),
         when=OF_FILES,

@@ -1,11 +1,13 @@
 """Flags that say where the pattern lies on the camera, and how bright it is, for `reconstruct`."""
 
+import glob
 from pathlib import Path
 
 import numpy as np
 from absl import flags
 
 from jax_kdpr.core.errors import InputError
+from jax_kdpr.interface import bench_flags
 from jax_kdpr.interface.frame_flags import DARK, SCALE, coarseness, mask_side, numbers, read_setup
 from jax_kdpr.lab.frames.calibration import calibration_notes, read_calibration
 from jax_kdpr.lab.frames.geometry import FLIPS
@@ -60,6 +62,18 @@ def read_placed(frames: list[Frame], run: Run) -> tuple[Setup, Run, list[str]]:
     setup = setup._replace(geometry=geometry, counts_per_unit=gain)
     no_dark = "" if DARK.value or setup.offset else "no --dark: the camera's offset counts as light"
     return setup, run, [*notes, *filter(None, (coarseness(setup, run), no_dark))]
+
+
+def take_example(folder: Path) -> None:
+    """Gives the flags that are left open the files of a bench and its calibration.
+
+    Args:
+        folder: Of `simulate_bench`, with the calibration in it.
+    """
+    print(f"no --input: the frames in {folder}")
+    names = ("dark.tif", "flat.tif", "bad_pixels.tif", "calibration.json", "truth.npy")
+    files = {name.partition(".")[0]: str(folder / name) for name in names}
+    bench_flags.give({"input": f"{glob.escape(str(folder))}/frames/*.tif", **files})
 
 
 def is_trusted() -> bool:

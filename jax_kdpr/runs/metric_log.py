@@ -1,4 +1,4 @@
-"""Where the metrics of each epoch go: metrics.jsonl always; TensorBoard, Weights & Biases on request."""
+"""Where the metrics of an epoch go: metrics.jsonl; TensorBoard and Weights & Biases on request."""
 
 import hashlib
 import importlib.util
