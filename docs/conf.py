@@ -34,7 +34,9 @@ extensions = [
     "sphinx_copybutton",
     "sphinx_design",
     "sphinx_gallery.gen_gallery",
+    "sphinx-mathjax-offline",  # a lab may have no network
 ]
+highlight_language = "none"
 html_theme = "sphinx_book_theme"
 html_title = "jax_kdpr"
 html_theme_options = {"show_navbar_depth": 1, "home_page_in_toc": False}

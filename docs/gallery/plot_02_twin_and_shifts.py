@@ -3,8 +3,8 @@ Other objects with the same pattern
 ===================================
 
 A camera sees no phase, so one shot does not have one object only. Let :math:`d = e^{j\phi}` be the
-mask. In the far field, without zero padding, two other objects have exactly the pattern of
-:math:`x` (and so has each of them times a global phase):
+mask. In the far field, without zero padding, other objects have exactly the pattern of :math:`x`
+(as has :math:`x` times a global phase):
 
 * the twin, :math:`d(r)\,d(-r)\,\overline{x(-r)}`;
 * every circular shift, :math:`d(r)\,\overline{d(r-s)}\,x(r-s)`.
@@ -39,23 +39,22 @@ def difference(one, mask, padding=1):
 
 
 # %%
-# First line: the false objects of the flat mask have its pattern. Second line: those of the random
-# mask have its pattern too. Third line: the ones of the flat mask are told from the true object by
-# the random mask.
-for objects, through, mask in (("flat", "flat", flat), ("random", "random", random)):
-    found = {name: difference(one, mask) for name, one in others(mask).items()}
-    print(f"of the {objects} mask, through the {through} one:", found)
-    assert max(found.values()) < 1e-5
-print(
-    "of the flat mask, through the random one:",
-    {name: difference(one, random) for name, one in others(flat).items()},
-)
+# The false objects of each mask have the true pattern, up to rounding. But the random mask tells
+# the true object from the false ones of the flat mask.
+cases = [
+    ("of the flat mask, through it", flat, flat),
+    ("of the random mask, through it", random, random),
+    ("of the flat mask, through the random one", flat, random),
+]
+for words, objects, through in cases:
+    for name, one in others(objects).items():
+        print(f"{name} {words}: {difference(one, through):.1e}")
 
 # %%
 # Zero padding to twice the size breaks twin and shifts. It does not break the twin about the
 # middle of the window, here called mirror.
-padded = {**others(random), "mirror": np.asarray(mirror(field, random))}
-print("with padding:", {name: difference(one, random, 2) for name, one in padded.items()})
+for name, one in {**others(random), "mirror": mirror(field, random)}.items():
+    print(f"{name} of the random mask, with padding: {difference(one, random, 2):.1e}")
 
 # %%
 # Behind a flat mask the false objects look like objects. Behind the random mask they contain the

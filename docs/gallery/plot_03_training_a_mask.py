@@ -76,14 +76,10 @@ for number in range(STAGES[-1] + 1):
 figure, axes = plt.subplots(3, len(film), figsize=(10, 6.2), layout="constrained")
 for column, (number, mask, psnr, recovered) in zip(axes.T, film, strict=True):
     change = np.angle(np.exp(1j * (mask - film[0][1])))
-    pictures = [
-        (np.mod(mask, 2 * np.pi), {"cmap": "twilight", "vmin": 0, "vmax": 2 * np.pi}),
-        (change, {"cmap": "RdBu_r", "vmin": -2, "vmax": 2}),
-        (np.pi * recovered[..., 0], {"cmap": "viridis", "vmin": 0, "vmax": np.pi}),
-    ]
     drawn = [
-        axis.imshow(picture, **scale)
-        for axis, (picture, scale) in zip(column, pictures, strict=True)
+        column[0].imshow(np.mod(mask, 2 * np.pi), cmap="twilight", vmin=0, vmax=2 * np.pi),
+        column[1].imshow(change, cmap="RdBu_r", vmin=-2, vmax=2),
+        column[2].imshow(np.pi * recovered[..., 0], vmin=0, vmax=np.pi),
     ]
     column[0].set_title(f"step {number}", fontsize=10)
     column[2].set_title(f"validation {psnr:.1f} dB", fontsize=10)

@@ -38,7 +38,8 @@ iterations = (1, 5, 25, 100)
 
 # %%
 # No measurement holds the global phase. For the picture it is taken from the object. The number is
-# the overlap of estimate and object, 1 for the object itself.
+# the overlap of estimate and object, 1 for the object itself. With a filter the estimates are
+# settled after 25 iterations. Without one, no number of them shows the object.
 figure, axes = plt.subplots(len(cases), 5, figsize=(10.5, 6.4), layout="constrained")
 for line, (name, (bench, kernel)) in zip(axes, cases.items(), strict=True):
     line[0].imshow(np.angle(field), cmap="twilight", vmin=-np.pi, vmax=np.pi)

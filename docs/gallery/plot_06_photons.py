@@ -45,6 +45,7 @@ for marker, (name, values) in zip("os", psnr.items(), strict=True):
     axis.semilogx(photons, values, marker=marker, label=name)
 axis.set(xlabel="photons in a frame", ylabel="PSNR in dB, mean of 16 scenes")
 axis.legend()
+plt.show()
 
 # %%
 # One of the scenes.

@@ -8,6 +8,8 @@ angular spectrum, farther away with a Fresnel transform. Here object and mask st
 camera moves away.
 """
 
+import textwrap
+
 import matplotlib.pyplot as plt
 import numpy as np
 
@@ -46,7 +48,8 @@ for kind, times in places:
     side = 1e6 * sensor_pixel(32, bench.config.propagation, oversample=2)
     title = f"{kind.replace('_', ' ')}\n{1e3 * times * border:.3g} mm, samples of {side:.3g} µm"
     pictures[title] = pattern
-    print(kind, f"at {1e3 * times * border:.3g} mm:", bench.camera.warnings() or "no warnings")
+    warnings = " ".join(bench.camera.warnings()) or "no warning"
+    print(textwrap.fill(f"{kind} at {1e3 * times * border:.3g} mm: {warnings}", 100))
 far, _ = look(kind="far")
 alike = np.corrcoef(far.ravel(), pattern.ravel())[0, 1]
 print(f"correlation of the farthest with the far field: {alike:.3f}")

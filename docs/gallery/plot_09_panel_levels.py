@@ -9,6 +9,7 @@ script measures what that costs.
 
 import json
 import tempfile
+import textwrap
 from pathlib import Path
 
 import jax
@@ -28,7 +29,8 @@ with tempfile.TemporaryDirectory() as folder:
     shown = np.asarray(run.camera.written(run.phases))  # radians, [L h w]
     (file,) = export_masks(plan_export(asked, run.config), shown, run, output=Path(folder))
     gray = np.asarray(Image.open(file))
-    print(json.loads(file.with_name(f"{file.name}.json").read_text())["about"])
+    beside = json.loads(file.with_name(f"{file.name}.json").read_text())  # states all conventions
+print(textwrap.fill(beside["about"], 100))
 
 # %%
 # Now the levels. ``with_optics`` returns the system at another bench: its panel rounds each phase

@@ -52,6 +52,7 @@ for axis, (kind, (words, values)) in zip(axes, errors.items(), strict=True):
     axis.set_xlabel(words)
 axes[0].set_ylabel("PSNR in dB")
 axes[0].legend()
+plt.show()
 
 # %%
 # What ``bench-32`` recovers of one scene. A mask that is a pixel too far to the right gives an

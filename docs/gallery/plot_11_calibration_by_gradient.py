@@ -24,11 +24,9 @@ known = kdpr.bench(np.random.default_rng(0).uniform(0, 2 * np.pi, (32, 32)))
 
 def pattern(values):
     """Returns the pattern of a bench: defocus in radians rms, waist in sides of the object."""
-    optics = {
-        "aberrations": {"zernike": (0.0, 0.0, 0.0, values[0])},
-        "illumination": {"kind": "gaussian", "waist": values[1]},
-    }
-    camera = fitted_camera(known.camera, optics)
+    beam = {"kind": "gaussian", "waist": values[1]}
+    wavefront = {"zernike": (0.0, 0.0, 0.0, values[0])}
+    camera = fitted_camera(known.camera, {"illumination": beam, "aberrations": wavefront})
     return camera.measure(camera.optics(known.phases), image[None, ..., None], jax.random.key(0))
 
 

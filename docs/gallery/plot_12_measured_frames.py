@@ -85,8 +85,7 @@ if FOLDER:
         ("recovered by the solver", phase, "radians", {"vmin": 0, "vmax": RANGE}),
     ]
     for axis, (title, picture, unit, scale) in zip(axes, shown, strict=True):
-        drawn = axis.imshow(picture, **scale)
+        figure.colorbar(axis.imshow(picture, **scale), ax=axis, label=unit, shrink=0.8)
         axis.set_title(title, fontsize=10)
         axis.axis("off")
-        figure.colorbar(drawn, ax=axis, label=unit, shrink=0.8)
 plt.show()

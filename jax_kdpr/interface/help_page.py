@@ -41,8 +41,8 @@ def options_sections() -> dict[str, str]:
             for path, one in found.items()
         ]
         head = ["| option | default | meaning | values |", "| --- | --- | --- | --- |"]
-        title = section or "The run"
-        pages[section.partition(":")[0]] = "\n".join([f"## {title}", "", *head, *rows])
+        name, _, says = section.partition(": ")
+        pages[name] = "\n".join([f"## {name or 'The run'}", "", says, "", *head, *rows])
     return pages
 
 
