@@ -67,8 +67,8 @@ def _cards() -> str:
             "| answer | PSNR (dB) | SSIM | rms over the object (rad) |\n| --- | --- | --- | --- |\n"
             + "\n".join(rows),
             f"{card['test_images']:,} test images of source `{card['data']}`; seed {card['seed']}; "
-            f"commit {card['commit']}; {card['device']}, {card['seconds'] / 60:.0f} minutes with "
-            f"other work beside it; {megabytes:.1f} MB. Trained by:",
+            f"commit {card['commit']}; {card['device']}, {card['seconds'] / 60:.0f} minutes for "
+            f"the last training; {megabytes:.1f} MB. Trained by:",
             "```text\n" + "\n".join(card["commands"]) + "\n```",
         ]
     return "\n\n".join(parts) + "\n"

@@ -16,7 +16,7 @@ from absl import flags
 from jax_kdpr.core import json_files
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.tables import markdown_table
-from jax_kdpr.evaluation.run_page import list_runs, read_known, write_page
+from jax_kdpr.evaluation.run_page import FIGURES, list_runs, read_known, write_page
 from jax_kdpr.interface import cli
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Run folder; more may follow it.")
@@ -39,9 +39,11 @@ def main(positional: list[str]) -> int:
     runs = {name: read_known(workdir) for name, workdir in workdirs.items()}
     first = next(iter(workdirs.values()))
     output = Path(OUTPUT.value or (first if len(runs) == 1 else first.parent) / "report")
-    file, beside = output / "report.json", ("report.html", "report.md")
+    file, beside = output / "report.json", ("report.html", "report.md", FIGURES)
     json_files.require_own("--output", file, OWN, command="report", beside=beside)
     cli.make_folder("--output", output)
+    for figure in output.glob(FIGURES):  # of an earlier page
+        figure.unlink()
     record = {name: {"workdir": str(workdir)} for name, workdir in workdirs.items()}
     json_files.write_json(file, {"page": record})
     for line in write_page(runs, output, scenes=SCENES.value, data_dir=DATA_DIR.value):

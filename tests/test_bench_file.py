@@ -9,6 +9,7 @@ from absl import flags
 from commands import call
 from helpers import rejection, tiny_config
 
+from jax_kdpr.config import presets
 from jax_kdpr.core import options
 from jax_kdpr.interface import bench_flags
 from jax_kdpr.lab import bench_file
@@ -137,3 +138,14 @@ def test_geometry_prints_the_options_of_the_users_camera(tmp_path):
     assert options.pop("kind") == "camera" and set(options) == set(expected)
     for name, value in expected.items():
         assert float(options[name]) == pytest.approx(value, rel=2e-3), name
+
+
+def test_a_panel_that_is_not_the_run_s_is_told():
+    config = presets.bench(presets.quickstart())  # with a crosstalk
+    bench = bench_file.Bench(modulator=bench_file.Modulator(magnify=8))
+    panel_note = bench_file.panel_note
+    assert "--config.device.panel_pixels=8" in panel_note(bench, config)
+    config.device.panel_pixels = 8
+    assert panel_note(bench, config) == ""
+    config.device.panel_pixels, config.device.crosstalk = 1, 0.0
+    assert panel_note(bench, config) == panel_note(bench_file.Bench(), config) == ""

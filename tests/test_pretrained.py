@@ -1,6 +1,7 @@
-"""Systems that come with the package, and the page about runs."""
+"""Systems that come with the package."""
 
 import json
+import tempfile
 
 import numpy as np
 import pytest
@@ -37,6 +38,7 @@ def test_a_system_is_small_has_a_card_and_loads(name, cache):
 def test_a_cache_that_cannot_be_written_is_done_without(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file" / "below"))
     (tmp_path / "file").write_text("")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     assert pretrained.workdir("e2e-32").is_dir()
 
 
@@ -61,7 +63,9 @@ def test_its_frames_are_recovered_by_the_command_and_in_python_alike(cache, tmp_
     given = {name: tifffile.imread(folder / f"{name}.tif") for name in names}
     run = kdpr.pretrained("bench-32")
     found = run.reconstruct(frames, calibration=folder / "calibration.json", **given)
-    for number, path in enumerate(sorted(output.glob("*.npy"))):
+    written = sorted(output.glob("*.npy"))
+    assert len(written) == 6
+    for number, path in enumerate(written):
         np.testing.assert_allclose(np.load(path), found.phase[number], atol=2e-3)
 
 

@@ -273,11 +273,11 @@ def test_a_file_that_vanishes_loses_no_step_that_was_made(pictures, tmp_path):
     folder.mkdir()
     for path in pictures.iterdir():
         (folder / path.name).write_bytes(path.read_bytes())
+    gone = late_image(folder)
     process = start(folder, "--workdir", run, f"--config.data.memory={SOME_ROOM}")
     while not (run / "metrics.jsonl").exists():
         assert process.poll() is None, process.stdout.read()
         time.sleep(0.01)
-    gone = late_image(folder)
     content = gone.read_bytes()
     gone.unlink()
     said, _ = process.communicate(timeout=60)

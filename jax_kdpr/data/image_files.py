@@ -96,7 +96,8 @@ class ImageFiles:
     def listing(self) -> list[tuple[str, int]]:
         """Returns name and bytes of each file, by which copies of a folder are told apart."""
         folder = self.source if self._file is None else self._file.parent
-        return [(str(path.relative_to(folder)), path.stat().st_size) for path in self._paths]
+        sizes = [path.stat().st_size if path.exists() else -1 for path in self._paths]
+        return [(str(p.relative_to(folder)), n) for p, n in zip(self._paths, sizes, strict=True)]
 
     def kinds(self) -> str:
         """Returns in words what files there are."""

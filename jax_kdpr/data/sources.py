@@ -191,7 +191,8 @@ def own_images(options: DataOptions, phase_range: float) -> Dataset:
     )
     files = image_files.ImageFiles(Path(options.dir), wanted, subfolders=options.subfolders)
     is_stream = not _fits(len(files), options)
-    processes.require_same(images=files.listing(), memory=is_stream)
+    if processes.several():
+        processes.require_same(images=files.listing(), memory=is_stream)
     if is_stream:
         return _streamed_images(files, options)
     found = read_all(files, skip=options.skip_unreadable)

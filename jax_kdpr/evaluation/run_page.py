@@ -24,22 +24,26 @@ from jax_kdpr.evaluation import pictures, plots
 from jax_kdpr.evaluation.plots import Line
 from jax_kdpr.evaluation.scores import RECOVERED, Samples, sample_outputs
 from jax_kdpr.evaluation.scoring import (
-    FILES,
     IMAGE_SCORES_FILE,
-    SCORES,
+    SAMPLES_FILE,
     SCORES_FILE,
     read_image_psnr,
     read_samples,
 )
+from jax_kdpr.evaluation.tolerance import UNITS
 from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.runs.assembly import build_camera
 from jax_kdpr.runs.checkpoint import SCORE
 from jax_kdpr.runs.run import load_run, run_keys
 
+READ = (SCORES_FILE, IMAGE_SCORES_FILE, SAMPLES_FILE)  # of what `evaluate` writes
 TOLERANCE_FILE = "tolerance.json"
 TOLERANCE = {"spreads": dict, "runs": {str: {"design_psnr": float, "curves": dict}}}
 NOT_TERMS = ("train_total", "train_seconds")  # of what a row has beside loss terms
 RMS = f"{RECOVERED}_rms"  # in scores.npz
+SCORED = {RECOVERED: {"psnr": float, "psnr_error": float, "rms": float}}  # in metrics.json
+FIGURES = "report-*.png"
+DIGEST = "checkpoint_digest"  # in metrics.json
 
 
 class Known(NamedTuple):
@@ -54,7 +58,12 @@ class Known(NamedTuple):
     @property
     def best(self) -> float | None:
         """Best validation PSNR, dB."""
-        return max((row[SCORE] for row in self.rows if SCORE in row), default=None)
+        return max((row[SCORE] for row in self.validated), default=None)
+
+    @property
+    def validated(self) -> list[dict[str, Any]]:
+        """Rows of epochs with a PSNR: of single shots of a bench `adapt` knows a misfit alone."""
+        return [row for row in self.rows if SCORE in row and "validation_misfit" not in row]
 
     @property
     def cells(self) -> list[Any]:
@@ -79,7 +88,7 @@ class Known(NamedTuple):
 
 
 HEADER = ["run", "regime", "L", "pixels", "epochs", "best validation (dB)", "test (dB)"]
-HEADER += ["test, rms (rad)", "minutes", "last session"]
+HEADER += ["test, rms", "minutes", "last session"]
 
 
 def read_known(workdir: Path) -> Known:
@@ -92,9 +101,8 @@ def read_known(workdir: Path) -> Known:
     sessions = run_folder.read_run(workdir)["sessions"]
     file, scores = workdir / SCORES_FILE, {}
     if file.exists():
-        scores = json_files.read_json(file, SCORES, remedy="run evaluate again")["scores"][
-            RECOVERED
-        ]
+        found = json_files.read_json(file, {"scores": SCORED}, remedy="run evaluate again")
+        scores = found["scores"][RECOVERED]
     return Known(workdir, config, run_folder.read_metrics(workdir), sessions, scores)
 
 
@@ -143,20 +151,20 @@ def write_page(
     document.table(HEADER, [[name, *known.cells] for name, known in runs.items()])
     document.paragraph(
         "PSNR is that of the image in [0, 1], mean over images ± standard error; rms that of the "
-        "phase over the object, the mean error of each image taken away."
+        "object, of phases in radians, the mean error of each image taken away."
     )
     _add_options(document, runs)
     _add_curves(document, runs)
-    missing = [
-        f"{name}: not evaluated; python -m jax_kdpr.evaluate --workdir {known.workdir}"
-        for name, known in runs.items()
-        if not all((known.workdir / file).exists() for file in FILES)
-    ]
     scored = {
         name: known
         for name, known in runs.items()
-        if all((known.workdir / file).exists() for file in FILES)
+        if all((known.workdir / file).exists() for file in READ)
     }
+    missing = [
+        f"{name}: not evaluated; python -m jax_kdpr.evaluate --workdir {known.workdir}"
+        for name, known in runs.items()
+        if name not in scored
+    ]
     if scored:
         _add_masks_and_samples(document, scored)
         _add_errors(document, scored)
@@ -198,27 +206,24 @@ def _shown(value: Any) -> str:
 
 def _add_curves(document: Document, runs: dict[str, Known]) -> None:
     document.heading("Training")
-    psnr = {
-        name: _line(known.rows, SCORE)
-        for name, known in runs.items()
-        if any(SCORE in row for row in known.rows)
-    }
-    if not psnr:
+    psnr = {name: _line(known.validated, SCORE) for name, known in runs.items() if known.validated}
+    label = {"x_label": "epoch", "markers": False}
+    if psnr:
+        plots.plot_lines(psnr, document.folder / "report-validation.png", **label)
+        document.picture("report-validation.png", "PSNR of the validation images, by epoch")
+    if not any(known.rows for known in runs.values()):
         document.paragraph("No epoch has ended yet.")
         return
-    label = {"x_label": "epoch", "markers": False}
-    plots.plot_lines(psnr, document.folder / "validation.png", **label)
-    document.picture("validation.png", "PSNR of the validation images, epoch by epoch")
     terms = {}
     for name, known in runs.items():
-        for term in known.rows[-1]:
+        for term in known.rows[-1] if known.rows else ():
             if term.startswith("train_") and term not in NOT_TERMS:
                 words = term.removeprefix("train_") if len(runs) == 1 else f"{name}, {term[6:]}"
                 terms[words] = _line(known.rows, term)
     kept = {name: line for name, line in terms.items() if any(value > 0 for value in line.y)}
-    file = document.folder / "losses.png"
+    file = document.folder / "report-losses.png"
     plots.plot_lines(kept, file, y_label="loss term, unweighted", log_y=True, **label)
-    document.picture("losses.png", "Loss terms, epoch by epoch")
+    document.picture("report-losses.png", "Loss terms, epoch by epoch")
 
 
 def _line(rows: list[dict[str, Any]], name: str) -> Line:
@@ -230,11 +235,11 @@ def _add_masks_and_samples(document: Document, runs: dict[str, Known]) -> None:
     samples = {name: read_samples(known.workdir) for name, known in runs.items()}
     document.heading("Masks")
     masks = {name: np.asarray(one.phases) for name, one in samples.items()}
-    pictures.plot_masks(masks, document.folder / "masks.png")
-    document.picture("masks.png", "First mask, its spectrum, and the phases of all masks")
+    pictures.plot_masks(masks, document.folder / "report-masks.png")
+    document.picture("report-masks.png", "First mask, its spectrum, and the phases of all masks")
     document.heading("First test scenes")
     for number, (name, one) in enumerate(samples.items()):
-        _draw(document, f"samples-{number}.png", name, one, runs[name].config)
+        _draw(document, f"report-samples-{number}.png", name, one, runs[name].config)
 
 
 def _draw(document: Document, file: str, title: str, samples: Samples, config: Config) -> None:
@@ -266,8 +271,8 @@ def _add_errors(document: Document, runs: dict[str, Known]) -> None:
     document.table(header, rows)
     words = rms_header(next(iter(runs.values())).config.scene.kind)
     panels = {"PSNR (dB)": psnr, words: rms}
-    plots.plot_histograms(panels, document.folder / "errors.png", y_label="test images")
-    document.picture("errors.png", "Histograms over the test images")
+    plots.plot_histograms(panels, document.folder / "report-errors.png", y_label="test images")
+    document.picture("report-errors.png", "Histograms over the test images")
 
 
 def _add_extremes(
@@ -283,39 +288,45 @@ def _add_extremes(
             test, camera = run.dataset.test, run.camera
         except InputError as failure:
             missing.append(f"{name}: its best and worst scenes are not shown: {failure}")
+            document.paragraph(missing[-1])
             continue
-        count = min(scenes, len(order) // 2)
-        chosen = np.concatenate([order[:count], order[len(order) - count :]])
+        if json_files.read_json(known.workdir / SCORES_FILE).get(DIGEST) != run.digest:
+            missing.append(f"{name}: trained on since it was evaluated; run evaluate again")
+        count = min(scenes, -(-len(order) // 2))
+        chosen = order[np.unique(np.r_[:count, len(order) - count : len(order)])]
         shape = {"size": camera.size, "channels": camera.channels}
         images = take_batch(test, jnp.asarray(chosen), **shape)
         samples = sample_outputs(run, images, key=run_keys(run.config.seed).evaluation)
-        noisy = "" if run.config.noise.kind == "none" else "; noise drawn anew"
+        is_same = run.config.noise.kind == "none" and run.config.jitter.is_none
+        noisy = "" if is_same else "; noise and errors of the bench drawn anew"
         title = f"{name}: the {count} best of {len(order):,} test images, then the {count} worst"
-        _draw(document, f"extremes-{number}.png", f"{title}{noisy}", samples, run.config)
+        _draw(document, f"report-extremes-{number}.png", f"{title}{noisy}", samples, run.config)
     return missing
 
 
 def _add_tolerances(document: Document, runs: dict[str, Known]) -> None:
     """What `tolerance` found, where it has been run."""
     found: dict[str, dict[str, Any]] = {}
-    for known in runs.values():
+    for name, known in runs.items():
         file = known.workdir / TOLERANCE_FILE
         if file.exists():
-            found |= json_files.read_json(file, TOLERANCE, remedy="run tolerance again")["runs"]
+            of_file = json_files.read_json(file, TOLERANCE, remedy="run tolerance again")["runs"]
+            for other, one in of_file.items():  # this run's alone, or of several
+                found[name if len(of_file) == 1 else f"{name}: {other}"] = one
     if not found:
         return
     document.heading("Errors of the bench")
     kinds = list(dict.fromkeys(kind for one in found.values() for kind in one["curves"]))
     panels = {}
     for kind in kinds:
-        panels[kind] = {
+        panels[f"{kind} ({UNITS[kind]})"] = {
             name: Line([float(x) for x in one["curves"][kind]], list(one["curves"][kind].values()))
             for name, one in found.items()
             if kind in one["curves"]
         }
     if panels:
-        plots.plot_panels(panels, document.folder / "tolerance.png")
-        document.picture("tolerance.png", "PSNR under one error of the bench at a time")
+        plots.plot_panels(panels, document.folder / "report-tolerance.png")
+        document.picture("report-tolerance.png", "PSNR under one error of the bench at a time")
     rows = []
     for name, one in found.items():
         share = one.get("yield")

@@ -1,5 +1,6 @@
 """--bench, and the flags that a key of bench.toml gives where a command line leaves them open."""
 
+import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -9,10 +10,11 @@ from typing import Any
 
 from absl import flags
 
+from jax_kdpr.config.schema import Config
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.limits import read_pixels, require, shown
 from jax_kdpr.core.options import Described, described
-from jax_kdpr.lab.bench_file import Bench, read_bench
+from jax_kdpr.lab.bench_file import Bench, panel_note, read_bench
 
 BENCH = flags.DEFINE_string("bench", "", "bench.toml: numbers that the flags leave open.")
 
@@ -62,6 +64,12 @@ def read() -> Bench:
         InputError: If it cannot be read.
     """
     return read_bench(Path(BENCH.value)) if BENCH.value else Bench()
+
+
+def warn_of_panel(config: Config) -> None:
+    """Says on stderr where the panel of --bench is not the run's."""
+    if note := panel_note(read(), config):
+        print(f"warning: --bench: {note}", file=sys.stderr)
 
 
 def fill(**others: Any) -> Bench:

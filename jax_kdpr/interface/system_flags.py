@@ -51,7 +51,10 @@ def read_system_config(given: flags.FlagHolder) -> Config:
     """
     take_pretrained()
     if (given.value is None) == (not WORKDIR.value):
-        raise InputError("--workdir, --config: give one, a run folder or what one is made of")
+        raise InputError(
+            "--workdir, --pretrained, --config: give one: a run folder, a system that came with "
+            "the package, or what a run is made of"
+        )
     if given.value is not None:
         return cli.read_config(given, stand_in_teacher="none")
     return run_folder.read_config(Path(WORKDIR.value or ""))

@@ -122,6 +122,20 @@ def read_bench(path: Path) -> Bench:
     return bench
 
 
+def panel_note(bench: Bench, config: Config) -> str:
+    """Returns a warning that the run's device has other pixels than the bench; empty if not."""
+    magnify, device = bench.modulator.magnify, config.device
+    is_etched = magnify == 1  # or the bench says nothing of a panel
+    if is_etched or not device.crosstalk or device.panel_pixels == magnify:
+        return ""
+    return (
+        f"modulator.magnify is {magnify} panel pixels to a mask pixel, device.panel_pixels "
+        f"{device.panel_pixels}: the crosstalk of {device.crosstalk:g} panel pixels is taken for "
+        f"{device.crosstalk / device.panel_pixels:g} mask pixels; set "
+        f"--config.device.panel_pixels={magnify} (in the training, where there is one)"
+    )
+
+
 def camera_scale(bench: Bench, config: Config) -> float | None:
     """Returns how many camera pixels there are to a sample of a run's model; None if not said.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jax_kdpr.core import whole_files
-from jax_kdpr.core.errors import InputError
+from jax_kdpr.core.errors import InputError, StoppedError, reason
 from jax_kdpr.runs import folder as run_folder
 
 MODULES = {"tensorboard": "tensorboardX", "wandb": "wandb"}  # by extra, and option of train.*
@@ -73,14 +73,20 @@ def _open_wandb(workdir: Path) -> Any:
     """Opens the run of a folder, or goes on with it; WANDB_MODE and the like are the user's."""
     import wandb  # pyright: ignore[reportMissingImports]
 
-    place = str(workdir.resolve())
-    online = wandb.init(
-        project=PROJECT,
-        name=workdir.name,
-        id=hashlib.sha256(place.encode()).hexdigest()[:16],  # the same when it goes on
-        resume="allow",
-        dir=place,
-        config=run_folder.read_run(workdir)["config"],
-    )
-    online.define_metric("*", step_metric="step")  # of rows that are made again the last counts
+    record, place = run_folder.read_run(workdir), str(workdir.resolve())
+    begun = f"{place} {record['sessions'][0]['time']}"
+    try:
+        online = wandb.init(
+            project=PROJECT,
+            name=workdir.name,
+            id=hashlib.sha256(begun.encode()).hexdigest()[:16],  # the same when it goes on
+            resume="allow",
+            dir=place,
+            config=record["config"],
+        )
+    except wandb.errors.Error as failure:
+        raise StoppedError(
+            f"train.wandb: {reason(failure)}; wandb login, or WANDB_MODE=offline, or leave it False"
+        ) from failure
+    online.define_metric("*", step_metric="step")  # epochs that are made again stand there twice
     return online

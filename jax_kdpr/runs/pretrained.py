@@ -5,6 +5,7 @@ what it was trained with and how it scores. `trained/NAME/`, where there is one,
 it on, as `simulate_bench` makes them.
 """
 
+import atexit
 import hashlib
 import os
 import shutil
@@ -21,7 +22,9 @@ ENDING = ".tar.gz"
 CARD = {
     **{"says": str, "limits": str, "commands": [str], "commit": str, "device": str},
     **{"seconds": float, "seed": int, "data": str, "test_images": int},
-    "scores": {str: {"psnr": float, "psnr_error": float, "ssim": float, "ssim_error": float}},
+    "scores": {
+        str: dict.fromkeys(("psnr", "psnr_error", "ssim", "ssim_error", "rms"), float),
+    },
 }
 
 
@@ -45,24 +48,25 @@ def workdir(name: str) -> Path:
     """
     file = _file(name)
     version = hashlib.sha256(file.read_bytes()).hexdigest()[:12]
-    above = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "jax_kdpr"
-    place = above / f"{name}-{version}"
-    if place.is_dir():
-        return place
     try:
+        above = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "jax_kdpr"
+        place = above / f"{name}-{version}"
+        if place.is_dir():
+            return place
         above.mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(dir=above))
-    except OSError:
-        place = made = Path(tempfile.mkdtemp())
+    except (OSError, RuntimeError):  # no home
+        made = Path(tempfile.mkdtemp())
+        atexit.register(shutil.rmtree, made, ignore_errors=True)
+        place = made / name
     try:
-        reduced.unpack(file, made)
-        if made != place:
-            made.rename(place)  # whole, or not there
+        reduced.unpack(file, made / "run")
+        (made / "run").rename(place)  # whole, or not there
     except OSError:
         if not place.is_dir():  # else another process was first
             raise
     finally:
-        if made != place:
+        if made != place.parent:
             shutil.rmtree(made, ignore_errors=True)
     return place
 

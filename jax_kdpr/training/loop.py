@@ -3,7 +3,7 @@
 import platform
 import sys
 import time
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -230,11 +230,17 @@ def _save(
 
     A signal cuts validation off: the epoch then has no metrics, and gets them on resuming.
     """
-    row = None
+    row = failed = None
     if step % run.steps_per_epoch == 0:
-        with suppress(Interrupted):
+        try:
             row = _epoch_row(run, state, step, started, epoch)
+        except Interrupted:
+            pass
+        except StoppedError as failure:  # an image is gone: what was made is saved
+            failed = failure
     folder.save(step, state, row)
+    if failed is not None:
+        raise failed
     return row
 
 
