@@ -272,6 +272,7 @@ def _flag_message(failure: Exception, prefix: str) -> str:
 
 def _exit_with(message: str, *, code: int = BAD_INPUT) -> NoReturn:
     which = "" if processes.is_first() else f"process {jax.process_index()}: "
-    print(f"error: {which}{' '.join(message.split())}", file=sys.stderr)
+    # In one piece: several processes may share a terminal.
+    sys.stderr.write(f"error: {which}{' '.join(message.split())}\n")
     processes.leave(code)
     sys.exit(code)
