@@ -19,6 +19,7 @@ from absl import flags
 from jax_kdpr.core import json_files
 from jax_kdpr.interface import bench_flags, cli
 from jax_kdpr.lab import sampling
+from jax_kdpr.lab.bench_file import device_options
 from jax_kdpr.optics.propagation import PROPAGATORS
 from jax_kdpr.optics.sampling import RECORD, bench_geometry
 
@@ -72,6 +73,8 @@ def main(positional: list[str]) -> int:
         camera = sampling.PixelNoise(**{name: flags.FLAGS[name].value or 0 for name in NOISE})
         options = sampling.noise_options(bench, found, camera, bin=bin)
         print(f"noise for train, with that --bin: {options}")
+    if options := device_options(bench_flags.read()):
+        print(f"device for train: {options}")
     for warning in warnings:
         print(f"warning: {warning}")
     if output:

@@ -138,6 +138,10 @@ def test_geometry_prints_the_options_of_the_users_camera(tmp_path):
     assert options.pop("kind") == "camera" and set(options) == set(expected)
     for name, value in expected.items():
         assert float(options[name]) == pytest.approx(value, rel=2e-3), name
+    device = dict(re.findall(r"--config\.device\.(\w+)=(\S+)", shown.stdout))
+    assert device == {"levels": "256", "panel_pixels": "8", "fill_factor": "0.93"}
+    panel = bench_file.Modulator(gray_2pi=300, bits=8)  # which does not reach 2 pi
+    assert bench_file.device_options(bench_file.Bench(modulator=panel)) == ""
 
 
 def test_a_panel_that_is_not_the_run_s_is_told():

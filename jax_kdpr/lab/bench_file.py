@@ -122,6 +122,22 @@ def read_bench(path: Path) -> Bench:
     return bench
 
 
+def device_options(bench: Bench) -> str:
+    """Returns what a training has to know of the modulator, as options of `train`; empty if none.
+
+    A measured table goes into a config file (`lookup_table.device_table`), and is not among them.
+    """
+    panel, options = bench.modulator, {}
+    shows_all = panel.gray_2pi and panel.gray_2pi <= 2 ** (panel.bits or 8)  # of the circle
+    if shows_all and not panel.table:
+        options["levels"] = panel.gray_2pi
+    if panel.magnify > 1:
+        options["panel_pixels"] = panel.magnify
+    if panel.fill_factor is not None:
+        options["fill_factor"] = panel.fill_factor
+    return " ".join(f"--config.device.{name}={value:g}" for name, value in options.items())
+
+
 def panel_note(bench: Bench, config: Config) -> str:
     """Returns a warning that the run's device has other pixels than the bench; empty if not."""
     magnify, device = bench.modulator.magnify, config.device
