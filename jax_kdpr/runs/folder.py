@@ -48,7 +48,7 @@ RUN = {
     "sample": Maybe([float]),
     "sessions": [SESSION],
 }
-WHOSE = {"data": "data (the images, or their split):"}
+OF_WHAT = {"data": " (of the images and their split)"}
 SAME = 0.02  # of means of blocks of scenes in [0, 1]: far above what rounding changes in them
 RESTORE = "restore it from a copy"
 DRAWN = (
@@ -186,7 +186,7 @@ def check_workdir(
     if "data" in others:  # of which what is held back is a part
         others = [name for name in others if name != "held_back"]
     differing += [
-        f"{WHOSE.get(name, name)} digest: {digests[name][:12]} against "
+        f"{name} digest{OF_WHAT.get(name, '')}: {digests[name][:12]} against "
         f"{known.get(name, 'none')[:12]}"
         for name in others
     ]
