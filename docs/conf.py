@@ -52,6 +52,7 @@ nb_execution_mode = "cache"
 nb_execution_cache_path = str(ROOT / "build" / "notebooks")
 nb_execution_raise_on_error = True
 nb_execution_timeout = 900
+nb_execution_in_temp = True  # and leaves nothing beside the pages
 copybutton_exclude = ".linenos, .gp"
 
 autodoc_typehints = "signature"
