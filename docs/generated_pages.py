@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from jax_kdpr.core.tables import markdown_table
 from jax_kdpr.interface.help_page import options_sections
 from jax_kdpr.runs import pretrained
 
@@ -55,17 +56,19 @@ def _cards() -> str:
         shown = {"recovered": "network", "spectral_estimate": "its input alone, true global phase"}
         shown |= {"mean_image": "mean training image"}
         rows = [
-            f"| {words} | {scores[key]['psnr']:.2f} ± {scores[key]['psnr_error']:.2f} | "
-            f"{scores[key]['ssim']:.3f} ± {scores[key]['ssim_error']:.3f} | "
-            f"{scores[key]['rms']:.3f} |"
+            [
+                words,
+                f"{scores[key]['psnr']:.2f} ± {scores[key]['psnr_error']:.2f}",
+                f"{scores[key]['ssim']:.3f} ± {scores[key]['ssim_error']:.3f}",
+                f"{scores[key]['rms']:.3f}",
+            ]
             for key, words in shown.items()
         ]
         megabytes = (pretrained.FOLDER / f"{name}{pretrained.ENDING}").stat().st_size / 1e6
         parts += [
             f"### {name}",
             f"{card['says']} {card['limits']}",
-            "| answer | PSNR (dB) | SSIM | rms over the object (rad) |\n| --- | --- | --- | --- |\n"
-            + "\n".join(rows),
+            markdown_table(["answer", "PSNR (dB)", "SSIM", "rms over the object (rad)"], rows),
             f"{card['test_images']:,} test images of source `{card['data']}`; seed {card['seed']}; "
             f"commit {card['commit']}; {card['device']}, {card['seconds'] / 60:.0f} minutes for "
             f"the last training; {megabytes:.1f} MB. Trained by:",
@@ -124,14 +127,13 @@ def _write_commands(folder: Path) -> None:
 
 
 def _flags_table(text: str) -> str:
-    rows = ["| flag | meaning |", "| --- | --- |"]
-    for name, meaning in re.findall(r"^  --(\w+): (.*(?:\n(?!  --).*)*)", text, re.MULTILINE):
-        rows.append(f"| `--{name}` | {_escaped(' '.join(meaning.split()))} |")
-    return "\n".join(rows)
+    found = re.findall(r"^  --(\w+): (.*(?:\n(?!  --).*)*)", text, re.MULTILINE)
+    rows = [[f"`--{name}`", _escaped(" ".join(meaning.split()))] for name, meaning in found]
+    return markdown_table(["flag", "meaning"], rows)
 
 
 def _escaped(text: str) -> str:
-    return re.sub(r"([|<>*\[\]$])", r"\\\1", text)
+    return re.sub(r"([<>*\[\]$])", r"\\\1", text)
 
 
 def _write_api(folder: Path) -> None:
@@ -155,13 +157,11 @@ def _write_api(folder: Path) -> None:
             directive = f"```{{eval-rst}}\n.. automodule:: {dotted}\n   :members:\n```"
             _write(folder / f"{dotted}.md", f"# `{dotted}`\n\n{directive}\n")
         said = _first_line(room / "__init__.py")
-        table = "\n".join(
-            ["| module | what lives there |", "| --- | --- |"]
-            + [
-                f"| [{name.removeprefix('jax_kdpr.')}]({name}.md) | {_escaped(line)} |"
-                for name, line in pages
-            ]
-        )
+        rows = [
+            [f"[{name.removeprefix('jax_kdpr.')}]({name}.md)", _escaped(line)]
+            for name, line in pages
+        ]
+        table = markdown_table(["module", "what lives there"], rows)
         # Not in a table of contents, which every page of the site would carry.
         _write(folder / f"{room.name}.md", f"# `{room.name}`\n\n{said}\n\n{table}\n")
 

@@ -26,7 +26,7 @@ import numpy as np
 from absl import flags
 
 from jax_kdpr.core.errors import InputError
-from jax_kdpr.interface import bench_flags, cli, mask_flags, system_flags
+from jax_kdpr.interface import cli, mask_flags, system_flags
 from jax_kdpr.lab.masks.export import doubts, export_masks, in_words
 from jax_kdpr.lab.masks.further import with_further
 from jax_kdpr.lab.masks.request import plan_export
@@ -65,8 +65,7 @@ def main(positional: list[str]) -> int:
     _check_flags(positional)
     if VERIFY_FILE.value:
         return _verify([Path(file) for file in (VERIFY_FILE.value, *positional)])
-    mask_flags.fill_from_bench()
-    bench_flags.warn_of_panel(config)
+    mask_flags.fill_from_bench(config)
     plan = plan_export(mask_flags.read_request(), config)
     run = system_flags.read_system(config)
     run = with_further(run, TEACHER.value) if TEACHER.value else run

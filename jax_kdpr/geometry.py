@@ -52,7 +52,7 @@ def main(positional: list[str]) -> int:
     known = sampling.known_of_run(Path(WORKDIR.value)) if WORKDIR.value else {}
     kind = known.get("propagation", flags.FLAGS.propagation or "far")
     unread = "focal_length" if PROPAGATORS[kind].reads_lengths else "distance"
-    bin = bench_flags.fill(**{unread: None}).camera.bin or 0
+    said = bench_flags.fill(**{unread: None})
     names = (*KEYS, "pixels", "oversample", "propagation")
     given = {name: flags.FLAGS[name].value for name in names}
     bench = sampling.make_bench(given, known)
@@ -71,9 +71,9 @@ def main(positional: list[str]) -> int:
         print(f"noise for train: wants {', '.join(missing)}")
     else:
         camera = sampling.PixelNoise(**{name: flags.FLAGS[name].value or 0 for name in NOISE})
-        options = sampling.noise_options(bench, found, camera, bin=bin)
+        options = sampling.noise_options(bench, found, camera, bin=said.camera.bin or 0)
         print(f"noise for train, with that --bin: {options}")
-    if options := device_options(bench_flags.read()):
+    if options := device_options(said):
         print(f"device for train: {options}")
     for warning in warnings:
         print(f"warning: {warning}")

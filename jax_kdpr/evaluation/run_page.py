@@ -41,9 +41,10 @@ TOLERANCE_FILE = "tolerance.json"
 TOLERANCE = {"spreads": dict, "runs": {str: {"design_psnr": float, "curves": dict}}}
 NOT_TERMS = ("train_total", "train_seconds")  # of what a row has beside loss terms
 RMS = f"{RECOVERED}_rms"  # in scores.npz
-SCORED = {RECOVERED: {"psnr": float, "psnr_error": float, "rms": float}}  # in metrics.json
+OF_SCORES = {"psnr": float, "psnr_error": float, "rms": float}
 FIGURES = "report-*.png"
-DIGEST = "checkpoint_digest"  # in metrics.json
+DIGEST = "checkpoint_digest"
+SCORED = {DIGEST: str, "scores": {RECOVERED: OF_SCORES}}  # what is read of metrics.json
 
 
 class Known(NamedTuple):
@@ -54,6 +55,7 @@ class Known(NamedTuple):
     rows: list[dict[str, Any]]  # of metrics.jsonl
     sessions: list[dict[str, Any]]  # of run.json
     scores: dict[str, float]  # of the recovered test images; empty before `evaluate`
+    scored: str  # digest of the checkpoint that they are of
 
     @property
     def best(self) -> float | None:
@@ -99,11 +101,11 @@ def read_known(workdir: Path) -> Known:
     """
     config = run_folder.read_config(workdir)
     sessions = run_folder.read_run(workdir)["sessions"]
-    file, scores = workdir / SCORES_FILE, {}
+    file, found = workdir / SCORES_FILE, {}
     if file.exists():
-        found = json_files.read_json(file, {"scores": SCORED}, remedy="run evaluate again")
-        scores = found["scores"][RECOVERED]
-    return Known(workdir, config, run_folder.read_metrics(workdir), sessions, scores)
+        found = json_files.read_json(file, SCORED, remedy="run evaluate again")
+    scores, digest = found.get("scores", {}).get(RECOVERED, {}), found.get(DIGEST, "")
+    return Known(workdir, config, run_folder.read_metrics(workdir), sessions, scores, digest)
 
 
 def find_runs(folder: Path) -> Iterator[Path]:
@@ -167,8 +169,9 @@ def write_page(
     ]
     if scored:
         _add_masks_and_samples(document, scored)
-        _add_errors(document, scored)
-        missing += _add_extremes(document, scored, scenes, data_dir)
+        psnr = {name: read_image_psnr(known.workdir) for name, known in scored.items()}
+        _add_errors(document, scored, psnr)
+        missing += _add_extremes(document, scored, psnr, scenes, data_dir)
     _add_tolerances(document, runs)
     document.heading("How it was made")
     session = ["run", "session", "commit", "jax", "devices"]
@@ -255,9 +258,8 @@ def _draw(document: Document, file: str, title: str, samples: Samples, config: C
     document.picture(file, f"{title}: pattern, estimate, scene, recovery and error")
 
 
-def _add_errors(document: Document, runs: dict[str, Known]) -> None:
+def _add_errors(document: Document, runs: dict[str, Known], psnr: dict[str, np.ndarray]) -> None:
     document.heading("Errors, image by image")
-    psnr = {name: read_image_psnr(known.workdir) for name, known in runs.items()}
     rms = {
         name: read_arrays(known.workdir / IMAGE_SCORES_FILE, [RMS])[RMS]
         for name, known in runs.items()
@@ -276,7 +278,11 @@ def _add_errors(document: Document, runs: dict[str, Known]) -> None:
 
 
 def _add_extremes(
-    document: Document, runs: dict[str, Known], scenes: int, data_dir: str
+    document: Document,
+    runs: dict[str, Known],
+    psnr: dict[str, np.ndarray],
+    scenes: int,
+    data_dir: str,
 ) -> list[str]:
     """The best and the worst test scenes of each run, recovered anew; returns what is missing."""
     document.heading("Best and worst scenes")
@@ -284,14 +290,14 @@ def _add_extremes(
     for number, (name, known) in enumerate(runs.items()):
         try:
             run = load_run(known.workdir, data_dir=data_dir)
-            order = np.argsort(read_image_psnr(known.workdir))[::-1]
             test, camera = run.dataset.test, run.camera
         except InputError as failure:
             missing.append(f"{name}: its best and worst scenes are not shown: {failure}")
             document.paragraph(missing[-1])
             continue
-        if json_files.read_json(known.workdir / SCORES_FILE).get(DIGEST) != run.digest:
+        if known.scored != run.digest:
             missing.append(f"{name}: trained on since it was evaluated; run evaluate again")
+        order = np.argsort(psnr[name])[::-1]
         count = min(scenes, -(-len(order) // 2))
         chosen = order[np.unique(np.r_[:count, len(order) - count : len(order)])]
         shape = {"size": camera.size, "channels": camera.channels}

@@ -66,9 +66,9 @@ def read() -> Bench:
     return read_bench(Path(BENCH.value)) if BENCH.value else Bench()
 
 
-def warn_of_panel(config: Config) -> None:
+def warn_of_panel(bench: Bench, config: Config) -> None:
     """Says on stderr where the panel of --bench is not the run's."""
-    if note := panel_note(read(), config):
+    if note := panel_note(bench, config):
         print(f"warning: --bench: {note}", file=sys.stderr)
 
 

@@ -70,7 +70,7 @@ def fill_from_bench(config: Config) -> float:
         InputError: If --bench cannot be read.
     """
     bench = bench_flags.fill()
-    bench_flags.warn_of_panel(config)
+    bench_flags.warn_of_panel(bench, config)
     scale = camera_scale(bench, config)
     suitable = useful_bin(build_camera(config).finest_period * scale) if scale else None
     bench_flags.give({"scale": scale, "bin": bench.camera.bin or suitable})

@@ -4,6 +4,7 @@ from typing import Any
 
 from absl import flags
 
+from jax_kdpr.config.schema import Config
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.limits import read_pixels
 from jax_kdpr.interface import bench_flags, option_flags
@@ -19,8 +20,10 @@ for _define in option_flags.declarations(MaskFormat(format=""), texts=TEXTS):
 INSTEAD = {"table": ["gray_2pi"], "gray_2pi": ["table"], "mask_pitch": ["magnify"]}
 
 
-def fill_from_bench() -> None:
+def fill_from_bench(config: Config) -> None:
     """Gives flags what their format reads of --bench; a run's own lengths are checked against it.
+
+    Says where its panel is not that of the run's `config`.
 
     Raises:
         InputError: If --bench cannot be read.
@@ -38,6 +41,7 @@ def fill_from_bench() -> None:
     else:
         values["mask_pitch"] = modulator.mask_pitch
     bench_flags.give(values)
+    bench_flags.warn_of_panel(bench, config)
 
 
 def read_request() -> MaskFormat:
