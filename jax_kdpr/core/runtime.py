@@ -76,10 +76,17 @@ def set_up() -> None:
 
 def _cache_folder() -> str | None:
     """Where compiled programs are kept; None where nothing can be."""
+    if folder := os.environ.get(CACHE_VARIABLE):
+        return None if obstacle(Path(folder)) else folder
+    own = user_cache()
+    return None if own is None else str(own)
+
+
+def user_cache() -> Path | None:
+    """Returns the package's folder in the user's cache; None where nothing can be kept."""
     home = os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
-    default = os.path.join(home, "jax_kdpr") if os.path.isabs(home) else ""  # there may be no home
-    folder = os.environ.get(CACHE_VARIABLE) or default
-    return folder if folder and not obstacle(Path(folder)) else None
+    folder = Path(home, "jax_kdpr")
+    return folder if os.path.isabs(home) and not obstacle(folder) else None  # or there is no home
 
 
 def random_numbers() -> dict[str, object]:

@@ -7,13 +7,12 @@ it on, as `simulate_bench` makes them.
 
 import atexit
 import hashlib
-import os
 import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from jax_kdpr.core import json_files
+from jax_kdpr.core import json_files, runtime, whole_files
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.runs import reduced
 
@@ -47,27 +46,20 @@ def workdir(name: str) -> Path:
         InputError: If there is no such system.
     """
     file = _file(name)
-    version = hashlib.sha256(file.read_bytes()).hexdigest()[:12]
-    try:
-        above = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "jax_kdpr"
-        place = above / f"{name}-{version}"
-        if place.is_dir():
-            return place
-        above.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(dir=above))
-    except (OSError, RuntimeError):  # no home
-        made = Path(tempfile.mkdtemp())
-        atexit.register(shutil.rmtree, made, ignore_errors=True)
-        place = made / name
-    try:
-        reduced.unpack(file, made / "run")
-        (made / "run").rename(place)  # whole, or not there
-    except OSError:
-        if not place.is_dir():  # else another process was first
-            raise
-    finally:
-        if made != place.parent:
-            shutil.rmtree(made, ignore_errors=True)
+    if (cache := runtime.user_cache()) is None:
+        cache = Path(tempfile.mkdtemp())
+        atexit.register(shutil.rmtree, cache, ignore_errors=True)
+    place = cache / f"{name}-{hashlib.sha256(file.read_bytes()).hexdigest()[:12]}"
+    if place.is_dir():
+        return place
+    cache.mkdir(parents=True, exist_ok=True)
+    with whole_files.staging(cache) as staged:
+        reduced.unpack(file, staged / name)
+        try:
+            (staged / name).rename(place)  # whole, or not there
+        except OSError:
+            if not place.is_dir():  # else another process was first
+                raise
     return place
 
 
