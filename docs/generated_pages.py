@@ -141,7 +141,8 @@ def _write_api(folder: Path) -> None:
     front = (
         "# `import jax_kdpr`\n\nWhat the package itself offers. Below it are the rooms.\n\n"
         "```{eval-rst}\n.. automodule:: jax_kdpr.interface.api\n"
-        "   :members: load, pretrained, bench, train, solve, Run, Objects\n\n"
+        "   :members: load, pretrained, bench, on_bench, train, Run, Objects\n\n"
+        ".. autofunction:: jax_kdpr.solve\n\n"
         ".. autoclass:: jax_kdpr.Refinement\n   :members:\n```\n"
     )
     _write(folder / "jax_kdpr.md", front)

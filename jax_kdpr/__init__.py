@@ -33,7 +33,8 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 if _TYPE_CHECKING:
     from jax_kdpr.config import Config, presets
     from jax_kdpr.core.errors import InputError, StoppedError
-    from jax_kdpr.interface.api import Objects, Run, bench, load, pretrained, solve, train
+    from jax_kdpr.interface.api import Objects, Run, bench, load, on_bench, pretrained, train
+    from jax_kdpr.interface.solving import solve
     from jax_kdpr.recovery.refinement import Refinement
 
 try:
@@ -44,10 +45,11 @@ except _PackageNotFoundError:  # only on the path
 # Made when they are asked for: `import jax_kdpr` is quick, and a command imports what it needs.
 _PUBLIC = {
     **dict.fromkeys(
-        ("Objects", "Run", "bench", "load", "pretrained", "solve", "train"),
+        ("Objects", "Run", "bench", "load", "on_bench", "pretrained", "train"),
         "jax_kdpr.interface.api",
     ),
     **dict.fromkeys(("InputError", "StoppedError"), "jax_kdpr.core.errors"),
+    "solve": "jax_kdpr.interface.solving",
     "Config": "jax_kdpr.config.schema",
     "Refinement": "jax_kdpr.recovery.refinement",
 }
@@ -61,6 +63,7 @@ __all__ = [
     "StoppedError",
     "bench",
     "load",
+    "on_bench",
     "presets",
     "pretrained",
     "solve",

@@ -19,14 +19,15 @@ from absl import flags
 from jax_kdpr.core import json_files
 from jax_kdpr.interface import bench_flags, cli
 from jax_kdpr.lab import sampling
-from jax_kdpr.lab.bench_file import device_options
+from jax_kdpr.lab.bench_options import PixelNoise, as_flags, device_options, noise_options
 from jax_kdpr.optics.propagation import PROPAGATORS
 from jax_kdpr.optics.sampling import RECORD, bench_geometry
+from jax_kdpr.runs import folder
 
 flags.adopt_module_key_flags(bench_flags)
 KEYS = {  # flags of the bench, and of bench.toml
     **{name: name for name in ("wavelength", "focal_length", "distance")},
-    **{"mask_pitch": "modulator.mask_pitch", "fill_factor": "modulator.fill_factor"},
+    **{"mask_pitch": "modulator.mask_pitch", "fill_factor": "modulator.mask_fill_factor"},
     **{"camera_pixel": "camera.pixel_pitch", "camera_pixels": "camera.pixels"},
 }
 NOISE = {
@@ -49,7 +50,7 @@ OUTPUT = flags.DEFINE_string("output", None, "File for the numbers, .json.")
 def main(positional: list[str]) -> int:
     """Prints the geometry of the bench that the flags describe."""
     cli.require_no_more(positional)
-    known = sampling.known_of_run(Path(WORKDIR.value)) if WORKDIR.value else {}
+    known = sampling.known_of(folder.read_config(Path(WORKDIR.value))) if WORKDIR.value else {}
     kind = known.get("propagation", flags.FLAGS.propagation or "far")
     unread = "focal_length" if PROPAGATORS[kind].reads_lengths else "distance"
     said = bench_flags.fill(**{unread: None})
@@ -70,11 +71,11 @@ def main(positional: list[str]) -> int:
     if missing:
         print(f"noise for train: wants {', '.join(missing)}")
     else:
-        camera = sampling.PixelNoise(**{name: flags.FLAGS[name].value or 0 for name in NOISE})
-        options = sampling.noise_options(bench, found, camera, bin=said.camera.bin or 0)
-        print(f"noise for train, with that --bin: {options}")
-    if options := device_options(said):
-        print(f"device for train: {options}")
+        camera = PixelNoise(**{name: flags.FLAGS[name].value or 0 for name in NOISE})
+        options = noise_options(bench, found, camera, bin=said.camera.bin or 0)
+        print(f"noise for train, with that --bin: {as_flags(options)}")
+    if options := device_options(said, reads_table=False):
+        print(f"device for train: {as_flags(options)}")
     for warning in warnings:
         print(f"warning: {warning}")
     if output:

@@ -13,8 +13,8 @@ from jax_kdpr.config import presets
 from jax_kdpr.core import options
 from jax_kdpr.interface import bench_flags
 from jax_kdpr.lab import bench_file
+from jax_kdpr.lab.bench_options import PixelNoise, as_flags, device_options, model_noise, on_bench
 from jax_kdpr.lab.frames.geometry import Window, default_geometry, to_sensor
-from jax_kdpr.lab.sampling import PixelNoise, model_noise
 
 PAGE = Path(__file__).parents[1] / "docs" / "guides" / "devices.md"
 (EXAMPLE,) = re.findall(r"^```toml\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE)
@@ -133,7 +133,8 @@ def test_geometry_prints_the_options_of_the_users_camera(tmp_path):
     (tmp_path / "bench.toml").write_text(EXAMPLE)
     shown = call("geometry", "--bench", "bench.toml", "--pixels=32", cwd=tmp_path)
     options = dict(re.findall(r"--config\.noise\.(\w+)=(\S+)", shown.stdout))
-    lies = {"scale": 15.06, "bin": 5, "sensor": (32, 32), "pixel_side": 0.93**0.5}
+    # Of 8 x 8 panel pixels: their gaps are spread over the mask pixel.
+    lies = {"scale": 15.06, "bin": 5, "sensor": (32, 32), "pixel_side": 1.0}
     expected = model_noise(PixelNoise(1.3e7, 2.0, 0.0, 10400.0, 12), **lies)
     assert options.pop("kind") == "camera" and set(options) == set(expected)
     for name, value in expected.items():
@@ -141,7 +142,8 @@ def test_geometry_prints_the_options_of_the_users_camera(tmp_path):
     device = dict(re.findall(r"--config\.device\.(\w+)=(\S+)", shown.stdout))
     assert device == {"levels": "256", "panel_pixels": "8", "fill_factor": "0.93"}
     panel = bench_file.Modulator(gray_2pi=300, bits=8)  # which does not reach 2 pi
-    assert bench_file.device_options(bench_file.Bench(modulator=panel)) == ""
+    options = device_options(bench_file.Bench(modulator=panel), reads_table=True)
+    assert as_flags(options) == "--config.device.levels=256 --config.device.phase_range=5.341"
 
 
 def test_a_panel_that_is_not_the_run_s_is_told():
@@ -153,3 +155,87 @@ def test_a_panel_that_is_not_the_run_s_is_told():
     assert panel_note(bench, config) == ""
     config.device.panel_pixels, config.device.crosstalk = 1, 0.0
     assert panel_note(bench, config) == panel_note(bench_file.Bench(), config) == ""
+
+
+def example_bench(tmp_path, text=EXAMPLE) -> bench_file.Bench:
+    (tmp_path / "bench.toml").write_text(text)
+    return bench_file.read_bench(tmp_path / "bench.toml")
+
+
+def test_a_config_on_a_bench_has_its_modulator_and_its_noise(tmp_path):
+    config = presets.bench(presets.quickstart())  # sampled twice a fringe
+    found, set_options, notes = on_bench(config, example_bench(tmp_path))
+    assert config == presets.bench(presets.quickstart()) and notes == []
+    assert (found.device.levels, found.device.panel_pixels) == (256, 8)
+    # Gaps of many panel pixels are spread over the mask pixel, which fills its square.
+    lies = {"scale": 7.529, "bin": 5, "sensor": (64, 64), "pixel_side": 1.0}
+    expected = model_noise(PixelNoise(1.3e7, 2.0, 0.0, 10400.0, 12), **lies)
+    for name, value in expected.items():
+        assert getattr(found.noise, name) == pytest.approx(value, rel=2e-3), name
+    assert set(set_options) == {
+        *(f"device.{name}" for name in ("levels", "panel_pixels", "fill_factor")),
+        *(f"noise.{name}" for name in ("kind", *expected)),
+    }
+    differing = options.differences(found, config, ignore=tuple(set_options))
+    assert differing == []
+    # As a single pixel it is smaller than its square, by the fill factor.
+    single = EXAMPLE.replace("pixel_pitch = 8e-6", "pixel_pitch = 64e-6").replace("magnify = 8", "")
+    noise = on_bench(config, example_bench(tmp_path, single))[0].noise
+    smaller = model_noise(
+        PixelNoise(1.3e7, 2.0, 0.0, 10400.0, 12), **lies | {"pixel_side": 0.93**0.5}
+    )
+    assert noise.photons == pytest.approx(smaller["photons"], rel=2e-3) != found.noise.photons
+
+
+def test_what_the_command_line_says_goes_before_the_bench(tmp_path):
+    config, bench = presets.quickstart(), example_bench(tmp_path)
+    config.device.phase_range, config.noise.kind = 3.0, "none"
+    kept = ["device.phase_range", "noise.kind", "device.fill_factor"]
+    found, set_options, _ = on_bench(config, bench, kept=kept)
+    assert list(set_options) == ["device.panel_pixels"]
+    assert found.device.phase_range == 3.0 and found.device.fill_factor == 1.0
+
+
+def test_a_panel_is_what_its_levels_reach(tmp_path):
+    config = presets.bench(presets.quickstart())
+    short = example_bench(tmp_path, EXAMPLE.replace("gray_2pi = 256", "gray_2pi = 319"))
+    device = on_bench(config, short)[0].device
+    assert device.levels == 256 and device.phase_range == pytest.approx(
+        2 * np.pi * 255 / 319, rel=1e-3
+    )
+    over = example_bench(tmp_path, EXAMPLE.replace("gray_2pi = 256", "gray_2pi = 210"))
+    assert on_bench(config, over)[0].device.levels == 210
+    (tmp_path / "slm.csv").write_text("gray,phase (pi)\n0,0\n1,0.5\n2,1.4\n")
+    measured = example_bench(tmp_path, EXAMPLE.replace("gray_2pi = 256", 'table = "slm.csv"'))
+    device = on_bench(config, measured)[0].device
+    assert device.levels == 0 and device.table == pytest.approx((0.0, 1.5 * np.pi, 0.6 * np.pi))
+
+
+def test_a_near_field_has_the_lengths_of_the_bench(tmp_path):
+    config = presets.quickstart()
+    config.propagation.kind = "fresnel"
+    near = EXAMPLE.replace("focal_length = 0.2", "distance = 0.3")
+    space = on_bench(config, example_bench(tmp_path, near))[0].propagation
+    assert (space.wavelength, space.pitch, space.distance) == pytest.approx((532e-9, 64e-6, 0.3))
+    _, set_options, notes = on_bench(config, example_bench(tmp_path))  # it has a lens
+    assert "distance" in notes[0] and "noise.kind" not in set_options
+
+
+def test_a_bench_of_unknown_light_leaves_the_noise_and_says_so(tmp_path):
+    config = presets.bench(presets.quickstart())
+    dark = EXAMPLE.replace("photons = 1.3e7", "").replace("full_well = 10400", "")
+    found, _, (note,) = on_bench(config, example_bench(tmp_path, dark))
+    assert found.noise == config.noise and "photons, camera.full_well" in note
+    config.device.levels = "many"  # a config file is Python
+    assert "device.levels" in rejection(on_bench, config, example_bench(tmp_path))
+
+
+def test_train_on_a_bench_says_what_it_sets_and_keeps_what_it_is_told(tmp_path):
+    (tmp_path / "bench.toml").write_text(EXAMPLE.replace("photons = 1.3e7", ""))
+    place = Path(__file__).parents[1] / "configs" / "bench_consistent" / "e2e.py"
+    # Refused after the bench was read, before anything is compiled: no --workdir.
+    arguments = (f"--config={place}", "--bench=bench.toml", "--config.device.levels=64")
+    said = call("train", *arguments, cwd=tmp_path)
+    assert said.returncode == 2 and "--workdir" in said.stderr
+    assert "--config.device.panel_pixels=8 --config.device.fill_factor=0.93\n" in said.stdout
+    assert "levels" not in said.stdout and "does not say photons" in said.stderr

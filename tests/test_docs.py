@@ -106,6 +106,15 @@ def test_every_module_of_the_pages_is_a_command():
         assert (ROOT / module.replace(".", "/")).with_suffix(".py").exists(), module
 
 
+def test_the_page_on_installing_lists_every_command():
+    page = (DOCS / "start" / "install.md").read_text()
+    listed = re.findall(
+        r"^\| `(\w+)` \| [a-z]", page.partition("## How do I use a GPU")[0], re.MULTILINE
+    )
+    there = [path.stem for path in (ROOT / "jax_kdpr").glob("[!_]*.py")]
+    assert sorted(listed) == sorted(there)
+
+
 def test_pages_name_options_that_exist_with_their_defaults():
     known = config_lib.flatten(config_lib.Config())
     sections = {path.split(".")[0] for path in known if "." in path}

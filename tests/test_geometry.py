@@ -38,7 +38,7 @@ def test_the_recommended_distance_gives_a_whole_ratio(kind):
     bench = {**BENCH, "camera_pixel": 4.3e-6, "oversample": 2, "kind": kind}
     found = bench_geometry(**bench)
     assert found.whole_ratio == 12
-    assert "no whole number" in geometry_warnings(found, oversample=2)[0]
+    assert geometry_warnings(found, oversample=2) == []  # `reconstruct` resamples
     np.testing.assert_allclose(found.sensor_pixel / found.whole_ratio_camera_pixel, 12)
     better = bench_geometry(**{**bench, "distance": found.whole_ratio_distance})
     np.testing.assert_allclose(better.camera_pixels_per_sensor_pixel, 12)
@@ -52,7 +52,6 @@ def test_the_angular_spectrum_has_the_masks_pitch():
     assert found.whole_ratio == 2 and found.whole_ratio_distance is None
     np.testing.assert_allclose(found.whole_ratio_camera_pixel, 5e-6)
     np.testing.assert_allclose(found.extent, 2e-3)
-    assert "camera pixel of 5e-06 m gives 2" in geometry_warnings(found, oversample=2)[0]
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ where it states them.
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from dataclasses import field
 from typing import Any
 
@@ -256,14 +257,24 @@ def with_optics(config: Config, optics: dict[str, dict[str, Any]]) -> Config:
     Raises:
         InputError: If there is no such option, or it is of another type.
     """
-    values = to_dict(config)
     for name, given in optics.items():
         need(
             name in OF_BENCH and isinstance(given, dict),
             f"optics.{name}: expected options of {', '.join(OF_BENCH)}, got {shown(given)}; leave "
             "it out",
         )
-        values[name] = values.get(name, {}) | given
+    changes = {
+        f"{name}.{one}": value for name, given in optics.items() for one, value in given.items()
+    }
+    return with_values(config, changes)
+
+
+def with_values(config: Config, changes: Mapping[str, Any]) -> Config:
+    """Returns a config with other values of the options at dotted paths; raises as `from_dict`."""
+    values = to_dict(config)
+    for path, value in changes.items():
+        section, _, name = path.rpartition(".")
+        (values[section] if section else values)[name] = value
     return from_dict(values)
 
 

@@ -16,6 +16,11 @@ from jax_kdpr.core.limits import read_pixels, require, shown
 from jax_kdpr.core.options import Described, described
 from jax_kdpr.lab.bench_file import Bench, panel_note, read_bench
 
+# Of the mask's pixels, by the key of the panel's that declares it.
+OF_MASK = {
+    f"modulator.mask_{name}": f"modulator.{own}"
+    for name, own in {"pitch": "pixel_pitch", "fill_factor": "fill_factor"}.items()
+}
 BENCH = flags.DEFINE_string("bench", "", "bench.toml: numbers that the flags leave open.")
 
 
@@ -44,10 +49,10 @@ def of_key(name: str, key: str, *, says: str = "") -> dict[str, Any]:
 
     Args:
         name: Of the flag.
-        key: Of bench.toml, or the mask's pitch, which two of them make.
+        key: Of bench.toml, or what two of them make of the mask's pixels (`mask_pitch`).
         says: More than the key says of itself.
     """
-    owner, _, leaf = key.replace("mask_pitch", "pixel_pitch").rpartition(".")
+    owner, _, leaf = OF_MASK.get(key, key).rpartition(".")
     section = attrgetter(owner)(Bench()) if owner else Bench()
     about = described(section)[leaf]
     kind = typing.get_args(typing.get_type_hints(type(section))[leaf])[0]

@@ -40,7 +40,7 @@ class Modulator:
     panel: tuple[int, ...] | None = option(None, "its rows and columns", within=SIDE)
     magnify: int = option(1, "its pixels each way that show one mask pixel", within=Range(1, 65536))
     fill_factor: float | None = option(
-        None, "share of a mask pixel's area that is modulated", within=Range(0, 1, "(]")
+        None, "share of a pixel's area that is modulated", within=Range(0, 1, "(]")
     )
     bits: int | None = option(None, "of its gray levels", within=Range(8, 16))
     gray_2pi: int | None = option(None, "gray level of a phase of 2 pi", within=Range(1, 65536))
@@ -50,6 +50,11 @@ class Modulator:
     def mask_pitch(self) -> float | None:
         """From mask pixel to mask pixel, metres."""
         return None if self.pixel_pitch is None else self.pixel_pitch * self.magnify
+
+    @property
+    def mask_fill_factor(self) -> float | None:
+        """Of a mask pixel; None of many panel pixels, whose gaps are spread over it."""
+        return self.fill_factor if self.magnify == 1 else None
 
 
 @section
@@ -120,22 +125,6 @@ def read_bench(path: Path) -> Bench:
         if file := getattr(owner, name):
             setattr(owner, name, str(path.parent / file))
     return bench
-
-
-def device_options(bench: Bench) -> str:
-    """Returns what a training has to know of the modulator, as options of `train`; empty if none.
-
-    A measured table goes into a config file (`lookup_table.device_table`), and is not among them.
-    """
-    panel, options = bench.modulator, {}
-    shows_all = panel.gray_2pi and panel.gray_2pi <= 2 ** (panel.bits or 8)  # of the circle
-    if shows_all and not panel.table:
-        options["levels"] = panel.gray_2pi
-    if panel.magnify > 1:
-        options["panel_pixels"] = panel.magnify
-    if panel.fill_factor is not None:
-        options["fill_factor"] = panel.fill_factor
-    return " ".join(f"--config.device.{name}={value:g}" for name, value in options.items())
 
 
 def panel_note(bench: Bench, config: Config) -> str:

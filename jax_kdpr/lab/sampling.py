@@ -2,20 +2,15 @@
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from jax_kdpr.config.schema import samples_a_cycle
+from jax_kdpr.config.schema import Config, samples_a_cycle
 from jax_kdpr.core.errors import InputError
-from jax_kdpr.lab.frames.geometry import POINT_NOISE, pixel_envelope, sensor_points, useful_bin
+from jax_kdpr.lab.frames.geometry import useful_bin
 from jax_kdpr.optics.propagation import PROPAGATORS, PropagationOptions, sampling_warnings
 from jax_kdpr.optics.sampling import Geometry, geometry_warnings
-from jax_kdpr.runs import folder as run_folder
 
 DEFAULTS = {"oversample": 1, "propagation": "far", "fill_factor": 1.0, "camera_pixels": None}
-MOST_BITS = 16  # of `noise.bits`
 
 
 class Bench(NamedTuple):
@@ -32,23 +27,8 @@ class Bench(NamedTuple):
     fill_factor: float
 
 
-class PixelNoise(NamedTuple):
-    """Of one camera pixel, but for the photons."""
-
-    photons: float  # photoelectrons of a frame on the model's grid, its envelope divided out
-    read_noise: float  # electrons, standard deviation
-    dark: float  # electrons a pixel and frame
-    full_well: float  # electrons
-    bits: int
-
-
-def known_of_run(workdir: Path) -> dict[str, Any]:
-    """Returns what a run says of its bench, by the flags of the command geometry.
-
-    Raises:
-        InputError: If it is no run.
-    """
-    config = run_folder.read_config(workdir)
+def known_of(config: Config) -> dict[str, Any]:
+    """Returns what a config says of its bench, by the flags of the command geometry."""
     space = config.propagation
     known = {
         "pixels": config.data.size,
@@ -68,7 +48,7 @@ def make_bench(given: Mapping[str, Any], known: Mapping[str, Any]) -> Bench:
 
     Args:
         given: By the flags of the command geometry; None for what is left open.
-        known: From `known_of_run`, or nothing.
+        known: From `known_of`, or nothing.
 
     Raises:
         InputError: If a run says otherwise, or something is missing or read by nothing.
@@ -132,54 +112,3 @@ def table(bench: Bench, found: Geometry) -> str:
         lines["mask pixel: intensity left at the edge"] = f"{found.mask_pixel_factor:.3f}"
     width = max(map(len, lines))
     return "\n".join(f"{name.ljust(width)}  {value}" for name, value in lines.items())
-
-
-def noise_options(bench: Bench, found: Geometry, camera: PixelNoise, *, bin: int) -> str:
-    """Returns the options of `train` that are as noisy as frames of a camera.
-
-    Of pixels joined each way, 0 stands for what suits the pattern, as with `reconstruct --bench`.
-    """
-    side = round(bench.oversample * bench.pixels)
-    noise = model_noise(
-        camera,
-        scale=found.camera_pixels_per_sensor_pixel,
-        bin=bin or useful_bin(found.camera_pixels_per_fringe),
-        sensor=(side, side),
-        pixel_side=0.0 if bench.kind == "angular_spectrum" else bench.fill_factor**0.5,
-    )
-    options = " ".join(f"--config.noise.{name}={value:.4g}" for name, value in noise.items())
-    return f"--config.noise.kind=camera {options}"
-
-
-def model_noise(
-    camera: PixelNoise, *, scale: float, bin: int, sensor: tuple[int, int], pixel_side: float
-) -> dict[str, float]:
-    """Returns the options `noise.*` of a model that is as noisy as a camera's frames.
-
-    `reconstruct` joins bin x bin pixels, reads their spline at the model's samples, which stand for
-    a = (scale / bin)^2 joined pixels each, and divides by the envelope E of square mask pixels. A
-    sample of s electrons (on the grid, envelope divided out) so has the variance g^2 a s / E, with
-    g `POINT_NOISE`; one of a camera of the model with N photons, of S in all, s S / N. Over the
-    grid they are equal in the mean where N = S / (g^2 a <1 / E>). What does not depend on the
-    light, such as read noise, has <1 / E^2> in place of <1 / E>.
-
-    Args:
-        camera: Of its pixels.
-        scale: Camera pixels in a model sample.
-        bin: Pixels joined each way; sampling "points".
-        sensor: (sh, sw) of the model.
-        pixel_side: Of the mask's pixels (`geometry.pixel_envelope`).
-    """
-    envelope = pixel_envelope(sensor_points(sensor), 1 / sensor[0], pixel_side)
-    read = math.sqrt(np.mean(1 / envelope**2))
-    area = (scale / bin) ** 2
-    gain = POINT_NOISE**2 * float(np.mean(1 / envelope))  # electrons of a joined pixel for one
-    spread = read * POINT_NOISE / gain
-    bits = camera.bits + math.log2(bin / (POINT_NOISE * read))
-    return {
-        "photons": camera.photons / (gain * area),
-        "read_noise": camera.read_noise * bin * spread,
-        "dark": camera.dark * bin**2 * spread**2,
-        "full_well": camera.full_well * bin**2 / gain,
-        "bits": min(max(round(bits), 1), MOST_BITS),
-    }

@@ -12,7 +12,6 @@ from jax_kdpr.optics.propagation import PropagationOptions, sensor_pixel
 
 # What a file of these numbers, by the command geometry, holds.
 RECORD = {"bench": {"camera_pixel": float}, "sensor_pixel": float, "warnings": [str]}
-WHOLE = 0.01  # departure from a whole number of camera pixels, over the whole pattern, in pixels
 
 
 class Geometry(NamedTuple):
@@ -128,21 +127,8 @@ def bench_geometry(
 
 
 def geometry_warnings(found: Geometry, *, oversample: int | float) -> list[str]:
-    """Says what of a bench the model does not describe, or makes work; [] for nothing."""
+    """Says what of a bench the model does not describe; [] for nothing."""
     warnings = []
-    ratio, whole = found.camera_pixels_per_sensor_pixel, found.whole_ratio
-    drift = abs(ratio - whole) * found.extent_camera_pixels / ratio
-    if drift > WHOLE:
-        length = "distance" if found.mask_pixel_factor is None else "focal length"
-        remedy = (
-            f"a {length} of {found.whole_ratio_distance:.6g} m"
-            if found.whole_ratio_distance is not None
-            else f"a camera pixel of {found.whole_ratio_camera_pixel:.4g} m"
-        )
-        warnings.append(
-            f"{ratio:.4g} camera pixels per model sample are no whole number: reconstruct "
-            f"resamples; {remedy} gives {whole}"
-        )
     if found.fits is False:
         warnings.append(
             f"the pattern's {found.extent_camera_pixels:.0f} camera pixels do not fit the chip: "

@@ -140,9 +140,8 @@ def entry_config(study: Study, name: str, *, seed: int, teacher: str = "") -> Co
         InputError: If an option does not exist, or the options do not fit each other.
     """
     entry = study.entries[name]
-    values = config_lib.to_dict(study.base)
     known = set(config_lib.field_paths())
-    for path, value in entry.changes.items():
+    for path in entry.changes:
         if path not in known:
             raise InputError(f"entry {name!r}: {config_lib.unknown_field(path)}")
         if path in RESERVED or (path.startswith("data.") and path != "data.train_images"):
@@ -150,13 +149,10 @@ def entry_config(study: Study, name: str, *, seed: int, teacher: str = "") -> Co
                 f"entry {name!r}: {path} is the same for all entries of a study; set it in the "
                 "base config, the seeds in Study.seeds, a teacher in Entry.teacher"
             )
-        section, _, option = path.rpartition(".")
-        (values[section] if section else values)[option] = value
-    values["seed"] = seed
-    values["distill"]["teacher"] = teacher
-    values["train"]["epochs"] *= entry.longer
+    changes = {**entry.changes, "seed": seed, "distill.teacher": teacher}
     try:
-        config = config_lib.from_dict(values)
+        config = config_lib.with_values(study.base, changes)
+        config.train.epochs *= entry.longer
         config_lib.resolve_paths(config)
         allow(foreign_names(config).values())  # a study is the user's own Python
         checks.validate(config)

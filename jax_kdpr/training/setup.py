@@ -116,8 +116,12 @@ def prepare(config: Config, workdir: Path) -> Training:
             teach=teacher and teacher.live,
             mesh=mesh,
         )
+        held = -(-len(dataset.validation) // devices) * devices  # fewer than a batch: no padding
         validate = make_validate(
-            system, dataset.validation, batch_size=eval_batch_size, key=keys.evaluation
+            system,
+            dataset.validation,
+            batch_size=min(eval_batch_size, held),
+            key=keys.evaluation,
         )
     digests |= {section: plane.digest for section, plane in planes.items()}
     run_folder.check_workdir(workdir, config, digests, dataset.sample)

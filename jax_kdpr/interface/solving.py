@@ -1,0 +1,124 @@
+"""`kdpr.solve`: objects from frames and masks by a classical solver, without a run."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Complex, Float
+from numpy.typing import ArrayLike
+
+from jax_kdpr.core.errors import InputError
+from jax_kdpr.core.limits import Range, require, shown
+from jax_kdpr.core.registry import allow, is_foreign
+from jax_kdpr.optics.cdp import Optics
+from jax_kdpr.recovery.projections import Settings
+from jax_kdpr.recovery.solvers import DEFAULTS
+from jax_kdpr.recovery.solvers import solve as solve_one
+from jax_kdpr.recovery.spectral import SpectralOptions, filtered_spectral_init, gaussian_kernel
+
+START = SpectralOptions(iterations=100)  # what a solver starts from
+GAINS = Range(1e-30, 1e30)  # counts; beyond, 32-bit floats do not hold a CDP
+
+
+def solve(
+    frames: ArrayLike,
+    phases: ArrayLike,
+    *,
+    solver: str = "raar",
+    steps: int = 200,
+    scene: str = "phase",
+    gain: float = 1.0,
+    centred: bool = False,
+    beta: float = DEFAULTS.beta,
+    tv: float = 0.0,
+) -> tuple[Complex[np.ndarray, "n h w"], Float[np.ndarray, "n"]]:
+    """Recovers objects by a classical solver, from the spectral estimate; no network.
+
+    Args:
+        frames: CDPs in the far field, [sh sw], [n sh sw] or [n L sh sw], in counts of any unit.
+        phases: [L h w], radians, of ideal masks in an even beam; mask l multiplies the field by
+            e^{-j phase}. Complex ones are e^{j phase} times what device and beam make of it: of a
+            run that sees the whole pattern, without crosstalk, `run.optics.masks`.
+        solver: One of `recovery.solvers.SOLVERS`, or your own (docs/extend/own_code.md).
+        steps: Its steps.
+        scene: What is known of the object: "phase", "amplitude", "complex" (modulus 0.5 to 1)
+            or "none".
+        gain: Counts of a sample whose CDP is 1. Of a "phase" object, whose light is known, each
+            frame is scaled to it, and nothing reads the gain.
+        centred: Whether the zero frequency of the frames lies in the middle, not at [0, 0].
+        beta: Relaxation of "hio" and "raar".
+        tv: Weight of the total-variation prior of "accelerated".
+
+    Returns:
+        The fields, of arbitrary global phase, and their relative residuals.
+
+    Raises:
+        InputError: If frames or phases are none, or do not fit each other.
+        ValueError: If a name is unknown.
+    """
+    allow(solver if is_foreign(solver) else ())
+    masks = np.asarray(phases)
+    if masks.ndim != 3 or masks.dtype.kind not in "uifc" or not np.all(np.isfinite(masks)):
+        raise InputError(
+            "phases: expected finite radians [L h w], or complex masks, got "
+            f"{masks.dtype} {list(masks.shape)}"
+        )
+    light = shots_of(frames, len(masks))
+    if centred:
+        light = np.fft.ifftshift(light, axes=(2, 3))
+    sums = light.sum(axis=(2, 3), keepdims=True)
+    if not np.all(sums > 0):
+        raise InputError("frames: one of them holds no light")
+    require("gain", gain, GAINS)
+    power = np.sum(np.abs(masks) ** 2, axis=(1, 2)) if masks.dtype.kind == "c" else masks[0].size
+    known = np.broadcast_to(power, len(masks))[:, None, None]  # light of a phase object
+    light = light * known / sums if scene == "phase" else light / gain
+    fields, residuals = _solve(
+        jnp.asarray(light, jnp.float32),
+        jnp.asarray(masks, jnp.complex64 if masks.dtype.kind == "c" else jnp.float32),
+        solver=solver,
+        steps=steps,
+        scene=scene,
+        settings=Settings(beta=beta, tv=tv),
+    )
+    return np.asarray(fields), np.asarray(residuals)
+
+
+@partial(jax.jit, static_argnames=("solver", "steps", "scene", "settings"))
+def _solve(light, masks, **options):
+    start = jax.random.normal(jax.random.key(0), masks.shape[1:], jnp.complex64)
+    kernel, optics = jnp.asarray(gaussian_kernel()), Optics(masks)
+
+    def one(y):
+        first, _ = filtered_spectral_init(y, optics, kernel, start, START)
+        return solve_one(y, optics, first, **options)
+
+    return jax.vmap(one)(light)
+
+
+def shots_of(frames: ArrayLike, snapshots: int) -> Float[np.ndarray, "n L y x"]:
+    """Returns frames as numbers, the L of an object together.
+
+    Args:
+        frames: Of any number type, [y x], [n y x] or [n L y x].
+        snapshots: L.
+
+    Raises:
+        InputError: If they are none, not finite, or not L of each object.
+    """
+    given = np.asarray(frames)
+    if given.dtype.kind not in "uif" or given.ndim not in (2, 3, 4) or not given.size:
+        raise InputError(
+            f"frames: expected counts [y x], [n y x] or [n L y x], got {given.dtype} "
+            f"{list(given.shape)}"
+        )
+    if not np.all(np.isfinite(given)):
+        raise InputError("frames: expected finite counts, some are not")
+    flat = given.reshape(-1, *given.shape[-2:]).astype(np.float64)
+    if len(flat) % snapshots or (given.ndim == 4 and given.shape[1] != snapshots):
+        raise InputError(
+            f"frames: expected {snapshots} of each object, one through each mask, got "
+            f"{shown(list(given.shape[:-2]))}"
+        )
+    return flat.reshape(-1, snapshots, *given.shape[-2:])
