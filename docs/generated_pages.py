@@ -137,18 +137,18 @@ def _escaped(text: str) -> str:
 
 
 def _write_api(folder: Path) -> None:
-    """A page for each room of the package, and one for each of its modules."""
+    """A page for each subpackage of the package, and one for each of its modules."""
     front = (
-        "# `import jax_kdpr`\n\nWhat the package itself offers. Below it are the rooms.\n\n"
+        "# `import jax_kdpr`\n\nWhat the package itself offers. Below it are the subpackages.\n\n"
         "```{eval-rst}\n.. automodule:: jax_kdpr.interface.api\n"
         "   :members: load, pretrained, bench, on_bench, train, Run, Objects\n\n"
         ".. autofunction:: jax_kdpr.solve\n\n"
         ".. autoclass:: jax_kdpr.Refinement\n   :members:\n```\n"
     )
     _write(folder / "jax_kdpr.md", front)
-    rooms = sorted(path.parent for path in PACKAGE.glob("*/__init__.py"))
-    for room in rooms:
-        modules = sorted(path for path in room.rglob("*.py") if path.stem != "__init__")
+    subpackages = sorted(path.parent for path in PACKAGE.glob("*/__init__.py"))
+    for subpackage in subpackages:
+        modules = sorted(path for path in subpackage.rglob("*.py") if path.stem != "__init__")
         pages = []
         for module in modules:
             if module.stem in LEFT_OUT or module.stem.endswith("_flags"):
@@ -157,14 +157,14 @@ def _write_api(folder: Path) -> None:
             pages.append((dotted, _first_line(module)))
             directive = f"```{{eval-rst}}\n.. automodule:: {dotted}\n   :members:\n```"
             _write(folder / f"{dotted}.md", f"# `{dotted}`\n\n{directive}\n")
-        said = _first_line(room / "__init__.py")
+        said = _first_line(subpackage / "__init__.py")
         rows = [
             [f"[{name.removeprefix('jax_kdpr.')}]({name}.md)", _escaped(line)]
             for name, line in pages
         ]
         table = markdown_table(["module", "what lives there"], rows)
         # Not in a table of contents, which every page of the site would carry.
-        _write(folder / f"{room.name}.md", f"# `{room.name}`\n\n{said}\n\n{table}\n")
+        _write(folder / f"{subpackage.name}.md", f"# `{subpackage.name}`\n\n{said}\n\n{table}\n")
 
 
 def _first_line(path: Path) -> str:

@@ -10,15 +10,16 @@
     bought = kdpr.bench("diffuser.npy")   # a mask that exists: measure, reconstruct by a solver
     solved = kdpr.solve(frames, phases, solver="raar")
 
-What these do in detail, and what else there is, stands in the rooms (docs/extend/code.md).
+The subpackages (docs/extend/code.md) hold the details and all the rest.
 """
 
 import importlib as _importlib
 import sys as _sys
 import types as _types
 
-# While `python -m` looks for a command of ours, whose imports take seconds; before any of them.
-# Before the command's own arguments stands its name, or "-m" and its name in one.
+# `python -m` imports this package when it looks for a command, whose own imports take seconds.
+# Signals are taken over before these. In `orig_argv` the name of the command, alone or joined to
+# "-m", stands before its arguments.
 if _sys.argv[:1] == ["-m"] and (
     _sys.orig_argv[-len(_sys.argv)].removeprefix("-m").startswith("jax_kdpr.")
 ):
@@ -39,10 +40,10 @@ if _TYPE_CHECKING:
 
 try:
     __version__ = _version("jax_kdpr")
-except _PackageNotFoundError:  # only on the path
+except _PackageNotFoundError:  # on the path, but not installed
     __version__ = "not installed"
 
-# Made when they are asked for: `import jax_kdpr` is quick, and a command imports what it needs.
+# Imported on first use, so that `import jax_kdpr` is quick and a command imports what it needs.
 _PUBLIC = {
     **dict.fromkeys(
         ("Objects", "Run", "bench", "load", "on_bench", "pretrained", "train"),
@@ -84,7 +85,7 @@ def __dir__() -> list[str]:
 
 
 class _Package(_types.ModuleType):
-    """Commands are modules, two of them of the name of a function here, which stays what it is."""
+    """Keeps two functions here from being replaced by the commands (modules) of the same name."""
 
     def __setattr__(self, name: str, value: object) -> None:
         if not (name in _PUBLIC and isinstance(value, _types.ModuleType)):

@@ -1,4 +1,4 @@
-"""`kdpr COMMAND ...` and `python -m jax_kdpr COMMAND ...`; without a command it lists them all."""
+"""Runs `kdpr COMMAND ...` and `python -m jax_kdpr COMMAND ...`; without a command, lists them."""
 
 import ast
 import difflib
@@ -34,7 +34,7 @@ def main() -> int:
 
 
 def _first_sentence(path: Path) -> str:
-    """What a command says of itself, without importing what it needs."""
+    """Returns the first sentence of a command's docstring, without importing the command."""
     said = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
     return said.partition(":")[0].partition(".\n")[0].replace("\n", " ").rstrip(".")
 

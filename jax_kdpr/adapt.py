@@ -4,27 +4,28 @@
     python -m jax_kdpr.adapt --workdir RUN --input 'frames/*.tif' --shots 9 --blank 'blank/*.tif' \\
         --dark dark.tif --calibration calibration.json --output RUN2
 
-No bench is the one that was simulated, and on it nobody knows what an object is. But nine shots of
+No bench equals the simulated one, and on a bench the true objects are not known. But nine shots of
 an object through nine known masks determine it without any training. So each object is taken nine
 times: through the run's own mask, and through eight further ones, those of `export_mask --teacher
-9`, or of --masks. From all shots of each it is recovered, and filter and network are fine-tuned to
-recover it from the first alone; simulated scenes in the same batches see to it that nothing is
-forgotten. A share of the objects is held back, and the best of these counts, the run as it was
-among them.
+9` or of --masks. The object is recovered from all its shots. Then filter and network are fine-tuned
+to recover it from the first shot alone; simulated scenes in the same batches keep the system from
+forgetting. A share of the objects is held back for validation. The state with the best score on
+these is kept, which may be the run as it was.
 
---blank, the same shots of the empty beam, tells amplitude and wavefront of the light pixel by
-pixel, and with --fit the modulator's crosstalk and gain: what of the bench no calibration knows.
+--blank takes the same shots of the empty beam. They tell what no calibration knows of the bench:
+amplitude and wavefront of the light pixel by pixel and, with --fit, the modulator's crosstalk and
+gain.
 
---output is a run folder like any other: `evaluate`, `reconstruct`, `export_mask` take it. Beside it
-has adaptation.json (each object's misfit, which were left out or held back, what was gained),
-objects.npy (the images that the shots gave) and calibration.json, the one given without the optics,
-which are the run's now.
+--output is a run folder like any other: `evaluate`, `reconstruct`, `export_mask` take it. It also
+has adaptation.json (each object's misfit, which objects were left out, what was gained),
+objects.npy (the images recovered from all shots) and calibration.json (the given calibration
+without its optics, which the run itself has now).
 
---shots 1 needs no further shots: it asks that what is recovered explains its shot, and that a
-shifted object is recovered where it is. On a bench that is not the model's it learns wrong objects,
-and says so.
+--shots 1 needs no further shots. It asks that the recovered object explains its shot, and that a
+shifted object is recovered at its new place. On a bench that is not the model's it learns wrong
+objects, and a warning says so.
 
-The same command goes on where it was interrupted.
+The same command resumes an adaptation that was interrupted.
 """
 
 import hashlib
@@ -67,7 +68,7 @@ MASKS = flags.DEFINE_list(
     "those of export_mask --teacher.",
 )
 BLANK = flags.DEFINE_string(
-    "blank", "", "Frames of the empty beam, as many as of an object, through the same masks."
+    "blank", "", "Frames of the empty beam, one through each mask, as for an object."
 )
 FIT = flags.DEFINE_list(
     "fit",
@@ -75,10 +76,14 @@ FIT = flags.DEFINE_list(
     f"Of the modulator, to find from --blank too: {', '.join(OF_MODULATOR)}; --fit= for none.",
 )
 STEPS = flags.DEFINE_integer(
-    "steps", 400, f"Of the fine-tuning; {ROUND} a round.", lower_bound=ROUND, upper_bound=10**9
+    "steps",
+    400,
+    f"Fine-tuning steps; {ROUND} a round.",
+    lower_bound=ROUND,
+    upper_bound=10**9,
 )
 RATE = flags.DEFINE_float(
-    "rate", 0.5, "Learning rates, over those of the run.", lower_bound=1e-6, upper_bound=100.0
+    "rate", 0.5, "Factor on the learning rates of the run.", lower_bound=1e-6, upper_bound=100.0
 )
 HOLD_BACK = flags.DEFINE_float(
     "hold_back", 0.2, "Share of the objects to validate on.", lower_bound=0.01, upper_bound=0.9
@@ -106,7 +111,7 @@ def main(positional: list[str]) -> int:
     calibration = _own_calibration(run)
     for note in notes:
         print(f"note: {note}")
-    with TemporaryDirectory() as folder:  # of planes that the new run keeps copies of
+    with TemporaryDirectory() as folder:  # for planes; the new run keeps copies
         bench = Bench(run, {}, setup)
         if blank:
             asked = {"fit": FIT.value, "folder": Path(folder), "begun": begun}
@@ -143,12 +148,12 @@ def main(positional: list[str]) -> int:
 
 
 def _own_calibration(run: Run) -> Calibration | None:
-    """Returns what --calibration holds, if it is given; of other masks it is refused.
+    """Returns the calibration of --calibration, if given; refuses one that is for other masks.
 
-    So is one that is not to be trusted, unless the empty beam is seen too.
+    It also refuses one that is not to be trusted, unless --blank is given.
 
     Raises:
-        InputError: Which, and what to do.
+        InputError: If the calibration is refused; the message says what to do.
     """
     if not placement_flags.CALIBRATION.value:
         return None
@@ -169,10 +174,10 @@ def _own_calibration(run: Run) -> Calibration | None:
 
 
 def _check_flags(run: Run) -> tuple[Frame, ...]:
-    """Refuses what does not go together; returns the frames of --blank.
+    """Refuses flags that do not go together; returns the frames of --blank.
 
     Raises:
-        InputError: Which.
+        InputError: If there are such flags.
     """
     if BLANK.value and SHOTS.value == run.snapshots:
         raise InputError(
@@ -187,7 +192,7 @@ def _check_flags(run: Run) -> tuple[Frame, ...]:
             f"--fit: expected some of {', '.join(OF_MODULATOR)}, each once, got {','.join(names)}; "
             "what is of the light --blank finds by itself"
         )
-    _with_all_shots(run)  # what is wrong with them is said now
+    _with_all_shots(run)  # so that errors in the masks show now
     frames = list_frames(BLANK.value, flag="--blank") if BLANK.value else []
     if len(frames) not in (0, SHOTS.value):
         raise InputError(
@@ -198,7 +203,7 @@ def _check_flags(run: Run) -> tuple[Frame, ...]:
 
 
 def _digest(frames: str, masks: str, blank: tuple[Frame, ...]) -> str:
-    """Of all that the lessons come from, and how they are split: what goes on must be the same."""
+    """Returns a digest of the lessons' sources and split, which a resumed adaptation must share."""
     empty = [Plane.of(np.asarray(pixels, np.float32)).digest for pixels in iterate_frames([*blank])]
     asked = [frames, masks, *empty, *(FIT.value if blank else []), HOLD_BACK.value]
     return hashlib.sha256(json.dumps(asked).encode()).hexdigest()

@@ -1,15 +1,15 @@
 """Compares masks without a network: `python -m jax_kdpr.ambiguity --workdir RUN [RUN ...]`.
 
 For each mask set, on the first test scenes of the runs' data:
-* the false objects that give the same measurement, or nearly: twin, mirror, shifts; how well they
-  fit it, and how far their images are from the training images;
-* the singular values of the Jacobian of sqrt(y): what a small change of the object does to it;
+* false objects that give the same measurement, or nearly the same (twin, mirror, shifts): how well
+  they fit it, and how far their images are from the training images;
+* the singular values of the Jacobian of sqrt(y): how a small change of the object changes it;
 * Cramer-Rao bounds on the error against photons, without and with the training images as a prior.
 
-Runs give their trained masks and their optics. --masks FILE[,FILE] gives masks behind the optics of
---config FILE (or of the first run): files with their sidecars, or phases in radians, [h w] or
-[L h w]; --random adds masks of independent phases for comparison. Writes ambiguity.md and
-ambiguity.json, part by part, and at the end ambiguity.png, the bounds over photons.
+Runs give their trained masks and their optics. --masks FILE[,FILE] adds masks with the optics of
+--config FILE (or of the first run). These are files with their sidecars, or phases in radians,
+[h w] or [L h w]. --random adds masks of independent phases for comparison. Writes ambiguity.md and
+ambiguity.json after each part, and at the end ambiguity.png, the bounds against photons.
 """
 
 from pathlib import Path
@@ -35,26 +35,26 @@ DEFAULT_OUTPUT = Path("runs/ambiguity")
 CONFIG = cli.define_config()
 WORKDIR = flags.DEFINE_string("workdir", None, "Run folder; more may follow it.")
 MASKS = flags.DEFINE_list(
-    "masks", [], "Files as of masks.file, or phases [h w] or [L h w] in radians; commas between."
+    "masks", [], "Files as in masks.file, or phases [h w] or [L h w] in radians; comma-separated."
 )
 RANDOM = flags.DEFINE_bool("random", False, "Adds random masks, as many as the first set has.")
 SCENES = flags.DEFINE_integer("scenes", 4, "Test scenes.", lower_bound=1, upper_bound=10000)
 PHOTONS = flags.DEFINE_list("photons", ["1e3", "1e4", "1e5", "1e6"], "Photons a shot.")
 READ_NOISE = flags.DEFINE_float(
-    "read_noise", 0.0, "Electrons, standard deviation.", lower_bound=0.0, upper_bound=1000000000.0
+    "read_noise", 0.0, "Read noise, electrons (rms).", lower_bound=0.0, upper_bound=1000000000.0
 )
 STEPS = flags.DEFINE_integer(
     "steps",
     mask_analysis.STEPS,
-    "Of conjugate gradients, beyond 2,048 unknowns: fewer are faster, and leave bounds lower.",
+    "Conjugate-gradient steps beyond 2,048 unknowns: fewer are faster and give lower bounds.",
     lower_bound=1,
     upper_bound=1_000_000,
 )
-DATA_DIR = flags.DEFINE_string("data_dir", "", "Where the data lie now, if not where they were.")
+DATA_DIR = flags.DEFINE_string("data_dir", "", "Where the data lie now, if they have moved.")
 OUTPUT = flags.DEFINE_string(
     "output",
     None,
-    "Folder for the report; default: of the one run, above several, runs/ambiguity without any.",
+    "Folder for the report; default: the run's, the one above several, or runs/ambiguity.",
 )
 
 
@@ -104,13 +104,13 @@ def main(positional: list[str]) -> int:
 
 
 def _default_output(runs: dict[str, Path]) -> Path:
-    """The folder of a single run, the one above several, or one of its own for files alone."""
+    """Returns the folder of one run, the one above several, or one of its own for files alone."""
     first = next(iter(runs.values()), DEFAULT_OUTPUT)
     return first.parent if len(runs) > 1 else first
 
 
 def _config(workdirs: list[Path], has_files: bool) -> Config:
-    """That scenes and files' optics come from."""
+    """Returns the config that gives the scenes, and the optics of --masks."""
     if not workdirs and not has_files and not RANDOM.value:
         raise InputError(
             "--workdir, --masks: nothing to compare; give run folders, files of phases, or --random"
@@ -118,7 +118,7 @@ def _config(workdirs: list[Path], has_files: bool) -> Config:
     if CONFIG.value is not None and workdirs and not has_files:
         raise InputError("--config: is read only with --masks; runs bring their own")
     if CONFIG.value is not None or not workdirs:
-        config = cli.read_config(CONFIG, stand_in_teacher="none")
+        config = cli.read_optics_config(CONFIG)
     else:
         config = run_folder.read_config(workdirs[0])
     run_folder.require_same_data(workdirs, config if CONFIG.value else None)

@@ -2,19 +2,19 @@
 
     python -m jax_kdpr.benchmark --config configs/paper/student.py
 
-Every case is compiled first, apart; then all are called in turn, each call synchronised. One JSON
-row a case goes to benchmark.jsonl in --output, and one table to benchmark.md. The config gives
-sizes; no data are read, and a student needs no teacher's folder.
+Each case is first compiled by itself. Then all cases are called in turn, and each call is
+synchronised. In --output, benchmark.jsonl gets one JSON row per case, and benchmark.md a table. The
+config gives the sizes; no data are read, and a student needs no folder of a teacher.
 
---compile_only stops before the first call: it shows that every shape of a config compiles, what
-memory each program needs, and what it has to compute. --against torch times the same system in
-PyTorch, in turn with ours, after checking that both give the same numbers in float32; its steps get
-their images as ready floats, where ours gather and resize them. --sweep snapshots=1,3,9 (size,
-iterations, batch) times inference and the E2E step over a range.
---for h100 compiles every case for one H100 that need not be there and counts kernels, bytes and
-memory of one step or one batch; it wants the extra `aot`.
-Two cases are of one frame on one device, the second through `Run.reconstruct`: neither is compiled
-apart. --only convolution times each kind of convolution in the U-Net, which nothing else does.
+--compile_only stops before the first call: it shows that every shape of a config compiles, how much
+memory each program needs, and how much it has to compute. --against torch times the same system in
+PyTorch, in turn with ours, after checking that both give the same numbers in float32. The steps in
+PyTorch get their images as ready floats, while ours gather and resize them. --sweep
+snapshots=1,3,9 (or size, iterations, batch) times inference and the E2E step over a range.
+--for h100 compiles every case for one H100, which need not be there, and counts kernels, bytes and
+memory of one step or one batch; it needs the extra `aot`.
+Two cases take one frame on one device, the second through `Run.reconstruct`; neither is compiled
+beforehand. Each kind of convolution in the U-Net is timed only with --only convolution.
 """
 
 import json
@@ -57,7 +57,7 @@ CALLS = flags.DEFINE_integer(
 TEACHER = flags.DEFINE_integer(
     "teacher_snapshots", 9, "Snapshots of the teacher.", lower_bound=1, upper_bound=4096
 )
-ONLY = flags.DEFINE_string("only", "", "Only the cases whose name begins so.")
+ONLY = flags.DEFINE_string("only", "", "Run only the cases whose name begins so.")
 COMPILE_ONLY = flags.DEFINE_bool("compile_only", False, "Compile, and time nothing.")
 FOR = flags.DEFINE_string("for", "", "h100: compile for a GPU that is not there, and count.")
 AGAINST = flags.DEFINE_string("against", "", "torch, or torch-compile: time PyTorch too.")
@@ -67,12 +67,14 @@ SWEEP = flags.DEFINE_multi_string("sweep", [], "NAME=V1,V2,...; may be given sev
 def main(positional: list[str]) -> int:
     """Runs the benchmark that the flags ask for."""
     cli.require_no_more(positional)
-    config = cli.read_config(CONFIG, stand_in_teacher="none: timed at its random start")
+    config = checks.ready(
+        cli.load_config(CONFIG, Config), stand_in_teacher="none: timed at its random start"
+    )
     sweeps = [read_sweep(text, config) for text in SWEEP.value]
     _check_flags([config, *(trial for _, trials in sweeps for trial in trials.values())])
     if AGAINST.value:
         require_twin(flatten(config))
-    # A program from the cache would tell the time of a lookup.
+    # With the cache, the time of a compilation would be that of a lookup.
     jax.config.update("jax_enable_compilation_cache", False)
     output = Path(OUTPUT.value)
     whole_files.require_writable("--output", output)
@@ -89,7 +91,7 @@ def main(positional: list[str]) -> int:
         calls=CALLS.value,
         teacher_snapshots=TEACHER.value,
         only=ONLY.value,
-        convolutions=bool(ONLY.value) and not AGAINST.value,  # for those who ask
+        convolutions=bool(ONLY.value) and not AGAINST.value,  # on request only
         compile_only=COMPILE_ONLY.value,
     )
     for name, trials in sweeps:

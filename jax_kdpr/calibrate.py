@@ -4,20 +4,21 @@
         [--object IMAGE] [--scale 3] [--dark D] [--flat F] [--bad_pixels B]
     python -m jax_kdpr.calibrate --config CONFIG --object IMAGE --fit defocus,waist,offset ...
 
-Without --object there is none in the beam: the CDP of the mask alone (one of phases 0 and pi needs
-an object, since its CDP is its own half turn). The first L frames are its snapshots. Centre, all
-eight orientations, a rotation of --rotation_range degrees and a scale of --scale_range (relative)
-around --scale are searched; the result, in pixels of the raw frame, with the counts a unit, goes to
---output, for `reconstruct --calibration`. Its score is the correlation of measured and expected
-amplitudes. If the score is low, or another orientation fits nearly as well, the fit is not to be
-trusted: a warning says so, and the exit code is 1.
+Without --object no object is in the beam, and the frames show the CDP of the mask alone. (A mask of
+phases 0 and pi needs an object, since its CDP equals its half turn.) The first L frames are the
+snapshots. The search covers all centres, all eight orientations, a rotation of --rotation_range
+degrees, and a relative change of --scale by --scale_range. The geometry, in pixels of the raw
+frame, and the counts a unit go to --output, for `reconstruct --calibration`. The score is the
+correlation of measured and expected amplitudes. If it is low, or another orientation fits nearly as
+well, the fit is not to be trusted: a warning says so, and the exit code is 1.
 
---fit names what of the optics is fitted too, to the amplitudes of one or more objects (--object
-names as many images as there are objects in the frames, in their order): shift, rotation, scale (of
-the mask over the object), defocus, astigmatism, coma, spherical, gain, zero_order (of the device),
-waist, beam (of a Gaussian beam) and offset (counts). Each comes with an error bar; a warning says
-what the frames do not determine. `reconstruct`, `solve` and `train --config.optics` take the result
-whole. --config in place of --workdir is a system that is not trained yet.
+--fit names the parts of the optics that are fitted too, to the amplitudes of one or more objects
+(--object names as many images as there are objects in the frames, in their order): shift, rotation,
+scale (of the mask over the object), defocus, astigmatism, coma, spherical, gain, zero_order (of the
+device), waist, beam (of a Gaussian beam) and offset (counts). Each number has an error bar; a
+warning says which of them the frames do not determine. `reconstruct`, `solve` and
+`train --config.optics` take the whole result. --config in place of --workdir names a system that is
+not trained yet.
 """
 
 import sys
@@ -51,10 +52,10 @@ OUTPUT = flags.DEFINE_string("output", None, "Calibration file to write, .json."
 OBJECT = flags.DEFINE_string(
     "object",
     "",
-    "Image file of the object, as data.dir takes them, but never stretched; default: none in the "
+    "Image file of the object, as data.dir takes them, but never rescaled; default: none in the "
     "beam. A folder of them with --fit.",
 )
-FIT = flags.DEFINE_list("fit", [], f"What of the optics to fit: {', '.join(FITTED)}.")
+FIT = flags.DEFINE_list("fit", [], f"Parts of the optics to fit: {', '.join(FITTED)}.")
 FLATNESS = flags.DEFINE_string(
     "flatness", "", "Measured phase over the object, radians (float NPY or TIFF), known to the fit."
 )
@@ -117,10 +118,10 @@ def main(positional: list[str]) -> int:
 
 
 def _fitted() -> list[str]:
-    """What is to be fitted.
+    """Returns the names of what is to be fitted.
 
     Raises:
-        InputError: If a name is none, or comes twice, or nothing would read another flag.
+        InputError: If a name is unknown or given twice, or nothing would read another flag.
     """
     names = FIT.value
     unknown = [name for name in names if name not in FITTED]

@@ -3,12 +3,12 @@
 Writes metrics.json, scores.npz (image by image), samples.npz (a few scenes and their recovery),
 figure.png and masks.npy (phases in [0, 2 pi) as [k h w]; mask l multiplies the field by
 e^{-j phase}) into each run folder and prints one table.
---refine N also scores what N steps of error reduction make of the network's image: a great deal
-without noise, and harm at an SNR of 20 dB; --refine_with names another solver, and --refine_tv the
-weight of its total-variation prior, which noisy measurements want.
-`python -m jax_kdpr.solve` says what classical solvers make of the same CDPs without any network.
-Several runs of the same data and scene give one table, also written, with a figure of the same
-scenes side by side, to --output.
+--refine N also scores the network's image after N steps of error reduction. These gain a great deal
+without noise, and do harm at an SNR of 20 dB. --refine_with names another solver, and --refine_tv
+the weight of its total-variation prior, for noisy measurements.
+`python -m jax_kdpr.solve` scores classical solvers on the same CDPs, without any network.
+For several runs of the same data and scene, one table, and a figure of the same scenes side by
+side, are also written to --output.
 """
 
 import sys
@@ -36,7 +36,7 @@ SAMPLES = flags.DEFINE_integer(
     "samples", 4, "Test scenes in a figure.", lower_bound=1, upper_bound=100
 )
 flags.adopt_module_key_flags(refine_flags)
-DATA_DIR = flags.DEFINE_string("data_dir", "", "Where the data lie now, if not where they were.")
+DATA_DIR = flags.DEFINE_string("data_dir", "", "Where the data lie now, if they have moved.")
 
 
 def main(positional: list[str]) -> int:
@@ -80,7 +80,7 @@ def main(positional: list[str]) -> int:
 
 
 def _place(name: str, workdir: Path) -> Path:
-    """Where a run's files go: its folder or, if that may not be written, one below --output."""
+    """Returns where a run's files go: its folder or, if not writable, one below --output."""
     found = whole_files.obstacle(workdir)
     if not found:
         return workdir

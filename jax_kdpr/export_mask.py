@@ -8,15 +8,16 @@
 Formats: slm (gray levels of a panel), height (metres, of an etched or printed mask), npy, csv and
 tiff (radians). The .json beside each file states every convention: sign, orientation, levels,
 place on the panel, checkpoint. No correction is included.
-A device that adds the phase p multiplies the light by e^{j p}, the trained operator by e^{-j phi}:
---sign conjugate, the default, writes p = -phi, and --sign direct p = phi.
---verify reads the files back from disk, measures the run's test images through them as the .json
-says they are meant, and ends with exit code 1 if that costs more than --max_loss dB; it then says
-which mistake would explain it. What your panel really does with a gray level it cannot know.
---verify_file does the same for files that are there already, such as one that a tool of yours
-has changed; their .json must lie beside them.
+A device that adds the phase p multiplies the light by e^{j p}, and the trained operator multiplies
+it by e^{-j phi}. --sign conjugate, the default, writes p = -phi, and --sign direct writes p = phi.
+--verify reads the files back from disk, and measures the run's test images through them in the
+meaning that the .json states. If that costs more than --max_loss dB, it says which mistake would
+explain the loss, and the exit code is 1. It cannot know what your panel really does with a gray
+level.
+--verify_file does the same for files that exist already, such as one that another tool has changed;
+their .json must lie beside them.
 --config in place of --workdir exports masks that no training has made, such as those of masks.file.
---teacher 9 writes nine masks, the run's own first, through which each object is taken for `adapt`.
+--teacher 9 writes nine masks, the run's own first; for `adapt`, take each object through all nine.
 """
 
 import sys
@@ -52,9 +53,9 @@ IMAGES = flags.DEFINE_integer(
     "images", 1000, "Test images to verify with; 0: all.", lower_bound=0, upper_bound=10_000_000
 )
 MAX_LOSS = flags.DEFINE_float(
-    "max_loss", 0.1, "Loss in dB that is fine.", lower_bound=0.0, upper_bound=1000.0
+    "max_loss", 0.1, "Loss in dB that still passes.", lower_bound=0.0, upper_bound=1000.0
 )
-DATA_DIR = flags.DEFINE_string("data_dir", "", "Where the data lie now, if not where they were.")
+DATA_DIR = flags.DEFINE_string("data_dir", "", "Where the data lie now, if they have moved.")
 
 VERIFICATION = ("images", "max_loss", "data_dir")
 
@@ -99,7 +100,7 @@ def _verify(paths: list[Path]) -> int:
 
 
 def _check_flags(positional: list[str]) -> None:
-    """Refuses what is missing, and what nothing would read."""
+    """Refuses a command line with a flag missing, or with one that nothing would read."""
     if CONFIG.value is not None and (VERIFY.value or VERIFY_FILE.value):
         raise InputError(
             "--config: a file is verified by what a trained network recovers through it; give "

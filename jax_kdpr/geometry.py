@@ -5,11 +5,12 @@
     python -m jax_kdpr.geometry --workdir RUN --wavelength 532e-9 --focal_length 0.2 \\
         --mask_pitch 8e-6 --camera_pixel 3.45e-6
 
-Prints the model sample against the camera pixel, the extent of the pattern, the focal length for
+Prints the size of a model sample in camera pixels, the extent of the pattern, the focal length for
 a whole number of camera pixels, what pixels of finite size do at the edge, and what is sampled too
-coarsely. Lengths are in metres. In the near field (--propagation fresnel or
-angular_spectrum) --distance takes the place of --focal_length. --workdir takes pixels, oversample
-and propagation, with its lengths, from a run. --output FILE.json also writes the numbers.
+coarsely; then the options of noise and device for `train`, as far as the flags or --bench give
+them. Lengths are in metres. In the near field (--propagation fresnel or angular_spectrum)
+--distance takes the place of --focal_length. --workdir takes pixels, oversample and propagation,
+with its lengths, from a run. --output FILE.json also writes the numbers.
 """
 
 from pathlib import Path
@@ -25,7 +26,7 @@ from jax_kdpr.optics.sampling import RECORD, bench_geometry
 from jax_kdpr.runs import folder
 
 flags.adopt_module_key_flags(bench_flags)
-KEYS = {  # flags of the bench, and of bench.toml
+KEYS = {  # flag: key of bench.toml
     **{name: name for name in ("wavelength", "focal_length", "distance")},
     **{"mask_pitch": "modulator.mask_pitch", "fill_factor": "modulator.mask_fill_factor"},
     **{"camera_pixel": "camera.pixel_pitch", "camera_pixels": "camera.pixels"},
@@ -34,13 +35,18 @@ NOISE = {
     **{"photons": "photons", "full_well": "camera.full_well", "bits": "camera.bits"},
     **{"read_noise": "camera.read_noise", "dark": "camera.dark"},
 }
-NEEDED = ("photons", "full_well", "bits")  # for a noise
+NEEDED = ("photons", "full_well", "bits")  # for the noise
+WITHOUT_LIGHT = "; without photons, train --bench takes a well exposed frame"
 for name, key in (KEYS | NOISE).items():
     says = "From mask pixel to mask pixel, metres." if name == "mask_pitch" else ""
     flags.DEFINE(**bench_flags.of_key(name, key, says=says))
-flags.DEFINE_integer("pixels", None, "Of the mask, each way.", lower_bound=1, upper_bound=65536)
+flags.DEFINE_integer("pixels", None, "Mask pixels, each way.", lower_bound=1, upper_bound=65536)
 flags.DEFINE_integer(
-    "oversample", None, "Of the model, 1 or 2; default 1.", lower_bound=1, upper_bound=2
+    "oversample",
+    None,
+    "Samples in the finest fringe: 1 or 2; default 1.",
+    lower_bound=1,
+    upper_bound=2,
 )
 flags.DEFINE_enum("propagation", None, list(PROPAGATORS), "Default: far.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Run folder that the rest is taken from.")
@@ -66,10 +72,11 @@ def main(positional: list[str]) -> int:
         record = {"bench": bench._asdict(), **found._asdict(), "warnings": warnings}
         cli.make_folder("--output", output.parent)
         json_files.write_json(output, record)
-    print(sampling.table(bench, found))
+    magnify = sampling.suitable_magnify(bench, said.modulator)
+    print(sampling.table(bench, found, magnify=magnify))
     missing = [f"--{name}" for name in NEEDED if flags.FLAGS[name].value is None]
     if missing:
-        print(f"noise for train: wants {', '.join(missing)}")
+        print(f"noise for train: wants {', '.join(missing)}{WITHOUT_LIGHT}")
     else:
         camera = PixelNoise(**{name: flags.FLAGS[name].value or 0 for name in NOISE})
         options = noise_options(bench, found, camera, bin=said.camera.bin or 0)

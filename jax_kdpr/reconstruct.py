@@ -4,25 +4,26 @@
         --dark dark.tif --flat flat.tif --calibration calibration.json
 
 Frames are corrected (dark, flat, bad pixels), resampled to the model's grid and scaled to its unit.
-Where the pattern lies comes from `jax_kdpr.calibrate` or from --centre, --rotate, --scale, --flip
-and --transpose, in pixels of the raw frame; without any it fills the frame, upright. --gain auto
-scales each frame to the energy that a scene of modulus 1 has; amplitude and complex scenes take the
-counts a unit of the calibration, or a number.
+The place of the pattern comes from `jax_kdpr.calibrate` or from --centre, --rotate, --scale, --flip
+and --transpose, in pixels of the raw frame; without any of them the pattern fills the frame,
+upright. --gain auto scales each frame to the energy of a scene of modulus 1. Amplitude and complex
+scenes need the counts a unit: those of the calibration, or a number.
 
 Each object gives phase (radians) as .tif and .npy, a preview .png, and .npz with the spectral
-estimate and the CDPs; --stack writes stacks instead; sheet.png has all in one picture.
-results.json says how far to trust each one: `misfit`, norm(abs(A x) - sqrt(y)) / norm(sqrt(y)), of
-the recovered object's pattern against the measured one. Its limit is found on the run's validation
-scenes, or set by --limit; what exceeds it gets a warning. Where the median does, or the frames fit
-far better flipped, turned or transposed, or the calibration is not to be trusted, the exit code
-is 1. A network that was hardly trained has a wide limit: look at `evaluate` first. Trust proves
-nothing for an object beyond the run's phase range. --truth, images of the objects, adds PSNR, SSIM
-and the rms error in radians.
+estimate and the CDPs; --stack writes stacks instead. sheet.png shows the first objects in one
+picture. results.json says how far to trust each object: `misfit`, which is
+norm(abs(A x) - sqrt(y)) / norm(sqrt(y)), compares the object's pattern with the measured one. The
+limit of the misfit is found on the run's validation scenes, or set by --limit; an object above it
+gets a warning. The exit code is 1 if the median misfit is above its limit, if the frames fit far
+better flipped, turned or transposed, or if the calibration is not to be trusted. A network that was
+hardly trained has a large limit: look at `evaluate` first. A small misfit proves nothing for an
+object beyond the run's phase range. --truth takes images of the objects, and adds PSNR, SSIM and
+the rms error in radians.
 
---starts 16 recovers by a solver without the network: that of --refine, or 500 steps of accelerated
-with a total variation of 0.02. --config in place of --workdir is optics without a network, such as
-those of a mask file, which are recovered so. --pretrained NAME is a system that came with the
-package; without --input it recovers the frames that came with it.
+--starts 16 recovers by a solver in place of the network: that of --refine, or 500 steps of
+accelerated with a total variation of 0.02. --config in place of --workdir names optics without a
+network, such as those of a mask file; a solver recovers there too. --pretrained NAME names a system
+that came with the package; without --input it recovers the frames that came with it.
 """
 
 import sys
@@ -42,6 +43,7 @@ from jax_kdpr.lab.frames.measured import Setup, group_frames, measure_frames, na
 from jax_kdpr.lab.frames.own_images import own_images
 from jax_kdpr.lab.frames.reading import Frame, list_frames
 from jax_kdpr.lab.frames.reconstruction import Wanted, reconstruct_bench
+from jax_kdpr.lab.frames.recovery import SOLVED
 from jax_kdpr.runs import pretrained
 from jax_kdpr.runs.run import Run
 
@@ -60,11 +62,10 @@ TRUTH = flags.DEFINE_string(
     "truth",
     "",
     "Images of the objects, in the order of the frames, as data.dir takes them, but never "
-    "stretched; of complex scenes phase and amplitude by turns; or truth.npy of simulate_bench.",
+    "rescaled; of complex scenes phase and amplitude by turns; or truth.npy of simulate_bench.",
 )
 DATA_DIR = flags.DEFINE_string("data_dir", "", "Where the run's data lie now, if they have moved.")
 OF_RUN = "reconstruction"  # folder
-SOLVED = 0.3  # misfit of a solver's answer that no longer is one of the frame's objects
 RECORDED = ("input", "dark", "flat", "bad_pixels")  # flags
 
 
@@ -91,11 +92,11 @@ def main(positional: list[str]) -> int:
     if TRUTH.value:
         there, count = Path(TRUTH.value), len(groups)
         truth = own_images(run, there, flag="--truth", as_trained=True, count=count)
-    next(measure_frames(groups[:1], setup, run))  # what is wrong with it is said now
+    next(measure_frames(groups[:1], setup, run))  # so that its errors show now
     settings = _settings(setup, recovery)
     rows = results.read_results(output, settings) if RESUME.value else []
     if limit is None:
-        run.dataset  # noqa: B018  what is wrong with the data is said now
+        run.dataset  # noqa: B018  so that errors in the data show now
     cli.make_folder("--output", output)
     wanted = Wanted(
         output=output,
@@ -118,7 +119,7 @@ def main(positional: list[str]) -> int:
 
 
 def _new_frames(output: Path) -> list[Frame]:
-    """The frames of --input, where the results of them may go to `output`."""
+    """Returns the frames of --input, if their results may go to `output`."""
     if STACK.value and RESUME.value:
         raise InputError("--resume: a stack is written in one go; leave out one of the two")
     if (output / results.RESULTS_FILE).exists() and not RESUME.value:
@@ -131,7 +132,7 @@ def _new_frames(output: Path) -> list[Frame]:
 
 
 def _groups(frames: list[Frame], run: Run, output: Path) -> list[tuple[Frame, ...]]:
-    """Those of each object, none of whose files is there yet."""
+    """Returns the frames of each object; refuses to replace files of results."""
     if LIMIT.value is not None and DATA_DIR.value and not (TRUTH.value and run.in_radians):
         raise InputError("--data_dir: nothing would read it beside --limit; leave out one of them")
     groups = group_frames(frames, run.snapshots)
@@ -142,7 +143,7 @@ def _groups(frames: list[Frame], run: Run, output: Path) -> list[tuple[Frame, ..
 
 
 def _settings(setup: Setup, recovery: Recovery) -> dict[str, Any]:
-    """What results.json records, and --resume compares."""
+    """Returns the settings that results.json records and --resume compares."""
     run, refinement, starts = recovery
     return {
         "workdir": str(run.workdir) if run.is_trained else "",

@@ -3,7 +3,8 @@
 Writes report.html, one self-contained page, and report.md beside its figures: the options that are
 not at their defaults, training curves, masks, first test scenes in radians, a histogram of the
 errors, the best and the worst scenes, and the errors of the bench where `tolerance` has been run.
-What `evaluate` has to make first is named. A study has a report of its own (`jax_kdpr.study`).
+Notes name what is missing, such as the files that `evaluate` must write first. A study has a report
+of its own (`jax_kdpr.study`).
 
 --below FOLDER lists all runs below a folder, the best validation PSNR first.
 """
@@ -27,8 +28,8 @@ OUTPUT = flags.DEFINE_string(
 SCENES = flags.DEFINE_integer(
     "scenes", 3, "Best, and worst, test scenes that are shown.", lower_bound=1, upper_bound=20
 )
-DATA_DIR = flags.DEFINE_string("data_dir", "", "Where the data lie now, if not where they were.")
-OWN = {"page": {str: {"workdir": str}}}  # shape of the JSON that says what a page is of
+DATA_DIR = flags.DEFINE_string("data_dir", "", "Where the data lie now, if they have moved.")
+OWN = {"page": {str: {"workdir": str}}}  # shape of the JSON that names the runs of a page
 
 
 def main(positional: list[str]) -> int:

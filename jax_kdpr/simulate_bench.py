@@ -10,10 +10,11 @@
 
 Writes frames/ (L frames of each of the run's first test scenes), calibration/ (L frames without an
 object), dark.tif, flat.tif, bad_pixels.tif, and the truth: truth.json (geometry, counts a unit) and
-truth.npy (the scenes' images), which `reconstruct --truth` takes beside it. A camera that is not
-described has 12 bits, 64 counts without light, no shot noise and no dark electrons, is a third
-larger than the pattern, and its brightest pixel nearly fits. --config in place of --workdir is a
-bench that nothing was trained for, such as that of a mask file.
+truth.npy (the scenes' images), which `reconstruct --truth` takes if truth.json lies beside it. By
+default the camera has 12 bits, 64 counts without light and no dark electrons. It is a third larger
+than the pattern, and its brightest pixel nearly reaches full scale. Shot noise needs photons or a
+full well. --config in
+place of --workdir names a bench that nothing was trained for, such as that of a mask file.
 """
 
 from pathlib import Path
@@ -36,17 +37,17 @@ flags.adopt_module_key_flags(camera_flags)
 FRAMES = flags.DEFINE_integer(
     "frames",
     16,
-    "Objects: the run's first test scenes, or of --images; without the flag, fewer will do.",
+    "Number of objects: the first test scenes, or images of --images; by default fewer may do.",
     lower_bound=1,
     upper_bound=100_000,
 )
 IMAGES = flags.DEFINE_string(
     "images",
     "",
-    "Images of objects of yours, as data.dir takes them, but never stretched, in place of the test "
+    "Images of objects of yours, as data.dir takes them, but never rescaled, in place of the test "
     "scenes; of complex scenes phase and amplitude by turns.",
 )
-DATA_DIR = flags.DEFINE_string("data_dir", "", "Where the data lie now, if not where they were.")
+DATA_DIR = flags.DEFINE_string("data_dir", "", "Where the data lie now, if they have moved.")
 TEACHER = flags.DEFINE_integer(
     "teacher",
     0,
@@ -58,10 +59,12 @@ TEACHER = flags.DEFINE_integer(
 OPTICS = flags.DEFINE_string(
     "optics",
     "",
-    "What the bench's optics are, in place of the run's: a calibration by calibrate --fit, or JSON "
+    "Optics of the bench, in place of the run's: a calibration by calibrate --fit, or JSON "
     'such as {"optics": {"illumination": {"kind": "gaussian", "waist": 0.6}}}.',
 )
-SEED = flags.DEFINE_integer("seed", 0, "Of sensor and noise.", lower_bound=0, upper_bound=2**32 - 1)
+SEED = flags.DEFINE_integer(
+    "seed", 0, "Seed of sensor and noise.", lower_bound=0, upper_bound=2**32 - 1
+)
 
 
 def main(positional: list[str]) -> int:

@@ -9,13 +9,13 @@ Classical solvers get the same CDPs of the run's masks, its noise included, as t
         --output DIR
 
 --config in place of --workdir takes optics that nothing was trained for, such as a mask file's.
---calibration puts them on the bench that `calibrate --fit` has found.
+--calibration sets the optics to those of the bench that `calibrate --fit` has found.
 
 Prints one table, and writes it with every number and a figure into --output (default RUN/solve):
 solve.md, solve.json, solve.png. Solvers: error_reduction, hio, raar, wirtinger, taf, raf,
 accelerated (with --tv for its prior); recovery/solvers.py says what each of them does. With one
-shot several objects give the same CDP: a residual near zero then does not mean that it is the right
-one.
+shot several objects give the same CDP: a residual near zero then does not mean that the object is
+the right one.
 """
 
 import sys
@@ -50,7 +50,7 @@ CALIBRATION = flags.DEFINE_string(
     "calibration", "", "File of `calibrate --fit`: the optics to measure and to solve with."
 )
 OUTPUT = flags.DEFINE_string("output", None, "Folder of the results; default: RUN/solve.")
-DATA_DIR = flags.DEFINE_string("data_dir", "", "Where the data lie now, if not where they were.")
+DATA_DIR = flags.DEFINE_string("data_dir", "", "Where the data lie now, if they have moved.")
 
 
 def main(positional: list[str]) -> int:
@@ -91,7 +91,7 @@ def main(positional: list[str]) -> int:
 
 
 def _on_bench(run: Run) -> Run:
-    """With the optics of --calibration."""
+    """Returns the run with the optics of --calibration."""
     found = read_calibration(Path(CALIBRATION.value))
     for note in calibration_notes(found, run, CALIBRATION.value):
         print(f"warning: {note}", file=sys.stderr)

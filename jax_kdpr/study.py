@@ -2,16 +2,16 @@
 
     python -m jax_kdpr.study --config configs/cpu/study.py --workdir runs/study
 
-Each run has a folder of its own, WORKDIR/ENTRY/seed-N. What is done is skipped, what was cut goes
-on, a run that fails is reported and does not stop the others. The report (report.md, the
+Each run has a folder of its own, WORKDIR/ENTRY/seed-N. Finished runs are skipped, interrupted ones
+go on, and a run that fails is reported and does not stop the others. The report (report.md, the
 self-contained report.html, report.json and figures) goes to WORKDIR/report, or --output; it can be
 made again at any time with --report_only.
 
 --cluster does many runs at a time, on the machines of a Ray cluster: "local" makes one of this
-machine, "auto" takes the one that it is of. --array_index N does the Nth run alone, counted from 0,
-seed by seed, and first the teachers it needs: for a job array where there is no Ray.
+machine, "auto" takes the one that this machine belongs to. --array_index N does run N alone, after
+the teachers it needs, for a job array without Ray; runs are counted from 0, seed by seed.
 
---dry_run lists the runs with what they are estimated to take; with --compile it also compiles every
+--dry_run lists the runs with the estimated time that is left; with --compile it also compiles every
 distinct training step for its shapes. --only trains the entries named, and the teachers they need.
 """
 
@@ -57,7 +57,7 @@ GPUS = flags.DEFINE_float(
 RETRIES = flags.DEFINE_integer(
     "max_retries",
     3,
-    "Times that a run on a cluster is taken again whose worker died.",
+    "Retries of a run on a cluster whose worker has died.",
     lower_bound=0,
     upper_bound=1000,
 )
@@ -74,7 +74,7 @@ def main(positional: list[str]) -> int:
     if COMPILE.value and not DRY_RUN.value:
         raise InputError("--compile: goes with --dry_run; a study compiles its steps anyway")
     _require_one_way()
-    # On a cluster its name is the same everywhere.
+    # On a cluster every process must know the folder by the same path.
     workdir = Path(WORKDIR.value).resolve() if CLUSTER.value else Path(WORKDIR.value)
     study = read_study()
     if INDEX.value is not None:
@@ -98,7 +98,7 @@ def main(positional: list[str]) -> int:
     stopped = 0
     if not REPORT_ONLY.value:
         try:
-            with noting():  # so that there is a report of what is finished
+            with noting():  # so that finished runs get a report
                 failures = run_study(study, runs, workdir, _on_cluster(workdir))
         except Interrupted as stop:
             print(stop, file=sys.stderr)
@@ -114,7 +114,7 @@ def main(positional: list[str]) -> int:
 
 
 def _require_one_way() -> None:
-    """Refuses flags of which one is not read beside the other."""
+    """Refuses combinations of flags of which one would not be read."""
     for flag in (CPUS, GPUS, RETRIES):
         if flag.present and not CLUSTER.value:
             raise InputError(f"--{flag.name}: is read only with --cluster; give both, or neither")
@@ -134,7 +134,7 @@ def _require_one_way() -> None:
 
 
 def _leave_gpus_to_runs() -> None:
-    """Lets a process take of a GPU only what it needs: several share one, this one's among them."""
+    """Lets this process take only the GPU memory that it needs, since it shares GPUs with runs."""
     if CLUSTER.value:
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
@@ -142,7 +142,8 @@ def _leave_gpus_to_runs() -> None:
 def _do_one(study: Study, workdir: Path, index: int) -> int:
     """Does one of the runs; returns the exit code.
 
-    It looks at the folders of its own seed and of the first: there may be as many jobs as runs.
+    It looks only at the folders of its own seed and of the first one, since there may be as many
+    jobs as runs.
     """
 
     def of_seed(number: int) -> list[PlannedRun]:
@@ -161,7 +162,7 @@ def _do_one(study: Study, workdir: Path, index: int) -> int:
 
 
 def _on_cluster(workdir: Path) -> Carry | None:
-    """Returns what does the runs on --cluster; None where there is none."""
+    """Returns the function that does the runs on --cluster; None without --cluster."""
     if not CLUSTER.value:
         return None
 
@@ -176,7 +177,7 @@ def _on_cluster(workdir: Path) -> Carry | None:
 
 
 def _without(*left_out: flags.FlagHolder) -> list[str]:
-    """The command line without some flags, --NAME=VALUE or --NAME VALUE."""
+    """Returns the command line without some flags, given as --NAME=VALUE or --NAME VALUE."""
     kept: list[str] = []
     names, is_value = {flag.name for flag in left_out}, False
     for option in sys.argv[1:]:
@@ -198,7 +199,7 @@ def read_study() -> Study:
 
 
 def _command() -> str:
-    """The command line that makes the runs, as a reader would type it."""
+    """Returns the command line that makes the runs, as a reader would type it."""
     return f"python -m jax_kdpr.study {shlex.join(_without(REPORT_ONLY))}"
 
 

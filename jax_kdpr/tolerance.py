@@ -1,21 +1,22 @@
-"""How well a bench must be built: `python -m jax_kdpr.tolerance --workdir RUN [RUN ...]`.
+"""Finds how well a bench must be built: `python -m jax_kdpr.tolerance --workdir RUN [RUN ...]`.
 
 Measures the run's test images on benches that differ from the design (mask shift, rotation and
-scale, defocus, wavelength, gain of the device's phases, photons), while mask, network and what the
-recovery believes stay as they are. Two results, in tolerance.md, tolerance.json and tolerance.png:
+scale, defocus, wavelength, gain of the device's phases, photons). The mask, the network and the
+optics that the recovery assumes stay as they are. There are two results, in tolerance.md,
+tolerance.json and tolerance.png:
 
 * curves: mean PSNR against the size of each error, one at a time;
 * yield: of --benches benches with all errors at random (standard deviations --spread, by default
   those of a careful bench), the share that loses no more than --loss dB, or reaches --target dB.
 
-Several runs are measured on the same benches: one that was trained with these errors switched on
+Several runs are measured on the same benches: for example, one that was trained with these errors
 (--config.jitter.shift=0.3 and so on) beside one that was not.
 
     python -m jax_kdpr.tolerance --workdir runs/e2e runs/robust --spread shift=0.3,rotation=0.5
 
 --config in place of --workdir measures optics without a network, such as those of a mask file. A
-solver recovers then, as in `reconstruct`, which takes its time: fewer --images, --benches, --starts
-and steps of --refine do for a first look.
+solver then recovers, as in `reconstruct`, which is slow: for a first look, take fewer --images,
+--benches, --starts and steps of --refine.
 """
 
 from absl import flags
@@ -36,7 +37,7 @@ CONFIG = cli.define_config()
 OUTPUT = flags.DEFINE_string("output", None, "Folder of the report; default: the first run's.")
 for _define in option_flags.declarations(Request()):
     _define()
-DATA_DIR = flags.DEFINE_string("data_dir", "", "Where the data lie now, if not where they were.")
+DATA_DIR = flags.DEFINE_string("data_dir", "", "Where the data lie now, if they have moved.")
 
 
 def main(positional: list[str]) -> int:
@@ -52,7 +53,7 @@ def main(positional: list[str]) -> int:
     report = Report(system_flags.output_folder(OUTPUT.value, ""), "tolerance")
     report.require_own({"spreads": dict, "runs": dict}, command="tolerance")
     runs = _runs(config, positional)
-    # What is wrong with the data is said now.
+    # Errors in the data show now.
     images = {name: len(run.dataset.test[: request.images]) for name, run in runs.items()}
     for run in runs.values():
         require_beam(run, request)
@@ -79,7 +80,7 @@ def main(positional: list[str]) -> int:
 
 
 def _runs(config: Config, more: list[str]) -> dict[str, Run]:
-    """The run folders given by their names, or the optics of --config."""
+    """Returns the runs of the folders by name, or the optics of --config."""
     if CONFIG.value is None:
         folders = cli.run_folders(system_flags.WORKDIR.value, more)
         runs = {name: load_run(one, data_dir=DATA_DIR.value) for name, one in folders.items()}

@@ -4,11 +4,11 @@ The same command resumes a run that was interrupted. Single options are overridd
 `--config.section.field=value`; docs/reference has them all.
 
 --bench sets the options of device and noise, and in the near field the lengths, to what bench.toml
-says. What the command line sets itself stays.
+says. Options that the command line sets are kept.
 
-Several processes, each with its devices, train one run: the same command in each, with
---coordinator HOST:PORT --processes N --process I. The first writes the run folder; a run that was
-interrupted goes on with any number of processes.
+Several processes, each with its own devices, can train one run: start the same command in each,
+with --coordinator HOST:PORT --processes N --process I. The first process writes the run folder; a
+run that was interrupted goes on with any number of processes.
 """
 
 import sys
@@ -59,7 +59,7 @@ def main(positional: list[str]) -> int:
 
 
 def _on_bench(config: Config) -> Config:
-    """The config with what --bench says, which stands behind what the command line says itself."""
+    """Returns the config with what --bench says; options on the command line go before it."""
     if not BENCH.value:
         return config
     said = [name.removeprefix("config.") for name in flags.FLAGS if flags.FLAGS[name].present]

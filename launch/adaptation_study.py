@@ -1,10 +1,11 @@
-"""What `adapt` wins back on benches that are off: python launch/adaptation_study.py FOLDER.
+"""What `adapt` wins back on benches unlike the design: python launch/adaptation_study.py FOLDER.
 
-For each seed a system is trained (`base_config`), and shown 64 objects of its kind on simulated
-benches, before and after an adaptation to other objects of the same bench. Frames are the model's
-own, on its grid, with a camera's noise: nothing of geometry is tested here. Of each bench, number
-of objects, photons and way of teaching, one row; what is there is not made again, and
-FOLDER/report.md has all rows so far. `--only bench:all,none objects:200` makes those alone.
+For each seed a system is trained (`base_config`). It recovers 64 objects of its kind on simulated
+benches, before and after an adaptation to other objects on the same bench. The frames are the
+model's own, on its grid, with a camera's noise: nothing about geometry is tested here. There is one
+row for each bench, number of objects, number of photons and way of teaching. Rows that are there
+are not made again, and FOLDER/report.md has all rows so far. `--only bench:all,none objects:200`
+makes those alone.
 """
 
 import argparse
@@ -34,7 +35,7 @@ from jax_kdpr.studies.statistics import over_seeds
 
 SHOTS, TESTED, MOST = 9, 64, 1000
 SEEDS = (0, 1, 2)
-LEAST = 1.0  # dB that a bench must cost for a share of it to mean something
+LEAST = 1.0  # dB that a bench must cost before a share of this cost means something
 WAVE = 2 * np.pi
 GAP = {"gap": 2e-3, "wavelength": 532e-9, "pitch": 64e-6}
 BENCHES: dict[str, dict[str, dict[str, Any]]] = {
@@ -72,7 +73,7 @@ class Case(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Of its files."""
+        """Name of its files."""
         way = list(WAYS).index(self.way)
         return f"{self.bench}-{self.objects}-{self.photons:.0e}-way{way}-seed{self.seed}"
 
@@ -86,7 +87,7 @@ def base_config(seed: int) -> Config:
 
 
 def cases() -> list[Case]:
-    """Returns all, the most wanted first."""
+    """Returns all cases, the most wanted first."""
     wanted = [("none", 200, 1e7, BEST), ("all", 200, 1e7, BEST)]
     wanted += [("all", 200, 1e7, way) for way in list(WAYS)[1:]]
     wanted += [("none", 200, 1e7, "one shot")]
@@ -102,7 +103,10 @@ def cases() -> list[Case]:
 
 
 def smooth_phase(size: int) -> np.ndarray:
-    """Returns a panel's flatness of 0.1 waves rms, smooth over a twentieth of it, radians."""
+    """Returns a panel's flatness of 0.1 waves rms, in radians.
+
+    It is noise behind a Gaussian low-pass filter of 0.05 cycles a pixel.
+    """
     frequency = np.fft.fftfreq(size)
     squared = frequency[:, None] ** 2 + frequency[None] ** 2
     noise = np.fft.fft2(np.random.default_rng(0).normal(size=(size, size)))
@@ -111,7 +115,7 @@ def smooth_phase(size: int) -> np.ndarray:
 
 
 def shoot(run: Run, images: jax.Array, photons: float, folder: Path) -> None:
-    """Writes what a bench shows: shots of objects, their first ones, and those of no object."""
+    """Writes what a bench shows: all shots of the objects, and those of no object."""
     quiet = changed(run.camera.noise, photons=photons, full_well=photons / 10)
     camera = dataclasses.replace(run.camera, jitter=JitterOptions(), noise=quiet)
     measure = jax.jit(dataclasses.replace(run.system, camera=camera).measure)
@@ -140,7 +144,7 @@ def objects_of(config: Config) -> jax.Array:
 
 
 def psnr(run: kdpr.Run, shots: np.ndarray, images: jax.Array) -> float:
-    """Returns the mean PSNR of what a system makes of the first shots of the tested objects, dB."""
+    """Returns the mean PSNR of a system on the first shots of the tested objects, in dB."""
     gain = None if run.camera.knows_light else 1.0
     found = run.reconstruct(shots[:TESTED, 0], centred=True, gain=gain)
     return float(jnp.mean(run.camera.score(jnp.asarray(found.image), images[:TESTED]).psnr))
@@ -189,10 +193,11 @@ Rows = dict[int, dict[str, Any]]  # of one case, by seed
 
 
 def won_back(found: Rows, design: Rows, level: str) -> str:
-    """Returns how much of what a bench costs is won back, percent.
+    """Returns how much of the cost of a bench is won back, in percent.
 
-    The cost is counted from what the same system has on the bench as designed: as it was
-    ("before"), or taught on that one too ("after"). Nothing where that is less than `LEAST`.
+    The cost is the distance to the same system on the bench as designed, either as it was
+    ("before") or when taught on that bench too ("after"). Seeds with a cost below `LEAST` are left
+    out; the text is empty if none is left.
     """
     shares = [
         100 * (row["after"] - row["before"]) / (design[seed][level] - row["before"])
@@ -240,7 +245,7 @@ def report(folder: Path) -> str:
 
 
 def main() -> None:
-    """Makes what is missing."""
+    """Makes the rows that are missing."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--only", nargs="*", default=[], help="FIELD:VALUE[,VALUE] of a case")

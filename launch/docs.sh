@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Builds the documentation into build/docs: the gallery's scripts and the notebook run (two to three minutes,
-# kept for the next time), warnings are errors, and every link within the site and to files is checked.
+# Builds the documentation into build/docs. It runs the gallery's scripts and the notebook, which
+# takes two to three minutes; the results are kept for the next time. Warnings are errors, and every
+# link within the site and to files is checked.
 #   bash launch/docs.sh && python -m http.server --directory build/docs
 set -euo pipefail
 cd "$(dirname "$0")/.."

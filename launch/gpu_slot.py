@@ -3,9 +3,9 @@
     gpu_slot.py check [STAGE ...] | train [EPOCHS [SEED]]      the plan, or some of its stages
     gpu_slot.py stage NAME [ARGUMENT]                          one of them, in this process
 
-A stage appends rows to one file of JSON lines in $OUT as soon as it has them. One that fails or
-takes too long leaves its row there, and the next one begins. KDPR_SLOT_SECONDS says
-how long the call may take.
+A stage appends rows to one file of JSON lines in $OUT as soon as it has them. A stage that fails or
+takes too long leaves a row there too, and the next one begins. KDPR_SLOT_SECONDS says how long the
+call may take.
 """
 
 import json
@@ -26,14 +26,14 @@ OUT = Path(os.environ.get("OUT", "out"))
 RUNS = Path(os.environ.get("KDPR_WORK", "work")) / "runs"
 EARLIER = Path(os.environ.get("KDPR_EARLIER", "earlier"))
 LIMITS = {"check": 240, "train": 540}  # seconds that a call may take
-INSTALL = 10  # of them, before the first stage
-BRING = 15  # of them, for the last run's way to $OUT
-EPOCHS = 9  # that are likely to fit into the first call
-STEPS, TORCH_STEPS, CALLS = 20, 5, 10  # steps in a call, and timed calls
+INSTALL = 10  # of these seconds, before the first stage
+BRING = 15  # of these seconds, to bring the last run to $OUT
+EPOCHS = 9  # as many as are likely to fit into the first call
+STEPS, TORCH_STEPS, CALLS = 20, 5, 10  # steps in a call, ours and PyTorch's, and timed calls
 PROFILED = "step, student, cached targets"
-# PyTorch compiles each for a minute or so: these two are a training and a recovery.
+# PyTorch takes a minute or so to compile one: these two are a recovery and a training step.
 COMPILED = ("inference, student", PROFILED)
-# Each a file of configs/paper, and what it says beside that: the paper's systems, then ours.
+# {run: (a file of configs/paper, further options)}: the paper's systems, then ours.
 RUNS_OF: dict[str, tuple[str, dict[str, Any]]] = {
     "teacher": ("teacher", {}),
     "student": ("student", {"distill.teacher": RUNS / "teacher"}),
@@ -42,9 +42,9 @@ RUNS_OF: dict[str, tuple[str, dict[str, Any]]] = {
     "consistent": ("e2e", {"spectral.consistency_steps": 10}),
     "gated": ("e2e", {"spectral.consistency_steps": 10, "net.refine_steps": 10}),
 }
-KERNELS = 60  # of a profile that are told, those that take the most time
-LARGEST = 15 * 2**20  # bytes of a file that comes back
-# A rehearsal, by KDPR_SLOT_SIZE: the same programs of little work.
+KERNELS = 60  # how many kernels of a profile are told: those that take the most time
+LARGEST = 15 * 2**20  # the most bytes of a file that comes back
+# With KDPR_SLOT_SIZE there is only a rehearsal: the same programs with little work.
 SMALL: dict[str, Any] = {
     "data.size": int(os.environ.get("KDPR_SLOT_SIZE", 0)),
     "data.train_images": 64,
@@ -56,27 +56,27 @@ SMALL: dict[str, Any] = {
     "train.devices": 1,  # as on a GPU
 }
 SMALL = SMALL if SMALL["data.size"] else {}
-PATIENCE = 4 if SMALL else 1  # times the limits: two cores compile more slowly than sixteen
+PATIENCE = 4 if SMALL else 1  # factor on the limits: two cores compile more slowly than sixteen
 TEACHER = 3 if SMALL else 9  # shots
 
 
 class Stage(NamedTuple):
-    """One process."""
+    """One stage, which is one process."""
 
     name: str
     command: tuple[str, ...]
     limit: float  # seconds
-    saving: float = 1.0  # of them, that it has to end itself
-    after: float = 0.0  # seconds of the call that it leaves to others
-    least: float = 0.0  # seconds without which it is not begun
+    saving: float = 1.0  # of these seconds, the last ones, in which it is to end by itself
+    after: float = 0.0  # seconds of the call that it leaves to other stages
+    least: float = 0.0  # it does not begin with fewer seconds than this
     environment: dict[str, str] = {}  # noqa: RUF012
 
 
-Lane = list[Stage]  # one after the other
+Lane = list[Stage]  # stages that run one after the other
 
 
 def plan(what: str, epochs: int = EPOCHS, seed: int = 0) -> list[list[Lane]]:
-    """Returns groups of lanes: lanes run side by side, groups one after the other."""
+    """Returns groups of lanes: groups run one after the other, the lanes of one side by side."""
     if what == "check":
         tests = {
             "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
@@ -85,8 +85,8 @@ def plan(what: str, epochs: int = EPOCHS, seed: int = 0) -> list[list[Lane]]:
         if not SMALL:
             tests["JAX_PLATFORMS"] = "cuda,cpu"  # tests/conftest.py then sets nothing for a CPU
         to_the_bit = tests | {"XLA_FLAGS": "--xla_gpu_deterministic_ops=true"}
-        share = {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.3"}  # for others hold some at the same time
-        # Their sum is more than a call has: the last ones wait for another.
+        share = {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.3"}  # others take memory at the same time
+        # Together they take longer than a call may: the last ones wait for another call.
         return [
             # Nothing is timed here, so all may run at once.
             [
@@ -107,7 +107,7 @@ def plan(what: str, epochs: int = EPOCHS, seed: int = 0) -> list[list[Lane]]:
             lane.append(_stage("bring", name, limit=BRING, environment=on_cpu))
         return lane
 
-    # Side by side, for half a minute of each run is compiling, which leaves the GPU to the other.
+    # Runs go side by side: each compiles for half a minute, which leaves the GPU to the other.
     return [
         [[_stage("earlier", str(epochs), limit=25, environment=on_cpu)]],
         [runs("teacher", "student", "random"), runs("gated", "e2e", "consistent")],
@@ -115,7 +115,7 @@ def plan(what: str, epochs: int = EPOCHS, seed: int = 0) -> list[list[Lane]]:
 
 
 def only(groups: list[list[Lane]], names: tuple[str, ...]) -> list[list[Lane]]:
-    """Returns the stages of these names, or all where there is none."""
+    """Returns the stages of these names, or all stages if no name is given."""
     known = [stage.name for lanes in groups for lane in lanes for stage in lane]
     if unknown := set(names) - set(known):
         sys.exit(f"error: expected stages of {known}, got {sorted(unknown)}")
@@ -140,12 +140,12 @@ def _training(name: str, epochs: int, seed: int) -> Stage:
         text = ",".join(map(str, value)) if isinstance(value, tuple) else value
         command.append(f"--config.{path}={text}")
     share = {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.45"}
-    most = LIMITS["train"]  # as long as the call has, less what `bring` takes
+    most = LIMITS["train"]  # all the time of the call, less what `bring` takes
     return Stage(f"train {name}", tuple(command), most, 10, after=BRING, environment=share)
 
 
 def run(groups: list[list[Lane]], rows: Path, seconds: float = math.inf) -> bool:
-    """Runs the stages of a plan, in so many seconds; returns whether all ended well."""
+    """Runs the stages of a plan in at most `seconds`; returns whether all ended well."""
     fine = []
     end = time.monotonic() + seconds
 
@@ -168,7 +168,7 @@ def run(groups: list[list[Lane]], rows: Path, seconds: float = math.inf) -> bool
 def run_stage(stage: Stage, rows: Path) -> bool:
     """Runs one stage within its limit, and adds its row; returns whether it ended well."""
     started = time.monotonic()
-    with tempfile.TemporaryFile() as output:  # of its own: another lane may be writing too
+    with tempfile.TemporaryFile() as output:  # its own file: another lane may be writing too
         process = subprocess.Popen(
             stage.command,
             env=os.environ | stage.environment | {"KDPR_ROWS": str(rows)},
@@ -185,7 +185,7 @@ def run_stage(stage: Stage, rows: Path) -> bool:
                 break
             end()
         with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # what it started
+            os.killpg(process.pid, signal.SIGKILL)  # the processes that it started
         code = process.wait()
         output.seek(0)
         text = output.read().decode(errors="replace")
@@ -205,7 +205,7 @@ def note(rows: Path, row: dict[str, Any]) -> None:
         file.write(json.dumps(row) + "\n")
 
 
-# What follows are the stages; they import what they need, which the plan does not wait for.
+# Below are the stages. They import what they need, so that the plan does not wait for it.
 
 
 def tell(**row: Any) -> None:
@@ -214,7 +214,7 @@ def tell(**row: Any) -> None:
 
 
 def paper_config(precision: str) -> Any:
-    """The paper's student, or the small one of a rehearsal."""
+    """Returns the config of the paper's student, or of the small one of a rehearsal."""
     from jax_kdpr.config import presets
 
     config = presets.student(presets.paper())
@@ -227,7 +227,7 @@ def paper_config(precision: str) -> Any:
 
 
 def machine() -> None:
-    """Card, driver and versions."""
+    """Tells GPU, driver and versions."""
     from jax_kdpr.runs import folder as run_folder
 
     query = "--query-gpu=name,driver_version,memory.total,clocks.max.sm"
@@ -239,7 +239,7 @@ def machine() -> None:
 
 
 def agreement() -> None:
-    """The default device against the CPU."""
+    """Compares the default device with the CPU."""
     from jax_kdpr.evaluation.speed.agreement import AGREEMENT, differences
 
     apart = {}
@@ -251,9 +251,10 @@ def agreement() -> None:
 
 
 def speed(what: str) -> None:
-    """Every step and inference: in TF32 in turn with PyTorch eager, and a profile; or in bfloat16.
+    """Times every step and inference, by `what`.
 
-    "compiled" is a few of those in TF32, in turn with compiled PyTorch.
+    "tf32" does so in turn with eager PyTorch, and makes a profile; "bfloat16" times ours alone.
+    "compiled" times a few of them in TF32, in turn with compiled PyTorch.
     """
     from jax_kdpr.core import runtime
     from jax_kdpr.core.errors import InputError
@@ -285,7 +286,7 @@ def speed(what: str) -> None:
     for case in built:
         try:
             timing, theirs = time_in_turn(case, worker, calls=calls, steps=TORCH_STEPS)
-        except InputError as failure:  # theirs; ours are timed all the same
+        except InputError as failure:  # PyTorch's; ours are timed all the same
             tell(failed=f"{mode}, {case.name}", said=str(failure)[:500])
             worker = None
             timing, theirs = time_in_turn(case, None, calls=calls, steps=TORCH_STEPS)
@@ -299,7 +300,7 @@ def speed(what: str) -> None:
 
 
 def profile(name: str, call: Callable[[], Any], steps: int) -> None:
-    """One call of a case, kernel by kernel."""
+    """Profiles one call of a case, kernel by kernel."""
     import gzip
 
     import jax
@@ -331,7 +332,10 @@ def profile(name: str, call: Callable[[], Any], steps: int) -> None:
 
 
 def tests(what: str) -> None:
-    """A row for each of the numerical tests, or of "resume": one run in pieces is another whole."""
+    """Runs the numerical tests, or the "resume" ones: a run in pieces is the run in one piece.
+
+    Each test has a row.
+    """
     import pytest
 
     class Rows:
@@ -340,13 +344,13 @@ def tests(what: str) -> None:
                 said = str(report.longrepr)[-500:] if report.failed else ""
                 tell(test=report.nodeid, outcome=report.outcome, said=said)
 
-    # pytest-benchmark, where it is there, warns of -n, and warnings are errors.
+    # If pytest-benchmark is installed, it warns about -n, and warnings are errors.
     options = ["-p", "no:cacheprovider", "-p", "no:benchmark", "--durations=0"]
     if what == "resume":
         options += ["tests/test_loop.py", "-k", "resuming", "-n", "0"]
     else:
         options += ["-m", "gpu", "-n", "2" if SMALL else "10"]
-        # No others: they are collected, and may read what is not packed.
+        # No other files: even their collection may read what is not packed.
         options += [
             str(p) for p in sorted(Path("tests").glob("test_*.py")) if ".gpu" in p.read_text()
         ]
@@ -354,7 +358,7 @@ def tests(what: str) -> None:
 
 
 def earlier(epochs: str) -> None:
-    """Run folders of what earlier calls brought back; a student only if its teacher stays so."""
+    """Unpacks the runs of earlier calls, a student only if its teacher needs no more epochs."""
     from jax_kdpr.runs import folder as run_folder
     from jax_kdpr.runs import reduced
 
@@ -370,7 +374,7 @@ def earlier(epochs: str) -> None:
 
 
 def bring(name: str) -> None:
-    """A run's reduced folder to $OUT, its metrics into the rows."""
+    """Brings a run's reduced folder to $OUT, and its metrics into the rows."""
     from jax_kdpr.runs import folder as run_folder
     from jax_kdpr.runs import reduced
 
@@ -379,7 +383,7 @@ def bring(name: str) -> None:
         return
     file = OUT / f"{name}.tar.gz"
     reduced.pack(RUNS / name, file)
-    # Now, as it will be in a later call: a student is told the digest of its teacher.
+    # Unpacked, its checkpoint is that of a later call: a student records its teacher's digest.
     reduced.unpack(file, RUNS / name)
     tell(run=name, bytes=file.stat().st_size, epochs=run_folder.read_metrics(RUNS / name))
 

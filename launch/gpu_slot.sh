@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Uses a GPU that is there for minutes, on a machine without a network, from what pack_for_gpu.sh
-# packed: `gpu_slot.sh check [STAGE ...]` tries and times (under 240 s), `gpu_slot.sh train [EPOCHS
-# [SEED]]` trains the paper's four systems and two of ours (under 540 s). What comes of it goes to
-# $OUT, as soon as it is known. With KDPR_SLOT_SIZE=32 all of it is small: a rehearsal on a CPU.
+# Uses a GPU that is available for a few minutes, on a machine without a network. It needs the
+# folder that pack_for_gpu.sh made. `gpu_slot.sh check [STAGE ...]` tests and times (under 240 s).
+# `gpu_slot.sh train [EPOCHS [SEED]]` trains the paper's four systems and two of ours (under 540 s).
+# Results go to $OUT as soon as they are known. With KDPR_SLOT_SIZE=32 everything is small, for a
+# rehearsal on a CPU.
 set -euo pipefail
 OUT="$(realpath -m "${OUT:-out}")"
 if [ -n "${KDPR_EARLIER:-}" ]; then KDPR_EARLIER="$(realpath "$KDPR_EARLIER")"; fi # or the pack's

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# One training by N processes of this machine: bash launch/multi_process.sh N --config FILE --workdir FOLDER
-# Everything after N goes to `python -m jax_kdpr.train`. Each process has the devices that JAX shows it: on
-# the CPU one; of GPUs its own, in order. Ctrl-C saves and leaves, as with one process.
+# One training by N processes of this machine:
+#   bash launch/multi_process.sh N --config FILE --workdir FOLDER
+# Everything after N goes to `python -m jax_kdpr.train`. Each process has the devices that JAX shows
+# it: one on the CPU, or a GPU of its own, in order. Ctrl-C saves and leaves, as with one process.
 set -euo pipefail
 processes=${1:?"how many processes?"}
 shift

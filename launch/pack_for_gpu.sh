@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Packs what `gpu_slot.sh` wants on a machine with a GPU and no network into a folder (build/gpu, or
-# the first argument): the package and what it needs beside Python 3.12, JAX, Flax, Optax, Orbax and
-# SciPy; Fashion-MNIST from KDPR_DATA_DIR; tests and configs; the commit. KDPR_EARLIER names a folder
-# of what earlier calls of `gpu_slot.sh train` brought back.
+# Packs into a folder (build/gpu, or the first argument) what `gpu_slot.sh` needs on a machine with
+# a GPU and no network: the package and what it needs beside Python 3.12, JAX, Flax, Optax, Orbax
+# and SciPy; Fashion-MNIST from KDPR_DATA_DIR; tests and configs; and the commit. KDPR_EARLIER is a
+# folder with the runs that earlier calls of `gpu_slot.sh train` brought back.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 folder="${1:-build/gpu}"
-# Without imagecodecs (28 MB): it decodes files of images, of which there are none.
+# imagecodecs (28 MB) is left out: it decodes image files, and none are packed.
 lacking="dm-pix ml_collections beartype"
 most=$((64 * 2**20)) # bytes
 
@@ -23,9 +23,10 @@ rm -rf "$folder"
 mkdir -p "$folder/wheels" "$folder/data" "$folder/earlier"
 commit="$(git rev-parse --short=12 HEAD)"
 [ -z "$(git status --porcelain --untracked-files=no)" ] || commit="$commit+"
-echo "$commit" > "$folder/commit" # first: by it the next call knows a folder of ours
+echo "$commit" > "$folder/commit" # first, because by this file the next call knows our folder
 pip="python -m pip --quiet --disable-pip-version-check"
-# From a copy: setuptools would leave its own folders beside the sources, and take old ones in.
+# The wheel is built from a copy: setuptools would leave its own folders beside the sources, and
+# take old ones in.
 source="$(mktemp -d)"
 trap 'rm -rf "$source"' EXIT
 git ls-files -z jax_kdpr pyproject.toml README.md LICENSE | xargs -0 cp --parents -t "$source"

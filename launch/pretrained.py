@@ -1,8 +1,8 @@
-"""Makes a run a system that comes with the package: `python launch/pretrained.py RUN NAME`.
+"""Turns a run into a system that comes with the package: `python launch/pretrained.py RUN NAME`.
 
-Writes the run's best checkpoint and its card into jax_kdpr/runs/trained. The scores on the card are
-those of what was written, in half precision, not of the run. For NAME=bench-32 it also writes a
-simulated bench's frames and their calibration, which the package's demonstration recovers.
+It writes the run's best checkpoint and its card into jax_kdpr/runs/trained. The card has the scores
+of the written system, which is in half precision, not of the run. For NAME=bench-32 it also writes
+a simulated bench's frames and their calibration, which the package's demonstration recovers.
 """
 
 import shutil
@@ -19,11 +19,11 @@ from jax_kdpr.runs import pretrained, reduced
 
 
 class System(NamedTuple):
-    """What a card says beside numbers."""
+    """What a card says besides its numbers."""
 
     says: str
     limits: str
-    commands: list[str]  # that trained it
+    commands: list[str]  # those that trained it
 
 
 TRAIN = "python -m jax_kdpr.train --config configs/"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# From nothing to a designed mask: makes .venv, installs the package, trains the four systems of the
-# paper on procedural scenes, and writes one table and one figure. An interrupted run goes on when
-# the script is called again.
+# Goes from nothing to a designed mask: makes .venv, installs the package, trains the four systems
+# of the paper on procedural scenes, and writes one table and one figure. When the script is called
+# again, an interrupted run goes on.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source launch/venv.sh

@@ -1,14 +1,20 @@
 """What many machines, many images and large scenes cost: python launch/scale_study.py FOLDER.
 
-Parts (--only, default all): `kills`, 40 tiny runs on two workers, of which ten are killed at random
-while they work, against the same runs in turn, row by row and bit by bit; `overhead`, four runs on
-one worker against the same in turn; `thousand`, the report of 1,000 runs that are copies of four;
-`processes`, a training by two processes of one device each against one of two devices; `gpus`, what
-2, 8, 64 and 512 H100s would say to each other in a step of the paper's, from the compiled program;
-`sizes`, what the same step in batches of 8 holds on one of them for larger scenes; `largest`, the
-largest scene of which a step of one object fits into 24, 80 and 141 GB; `stream`, 100,000 PNG files
-read while training, against the same from memory; `analysis`, `ambiguity` on a scene of 512 x 512.
-What each part found is FOLDER/PART.json.
+The parts (--only, default all) are:
+
+* `kills`: 40 tiny runs on two workers, of which ten are killed at random while they work, compared
+  with the same runs in turn, row by row and bit by bit;
+* `overhead`: four runs on one worker, compared with the same in turn;
+* `thousand`: the report of 1,000 runs, which are copies of four;
+* `processes`: a training by two processes of one device each, compared with one of two devices;
+* `gpus`: what 2, 8, 64 and 512 H100s would exchange in a step of the paper's training, from the
+  compiled program;
+* `sizes`: how much memory the same step takes on one of them, in batches of 8, for larger scenes;
+* `largest`: the largest scene for which a step of one object fits into 24, 80 and 141 GB;
+* `stream`: 100,000 PNG files that are read while training, compared with the same from memory;
+* `analysis`: `ambiguity` on a scene of 512 x 512.
+
+The results of each part go to FOLDER/PART.json.
 """
 
 import argparse
@@ -102,13 +108,13 @@ def rows(run: Path) -> list[dict[str, Any]]:
 
 
 def workers(workdir: Path) -> list[int]:
-    """Returns the processes that have a run now, by the logs."""
+    """Returns the ids of the processes that have a run now, by the logs."""
     found = [running_on(log) for log in (workdir / LOGS).glob("*.txt")]
     return [int(where.rpartition("pid ")[2]) for where in found if where]
 
 
 def kills(folder: Path) -> dict[str, Any]:
-    """Kills workers at random until ten have died; compares all runs with those in turn."""
+    """Kills workers at random until ten have died; compares all runs with the same in turn."""
     write_study(folder, epochs=3, seeds=10)
     in_turn = timed(folder, "in-turn")
     started, chance, killed = time.monotonic(), random.Random(0), 0
@@ -137,7 +143,7 @@ def kills(folder: Path) -> dict[str, Any]:
 
 
 def _difference(one: Path, other: Path) -> float:
-    """Of the scores of two runs, image by image."""
+    """Returns the largest difference of the scores of two runs, image by image."""
     a, b = (np.load(run / "scores.npz") for run in (one, other))
     return max(float(np.abs(a[name] - b[name]).max()) for name in a.files)
 
@@ -155,7 +161,7 @@ def overhead(folder: Path) -> dict[str, Any]:
 
 
 def thousand(folder: Path) -> dict[str, Any]:
-    """Times the report of 1,000 runs, copies of four."""
+    """Times the report of 1,000 runs, which are copies of four."""
     write_study(folder, epochs=3, seeds=1)
     timed(folder, "runs")
     made = (folder / "study.py").read_text().replace("range(1)", "range(250)")
@@ -187,7 +193,7 @@ def get_config():
 
 
 def processes(folder: Path) -> dict[str, Any]:
-    """Times epochs of `configs/cpu` at full width: two processes and one with two devices."""
+    """Times epochs of `configs/cpu` at full width: by two processes, and by one of two devices."""
     folder.mkdir(parents=True)
     (folder / "config.py").write_text(TRAINING)
     given = ["--config", "config.py", "--workdir"]
@@ -203,14 +209,14 @@ def processes(folder: Path) -> dict[str, Any]:
     ]
     return {
         "largest_relative_difference": max(differences),
-        # Of the epochs after the first, which compiles.
+        # The first epoch compiles, so it is left out.
         "epoch_seconds_two_devices": [row["train_seconds"] for row in one[1:]],
         "epoch_seconds_two_processes": [row["train_seconds"] for row in two[1:]],
     }
 
 
 def compile_step(config: Config, devices: int) -> jax.stages.Compiled:
-    """Compiles a step of a training for so many H100s."""
+    """Compiles a step of a training for `devices` H100s."""
     config.train.scan_steps = 1
     with standing_in_for("h100"):
         return trace_step(config, None, on=mesh_of("h100", devices)).lowered.compile()
@@ -238,7 +244,7 @@ def gpus(folder: Path) -> dict[str, Any]:
 
 
 def sizes(folder: Path) -> dict[str, Any]:
-    """Compiles the paper's E2E step for scenes of other sizes on one H100; what it holds there."""
+    """Compiles the paper's E2E step for other scene sizes on one H100; returns its memory."""
     folder.mkdir(parents=True)
     config = run_path("configs/paper/e2e.py")["get_config"]()
     config.train.batch_size, found = 8, {}
@@ -251,7 +257,7 @@ def sizes(folder: Path) -> dict[str, Any]:
 
 
 def largest(folder: Path) -> dict[str, Any]:
-    """Compiles steps of one object for H100s of other memories, and finds the largest that fits."""
+    """Compiles steps of one object for H100s of other memories; returns the largest that fit."""
     folder.mkdir(parents=True)
     config = run_path("configs/paper/e2e.py")["get_config"]()
     config.train.batch_size = config.train.scan_steps = 1
@@ -356,7 +362,7 @@ PARTS: dict[str, Callable[[Path], dict[str, Any]]] = {
 
 
 def main() -> None:
-    """Makes the parts that are asked for, and the page of all."""
+    """Makes the parts that are asked for, and writes the results of each."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--only", nargs="*", choices=PARTS, default=list(PARTS))

@@ -1,5 +1,6 @@
-# Sourced by the other scripts. make_venv FOLDER EXTRAS: makes a virtual environment in FOLDER with a
-# Python that the package supports, activates it, and installs the package with EXTRAS ("[dev]").
+# The other scripts source this file. `make_venv FOLDER EXTRAS` makes a virtual environment in
+# FOLDER with a Python that the package supports, activates it, and installs the package with
+# EXTRAS, such as "[dev]".
 make_venv() {
   local folder=$1 extras=$2 python
   if [ ! -f "$folder/bin/activate" ]; then
@@ -17,6 +18,6 @@ make_venv() {
   fi
   # shellcheck disable=SC1091
   source "$folder/bin/activate"
-  # Without compiling: most of what is installed is never imported.
+  # --no-compile, because most of what is installed is never imported.
   python -m pip install --quiet --disable-pip-version-check --no-compile --editable ".$extras"
 }

@@ -131,13 +131,13 @@ def refusal(module: str, *arguments: str | Path, cwd: Path | None = None) -> str
 
 
 def import_flags(module: str) -> None:
-    """Imports the rooms of flags of a command, so that what is patched later is not kept there."""
+    """Imports the flag modules of a command, so that what is patched later is not kept there."""
     with mock.patch.dict(flags.FLAGS._flags()):
         _hide_flags_except(module)
 
 
 def _hide_flags_except(module: str) -> None:
-    """Leaves what other packages define, and what the rooms that a command names share."""
+    """Leaves what other packages define, and what the modules that a command names share."""
     owners = ["jax_kdpr.interface.cli", *(f"jax_kdpr.interface.{one}" for one in _shared(module))]
     known = flags.FLAGS._flags()
 

@@ -12,6 +12,7 @@ import numpy as np
 import oracles
 import pytest
 from helpers import rejection, tiny_config
+from PIL import Image
 
 import jax_kdpr as kdpr
 
@@ -175,3 +176,65 @@ def test_importing_is_quick_and_functions_stay_functions_beside_commands_of_thei
 def test_the_list_of_commands_and_the_way_to_each(arguments, code, says):
     done = commands.run_program("jax_kdpr", *arguments)
     assert done.returncode == code and says in done.stdout + done.stderr
+
+
+@pytest.fixture
+def files(tmp_path):
+    """A folder of four images of 16-bit grey, and what they are, [4 h w] in [0, 1]."""
+    values = np.random.default_rng(3).integers(0, 65536, (4, 16, 16), dtype=np.uint16)
+    for number, one in enumerate(values):
+        Image.fromarray(one).save(tmp_path / f"{number}.png")
+    return tmp_path, values / 65535
+
+
+def test_images_of_files_are_read_as_the_run_reads_its_own(run, files):
+    folder, values = files
+    images = run.read_images(folder)
+    assert images.shape == (4, 16, 16, 1)
+    np.testing.assert_allclose(images[..., 0], values, atol=2e-3)  # images are held in 8 bits
+    np.testing.assert_array_equal(run.read_images(str(folder / "2.png")), images[2:3])
+    assert "path" in rejection(run.read_images, folder / "none")
+
+
+def test_scores_of_each_image_are_those_of_the_formulas(run, files):
+    truth = run.read_images(files[0])
+    found = np.clip(truth + 0.1 * np.arange(4)[:, None, None, None], 0, 1)
+    scores = run.score(found, truth)
+    for number in range(1, 4):
+        wanted = oracles.psnr(found[number], truth[number])
+        assert scores["psnr"][number] == pytest.approx(wanted, abs=1e-3)
+    assert scores["ssim"][0] == pytest.approx(1.0) and scores["rms"][0] == pytest.approx(
+        0, abs=1e-5
+    )
+    # A piston that nothing is clipped by is no error of the phase.
+    even = run.score(0.5 * truth + 0.25, 0.5 * truth)
+    np.testing.assert_allclose(even["rms"], 0, atol=1e-5)
+    assert "n h w c" in rejection(run.score, found[..., 0], truth)
+
+
+@pytest.mark.slow
+def test_the_limit_of_trust_is_that_of_the_command(run, tmp_path):
+    scenes = run.scenes(4)
+    np.save(
+        tmp_path / "frames.npy",
+        np.fft.fftshift(run.measure(scenes), axes=(2, 3)).reshape(12, 16, 16),
+    )
+    commands.run(
+        *("reconstruct", "--workdir", run.workdir, "--input", tmp_path / "frames.npy"),
+        *("--scale", "1", "--mask_pixels", "point", "--output", tmp_path / "found"),
+    )
+    written = json.loads((tmp_path / "found" / "results.json").read_text())
+    # The command also adds what the frames' own noise is where dark frames show it: none here.
+    assert run.misfit_limit() == pytest.approx(written["misfit_limit"], rel=0.1)
+    solved = kdpr.bench(np.zeros((16, 16)))
+    assert solved.misfit_limit() == 0.3
+
+
+def test_a_mask_of_any_size_is_a_bench_without_a_network():
+    masks = np.random.default_rng(0).uniform(0, 2 * np.pi, (1, 15, 15))
+    bench = kdpr.bench(masks, solver=kdpr.Refinement(5), starts=1)
+    objects = np.random.default_rng(1).random((2, 15, 15))
+    frames = bench.measure(objects)
+    wanted = [oracles.intensity(np.exp(1j * np.pi * one), masks) for one in objects]
+    np.testing.assert_allclose(frames, wanted, atol=1e-4)
+    assert bench.reconstruct(frames, gain=1.0).phase.shape == (2, 15, 15)

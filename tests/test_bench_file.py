@@ -5,16 +5,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from absl import flags
 from commands import call
 from helpers import rejection, tiny_config
 
-from jax_kdpr.config import presets
+from jax_kdpr.config import checks, presets
 from jax_kdpr.core import options
 from jax_kdpr.interface import bench_flags
 from jax_kdpr.lab import bench_file
 from jax_kdpr.lab.bench_options import PixelNoise, as_flags, device_options, model_noise, on_bench
 from jax_kdpr.lab.frames.geometry import Window, default_geometry, to_sensor
+from jax_kdpr.lab.frames.measured import blank_image
+from jax_kdpr.lab.frames.simulated_bench import make_bench, write_bench
+from jax_kdpr.runs.run import untrained
 
 PAGE = Path(__file__).parents[1] / "docs" / "guides" / "devices.md"
 (EXAMPLE,) = re.findall(r"^```toml\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE)
@@ -223,19 +227,34 @@ def test_a_near_field_has_the_lengths_of_the_bench(tmp_path):
 
 def test_a_bench_of_unknown_light_leaves_the_noise_and_says_so(tmp_path):
     config = presets.bench(presets.quickstart())
-    dark = EXAMPLE.replace("photons = 1.3e7", "").replace("full_well = 10400", "")
+    dark = EXAMPLE.replace("bits = 12", "").replace("full_well = 10400", "")
     found, _, (note,) = on_bench(config, example_bench(tmp_path, dark))
-    assert found.noise == config.noise and "photons, camera.full_well" in note
+    assert found.noise == config.noise and "camera.full_well, camera.bits" in note
     config.device.levels = "many"  # a config file is Python
     assert "device.levels" in rejection(on_bench, config, example_bench(tmp_path))
 
 
 def test_train_on_a_bench_says_what_it_sets_and_keeps_what_it_is_told(tmp_path):
-    (tmp_path / "bench.toml").write_text(EXAMPLE.replace("photons = 1.3e7", ""))
+    (tmp_path / "bench.toml").write_text(EXAMPLE.replace("full_well = 10400", ""))
     place = Path(__file__).parents[1] / "configs" / "bench_consistent" / "e2e.py"
     # Refused after the bench was read, before anything is compiled: no --workdir.
     arguments = (f"--config={place}", "--bench=bench.toml", "--config.device.levels=64")
     said = call("train", *arguments, cwd=tmp_path)
     assert said.returncode == 2 and "--workdir" in said.stderr
     assert "--config.device.panel_pixels=8 --config.device.fill_factor=0.93\n" in said.stdout
-    assert "levels" not in said.stdout and "does not say photons" in said.stderr
+    assert "levels" not in said.stdout and "does not say camera.full_well" in said.stderr
+
+
+@pytest.mark.slow
+def test_without_photons_the_frame_is_well_exposed(tmp_path):
+    """Seen by the camera that `simulate_bench` draws, pixel by pixel."""
+    bench = example_bench(tmp_path, EXAMPLE.replace("photons = 1.3e7", ""))
+    config, _, (note,) = on_bench(presets.bench(presets.quickstart()), bench)
+    photons = float(re.findall(r"photons: (\S+) are taken", note)[0])
+    run = untrained(checks.ready(config)).on_one_device()
+    plain = {"vignetting": 0.0, "hot": 0.0, "dead": 0.0, "read_noise": 0.0}
+    camera = make_bench(run, scale=7.529)._replace(photons=photons, full_well=10400.0, **plain)
+    write_bench(tmp_path / "bench", run, blank_image(run)[None], camera, seed=0)
+    frame = tifffile.imread(tmp_path / "bench" / "calibration" / "blank_00.tif")
+    # A share of what the offset leaves; between samples the pattern may be brighter than at them.
+    assert 0.65 < (frame.max() - 64) / (4095 - 64) < 0.95

@@ -11,6 +11,7 @@ from absl import flags
 from ml_collections import config_flags
 from places import Place
 
+from jax_kdpr.config import checks
 from jax_kdpr.config.schema import Config
 from jax_kdpr.core import runtime, signals, whole_files
 from jax_kdpr.core.limits import IN_METRES, number_hint
@@ -42,8 +43,8 @@ def command(monkeypatch, tmp_path, capsys):
 
     def run(*arguments, main=None, kind=Config, **options):
         def read(_):
-            found = cli.read_config(config) if kind is Config else cli.load_config(config, kind)
-            print(described(found))
+            found = cli.load_config(config, kind)
+            print(described(checks.ready(found) if kind is Config else found))
 
         monkeypatch.setattr(sys, "argv", ["command", *arguments])
         with pytest.raises(SystemExit) as ended:

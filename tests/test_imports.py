@@ -1,4 +1,4 @@
-"""The structure of the package: which room may import which, and what is imported in one place."""
+"""The package's structure: what each subpackage may import, and what is imported in one place."""
 
 import ast
 import graphlib
@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "jax_kdpr"
-# A room imports only itself and rooms before it; commands stand beside the rooms, and nothing
+# A subpackage imports only itself and those before it; commands stand beside them, and nothing
 # imports one.
-ROOMS = (
+SUBPACKAGES = (
     *("core", "data", "optics", "recovery", "config", "runs", "training", "evaluation", "lab"),
     *("studies", "interface"),
 )
@@ -55,11 +55,11 @@ def users(library: str) -> set[str]:
     }
 
 
-def test_a_room_imports_only_rooms_before_it():
+def test_a_subpackage_imports_only_those_before_it():
     for module in MODULES:
-        room = module.partition(".")[0]
-        if room in ROOMS:
-            allowed = ROOMS[: ROOMS.index(room) + 1]
+        subpackage = module.partition(".")[0]
+        if subpackage in SUBPACKAGES:
+            allowed = SUBPACKAGES[: SUBPACKAGES.index(subpackage) + 1]
             found = {other.partition(".")[0] for other in own_imports(module)}
             assert found <= set(allowed), module
 

@@ -1,9 +1,11 @@
 """The sensor of a simulated bench, against electrons counted one by one."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
+import tifffile
 from benches import true_setup
 from helpers import rejection, tiny_config, untrained_run
 
@@ -136,3 +138,19 @@ def test_photons_are_the_counts_of_results_times_electrons_a_count(bench, writte
     (measured,) = measure_frames([tuple(frames)], setup, bench[0])
     a_count = 1e6 / (2**16 - 1 - OFFSET)
     assert measured.counts[0] * a_count == pytest.approx(1e5, rel=0.03)
+
+
+def test_a_full_well_without_photons_gives_the_shot_noise_of_the_exposure(written, capsys):
+    folder, _ = written(full_well=ELECTRONS)
+    assert "photons of a frame: " in capsys.readouterr().out
+    # Two frames of one light: without an object, and of an object that changes nothing.
+    names = ("calibration/blank_00.tif", "frames/object_00000_00.tif")
+    one, other = ((tifffile.imread(folder / name) - OFFSET) * A_COUNT for name in names)
+    electrons = (one + other) / 2
+    spread = (one - other) ** 2 / 2 / (electrons + A_COUNT**2 / 12)  # over Poisson's and rounding
+    bright = electrons > 10
+    assert bright.sum() > 200 and spread[bright].mean() == pytest.approx(1.0, rel=0.2)
+    truth = json.loads((folder / "truth.json").read_text())
+    assert truth["photons"] * truth["counts_per_electron"] == pytest.approx(
+        truth["counts_per_unit"] * 16 * 16, rel=1e-6
+    )

@@ -2,9 +2,9 @@
 
     python -m jax_kdpr.study --config configs/bench/sampling.py --workdir runs/bench-sampling
 
-A camera of docs/guides/devices.md has some 15 pixels in the finest fringe; the model keeps one
-sample of it, or more: `sensor.step` is the distance of two. The light of a frame is shared
-out among the samples: one of half the step adds up half as many camera pixels each way, and so has
+A camera of docs/guides/devices.md has some 15 pixels in the finest fringe. The model keeps one
+sample of this fringe, or more; `sensor.step` is the distance between two samples. They share the
+light of a frame: at half the step, a sample adds up half as many camera pixels each way, and so has
 half the read noise and a quarter of the full well.
 """
 

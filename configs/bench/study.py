@@ -1,9 +1,9 @@
-"""Which recovery for a bench, by how much light it has? A study written out, to copy from.
+"""Which recovery suits a bench with how much light? A study that is written out, to copy from.
 
     python -m jax_kdpr.study --config configs/bench/study.py --workdir runs/bench-study
 
-Every entry changes options of the base config; a table compares entries with one of them, seed by
-seed. `studies.declaration` says what else a report can show.
+Every entry changes options of the base config. A table compares entries with one of them, seed by
+seed. `studies.declaration` lists what else a report can show.
 """
 
 from jax_kdpr.config import presets

@@ -1,7 +1,7 @@
-"""`configs/bench/e2e.py` with error reduction before the network: what its light allows.
+"""`configs/bench/e2e.py` with error reduction before the network, as much as its light allows.
 
-Gated steps after it (`presets.recipe`) take 0.7 dB away again with this camera and these errors of
-alignment (`configs/bench/study.py`).
+Gated steps after the network (`presets.recipe`) lose 0.7 dB again with this camera and these errors
+of alignment (`configs/bench/study.py`).
 """
 
 from jax_kdpr.config import Config, presets

@@ -12,7 +12,7 @@ SHARED = run_path(str(Path(__file__).parents[1] / "studies" / "guidance.py"))
 def get_config() -> Study:
     """Returns the study."""
     base = presets.cpu()
-    base.net.widths = (8, 16, 32, 64)  # half the time, to have 135 runs
+    base.net.widths = (8, 16, 32, 64)  # half the time, as there are 135 runs
     base.train.epochs = 6
     base.train.validate_every = 3
     base.data.test_images = 2000

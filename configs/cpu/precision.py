@@ -1,4 +1,4 @@
-"""What half precision in the network costs: the products in bfloat16, three seeds."""
+"""What half precision costs: the network's products in bfloat16, with three seeds."""
 
 from jax_kdpr.config import presets
 from jax_kdpr.studies.declaration import Entry, Study, Table
@@ -7,7 +7,7 @@ from jax_kdpr.studies.declaration import Entry, Study, Table
 def get_config() -> Study:
     """Returns the study: `python -m jax_kdpr.study --config configs/cpu/precision.py`."""
     base = presets.cpu()
-    base.train.epochs = 3  # 375 steps, as those of configs/cpu/speed.py
+    base.train.epochs = 3  # 375 steps, as in configs/cpu/speed.py
     base.data.test_images = 2000
     return Study(
         title="The network in bfloat16, Fashion-MNIST at 32 x 32",

@@ -1,4 +1,4 @@
-"""What the paper leaves open, one reading at a time, at CPU scale: python -m jax_kdpr.study."""
+"""The paper's open points, one reading at a time, at CPU scale: python -m jax_kdpr.study."""
 
 from pathlib import Path
 from runpy import run_path
@@ -12,7 +12,7 @@ SHARED = run_path(str(Path(__file__).parents[1] / "studies" / "readings.py"))
 def get_config() -> Study:
     """Returns the study."""
     base = presets.cpu()
-    base.train.epochs = 3  # 375 steps: to rank by, not the best that can be had
+    base.train.epochs = 3  # 375 steps: enough to rank systems, but not the best they can reach
     base.data.test_images = 2000
     return SHARED["readings_study"](
         base, title="Open readings of the paper, Fashion-MNIST at 32 x 32", seeds=(0, 1, 2)

@@ -1,4 +1,4 @@
-"""Whether the recipe gains from a residual U-Net: trained once, twice, and with noise."""
+"""Does the recipe gain from a residual U-Net? It is trained once, twice, and with noise."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ def _entries(prefix: str, label: str, network: dict[str, Any]) -> dict[str, Entr
 def get_config() -> Study:
     """Returns the study: `python -m jax_kdpr.study --config configs/cpu/residual.py`."""
     base = presets.cpu()
-    base.train.epochs = 3  # 375 steps, as those of configs/cpu/speed.py
+    base.train.epochs = 3  # 375 steps, as in configs/cpu/speed.py
     base.data.test_images = 2000
     unet = _entries("unet", "U-Net", {})
     residual = _entries("residual", "residual U-Net", {"net.kind": "residual_unet"})

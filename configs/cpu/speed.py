@@ -1,4 +1,4 @@
-"""PSNR for the time of a frame, at CPU scale: python -m jax_kdpr.study."""
+"""PSNR against the time of a frame, at CPU scale: python -m jax_kdpr.study."""
 
 from pathlib import Path
 from runpy import run_path
@@ -12,7 +12,7 @@ SHARED = run_path(str(Path(__file__).parents[1] / "studies" / "speed.py"))
 def get_config() -> Study:
     """Returns the study."""
     base = presets.cpu()
-    base.train.epochs = 3  # 375 steps: to rank by, not the best that can be had
+    base.train.epochs = 3  # 375 steps: enough to rank systems, but not the best they can reach
     base.data.test_images = 2000
     return SHARED["speed_study"](
         base, title="PSNR for the time of a frame, Fashion-MNIST at 32 x 32", seeds=(0, 1, 2)

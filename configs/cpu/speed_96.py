@@ -1,4 +1,4 @@
-"""PSNR for the time of a frame, at the paper's size with its network: python -m jax_kdpr.study."""
+"""PSNR against the time of a frame, at the paper's size and network: python -m jax_kdpr.study."""
 
 from pathlib import Path
 from runpy import run_path
@@ -16,7 +16,7 @@ def get_config() -> Study:
     base.net.widths = Config().net.widths
     base.data.train_images, base.data.validation_images = 2000, 200
     base.data.test_images = 500
-    base.train.batch_size, base.train.epochs = 8, 1  # 250 steps: to compare by, no more
+    base.train.batch_size, base.train.epochs = 8, 1  # 250 steps: only to compare systems
     return SHARED["speed_study"](
         base,
         title="PSNR for the time of a frame, Fashion-MNIST at 96 x 96",

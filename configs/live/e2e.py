@@ -1,4 +1,4 @@
-"""One snapshot, recovered as well as a camera's 30 frames a second leave time for."""
+"""One snapshot, recovered as well as a camera with 30 frames a second leaves time for."""
 
 from jax_kdpr.config import Config, presets
 

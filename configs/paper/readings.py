@@ -1,4 +1,4 @@
-"""What the paper leaves open, at the paper's scale, for one GPU: python -m jax_kdpr.study."""
+"""The paper's open points, at the paper's scale, for one GPU: python -m jax_kdpr.study."""
 
 from pathlib import Path
 from runpy import run_path

@@ -1,4 +1,4 @@
-"""Random: one snapshot; mask and filter stay as drawn, only the network is trained."""
+"""Random: one snapshot; mask and filter stay as they were drawn, only the network is trained."""
 
 from jax_kdpr.config import Config, presets
 

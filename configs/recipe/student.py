@@ -1,6 +1,6 @@
-"""Our recipe's second training: starts as its teacher, of one shot or four, ended.
+"""Our recipe's second training: it starts where its teacher, of one shot or four, ended.
 
-Give that run with --config.distill.teacher=RUN_DIR.
+Give the teacher's run with --config.distill.teacher=RUN_DIR.
 """
 
 from jax_kdpr.config import Config, presets

@@ -1,18 +1,18 @@
-"""What a teacher can give its student: its losses, at which weight, and a start."""
+"""What a teacher can give its student: guiding losses, at some weight, and a start."""
 
 from typing import Any
 
 from jax_kdpr.config import Config
 from jax_kdpr.studies.declaration import Curves, Entry, Study, Table, student_entry, teacher_entry
 
-SHARES = (0.001, 0.05)  # of the guiding losses: that of `presets.student`, and one that hurts
+SHARES = (0.001, 0.05)  # of the guiding losses: as in `presets.student`, and one that does harm
 REFINE = 30  # steps of error reduction after the network, scored beside its own image
 
 
 def distillation_study(base: Config, *, title: str, seeds: tuple[int, ...]) -> Study:
-    """What a teacher of nine can give: how much to listen to it, and where to start.
+    """Returns the study of a teacher of nine: how much it should guide, and where to start.
 
-    `share` is what the guiding losses weigh together: alpha = 1 - share, half of it for each.
+    A share is the weight of both guiding losses together: alpha = 1 - share, and each has a half.
     """
     guided = {
         f"eq7-{share:g}": student_entry(
@@ -28,7 +28,7 @@ def distillation_study(base: Config, *, title: str, seeds: tuple[int, ...]) -> S
         "started-network": student_entry("network from the teacher", {"distill.start": "network"}),
         "started": student_entry("all from the teacher", everything),
     }
-    # The same second training, without the teacher's shots.
+    # This is the same second training, without the teacher's shots.
     started["restarted"] = student_entry("all from E2E: restarted", everything, teacher="e2e")
     taught = [name for name, entry in started.items() if entry.changes["distill.start"] == "all"]
     return Study(

@@ -1,4 +1,4 @@
-"""CDPs in units of their maximum, as `noise.kind`: what other code of the paper's lab trains on."""
+"""CDPs in units of their maximum, as a `noise.kind`: other code of the paper's lab trains on it."""
 
 import jax.numpy as jnp
 
@@ -7,5 +7,5 @@ from jax_kdpr.optics.noise import NoiseOptions
 
 
 def by_maximum(key: Key, intensity: Intensity, noise: NoiseOptions) -> Intensity:
-    """Divides each shot by its brightest pixel; for gradients that is a number of the shot's."""
+    """Divides each shot by its brightest pixel, which gradients treat as a function of the shot."""
     return intensity / jnp.max(intensity, axis=(1, 2), keepdims=True)

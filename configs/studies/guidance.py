@@ -1,7 +1,8 @@
-"""Does a teacher's guidance (eq. 5 to 7) help its student? One loss at a time, and at which weight.
+"""Does a teacher's guidance (eq. 5 to 7) help its student? Through which loss, and at which weight?
 
-Of the systems it changes one thing each: the weights of Gamma (binary ones let no gradient of the
-task reach the masks through y), the rates, the teacher's shots, the scene, the unit of y.
+The study also changes one thing at a time about the systems: the weights of Gamma (with binary
+ones, no gradient of the task reaches the masks through y), the learning rates, the teacher's shots,
+the scene, or the unit of y.
 """
 
 from typing import Any
@@ -17,13 +18,13 @@ from jax_kdpr.studies.declaration import (
     teacher_entry,
 )
 
-BETAS = (5e-4, 2e-3, 5e-3, 1e-2, 2.5e-2)  # of the CDP loss alone
-SIGMAS = (5e-4, 5e-3, 2e-2, 1e-1)  # of the feature loss alone
+BETAS = (5e-4, 2e-3, 5e-3, 1e-2, 2.5e-2)  # weights of the CDP loss alone
+SIGMAS = (5e-4, 5e-3, 2e-2, 1e-1)  # weights of the feature loss alone
 STRONG = {"cdp": 5e-3, "feature": 2e-2}  # pull the masks with a quarter of the task's gradient
 BOTH = {"loss.alpha": 0.999, "loss.beta": 5e-4}
 LOGGED: dict[str, Any] = {"train.log_gradients": True}
 REFINE = 30  # steps of error reduction after the network, scored beside its own image
-TEACHERS = (1, 4, 15)  # shots, beside 9
+TEACHERS = (1, 4, 15)  # shots of further teachers, beside 9
 
 BINARY: dict[str, tuple[str, dict[str, Any]]] = {
     "topk": ("brightest sixth", {"spectral.weights": "topk"}),
@@ -37,7 +38,10 @@ SLOW: dict[str, Any] = {
 
 
 def guidance_study(base: Config, *, title: str, seeds: tuple[int, ...]) -> Study:
-    """One guiding loss at a time against E2E of the same seed, reading by reading of the paper."""
+    """Returns the study: one guiding loss at a time against E2E of the same seed.
+
+    It does so for one reading of the paper after another.
+    """
     entries = {"e2e": Entry(label="E2E"), "teacher-9": teacher_entry(9)}
     entries |= {f"cdp-{beta:g}": _cdp(beta) for beta in BETAS}
     entries |= {f"feature-{sigma:g}": _feature(sigma) for sigma in SIGMAS}
@@ -133,7 +137,7 @@ def _feature(sigma: float, *, teacher: str = "teacher-9", **more: Any) -> Entry:
 
 
 def _systems(name: str, label: str, changes: dict[str, Any]) -> dict[str, Entry]:
-    """E2E, a teacher of nine and its students, all with the same changes."""
+    """Returns E2E, a teacher of nine and its students, all with the same changes."""
     teacher = f"{name}-teacher-9"
     entries = {
         f"{name}-e2e": Entry(label="E2E", changes=changes),

@@ -7,7 +7,7 @@ from jax_kdpr.studies.declaration import Entry, Masks, Study, Table
 
 
 def bench_study(base: Config, *, title: str, seeds: tuple[int, ...]) -> Study:
-    """What the limits of devices cost a mask that was trained with them, each alone."""
+    """Returns the study: E2E with one limit of the devices at a time, in training and test."""
     limits: dict[str, tuple[str, dict[str, Any]]] = {
         "levels-4": ("4 levels (2 bit)", {"device.levels": 4}),
         "levels-2": ("2 levels (1 bit)", {"device.levels": 2}),

@@ -1,6 +1,6 @@
-"""The grid that the paper's tables and figures want, with its numbers (Tables 1 and 2, figure 3).
+"""The grid behind the paper's tables and figures, with its numbers (Tables 1 and 2, figure 3).
 
-`configs/cpu/study.py` and `configs/paper/study.py` are this at two scales.
+`configs/cpu/study.py` and `configs/paper/study.py` are this study at two scales.
 """
 
 import copy
@@ -46,11 +46,13 @@ NOISY: dict[str, Any] = {"noise.kind": "gaussian", "noise.snr_db": TRAINING_SNR}
 def paper_study(
     base: Config, *, title: str, teachers: tuple[int, ...] = (1, 4, 9), seeds: tuple[int, ...]
 ) -> Study:
-    """Tables 1 and 2, figures 2 to 4, and what closes the distance between one shot and nine.
+    """Returns the study of tables 1 and 2 and figures 2 to 4.
+
+    It also shows what closes the distance between one shot and nine.
 
     Args:
         base: Config of an E2E run at the wanted scale.
-        title: Of the report.
+        title: Title of the report.
         teachers: Snapshots of the teachers; 1 is the E2E baseline itself. 9 must be among them.
         seeds: Seeds of every entry.
     """
@@ -207,7 +209,7 @@ def paper_study(
 
 
 def _recipe_changes(base: Config) -> dict[str, Any]:
-    """What makes the student of `presets.recipe` of an E2E run."""
+    """Returns the changes that turn an E2E run into the student of `presets.recipe`."""
     student = copy.deepcopy(base)
     student.regime = "student"
     before, after = flatten(base), flatten(presets.recipe(student))
@@ -215,11 +217,11 @@ def _recipe_changes(base: Config) -> dict[str, Any]:
 
 
 def _teacher_of(count: int) -> str:
-    """A teacher of one snapshot is the E2E baseline itself."""
+    """Returns the entry of a teacher; with one snapshot it is the E2E baseline itself."""
     return "e2e" if count == 1 else f"teacher-{count}"
 
 
 def _eq7() -> dict[str, Any]:
-    """The weights of `presets.student`."""
+    """Returns the loss weights of `presets.student`."""
     chosen = flatten(presets.student(Config()))
     return {path: chosen[path] for path in ("loss.alpha", "loss.beta")}

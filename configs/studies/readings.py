@@ -1,4 +1,4 @@
-"""The open readings of the paper, one changed at a time. For `configs/cpu` and `configs/paper`."""
+"""The open readings of the paper, one changed at a time, for `configs/cpu` and `configs/paper`."""
 
 from jax_kdpr.config import Config
 from jax_kdpr.studies.declaration import Curves, Entry, Study, Table
@@ -8,7 +8,7 @@ REFINE = 30  # steps of error reduction after the network, scored beside its own
 
 
 def readings_study(base: Config, *, title: str, seeds: tuple[int, ...]) -> Study:
-    """The open readings of the paper, one changed at a time from the defaults, all E2E."""
+    """Returns the study: E2E with one reading of the paper at a time changed from the default."""
     weights = "weights of Gamma: "
     entries = {
         "e2e": Entry(label="defaults"),

@@ -13,7 +13,7 @@ NOISY: dict[str, Any] = {"noise.kind": "gaussian", "noise.snr_db": 20.0}
 
 
 def shots_study(base: Config, *, title: str, seeds: tuple[int, ...]) -> Study:
-    """What closes the distance between one shot and nine, with one shot and one network pass."""
+    """Returns the study: one shot with error reduction and other changes, and a teacher of nine."""
     lines: dict[str, dict[float, str]] = {"E2E": {}, "random masks": {}}
     entries: dict[str, Entry] = {}
     for regime, label, counts in (

@@ -1,4 +1,4 @@
-"""PSNR for the time of a frame: what a network, the power iteration and error reduction cost."""
+"""PSNR against the time of a frame: what network, power iteration and error reduction cost."""
 
 from typing import Any
 
@@ -12,13 +12,13 @@ CONSISTENCY = "spectral.consistency_steps"
 def speed_study(
     base: Config, *, title: str, seeds: tuple[int, ...], only: tuple[str, ...] = ()
 ) -> Study:
-    """PSNR for the time of a frame, from the base's own network down to a quarter of its width.
+    """Returns the study, from the base's own network down to a quarter of its width.
 
     Args:
-        base: Its network has full width.
-        title: Of the report.
-        seeds: Of each entry.
-        only: Entries to leave the others out; none for all.
+        base: Base config; its network has full width.
+        title: Title of the report.
+        seeds: Seeds of each entry.
+        only: The entries to keep; empty for all.
     """
     full = base.net.widths
     half, quarter = (tuple(width // by for width in full) for by in (2, 4))

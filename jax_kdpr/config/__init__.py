@@ -1,4 +1,4 @@
-"""The options of a run: all of them together, what must hold between them, and where to begin.
+"""The options of a run: their schema, the checks between them, and presets to begin with.
 
 A config file needs `Config`, and perhaps `presets`.
 """

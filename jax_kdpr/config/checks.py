@@ -1,4 +1,4 @@
-"""What must hold between the options of a config: ranges, and fields that must fit each other."""
+"""Checks of a config: the ranges of its options, and options that must fit each other."""
 
 import itertools
 import math
@@ -21,30 +21,37 @@ from jax_kdpr.recovery.networks.network import NETWORKS
 MEMORY = "data.size, masks.snapshots, masks.oversample, sensor, net.widths, train.batch_size"
 
 
-def ready(config: Config, *, stand_in_teacher: str = "") -> Config:
-    """Returns a checked copy of a config of the user's own, its paths absolute.
+def ready(config: Config, *, stand_in_teacher: str = "", has_network: bool = True) -> Config:
+    """Returns a checked copy of a config of the user's own, with absolute paths.
 
-    The code of other packages that it names may run. A student that names no teacher gets
-    `stand_in_teacher`, for what reads no teacher.
+    Foreign code that it names is allowed to run. A student that names no teacher gets
+    `stand_in_teacher`; this is for callers that do not read the teacher.
+
+    Where a solver recovers and there is no network (`has_network`), what a training alone reads is
+    set aside, and the size of the masks need not fit a U-Net.
 
     Raises:
-        InputError: If it does not validate.
+        InputError: If the config is not valid.
     """
     config = schema.check_types(config)
     allow(options.foreign_names(config).values())
     schema.resolve_paths(config)
     config = _with_bench(config)
+    if not has_network:
+        config.loss = schema.LossOptions()
+        if config.regime == "student":
+            config.regime, config.distill = "e2e", schema.DistillOptions()  # of the same masks
     if config.regime == "student":
         config.distill.teacher = config.distill.teacher or stand_in_teacher
-    validate(config)
+    validate(config, has_network=has_network)
     return config
 
 
 def read_optics(path: Path) -> dict[str, dict[str, Any]]:
-    """Reads the options of a bench's optics, by section, from a calibration.
+    """Reads the options of a bench's optics, by section, from a calibration file.
 
     Raises:
-        InputError: If there are none.
+        InputError: If the file holds none.
     """
     remedy = "make it with jax_kdpr.calibrate --fit"
     return json_files.read_json(path, {"optics": {str: dict}}, remedy=remedy)["optics"]
@@ -72,8 +79,8 @@ def _with_bench(config: Config) -> Config:
     return other
 
 
-def validate(config: Config) -> None:
-    """Checks what single types cannot: ranges, and fields that must fit each other.
+def validate(config: Config, *, has_network: bool = True) -> None:
+    """Checks what types alone cannot: ranges, and fields that must fit each other.
 
     Raises:
         InputError: One line: field, expected, got, what to do.
@@ -144,7 +151,7 @@ def validate(config: Config) -> None:
         f"got {c.spectral.filter_size}",
     )
     require_fit = getattr(NETWORKS[c.net.kind], "require", None)
-    if require_fit is not None:
+    if has_network and require_fit is not None:
         require_fit(c.net, c.data.size)
     need(
         c.train.devices == 0
@@ -219,17 +226,17 @@ def _check_student(c: Config) -> None:
 
 
 def training_bytes(c: Config) -> int:
-    """Returns the least memory that a training takes: masks, network, and what one batch needs.
+    """Returns a lower bound of the bytes that a training takes: masks, network, and one batch.
 
-    Both are there four times (the value, its gradient, two means of Adam). Of a batch only its
-    shots and the first feature maps are counted, on one of the devices.
+    Masks and network count four times (value, gradient, two moments of Adam). Of a batch, only the
+    shots and the first feature maps count, on one of the devices.
     """
     widths = c.net.widths
     masks = c.masks.snapshots * c.data.size**2
     network = sum(9 * one * other for one, other in itertools.pairwise(widths))
     side = c.data.size * schema.samples_a_cycle(c)
     shots = int(c.masks.snapshots * (c.sensor.rows or side) * (c.sensor.columns or side))
-    if c.device.crosstalk:  # drawn at Gauss' points
+    if c.device.crosstalk:  # masks are drawn at Gauss-Legendre points
         shots += 2 * masks * (3 * POINTS) ** 2
     maps = widths[0] * c.data.size**2
     batch = -(-c.train.batch_size // max(1, c.train.devices))

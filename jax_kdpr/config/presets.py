@@ -3,12 +3,15 @@
 from jax_kdpr.config.schema import Config
 from jax_kdpr.optics.misalignment import CAREFUL
 
-CONSISTENCY_STEPS = 10  # of error reduction before the network, in `recipe`
+CONSISTENCY_STEPS = 10  # steps of error reduction before the network
 REFINE_STEPS = 10  # and after it
 
 
 def quickstart() -> Config:
-    """Procedural scenes at 32 x 32: needs no file, a minute or so a run on two CPU cores."""
+    """Returns a config of procedural 32 x 32 scenes: about a minute per run on two CPU cores.
+
+    It needs no file.
+    """
     config = Config()
     config.data.source = "scenes"
     config.data.size = 32
@@ -17,7 +20,7 @@ def quickstart() -> Config:
 
 
 def cpu() -> Config:
-    """Fashion-MNIST at 32 x 32, about five minutes a run on two CPU cores."""
+    """Returns a config of Fashion-MNIST at 32 x 32: about five minutes per run on two CPU cores."""
     config = Config()
     config.data.source = "fashion_mnist"
     config.data.size = 32
@@ -28,11 +31,11 @@ def cpu() -> Config:
 
 
 def paper() -> Config:
-    """The protocol of arXiv 2505.18352, section 4.1, to the letter.
+    """Returns a config of the protocol of arXiv 2505.18352, section 4.1, to the letter.
 
     Fashion-MNIST at 96 x 96, 30,000 / 30,000 / 10,000 images, Adam at 5e-4 for everything, batch
-    64, 120 epochs, T = 25. What the paper leaves open takes the default of `Config`, and the loss
-    weights of `student`.
+    size 64, 120 epochs, T = 25. What the paper does not state takes the defaults of `Config`; loss
+    weights are those of `student`.
     """
     config = Config()
     config.data.source = "fashion_mnist"
@@ -47,10 +50,10 @@ def paper() -> Config:
 def student(config: Config) -> Config:
     """Turns a baseline into a student: eq. 7 with weights that do no harm.
 
-    The paper states none. With mean reductions the terms of a trained student are 0.0034 (task),
-    0.80 (CDP) and 0.13 (feature; `configs/cpu`, last epoch): at beta = 0.05 the CDP loss alone
-    decides where the masks go. In a trial of one seed each (32 x 32, 8 epochs) that gave 21.55 dB,
-    beta = 0.0005 gave 22.23 dB, and E2E 22.20 dB.
+    The paper states no weights. With mean reductions, the terms of a trained student are 0.0034
+    (task), 0.80 (CDP) and 0.13 (feature) in the last epoch of `configs/cpu`. At beta = 0.05 the CDP
+    loss alone would determine the masks. In a trial of one seed each (32 x 32, 8 epochs), this beta
+    gave 21.55 dB, beta = 0.0005 gave 22.23 dB, and E2E 22.20 dB.
     """
     config.regime = "student"
     config.loss.alpha = 0.999
@@ -63,12 +66,12 @@ def bench(config: Config, *, samples: int = 2) -> Config:
 
     The numbers are those of a common liquid-crystal modulator (256 levels over one turn, 93 % fill
     factor, some crosstalk, 1 % of the light reflected unmodulated), of a scientific CMOS camera,
-    and of careful alignment (`optics.misalignment.CAREFUL`). Put in what your devices' data
-    sheets say.
+    and of careful alignment (`optics.misalignment.CAREFUL`). Replace them by those of your devices'
+    data sheets.
 
-    Its camera has some 15 pixels in the finest fringe, a cycle of the object's side, of which the
-    model takes one sample or two. Two gain 1.12 +- 0.89 dB for the same light in a frame
-    (results/bench-sampling): one of them adds up a quarter of the pixels.
+    The finest fringe, one cycle of the object's side, covers some 15 pixels of the camera. The
+    model takes one sample or two of it (`samples`). At the same light in a frame, two samples gain
+    1.12 +- 0.89 dB (results/bench-sampling); each of them sums a quarter as many pixels.
     """
     config.masks.oversample = samples
     config.device.levels = 256
@@ -85,12 +88,12 @@ def bench(config: Config, *, samples: int = 2) -> Config:
 
 
 def recipe(config: Config) -> Config:
-    """Turns a run of any regime into our own form of it.
+    """Turns a run of any regime into our own variant of it.
 
-    Error reduction before the network, and after it as far as its gate lets it; and a student takes
-    masks, filter and network over from its teacher instead of being guided by its losses. Teacher
-    and student want the same. The teacher may as well be an E2E run: it is the second training, at
-    the full learning rate, that gains (results/study-cpu).
+    Error reduction runs before the network, and again after it, as far as the network's gate lets
+    it. A student takes over masks, filter and network from its teacher, instead of being guided by
+    losses. Use the recipe for teacher and student alike. The teacher may as well be an E2E run: the
+    gain comes from the second training at the full learning rate (results/study-cpu).
     """
     config.spectral.consistency_steps = CONSISTENCY_STEPS
     config.net.refine_steps = REFINE_STEPS
@@ -101,10 +104,10 @@ def recipe(config: Config) -> Config:
 
 
 def fast(config: Config) -> Config:
-    """Turns a run into one of more frames a second: error reduction, then a smaller network.
+    """Turns a run into one of more frames per second: error reduction, then a smaller network.
 
-    A residual U-Net of a quarter of the config's widths. At 32 x 32 it recovers better than a U-Net
-    of all of them without error reduction (results/speed-cpu).
+    The network is a residual U-Net with a quarter of the config's widths. At 32 x 32 it recovers
+    better than a U-Net of the full widths without error reduction (results/speed-cpu).
     """
     return _residual(config, narrower=4)
 
@@ -112,8 +115,9 @@ def fast(config: Config) -> Config:
 def live(config: Config) -> Config:
     """Turns a run into one that keeps up with a camera: error reduction after the network too.
 
-    A residual U-Net of half the config's widths. From the paper's it recovers 30 frames a second of
-    96 x 96 pixels, one after the other, on one of two CPU cores (results/speed-cpu).
+    The network is a residual U-Net with half the config's widths. With half the paper's widths it
+    recovers 30 frames of 96 x 96 pixels per second, one at a time, on one of two CPU cores
+    (results/speed-cpu).
     """
     config = _residual(config, narrower=2)
     config.net.refine_steps = REFINE_STEPS
@@ -128,7 +132,7 @@ def _residual(config: Config, *, narrower: int) -> Config:
 
 
 def _short(config: Config) -> Config:
-    """A training of minutes: at the paper's rates a mask hardly moves in so few steps."""
+    """Sets a training of minutes; at the paper's rates, masks hardly move in so few steps."""
     config.optim.mask_lr = 2e-2
     config.optim.filter_lr = 2e-3
     config.optim.net_lr = 2e-3

@@ -1,9 +1,9 @@
-"""A whole experiment: the options of every room, and those of a training.
+"""The options of a whole experiment: those of every subpackage, and those of a training.
 
 A file in `configs/` has a function `get_config()` that returns a `Config`; the command line
-overrides single fields (`--config.optim.mask_lr=0.02`). The sections stand beside the code that
-reads them; those of a training stand here, since that room comes later. Defaults are the paper's
-where it states them.
+overrides single fields (`--config.optim.mask_lr=0.02`). Each section is defined beside the code
+that reads it. Only those of a training are defined here, because `training` imports this module.
+Defaults are the paper's where it states them.
 """
 
 import dataclasses
@@ -45,24 +45,24 @@ class LossOptions:
 
 @section
 class DistillOptions:
-    """The student's teacher."""
+    """The teacher of a student."""
 
     teacher: str = option("", "run folder of the trained teacher")
     targets: str = option(
         "auto",
-        "when the teacher runs; auto caches where nothing changes and it fits",
+        "when the teacher runs; auto caches targets if constant and they fit",
         choices=("auto", "live", "cached"),
         when=OF_STUDENT,
     )
     draws: str = option(
         "own",
-        "a teacher's first masks, network and order: own, or those of its seed's other regimes",
+        "a teacher's random start and order: own, or shared with other regimes of its seed",
         choices=("own", "shared"),
         when=("regime", ("teacher",)),
     )
     start: str = option(
         "none",
-        "what of the teacher a student starts with; optics: its first masks and the filter",
+        "what a student takes from its teacher; optics: the first masks and the filter",
         choices=("none", "optics", "network", "all"),
         when=OF_STUDENT,
     )
@@ -72,29 +72,31 @@ class DistillOptions:
 class OptimOptions:
     """Adam, with its own learning rate for each part."""
 
-    mask_lr: float = option(5e-4, "at most about so much a step", unit="radians", within=RATE)
+    mask_lr: float = option(
+        5e-4, "learning rate of the masks: about the largest step", unit="radians", within=RATE
+    )
     filter_lr: float = option(5e-4, "learning rate of the filter", within=RATE)
     net_lr: float = option(5e-4, "learning rate of the network", within=Range(0, 1e30, "(]"))
     schedule: str = option(
         "constant",
-        "course of all rates over the training; cosine ends at zero",
+        "schedule of all learning rates; cosine ends at zero",
         choices=("constant", "cosine"),
     )
     average: float = option(
         0.0,
-        "decay of a running mean of the weights, which is then the result; 0: none",
+        "decay of a running mean of weights to use as the result; 0: none",
         within=Range(0, 1, "[)"),
     )
 
 
 @section
 class TrainOptions:
-    """Length of the training."""
+    """Length, batches, devices and logs of a training."""
 
-    epochs: int = option(120, "times through the training images", within=Range(1, MOST_COUNT))
-    batch_size: int = option(64, "images in a step", within=Range(1, 65536))
+    epochs: int = option(120, "passes over the training images", within=Range(1, MOST_COUNT))
+    batch_size: int = option(64, "images per step", within=Range(1, 65536))
     eval_batch_size: int = option(
-        0, "validation and test; 0: 128 on a CPU, what fits on a GPU", within=Range(0, 65536)
+        0, "images per evaluation; 0: 128 on a CPU, what fits on a GPU", within=Range(0, 65536)
     )
     devices: int = option(
         0,
@@ -103,35 +105,35 @@ class TrainOptions:
     )
     validate_every: int = option(
         1,
-        "epochs from one validation to the next; the last epoch has one",
+        "epochs between validations; the last epoch is always validated",
         within=Range(1, MOST_COUNT),
     )
     scan_steps: int = option(
         0,
-        "steps in one call of the device; 0: 1 on a CPU, about 64 on a GPU",
+        "steps per call of the device; 0: 1 on a CPU, about 64 on a GPU",
         within=Range(0, MOST_COUNT),
     )
     log_gradients: bool = option(
-        False, "of each loss on masks, filter and network, in metrics.jsonl after each epoch"
+        False, "log the gradient of each loss on each part in metrics.jsonl, per epoch"
     )
     tensorboard: bool = option(
-        False, "event files beside metrics.jsonl; wants the extra `tensorboard`"
+        False, "event files beside metrics.jsonl; needs the extra `tensorboard`"
     )
     wandb: bool = option(
-        False, "metrics to Weights & Biases, project jax_kdpr; wants the extra `wandb`"
+        False, "log to Weights & Biases, project jax_kdpr; needs the extra `wandb`"
     )
 
 
 @section
 class Config:
-    """One run."""
+    """All options of one run."""
 
     regime: str = option(
         "e2e",
-        "all is trained, the network alone (random), or guided by a teacher (student)",
+        "trained: all; network only (random); all, guided by a teacher (student)",
         choices=("teacher", "e2e", "random", "student"),
     )
-    seed: int = option(0, "of masks, filter start, network and noise", within=SEEDS)
+    seed: int = option(0, "seed of masks, start vector, network and noise", within=SEEDS)
     optics: str = option(
         "", "calibration of a bench, by calibrate --fit: sets illumination, aberrations, mount, ..."
     )
@@ -154,22 +156,23 @@ class Config:
     train: TrainOptions = field(default_factory=TrainOptions)
 
 
-# Where files lie. Kept absolute in a run folder: it may be resumed from another folder.
+# Paths of files. A run folder keeps them absolute: it may be resumed from another folder.
 PATHS = (
     *("data.dir", "data.tfds_manual_dir", "distill.teacher"),
     *("masks.file", "illumination.file", "aberrations.file", "optics"),
 )
-# What a bench's optics may be other than the design's.
+# Sections in which the optics of a bench may differ from the design.
 OF_BENCH = ("illumination", "aberrations", "device", "mount", "propagation")
-# No part of an experiment: a run may go on after its data or its teacher have moved (their content
-# is checked by digest), and on another machine, where these options change its results by rounding.
+# Options that are no part of an experiment. A run may go on after its data or its teacher have
+# moved (digests check their content), and on another machine, where these options change results
+# by rounding only.
 CIRCUMSTANCES = (
     *PATHS,
     *("data.memory", "data.skip_unreadable", "train.tensorboard", "train.wandb"),
     *("distill.targets", "train.devices", "train.scan_steps", "train.eval_batch_size"),
 )
 
-# Options of earlier versions, by the values with which an old run folder is one of today's:
+# Options of earlier versions, with the values for which an old run folder is still valid today:
 # docs/science/what_did_not_help.md.
 GONE: dict[str, tuple[Any, ...]] = {
     "ensemble": (1,),
@@ -183,7 +186,7 @@ GONE: dict[str, tuple[Any, ...]] = {
     "distill.target_type": ("float32",),
 }
 GONE_CHOICES = {("spectral.weights", "optimal"), ("masks.regulariser", "levels")}
-LAST_COMMIT = "43d84cf"  # that had them
+LAST_COMMIT = "43d84cf"  # that had these options
 TAKEN_OUT = (
     f"has been taken out (docs/science/what_did_not_help.md): commit {LAST_COMMIT} of jax_kdpr "
     "still reads it"
@@ -191,7 +194,7 @@ TAKEN_OUT = (
 
 
 def load_data(config: Config, **words: str) -> Dataset:
-    """Loads the data set of a config; `words` and errors as of `data.sources.load`."""
+    """Loads the data set of a config; `words` and errors are those of `data.sources.load`."""
     return sources.load(config.data, phase_range=config.scene.image_range, **words)
 
 
@@ -203,10 +206,10 @@ def to_dict(config: Config) -> dict[str, Any]:
 def from_dict(values: Any) -> Config:
     """Rebuilds a config from `to_dict`'s values; fields that are missing take their default.
 
-    Options that have gone (`GONE`) may stand there still, if they change nothing.
+    Options that were removed (`GONE`) may still be present, if their values change nothing.
 
     Raises:
-        InputError: If a field is unknown or has gone, or its value is of the wrong type.
+        InputError: If a field is unknown or was removed, or its value is of the wrong type.
     """
     return options.build(Config, _without_gone(values), known=field_paths())
 
@@ -229,33 +232,33 @@ def _without_gone(values: Any, prefix: str = "") -> Any:
 
 
 def check_types(config: Config) -> Config:
-    """Returns the config with every field of its declared type; raises as `from_dict`.
+    """Returns the config with every field of its declared type; raises like `from_dict`.
 
-    Config files are Python: what they assign has been checked by nobody yet.
+    Config files are Python code, so nothing has checked the values that they assign.
     """
     return from_dict(shallow(config))
 
 
 def resolve_paths(config: Config) -> None:
-    """Makes the paths of a config absolute, and a home folder of its ~; empty ones stay so."""
+    """Makes the paths of a config absolute, and expands ~; empty ones stay empty."""
     for path in PATHS:
         section, _, name = path.rpartition(".")
         owner = getattr(config, section) if section else config
         given = getattr(owner, name)
-        if given and "://" not in given:  # TensorFlow Datasets takes addresses of buckets
+        if given and "://" not in given:  # TensorFlow Datasets takes URLs of buckets
             setattr(owner, name, os.path.join(os.getcwd(), os.path.expanduser(given)))
 
 
 def samples_a_cycle(config: Config) -> int | float:
-    """Returns how many samples of a far field there are to a cycle of the object's side."""
+    """Returns the number of far-field samples per cycle of the object's side."""
     return 1 / config.sensor.step if config.sensor.step else config.masks.oversample
 
 
 def with_optics(config: Config, optics: dict[str, dict[str, Any]]) -> Config:
-    """Returns a config with other options of its optics, by section, of their declared types.
+    """Returns a config with new values of its optics, given by section, in their declared types.
 
     Raises:
-        InputError: If there is no such option, or it is of another type.
+        InputError: If an option does not exist, or its value is of another type.
     """
     for name, given in optics.items():
         need(
@@ -270,7 +273,7 @@ def with_optics(config: Config, optics: dict[str, dict[str, Any]]) -> Config:
 
 
 def with_values(config: Config, changes: Mapping[str, Any]) -> Config:
-    """Returns a config with other values of the options at dotted paths; raises as `from_dict`."""
+    """Returns a config with new values of the options at dotted paths; raises like `from_dict`."""
     values = to_dict(config)
     for path, value in changes.items():
         section, _, name = path.rpartition(".")
@@ -289,12 +292,12 @@ def field_paths() -> list[str]:
 
 
 def unknown_field(path: str, *, prefix: str = "", others: tuple[str, ...] = ()) -> str:
-    """Returns the line that says an option has gone, or that there is none and the nearest is.
+    """Returns the message that an option was removed or does not exist, with the nearest one.
 
     Args:
-        path: As it was given.
-        prefix: What the options of a config have before them ("base.").
-        others: Options beside them.
+        path: The path, as it was given.
+        prefix: Prefix of the options of a config, such as "base.".
+        others: Options that exist besides those of a config.
     """
     if path.removeprefix(prefix) in GONE:
         return f"config: {path} {TAKEN_OUT}"

@@ -1,1 +1,1 @@
-"""What every room uses: types, errors, limits of numbers and files, options, devices, metrics."""
+"""What every subpackage uses: types, errors, checks of input, options, devices, and metrics."""

@@ -23,17 +23,17 @@ code { background: #f3f3f3; padding: 0 0.2rem; }
 
 
 class Document:
-    """What is added to it goes into both."""
+    """A report; all that is added to it appears in both the Markdown and the HTML."""
 
     def __init__(self, folder: Path, title: str):
         self.folder, self.title = folder, title
         self.markdown: list[str] = []
         self.html: list[str] = []
-        self.figures: list[str] = []  # files that it shows
+        self.figures: list[str] = []  # files of its pictures
         self.heading(title, level=1)
 
     def heading(self, text: str, *, level: int = 2) -> None:
-        """Adds a title; level 1 is the page's."""
+        """Adds a heading; level 1 is the title of the page."""
         self.markdown.append(f"{'#' * level} {text}")
         self.html.append(f"<h{level}>{html.escape(text)}</h{level}>")
 
@@ -50,7 +50,7 @@ class Document:
         self.html.append(f"<table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table>")
 
     def picture(self, file: str, caption: str) -> None:
-        """Adds a PNG that lies in the folder: linked to in Markdown, inside the page in HTML."""
+        """Adds a PNG file of the folder: as a link in Markdown, embedded in the page in HTML."""
         self.figures.append(file)
         self.markdown.append(f"![{caption}]({file})")
         data = base64.b64encode((self.folder / file).read_bytes()).decode()
@@ -71,7 +71,7 @@ class Document:
 
 
 def _cell(value: Any) -> str:
-    """Numbers stay on one line: "-1.2 ± 0.3" is one."""
+    """Makes a table cell; one that begins with a number, as "-1.2 ± 0.3", is not wrapped."""
     text = str(value)
     kind = ' class="number"' if len(text) <= 40 and re.match(r"[+-]?\d", text) else ""
     return f"<td{kind}>{html.escape(text)}</td>"

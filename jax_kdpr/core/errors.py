@@ -1,16 +1,17 @@
-"""The exceptions that a command line answers with one line, and what others say in one."""
+"""The exceptions that a command reports in one line, and short texts for those of libraries."""
 
 
 def reason(failure: Exception) -> str:
-    """Returns what an exception of a library says, in one short line."""
+    """Returns the message of a library's exception as one short line."""
     return " ".join(str(failure).split())[:200]
 
 
 class InputError(ValueError):
-    """A mistake in a config, a file or a run folder that its owner can mend.
+    """A mistake in a config, a file or a run folder that the user can correct.
 
-    The message is one line: what, expected, got, what to do. A command line prints it and exits
-    with code 2; every other exception is a defect of ours and keeps its traceback.
+    The message is one line: what, expected, got, what to do. A command prints it and exits with
+    code 2. An exception that commands do not report in one line is a bug of this package: it keeps
+    its traceback.
     """
 
 
@@ -19,7 +20,7 @@ class InUseError(InputError):
 
 
 class StoppedError(RuntimeError):
-    """A command cannot go on, for a reason that lies neither in its input nor in this package.
+    """A command cannot continue, but neither its input nor this package is at fault.
 
     The message is one line: what happened, what is kept, what to do. The exit code is 1.
     """

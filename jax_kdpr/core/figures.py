@@ -1,14 +1,14 @@
-"""Matplotlib as figures are drawn with here: only this module imports it.
+"""Matplotlib as the figures of this package use it: only this module imports it.
 
-A user's settings have no say: neither a matplotlibrc that wants LaTeX, nor the backend that a
-notebook names to the processes it starts, and that they may lack.
+The user's settings are ignored. A matplotlibrc may ask for LaTeX, and a notebook may pass on a
+backend that the processes it starts do not have.
 """
 # ruff: noqa: E402
 
 import os
 from contextlib import suppress
 
-_backend = os.environ.pop("MPLBACKEND", "")  # with one that is missing, importing fails
+_backend = os.environ.pop("MPLBACKEND", "")  # the import fails if it is missing
 
 import matplotlib
 from matplotlib import colormaps, style
@@ -17,7 +17,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure, SubFigure
 
-if _backend:  # of whoever imports this to go on with figures of their own
+if _backend:  # for programs that import this and draw figures of their own
     os.environ["MPLBACKEND"] = _backend
     with suppress(ValueError):
         matplotlib.rcParams["backend"] = _backend
@@ -32,4 +32,4 @@ __all__ = [
     "own_style",
 ]
 
-own_style = style.context("default")  # decorates what draws
+own_style = style.context("default")  # decorates functions that draw

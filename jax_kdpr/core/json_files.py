@@ -1,13 +1,13 @@
-"""JSON files: written whole, and read back only where they have the shape of what was written.
+"""JSON files: written atomically, and checked against an expected shape when they are read.
 
-A shape says what a value must be:
+A shape describes a value:
 
     {"frames": [{"name": str, "misfit": float}], "settings": dict, "note": Maybe(str)}
 
-A type stands for its values (float for integers too), a union for those of its types, `object` for
-any, a `Range` for its numbers; a dictionary for one with at least these keys, {str: shape} for one
-of any keys; a list of one shape for a list of any length, a tuple of shapes for a list of as many
-values.
+A type matches its values (float also integers), a union those of its types, `object` any value, and
+a `Range` the numbers in it. A dictionary matches one that has at least its keys, {str: shape} one
+with any keys. A list of one shape matches a list of any length, a tuple of shapes a list of that
+many values.
 """
 
 import json
@@ -47,7 +47,7 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(
     path: Path, shape: Shape = dict, *, remedy: str = "remove it, and it is made again"
 ) -> Any:
-    """Reads what `write_json` wrote; raises `InputError`, with a remedy, for anything else."""
+    """Reads JSON of a given shape; raises `InputError`, with `remedy`, for anything else."""
     try:
         return parse(whole_files.read_bytes(path), shape)
     except (OSError, ValueError) as failure:
@@ -55,10 +55,10 @@ def read_json(
 
 
 def parse(text: bytes, shape: Shape) -> Any:
-    """Returns the value that a text stands for.
+    """Returns the value of a JSON text.
 
     Raises:
-        ValueError: If it is no JSON, or of another shape.
+        ValueError: If it is not JSON, or has another shape.
     """
     try:
         value = json.loads(text)
@@ -69,7 +69,7 @@ def parse(text: bytes, shape: Shape) -> Any:
 
 
 def check_shape(value: Any, shape: Shape, place: str = "it") -> None:
-    """Raises `ValueError`, with the place, unless a value of JSON has a shape."""
+    """Raises `ValueError`, which names the place, unless a JSON value has the given shape."""
     if isinstance(shape, dict) and isinstance(value, dict):
         if set(shape) == {str}:
             shape = dict.fromkeys(value, shape[str])
@@ -94,7 +94,7 @@ def check_shape(value: Any, shape: Shape, place: str = "it") -> None:
 def _is_of(value: Any, kind: Any) -> bool:
     if type(kind) in CONTAINERS:
         return False
-    if isinstance(value, bool):  # which Python takes for an integer
+    if isinstance(value, bool):  # an integer to Python
         return kind in (bool, object) or bool in typing.get_args(kind)
     if isinstance(kind, Range):
         return isinstance(value, int | float) and kind.holds(value)
@@ -108,19 +108,19 @@ def _is_of(value: Any, kind: Any) -> bool:
 def require_own(
     flag: str, path: Path, shape: Shape, *, command: str, beside: Iterable[str] = ()
 ) -> None:
-    """Refuses to replace files that are no earlier results of the same command.
+    """Refuses to replace files that are not earlier results of the same command.
 
-    A command that writes several files writes its JSON first: by that the others are its own.
+    A command that writes several files writes its JSON first: it shows that the others are its own.
 
     Args:
-        flag: That names the file, or its folder.
-        path: Where the result is to go: JSON, or .jsonl with one value a line.
-        shape: Of the result, or of each line.
-        command: Its name.
-        beside: Names, or patterns of names, of what the command writes into the same folder.
+        flag: Flag that names the file, or its folder.
+        path: File for the result: JSON, or .jsonl with one value per line.
+        shape: Shape of the result, or of each line.
+        command: Name of the command.
+        beside: Names, or glob patterns, of what else the command writes into the same folder.
 
     Raises:
-        InputError: If something else lies there.
+        InputError: If a file is there that is no such result.
     """
     there, why = path, ""
     if path.exists():

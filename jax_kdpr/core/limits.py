@@ -1,4 +1,4 @@
-"""Which numbers are meant: ranges of options and flags, and lengths that were given in metres."""
+"""Valid ranges of the numbers in options and flags, and error messages for other numbers."""
 
 import math
 import re
@@ -11,15 +11,15 @@ MOST_PIXELS = 2**28  # of one frame or panel: 16384 x 16384
 
 
 class Range(NamedTuple):
-    """An interval of numbers; a round bracket leaves its end out."""
+    """An interval of numbers; a round bracket excludes its endpoint."""
 
     low: int | float
     high: int | float
     ends: str = "[]"
-    also: int | None = None  # one more number, outside
+    also: int | None = None  # one more valid number, outside the interval
 
     def holds(self, value: int | float) -> bool:
-        """Whether a number is in it; nan is in none."""
+        """Returns whether a number lies in the range; NaN lies in none."""
         if value == self.also:
             return True
         above = self.low <= value if self.ends[0] == "[" else self.low < value
@@ -35,7 +35,7 @@ POSITIVE_LENGTHS = {  # metres, above 0
     "pitch": Range(0, 1e-3, "(]"),  # of the pixels of masks and cameras
     "distance": Range(0, 10, "(]"),  # focal lengths too
 }
-# Where 0 stands for one that is not given.
+# The same ranges with 0 included, which stands for a length that is not given.
 LENGTHS = {kind: Range(0, within.high) for kind, within in POSITIVE_LENGTHS.items()}
 SHARE = Range(0, 1)
 SEEDS = Range(0, 2**32 - 1)
@@ -50,7 +50,7 @@ def need(holds: bool, message: str) -> None:
 
 
 def require(name: str, value: int | float, within: Range, *, unit: str = "") -> None:
-    """Raises `InputError`, with the unit, for a number of that name outside its range."""
+    """Raises `InputError`, which names `unit`, if the number `name` lies outside its range."""
     if within.holds(value):
         return
     what = "a number" if math.isfinite(value) else "a finite number"
@@ -69,7 +69,7 @@ def require_pixels(name: str, height: int, width: int) -> None:
 
 
 def read_pixels(name: str, text: str) -> tuple[int, int]:
-    """Returns height and width of "1080x1920"; raises `InputError` for any other text."""
+    """Returns (height, width) of a text like "1080x1920"; raises `InputError` for other texts."""
     sides = re.fullmatch(r"([1-9]\d{0,8})x([1-9]\d{0,8})", text)
     if not sides:
         raise InputError(
@@ -81,7 +81,7 @@ def read_pixels(name: str, text: str) -> tuple[int, int]:
 
 
 def number_hint(text: str) -> str:
-    """Returns what to write for "2*pi", "pi/4" or "200 mm"; empty for any other text."""
+    """Returns a hint on how to write "2*pi", "pi/4" or "200 mm"; "" for any other text."""
     if re.fullmatch(r"[\d.]+(?:e-?\d+)?\s*(?:nm|um|µm|mm|cm|m)", text.strip()):
         return IN_METRES
     factors = re.fullmatch(r"(?:(\d+(?:\.\d+)?)\s*\*?\s*)?pi(?:\s*/\s*([1-9]\d*))?", text.strip())
@@ -91,7 +91,7 @@ def number_hint(text: str) -> str:
 
 
 def shown(value: Any) -> str:
-    """Returns a value in a message; of a text, list or number without end, its beginning or size.
+    """Returns a value as text for a message; a long text is cut, a huge integer becomes its size.
 
     Python itself refuses to print integers of thousands of digits.
     """

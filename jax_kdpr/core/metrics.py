@@ -1,4 +1,4 @@
-"""Image quality, per image, for images in [0, 1] (data range 1)."""
+"""Quality metrics, one value per image, for images in [0, 1] (data range 1)."""
 
 import math
 from typing import Any, NamedTuple
@@ -11,8 +11,8 @@ from jaxtyping import Array, Float
 from jax_kdpr.core.types import Images
 
 SSIM_WINDOW = 11  # pixels
-SSIM_SIGMA = 1.5  # of its Gaussian, likewise
-OBJECT = 0.1  # of an image's range above its darkest pixel: what is brighter is object
+SSIM_SIGMA = 1.5  # standard deviation of the Gaussian window, pixels
+OBJECT = 0.1  # the object exceeds an image's darkest pixel by at least this share of its range
 
 
 class ImageScores(NamedTuple):
@@ -20,11 +20,11 @@ class ImageScores(NamedTuple):
 
     mse: Float[Array, "b"]
     ssim: Float[Array, "b"]
-    rms: Float[Array, "b"]  # over the object: `object_rms`; radians, of an amplitude scene its unit
+    rms: Float[Array, "b"]  # `object_rms`, in radians; in units of the image for amplitude scenes
 
     @property
     def psnr(self) -> Float[Array, "b"]:
-        """PSNR of each image, dB."""
+        """PSNR of each image, in dB."""
         return psnr_from_mse(self.mse)
 
 
@@ -32,9 +32,10 @@ def score(recovered: Images, images: Images, *, phase_range: float | None) -> Im
     """Scores each recovered image against the true one.
 
     Args:
-        recovered: Images.
-        images: The true ones.
-        phase_range: Radians of a white pixel of the first channel; None of an amplitude scene.
+        recovered: Recovered images.
+        images: True images.
+        phase_range: Phase of a white pixel of the first channel, in radians; None for an amplitude
+            scene.
     """
     first = recovered[..., 0], images[..., 0]
     unit = 1.0 if phase_range is None else phase_range
@@ -46,23 +47,24 @@ def score(recovered: Images, images: Images, *, phase_range: float | None) -> Im
 
 
 def mse(recovered: Images, images: Images) -> Float[Array, "b"]:
-    """Mean squared error of each image, over pixels and channels."""
+    """Returns the mean squared error of each image, over pixels and channels."""
     return jnp.mean(jnp.square(recovered - images), axis=(1, 2, 3))
 
 
 def object_rms(
     recovered: Float[Array, "b h w"], images: Float[Array, "b h w"], *, piston: bool = True
 ) -> Float[Array, "b"]:
-    """Root mean square of the error over the object of each image, in the unit of the images.
+    """Returns the RMS error over the object of each image, in the unit of the images.
 
-    The object is what exceeds the darkest pixel of the true image by `OBJECT` of its range; all of
-    an even one. An empty background, which any method gets right, so does not count.
+    The object is the set of pixels that exceed the darkest pixel of the true image by at least
+    `OBJECT` of its range; in a uniform image these are all pixels. An empty background, which any
+    method gets right, therefore does not count.
 
     Args:
-        recovered: Images.
-        images: The true ones.
-        piston: Whether the mean error over the whole image is taken away first: no measurement
-            holds it. An error between object and background stays.
+        recovered: Recovered images.
+        images: True images.
+        piston: Whether to subtract the mean error over the whole image first: no measurement
+            determines it. An error between object and background stays.
     """
     low, high = (pick(images, axis=(1, 2), keepdims=True) for pick in (jnp.min, jnp.max))
     inside = (images >= low + OBJECT * (high - low)).astype(images.dtype)
@@ -75,16 +77,20 @@ def object_rms(
 
 
 def psnr_from_mse(error: Float[Array, "*b"]) -> Float[Array, "*b"]:
-    """PSNR in dB at data range 1: -10 log10(mse). An error below 1e-10 counts as 1e-10 (100 dB)."""
+    """Returns the PSNR at data range 1, -10 log10(mse), in dB.
+
+    An error below 1e-10 counts as 1e-10 (100 dB).
+    """
     return -10.0 * jnp.log10(jnp.maximum(error, 1e-10))
 
 
-@jax.jit  # where it is called alone, its many small operations are one program
+@jax.jit  # called outside other jitted code, its many small operations become one program
 def ssim(recovered: Images, images: Images) -> Float[Array, "b"]:
-    """SSIM of each image (Wang et al., 2004): 11 x 11 Gaussian window of sigma 1.5, data range 1.
+    """Returns the SSIM of each image (Wang et al., 2004), for data range 1.
 
-    Channels are averaged. Equals scikit-image's `structural_similarity` with
-    gaussian_weights=True, sigma=1.5, use_sample_covariance=False.
+    The window is a Gaussian of sigma 1.5 on 11 x 11 pixels. Channels are averaged. The result
+    equals scikit-image's `structural_similarity` with gaussian_weights=True, sigma=1.5,
+    use_sample_covariance=False.
 
     Raises:
         ValueError: If the images are smaller than the window, or the shapes differ.
@@ -97,11 +103,11 @@ def ssim(recovered: Images, images: Images) -> Float[Array, "b"]:
 
 
 def _window_mean(images: Any) -> Any:
-    """Mean of [b h w c] under the Gaussian window, wherever all of it lies inside.
+    """Returns the mean of [b h w c] under the Gaussian window, where the window lies fully inside.
 
-    Along one axis after the other, a sum of shifted images: XLA makes few kernels of all of it,
-    where each of dm_pix's own convolutions is one on a GPU. Channels go first: what a CPU computes
-    at once lies side by side along the last axis.
+    Along one axis after the other, it is a sum of shifted images. XLA fuses these sums into few
+    kernels, whereas on a GPU each convolution of dm_pix is a kernel of its own. Channels move to
+    the first axis, because a CPU vectorises over neighbours along the last one.
     """
     half = SSIM_WINDOW // 2
     taps = [math.exp(-0.5 * (at / SSIM_SIGMA) ** 2) for at in range(-half, half + 1)]
@@ -115,10 +121,10 @@ def _window_mean(images: Any) -> Any:
 
 
 def rms_unit(scene: str) -> str:
-    """Returns what follows a number of `ImageScores.rms`: radians where a scene has a phase."""
+    """Returns the unit to print after `ImageScores.rms`: radians if a scene has a phase."""
     return "" if scene == "amplitude" else " rad"
 
 
 def rms_header(scene: str) -> str:
-    """Returns the head of a column of `ImageScores.rms`."""
+    """Returns the column header of `ImageScores.rms`."""
     return "rms" if scene == "amplitude" else "rms (rad)"

@@ -1,4 +1,4 @@
-"""Reading, writing and comparing nested dataclasses of options; knows no option by name."""
+"""Declares, checks, builds and compares nested dataclasses of options; knows none by name."""
 
 import copy
 import dataclasses
@@ -18,27 +18,27 @@ Condition = tuple[str, tuple[str, ...]]
 
 
 class Described(NamedTuple):
-    """What a field of `option` says of itself."""
+    """The value and the description of a field that `option` declared."""
 
-    value: Any  # that it has
+    value: Any  # its present value
     says: str = ""
     unit: str = ""
-    within: Range | None = None  # of a number, or of each of several
-    length: Range | None = None  # of how many there are
+    within: Range | None = None  # valid range of a number, or of each number of a tuple
+    length: Range | None = None  # valid lengths of a tuple
     choices: Choices = ()
     when: Condition | None = None
 
     def shown(self, value: Any) -> str:
-        """Returns a value of it in a message; words need no quotes."""
+        """Returns a value of the field as text for a message; choices have no quotes."""
         return str(value) if self.choices else shown(value)
 
 
 @dataclass_transform(kw_only_default=True, field_specifiers=(dataclasses.field,))
 def section(cls: type[T]) -> type[T]:
-    """Makes a dataclass of options.
+    """Makes a class a dataclass of options.
 
-    Slots: a misspelt field raises instead of being carried along unread. The hash is that of its
-    values, so that what is made of options can be compared by them; do not change them after that.
+    It has slots, so that setting a misspelt field raises an error. Its hash is that of its values,
+    so that objects that hold options can be compared by them; do not change the options after that.
     """
     return dataclasses.dataclass(kw_only=True, slots=True, unsafe_hash=True)(cls)
 
@@ -53,19 +53,19 @@ def option(
     choices: Choices = (),
     when: Condition | None = None,
 ) -> T:
-    """Declares a field of a dataclass of options, with all that is known of it.
+    """Declares a field of a dataclass of options, with its description.
 
-    Checks, messages, `--help` and the options page of the docs are made of this.
+    Checks, messages, `--help` and the options page of the docs are generated from it.
 
     Args:
-        default: Its value, never a mutable one.
-        says: What it means, in one line; what is left open is said by name and choices.
-        unit: Of a number that has one.
-        within: Where a number must lie, or each of several; every number has a range.
-        length: How many numbers there may be.
+        default: Default value, never a mutable one.
+        says: What the option means, in one line, as far as its name and choices do not say it.
+        unit: Unit of a number that has one.
+        within: Valid range of a number, or of each number of a tuple; every number has one.
+        length: Valid lengths of a tuple.
         choices: The words that it takes, or a registry of the code that it chooses.
-        when: (path of another option, its values) with which alone it is read. Setting it beside
-            other values is refused, or its owner would believe in what is not there.
+        when: (path of another option, its values): the option is read only with these values.
+            Setting it beside other values is refused, since it would have no effect.
     """
     about = {
         **{"says": says, "unit": unit, "within": within, "length": length},
@@ -75,7 +75,7 @@ def option(
 
 
 def described(config: Any, prefix: str = "") -> dict[str, Described]:
-    """Returns {dotted path: its value and what it says of itself}, in order of declaration."""
+    """Returns {dotted path: value and description}, in order of declaration."""
     found: dict[str, Described] = {}
     for f in dataclasses.fields(config):
         value = getattr(config, f.name)
@@ -87,15 +87,15 @@ def described(config: Any, prefix: str = "") -> dict[str, Described]:
 
 
 def check(config: Any, *, before: str = "") -> None:
-    """Checks what options say of themselves: ranges, lengths, code, and what they are read with.
+    """Checks options against their descriptions: ranges, lengths, code, and `when` they are read.
 
     Args:
         config: The options.
-        before: What messages begin with: "--" where they were given as flags.
+        before: Beginning of the messages: "--" for options that were given as flags.
 
     Raises:
-        InputError: If a value is outside, not finite, set where nothing reads it, or names code
-            that cannot be had.
+        InputError: If a value is out of range, not finite, set although nothing reads it, or names
+            code that cannot be imported.
     """
     found = described(config)
     defaults = flatten(type(config)())
@@ -103,7 +103,7 @@ def check(config: Any, *, before: str = "") -> None:
         name, value = f"{before}{path}", about.value
         if isinstance(about.choices, Registry):
             try:
-                about.choices[value]  # so that a name of none is found before anything is written
+                about.choices[value]  # finds a wrong name before anything is written
             except InputError as failure:
                 raise InputError(f"{name}: {failure}") from failure
         if about.within is not None and value is not None:
@@ -111,7 +111,7 @@ def check(config: Any, *, before: str = "") -> None:
                 require(name, number, about.within, unit=about.unit)
         if about.length is not None:
             require(f"{name}: its length", len(cast(tuple, value)), about.length)
-        # A section may be checked without the one that chooses.
+        # A section may be checked alone, without the option that `when` names.
         if about.when is not None and about.when[0] in found and value != defaults[path]:
             choice, readers = about.when
             chosen = found[choice].value
@@ -123,7 +123,7 @@ def check(config: Any, *, before: str = "") -> None:
 
 
 def foreign_names(config: Any) -> dict[str, str]:
-    """Returns {dotted path: name} of what a config names of other packages' code."""
+    """Returns {dotted path: name} of the options that name foreign code."""
     return {
         path: one.value
         for path, one in described(config).items()
@@ -132,7 +132,7 @@ def foreign_names(config: Any) -> dict[str, str]:
 
 
 def changed(options: T, **values: Any) -> T:
-    """Returns a copy of options with other values, which nothing checks: traced ones will do."""
+    """Returns a copy of options with other values; they are not checked, and may be traced."""
     other = copy.copy(options)
     for name, value in values.items():
         setattr(other, name, value)
@@ -145,7 +145,7 @@ def flatten(config: Any) -> dict[str, Any]:
 
 
 def shallow(section: Any) -> dict[str, Any]:
-    """Returns {name: value} of the fields of one dataclass; values are passed on as they are."""
+    """Returns {name: value} of the fields of one dataclass; nested values are not converted."""
     return {f.name: getattr(section, f.name) for f in dataclasses.fields(section)}
 
 
@@ -157,7 +157,7 @@ def differences(
     Args:
         ours: A dataclass.
         theirs: Another one of the same class.
-        only: Beginnings of the paths to compare; default all.
+        only: Prefixes of the paths to compare; by default all.
         ignore: Paths to leave out.
     """
     other = flatten(theirs)
@@ -171,16 +171,16 @@ def differences(
 def build(cls: type, values: Any, *, known: list[str], prefix: str = "") -> Any:
     """Builds a dataclass from nested plain values; fields that are missing take their default.
 
-    An integer becomes the float it means, a list the tuple.
+    An integer becomes a float, and a list a tuple, where the field needs one.
 
     Args:
         cls: The dataclass.
         values: A dict of its fields; sections are dicts in turn, or dataclasses.
-        known: Every dotted path there is, to suggest the nearest to one that is not.
+        known: All valid dotted paths, to suggest the nearest one to an unknown path.
         prefix: Dotted path of `cls` itself.
 
     Raises:
-        InputError: If a field is unknown, or its value of the wrong type or no choice of its field.
+        InputError: If a field is unknown, or its value has the wrong type or is not a valid choice.
     """
     if dataclasses.is_dataclass(values):
         values = shallow(values)
@@ -203,7 +203,7 @@ def build(cls: type, values: Any, *, known: list[str], prefix: str = "") -> Any:
 
 
 def expected(config: Any, path: str) -> str:
-    """Returns in words what the field at a dotted path takes: its choices, or its type."""
+    """Returns in words what the field at a dotted path accepts: its choices, or its type."""
     *sections, name = path.split(".")
     owner = functools.reduce(getattr, sections, config)
     hint = _said(typing.get_type_hints(type(owner))[name])
@@ -211,7 +211,7 @@ def expected(config: Any, path: str) -> str:
 
 
 def _said(hint: Any) -> Any:
-    """The type of a value that is there, of one that may be None."""
+    """Returns the type of a field, without the None of an optional one."""
     return typing.get_args(hint)[0] if isinstance(hint, types.UnionType) else hint
 
 
@@ -235,21 +235,21 @@ def _in_words(hint: Any, choices: Choices) -> str:
 
 
 def _is_a(kind: type, value: Any) -> bool:
-    """Whether a plain value is of a type; an integer is the float it means, unless it is none."""
+    """Returns whether a plain value has a type; an integer counts as a float if one can hold it."""
     if kind is float and type(value) is int:
         return abs(value) < 10**300
     return type(value) is kind
 
 
 def in_words(choices: Choices) -> str:
-    """Returns "one of a, b", of a registry with how to name one's own; "" for no choices."""
+    """Returns "one of a, b", for a registry also how to name foreign code; "" without choices."""
     own = ", or package.module:name" if isinstance(choices, Registry) else ""
     return f"one of {', '.join(choices)}{own}" if choices else ""
 
 
 def unknown_field(path: str, known: list[str]) -> str:
-    """Returns the line that says a field does not exist, with the nearest of those that do."""
-    # A right leaf in the wrong section is as common as a misspelt leaf.
+    """Returns the message that a field does not exist, with the nearest field that does."""
+    # A correct name in the wrong section is as common a mistake as a misspelt name.
     by_leaf = [name for name in known if name.rsplit(".", 1)[-1] == path.rsplit(".", 1)[-1]]
     nearest = by_leaf or difflib.get_close_matches(path, known, n=1, cutoff=0.5)
     sections = sorted({name.rsplit(".", 1)[0] for name in known if "." in name})

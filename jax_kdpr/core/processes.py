@@ -1,8 +1,8 @@
-"""One training by several processes, on one machine or many: JAX's distributed runtime.
+"""One training by several processes, on one machine or many, with JAX's distributed runtime.
 
-All processes run the same program for all their devices together, so all do the same in the same
-order; the first one alone writes and speaks. What one of them knows and the others do not, a signal
-or what its folder holds, is told to all before anything depends on it.
+All processes run the same program over all devices, so they must do the same in the same order.
+Only the first process writes files and prints. What only one process knows, such as a signal or the
+contents of its folder, is sent to all before anything depends on it.
 """
 
 import hashlib
@@ -21,22 +21,22 @@ from jax_kdpr.core import signals
 from jax_kdpr.core.errors import InputError, reason
 from jax_kdpr.core.types import PyTree
 
-AUTO = "auto"  # in the place of an address
+AUTO = "auto"  # in place of an address
 CONNECTING = 300  # seconds that the processes may take to find each other
-SILENT = 30  # seconds after which a process that says nothing is taken for dead
+SILENT = 30  # seconds without a heartbeat after which a process counts as dead
 
 
 def join(coordinator: str, processes: int | None, process: int | None) -> None:
-    """Makes this process one of several; before JAX's first computation.
+    """Makes this process one of several; must run before JAX's first computation.
 
     Args:
-        coordinator: HOST:PORT of the first process; "auto" takes all three from the variables of
-            SLURM, Kubernetes or Open MPI.
-        processes: How many there are.
-        process: Which this one is, from 0.
+        coordinator: HOST:PORT of the first process; "auto" takes all three arguments from the
+            environment variables of SLURM, Kubernetes or Open MPI.
+        processes: Number of processes.
+        process: Index of this process, from 0.
 
     Raises:
-        InputError: If they do not find each other, or nothing tells who they are.
+        InputError: If the processes do not find each other, or their number or indices are unknown.
     """
     given: dict[str, Any] = {"num_processes": processes, "process_id": process}
     if coordinator == AUTO:
@@ -70,7 +70,7 @@ def join(coordinator: str, processes: int | None, process: int | None) -> None:
 
 
 def _require_answer(address: str) -> None:
-    """Waits for the first process; JAX would end this one without a line."""
+    """Waits until the first process answers; JAX would end this one without a message."""
     host, _, port = address.rpartition(":")
     if not (host and port.isdigit()):
         raise InputError(f"--coordinator: expected HOST:PORT, got {address!r}")
@@ -89,20 +89,20 @@ def _require_answer(address: str) -> None:
 
 
 def several() -> bool:
-    """Whether this process is one of several."""
+    """Returns whether this process is one of several."""
     return jax.distributed.is_initialized() and jax.process_count() > 1
 
 
 def is_first() -> bool:
-    """Whether this process is the one that writes and speaks."""
+    """Returns whether this process is the one that writes files and prints."""
     return not several() or jax.process_index() == 0
 
 
 def require_same(**what: Any) -> None:
-    """Returns when all processes have come here, with the same values.
+    """Waits for all processes, and checks that they have the same values.
 
     Raises:
-        InputError: If one has others; by their names.
+        InputError: If values differ; gives their names.
     """
     if not several():
         return
@@ -118,9 +118,9 @@ def require_same(**what: Any) -> None:
 
 
 def from_first(make: Callable[[], PyTree], like: PyTree) -> PyTree:
-    """Returns in every process what make() returns in the first: arrays as those of `like`.
+    """Returns in every process what make() returns in the first: arrays shaped like `like`.
 
-    An `InputError` there ends all of them; the first alone says why.
+    An `InputError` in the first process ends all of them; only the first one says why.
     """
     if not several():
         return make()
@@ -137,16 +137,16 @@ def from_first(make: Callable[[], PyTree], like: PyTree) -> PyTree:
 
 
 def agree_on_signals() -> None:
-    """Notes in every process a signal that came to any of them."""
+    """Notes in every process a signal that reached any of them."""
     if several():
         numbers = multihost_utils.process_allgather(np.int32(signals.pending()))
         signals.note(int(np.max(numbers)))
 
 
 def leave(code: int) -> None:
-    """Ends this process, as one of several, at once: at its end it would wait for the others."""
+    """Ends this process at once if it is one of several; a normal exit waits for the others."""
     if several():
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
-        time.sleep(2.0 if is_first() else 0.0)  # without it the others end too, at once
+        time.sleep(2.0 if is_first() else 0.0)  # once the first is gone, the others are ended too
         os._exit(code)

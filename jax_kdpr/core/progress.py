@@ -1,7 +1,7 @@
-"""Progress bars: on a terminal alone, so that logs of batch jobs hold none."""
+"""Progress bars, shown only on a terminal so that the logs of batch jobs hold none."""
 
 from functools import partial
 
 from tqdm import tqdm
 
-progress = partial(tqdm, disable=None)  # None: where stderr is no terminal
+progress = partial(tqdm, disable=None)  # None disables the bar if stderr is not a terminal

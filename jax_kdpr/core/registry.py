@@ -1,8 +1,9 @@
-"""Choices of code: ours by name, and other people's as "package.module:name".
+"""Registries of the code that options choose: ours by name, foreign as "package.module:name".
 
-An option that chooses code (a network, a noise, a propagator) has a `Registry`. A new item is one
-more line of its dict, or a name in a package of the user's own. A run folder that names such code
-is opened only once `allow` was told of it: a stranger's run folder runs nothing.
+An option that chooses code (a network, a noise model, a propagator) has a `Registry`. A new item is
+one more line of its dictionary, or an object in a package of the user's own. A run folder that
+names such foreign code is opened only after `allow` was called for it, so that the run folder of a
+stranger cannot execute code.
 """
 
 import difflib
@@ -18,29 +19,29 @@ from jax_kdpr.core.errors import InputError
 
 T = TypeVar("T")
 FOREIGN = re.compile(r"[A-Za-z_]\w*(\.\w+)*:[A-Za-z_]\w*")
-_allowed: set[str] = set()  # packages, and single names
+_allowed: set[str] = set()  # packages, and single foreign names
 
 
 class Registry(Generic[T]):
-    """What one option may choose from."""
+    """The items that one option may choose from."""
 
     def __init__(self, what: str, items: Mapping[str, T | str]):
-        """Takes items by name: the code itself, or where it stands, imported when it is wanted.
+        """Takes items by name: the code itself, or "module:name", which is imported on demand.
 
-        `what` they are, in one word, is for messages.
+        `what` says in one word what the items are, for messages.
         """
         self._what = what
         self._items = dict(items)
 
     def __iter__(self) -> Iterator[str]:
-        """Iterates over the names of ours."""
+        """Iterates over the names of our own items."""
         return iter(self._items)
 
     def __getitem__(self, name: str) -> T:
         """Returns the code of a name.
 
         Raises:
-            InputError: If there is none of that name, it cannot be imported, or it is foreign and
+            InputError: If no item has that name, it cannot be imported, or it is foreign and
                 neither it nor its package was allowed.
         """
         item = self._items.get(name, name)
@@ -67,15 +68,15 @@ class Registry(Generic[T]):
 
 
 def is_foreign(name: Any) -> bool:
-    """Whether a name is of another package's code."""
+    """Returns whether a value names foreign code, as "package.module:name"."""
     return isinstance(name, str) and FOREIGN.fullmatch(name) is not None
 
 
 def allow(given: str | Iterable[str]) -> None:
-    """Lets this process import code that configs name.
+    """Allows this process to import foreign code that configs name.
 
     Args:
-        given: Packages, of which all may be named; or single items, "package.module:name".
+        given: Packages, all of whose code is allowed, or single items, "package.module:name".
     """
     names = (given,) if isinstance(given, str) else given
     _allowed.update(name if is_foreign(name) else package(name) for name in names)
@@ -83,13 +84,14 @@ def allow(given: str | Iterable[str]) -> None:
 
 @contextmanager
 def blaming(names: Iterable[str]) -> Iterator[None]:
-    """Says in one line what foreign code raises; what ours does passes through.
+    """Reports in one line what the context raises, if foreign code runs in it.
 
     Args:
-        names: Of the code that runs inside.
+        names: Names of the code that runs inside. If none is foreign, exceptions pass through.
 
     Raises:
-        InputError: Names the last place that is neither a library's nor ours.
+        InputError: For any other exception; names the last place in its traceback that is neither
+            in a library nor in this package.
     """
     given = sorted(filter(is_foreign, names))
     try:
@@ -113,5 +115,5 @@ def blaming(names: Iterable[str]) -> Iterator[None]:
 
 
 def package(name: str) -> str:
-    """Returns the package that a foreign name, or a module, is of."""
+    """Returns the top-level package of a foreign name or of a module."""
     return re.split(r"[.:]", name)[0]

@@ -1,7 +1,7 @@
-"""What depends on the machine and not on the experiment: cores, memory, compiled programs.
+"""What depends on the machine and not on the experiment: devices, memory, compiled programs.
 
-Each `choose_*` turns the option 0 ("the machine decides") into a number; what it returns changes
-how fast a run is, and its results by rounding at most.
+Each `choose_*` function turns the option value 0 ("the machine decides") into a number. That number
+determines how fast a run is, and changes its results by no more than rounding.
 """
 
 import math
@@ -17,43 +17,43 @@ import jax
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.whole_files import obstacle
 
-# An FFT in a thread of XLA's pool shares its work with the pool's other threads, and waits for
-# them: with as many devices as threads, each waits for the others for ever (jaxlib 0.11.2, since
-# openxla/xla pull 46347). A kernel that keeps to its thread cannot.
+# An FFT in a thread of XLA's pool shares its work with the other threads of the pool, and waits for
+# them. With as many devices as threads, they wait for each other for ever (jaxlib 0.11.2, since
+# openxla/xla pull 46347). This flag keeps a kernel in its own thread, where it cannot deadlock.
 ONE_THREAD = "--xla_cpu_multi_thread_eigen=false"
 CACHE_VARIABLE = "JAX_COMPILATION_CACHE_DIR"
-# What JAX draws from a key depends on these.
+# Settings that the random numbers drawn from a key depend on.
 RANDOM_NUMBERS = {"jax_default_prng_impl": "threefry2x32", "jax_threefry_partitionable": True}
-CPU_DEVICES = 8  # at most: every device holds a copy of the data
+CPU_DEVICES = 8  # upper limit: every device holds a copy of the data
 CPU_EVAL_BATCH = 128
 GPU_EVAL_BATCH = 1024
-EVAL_BYTES = 4 * 2**30  # of features at full resolution, in one evaluation batch
-GPU_SCAN_STEPS = 64  # enough to hide the host; a signal waits for one such chunk
-GPU_SCAN_BYTES = 2**28  # of images of one such chunk
-TARGETS_SHARE = 0.25  # of a device's memory that cached distillation targets may take
-# What a container may take of its machine's memory, bytes (cgroups of version 2 and 1).
+EVAL_BYTES = 4 * 2**30  # limit of the features at full resolution in one evaluation batch
+GPU_SCAN_STEPS = 64  # enough to hide the host's work; a signal waits for the end of such a call
+GPU_SCAN_BYTES = 2**28  # limit of the images of one such call
+TARGETS_SHARE = 0.25  # share of a device's memory that cached distillation targets may take
+# Files with the memory limit of a container, in bytes (cgroups version 2 and version 1).
 CONTAINER_LIMITS = (
     "/sys/fs/cgroup/memory.max",
     "/sys/fs/cgroup/memory/memory.limit_in_bytes",
 )
-CPU_CACHE = 2**20  # bytes that a core has close at hand (L2 of today's servers)
-STORED_SHARE = 0.25  # that the gradient of a system's part may keep of what it could make again
-_elsewhere: int | None = None  # memory of the GPU that stands in for this machine's devices
+CPU_CACHE = 2**20  # bytes of the cache of a core (L2 of today's servers)
+STORED_SHARE = 0.25  # share of memory for values that a gradient stores but could recompute
+_elsewhere: int | None = None  # bytes of the GPU that `standing_in` assumes
 
 
 def set_up() -> None:
-    """Prepares JAX for a command line; must run before its first computation.
+    """Prepares JAX for a command; must run before the first computation.
 
-    * Each CPU core, up to `CPU_DEVICES`, becomes one device of one thread: XLA runs a convolution
-      of 64 features or fewer on a single one anyway, and a batch spread over two cores is up to
+    * Each CPU core, up to `CPU_DEVICES`, becomes a device with one thread. XLA runs a convolution
+      of 64 features or fewer in a single thread anyway, and a batch spread over two cores is up to
       twice as fast.
-    * Compiled programs are kept in ~/.cache/jax_kdpr (or $XDG_CACHE_HOME, or where
-      JAX_COMPILATION_CACHE_DIR says), if that can be written.
-    * Random numbers are those of `RANDOM_NUMBERS`, and floats have 32 bits, whatever the
-      environment says: a seed means one run.
+    * Compiled programs are kept in JAX_COMPILATION_CACHE_DIR or else in the folder jax_kdpr of
+      $XDG_CACHE_HOME or ~/.cache, if that folder can be written to.
+    * The settings `RANDOM_NUMBERS` and 32-bit floats apply whatever the environment says, so that a
+      seed means one run.
 
     Raises:
-        InputError: If the devices that JAX_PLATFORMS asks for are not there.
+        InputError: If the devices that JAX_PLATFORMS asks for are not available.
     """
     given = os.environ.get("XLA_FLAGS", "")
     if "xla_force_host_platform_device_count" not in given:
@@ -75,7 +75,7 @@ def set_up() -> None:
 
 
 def _cache_folder() -> str | None:
-    """Where compiled programs are kept; None where nothing can be."""
+    """Returns the folder for compiled programs; None if it cannot be written to."""
     if folder := os.environ.get(CACHE_VARIABLE):
         return None if obstacle(Path(folder)) else folder
     own = user_cache()
@@ -83,14 +83,15 @@ def _cache_folder() -> str | None:
 
 
 def user_cache() -> Path | None:
-    """Returns the package's folder in the user's cache; None where nothing can be kept."""
+    """Returns the package's folder in the user's cache; None if it cannot be written to."""
     home = os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
     folder = Path(home, "jax_kdpr")
-    return folder if os.path.isabs(home) and not obstacle(folder) else None  # or there is no home
+    # The path stays relative if there is no home folder.
+    return folder if os.path.isabs(home) and not obstacle(folder) else None
 
 
 def random_numbers() -> dict[str, object]:
-    """Returns which of the settings of `RANDOM_NUMBERS` are others now, with their values."""
+    """Returns the present values of the settings that now differ from `RANDOM_NUMBERS`."""
     now = {name: getattr(jax.config, name) for name in RANDOM_NUMBERS}
     return {name: value for name, value in now.items() if value != RANDOM_NUMBERS[name]}
 
@@ -107,7 +108,7 @@ def on_cpu() -> bool:
 
 @contextmanager
 def standing_in(memory: int) -> Iterator[None]:
-    """Makes every choice inside as for a GPU of so many bytes: programs are compiled for one."""
+    """Makes all choices in the context as for a GPU of `memory` bytes, to compile for it."""
     global _elsewhere
     _elsewhere, before = memory, _elsewhere
     try:
@@ -117,13 +118,14 @@ def standing_in(memory: int) -> Iterator[None]:
 
 
 def choose_devices(requested: int, *batch_sizes: int) -> int:
-    """Returns how many devices to spread batches over: on a CPU all that divide them, else one.
+    """Returns how many devices to spread batches over.
 
-    Of several processes it is all that they have.
+    By default, a CPU takes the largest number that divides all batches, and other hardware one.
+    Several processes always use all their devices.
 
     Raises:
-        InputError: If more are asked for than there are, or several processes cannot share out a
-            batch.
+        InputError: If more devices are requested than there are, or a batch cannot be divided among
+            several processes.
     """
     if jax.process_count() > 1:
         return _devices_of_all(requested, batch_sizes)
@@ -162,11 +164,11 @@ def _devices_of_all(requested: int, batch_sizes: Sequence[int]) -> int:
 
 
 def choose_eval_batch(requested: int, *, size: int, features: int, devices: int = 1) -> int:
-    """Returns how many images to evaluate at a time: a multiple of the `devices` asked for.
+    """Returns how many images to evaluate at a time: unless `requested`, a multiple of `devices`.
 
-    As many as `EVAL_BYTES` hold, 6 maps of `features` float32 numbers a pixel each (two
-    convolutions, and the decoder's joined input), but no more than `GPU_EVAL_BATCH`, or
-    `CPU_EVAL_BATCH`.
+    It is the largest power of two for which `EVAL_BYTES` hold 6 maps of `features` float32 numbers
+    per pixel (two convolutions, and the joined input of the decoder), but at most `GPU_EVAL_BATCH`
+    or `CPU_EVAL_BATCH`; then rounded up.
     """
     if requested:
         return requested
@@ -178,9 +180,10 @@ def choose_eval_batch(requested: int, *, size: int, features: int, devices: int 
 def choose_scan_steps(requested: int, steps_per_epoch: int, *, step_bytes: int = 0) -> int:
     """Returns how many training steps one call of the device makes.
 
-    1 on a CPU, where XLA runs convolutions inside a loop tens of times slower. Elsewhere about
-    `GPU_SCAN_STEPS`, and if possible a divisor of the epoch, so that one program does; of images
-    that are read while training, `step_bytes` a step, no more than `GPU_SCAN_BYTES` hold.
+    On a CPU it is 1, since XLA runs convolutions inside a loop tens of times slower there.
+    Elsewhere it is about `GPU_SCAN_STEPS`, if possible a divisor of the epoch, so that one compiled
+    program is enough. Images that are read while training, `step_bytes` per step, must fit into
+    `GPU_SCAN_BYTES`.
     """
     if requested or on_cpu():
         return min(requested or 1, steps_per_epoch)
@@ -192,12 +195,12 @@ def choose_scan_steps(requested: int, steps_per_epoch: int, *, step_bytes: int =
 
 
 def peak_memory() -> int | None:
-    """Returns the most bytes that this process has held on the default device; None on a CPU."""
+    """Returns the peak memory of this process on the default device, in bytes; None on a CPU."""
     return (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
 
 
 def device_memory() -> int:
-    """Returns the bytes of the default device; on a CPU those of the machine, or its container."""
+    """Returns the memory of the default device, in bytes; on a CPU, `host_memory`."""
     if _elsewhere is not None:
         return _elsewhere
     stats = jax.local_devices()[0].memory_stats() or {}
@@ -207,29 +210,30 @@ def device_memory() -> int:
 
 
 def sharing_memory() -> int:
-    """Returns how many devices share one memory: all of a CPU's."""
+    """Returns how many devices share one memory: on a CPU all of them, else one."""
     return jax.local_device_count() if on_cpu() else 1
 
 
 def fits(needed: int) -> bool:
-    """Whether so many bytes are few enough to be kept for a gradient rather than made again.
+    """Returns whether a gradient may store `needed` bytes instead of recomputing them.
 
-    They are those of all devices together, held against the memory of one: a CPU's share one.
+    The limit is a share of the memory of one device. Devices of a CPU share their memory, so
+    `needed` must count all of them.
     """
     return needed <= STORED_SHARE * device_memory()
 
 
 def host_memory() -> int:
-    """Returns the bytes of the machine's memory, or of those that its container may take."""
+    """Returns the memory of the machine in bytes, or the limit of its container if lower."""
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for limit in CONTAINER_LIMITS:
-        with suppress(OSError, ValueError):  # none, or "max"
+        with suppress(OSError, ValueError):  # no such file, or "max"
             machine = min(machine, int(Path(limit).read_text()))
     return machine
 
 
 def require_memory(options: str, needed: int) -> None:
-    """Raises `InputError` if what `options` ask for, in bytes, is more than there is."""
+    """Raises `InputError` if the `needed` bytes, which `options` ask for, exceed the memory."""
     if needed > (there := device_memory()):
         raise InputError(
             f"{options}: ask for at least {needed / 2**30:,.1f} GiB of memory, there are "

@@ -1,9 +1,9 @@
 """Spreading a batch over several devices.
 
-Only the per-sample physics needs care: under plain `jit` XLA does not partition an FFT over a
-sharded batch but gathers the whole batch on every device (jax-ml/jax#15680). `spread` runs it
-inside `jax.shard_map` on the local samples. Losses and the network stay outside, under plain
-`jit`, so that batch statistics mean the same on any number of devices.
+Only the per-sample physics needs care. Under plain `jit`, XLA does not partition an FFT over a
+sharded batch, but gathers the whole batch on every device (jax-ml/jax#15680). `spread` therefore
+runs the physics inside `jax.shard_map`, on the local samples. Losses and the network stay outside,
+under plain `jit`, so that batch statistics mean the same on any number of devices.
 """
 
 from collections.abc import Callable
@@ -21,9 +21,9 @@ AXIS = "data"
 
 
 def make_mesh(devices: int) -> Mesh | None:
-    """Returns a one-axis mesh over `devices` devices; None for one.
+    """Returns a one-axis mesh over `devices` devices; None for one device.
 
-    They are the first of this process, or all that several processes have.
+    The mesh takes the first devices of this process or, if there are several processes, of all.
     """
     if devices == 1:
         return None
@@ -32,9 +32,9 @@ def make_mesh(devices: int) -> Mesh | None:
 
 
 def data_parallel(fn: Callable, mesh: Mesh | None) -> Callable:
-    """Batches a one-sample function fn(shared, *sample) over its samples, each on its own device.
+    """Batches a one-sample function fn(shared, *sample); each device computes its own samples.
 
-    Args and result are as of `spread`, less the batch's axis.
+    Arguments and result are those of `spread`, except that `fn` sees no batch axis.
     """
 
     def batched(shared, *samples):
@@ -47,18 +47,18 @@ def spread(fn: Callable, mesh: Mesh | None) -> Callable:
     """Runs fn(shared, *batches) with each device's part of the batches on that device.
 
     Args:
-        fn: Takes what all samples share as its first argument, then arrays [b ...]; no sample's
-            result may depend on another.
+        fn: Its first argument is what all samples share, the others are arrays [b ...]. The result
+            of a sample must not depend on other samples.
         mesh: From `make_mesh`; None leaves the function as it is.
 
     Returns:
-        The function of the whole batch; with a mesh, the batch must be divisible by its size.
+        The function of the whole batch, whose size must be divisible by the size of the mesh.
     """
     if mesh is None:
         return fn
 
     def local(shared, *batches):
-        # Each device gets its own copy to compute with; gradients of the copies are summed.
+        # Each device computes with its own copy; the gradients of the copies are summed.
         copied = jax.tree.map(lambda leaf: jax.lax.pcast(leaf, AXIS, to="varying"), shared)
         return fn(copied, *batches)
 
@@ -70,7 +70,7 @@ def spread(fn: Callable, mesh: Mesh | None) -> Callable:
 
 
 def replicate(tree: PyTree, mesh: Mesh | None) -> PyTree:
-    """Puts a copy of every array on each device, once, instead of at every call that reads it."""
+    """Copies every array to each device once, so that the calls that read it need not."""
     if mesh is None:
         return tree
     if jax.process_count() > 1:
@@ -79,12 +79,12 @@ def replicate(tree: PyTree, mesh: Mesh | None) -> PyTree:
 
 
 def _replicate_own(leaf: Any, mesh: Mesh) -> jax.Array:
-    """Puts what every process has onto its devices: one array of all of them."""
+    """Makes one global array, replicated over all devices, of the copy that each process holds."""
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         data = _replicate_own(jax.random.key_data(leaf), mesh)
         return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
     if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
-        return leaf  # it is one already
+        return leaf  # already a global array
     values = np.asarray(leaf)
     return jax.make_array_from_callback(
         values.shape, NamedSharding(mesh, P()), lambda at: values[at]
@@ -92,7 +92,7 @@ def _replicate_own(leaf: Any, mesh: Mesh) -> jax.Array:
 
 
 def everywhere(mesh: Mesh | None) -> NamedSharding | None:
-    """Returns the sharding of an array of which each device has a copy; None for one device."""
+    """Returns the sharding that replicates an array on each device; None for one device."""
     return None if mesh is None else NamedSharding(mesh, P())
 
 

@@ -1,8 +1,9 @@
-"""Signals that end a command: at once, or, where work would be lost, when it has been saved.
+"""Signals that end a command: at once or, where work would be lost, once that work is saved.
 
-A handler here raises nothing. Python runs it between any two of its instructions: an exception in a
-callback of the garbage collector is lost, and one below the C++ of JAX ends the process. So a
-thread is told of signals: it ends the process, or notes them for whoever has work to save.
+No signal handler here raises an exception. Python may run a handler between any two instructions:
+an exception in a callback of the garbage collector is lost, and one below the C++ code of JAX ends
+the process. Instead, a thread receives the signals. It ends the process, or notes the signal for
+code that has work to save.
 """
 
 import functools
@@ -17,27 +18,27 @@ ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 AGAIN = "interrupted; run the same command again to go on"
 
-_noting = 0  # how many `noting` are entered
+_noting = 0  # number of `noting` contexts that are active
 _received = 0
-_shared = False  # whether it counts only when `note` says so
+_shared = False  # whether a signal is only pending until `note`
 _pending = 0
 _own_code: int | None = None  # the exit code of a command that has done all its work
 
 
 class Interrupted(Exception):
-    """A noted signal ends the command, and what it had to save is saved. The message says so."""
+    """A noted signal ends the command after its work was saved. The message says so."""
 
     def __init__(self, signal_number: int, message: str):
         super().__init__(message)
-        self.exit_code = 128 + signal_number  # as a shell expects of a process that a signal ended
+        self.exit_code = 128 + signal_number  # as a shell expects after a signal
 
 
-@functools.cache  # once a process
+@functools.cache  # once per process
 def take_over() -> None:
-    """Lets `ENDING` end this process with a line and an exit code of 128 + number.
+    """Makes the signals `ENDING` end this process, with one line and exit code 128 + number.
 
-    For command lines, in the main thread. Signals that the process was started to ignore (nohup)
-    stay ignored.
+    Commands call it in the main thread. Signals that the process was started to ignore (nohup) stay
+    ignored.
     """
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
@@ -45,22 +46,22 @@ def take_over() -> None:
     threading.Thread(target=_watch, args=(reading,), daemon=True).start()
     for number in ENDING:
         if signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, lambda *_: None)  # the number goes to the pipe all the same
+            signal.signal(number, lambda *_: None)  # the pipe receives the number anyway
 
 
 @contextmanager
 def noting() -> Iterator[None]:
-    """While entered, a first signal is only noted, for `check` to raise; a second ends at once.
+    """Only notes a first signal, for `check` to raise; a second one ends the process at once.
 
     Raises:
-        Interrupted: At its end, if a signal came that nothing has answered.
+        Interrupted: When the context ends, if a signal was noted and no exception is under way.
     """
     global _noting, _received
     _noting += 1
     try:
         yield
     finally:
-        _noting -= 1  # from here on a signal ends at once; none comes between the two
+        _noting -= 1  # from here on a signal ends the process, and is not noted
         last = _received
         _received = _received if _noting else 0
     if last:
@@ -68,9 +69,9 @@ def noting() -> Iterator[None]:
 
 
 def all_done(exit_code: int) -> None:
-    """From here on a signal ends the process with the command's own exit code, and in silence.
+    """Makes later signals end the process silently, with the command's own exit code.
 
-    For what a process takes to end after its last line: JAX lets go of its devices then.
+    The process still needs some time to exit after its last line, since JAX releases its devices.
     """
     global _own_code
     _own_code = exit_code
@@ -82,24 +83,24 @@ def received() -> int:
 
 
 def share() -> None:
-    """From here on a signal is `pending` until `note`: several processes answer it together."""
+    """Makes later signals `pending` until `note`, so that all processes answer together."""
     global _shared
     _shared = True
 
 
 def pending() -> int:
-    """Returns the number of the signal that came to this process of several; 0 if none did."""
+    """Returns the number of the signal that reached this process, one of several; 0 if none."""
     return _pending
 
 
 def note(number: int) -> None:
-    """Takes a signal for received; 0 for none."""
+    """Marks the signal of this number as received; 0 changes nothing."""
     global _received
     _received = number or _received
 
 
 def check(message: str = AGAIN) -> None:
-    """Raises `Interrupted` if a signal was noted; to be called where nothing would be lost."""
+    """Raises `Interrupted` if a signal was noted; call it where no work would be lost."""
     if number := received():
         raise Interrupted(number, message)
 
@@ -120,5 +121,5 @@ def _leave(number: int) -> NoReturn:
     if _own_code is None:
         with suppress(OSError):  # the terminal may be gone
             os.write(2, b"interrupted\n")
-    # Not even by way of destructors, which would wait for computations.
+    # Destructors are skipped too: they would wait for computations.
     os._exit(128 + number if _own_code is None else _own_code)

@@ -1,9 +1,9 @@
 """Names for the arrays that flow through the package.
 
 Axis letters mean the same everywhere: ``b`` batch, ``k`` mask (one per snapshot), ``h w`` object
-plane, ``mh mw`` a mask, of as many samples or finer ones, ``sh sw`` sensor plane, ``c`` channel,
-``n`` filter tap.
-The checks run in the tests only (``--jaxtyping-packages``); a run pays nothing for them.
+plane, ``mh mw`` mask plane (sampled like the object plane or more finely), ``sh sw`` sensor plane,
+``c`` channel, ``n`` filter tap. Shapes are checked in the tests only (``--jaxtyping-packages``), so
+that the checks cost a run nothing.
 """
 
 from typing import Any
@@ -11,15 +11,13 @@ from typing import Any
 from jaxtyping import Array, Complex, Float, Int, PRNGKeyArray, Shaped
 from jaxtyping import Key as KeyArray
 
-Image = Float[
-    Array, "h w c"
-]  # a scene image in [0, 1]; c = 2 (phase, amplitude) for complex scenes
+Image = Float[Array, "h w c"]  # scene image in [0, 1]; c = 2 (phase, amplitude) if it is complex
 Field = Complex[Array, "h w"]  # complex optical field in the object plane
 Phases = Float[Array, "k h w"]  # mask phases, radians
-Masks = (
-    Float[Array, "k mh mw"] | Complex[Array, "k mh mw"]
-)  # phases in radians, or complex transmittances e^{j phi} where the device is not ideal
-Transfer = Complex[Array, "sh sw"]  # of free space, in the Fourier plane of the (padded) field
+# Phases in radians, or complex transmittances e^{j phi} where the device is not ideal.
+Masks = Float[Array, "k mh mw"] | Complex[Array, "k mh mw"]
+# Transfer function of free space, in the Fourier plane of the (padded) field.
+Transfer = Complex[Array, "sh sw"]
 Spectra = Complex[Array, "k sh sw"]  # complex fields in the sensor plane, zero frequency at [0, 0]
 Intensity = Float[Array, "k sh sw"]  # what the sensor records: a coded diffraction pattern (CDP)
 Kernel = Float[Array, "n n"]  # low-pass filter of the spectral initialisation
@@ -32,11 +30,9 @@ Intensities = Float[Array, "b k sh sw"]
 Patterns = Float[Array, "b sh sw"]  # means of a CDP over its snapshots
 Fields = Complex[Array, "b h w"]
 Features = Float[Array, "b fh fw f"]
-Gates = Float[Array, "b h w 1"]  # weights of one answer against another, in (0, 1)
-RawImages = Shaped[
-    Array, "n rh rw"
-]  # data set as held on the device: any size, uint8, uint16 or float
-Residuals = Float[Array, "b"]  # of the power iteration, 0 where it has converged
+Gates = Float[Array, "b h w 1"]  # weights that blend two recovered images, in (0, 1)
+RawImages = Shaped[Array, "n rh rw"]  # data set on the device: any size, uint8, uint16 or float
+Residuals = Float[Array, "b"]  # residuals of the power iteration, 0 where it has converged
 Indices = Int[Array, "b"]
 
 PyTree = Any

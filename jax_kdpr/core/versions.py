@@ -1,4 +1,4 @@
-"""Versions of what results depend on; read without importing any of it."""
+"""Versions of the packages that results depend on, read without importing them."""
 
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
@@ -9,7 +9,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def versions() -> dict[str, str]:
-    """Returns those of this package and of `PACKAGES`, where they are installed."""
+    """Returns the versions of this package and of those of `PACKAGES` that are installed."""
     found = {"jax_kdpr": jax_kdpr.__version__}
     for package in PACKAGES:
         with suppress(PackageNotFoundError):

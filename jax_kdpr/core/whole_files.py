@@ -1,8 +1,8 @@
-"""Files that commands write: each is always either the old one or the new one, whole.
+"""Atomic writes: a file that a command writes is always complete, in its old or new version.
 
-A file grows under a random name beside its own, made anew, and is renamed when it is complete and
-on the disk. So nothing that ends the process leaves half a file under its name, and a link that
-lies at either name is never followed: one at the final name is replaced.
+A file is created under a random temporary name in the same folder, and renamed when it is complete
+and on the disk. A process that is killed therefore never leaves half a file under the final name.
+A link at either name is not followed: one at the final name is replaced.
 """
 
 import errno
@@ -19,43 +19,43 @@ from typing import IO
 
 from jax_kdpr.core.errors import InputError, StoppedError
 
-ABANDONED = 86400  # seconds after which nobody is still writing a temporary file
-STAGED = "staged"  # names, with a temporary ending, folders of `staging`
+ABANDONED = 86400  # seconds; nobody is still writing a temporary file of that age
+STAGED = "staged"  # names the folders of `staging`, with a temporary ending
 
 
 @contextmanager
 def whole(path: Path) -> Iterator[IO[bytes]]:
-    """Gives an open file that becomes `path` when the context ends, and nothing if it fails.
+    """Opens a temporary file that becomes `path` when the context ends, or is removed if it fails.
 
-    Its `name` is the temporary one, for libraries that open files themselves.
+    The `name` of the open file is the temporary path, for libraries that open files themselves.
 
     Raises:
-        StoppedError: If the file system refuses: it is full, the folder is gone.
+        StoppedError: If the file system refuses, as when it is full or the folder is gone.
     """
     temporary = _temporary(path)
     try:
-        file = temporary.open("x+b")  # "x": never one that exists, and so never through a link
+        file = temporary.open("x+b")  # "x" refuses what exists, hence also a link
         try:
             with file:
                 yield file
                 file.flush()
-                os.fsync(file.fileno())  # or a power cut could leave a renamed file empty
+                os.fsync(file.fileno())  # else a power cut could leave the renamed file empty
             temporary.replace(path)
         except BaseException:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
             raise
-    except OSError as failure:  # NumPy's name neither file nor number
+    except OSError as failure:  # those of NumPy have no file name and no errno
         raise StoppedError(not_written(path, failure.strerror or str(failure))) from failure
 
 
 def not_written(path: Path | str, why: str) -> str:
-    """Returns in one line that a file system refuses, and what to do."""
+    """Returns the line that says why a path could not be written, and what to do."""
     return f"{path}: {why}; make room, or mend the place, and run the same command again"
 
 
 def obstacle(folder: Path) -> str:
-    """Returns why nothing can be written into a folder, or one made in its place; "" if it can."""
+    """Returns why a folder cannot be created or written to; "" if it can."""
     nearest = next(above for above in (folder, *folder.absolute().parents) if above.exists())
     if not nearest.is_dir():
         return f"{str(nearest)!r} is a file and no folder"
@@ -63,13 +63,13 @@ def obstacle(folder: Path) -> str:
 
 
 def require_writable(flag: str, folder: Path) -> None:
-    """Raises `InputError` for the folder of a flag that `obstacle` has a word on; makes nothing."""
+    """Raises `InputError` if `obstacle` finds fault with the folder of a flag; creates nothing."""
     if found := obstacle(folder):
         raise InputError(f"{flag}: {str(folder)!r} cannot be used, {found}; give another one")
 
 
 def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Writes a binary file; `write` puts its content into an open one."""
+    """Writes a binary file; `write` is called with the open file."""
     with whole(path) as file:
         write(file)
 
@@ -81,13 +81,13 @@ def write_text(path: Path, text: str) -> None:
 
 
 def is_temporary(path: Path, of: str) -> bool:
-    """Returns whether a file is what a killed process left of writing the file named `of`."""
-    # Without the random part: of versions that had none.
+    """Returns whether a path is what a killed process left when it wrote the file named `of`."""
+    # Earlier versions used names without the random part.
     return re.fullmatch(rf"{re.escape(of)}(\.[0-9a-f]{{8}})?\.tmp", path.name) is not None
 
 
 def remove_abandoned(path: Path) -> None:
-    """Removes what processes that were killed more than a day ago left of writing `path`."""
+    """Removes temporary files of `path` that are older than a day, left by killed processes."""
     for other in path.parent.iterdir():
         if is_temporary(other, path.name) and time.time() - other.lstat().st_mtime > ABANDONED:
             if other.is_dir() and not other.is_symlink():
@@ -98,9 +98,10 @@ def remove_abandoned(path: Path) -> None:
 
 @contextmanager
 def staging(folder: Path) -> Iterator[Path]:
-    """Gives a folder inside another, for files that wait until all of them are made.
+    """Makes a temporary folder inside another, for files that wait until all of them are complete.
 
-    It is gone at the end; what killed processes left of theirs goes as temporary files do.
+    It is removed when the context ends. Folders that killed processes left are removed like
+    temporary files (`remove_abandoned`).
     """
     remove_abandoned(folder / STAGED)
     made = _temporary(folder / STAGED)
@@ -112,10 +113,10 @@ def staging(folder: Path) -> Iterator[Path]:
 
 
 def open_in_place(path: Path) -> IO[bytes]:
-    """Opens a file to add to, and makes it if need be.
+    """Opens a file to append to, and creates it if necessary.
 
     Raises:
-        InputError: If a link or a pipe lies there.
+        InputError: If the path is a link or a pipe.
     """
     flags = os.O_NOFOLLOW | os.O_NONBLOCK
     try:
@@ -127,7 +128,7 @@ def open_in_place(path: Path) -> IO[bytes]:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Returns the content of a regular file; an OSError says that a pipe or a device is none."""
+    """Returns the content of a regular file; raises `OSError` for a pipe or a device."""
     with open(path, "rb", opener=lambda name, given: os.open(name, given | os.O_NONBLOCK)) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(errno.EINVAL, "it is no regular file", str(path))
@@ -135,7 +136,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def append_text(path: Path, text: str) -> None:
-    """Adds text to a file; it is on the disk when this returns."""
+    """Appends text to a file; the text is on the disk when this returns."""
     with open_in_place(path) as file:
         file.write(text.encode())
         file.flush()

@@ -1,1 +1,1 @@
-"""Sources of scene images (`scenes`, `fashion_mnist`, `image_files`), and batches of them."""
+"""Sources of scene images (`scenes`, `fashion_mnist`, `image_files`), and batches of images."""

@@ -1,4 +1,4 @@
-"""From the images on the device to a batch of scenes; all of it runs inside the jitted step."""
+"""Batches of scenes from the images on the device: their order, their pixels, loops over them."""
 
 from collections.abc import Callable
 
@@ -15,11 +15,11 @@ def epoch_order(key: Key, epoch: int, count: int) -> Indices:
 
 
 def take_batch(images: RawImages, indices: Indices, *, size: int, channels: int) -> Images:
-    """Gathers, scales to [0, 1] and resizes one batch.
+    """Gathers, scales to [0, 1] and resizes one batch; runs inside the jitted step.
 
     Integer pixels are divided by the largest value of their type. Resizing is bilinear, with
-    antialiasing where it shrinks. A scene of two channels takes the image that follows in the
-    split, around its end, as its second one (the amplitude of a complex scene).
+    antialiasing where it shrinks. The second channel of a scene (the amplitude of a complex one) is
+    the next image of the split; the last image is followed by the first.
 
     Returns:
         Float images [b size size channels].
@@ -40,8 +40,8 @@ def over_batches(
 ) -> PyTree:
     """Runs step(indices, key) over `count` items in order and joins what it returns per item.
 
-    All batches have one size, so that the step compiles once: the last one is filled up from the
-    start, and what it says of those items again is dropped.
+    All batches have one size, so that the step compiles once. The last batch is filled up with the
+    first items, whose repeated results are dropped.
 
     Raises:
         Interrupted: If a signal was noted meanwhile.
@@ -52,8 +52,8 @@ def over_batches(
         if signals.received():
             break
         parts.append(step((jnp.arange(batch_size) + first) % count, jax.random.fold_in(key, first)))
-    # Joining is a program for all devices too. On a CPU's few threads it must not start while
-    # batches are under way, or each device may wait for the other for ever (seen, jax 0.10.2).
+    # Joining is a program for all devices too. On the few threads of a CPU it must not start while
+    # batches are running, or the devices may wait for each other for ever (seen in jax 0.10.2).
     jax.block_until_ready(parts)
     signals.check()
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[:count], *parts)

@@ -8,7 +8,7 @@ import numpy as np
 
 from jax_kdpr.core.errors import InputError
 
-# File of 60,000 images, and of 10,000: the MD5 that the data set's own README lists. Labels are
+# Files of 60,000 and of 10,000 images, with the MD5 from the README of the data set. Labels are
 # never read.
 FILES = {
     "train-images-idx3-ubyte.gz": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
@@ -31,7 +31,7 @@ def read_folder(folder: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def in_byte_order(images: np.ndarray) -> np.ndarray:
-    """Sorts images [n h w] by their bytes: the files and TFDS hold the same ones, in two orders."""
+    """Sorts images [n h w] by their bytes, since files and TFDS hold them in different orders."""
     rows = np.ascontiguousarray(images).reshape(len(images), -1)
     return images[np.argsort(rows.view(f"V{rows.shape[1]}").ravel())]
 
@@ -49,18 +49,18 @@ def _read_images(path: Path, md5: str) -> np.ndarray:
             f"{path}: expected MD5 {md5}, got {found} ({len(packed):,} bytes); the file is damaged "
             "or cut short, download it again"
         )
-    # After a header of 16 bytes, which the MD5 vouches for.
+    # Skips the header of 16 bytes, which the MD5 has verified.
     return np.frombuffer(gzip.decompress(packed), np.uint8, offset=16).reshape(-1, SIDE, SIDE)
 
 
 def read_tfds(manual_dir: Path | None) -> tuple[np.ndarray, np.ndarray]:
-    """Prepares (once) and reads the TensorFlow Datasets copy; the extra `tfds` brings it.
+    """Prepares (once) and reads the TensorFlow Datasets copy; needs the extra `tfds`.
 
     Args:
-        manual_dir: Folder with the four IDX files, to prepare without a network; None downloads.
+        manual_dir: Folder with the four IDX files, to prepare offline; None downloads.
 
     Returns:
-        As `read_folder`.
+        The same as `read_folder`.
 
     Raises:
         InputError: If the extra is not installed or the data set cannot be prepared.
@@ -77,7 +77,7 @@ def read_tfds(manual_dir: Path | None) -> tuple[np.ndarray, np.ndarray]:
         builder = tfds.builder("fashion_mnist", file_format="array_record")
         settings = tfds.download.DownloadConfig(manual_dir=manual_dir and str(manual_dir))
         builder.download_and_prepare(download_config=settings)
-    except Exception as failure:  # whatever a downloader can meet: one line, no partial data used
+    except Exception as failure:  # downloads fail in many ways; no partial data are used
         raise InputError(
             f"data.source fashion_mnist: TensorFlow Datasets could not prepare it ({failure}); "
             "set data.dir or KDPR_DATA_DIR to the folder with the four IDX files"

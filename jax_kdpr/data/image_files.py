@@ -1,4 +1,4 @@
-"""The user's own images: a folder of files, or one stack of them, as pixels in [0, 1]."""
+"""The user's own images: a folder of files or one stack, with values in [0, 1] or radians."""
 
 import sys
 from contextlib import ExitStack
@@ -15,29 +15,29 @@ from jax_kdpr.data.pages.pictures import PICTURES
 from jax_kdpr.data.pages.stacks import split_dataset
 from jax_kdpr.data.pages.tiff import TIFF
 
-SUFFIXES = (".npy", *PICTURES, *TIFF)  # in a folder
-FITS = ("stretch", "crop", "pad")  # crop takes the middle, pad adds black, or no phase
+SUFFIXES = (".npy", *PICTURES, *TIFF)  # of the images in a folder
+FITS = ("stretch", "crop", "pad")  # crop takes the middle, pad adds zeros
 UNITS = ("fraction", "radians")  # fraction: of `scene.phase_range`
 
 
 class Preparation(NamedTuple):
-    """How a file becomes an image."""
+    """How the pixels of a file become an image."""
 
     size: int  # pixels, height and width
-    fit: str = "stretch"  # of what is not square; one of FITS
-    unit: str = "fraction"  # of values: one of UNITS
+    fit: str = "stretch"  # how an image is made square: one of FITS
+    unit: str = "fraction"  # unit of the values: one of UNITS
     rescale: bool = False  # stretch each image so that its darkest pixel is 0, its brightest 1
-    phase_range: float = 0.0  # radians of the value 1; 0 where images are no phases
-    offset: float | None = None  # radians added to phases; None: what makes the smallest 0
+    phase_range: float = 0.0  # radians that 1 stands for; 0 if images are not phases
+    offset: float | None = None  # radians added to phases; None: raises a negative minimum to 0
 
 
 class Facts(NamedTuple):
-    """What is told of an image that was read."""
+    """Properties of an image that was read."""
 
-    shape: tuple[int, int]  # of its page
+    shape: tuple[int, int]  # of its page, before resizing
     coloured: bool
-    turned: bool  # by a tag that nobody follows
-    assumed: bool  # that its largest value is its type's
+    turned: bool  # whether a tag asks viewers to turn it, which is ignored
+    assumed: bool  # whether 65535 was taken as the largest value, as the file gives no other
     low: float
     high: float
     mean: float
@@ -46,7 +46,7 @@ class Facts(NamedTuple):
 class ImageFiles:
     """The images of a folder, or of one file of many pages; each is decoded when it is read.
 
-    That one file stays open from page to page. It can be sent to another process.
+    A file of many pages stays open between reads. The object can be sent to another process.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class ImageFiles:
         subfolders: bool = False,
         of_frames: bool = False,
     ):
-        """Lists the images; arguments and errors as of `read_images`."""
+        """Lists the images; `inspection.read_images` explains arguments and errors."""
         self.source, self.wanted = source, wanted
         self._pages: Pages | None = None
         self._open = ExitStack()
@@ -94,20 +94,20 @@ class ImageFiles:
         return f"{self._paths[number]}" if self._file is None else f"{self._file}[{number}]"
 
     def listing(self) -> list[tuple[str, int]]:
-        """Returns name and bytes of each file, by which copies of a folder are told apart."""
+        """Returns name and size in bytes of each file, to tell copies of a folder apart."""
         folder = self.source if self._file is None else self._file.parent
         sizes = [path.stat().st_size if path.exists() else -1 for path in self._paths]
         return [(str(p.relative_to(folder)), n) for p, n in zip(self._paths, sizes, strict=True)]
 
     def kinds(self) -> str:
-        """Returns in words what files there are."""
+        """Returns the types of the files, such as "PNG, TIF"."""
         return ", ".join(dict.fromkeys(path.suffix[1:].upper() for path in self._paths))
 
     def read(self, number: int) -> tuple[np.ndarray, Facts]:
-        """Decodes an image: float32 [size size], in radians where that is the unit.
+        """Decodes an image to float32 [size size]: in [0, 1], or radians if that is the unit.
 
         Raises:
-            InputError: If it cannot be read or used; names the file.
+            InputError: If it cannot be read or used; the message names the file.
         """
         if self._file is not None:
             return self._prepared(self._stack(self._file), number, number)
@@ -121,7 +121,7 @@ class ImageFiles:
             return self._prepared(pages, 0, number)
 
     def close(self) -> None:
-        """Lets go of the file that is open."""
+        """Closes the file that is open, if any."""
         self._pages = None
         self._open.close()
 
@@ -147,7 +147,7 @@ class ImageFiles:
 
 
 def _image_paths(folder: Path, subfolders: bool, of_frames: bool) -> list[Path]:
-    """The image files of a folder, by name; says what else it leaves aside."""
+    """Returns the image files of a folder, sorted by name; prints how many entries it ignores."""
     entries = folder.rglob("*") if subfolders else folder.iterdir()
     visible = [
         path
@@ -171,7 +171,7 @@ def _image_paths(folder: Path, subfolders: bool, of_frames: bool) -> list[Path]:
 
 
 def _values(pixels: np.ndarray, top: int | None, name: str, wanted: Preparation) -> np.ndarray:
-    """Returns pixels as float32 [h w]: in [0, 1], or in radians where that is the unit."""
+    """Returns pixels as float32 [h w]: in [0, 1], or radians if that is the unit."""
     if pixels.dtype in (np.uint8, np.uint16) and wanted.unit == "fraction":
         grey = pixels.astype(np.float32) / (top or np.iinfo(pixels.dtype).max)
     elif pixels.dtype.kind in "bf":
@@ -200,16 +200,16 @@ def _values(pixels: np.ndarray, top: int | None, name: str, wanted: Preparation)
 
 
 def _luminance(colours: np.ndarray, path: Path) -> np.ndarray:
-    """Grey [h w] of colours [h w 3], rounded where they are integers."""
+    """Returns the luminance [h w] of colours [h w 3], rounded if they are integers."""
     if colours.dtype == np.uint8 and path.suffix.lower() in PICTURES:
-        # Pillow's weights are off by 1e-5: the data digests of runs are of these.
+        # Pillow's weights are off by 1e-5, but the data digests of runs depend on them.
         return np.asarray(Image.fromarray(colours).convert("L"))
     grey = np.tensordot(colours, [0.299, 0.587, 0.114], axes=1)
     return (grey.round() if colours.dtype.kind == "u" else grey).astype(colours.dtype)
 
 
 def _fitted(grey: np.ndarray, wanted: Preparation) -> np.ndarray:
-    """Makes an image square and of the wanted size; what is padded is 0."""
+    """Makes an image square, and resizes it; padding is 0."""
     height, width = grey.shape
     if wanted.fit == "crop":
         side = min(height, width)

@@ -1,4 +1,4 @@
-"""All images of a source: what they have in common, and how they come into memory."""
+"""Reads all images of a source into memory, and collects what they have in common."""
 
 import math
 import sys
@@ -13,23 +13,23 @@ from jax_kdpr.data.image_files import Facts, ImageFiles, Preparation
 from jax_kdpr.data.pages.opening import note_turned
 
 SKIPPING = "; or leave such files out by data.skip_unreadable=True"
-DARK = 0.1  # an image that never gets brighter was likely written with fewer bits than its type has
-ROUNDING = 1e-6  # relative, of phases that were saved as float32
+DARK = 0.1  # an image with no brighter pixel likely has fewer bits than its type
+ROUNDING = 1e-6  # relative, of phases saved as float32
 
 
 class Found(NamedTuple):
     """Images that were read."""
 
     images: np.ndarray  # float32 [n size size], in [0, 1]
-    offset: float  # radians that were added to all phases; 0 of the unit fraction
+    offset: float  # radians that were added to all phases; 0 if the unit is fraction
     names: list[str]  # path of each, with its page in a stack
 
 
 class Inspection:
-    """What all images of a source have in common, found one by one."""
+    """What all images of a source have in common, collected image by image."""
 
     def __init__(self, files: ImageFiles, *, skip: bool, hint: str = ""):
-        """Of images that cannot be read, `skip` notes them; else the first raises, with `hint`."""
+        """Images that cannot be read are noted with `skip`; else the first raises, with `hint`."""
         self.files, self.skip, self.hint = files, skip, hint
         self.skipped: dict[int, str] = {}
         self.count = self.dark = 0
@@ -38,7 +38,7 @@ class Inspection:
         self._shapes: set[tuple[int, int]] = set()
 
     def add(self, facts: Facts) -> None:
-        """Takes one more image in."""
+        """Counts one more image."""
         self.count += 1
         self.dark += facts.high < DARK
         self._coloured += facts.coloured
@@ -49,13 +49,13 @@ class Inspection:
         self._shapes.add(facts.shape)
 
     def leave_out(self, number: int, failure: InputError) -> None:
-        """Takes an image out that cannot be read; raises that failure where none may be."""
+        """Notes an image that cannot be read, with `skip`; else raises its failure."""
         if not self.skip:
             raise InputError(f"{failure}{self.hint}") from failure
         self.skipped[number] = str(failure)
 
     def offset(self) -> float:
-        """Returns the radians that are added to all phases; 0 of the unit fraction.
+        """Returns the radians that are added to all phases; 0 if the unit is fraction.
 
         Raises:
             InputError: If there is no image, or phases do not fit into `phase_range`.
@@ -133,38 +133,38 @@ def read_images(
     skip: bool = False,
     label: str = "data",
 ) -> Found:
-    """Reads images as float32 [n size size] with values in [0, 1], those of a folder by name.
+    """Reads images as float32 [n size size] with values in [0, 1]; those of a folder by name.
 
-    Integers are divided by the largest value that a pixel of the file can have (255, 4,095 of a
-    TIFF of 12 bits, 65,535); floats must lie in [0, 1] already. Of the unit radians, values are
-    phases: divided by `phase_range`, after an offset common to all images that makes the smallest
-    0 if it is negative. Colours become luminance (ITU-R 601); transparent pixels are refused.
-    Each image is resized to size x size, bilinear, with antialiasing where it shrinks.
+    Integers are divided by the largest value that a pixel of the file can have (255, 4,095 in a
+    12-bit TIFF, 65,535); floats must lie in [0, 1] already. If the unit is radians, values are
+    phases: an offset common to all images raises a negative minimum to 0, and the sum is divided
+    by `phase_range`. Colours become luminance (ITU-R 601); transparent pixels are refused. Each
+    image is resized to size x size, bilinear, with antialiasing where it shrinks.
 
-    A line says what was found. What the axes of an array mean: `pages.stacks`.
+    A printed line says what was found. `pages.stacks` explains the axes of an array.
 
     Args:
-        source: A folder, or one file of many pages (NPY, NPZ, TIFF, HDF5, FITS; of HDF5 the dataset
-            may follow, "scan.h5::/entry/data").
-        wanted: What images are made of them.
-        subfolders: Take the images in folders of the folder as well.
-        of_frames: Whether they belong to frames: names are then in the same order, 2 before 10
-            (else character by character: the split of old runs depends on it), and a file of one
-            image will do.
-        skip: Leave out images that cannot be read, and say how many.
-        label: Of the line that says what was found.
+        source: A folder, or one file of many pages (NPY, NPZ, TIFF, HDF5, FITS). An HDF5 dataset
+            is named as in "scan.h5::/entry/data".
+        wanted: How to make images from the files.
+        subfolders: Whether to take the images in subfolders as well.
+        of_frames: Whether the images belong to frames. Names are then sorted like those of frames,
+            2 before 10, and a file of one image is accepted. Else they are sorted character by
+            character, which the split of old runs depends on.
+        skip: Whether to leave out images that cannot be read, and say how many.
+        label: Beginning of the printed line.
 
     Raises:
-        InputError: If nothing is found, an image cannot be read or used (names the file), or
-            memory would not hold them all.
+        InputError: If nothing is found, an image cannot be read or used (the message names the
+            file), or memory would not hold all images.
     """
     files = ImageFiles(source, wanted, subfolders=subfolders, of_frames=of_frames)
     return read_all(files, skip=skip, label=label)
 
 
 def read_all(files: ImageFiles, *, skip: bool = False, label: str = "data") -> Found:
-    """Reads them into memory; as `read_images`."""
-    # Of float32, and twice: one by one, and joined.
+    """Reads listed images into memory, as `read_images`."""
+    # float32 images are held twice: one by one, and joined.
     runtime.require_memory("data.dir, data.size", 2 * 4 * len(files) * files.wanted.size**2)
     found, images = Inspection(files, skip=skip, hint=SKIPPING if label == "data" else ""), []
     for number in range(len(files)):
@@ -183,7 +183,7 @@ def read_all(files: ImageFiles, *, skip: bool = False, label: str = "data") -> F
 
 
 def in_range(images: np.ndarray, wanted: Preparation, offset: float) -> np.ndarray:
-    """Returns images as they were read as float32 in [0, 1], with the offset of their phases."""
+    """Brings images that were read to float32 in [0, 1]; `offset` is added to phases."""
     if wanted.unit == "fraction":
         return images
     return ((images + offset) / wanted.phase_range).clip(0.0, 1.0).astype(np.float32)

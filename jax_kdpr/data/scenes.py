@@ -2,8 +2,8 @@
 
 Each image is one object on an empty background: a silhouette joined from a few rounded shapes,
 with holes cut through it, parts of different grey split by straight seams, a texture of stripes
-or weave, a soft shading, and sharp (one-pixel) edges. That gives a recovery network the things
-that tell a good mask from a bad one: an outline, inner edges, fine periodic detail and plateaus.
+or weave, a soft shading, and sharp (one-pixel) edges. So a recovery network meets what tells a good
+mask from a bad one: an outline, inner edges, fine periodic detail and plateaus.
 """
 
 from functools import partial
@@ -36,7 +36,10 @@ def draw_scenes(key: Key, *, count: int, size: int) -> Float[Array, "n s s"]:
 
 @partial(jax.jit, static_argnames="size")
 def _draw_block(key: Key, numbers: Int[Array, "n"], *, size: int) -> Float[Array, "n s s"]:
-    """One compiled program for any number of objects: compiling takes longer than drawing."""
+    """Draws the objects of one block.
+
+    All blocks share one compiled program, since compiling takes longer than drawing.
+    """
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(numbers)
     return jax.vmap(lambda one: draw_scene(one, size=size))(keys)
 
@@ -65,7 +68,7 @@ def _rotated(x, y, angle):
 
 
 def _rounded_box(x, y, centre, half, corner, angle):
-    """Signed distance to a box with rounded corners: negative inside."""
+    """Returns the signed distance to a box with rounded corners: negative inside."""
     x, y = _rotated(x - centre[0], y - centre[1], angle)
     qx, qy = jnp.abs(x) - half[0] + corner, jnp.abs(y) - half[1] + corner
     outside = jnp.sqrt(jnp.maximum(qx, 0.0) ** 2 + jnp.maximum(qy, 0.0) ** 2 + 1e-12)
@@ -73,7 +76,7 @@ def _rounded_box(x, y, centre, half, corner, angle):
 
 
 def _silhouette(key, x, y):
-    """Signed distance to a union of boxes, from sharp bars to discs, that all touch the middle."""
+    """Returns the signed distance to a union of boxes (bars to discs) that all touch the middle."""
     count_key, radius_key, angle_key, half_key, corner_key, wave_key = jax.random.split(key, 6)
     count = jax.random.randint(count_key, (), 2, LOBES + 1)
     radius = jax.random.uniform(radius_key, (LOBES,), minval=0.1, maxval=0.4).at[0].set(0.0)
@@ -87,14 +90,14 @@ def _silhouette(key, x, y):
     used = jnp.arange(LOBES)[:, None, None] < count
     union = jnp.min(jnp.where(used, distances, 2.0), axis=0)
 
-    # A scalloped outline for some of them, as fabric and cells have.
+    # Some objects have a scalloped outline, as fabric and cells do.
     depth, petals, start = jax.random.uniform(wave_key, (3,))
     wave = jnp.sin(jnp.floor(3 + 8 * petals) * jnp.arctan2(y, x + 1e-6) + 2 * np.pi * start)
     return union + 0.08 * jnp.maximum(depth - 0.5, 0.0) * wave
 
 
 def _holes(key, x, y, pixel):
-    """Coverage in [0, 1] of the shapes cut out of the silhouette."""
+    """Returns the coverage, in [0, 1], of the shapes cut out of the silhouette."""
     count_key, place_key, half_key, angle_key, round_key = jax.random.split(key, 5)
     count = jax.random.randint(count_key, (), 0, HOLES + 1)
     place = jax.random.uniform(place_key, (HOLES, 2), minval=-0.35, maxval=0.35)
@@ -109,7 +112,7 @@ def _holes(key, x, y, pixel):
 
 
 def _parts(key, x, y, pixel):
-    """Grey level of each part: up to four, split by straight seams."""
+    """Returns the grey level of each part: up to four parts, split by straight seams."""
     angle_key, offset_key, grey_key = jax.random.split(key, 3)
     angles = jax.random.uniform(angle_key, (SEAMS,), maxval=2 * np.pi)
     offsets = jax.random.uniform(offset_key, (SEAMS,), minval=-0.3, maxval=0.3)
@@ -122,7 +125,7 @@ def _parts(key, x, y, pixel):
 
 
 def _texture(key, x, y):
-    """A factor around 1: stripes, or a weave of two sets of stripes, of random period and depth."""
+    """Returns a factor around 1: stripes or a weave of stripes, of random period and depth."""
     angle_key, period_key, depth_key, phase_key, kind_key = jax.random.split(key, 5)
     along, across = _rotated(x, y, jax.random.uniform(angle_key, (), maxval=np.pi))
     period = jax.random.uniform(period_key, (), minval=0.2, maxval=0.6)
@@ -130,5 +133,5 @@ def _texture(key, x, y):
     phase = jax.random.uniform(phase_key, (2,), maxval=2 * np.pi)
     stripes = jnp.sin(2 * np.pi * along / period + phase[0])
     weave = stripes * jnp.sin(2 * np.pi * across / period + phase[1])
-    # tanh squares the profile: stripes have edges, not only a frequency.
+    # tanh makes the profile nearly square, so that stripes have edges, not only a frequency.
     return 1.0 + depth * jnp.tanh(3.0 * jnp.where(jax.random.bernoulli(kind_key), weave, stripes))

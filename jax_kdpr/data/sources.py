@@ -25,42 +25,42 @@ from jax_kdpr.data.scenes import SCENES_VERSION, draw_scenes
 from jax_kdpr.data.streaming import Stream
 
 DATA_DIR_VARIABLE = "KDPR_DATA_DIR"
-SCENE_COUNTS = {"train": 1024, "validation": 256, "test": 512}  # of procedural scenes, by default
+SCENE_COUNTS = {"train": 1024, "validation": 256, "test": 512}  # procedural, by default
 
 OF_FOLDERS = ("fashion_mnist", "images")
 OF_FILES = ("data.source", ("images",))
-ROUNDS = 4  # of looking at all files
-HELD_SHARE = 0.5  # of a device's memory that the images of files may take
-HOST_SHARE = 1 / 8  # likewise of the machine's: while they are read it needs four times as much
-SAMPLE, BLOCKS = 2, 4  # scenes of `Dataset.sample`, and its blocks a side
+ROUNDS = 4  # at most so many passes over all files
+HELD_SHARE = 0.5  # share of a device's memory that images from files may take
+HOST_SHARE = 1 / 8  # the same of the host's memory; reading them takes four times as much
+SAMPLE, BLOCKS = 2, 4  # of `Dataset.sample`: scenes, and blocks per side
 
 
 class Dataset(NamedTuple):
-    """Images as held on the device, at the size and type they came in."""
+    """Images on the device, in the size and type of their source."""
 
     train: Callable[[int], RawImages]
-    """train(epoch) -> that epoch's training images, in a fixed order; of a `stream` the first
-    ones, `streaming.SAMPLE` at most."""
+    """train(epoch) -> that epoch's training images, in a fixed order; with a `stream` only the
+    first ones, at most `streaming.SAMPLE`."""
     train_size: int
     validation: RawImages
     test: RawImages
     digest: str
     """SHA-256 that tells one data set, split and subset from another."""
     held_back_digest: str
-    """The same of validation and test images alone: what no training may have seen."""
+    """The same for validation and test images alone, which no training may have seen."""
     offset: float = 0.0
-    """Radians that were added to all phases, source "images" only."""
+    """Radians that were added to all phases (source "images" only)."""
     sample: tuple[float, ...] = ()
-    """Means of blocks of the first validation scenes, source "scenes" only.
+    """Block means of the first validation scenes (source "scenes" only).
 
-    Their digests are of what they are drawn with, since pixels differ by rounding from machine to
-    machine; this tells whether they are drawn alike."""
+    The digests of scenes cover only what they are drawn from, since pixels differ by rounding
+    between machines. The sample tells whether the scenes are drawn alike."""
     stream: Stream | None = None
     """Training images that do not fit into memory."""
 
 
 Source = Callable[["DataOptions", float], Dataset]
-"""source(options, phase_range) -> its data set; `from_arrays` makes one of arrays."""
+"""source(options, phase_range) -> data set; `from_arrays` makes one from arrays."""
 SOURCES: Registry[Source] = Registry(
     "source",
     {
@@ -78,45 +78,49 @@ class DataOptions:
     source: str = option("scenes", "where images come from", choices=SOURCES)
     dir: str = option(
         "",
-        "folder or array file; empty takes KDPR_DATA_DIR",
+        "folder or array file; empty: KDPR_DATA_DIR",
         when=("data.source", OF_FOLDERS),
     )
     tfds_manual_dir: str = option(
         "",
-        "for TensorFlow Datasets, when no files are given",
+        "IDX files for TFDS to prepare, if dir is empty",
         when=("data.source", ("fashion_mnist",)),
     )
     size: int = option(
         32, "height and width of scene and masks", unit="pixels", within=Range(11, 8192)
-    )  # the SSIM window
-    seed: int = option(0, "of the split, or of the procedural scenes", within=SEEDS)
+    )  # 11: the SSIM window
+    seed: int = option(0, "seed of the split, or of procedural scenes", within=SEEDS)
     train_images: int = option(
-        0, "training images, at most; 0: all of the split", within=Range(0, 10_000_000)
+        0, "most training images; 0: all of the split", within=Range(0, 10_000_000)
     )
-    validation_images: int = option(0, "likewise, of validation", within=Range(0, 10_000_000))
-    test_images: int = option(0, "likewise, of the test", within=Range(0, 10_000_000))
-    validation_fraction: float = option(0.1, "share of all images", within=SHARE, when=OF_FILES)
-    test_fraction: float = option(0.1, "likewise", within=SHARE, when=OF_FILES)
+    validation_images: int = option(
+        0, "most validation images; 0: all of the split", within=Range(0, 10_000_000)
+    )
+    test_images: int = option(
+        0, "most test images; 0: all of the split", within=Range(0, 10_000_000)
+    )
+    validation_fraction: float = option(
+        0.1, "share held for validation", within=SHARE, when=OF_FILES
+    )
+    test_fraction: float = option(0.1, "share held for the test", within=SHARE, when=OF_FILES)
     rescale: bool = option(
         False,
-        "stretch each image to [0, 1] by itself; else 1 is scene.phase_range",
+        "stretch each image to [0, 1]; else 1 means scene.phase_range",
         when=OF_FILES,
     )
     fit: str = option(
         "stretch",
-        "how image files that are not square become so",
+        "how to make images square that are not",
         choices=image_files.FITS,
         when=OF_FILES,
     )
     unit: str = option(
         "fraction",
-        "of values of image files: 1 is scene.phase_range, or phases",
+        "unit of values: fraction of scene.phase_range, or radians",
         choices=image_files.UNITS,
         when=OF_FILES,
     )
-    subfolders: bool = option(
-        False, "take the images in folders of data.dir as well", when=OF_FILES
-    )
+    subfolders: bool = option(False, "also take the images in subfolders of dir", when=OF_FILES)
     skip_unreadable: bool = option(
         False, "leave out image files that cannot be read, and say how many", when=OF_FILES
     )
@@ -140,10 +144,10 @@ def load(
     """Loads a data set.
 
     Args:
-        options: Where it lies, and what of it is wanted.
-        phase_range: Radians that an image's value 1 stands for; 0 where it is no phase.
-        named: What `dir` comes from, and
-        remedy: what to do, where nothing is there.
+        options: Where the data lie, and which of them to use.
+        phase_range: Radians that an image's value 1 stands for; 0 if images are not phases.
+        named: The option or flag that gave `dir`, for messages.
+        remedy: What to do if nothing is there, for messages.
 
     Raises:
         InputError: If the files are missing or unusable, or a split would be empty.
@@ -164,13 +168,13 @@ def load(
 
 
 def fashion_mnist_images(options: DataOptions, phase_range: float) -> Dataset:
-    """The paper's split: the 60,000 in two halves, the official test set as it is."""
+    """Returns the paper's split: two halves of the 60,000 images, and the official test set."""
     if options.dir:
         train, test = fashion_mnist.read_folder(Path(options.dir))
     else:
         manual = options.tfds_manual_dir
         train, test = fashion_mnist.read_tfds(Path(manual) if manual else None)
-    # One order whatever copy they came from, so that a seed means one split.
+    # The order must not depend on the copy, so that a seed means one split.
     train, test = (fashion_mnist.in_byte_order(images) for images in (train, test))
     test = test[np.random.default_rng(0).permutation(len(test))]  # the same for every seed
     order = np.random.default_rng(options.seed).permutation(len(train))
@@ -180,7 +184,7 @@ def fashion_mnist_images(options: DataOptions, phase_range: float) -> Dataset:
 
 
 def own_images(options: DataOptions, phase_range: float) -> Dataset:
-    """Files of the user's own, split at random: `data.image_files`."""
+    """Returns a random split of the user's own image files (`data.image_files`)."""
     if not options.dir:
         raise InputError(
             "data.dir: source images needs a folder of images or one array file, got none; "
@@ -203,18 +207,18 @@ def own_images(options: DataOptions, phase_range: float) -> Dataset:
 
 
 def _memory(options: DataOptions) -> float:
-    """Bytes of images that are held."""
+    """Returns how many bytes of images may be held."""
     shares = HELD_SHARE * runtime.device_memory(), HOST_SHARE * runtime.host_memory()
     return options.memory * 2**30 or min(shares)
 
 
 def _fits(count: int, options: DataOptions) -> bool:
-    """Whether so many images are held: by each device, where several share a memory."""
+    """Returns whether `count` images may be held, once for each device that shares the memory."""
     return 4 * count * options.size**2 * runtime.sharing_memory() <= _memory(options)
 
 
 def _streamed_images(files: image_files.ImageFiles, options: DataOptions) -> Dataset:
-    """A data set of which the training images stay where they are, as that of the arrays."""
+    """Returns the same data set as from arrays, but its training images stay in their files."""
 
     def splits(usable: np.ndarray) -> dict[str, np.ndarray]:
         limits, orders = _counts(options), _split(len(usable), options)
@@ -233,9 +237,9 @@ def _streamed_images(files: image_files.ImageFiles, options: DataOptions) -> Dat
             "array as .npy, or raise data.memory"
         )
 
-    def look() -> np.ndarray:  # as bytes: two digests, the offset, and whether each is usable
+    def look() -> np.ndarray:  # as bytes: two digests, the offset, whether each file is usable
         offset, usable = 0.0, np.ones(len(files), bool)
-        for _ in range(ROUNDS):  # again, where what was found changes the split or the phases
+        for _ in range(ROUNDS):  # again if what was found changes the split or the offset
             numbers = splits(np.flatnonzero(usable))
             found, *digests = streaming.inspect(
                 files, numbers, offset=offset, skip=options.skip_unreadable
@@ -255,7 +259,7 @@ def _streamed_images(files: image_files.ImageFiles, options: DataOptions) -> Dat
     numbers = splits(np.flatnonzero(packed[72:]))
     stream = streaming.Stream(files, numbers["train"], offset)
     kept = {name: stream.read(numbers[name]) for name in ("validation", "test")}
-    if processes.several():  # what the first one looked at must be what each one reads
+    if processes.several():  # each must read what the first one inspected
         processes.require_same(data=_digest(kept))
     fitting = max(2, streaming.SAMPLE_NUMBERS // options.size**2)
 
@@ -276,9 +280,9 @@ def _streamed_images(files: image_files.ImageFiles, options: DataOptions) -> Dat
 
 
 def require_there(path: str, *, named: str, remedy: str = "give its path") -> None:
-    """Raises InputError where neither file nor folder is at `path`, which `named` gave.
+    """Raises `InputError` if there is neither a file nor a folder at `path`, which `named` gave.
 
-    Of HDF5 a dataset may follow the file.
+    The name of an HDF5 file may be followed by that of a dataset.
     """
     name, _ = split_dataset(path)
     if not Path(name).exists():
@@ -287,7 +291,7 @@ def require_there(path: str, *, named: str, remedy: str = "give its path") -> No
 
 
 def procedural_scenes(options: DataOptions, phase_range: float) -> Dataset:
-    """Scenes that are drawn, exactly as many as asked for: `data.scenes`; new ones every epoch."""
+    """Returns as many drawn scenes as requested (`data.scenes`); every epoch trains on new ones."""
     size, seed = options.size, options.seed
     counts = {name: count or SCENE_COUNTS[name] for name, count in _counts(options).items()}
     runtime.require_memory(
@@ -300,7 +304,7 @@ def procedural_scenes(options: DataOptions, phase_range: float) -> Dataset:
         return draw_scenes(jax.random.fold_in(train_key, epoch), count=counts["train"], size=size)
 
     def digest(*facts: object) -> str:
-        # Other settings of the random numbers draw other scenes; the usual ones go without saying.
+        # Other random-number settings draw other scenes; the digest leaves out the usual settings.
         facts = (*facts, *runtime.random_numbers().items())
         known = repr(("scenes", SCENES_VERSION, size, seed, *facts))
         return hashlib.sha256(known.encode()).hexdigest()
@@ -328,12 +332,12 @@ def _block_means(images: np.ndarray) -> tuple[float, ...]:
 
 
 def from_arrays(splits: dict[str, np.ndarray], options: DataOptions) -> Dataset:
-    """Makes a data set of arrays, for any source that has all of its images at once.
+    """Makes a data set from arrays, for any source that has all of its images at once.
 
     Args:
-        splits: "train", "validation" and "test": [n h w], floats in [0, 1], or integers of which
-            the largest of their type is 1. They are resized to `options.size` batch by batch.
-        options: At most so many of each are kept, the first ones.
+        splits: "train", "validation" and "test": [n h w], floats in [0, 1], or integers, where
+            the largest value of the type is 1. They are resized to `options.size` batch by batch.
+        options: Limits how many images of each split are kept; these are the first ones.
     """
     for name, images in splits.items():
         top = 1.0 if images.dtype.kind == "f" else np.inf
@@ -367,7 +371,7 @@ def _digest(splits: dict[str, np.ndarray]) -> str:
 
 
 def _split(count: int, options: DataOptions) -> dict[str, np.ndarray]:
-    """The numbers of the images of each split, of so many images of files."""
+    """Returns the indices of the images of each split, out of `count` images."""
     order = np.random.default_rng(options.seed).permutation(count)
     fractions = options.validation_fraction, options.test_fraction
     held_back = [round(fraction * count) for fraction in fractions]

@@ -1,7 +1,7 @@
-"""Images that do not fit: read batch by batch in other processes, while the device is at work.
+"""Images that do not fit into memory: other processes read them batch by batch during training.
 
-What is trained is the same to the bit as from memory: the order of an epoch is `epoch_order`'s, and
-images are those that `inspection.read_all` would make.
+Training is the same, bit for bit, as with images in memory: `epoch_order` gives the order of an
+epoch, and the images are those that `inspection.read_all` would make.
 """
 
 import hashlib
@@ -32,16 +32,16 @@ from jax_kdpr.data.batches import epoch_order
 from jax_kdpr.data.image_files import Facts, ImageFiles
 from jax_kdpr.data.inspection import SKIPPING, Inspection, in_range
 
-WORKERS = 8  # processes that read, at most; there is one core less
-AHEAD = 3  # items that are made or ready for each
-AHEAD_BYTES = 2**30  # of them, unless each worker has one alone
-CHUNK_BYTES = 2**22  # of images that are looked at in one go
-SAMPLE, SAMPLE_NUMBERS = 4096, 2**27  # of `sources.Dataset.train`: images, their pixels, at most
+WORKERS = 8  # most processes that read; one core stays free
+AHEAD = 3  # items per worker that are ready or being made
+AHEAD_BYTES = 2**30  # limit for them; one per worker is always allowed
+CHUNK_BYTES = 2**22  # limit for the images that are inspected in one call
+SAMPLE, SAMPLE_NUMBERS = 4096, 2**27  # limits of `sources.Dataset.train`: images, pixels
 
 
 @runtime_checkable
 class Series(Protocol):
-    """What workers make, number by number. It is sent to them."""
+    """Items that workers make by their number; the series itself is sent to the workers."""
 
     def __len__(self) -> int: ...
 
@@ -50,20 +50,20 @@ class Series(Protocol):
 
 @contextmanager
 def in_workers(series: Series, *, first: int = 0, item_bytes: int = 1) -> Iterator[Iterator[Any]]:
-    """Opens the items of a series from `first` on, in order, made ahead by other processes.
+    """Opens the items of a series from `first` on, in order; other processes make them ahead.
 
     Args:
-        series: What is made.
+        series: The series.
         first: Number of the first item.
-        item_bytes: Of an item, about.
+        item_bytes: Approximate size of an item.
 
     Raises:
-        InputError: If this process is one that may start none, or that another one has started
-            and that has not begun.
-        StoppedError: In an item, if a process that made some has died.
-        Exception: Likewise, what the series raises.
+        InputError: If this process may not start others, or is itself still being started by
+            another one.
+        StoppedError: From the iterator, if a worker has died.
+        Exception: From the iterator, whatever the series raises.
     """
-    if getattr(multiprocessing.current_process(), "_inheriting", False):  # while it begins
+    if getattr(multiprocessing.current_process(), "_inheriting", False):  # while it starts
         raise InputError(
             "data.memory: images are read by processes that begin by importing the script: put "
             'what it does under if __name__ == "__main__":, or raise data.memory'
@@ -77,8 +77,8 @@ def in_workers(series: Series, *, first: int = 0, item_bytes: int = 1) -> Iterat
     ahead = max(workers, min(workers * AHEAD, AHEAD_BYTES // item_bytes))
     settings = {name: getattr(jax.config, name) for name in runtime.RANDOM_NUMBERS}
     with tempfile.NamedTemporaryFile() as file:
-        # Not as an argument: Python writes those into a pipe of 64 KiB whose other end it holds
-        # open, and so waits for ever for a process that died before it read them.
+        # Not passed as an argument: Python writes arguments into a pipe of 64 KiB whose other end
+        # it holds open, and would wait for ever for a process that died before reading them.
         pickle.dump((series, settings), file)
         file.flush()
         pool = ProcessPoolExecutor(
@@ -111,7 +111,7 @@ def _items(pool: ProcessPoolExecutor, numbers: Iterator[int], ahead: int) -> Ite
 
 
 def _ask(pool: ProcessPoolExecutor, number: int) -> Future:
-    """Asks for an item; Ctrl-C does not reach a worker that this starts: its parent ends it."""
+    """Requests an item; a worker that this starts gets no Ctrl-C, since its parent ends it."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         return pool.submit(_make, number)
@@ -119,18 +119,18 @@ def _ask(pool: ProcessPoolExecutor, number: int) -> Future:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-_series: Any = None  # in a worker
+_series: Any = None  # set in a worker
 
 
 def _begin(parent: int, file: str) -> None:
-    """In a worker, which ends with the process that started it."""
+    """Prepares a worker, which ends with the process that started it."""
     global _series
 
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(0.5)
         with suppress(OSError):
-            os.unlink(file)  # which its maker had no time to remove
+            os.unlink(file)  # the parent had no time to remove it
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
@@ -138,7 +138,7 @@ def _begin(parent: int, file: str) -> None:
     try:
         with open(file, "rb") as opened:
             _series, settings = pickle.load(opened)
-    except FileNotFoundError:  # nobody waits any more
+    except FileNotFoundError:  # the parent is gone
         os._exit(1)
     for name, value in settings.items():
         jax.config.update(name, value)
@@ -149,17 +149,17 @@ def _make(number: int) -> Any:
 
 
 class Order(NamedTuple):
-    """Which images a training takes, step by step."""
+    """Which images each step of a training takes."""
 
-    key: np.ndarray  # data of the key of all orders
+    key: np.ndarray  # data of the key from which all epoch orders follow
     batch_size: int
-    channels: int  # of a scene: two take the image that follows too (`batches.take_batch`)
-    steps: int  # of the whole training
-    share: tuple[int, int] = (0, 1)  # of each batch: which part, of how many
+    channels: int  # of a scene; the second is the next image (`batches.take_batch`)
+    steps: int  # number of steps of the whole training
+    share: tuple[int, int] = (0, 1)  # of each batch: index of the part, number of parts
 
 
 class Batches:
-    """The images of one step after the other: float32 [b c h w]."""
+    """The series of the images of each step: float32 [b c h w]."""
 
     def __init__(self, stream: "Stream", order: Order):
         self.stream, self.order = stream, order
@@ -167,7 +167,7 @@ class Batches:
 
     @property
     def item_bytes(self) -> int:
-        """Of the images of one step."""
+        """Bytes of the images of one step."""
         order, size = self.order, self.stream.files.wanted.size
         return 4 * order.batch_size // order.share[1] * order.channels * size**2
 
@@ -192,30 +192,30 @@ class Stream(NamedTuple):
     """Training images that stay in their files."""
 
     files: ImageFiles
-    numbers: np.ndarray  # of the training images among the files
+    numbers: np.ndarray  # indices of the training images among the files
     offset: float  # radians that are added to phases
 
     def read(self, numbers: np.ndarray) -> np.ndarray:
         """Reads some of the files: float32 [n h w] in [0, 1].
 
         Raises:
-            InputError: If one cannot be read any more.
+            InputError: If a file can no longer be read.
         """
         images = np.stack([self.files.read(int(number))[0] for number in numbers])
         return in_range(images, self.files.wanted, self.offset)
 
     def batches(self, key: Key, *, batch_size: int, channels: int, steps: int) -> Batches:
-        """Returns a training's batches, of which each process takes its share."""
+        """Returns the batches of a training; each process gets its share of every batch."""
         share = (jax.process_index(), jax.process_count()) if processes.several() else (0, 1)
         key_data = np.asarray(jax.random.key_data(key))
         return Batches(self, Order(key_data, batch_size, channels, steps, share))
 
 
 class _Chunks:
-    """Files, some at a time: of each the bytes of its image and what is told of it, or why not."""
+    """A series of chunks of files: for each file image bytes and `Facts`, or the error."""
 
     def __init__(self, files: ImageFiles, numbers: np.ndarray, used: int, offset: float):
-        """Of the first `used` there are bytes."""
+        """Image bytes are made only of the first `used` files."""
         self.files, self.numbers, self.used, self.offset = files, numbers, used, offset
         self.length = max(1, CHUNK_BYTES // (4 * files.wanted.size**2))
 
@@ -239,19 +239,19 @@ class _Chunks:
 def inspect(
     files: ImageFiles, splits: dict[str, np.ndarray], *, offset: float, skip: bool
 ) -> tuple[Inspection, bytes, bytes]:
-    """Reads every file once, and keeps none.
+    """Reads every file once, and keeps no image.
 
     Args:
         files: The images.
         splits: The numbers of the "train", "validation" and "test" images.
         offset: Radians that are added to phases.
-        skip: As of `inspection.read_images`.
+        skip: As in `inspection.read_images`.
 
     Returns:
-        What was found; and the digests of all splits, and of those that are held back.
+        What was found, the digest of all splits, and that of validation and test images alone.
 
     Raises:
-        InputError: If one cannot be read, and none may be skipped.
+        InputError: If a file cannot be read, and `skip` is False.
     """
     found = Inspection(files, skip=skip, hint=SKIPPING)
     whole, held_back = hashlib.sha256(), hashlib.sha256()
@@ -264,7 +264,7 @@ def inspect(
         bar = opened.enter_context(
             progress(total=len(files), desc="looking at images", unit="image")
         )
-        if not processes.several():  # which answer a signal together, later
+        if not processes.several():  # several answer a signal together, later
             opened.enter_context(signals.noting())
         looked_at = itertools.chain.from_iterable(opened.enter_context(in_workers(chunks)))
         for name, hashes in {**parts, "": ()}.items():
@@ -284,5 +284,5 @@ def inspect(
 
 
 def header(name: str, shape: tuple[int, ...], dtype: object) -> bytes:
-    """Returns what a digest of arrays has before the bytes of each."""
+    """Returns what precedes the bytes of each array in a digest of arrays."""
     return f"{name} {shape} {dtype}".encode()

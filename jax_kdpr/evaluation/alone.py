@@ -1,4 +1,4 @@
-"""What masks and filter of a run are worth without its network."""
+"""How good the masks and the filter of a run are without its network."""
 
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,8 @@ from jax_kdpr.runs.run import load_run
 
 OPTICS_FILE = "optics.json"  # in a run folder
 SOLVER, STEPS = "error_reduction", 100
-IMAGES, SCENES = 128, 4  # test images: of the recoveries, of the bounds
-PHOTONS = 1e5  # of a shot
+IMAGES, SCENES = 128, 4  # test images for the recoveries, and for the bounds
+PHOTONS = 1e5  # in a shot
 PSNR = ("estimate", "consistent")
 BOUNDS = ("cramer_rao", "bayesian")
 OPTICS = {
@@ -22,9 +22,11 @@ OPTICS = {
 
 
 def judge_optics(workdir: Path) -> dict[str, Any]:
-    """Returns the mean PSNR of the spectral estimate ("estimate"), and of what error reduction
-    makes of it ("consistent"), global phase from the truth; and Cramer-Rao and van Trees' bounds
-    (`uniqueness.masks.bounds`) as PSNR, None where there is none. All in dB.
+    """Returns how well the optics of a run do without its network, in dB.
+
+    "estimate" is the mean PSNR of the spectral estimate, "consistent" that after error reduction;
+    both take the global phase from the truth. "cramer_rao" and "bayesian" are the Cramer-Rao and
+    van Trees bounds (`uniqueness.masks.bounds`) as PSNR, or None where a bound is infinite.
     """
     run = load_run(workdir, images=IMAGES)
     plan = Plan(solver=(SOLVER,), steps=STEPS, images=IMAGES)

@@ -1,7 +1,7 @@
-"""Pictures of scenes, masks and recoveries: phases in radians, and in micrometres where they lie.
+"""Pictures of scenes, masks and recoveries, with phases in radians and lengths in micrometres.
 
-Every panel has the scale of its column, and a bar says which: phases of objects, and of estimates
-of them, from 0 to the scene's phase range, those of masks from -pi to pi.
+All panels of a column have one colour scale, which a colour bar shows. It goes from 0 to the
+scene's phase range for phases of objects and of their estimates, and from -pi to pi for masks.
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,10 +19,10 @@ from jax_kdpr.evaluation.scores import Samples, Shown
 from jax_kdpr.optics.camera import centred
 from jax_kdpr.optics.objects import SceneOptions, scene_parts
 
-SHEET = 100  # objects of a contact sheet, at most
+SHEET = 100  # the most objects on a contact sheet
 SHEET_COLUMNS = 8
-SHEET_NAME = 24  # characters above one of them
-DECADES = 5  # of a CDP that are shown
+SHEET_NAME = 24  # the most characters of a name above an object
+DECADES = 5  # of a CDP's intensity that are shown
 GOOD, DOUBTFUL = "tab:green", "tab:red"
 
 
@@ -42,7 +42,7 @@ class Scale(NamedTuple):
         *,
         panels: int = 1,
     ):
-        """Draws its colour bar along some axes, which are so many panels long."""
+        """Draws its colour bar along some axes, which are `panels` panels long."""
         mappable = ScalarMappable(Normalize(self.low, self.high), self.map)
         drawn = figure.colorbar(
             mappable, ax=list(axes), location=location, aspect=15 * panels, pad=0.02
@@ -55,7 +55,7 @@ ANGLE = Scale("phase (rad)", -np.pi, np.pi, "twilight")
 
 
 class Column(NamedTuple):
-    """Panels below each other in `plot_run`."""
+    """One column of panels in `plot_run`."""
 
     title: str
     scale: Scale
@@ -92,8 +92,8 @@ def plot_run(
 ) -> None:
     """Draws one row per scene, from the measurement to the error, and below them the masks.
 
-    `scene` and `axis` are the camera's; `pitch` is that of the object's pixels in metres, or 0
-    where it is not known; `masks` says whether they are drawn.
+    `scene` and `axis` are the camera's. `pitch` is the pitch of the object's pixels in metres, or 0
+    if it is not known. `masks` says whether to draw the masks.
     """
     count = samples.images.shape[0]
     scenes, recovered = (
@@ -105,7 +105,7 @@ def plot_run(
     top = float(logs.max())
     shots = samples.output.intensity.shape[1]
     log_scale = Scale("intensity, log10", top - DECADES, top, "inferno")
-    # An even modulus is light gray, not white.
+    # A uniform modulus is light gray, not white.
     modulus = Scale("modulus", 0.0, 1.25 * float(np.abs(estimates).max()) or 1.0, "gray")
     columns = [
         Column(f"CDP, shot 1 of {shots}", log_scale, logs),
@@ -145,9 +145,9 @@ def plot_run(
 def plot_comparison(
     runs: dict[str, Shown], path: Path, *, scene: SceneOptions, pitch: float = 0.0
 ) -> None:
-    """Draws the same scenes as recovered by several runs, each over its first mask.
+    """Draws the same scenes as recovered by several runs, each beside its first mask.
 
-    Of complex scenes the phase. Arguments as of `plot_run`.
+    For complex scenes it draws the phase. The arguments are those of `plot_run`.
     """
     first = next(iter(runs.values()))
     count = min(shown.images.shape[0] for shown in runs.values())
@@ -174,7 +174,7 @@ def plot_comparison(
 
 @own_style
 def plot_masks(masks: dict[str, np.ndarray], path: Path) -> None:
-    """Draws of masks, {label: phases [k h w]}, the first one, its spectrum, and a histogram."""
+    """Draws the first mask, its spectrum and a histogram for each {label: phases [k h w]}."""
     columns = len(masks)
     figure = Figure(figsize=(2.3 * columns + 0.7, 6.6), layout="constrained")
     axes = figure.subplots(3, columns, squeeze=False)
@@ -198,7 +198,7 @@ def plot_masks(masks: dict[str, np.ndarray], path: Path) -> None:
 def plot_object(
     values: np.ndarray, path: Path, *, title: str, scale: Scale, pitch: float = 0.0
 ) -> None:
-    """Draws one recovered object: radians, or amplitude. Other arguments as of `plot_run`."""
+    """Draws one recovered object, in radians or as amplitude; `pitch` is that of `plot_run`."""
     figure = Figure(figsize=(3.6, 3.0), layout="constrained")
     axis = figure.subplots()
     _show(axis, values, scale, pitch=pitch)
@@ -211,9 +211,9 @@ def plot_object(
 def plot_sheet(
     objects: list[Sheet], path: Path, *, scale: Scale, title: str, pitch: float = 0.0
 ) -> None:
-    """Draws many recovered objects in one picture, framed green where they are to be trusted.
+    """Draws many recovered objects in one picture, trusted ones in a green frame.
 
-    `SHEET` of them at most; `pitch` as of `plot_run`.
+    There should be at most `SHEET` of them. `pitch` is that of `plot_run`.
     """
     columns = min(SHEET_COLUMNS, len(objects))
     rows = -(-len(objects) // columns)
@@ -235,7 +235,7 @@ def plot_sheet(
 
 
 def _shortened(name: str) -> str:
-    """Both ends of a name that is too long to stand above a panel of a sheet."""
+    """Shortens a name to its two ends if it is too long to stand above a panel of a sheet."""
     return name if len(name) <= SHEET_NAME else f"{name[:8]}...{name[11 - SHEET_NAME :]}"
 
 
@@ -246,7 +246,7 @@ def _captions(shown: Shown) -> list[str]:
 
 
 def _estimated_phase(estimates: np.ndarray, scene: SceneOptions) -> tuple[Scale, np.ndarray]:
-    """In the colours of the scene's phase, on the branch around its middle, if it has one."""
+    """Returns colour scale and phase of estimates: on the scene's phase range, if it has one."""
     if not scene.has_phase:
         return ANGLE, np.angle(estimates)
     middle = scene.phase_range / 2
@@ -283,7 +283,7 @@ def _wrapped(phases: np.ndarray) -> np.ndarray:
 def _show(
     axis: Axes, values: np.ndarray, scale: Scale, *, below: str = "", pitch: float = 0.0
 ) -> None:
-    """Draws one panel; with a pitch in metres its sides have a scale in micrometres."""
+    """Draws one panel; with a pitch in metres, its axes are in micrometres."""
     height, width = (1e6 * pitch * side if pitch else side for side in values.shape)
     axis.imshow(
         values,

@@ -1,4 +1,4 @@
-"""Curves, straight to PNG: no display needed."""
+"""Plots curves straight to PNG files, without a display."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,13 +8,13 @@ import numpy as np
 from jax_kdpr.core.figures import Axes, Figure, colormaps, own_style
 from jax_kdpr.core.whole_files import write_whole
 
-TEN = 10  # curves for which the usual colours do
+TEN = 10  # for so many curves Matplotlib's default colours are enough
 STYLES = ("-", "--", ":", "-.")
 
 
 @own_style
 def plot_sweep(name: str, rows: list[dict[str, Any]], path: Path) -> None:
-    """Draws time and memory of each case of a benchmark over the quantity that was swept."""
+    """Draws time and memory of each case of a benchmark against the swept quantity."""
     figure = Figure(figsize=(9.0, 3.6), layout="constrained")
     axes = figure.subplots(1, 2)
     kinds = (("median_ms", "time of a batch or step (ms)"), ("memory_mb", "memory (MB)"))
@@ -111,7 +111,7 @@ def plot_panels(
 
 
 class Point(NamedTuple):
-    """One system: what a frame takes, and how well it is recovered."""
+    """One system: the time of a frame, and how well it is recovered."""
 
     ms: float
     psnr: float
@@ -148,7 +148,7 @@ def _draw_lines(axis: Axes, lines: dict[str, Line], marker: str | None) -> None:
 
 
 def _looks(count: int) -> list[dict[str, Any]]:
-    """Colour and style of each of some curves, no two of them alike."""
+    """Returns colour and line style of each of some curves, no two of them alike."""
     if count <= TEN:
         return [{"color": f"C{number}", "linestyle": "-"} for number in range(count)]
     return [
@@ -161,7 +161,7 @@ def _looks(count: int) -> list[dict[str, Any]]:
 
 
 def _add_legend(figure: Figure, entries: tuple[list[Any], list[Any]]) -> None:
-    """Beside the curves, where it covers none."""
+    """Adds a legend beside the curves, where it covers none of them."""
     if entries[0]:
         figure.legend(*entries, loc="outside right upper", fontsize=8)
 

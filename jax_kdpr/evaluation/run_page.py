@@ -1,7 +1,7 @@
-"""One self-contained page about runs: what differs, how they trained, what they recover, how well.
+"""One self-contained page about runs: their options, training, recoveries and scores.
 
-`write_page` takes the files that `train`, `evaluate` and `tolerance` left in the run folders, and
-says what is missing. `list_runs` is a table of all runs below a folder.
+`write_page` reads the files that `train`, `evaluate` and `tolerance` left in the run folders, and
+says what is missing. `list_runs` makes a table of all runs below a folder.
 """
 
 import os
@@ -36,15 +36,15 @@ from jax_kdpr.runs.assembly import build_camera
 from jax_kdpr.runs.checkpoint import SCORE
 from jax_kdpr.runs.run import load_run, run_keys
 
-READ = (SCORES_FILE, IMAGE_SCORES_FILE, SAMPLES_FILE)  # of what `evaluate` writes
+READ = (SCORES_FILE, IMAGE_SCORES_FILE, SAMPLES_FILE)  # files of `evaluate` that are read
 TOLERANCE_FILE = "tolerance.json"
 TOLERANCE = {"spreads": dict, "runs": {str: {"design_psnr": float, "curves": dict}}}
-NOT_TERMS = ("train_total", "train_seconds")  # of what a row has beside loss terms
+NOT_TERMS = ("train_total", "train_seconds")  # fields of a row that are not loss terms
 RMS = f"{RECOVERED}_rms"  # in scores.npz
 OF_SCORES = {"psnr": float, "psnr_error": float, "rms": float}
 FIGURES = "report-*.png"
 DIGEST = "checkpoint_digest"
-SCORED = {DIGEST: str, "scores": {RECOVERED: OF_SCORES}}  # what is read of metrics.json
+SCORED = {DIGEST: str, "scores": {RECOVERED: OF_SCORES}}  # what is read from metrics.json
 
 
 class Known(NamedTuple):
@@ -55,7 +55,7 @@ class Known(NamedTuple):
     rows: list[dict[str, Any]]  # of metrics.jsonl
     sessions: list[dict[str, Any]]  # of run.json
     scores: dict[str, float]  # of the recovered test images; empty before `evaluate`
-    scored: str  # digest of the checkpoint that they are of
+    scored: str  # digest of the checkpoint with these scores
 
     @property
     def best(self) -> float | None:
@@ -64,12 +64,12 @@ class Known(NamedTuple):
 
     @property
     def validated(self) -> list[dict[str, Any]]:
-        """Rows of epochs with a PSNR: of single shots of a bench `adapt` knows a misfit alone."""
+        """Rows of epochs with a validation PSNR; `adapt` to single shots has only a misfit."""
         return [row for row in self.rows if SCORE in row and "validation_misfit" not in row]
 
     @property
     def cells(self) -> list[Any]:
-        """Its line of a table, without its name."""
+        """Its row of the table, without its name."""
         seconds = sum(row["seconds"] for row in self.rows)
         epochs = self.rows[-1]["epoch"] if self.rows else 0
         tested, rms = "", ""
@@ -109,7 +109,7 @@ def read_known(workdir: Path) -> Known:
 
 
 def find_runs(folder: Path) -> Iterator[Path]:
-    """Yields the run folders below a folder, itself among them, by name."""
+    """Yields the run folders below a folder, or the folder if it is one itself, sorted by name."""
     for place, folders, files in os.walk(folder):
         folders.sort()
         if run_folder.RUN_FILE in files:
@@ -118,9 +118,9 @@ def find_runs(folder: Path) -> Iterator[Path]:
 
 
 def list_runs(folder: Path) -> tuple[list[str], list[list[Any]]]:
-    """Returns the table of all runs below a folder, the best validation PSNR first.
+    """Returns header and rows of a table of all runs below a folder, best validation PSNR first.
 
-    A run that cannot be read has a line that says why.
+    A run that cannot be read has a row that says why.
     """
     found, damaged = [], []
     for workdir in find_runs(folder):
@@ -138,13 +138,13 @@ def list_runs(folder: Path) -> tuple[list[str], list[list[Any]]]:
 def write_page(
     runs: dict[str, Known], output: Path, *, scenes: int = 3, data_dir: str = ""
 ) -> list[str]:
-    """Writes report.html and report.md, with their figures, into a folder that is there.
+    """Writes report.html and report.md, with their figures, into an existing folder.
 
     Args:
-        runs: By name.
+        runs: The runs by name.
         output: The folder.
-        scenes: Of the best, and of the worst, that are recovered anew.
-        data_dir: Where the data of the runs lie now, if they have moved.
+        scenes: How many of the best scenes, and of the worst, are recovered again and shown.
+        data_dir: Where the data of the runs are now, if they have moved.
 
     Returns:
         What could not be shown, and why.
@@ -188,7 +188,7 @@ def write_page(
 
 
 def _add_options(document: Document, runs: dict[str, Known]) -> None:
-    """The options that are not at their defaults, those in which the runs differ first."""
+    """Adds the options that are not at their defaults, those in which the runs differ first."""
     default = flatten(Config())
     given = {name: flatten(known.config) for name, known in runs.items()}
     rows = []
@@ -284,7 +284,7 @@ def _add_extremes(
     scenes: int,
     data_dir: str,
 ) -> list[str]:
-    """The best and the worst test scenes of each run, recovered anew; returns what is missing."""
+    """Adds the best and worst test scenes of each run, recovered again; returns what is missing."""
     document.heading("Best and worst scenes")
     missing = []
     for number, (name, known) in enumerate(runs.items()):
@@ -311,13 +311,13 @@ def _add_extremes(
 
 
 def _add_tolerances(document: Document, runs: dict[str, Known]) -> None:
-    """What `tolerance` found, where it has been run."""
+    """Adds the results of `tolerance`, where it has been run."""
     found: dict[str, dict[str, Any]] = {}
     for name, known in runs.items():
         file = known.workdir / TOLERANCE_FILE
         if file.exists():
             of_file = json_files.read_json(file, TOLERANCE, remedy="run tolerance again")["runs"]
-            for other, one in of_file.items():  # this run's alone, or of several
+            for other, one in of_file.items():  # of this run, or of several
                 found[name if len(of_file) == 1 else f"{name}: {other}"] = one
     if not found:
         return

@@ -47,7 +47,7 @@ class Summary(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """A few test scenes, recovered, and the masks that they were seen through, for figures."""
+    """A few test scenes, their recoveries, and the masks of the measurement, for figures."""
 
     images: Images
     recovered: Images
@@ -75,16 +75,16 @@ def make_score(
     refinement: Refinement = NO_REFINEMENT,
     also: Callable[[Optics, Output, Images], dict[str, Images]] | None = None,
 ) -> Score:
-    """Builds score(condition, key, desc=""): images measured, recovered, compared with the truth.
+    """Builds score(condition, key, desc=""), which measures, recovers and scores images.
 
-    The one kernel of every pass over test images: what differs is how they are measured.
+    Every pass over test images uses it. The passes differ only in how they measure.
 
     Args:
         run: The system; it recovers as it was trained to.
         images: Test images.
-        shoot: Makes the CDPs of a batch, under a condition that does not change the program.
-        refinement: Of the network's images, which are then scored too.
-        also: More answers, named, to score beside the network's.
+        shoot: Makes the CDPs of a batch under a condition that is an argument of the program.
+        refinement: Refinement of the network's images, which is then scored too.
+        also: Returns further answers by name, which are scored too.
 
     Returns:
         score(condition, key, desc="") -> {RECOVERED, REFINED if there are steps, and those of
@@ -94,7 +94,7 @@ def make_score(
     shape = {"size": camera.size, "channels": camera.channels}
     refine = make_refine(camera, refinement)
 
-    # What is large is an argument: as a closure it would be compiled into the program.
+    # Large arrays are arguments: in a closure they would be compiled into the program.
     @jax.jit
     def score_batch(variables, images, condition, indices, key):
         scenes = shard_batch(take_batch(images, indices, **shape), mesh)
@@ -157,7 +157,7 @@ def score_test_images(
 def mean_train_image(dataset: Dataset, *, size: int, channels: int) -> Image:
     """Returns the mean of the (first epoch's) training images as the system sees them.
 
-    Resizing is linear, so one image is resized: the mean. Every channel of a scene has the same.
+    Resizing is linear, so only the mean is resized. All channels of a scene have the same mean.
     """
     train = dataset.train(0)
     mean = jnp.mean(train, axis=0, dtype=jnp.float32)
@@ -168,7 +168,7 @@ def mean_train_image(dataset: Dataset, *, size: int, channels: int) -> Image:
 
 def sample_outputs(run: Run, images: Images, *, key: Key) -> Samples:
     """Runs the system on a few scenes; the estimates get the true global phase."""
-    run = run.on_one_device()  # which takes any number of them
+    run = run.on_one_device()  # which takes any number of scenes
     camera = run.camera
     output, _ = jax.jit(run.system.apply)(*run.variables, images, key)
     fields = camera.encode(images)
@@ -192,17 +192,17 @@ def summarise(scores: ImageScores) -> Summary:
 
 
 def paired_gain(scores: ImageScores, baseline: ImageScores) -> tuple[float, float]:
-    """Mean PSNR gain over a baseline on the same images, dB, and its paired standard error.
+    """Returns the mean PSNR gain over a baseline on the same images, and its standard error, in dB.
 
-    Some images are harder than others for every system: the differences image by image spread far
-    less than the PSNRs themselves, so this is the error to compare two runs by.
+    Some images are harder than others for every system. The paired differences therefore spread far
+    less than the PSNRs themselves, and their standard error is the one to compare two runs by.
     """
     gain = scores.psnr - baseline.psnr
     return float(jnp.mean(gain)), standard_error(gain)
 
 
 def standard_error(values: Float[Array, "n"]) -> float:
-    """Standard error of the mean, from the sample variance; 0 for a single value."""
+    """Returns the standard error of the mean, from the sample variance; 0 for a single value."""
     if len(values) < 2:
         return 0.0
     return float(np.std(np.asarray(values), ddof=1) / np.sqrt(len(values)))

@@ -1,7 +1,7 @@
 """Scores of a run folder's trained system, written beside its checkpoints.
 
-`score_run` writes what every run is judged by; `score_under_noise` how it stands noise that it may
-not have been trained with.
+`score_run` writes the scores that every run is judged by. `score_under_noise` returns its scores
+under noise that it may not have been trained with.
 """
 
 from pathlib import Path
@@ -37,12 +37,12 @@ SCORES = {
     **{"refine": Maybe(int), "refine_with": Maybe(str), "refine_tv": Maybe(float)},
 }
 IMAGE_SCORES_FILE = "scores.npz"
-MSE = f"{RECOVERED}_mse"  # in it
+MSE = f"{RECOVERED}_mse"  # an array in this file
 SAMPLES_FILE = "samples.npz"
 MASKS_FILE = "masks.npy"
 FIGURE_FILE = "figure.png"
 FILES = (IMAGE_SCORES_FILE, MASKS_FILE, SAMPLES_FILE, FIGURE_FILE, SCORES_FILE)
-UnderNoise = dict[str, dict[str, dict[str, float]]]  # answer: noise: level: mean
+UnderNoise = dict[str, dict[str, dict[str, float]]]  # {answer: {noise: {level: mean}}}
 
 
 class Evaluated(NamedTuple):
@@ -64,15 +64,15 @@ def score_run(
 ) -> Evaluated:
     """Scores one run on its test images.
 
-    Writes metrics.json (means), scores.npz (image by image), samples.npz and figure.png (the first
-    scenes) and masks.npy: all of them or, if one cannot be written, none.
+    It writes metrics.json (means), scores.npz (image by image), samples.npz and figure.png (the
+    first scenes), and masks.npy. If one of them cannot be written, none is.
 
     Args:
-        workdir: Its run folder.
-        output: A folder for what is written; None for the run folder.
+        workdir: The run folder.
+        output: Folder for these files; None for the run folder.
         samples: Number of test scenes in the figure.
-        refinement: Of the network's images, which are then scored too.
-        data_dir: Where its data lie now; empty for where they were when it was trained.
+        refinement: Refinement of the network's images, which is then scored too.
+        data_dir: Where the data are now; empty if they are where they were in the training.
 
     Raises:
         InputError: If it is no run, has no readable checkpoint, or its data have changed.
@@ -125,7 +125,7 @@ def score_run(
             pitch=config.propagation.pitch,
         )
         json_files.write_json(staging / SCORES_FILE, result)
-        # First gone, and last there: whoever finds it finds the others too, of the same scoring.
+        # It is removed first and comes last: where it is, the others are of the same scoring.
         (output / SCORES_FILE).unlink(missing_ok=True)
         for name in FILES:
             (staging / name).replace(output / name)
@@ -135,7 +135,7 @@ def score_run(
 def noise_levels(
     snr_db: tuple[float, ...], photons: tuple[float, ...]
 ) -> dict[str, tuple[float, ...]]:
-    """Returns {kind of noise: levels} of `score_under_noise`, the quiet bench among them."""
+    """Returns {kind of noise: levels} of `score_under_noise`, with "none" for no noise."""
     return {"none": (0.0,), "gaussian": snr_db, "poisson": photons}
 
 
@@ -147,20 +147,20 @@ def score_under_noise(
     images: int,
     refinement: Refinement = NO_REFINEMENT,
 ) -> dict[str, UnderNoise]:
-    """Scores one run from CDPs with sensor noise; the same draws of it at every level.
+    """Scores one run from CDPs with sensor noise, which has the same random keys at every level.
 
-    The bench is the design's: without the noise and the errors that the run was trained with.
+    The bench is as designed, without the noise and the errors that the run was trained with.
 
-    Levels are of Gaussian noise (dB) and of Poisson noise (photons a shot), `images` of the first
-    test images.
+    The levels are `snr_db` of Gaussian noise (dB) and `photons` of Poisson noise (in a shot). Only
+    the first `images` test images are scored.
 
     Returns:
-        {"psnr": means in dB, "rms": means over the object (`ImageScores.rms`)}; each for RECOVERED,
-        and REFINED if there are steps, {"gaussian": {level: mean}, "poisson": {...}, "none":
-        {"0": ...}}.
+        {"psnr": means in dB, "rms": means over the object (`ImageScores.rms`)}. Each has, for
+        RECOVERED, and for REFINED if there are steps, {"gaussian": {level: mean}, "poisson": {...},
+        "none": {"0": ...}}.
 
     Raises:
-        InputError: As `score_run`.
+        InputError: As in `score_run`.
     """
     run = load_run(workdir)
     quiet, key = run.camera.quiet, run_keys(run.config.seed).evaluation
@@ -168,8 +168,8 @@ def score_under_noise(
     for kind, values in noise_levels(snr_db, photons).items():
         options = NoiseOptions(kind=kind)
 
-        # Each device draws its own part: a Poisson draw is a loop of unknown length, which devices
-        # that share one would have to agree on in every round.
+        # Each device draws its own part. A Poisson draw is a loop of unknown length: devices that
+        # shared one loop would have to agree in every round.
         def noisy(level, y, key, options=options):
             return add_noise(key, y, changed(options, snr_db=level, photons=level))
 
@@ -180,7 +180,7 @@ def score_under_noise(
             return data_parallel(noisy, quiet.mesh)(level, clean, keys)
 
         score = make_score(run, run.dataset.test[:images], shoot, refinement=refinement)
-        for level in values:  # an argument: one program does for all
+        for level in values:  # the level is an argument, so one program serves all
             for answer, scores in score(jnp.float32(level), key).items():
                 means = summarise(scores)
                 for metric, table in found.items():
@@ -190,10 +190,10 @@ def score_under_noise(
 
 
 def read_image_psnr(workdir: Path) -> Float[np.ndarray, "n"]:
-    """Returns the PSNR of each recovered test image, dB, from what `score_run` wrote.
+    """Returns the PSNR of each recovered test image, in dB, from the file of `score_run`.
 
     Raises:
-        InputError: If it cannot be read.
+        InputError: If the file cannot be read.
     """
     errors = read_arrays(workdir / IMAGE_SCORES_FILE, [MSE])[MSE]
     return np.asarray(psnr_from_mse(jnp.asarray(errors)))
@@ -203,7 +203,7 @@ def read_samples(workdir: Path) -> Samples:
     """Returns the scenes that `score_run` wrote, and what the system made of them.
 
     Raises:
-        InputError: If they cannot be read.
+        InputError: If the file cannot be read.
     """
     arrays = read_arrays(workdir / SAMPLES_FILE, ["images", "phases", *Output._fields])
     read = {name: jnp.asarray(array) for name, array in arrays.items()}

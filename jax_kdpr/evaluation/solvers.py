@@ -1,4 +1,4 @@
-"""A run's test scenes recovered by classical solvers, beside its network; timed."""
+"""Recovers a run's test scenes with classical solvers, beside its network, and times them."""
 
 import time
 from collections.abc import Callable
@@ -26,12 +26,12 @@ from jax_kdpr.recovery.refinement import Solved
 from jax_kdpr.recovery.solvers import CONSTRAINTS, DEFAULTS, SOLVERS, require_projection
 from jax_kdpr.runs.run import Run, run_keys
 
-START, NETWORK = "start", "network"  # rows that are no solver
+START, NETWORK = "start", "network"  # answers that are not from a solver
 PHASE_FROM = {
     "spectral": "taken from the truth",
     "random": "taken from the truth",
     "network": "the network's",
-}  # what sets the global phase of a recovery, by what it starts from
+}  # where a recovery's global phase comes from, by its start
 
 
 @section
@@ -67,14 +67,14 @@ class Plan:
 
 
 def check_plan(plan: Plan) -> None:
-    """Refuses solvers that there are not, and options that none of them reads.
+    """Refuses solvers that do not exist, and options that none of the given ones reads.
 
     Raises:
-        InputError: By the flags of `jax_kdpr.solve`.
+        InputError: With the name of the flag of `jax_kdpr.solve`.
     """
     if not plan.solver:
         raise InputError(f"--solver: expected some of {', '.join(SOLVERS)}, got none")
-    if any(map(is_foreign, classical.solver_names("--solver", [*plan.solver]))):  # may read all
+    if any(map(is_foreign, classical.solver_names("--solver", [*plan.solver]))):  # may read any
         return
     if plan.tv and "accelerated" not in plan.solver:
         raise InputError("--tv: only the solver accelerated has this prior; add it to --solver")
@@ -83,10 +83,10 @@ def check_plan(plan: Plan) -> None:
 
 
 def check_system(run: Run, plan: Plan) -> None:
-    """Refuses solvers that cannot be used with some optics, and a network that is not there.
+    """Refuses solvers that the run's optics do not allow, and a start from a missing network.
 
     Raises:
-        InputError: By the flags of `jax_kdpr.solve`.
+        InputError: With the name of the flag of `jax_kdpr.solve`.
     """
     for name in plan.solver:
         require_projection(name, run.optics)
@@ -98,7 +98,7 @@ class Answer(NamedTuple):
     """What one solver, or the network, made of all images."""
 
     solved: Solved
-    gauge: str  # what set the global phase
+    gauge: str  # where the global phase comes from
     seconds: float | None = None  # wall time of an image
 
 
@@ -112,11 +112,11 @@ class Report(NamedTuple):
 
 
 def solve_images(run: Run, plan: Plan, *, support: np.ndarray | None = None) -> Report:
-    """Recovers the first test images with each solver, from the CDPs that the network gets too.
+    """Recovers the first test images with each solver, from the same CDPs as the network.
 
-    The noise of a scene is that of `evaluate` with batches of the same size. The answers are the
-    spectral estimate if it is the start, each solver's, and the network's if there is one. Objects
-    are zero outside a `support` [h w].
+    The noise of a scene is the same as in `evaluate` with batches of the same size. There is an
+    answer of each solver, of the spectral estimate if the solvers start from it, and of the network
+    if there is one. Objects count as zero outside a `support` [h w].
     """
     camera, optics, test = run.camera, run.optics, run.dataset.test
     count = min(plan.images or len(test), len(test))
@@ -128,7 +128,7 @@ def solve_images(run: Run, plan: Plan, *, support: np.ndarray | None = None) -> 
     compiled: dict[Callable, Any] = {}
 
     def each(program: Callable, shared: PyTree, *arrays: PyTree) -> tuple[Any, float]:
-        """Maps program(shared, *batch) over arrays of all images; seconds an image come too."""
+        """Maps program(shared, *batch) over all images; also returns the seconds an image."""
 
         def take(indices: Indices) -> PyTree:
             return shard_batch(jax.tree.map(lambda leaf: leaf[indices], arrays), camera.mesh)
@@ -176,7 +176,7 @@ def solve_images(run: Run, plan: Plan, *, support: np.ndarray | None = None) -> 
         case "network":
             starts, references = [fields], recovered
         case _:
-            # A key for each image: the batch size changes nothing.
+            # Each image has its own key, so that the batch size changes nothing.
             attempts = [jax.random.fold_in(key, attempt) for attempt in range(plan.restarts)]
             numbers = jnp.arange(count)
             keys = [jax.vmap(jax.random.fold_in, (None, 0))(one, numbers) for one in attempts]

@@ -1,4 +1,4 @@
-"""The tables that `evaluate` and `solve` print, and what they say of a run."""
+"""The tables that `evaluate` and `solve` print, and their advice about a run."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -25,7 +25,8 @@ TRIVIAL = {MEAN_IMAGE: "mean training image", CONSTANT: "constant"}
 def comparison_table(runs: dict[str, Evaluated]) -> str:
     """Lays out the scores of runs on the same test images, and the trivial answers below them.
 
-    With an E2E run among several, every other one shows its gain over it, paired by image.
+    If there are several runs, and one is E2E, every other row shows the gain over it, paired by
+    image.
     """
     first = next(iter(runs.values()))
     refined = [run.result for run in runs.values() if run.result["refine"]]
@@ -111,7 +112,7 @@ def solve_table(
 
 
 def advice(name: str, run: Evaluated) -> str:
-    """Says of a run that does worse than no network, or than its input, what it needs; else ""."""
+    """Returns advice for a run that is worse than the mean image or its own input; else ""."""
     answers = (RECOVERED, MEAN_IMAGE, SPECTRAL)
     recovered, mean, spectral = (run.result["scores"][one]["psnr"] for one in answers)
     if recovered < mean:
@@ -129,7 +130,7 @@ def advice(name: str, run: Evaluated) -> str:
 
 
 def _cells(found: Mapping[str, float]) -> list[str]:
-    """Of a `scores.Summary`, as a dictionary."""
+    """Returns the table cells of a `scores.Summary` that is given as a dictionary."""
     return [
         _psnr(found),
         f"{found['psnr_pooled']:.2f}",

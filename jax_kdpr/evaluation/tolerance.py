@@ -1,6 +1,7 @@
-"""How a trained system stands the errors of its bench: one error at a time, and random benches.
+"""How a trained system tolerates errors of its bench: one error at a time, and random benches.
 
-Masks, network and what the recovery believes stay as they are; only the measurement changes.
+Only the measurement changes. The masks, the network, and the optics that the recovery assumes stay
+as they are.
 """
 
 from collections.abc import Callable, Mapping
@@ -34,16 +35,16 @@ from jax_kdpr.runs.run import Run
 
 
 class Quality(NamedTuple):
-    """Of images, one each or their mean."""
+    """Quality of images: one value an image, or their mean."""
 
     psnr: Float[np.ndarray, "*n"]  # dB
     rms: Float[np.ndarray, "*n"]  # over the object (`metrics.ImageScores`)
 
 
 Measure = Callable[[Perturbation, float, Key], Quality]
-"""measure(by, photons, key) -> quality of each image; photons 0: the run's own noise."""
+"""measure(by, photons, key) -> quality of each image; photons = 0 takes the run's own noise."""
 
-# What each curve goes through, in the units of `Perturbation`; photons of a shot.
+# The points of each curve, in the units of `Perturbation`; for photons, their number in a shot.
 GRIDS: dict[str, tuple[float, ...]] = {
     "shift": (0.0, 0.05, 0.1, 0.2, 0.35, 0.5, 1.0),
     "rotation": (0.0, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0),
@@ -96,10 +97,10 @@ class Request:
 
 
 def check_request(request: Request) -> None:
-    """Refuses spreads that are none, errors that have no curve, and nothing at all to measure.
+    """Refuses invalid spreads, errors that have no curve, and a request that measures nothing.
 
     Raises:
-        InputError: By the flags of `tolerance`.
+        InputError: With the name of the flag of `tolerance`.
     """
     read_spreads(request.spread)
     unknown = sorted(set(request.errors) - set(GRIDS))
@@ -111,10 +112,10 @@ def check_request(request: Request) -> None:
 def read_spreads(given: tuple[str, ...]) -> dict[str, float]:
     """Returns the standard deviations of --spread, such as ("shift=0.3",); default `CAREFUL`.
 
-    Those that it does not name are 0.
+    Errors that --spread does not name have a standard deviation of 0.
 
     Raises:
-        InputError: If a name is unknown, or a value outside what `JitterOptions` takes.
+        InputError: If a name is unknown, or a value is outside the range in `JitterOptions`.
     """
     if not given:
         return dict(CAREFUL)
@@ -134,11 +135,11 @@ def read_spreads(given: tuple[str, ...]) -> dict[str, float]:
 
 
 def make_measure(run: Run, images: RawImages) -> Measure:
-    """Builds measure(by, photons, key): the recovery of test images from one bench.
+    """Builds measure(by, photons, key), which recovers test images from one bench.
 
-    Its noise is the sensor's; where photons are given, they take the place of its own (Poisson
-    noise where it has neither photons nor electrons). `by` is all that is wrong with the bench. The
-    run is one on one device; it recovers as it was trained to.
+    `by` holds all errors of the bench. The noise is that of the run's sensor. With `photons`, a
+    camera gets this number in place of its own, and any other noise is replaced by Poisson noise.
+    The run must be on one device; it recovers as it was trained to.
     """
     own = run.camera.noise
     counted = own if own.kind == "camera" else NoiseOptions(kind="poisson")
@@ -170,8 +171,8 @@ def error_curves(
 ) -> dict[str, dict[float, Quality]]:
     """Returns {kind: {size of the error: mean quality}}, one error at a time, over `GRIDS`.
 
-    An error of either sign counts alike: the mean of both. A shift goes along each axis in turn,
-    and a wavefront has one of its polynomials after the other.
+    The quality is the mean over both signs of the error. It is also the mean over the axes of a
+    shift, and over the polynomials of a wavefront, which are applied one at a time.
     """
     curves: dict[str, dict[float, Quality]] = {}
     points = [(kind, value) for kind in kinds for value in GRIDS[kind]]
@@ -192,8 +193,8 @@ def random_benches(
 ) -> Quality:
     """Returns the mean quality over the images of each of `count` benches drawn at random.
 
-    `spreads` are standard deviations by their names in `JitterOptions`. The same key gives the same
-    benches, whatever the system.
+    `spreads` has standard deviations by their names in `JitterOptions`. The same key gives the same
+    benches for every system.
     """
     bench_key, noise_key = jax.random.split(key)
     found = []
@@ -212,10 +213,10 @@ def share_above(psnr: Float[np.ndarray, "benches"], threshold: float) -> dict[st
 
 
 def require_beam(run: Run, request: Request) -> None:
-    """Refuses errors of a Gaussian beam where a run has none.
+    """Refuses errors of a Gaussian beam if a run has another illumination.
 
     Raises:
-        InputError: By the flags of `tolerance`.
+        InputError: With the name of the flag of `tolerance`.
     """
     kind = run.config.illumination.kind
     asked = {"--errors": request.errors, "--spread": [n for n, s in request.spreads.items() if s]}

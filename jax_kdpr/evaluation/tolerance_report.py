@@ -1,4 +1,4 @@
-"""What `tolerance` reports of runs: curves of each error, yields of random benches."""
+"""What `tolerance` reports about runs: curves of each error, and yields of random benches."""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,10 @@ FEW_IMAGES = 100
 
 
 def report(runs: dict[str, dict[str, Any]], images: dict[str, int], request: Request) -> str:
-    """Lays out `measure_run` of each run on so many images: a table an error, and the yields."""
+    """Lays out `measure_run` of each run: a table for each error, and a table of the yields.
+
+    `images` has the number of test images of each run.
+    """
     counts = sorted(set(images.values()))
     parts = [
         f"Mean PSNR (dB), and mean rms over the object, of {' or '.join(map(str, counts))} test "
@@ -69,7 +72,7 @@ def _yield_table(runs: dict[str, dict[str, Any]]) -> str:
 
 
 def draw(runs: dict[str, dict[str, Any]], request: Request, path: Path) -> None:
-    """Draws the curves of all runs, a panel an error."""
+    """Draws the curves of all runs, with one panel for each error."""
     plots.plot_panels(
         {
             f"{kind} ({UNITS[kind]})": {

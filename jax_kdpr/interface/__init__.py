@@ -1,1 +1,1 @@
-"""What a person touches: command lines, and the Python of `import jax_kdpr`."""
+"""What users touch: the command lines, and the Python interface of `import jax_kdpr`."""

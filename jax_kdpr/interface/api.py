@@ -1,4 +1,4 @@
-"""What `import jax_kdpr` gives: systems, trained or not, and trainings, a call each."""
+"""Defines what `import jax_kdpr` gives: systems, trained or not, and trainings, by a call each."""
 
 import dataclasses
 import json
@@ -16,7 +16,7 @@ from jaxtyping import Complex, Float
 from numpy.typing import ArrayLike
 
 from jax_kdpr.config import checks
-from jax_kdpr.config.schema import Config, DistillOptions, LossOptions
+from jax_kdpr.config.schema import Config, DistillOptions
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.limits import require
 from jax_kdpr.core.options import shallow
@@ -36,8 +36,16 @@ from jax_kdpr.lab.frames.measured import (
     pixel_side,
     snapshot_energy,
 )
+from jax_kdpr.lab.frames.own_images import own_images
 from jax_kdpr.lab.frames.parameters import Options
-from jax_kdpr.lab.frames.recovery import Recover, Recovered, make_recover
+from jax_kdpr.lab.frames.recovery import (
+    SOLVED,
+    Recover,
+    Recovered,
+    make_recover,
+    misfit_limit,
+    simulated_misfits,
+)
 from jax_kdpr.optics.camera import uncentred
 from jax_kdpr.optics.mask_files.reading import read_phases
 from jax_kdpr.optics.objects import scene_parts
@@ -74,14 +82,14 @@ class Run(runs.Run):
         """Returns the CDPs of images as the run's own camera takes them, noise included.
 
         Args:
-            images: [n h w], or of complex scenes [n h w 2], in [0, 1], of the run's size.
-            seed: Of noise and errors of the bench.
+            images: Images [n h w], or [n h w 2] of complex scenes, in [0, 1], of the run's size.
+            seed: Seed of the noise and of the errors of the bench.
 
         Returns:
-            In the model's unit, zero frequency at [0, 0] (far field).
+            CDPs in the model's unit, with the zero frequency at [0, 0] (far field).
 
         Raises:
-            InputError: If they are no images of the run's scenes.
+            InputError: If they are not images of the run's scenes.
         """
         wanted = (self.camera.size, self.camera.size, self.camera.channels)
         given = np.asarray(images)
@@ -95,6 +103,64 @@ class Run(runs.Run):
             )
         scenes = jnp.asarray(scenes, jnp.float32)
         return np.asarray(self._measure(self.variables[0], scenes, jax.random.key(seed)))
+
+    def read_images(self, path: str | Path) -> Float[np.ndarray, "n h w c"]:
+        """Reads images of objects as its own data were read, for `measure` or as a truth.
+
+        They get the size, the unit, the fit and the offset of the run's data, but are not rescaled.
+        Of complex scenes phase and amplitude take turns.
+
+        Args:
+            path: Folder or file, as of `data.dir`.
+
+        Returns:
+            Images in [0, 1].
+
+        Raises:
+            InputError: If they cannot be read, or are no scenes of this run.
+        """
+        source = Path(path).expanduser()
+        return np.asarray(own_images(self, source, flag="path", as_trained=True))
+
+    def score(self, images: ArrayLike, truth: ArrayLike) -> dict[str, Float[np.ndarray, "n"]]:
+        """Compares recovered images with the true ones, both [n h w c] in [0, 1].
+
+        Returns:
+            Of each image `psnr` in dB, `ssim`, and `rms`, the root mean square error over the
+            object with the piston removed: radians of a phase, else a share of full scale.
+
+        Raises:
+            InputError: If they are not of one shape.
+        """
+        found, true = (jnp.asarray(given, jnp.float32) for given in (images, truth))
+        if found.ndim != 4 or found.shape != true.shape:
+            raise InputError(
+                f"images: expected [n h w c] as the truth, {list(true.shape)}, got "
+                f"{list(found.shape)}; take `Objects.image` and `read_images` or `scenes`"
+            )
+        scores = self.camera.score(found, true)
+        return {name: np.asarray(getattr(scores, name)) for name in ("psnr", "ssim", "rms")}
+
+    def misfit_limit(self) -> float:
+        """Returns the largest `Objects.misfit` of an object that is to be trusted.
+
+        It comes from a simulation with the run's validation images and the noise of its training,
+        which takes some seconds (docs/guides/reconstruct.md). Of a solver alone it is a constant.
+
+        Raises:
+            InputError: If the run's data are not there.
+        """
+        if not self.is_trained:
+            return SOLVED
+        no_more_noise = np.zeros(self.sensor)
+        return misfit_limit(
+            simulated_misfits(
+                self,
+                self._recover(NO_REFINEMENT),
+                noise_sigma=no_more_noise,
+                batch_size=min(self.batch_size, len(self.dataset.validation)),
+            )
+        )
 
     def reconstruct(
         self,
@@ -112,26 +178,26 @@ class Run(runs.Run):
         """Recovers the objects that camera frames show.
 
         Args:
-            frames: Counts of any type: [y x] of one object, [n y x], or [n L y x]. Of a run of L
-                shots, L frames that follow each other are of one object. On the model's own grid,
-                or of a camera, with `calibration`.
-            calibration: File of `python -m jax_kdpr.calibrate`: where the pattern lies on the
-                camera, how large and which way. What speaks against it is a Python warning.
-            square_pixels: Whether what square mask pixels take from the edge of a camera's pattern
-                is divided out, in the far field; not for a mask finer than the model's.
-            dark: [y x], a frame without light, or several [n y x]; their mean is taken away.
-            flat: Likewise of even light; divided out.
-            bad_pixels: [y x], not 0 where a pixel is to be replaced by its neighbours.
-            gain: Counts of a model sample whose CDP is 1, which objects with an amplitude need
-                where there is no calibration. None scales each frame of a phase object to the light
-                that such objects let through, whatever the exposure.
+            frames: Counts of any number type: [y x] of one object, [n y x], or [n L y x]. For a run
+                of L shots, L consecutive frames are of one object. The frames are on the model's
+                own grid or, with `calibration`, those of a camera.
+            calibration: File of `python -m jax_kdpr.calibrate`, which says where the pattern lies
+                on the camera, how large it is and how it is turned. Doubts become Python warnings.
+            square_pixels: Whether to divide out the envelope of square mask pixels, which darkens
+                the edge of a camera's far field; False for a mask finer than the model's.
+            dark: Frame [y x] without light, or several [n y x]; their mean is subtracted.
+            flat: Frame of even light, or several; their mean is divided out.
+            bad_pixels: Map [y x], not 0 where a pixel is to be replaced by its neighbours.
+            gain: Counts of a model sample whose CDP is 1. Objects with an amplitude need it if
+                there is no calibration. None scales each frame of a phase object to the light that
+                such objects let through, whatever the exposure was.
             centred: Whether the zero frequency of frames on the model's grid lies in the middle,
-                not at [0, 0]; None tries both, and keeps what explains the frames better. A
-                camera's frames have it where the calibration says.
+                not at [0, 0]; None tries both, and keeps what explains the frames better. It must
+                be None with `calibration`, which says where the zero frequency lies.
             refinement: Steps of a solver from the network's image.
 
         Raises:
-            InputError: If the frames cannot be the run's.
+            InputError: If the frames do not fit the run.
         """
         shots = shots_of(frames, self.snapshots)
         shape = shots.shape[2:]
@@ -178,7 +244,7 @@ class Run(runs.Run):
                 lambda indices, _: run._recover(refinement)(seen[indices]),
                 len(seen),
                 batch_size=self.batch_size,
-                key=jax.random.key(0),  # of no use: nothing is drawn
+                key=jax.random.key(0),  # not used: nothing is drawn
             )
 
         tried = {way: recover(seen) for way, seen in ways.items()}
@@ -192,18 +258,18 @@ class Run(runs.Run):
     def evaluate(
         self, *, output: str | Path | None = None, refinement: Refinement = NO_REFINEMENT
     ) -> dict[str, dict[str, float]]:
-        """Scores it on its test images, and writes what `python -m jax_kdpr.evaluate` does.
+        """Scores the run on its test images, and writes what `python -m jax_kdpr.evaluate` writes.
 
         Args:
             output: A folder for the files; None for the run folder.
-            refinement: Of the network's images, which are then scored too.
+            refinement: Refinement of the network's images; the refined images are scored too.
 
         Returns:
-            Of each answer ("recovered", "spectral", trivial ones, ...) mean PSNR in dB, SSIM, rms
-            over the object in radians, and their standard errors.
+            For each answer ("recovered", "spectral_estimate", trivial ones, ...) the mean PSNR in
+            dB, SSIM, rms over the object in radians, and their standard errors.
 
         Raises:
-            InputError: If its data have changed, or are not there, or it is not trained.
+            InputError: If the run is not trained, or its data have changed or are missing.
         """
         if not self.is_trained:
             raise InputError("evaluate: scores a network, these are optics without one; load a run")
@@ -215,7 +281,7 @@ class Run(runs.Run):
         )
         return scored.result["scores"]
 
-    # What is made or compiled once: a frame then costs what a frame costs.
+    # These are made or compiled once, so that later frames do not pay for them.
 
     def _at(self, optics: Options) -> "Run":
         known = json.dumps(optics, sort_keys=True)
@@ -247,13 +313,13 @@ def load(
 
     Args:
         workdir: Run folder of a training.
-        data_dir: Where its data lie now; empty for where they were when it was trained.
-        allow_code: Packages of yours, or that you trust, whose code run folders may name, and so
+        data_dir: Where its data lie now; empty if they have not moved since the training.
+        allow_code: Packages, your own or trusted, whose code run folders may name, and thereby
             run, for the rest of this process.
 
     Raises:
-        InputError: If it is no run, names code that is not allowed, or has no checkpoint that can
-            be read.
+        InputError: If the folder is not a run, names code that is not allowed, or has no checkpoint
+            that can be read.
     """
     checkpoint.quiet_logs()
     allow(allow_code)
@@ -265,7 +331,7 @@ def load(
 def pretrained(name: str) -> Run:
     """Restores a system that came with the package, such as "bench-32".
 
-    docs/start/pretrained.md says which there are. Its run folder is made in the user's cache;
+    docs/start/pretrained.md lists these systems. The run folder is made in the user's cache;
     `run.workdir` says where.
 
     Raises:
@@ -281,19 +347,21 @@ def bench(
     solver: Refinement = ALONE,
     starts: int = STARTS,
 ) -> Run:
-    """Puts masks that exist before a camera: a `Run` without a network, recovered by a solver.
+    """Makes a `Run` from existing masks; it has no network, and recovers by a solver.
 
     Args:
-        masks: A mask file, by its sidecar where it has one; else, and as an array, phases phi in
-            radians, [h w] or one a shot [L h w]. A mask multiplies the light by e^{-j phi}.
-        config: What else the bench is (scenes, device, beam, camera, noise); default: a plain one.
-            Its `data.size` and `masks.snapshots` are those of the masks.
-        solver: That recovers; default: 500 accelerated steps, total variation 0.02.
-        starts: Spectral estimates that it begins at; the answer that fits a frame best counts.
+        masks: A mask file, which is read by its sidecar if it has one. Else, a file or an array of
+            phases phi in radians, [h w] or one per shot [L h w]. A mask multiplies the light by
+            e^{-j phi}.
+        config: Config of the rest of the bench (scenes, device, beam, camera, noise); default: a
+            plain one. Its `data.size` and `masks.snapshots` are set to those of the masks.
+        solver: Solver that recovers; default: 500 accelerated steps, total variation 0.02.
+        starts: Number of spectral estimates to start from; the answer that fits a frame best
+            counts.
 
     Raises:
-        InputError: If the masks are none, a file of the config cannot be used, or the solver not
-            with these optics.
+        InputError: If the masks are not phases, or a file of the config or the solver cannot be
+            used.
     """
     is_file = isinstance(masks, str | Path)
     given = read_phases("masks", str(masks)) if is_file else np.asarray(masks)
@@ -307,8 +375,8 @@ def bench(
     config = deepcopy(config) if config is not None else Config()
     config.data.size, config.masks.snapshots = phases.shape[1], len(phases)
     config.masks.start, config.masks.file = "random", ""  # not those of another file
-    config.regime, config.loss, config.distill = "e2e", LossOptions(), DistillOptions()
-    config = checks.ready(config)
+    config.regime, config.distill = "e2e", DistillOptions()
+    config = checks.ready(config, has_network=False)
     run = runs.untrained(config, solver=solver, starts=starts).on_one_device()
     params, state = run.variables
     params = {**params, "phases": jnp.asarray(phases, jnp.float32)}
@@ -316,13 +384,13 @@ def bench(
 
 
 def on_bench(config: Config, bench: str | Path) -> Config:
-    """Returns a config with what a bench.toml says, as `train --bench` does.
+    """Returns a config with the options of a bench.toml set, as `train --bench` sets them.
 
-    A line says which options that are: of the modulator, the camera and its light, and lengths of
-    a near field. What cannot be set is a Python warning.
+    A printed line lists these options: those of the modulator, of the camera and its light, and the
+    lengths of a near field. A Python warning says what cannot be set or is sampled too coarsely.
 
     Args:
-        config: Any; it is not changed. What you set in the result goes before the bench.
+        config: Any config; it is not changed. To override the bench, set options in the result.
         bench: The file (docs/guides/devices.md).
 
     Raises:
@@ -340,18 +408,18 @@ def train(
 ) -> list[dict[str, Any]]:
     """Trains, or resumes, a run; prints what it does, epoch by epoch.
 
+    If it is interrupted (by a notebook's stop button), the epoch under way is lost, and the same
+    call resumes. JAX is used as it is set up here; `python -m jax_kdpr.train` also spreads batches
+    over a CPU's cores, keeps compiled programs on disk, and saves on Ctrl-C within an epoch.
+
     Args:
-        config: Of `jax_kdpr.Config`, or from `jax_kdpr.presets`.
+        config: A `jax_kdpr.Config`, such as one from `jax_kdpr.presets`.
         workdir: Run folder: new, or that of this very run.
-        allow_code: As of `load`, for a teacher's folder; what the config itself names may run.
+        allow_code: As in `load`, for a teacher's folder; code that the config itself names may run.
 
     Returns:
-        The rows of its metrics.jsonl, one for each epoch; "validation_..." of those that were
-        validated (`train.validate_every`), the last among them.
-
-    Interrupted (a notebook's stop button), it loses the epoch under way; called again it goes on.
-    JAX is used as it is set up: `python -m jax_kdpr.train` also spreads batches over a CPU's cores,
-    keeps compiled programs on disk, and saves on Ctrl-C within an epoch.
+        The rows of metrics.jsonl, one for each epoch. Those of epochs that were validated
+        (`train.validate_every`), and always the last one, also have "validation_...".
 
     Raises:
         InputError: If config, data, teacher or folder do not fit.
@@ -365,7 +433,7 @@ def train(
 
 
 def _mean(given: ArrayLike | None) -> np.ndarray | None:
-    """One frame, of one or several."""
+    """Returns the mean of several frames, or the only one; None if there is none."""
     if given is None:
         return None
     frames = np.asarray(given)

@@ -1,4 +1,4 @@
-"""--bench, and the flags that a key of bench.toml gives where a command line leaves them open."""
+"""Flag --bench, and flags that a key of bench.toml fills if the command line leaves them out."""
 
 import sys
 import types
@@ -16,22 +16,22 @@ from jax_kdpr.core.limits import read_pixels, require, shown
 from jax_kdpr.core.options import Described, described
 from jax_kdpr.lab.bench_file import Bench, panel_note, read_bench
 
-# Of the mask's pixels, by the key of the panel's that declares it.
+# Keys of the mask's pixels, each with the key of the panel's pixels that declares it.
 OF_MASK = {
     f"modulator.mask_{name}": f"modulator.{own}"
     for name, own in {"pitch": "pixel_pitch", "fill_factor": "fill_factor"}.items()
 }
-BENCH = flags.DEFINE_string("bench", "", "bench.toml: numbers that the flags leave open.")
+BENCH = flags.DEFINE_string("bench", "", "bench.toml: gives the numbers that flags omit.")
 
 
 class Key(flags.ArgumentParser):
-    """Reads a flag as the key of bench.toml of which it is made."""
+    """Reads the value of a flag that is made from a key of bench.toml."""
 
     def __init__(self, key: str, kind: type, about: Described):
         self.key, self.kind, self.about = key, kind, about
 
     def parse(self, argument: Any) -> Any:
-        """Returns a value from the command line, or from the file; raises `ValueError`."""
+        """Returns a value from the command line or the file; raises `ValueError` if it is wrong."""
         if self.kind is tuple:
             return read_pixels("it", argument) if isinstance(argument, str) else argument
         value = self.kind(argument)
@@ -40,17 +40,19 @@ class Key(flags.ArgumentParser):
         return value
 
     def flag_type(self) -> str:
-        """For absl's own help."""
+        """Returns the name of the type, for absl's own help."""
         return self.kind.__name__
 
 
 def of_key(name: str, key: str, *, says: str = "") -> dict[str, Any]:
-    """Returns what `flags.DEFINE` makes a flag of; None where command line and `fill` give none.
+    """Returns the arguments of `flags.DEFINE` for a flag that is made from a key.
+
+    The flag is None if neither the command line nor `fill` gives it a value.
 
     Args:
-        name: Of the flag.
-        key: Of bench.toml, or what two of them make of the mask's pixels (`mask_pitch`).
-        says: More than the key says of itself.
+        name: Name of the flag.
+        key: Key of bench.toml, or one of the mask's pixels that two keys give (`mask_pitch`).
+        says: Help text in place of that of the key.
     """
     owner, _, leaf = OF_MASK.get(key, key).rpartition(".")
     section = attrgetter(owner)(Bench()) if owner else Bench()
@@ -63,31 +65,31 @@ def of_key(name: str, key: str, *, says: str = "") -> dict[str, Any]:
 
 
 def read() -> Bench:
-    """Returns what the file of --bench says; without the flag a bench of which nothing is said.
+    """Returns the bench of --bench; without the flag, a bench of which nothing is known.
 
     Raises:
-        InputError: If it cannot be read.
+        InputError: If the file cannot be read.
     """
     return read_bench(Path(BENCH.value)) if BENCH.value else Bench()
 
 
 def warn_of_panel(bench: Bench, config: Config) -> None:
-    """Says on stderr where the panel of --bench is not the run's."""
+    """Warns on stderr if the panel of --bench is not that of the run."""
     if note := panel_note(bench, config):
         print(f"warning: --bench: {note}", file=sys.stderr)
 
 
 def fill(**others: Any) -> Bench:
-    """Gives the flags `of_key` that the command line leaves open what --bench says.
+    """Sets flags made by `of_key` to what --bench says, unless the command line sets them.
 
     Args:
-        others: Values, by flag, in place of those of the keys, and of other flags; None for none.
+        others: Values by flag name, of other flags or in place of those of keys; None sets nothing.
 
     Returns:
-        As `read`.
+        The bench, as `read`.
 
     Raises:
-        InputError: As `read`, or if a flag would not take its value.
+        InputError: As `read`, or if a flag does not accept its value.
     """
     bench = read()
     parsers = {name: flags.FLAGS[name].parser for name in flags.FLAGS}
@@ -97,10 +99,10 @@ def fill(**others: Any) -> Bench:
 
 
 def give(values: Mapping[str, Any]) -> None:
-    """Gives flags that the command line leaves open values of --bench; None gives none.
+    """Sets flags to values of --bench, unless the command line sets them; None sets nothing.
 
     Raises:
-        InputError: If a flag would not take its value.
+        InputError: If a flag does not accept its value.
     """
     for name, value in values.items():
         if value is not None and not flags.FLAGS[name].present:

@@ -13,19 +13,21 @@ flags.adopt_module_key_flags(bench_flags)
 SCALE = flags.DEFINE_float(
     "scale", 3.1, "Camera pixels in a model sample.", lower_bound=1.0, upper_bound=1000.0
 )
-ROTATION = flags.DEFINE_float("rotation", 2.0, "Of the pattern on the camera, degrees.")
-SHIFT_Y = flags.DEFINE_float("shift_y", 2.3, "Of the pattern from the frame's middle, pixels.")
-SHIFT_X = flags.DEFINE_float("shift_x", -1.6, "Likewise.")
+ROTATION = flags.DEFINE_float("rotation", 2.0, "Rotation of the pattern on the camera, degrees.")
+SHIFT_Y = flags.DEFINE_float(
+    "shift_y", 2.3, "Shift of the pattern from the frame's middle, pixels down."
+)
+SHIFT_X = flags.DEFINE_float("shift_x", -1.6, "The same, pixels to the right.")
 FLIP = flags.DEFINE_enum("flip", "none", FLIPS, "How the camera mirrors the pattern.")
-TRANSPOSE = flags.DEFINE_bool("transpose", False, "Whether it swaps rows and columns.")
+TRANSPOSE = flags.DEFINE_bool("transpose", False, "Swap rows and columns of the pattern.")
 flags.DEFINE_bool("left_justified", False, "Write the counts into the high bits of 16.")
 flags.DEFINE_float(
-    "read_noise", 1.0, "Standard deviation, counts.", lower_bound=0.0, upper_bound=65535.0
+    "read_noise", 1.0, "Read noise, counts (rms).", lower_bound=0.0, upper_bound=65535.0
 )
 flags.DEFINE_float(
     "saturated",
     0.0,
-    "Share of pixels that the brightest frame loses.",
+    "Share of pixels that are saturated in the brightest frame.",
     lower_bound=0.0,
     upper_bound=0.5,
 )
@@ -35,7 +37,7 @@ KEYS = {
 }
 for name, key in KEYS.items():
     flags.DEFINE(**bench_flags.of_key(name, key))
-COUNTS = ("bits", "offset", "photons", "dark", "full_well")  # of `Bench`, which has defaults
+COUNTS = ("bits", "offset", "photons", "dark", "full_well")  # fields of `Bench`, with defaults
 COUNTS += ("left_justified", "read_noise", "saturated")
 
 

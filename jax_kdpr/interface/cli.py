@@ -1,4 +1,4 @@
-"""What every command line shares: reading flags and config, and the one line of an input error."""
+"""What all command lines share: reading flags and config, and reporting errors in one line."""
 
 import difflib
 import errno
@@ -29,7 +29,7 @@ flags.DEFINE_list("allow_code", [], "Packages whose code a run folder may name, 
 # Exit codes.
 BAD_INPUT = 2
 STOPPED = 1
-FLOATS = Range(-1e30, 1e30)  # of flags, whose own bounds are closer
+FLOATS = Range(-1e30, 1e30)  # of all flags; some have narrower bounds of their own
 INTEGERS = Range(-(2**31), 2**32)
 
 
@@ -47,14 +47,14 @@ def run(
 ) -> None:
     """Parses the flags and runs main(positional arguments), which may return an exit code.
 
-    An `InputError`, in the flags or later, prints as one line on stderr and exits with code 2; a
-    `StoppedError`, or what the system refuses, as a disk that is full, with code 1.
+    An `InputError`, in the flags or later, is printed as one line on stderr, and the exit code is
+    2. For a `StoppedError`, or a refusal by the system such as a full disk, the exit code is 1.
 
     Args:
         main: The command.
-        prefix: What the options of a `Config` have before them in its config file ("base.").
-        others: Options of its config file beside these.
-        first: To be done before JAX knows its devices.
+        prefix: Prefix of the options of a `Config` in the command's config file, such as "base.".
+        others: Further options of that config file.
+        first: Function that is called before JAX knows its devices.
     """
 
     def parse(argv: Sequence[str]) -> list[str]:
@@ -86,7 +86,7 @@ def run(
             _exit_with(str(failure))
         except StoppedError as failure:
             _exit_with(str(failure), code=STOPPED)
-        except BrokenPipeError:  # whoever reads what is printed has left, as `head` does
+        except BrokenPipeError:  # the reader of the output has left, as `head` does
             for stream in (sys.stdout, sys.stderr):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
             return 128 + signal.SIGPIPE  # as a shell expects
@@ -109,16 +109,16 @@ def run(
     signals.take_over()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # A line at a time, so that whatever ends the process loses none that is said.
+            # Output goes out line by line, so that the end of the process loses no line.
             stream.reconfigure(errors="replace", line_buffering=True)
     app.run(guarded, flags_parser=parse)
 
 
 def load_config(flag: flags.FlagHolder, kind: type) -> Any:
-    """Returns what the config file of a `define_config` flag made, with the options given beside.
+    """Returns what the config file of a `define_config` flag made, with options from the flags.
 
     Raises:
-        InputError: If there is no file, or it made something else than a `kind`.
+        InputError: If there is no file, or it made something other than a `kind`.
     """
     if flag.value is None:
         raise InputError("--config: a config file is needed, such as configs/quickstart/e2e.py")
@@ -130,20 +130,17 @@ def load_config(flag: flags.FlagHolder, kind: type) -> Any:
     return flag.value
 
 
-def read_config(flag: flags.FlagHolder, *, stand_in_teacher: str = "") -> config_lib.Config:
-    """Returns the validated config of a `define_config` flag.
-
-    A student that names no teacher gets `stand_in_teacher`, for commands that read no teacher.
+def read_optics_config(flag: flags.FlagHolder) -> config_lib.Config:
+    """Returns the validated config of a `define_config` flag, of which only the optics are read.
 
     Raises:
-        InputError: If there is none, or it does not validate.
+        InputError: If there is no config, or it is not valid.
     """
-    config = load_config(flag, config_lib.Config)
-    return checks.ready(config, stand_in_teacher=stand_in_teacher)
+    return checks.ready(load_config(flag, config_lib.Config), has_network=False)
 
 
 def require_no_more(positional: Sequence[str], hint: str = "options start with --") -> None:
-    """Refuses arguments beside the flags of a command that reads none.
+    """Refuses positional arguments of a command that reads none.
 
     Raises:
         InputError: If there is one.
@@ -167,7 +164,7 @@ def run_folders(first: str | None, others: Sequence[str]) -> dict[str, Path]:
     """Returns the run folders of a command, `--workdir FIRST OTHERS`, by `named_paths`.
 
     Raises:
-        InputError: If there is none, or one stands twice.
+        InputError: If there is none, or one is given twice.
     """
     if not first:
         raise InputError("--workdir: at least one run folder is needed, such as runs/e2e")
@@ -175,10 +172,10 @@ def run_folders(first: str | None, others: Sequence[str]) -> dict[str, Path]:
 
 
 def named_paths(flag: str, given: Sequence[str]) -> dict[str, Path]:
-    """Returns paths by what sets them apart: their last part, or where two share it, more of it.
+    """Returns paths by short names: their last parts or, if two of these are equal, longer ones.
 
     Raises:
-        InputError: If one of them stands twice.
+        InputError: If a path is given twice.
     """
     paths = [Path(path) for path in given]
     full = [path.resolve() for path in paths]
@@ -193,14 +190,14 @@ def named_paths(flag: str, given: Sequence[str]) -> dict[str, Path]:
 
 
 def make_folder(flag: str, folder: Path) -> None:
-    """Makes a folder for results, before the long part that they come from.
+    """Makes a folder for results, before the long computation of these.
 
     Args:
-        flag: That gave it, for the message.
-        folder: With its parents; it may be there already.
+        flag: The flag that gave the folder, for the message.
+        folder: The folder, which may exist already; its parents are made too.
 
     Raises:
-        InputError: If it cannot be made, or nothing can be written into it.
+        InputError: If the folder cannot be made or written to.
     """
     whole_files.require_writable(flag, folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -211,7 +208,7 @@ def _home(user: re.Match) -> str:
 
 
 def _require_config(argv: Sequence[str], prefix: str, others: tuple[str, ...]) -> None:
-    """Says in one line what ml_collections would say in fifty, or not at all."""
+    """Reports unknown options and files in one line, where ml_collections prints fifty or none."""
     known = [*others, *(prefix + path for path in config_lib.field_paths())]
     for place, argument in enumerate(argv):
         override = re.match(r"--?(?:no)?config\.([\w.]+)", argument)
@@ -228,14 +225,14 @@ def _require_config(argv: Sequence[str], prefix: str, others: tuple[str, ...]) -
 
 
 def _require_usable() -> None:
-    """Refuses numbers that no flag means: nan passes bounds, and floats here have 32 bits.
+    """Refuses numbers that no flag can mean, and expands the ~ of a home folder in texts.
 
-    Of texts, which are paths where they begin so, a home folder's ~ is followed, as a shell does
-    only where it begins a word.
+    nan passes the bounds of a flag, and floats have 32 bits here. A shell expands ~ only at the
+    start of a word.
     """
     for name in flags.FLAGS:
         value = flags.FLAGS[name].value
-        if name.startswith("config."):  # whose ranges are its own
+        if name.startswith("config."):  # these have ranges of their own
             continue
         if isinstance(value, int | float):
             require(f"--{name}", value, FLOATS if isinstance(value, float) else INTEGERS)

@@ -1,4 +1,4 @@
-"""Flags that say how frames were taken; `calibrate` and `reconstruct` share them."""
+"""Flags that say how frames were taken; `calibrate`, `reconstruct` and `adapt` share them."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -39,7 +39,7 @@ FLAT = flags.DEFINE(**bench_flags.of_key("flat", "frames.flat"))
 BAD_PIXELS = flags.DEFINE(**bench_flags.of_key("bad_pixels", "frames.bad_pixels"))
 CROP = flags.DEFINE_string("crop", "", "Y,X,H,W: the part of the frame to use, pixels.")
 BIN = flags.DEFINE_integer(
-    "bin", 1, "Camera pixels each way to add up first.", lower_bound=1, upper_bound=4096
+    "bin", 1, "Camera pixels to join each way, first.", lower_bound=1, upper_bound=4096
 )
 SCALE = flags.DEFINE_float(
     "scale", None, "Camera pixels in a model sample.", lower_bound=0.1, upper_bound=1000.0
@@ -55,16 +55,16 @@ MASK_PIXELS = flags.DEFINE_enum(
     "mask_pixels",
     "square",
     ["square", "point"],
-    "square: divide out what square mask pixels take from the pattern's edge, in the far field; "
-    "point: nothing, for a mask that is finer than the model's.",
+    "square: divide out the envelope of square mask pixels, in the far field; point: do not, for a "
+    "mask that is finer than the model's.",
 )
 
 
 def fill_from_bench(config: Config) -> float:
-    """Gives the flags that are left open what --bench says, and what follows with a run's config.
+    """Sets flags that are left out to what --bench says, or to what follows with a run's config.
 
     Returns:
-        The pitch of the mask, metres; 0 if neither says it.
+        The pitch of the mask, in metres; 0 if neither states it.
 
     Raises:
         InputError: If --bench cannot be read.
@@ -78,10 +78,10 @@ def fill_from_bench(config: Config) -> float:
 
 
 def require(flag: flags.FlagHolder, hint: str) -> str:
-    """Returns a flag that must be given.
+    """Returns the value of a flag that must be given.
 
     Raises:
-        InputError: If it is not.
+        InputError: If it is not given.
     """
     if not flag.value:
         raise InputError(f"--{flag.name}: needed, {hint}")
@@ -89,10 +89,10 @@ def require(flag: flags.FlagHolder, hint: str) -> str:
 
 
 def numbers(flag: flags.FlagHolder, names: str, kind: Callable[[str], Any] = float) -> list[Any]:
-    """Returns the numbers of a flag such as "Y,X"; none if it is not given.
+    """Returns the numbers of a flag such as "Y,X"; an empty list if it is not given.
 
     Raises:
-        InputError: If they are not as many, or no numbers of the kind.
+        InputError: If there are more or fewer than `names`, or they are not of the `kind`.
     """
     try:
         values = [kind(part) for part in flag.value.split(",")] if flag.value else []
@@ -105,9 +105,9 @@ def numbers(flag: flags.FlagHolder, names: str, kind: Callable[[str], Any] = flo
 
 
 def read_setup(frames: list[Frame], run: Run, **lie: float | str | bool) -> Setup:
-    """Returns the bench of the flags, its pattern in the middle; says what frames there are.
+    """Returns the setup of the flags, its pattern in the middle; prints what frames there are.
 
-    Their size and type are those of the first; `lie` as of `default_geometry`.
+    Their size and type are those of the first frame; `lie` is as in `default_geometry`.
 
     Raises:
         InputError: If the window does not lie in the frames, or something else cannot be used.
@@ -127,7 +127,7 @@ def mask_side(run: Run) -> float:
 
 
 def _read_references(frame: np.ndarray) -> References:
-    """What --dark, --flat and --bad_pixels name, for frames as this one."""
+    """Reads what --dark, --flat and --bad_pixels name, for frames like this one."""
     dark = read_moments(DARK.value, flag="--dark") if DARK.value else None
     if dark and dark.type.kind == frame.dtype.kind == "u" and dark.type != frame.dtype:
         raise InputError(
@@ -155,7 +155,7 @@ def coarseness(setup: Setup, run: Run) -> str:
 
 
 def require_apart(output: Path, frames: list[Frame]) -> None:
-    """Refuses to write results into a folder of raw frames: theirs are named as the frames are.
+    """Refuses to write results into a folder of raw frames, since results are named like frames.
 
     Raises:
         InputError: If `output` is the folder of a frame, or of --dark, --flat or --bad_pixels.

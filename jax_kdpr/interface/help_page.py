@@ -11,11 +11,11 @@ from jax_kdpr.core.options import Described, described, in_words
 
 WIDTH = 100  # characters of a line
 REPEATED = ";\n    repeat this option to specify a list of values"  # which absl adds
-COLUMN = 40  # at which the words on an option begin
+COLUMN = 40  # at which the description of an option begins
 
 
 def help_page(prefix: str) -> str:
-    """Returns the page of the command that is running, `prefix` before its options ("base.")."""
+    """Returns the page of the running command; `prefix` goes before its options ("base.")."""
     lines = [sys.modules["__main__"].__doc__ or "", "Flags:"]
     own = flags.FLAGS.get_key_flags_for_module("__main__")
     for flag in [*own, flags.FLAGS["allow_code"]]:  # which every command has
@@ -33,7 +33,7 @@ def help_page(prefix: str) -> str:
 
 
 def options_sections() -> dict[str, str]:
-    """Returns every option in Markdown tables under headings, by section; "" is the run's."""
+    """Returns Markdown tables of all options, by section; section "" is the run itself."""
     pages = {}
     for section, found in _sections().items():
         rows = [
@@ -47,7 +47,7 @@ def options_sections() -> dict[str, str]:
 
 
 def _sections() -> dict[str, dict[str, Described]]:
-    """The options of a config, by the name and the title of their section."""
+    """Returns the options of a config, by name and title of their section."""
     config = Config()
     sections: dict[str, dict[str, Described]] = {}
     for path, one in described(config).items():
@@ -58,7 +58,7 @@ def _sections() -> dict[str, dict[str, Described]]:
 
 
 def _values(one: Described) -> str:
-    """What an option takes, and with what alone it is read."""
+    """Returns which values an option takes, and the only condition under which it is read."""
     within = " ".join(filter(None, (f"in {one.within}" if one.within else "", one.unit)))
     length = f"{one.length} of them" if one.length else ""
     when = f"only with {one.when[0]} {' or '.join(one.when[1])}" if one.when else ""
@@ -72,7 +72,7 @@ def _shown(default: Any) -> str:
 def _entry(name: str, one: Described) -> str:
     words = "; ".join(filter(None, (one.says, _values(one))))
     first = f"    {name} = {_shown(one.value)}".rstrip()
-    # A long name has a line of its own, and so all words begin at one column.
+    # A long name has a line of its own, so that all descriptions begin at one column.
     start = first.ljust(COLUMN) if len(first) < COLUMN else f"{first}\n{' ' * COLUMN}"
     said = textwrap.fill(words, WIDTH - COLUMN, break_on_hyphens=False, break_long_words=False)
     return start + textwrap.indent(said, " " * COLUMN).strip()

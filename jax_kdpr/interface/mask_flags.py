@@ -16,14 +16,15 @@ TEXTS = ("panel", "table")
 for _define in option_flags.declarations(MaskFormat(format=""), texts=TEXTS):
     _define()
 
-# What a flag says in another way is not taken from bench.toml beside it.
+# Flags that say the same in other ways: if the first is given, bench.toml does not set the others.
 INSTEAD = {"table": ["gray_2pi"], "gray_2pi": ["table"], "mask_pitch": ["magnify"]}
 
 
 def fill_from_bench(config: Config) -> None:
-    """Gives flags what their format reads of --bench; a run's own lengths are checked against it.
+    """Sets the flags that the format reads to what --bench says.
 
-    Says where its panel is not that of the run's `config`.
+    The lengths of a run must agree with it. A warning says if its panel is not that of the run's
+    `config`.
 
     Raises:
         InputError: If --bench cannot be read.
@@ -48,7 +49,7 @@ def read_request() -> MaskFormat:
     """Returns what the flags ask for.
 
     Raises:
-        InputError: If --panel is no size, or --table cannot be read.
+        InputError: If --panel is not a size, or --table cannot be read.
     """
     panel, table = (flags.FLAGS[name].value for name in TEXTS)
     if table and flags.FLAGS["format"].value != SLM:

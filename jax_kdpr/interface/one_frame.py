@@ -1,4 +1,4 @@
-"""Benchmark cases of a camera that shows one object after another: a frame at a time."""
+"""Benchmark cases of a camera that shows one object after another, one frame at a time."""
 
 from pathlib import Path
 
@@ -12,10 +12,12 @@ from jax_kdpr.runs.assembly import build_system
 
 
 def one_frame_cases(shape: Shape) -> list[Made]:
-    """From CDP to image, and through `Run.reconstruct`: from counts to radians, with a misfit.
+    """Returns two cases: CDP to image; and `Run.reconstruct`, counts to radians with a misfit.
+
+    Each case uses one device.
 
     Args:
-        shape: Of the student, at its random start; of each case one device is used.
+        shape: Shape of the student, which is at its random start.
     """
 
     def make_run() -> Run:

@@ -1,4 +1,4 @@
-"""Flags made of a section of options (`core.options`): declared once, beside what reads them."""
+"""Makes flags from a section of options (`core.options`), declared once, beside its reader."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -17,9 +17,9 @@ DEFINE_ENUM: Any = flags.DEFINE_enum
 
 
 def declarations(section: Any, *, texts: tuple[str, ...] = ()) -> Iterator[Callable[[], object]]:
-    """Gives for each option what defines its flag, with its default; of `texts` one of a text.
+    """Yields a function for each option that defines its flag; those in `texts` become text flags.
 
-    They are to be called by the module that the flags belong to.
+    The module that the flags belong to must call these functions.
     """
     for name, about in described(section).items():
         default = list(about.value) if isinstance(about.value, tuple) else about.value
@@ -32,11 +32,11 @@ def declarations(section: Any, *, texts: tuple[str, ...] = ()) -> Iterator[Calla
 
 
 def read(section: T, **values: Any) -> T:
-    """Returns what the flags ask for, with `values` in place of some of them.
+    """Returns the section that the flags ask for, with `values` in place of some of them.
 
     Args:
-        section: The defaults.
-        values: Of the options that flags give as texts.
+        section: The section with its defaults.
+        values: Values of the options whose flags are texts.
     """
     for name, about in described(section).items():
         value = values.get(name, flags.FLAGS[name].value)

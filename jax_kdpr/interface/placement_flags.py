@@ -1,4 +1,4 @@
-"""Flags that say where the pattern lies on the camera, and how bright it is, for `reconstruct`."""
+"""Flags that say where the pattern lies and how bright it is; for `reconstruct` and `adapt`."""
 
 import glob
 from pathlib import Path
@@ -19,18 +19,20 @@ CALIBRATION = flags.DEFINE_string("calibration", "", "File that jax_kdpr.calibra
 CENTRE = flags.DEFINE_string("centre", "", "Y,X of the zero frequency; default: the middle.")
 ROTATE = flags.DEFINE_float("rotate", 0.0, "Rotation of the pattern on the camera, degrees.")
 FLIP = flags.DEFINE_enum("flip", "none", FLIPS, "How the camera mirrors the pattern.")
-TRANSPOSE = flags.DEFINE_bool("transpose", False, "Whether it swaps rows and columns (first).")
+TRANSPOSE = flags.DEFINE_bool(
+    "transpose", False, "Swap rows and columns of the pattern, before --flip."
+)
 GAIN = flags.DEFINE_string("gain", "auto", "auto, or counts a unit.")
 
 
 def read_placed(frames: list[Frame], run: Run) -> tuple[Setup, Run, list[str]]:
-    """Returns the bench of all flags, or the calibration, and what speaks against it.
+    """Returns the setup by the flags or the calibration, the run, and notes on doubts.
 
-    The run comes back with the optics that the calibration has fitted, if it has.
+    The run gets the optics that the calibration has fitted, if it has any.
 
     Raises:
-        InputError: As `read_setup`, or if two flags say the same, the calibration is none, or no
-            gain is known.
+        InputError: As `read_setup`, or if two flags say the same, the calibration cannot be used,
+            or no gain is known.
     """
     lie = {"rotation": ROTATE.value, "flip": FLIP.value, "transpose": TRANSPOSE.value}
     setup, gain, notes = read_setup(frames, run, **lie), _gain(), []
@@ -65,10 +67,10 @@ def read_placed(frames: list[Frame], run: Run) -> tuple[Setup, Run, list[str]]:
 
 
 def take_example(folder: Path) -> None:
-    """Gives the flags that are left open the files of a bench and its calibration.
+    """Sets flags that are left out to the files of a bench and its calibration.
 
     Args:
-        folder: Of `simulate_bench`, with the calibration in it.
+        folder: Folder of `simulate_bench`, with the calibration in it.
     """
     print(f"no --input: the frames in {folder}")
     names = ("dark.tif", "flat.tif", "bad_pixels.tif", "calibration.json", "truth.npy")
@@ -77,7 +79,7 @@ def take_example(folder: Path) -> None:
 
 
 def is_trusted() -> bool:
-    """Whether --calibration, where one is given, says that it is to be trusted."""
+    """Returns whether --calibration says that it is to be trusted; True if none is given."""
     return not CALIBRATION.value or read_calibration(Path(CALIBRATION.value)).trusted
 
 

@@ -8,7 +8,7 @@ from jax_kdpr.core.errors import InputError
 COORDINATOR = flags.DEFINE_string(
     "coordinator",
     "",
-    "For several processes as one: HOST:PORT of the first, or auto, under SLURM or Kubernetes.",
+    "Joins several processes: HOST:PORT of the first, or auto under SLURM or Kubernetes.",
 )
 PROCESSES = flags.DEFINE_integer(
     "processes", None, "How many processes there are.", lower_bound=1, upper_bound=10**5

@@ -1,4 +1,4 @@
-"""Flags of the solver that follows the network; `evaluate` and `reconstruct` share them."""
+"""Flags of the solver after the network, for `evaluate`, `reconstruct` and `tolerance`."""
 
 from absl import flags
 
@@ -31,10 +31,10 @@ TV = flags.DEFINE_float(
 
 
 def read_refinement(default: Refinement = NO_REFINEMENT) -> Refinement:
-    """Returns what the flags ask for; what they leave open is that of `default`.
+    """Returns the refinement that the flags ask for; `default` gives what they leave out.
 
     Raises:
-        InputError: If nothing would read one of them.
+        InputError: If nothing would read one of the flags.
     """
     named = SOLVER.value if SOLVER.present else default.solver
     (solver,) = solver_names("--refine_with", [named])

@@ -8,13 +8,13 @@ from jax_kdpr.interface import cli
 
 
 class Report(NamedTuple):
-    """Where a report goes; by its JSON, which is written first, a command knows its own."""
+    """The files of a report; a command knows its own by the JSON, which is written first."""
 
     folder: Path
     name: str
 
     def require_own(self, shape: json_files.Shape, *, command: str) -> None:
-        """Refuses a folder that holds other files of these names; raises as `require_own`."""
+        """Refuses a folder with other files of these names; raises as `json_files.require_own`."""
         json_files.require_own(
             *("--output", self.folder / f"{self.name}.json", shape),
             command=command,
@@ -22,7 +22,7 @@ class Report(NamedTuple):
         )
 
     def make_folder(self) -> None:
-        """Makes the folder, before the long part; raises as `cli.make_folder`."""
+        """Makes the folder, before the long computation; raises as `cli.make_folder`."""
         cli.make_folder("--output", self.folder)
 
     def write(self, record: dict[str, Any], text: str) -> None:
@@ -32,5 +32,5 @@ class Report(NamedTuple):
 
     @property
     def picture(self) -> Path:
-        """Where its figure goes."""
+        """Path of the report's figure."""
         return self.folder / f"{self.name}.png"

@@ -27,17 +27,17 @@ class Recovery(NamedTuple):
     """How a run is asked to recover."""
 
     run: Run  # with the solver in place of its network, if asked for
-    solver: Refinement  # that, or what follows the network
+    solver: Refinement  # that solver, or the one that follows the network
     starts: int  # of the solver; 0 for the network
 
     @property
     def refinement(self) -> Refinement:
-        """What follows the network."""
+        """The solver that follows the network."""
         return NO_REFINEMENT if self.starts else self.solver
 
 
 def read_recovery(run: Run) -> Recovery:
-    """Returns how the flags, and a run, or optics without a network, want to recover.
+    """Returns how to recover, by the flags and by whether the run has a network.
 
     Raises:
         InputError: As `refine_flags.read_refinement`.
@@ -50,10 +50,10 @@ def read_recovery(run: Run) -> Recovery:
 
 
 def require_usable(recovery: Recovery) -> None:
-    """Refuses a solver that the optics do not allow, once they are what it will work with.
+    """Refuses a solver that cannot work with the optics, which must be the final ones.
 
     Raises:
-        InputError: With what does without.
+        InputError: If so; the message names solvers that can.
     """
     if recovery.solver.steps:
         require_projection(recovery.solver.solver, recovery.run.optics)

@@ -17,7 +17,7 @@ from jax_kdpr.recovery.solvers import DEFAULTS
 from jax_kdpr.recovery.solvers import solve as solve_one
 from jax_kdpr.recovery.spectral import SpectralOptions, filtered_spectral_init, gaussian_kernel
 
-START = SpectralOptions(iterations=100)  # what a solver starts from
+START = SpectralOptions(iterations=100)  # estimate that a solver starts from
 GAINS = Range(1e-30, 1e30)  # counts; beyond, 32-bit floats do not hold a CDP
 
 
@@ -37,24 +37,25 @@ def solve(
 
     Args:
         frames: CDPs in the far field, [sh sw], [n sh sw] or [n L sh sw], in counts of any unit.
-        phases: [L h w], radians, of ideal masks in an even beam; mask l multiplies the field by
-            e^{-j phase}. Complex ones are e^{j phase} times what device and beam make of it: of a
-            run that sees the whole pattern, without crosstalk, `run.optics.masks`.
+        phases: Phases [L h w] in radians, of ideal masks in an even beam; mask l multiplies the
+            field by e^{-j phase}. Or complex masks: e^{j phase} times what device and beam make of
+            it. For a run that sees the whole pattern, without crosstalk, they are
+            `run.optics.masks`.
         solver: One of `recovery.solvers.SOLVERS`, or your own (docs/extend/own_code.md).
-        steps: Its steps.
+        steps: Number of steps of the solver.
         scene: What is known of the object: "phase", "amplitude", "complex" (modulus 0.5 to 1)
             or "none".
-        gain: Counts of a sample whose CDP is 1. Of a "phase" object, whose light is known, each
-            frame is scaled to it, and nothing reads the gain.
+        gain: Counts of a sample whose CDP is 1. It is not read for "phase" objects: their light is
+            known, and each frame is scaled to it.
         centred: Whether the zero frequency of the frames lies in the middle, not at [0, 0].
         beta: Relaxation of "hio" and "raar".
         tv: Weight of the total-variation prior of "accelerated".
 
     Returns:
-        The fields, of arbitrary global phase, and their relative residuals.
+        The fields, with an arbitrary global phase, and their relative residuals.
 
     Raises:
-        InputError: If frames or phases are none, or do not fit each other.
+        InputError: If frames or phases are not valid, or do not fit each other.
         ValueError: If a name is unknown.
     """
     allow(solver if is_foreign(solver) else ())
@@ -98,14 +99,14 @@ def _solve(light, masks, **options):
 
 
 def shots_of(frames: ArrayLike, snapshots: int) -> Float[np.ndarray, "n L y x"]:
-    """Returns frames as numbers, the L of an object together.
+    """Returns frames as floats, with the L frames of each object together.
 
     Args:
-        frames: Of any number type, [y x], [n y x] or [n L y x].
+        frames: Frames of any number type, [y x], [n y x] or [n L y x].
         snapshots: L.
 
     Raises:
-        InputError: If they are none, not finite, or not L of each object.
+        InputError: If these are not frames, are not finite, or are not L of each object.
     """
     given = np.asarray(frames)
     if given.dtype.kind not in "uif" or given.ndim not in (2, 3, 4) or not given.size:

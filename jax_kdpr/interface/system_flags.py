@@ -1,7 +1,7 @@
 """Flags that name a system: a run folder, or a config whose optics need no network.
 
 --workdir RUN                                  trained, recovers with its network
---pretrained NAME                              one that came with the package, likewise
+--pretrained NAME                              came with the package, recovers with its network
 --config FILE [--config.masks.file=MASK ...]   not trained, recovers with a solver
 """
 
@@ -18,7 +18,7 @@ from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.runs import pretrained
 from jax_kdpr.runs.run import Run, load_run, untrained
 
-MANY_TURNS = 16 * math.pi  # of the phases of a mask: hardly radians
+MANY_TURNS = 16 * math.pi  # range of a mask's phases that can hardly be in radians
 WORKDIR = flags.DEFINE_string("workdir", None, "Run folder of the trained system.")
 PRETRAINED = flags.DEFINE_string(
     "pretrained",
@@ -28,7 +28,7 @@ PRETRAINED = flags.DEFINE_string(
 
 
 def take_pretrained() -> None:
-    """Makes the run folder of --pretrained, if it is given, that of --workdir.
+    """Sets --workdir to the run folder of --pretrained, if the latter is given.
 
     Raises:
         InputError: If --workdir is given too, or there is no such system.
@@ -41,13 +41,13 @@ def take_pretrained() -> None:
 
 
 def read_system_config(given: flags.FlagHolder) -> Config:
-    """Returns the config of --workdir or --pretrained, or that of --config, of no trained system.
+    """Returns the config of --workdir or --pretrained, or of --config, whose system is not trained.
 
     Args:
         given: The flag of `cli.define_config`, which the command itself must define.
 
     Raises:
-        InputError: If both or none is given, or it cannot be read.
+        InputError: If several or none of them are given, or the config cannot be read.
     """
     take_pretrained()
     if (given.value is None) == (not WORKDIR.value):
@@ -56,7 +56,7 @@ def read_system_config(given: flags.FlagHolder) -> Config:
             "the package, or what a run is made of"
         )
     if given.value is not None:
-        return cli.read_config(given, stand_in_teacher="none")
+        return cli.read_optics_config(given)
     return run_folder.read_config(Path(WORKDIR.value or ""))
 
 
@@ -64,12 +64,12 @@ def read_system(config: Config, *, data_dir: str = "", images: int = 0) -> Run:
     """Returns the run of --workdir, or that which a training of --config would start from.
 
     Args:
-        config: Of `read_system_config`.
-        data_dir: Of a run: where its data lie now, if they have moved.
-        images: As of `load_run`.
+        config: The config from `read_system_config`.
+        data_dir: Where the data of a run lie now, if they have moved.
+        images: As in `load_run`.
 
     Raises:
-        InputError: If a file of it cannot be used.
+        InputError: If a file of the system cannot be used.
     """
     if WORKDIR.value:
         return load_run(Path(WORKDIR.value), data_dir=data_dir, images=images)
@@ -92,7 +92,7 @@ def read_system(config: Config, *, data_dir: str = "", images: int = 0) -> Run:
 
 
 def output_folder(given: str | None, name: str) -> Path:
-    """Returns --output, or the folder of that name in the run folder.
+    """Returns --output, or the folder `name` in the run folder.
 
     Raises:
         InputError: If there is neither.

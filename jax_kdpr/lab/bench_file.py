@@ -1,11 +1,11 @@
-"""bench.toml: the numbers of one bench, for all commands that want some of them.
+"""Reads bench.toml: the numbers of one bench, for every command that needs some of them.
 
     wavelength = 532e-9
     [camera]
     pixel_pitch = 3.45e-6
 
-What the file does not say is None. Flags that are keys of it are made of the same declarations
-(`interface.bench_flags`).
+A key that the file leaves out is None, except `magnify`, which is 1. Flags that stand for keys of
+the file are made from the same declarations (`interface.bench_flags`).
 """
 
 import tomllib
@@ -36,46 +36,48 @@ def _electrons(says: str, within: Range = ELECTRONS) -> Any:
 class Modulator:
     """The panel that shows the mask, or what the mask is etched into."""
 
-    pixel_pitch: float | None = _metres("pitch", "from pixel to pixel")
+    pixel_pitch: float | None = _metres("pitch", "pitch of the panel's pixels")
     panel: tuple[int, ...] | None = option(None, "its rows and columns", within=SIDE)
-    magnify: int = option(1, "its pixels each way that show one mask pixel", within=Range(1, 65536))
+    magnify: int = option(1, "panel pixels per mask pixel, each way", within=Range(1, 65536))
     fill_factor: float | None = option(
         None, "share of a pixel's area that is modulated", within=Range(0, 1, "(]")
     )
-    bits: int | None = option(None, "of its gray levels", within=Range(8, 16))
+    bits: int | None = option(None, "bits of a gray level", within=Range(8, 16))
     gray_2pi: int | None = option(None, "gray level of a phase of 2 pi", within=Range(1, 65536))
     table: str | None = option(None, "file of the measured phase of each gray level")
 
     @property
     def mask_pitch(self) -> float | None:
-        """From mask pixel to mask pixel, metres."""
+        """Pitch of the mask's pixels, in metres."""
         return None if self.pixel_pitch is None else self.pixel_pitch * self.magnify
 
     @property
     def mask_fill_factor(self) -> float | None:
-        """Of a mask pixel; None of many panel pixels, whose gaps are spread over it."""
+        """Fill factor of a mask pixel; None if its gaps are those of several panel pixels."""
         return self.fill_factor if self.magnify == 1 else None
 
 
 @section
 class Camera:
-    """Of its pixels, not of the model's samples."""
+    """The camera, described by its own pixels, not by the samples of the model."""
 
-    pixel_pitch: float | None = _metres("pitch", "from pixel to pixel of the camera")
+    pixel_pitch: float | None = _metres("pitch", "pitch of the camera's pixels")
     pixels: tuple[int, ...] | None = option(None, "rows and columns of the camera", within=SIDE)
     bin: int | None = option(
-        None, "camera pixels each way to join; 0: what suits the pattern", within=Range(0, 1024)
+        None, "camera pixels to join each way; 0: to suit the pattern", within=Range(0, 1024)
     )
-    bits: int | None = option(None, "of the camera's converter", within=Range(1, 16))
-    full_well: float | None = _electrons("of a camera pixel's largest count", Range(1, 1e9))
-    read_noise: float | None = _electrons("standard deviation of a camera pixel")
-    dark: float | None = _electrons("without light, of a camera pixel and frame")
-    offset: float | None = option(None, "without light", unit="counts", within=Range(0, 65535))
+    bits: int | None = option(None, "bits of the camera's converter", within=Range(1, 16))
+    full_well: float | None = _electrons(
+        "full well of a camera pixel: its largest count", Range(1, 1e9)
+    )
+    read_noise: float | None = _electrons("read noise of a camera pixel (rms)")
+    dark: float | None = _electrons("dark signal of a camera pixel and frame")
+    offset: float | None = option(None, "black level", unit="counts", within=Range(0, 65535))
 
 
 @section
 class Frames:
-    """Files; relative to the folder of bench.toml."""
+    """Files of reference frames; their paths are relative to the folder of bench.toml."""
 
     dark: str | None = option(None, "frame or frames without light; their mean is subtracted")
     flat: str | None = option(None, "frame or frames of even light; their mean divides")
@@ -84,13 +86,13 @@ class Frames:
 
 @section
 class Bench:
-    """All of it."""
+    """Everything that bench.toml can say."""
 
-    wavelength: float | None = _metres("wavelength", "of the light")
-    focal_length: float | None = _metres("distance", "of the lens, far field")
-    distance: float | None = _metres("distance", "from mask to sensor, near field")
+    wavelength: float | None = _metres("wavelength", "wavelength of the light")
+    focal_length: float | None = _metres("distance", "focal length of the lens, far field")
+    distance: float | None = _metres("distance", "from mask to sensor, in the near field")
     photons: float | None = _electrons(
-        "from the light of a frame (of modulus 1) on the model's grid, its envelope divided out: "
+        "of a frame (object of modulus 1) on the model's grid, with the envelope divided out: "
         "`counts` of results.json times electrons a count",
         Range(1, 1e15),
     )
@@ -100,10 +102,10 @@ class Bench:
 
 
 def read_bench(path: Path) -> Bench:
-    """Reads the file.
+    """Reads bench.toml.
 
     Raises:
-        InputError: If it cannot be read, has a key that is none, or a value that cannot be meant.
+        InputError: If the file cannot be read, or has an unknown key or an impossible value.
     """
     try:
         values = tomllib.loads(whole_files.read_bytes(path).decode())
@@ -128,9 +130,9 @@ def read_bench(path: Path) -> Bench:
 
 
 def panel_note(bench: Bench, config: Config) -> str:
-    """Returns a warning that the run's device has other pixels than the bench; empty if not."""
+    """Returns a warning if the run's device has other panel pixels than the bench; else ""."""
     magnify, device = bench.modulator.magnify, config.device
-    is_etched = magnify == 1  # or the bench says nothing of a panel
+    is_etched = magnify == 1  # or the bench does not describe a panel
     if is_etched or not device.crosstalk or device.panel_pixels == magnify:
         return ""
     return (
@@ -142,7 +144,7 @@ def panel_note(bench: Bench, config: Config) -> str:
 
 
 def camera_scale(bench: Bench, config: Config) -> float | None:
-    """Returns how many camera pixels there are to a sample of a run's model; None if not said.
+    """Returns the number of camera pixels per model sample of a run; None if a length is missing.
 
     In the near field the lengths are those of the run.
     """

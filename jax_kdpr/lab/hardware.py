@@ -1,10 +1,11 @@
-"""Masks on a modulator and frames from a camera, by the objects of slmsuite (extra `slm`).
+"""Shows masks on a modulator and takes camera frames, by objects of slmsuite (extra `slm`).
 
 slmsuite (https://github.com/holodyne/slmsuite) drives many modulators and cameras, and simulates
-both: a script that works with its simulated ones drives the lab's. Any other object does that has
-the few methods read here:
+both. A script that works with the simulated ones therefore also drives those of the lab. Any other
+object will do if it has the few attributes that are used here:
 
     slm.shape, slm.set_phase(array, settle=True)     camera.get_image(), camera.flush() if it has it
+    slm.bitdepth, slm.dtype (only with `levels`)
 
 A session writes the folders that `calibrate` and `reconstruct` read (docs/guides/hardware.md):
 
@@ -39,19 +40,21 @@ Panel = Shaped[np.ndarray, "ph pw"]
 def panel_phases(
     path: str | Path, shape: tuple[int, int], *, mask: int = 0, also: ArrayLike | None = None
 ) -> Float[np.ndarray, "ph pw"]:
-    """Returns what a panel adds to the light's phase to show a mask of a file: radians, 0 around.
+    """Returns the phases that a panel adds to the light to show a mask: radians, 0 around the mask.
 
-    The mask multiplies by e^{-j phi} and the panel by e^{j p}, so this is p = -phi, however the
-    file codes it, flipped, turned, magnified and placed as the file says.
+    The mask multiplies the light by e^{-j phi} and the panel by e^{j p}. The result is therefore
+    p = -phi, however the file codes it. It is flipped, turned, magnified and placed as the file
+    says.
 
     Args:
-        path: A mask file of `export_mask`, its sidecar beside it.
+        path: A mask file of `export_mask`, with its sidecar beside it.
         shape: Rows and columns of the panel.
-        mask: Which one of the file's, from 0.
-        also: Phases [h w], radians, that the same panel shows with the mask: an object for a trial.
+        mask: Number of the mask in the file, from 0.
+        also: Phases [h w], in radians, that the panel adds to the mask, such as a trial object.
 
     Raises:
-        InputError: If the file cannot be read, or the panel is too small or another one.
+        InputError: If the file cannot be read or has no such mask, if `also` has another shape, or
+            if the panel is too small or not the one that the file is for.
     """
     file, plan = _read(path, shape)
     if not 0 <= mask < len(file.phases):
@@ -79,27 +82,28 @@ def show_mask(
 ) -> None:
     """Shows a mask of a file on a modulator, and waits until it has settled.
 
-    As phases, which slmsuite turns into gray levels by what it knows of the modulator (`set_gamma`,
-    `wav_design_um`), and to which it adds the wavefront correction that it has measured. With
-    `levels` the gray levels of the file go to the panel as they are: those of its own table
-    (`export_mask --table`, `--gray_2pi`). In slmsuite's convention a brighter level has less phase,
-    and phase 0 is the brightest: `export_mask --falling` writes such files.
+    By default slmsuite gets phases. It turns them into gray levels by what it knows of the
+    modulator (`set_gamma`, `wav_design_um`), and adds the wavefront correction that it has
+    measured. With `levels` the gray levels of the file go to the panel unchanged: those of the
+    file's own table (`export_mask --table`, `--gray_2pi`). In slmsuite's convention a brighter
+    level has less phase, and phase 0 is the brightest level: `export_mask --falling` writes such
+    files.
 
     Args:
-        slm: Of slmsuite.
-        path: As of `panel_phases`.
-        mask: Likewise.
-        also: Likewise; not with `levels`.
-        levels: Whether the file's own gray levels are shown.
+        slm: Modulator of slmsuite.
+        path: A mask file, as in `panel_phases`.
+        mask: Number of the mask in the file, from 0.
+        also: Phases that are added, as in `panel_phases`; not with `levels`.
+        levels: Whether to show the file's own gray levels.
 
     Raises:
-        InputError: As `panel_phases`, or if levels are asked for that the file or panel has not.
+        InputError: As `panel_phases`, or if `levels` does not suit the file or the panel.
     """
     slm.set_phase(_panel(slm, path, mask=mask, also=also, levels=levels), settle=True)
 
 
 def _panel(slm: Any, path: str | Path, *, mask: int, also: ArrayLike | None, levels: bool) -> Panel:
-    """What `show_mask` hands to the modulator."""
+    """Returns what `show_mask` hands to the modulator."""
     rows, columns = slm.shape
     if not levels:
         return panel_phases(path, (rows, columns), mask=mask, also=also)
@@ -121,10 +125,10 @@ def _panel(slm: Any, path: str | Path, *, mask: int, also: ArrayLike | None, lev
 
 
 def take_frames(camera: Any, count: int = 1) -> Shaped[np.ndarray, "n y x"]:
-    """Takes frames: raw counts, in the camera's own type, none of before this call.
+    """Takes new frames: raw counts in the camera's own type, none from before this call.
 
     Raises:
-        InputError: If a frame is not grey, or no counts.
+        InputError: If a frame is not grey, or does not hold unsigned counts.
     """
     require("count", count, Range(1, 100_000))
     if hasattr(camera, "flush"):
@@ -139,10 +143,10 @@ def take_frames(camera: Any, count: int = 1) -> Shaped[np.ndarray, "n y x"]:
 
 
 def save_frames(path: str | Path, frames: Shaped[np.ndarray, "*n y x"]) -> None:
-    """Writes frames as TIFF, a page each.
+    """Writes frames as a TIFF file with one page per frame.
 
     Raises:
-        InputError: If the file is there already.
+        InputError: If the file exists already.
     """
     file = Path(path)
     _require_new(file)
@@ -159,23 +163,23 @@ def photograph(
     also: ArrayLike | None = None,
     levels: bool = False,
 ) -> list[Path]:
-    """Takes the shots of one object: a frame through each mask, NAME_00.tif, NAME_01.tif, ...
+    """Takes the shots of one object, a frame through each mask: NAME_00.tif, NAME_01.tif, ...
 
     Everything is checked before the first mask is shown, and written after the last frame.
 
     Args:
-        slm: As of `show_mask`.
-        camera: Of slmsuite.
-        masks: Their files, one mask each, in the order of the run's snapshots.
-        name: Folder and start of the names of the frames; none of them may be there yet.
-        also: As of `show_mask`.
-        levels: Likewise.
+        slm: Modulator of slmsuite.
+        camera: Camera of slmsuite.
+        masks: Mask files of one mask each, in the order of the run's snapshots.
+        name: Folder and start of the names of the frames; none of these files may exist yet.
+        also: As in `show_mask`.
+        levels: As in `show_mask`.
 
     Returns:
-        The files, in the order by name that `calibrate` and `reconstruct` read them in.
+        The files, in the order by name in which `calibrate` and `reconstruct` read them.
 
     Raises:
-        InputError: As `show_mask`, or if a frame of that name is there.
+        InputError: As `show_mask` and `take_frames`, or if a frame of that name exists.
     """
     if isinstance(masks, str | os.PathLike) or not len(masks) or not Path(name).name:
         raise InputError("masks, name: expected a list of files, one a shot, and a name of frames")
@@ -201,7 +205,7 @@ def _require_new(path: Path) -> None:
 
 
 def _read(path: str | Path, shape: tuple[int, int]) -> tuple[MaskFile, MaskFormat]:
-    """A mask file and its format, where it fits the panel."""
+    """Reads a mask file and its format; refuses a file that is for another panel."""
     file = read_mask_file(Path(path))
     if file.changed:
         print(f"warning: {path} has changed since its export", file=sys.stderr)

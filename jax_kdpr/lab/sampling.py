@@ -1,4 +1,4 @@
-"""How the samples of a design lie on the camera of a bench, in words (`optics.sampling`)."""
+"""Says in words how the samples of a design lie on the camera of a bench (`optics.sampling`)."""
 
 import math
 from collections.abc import Mapping
@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 from jax_kdpr.config.schema import Config, samples_a_cycle
 from jax_kdpr.core.errors import InputError
-from jax_kdpr.lab.frames.geometry import useful_bin
+from jax_kdpr.lab.bench_file import Modulator
+from jax_kdpr.lab.frames.geometry import CAMERA_ENOUGH, useful_bin
 from jax_kdpr.optics.propagation import PROPAGATORS, PropagationOptions, sampling_warnings
 from jax_kdpr.optics.sampling import Geometry, geometry_warnings
 
@@ -17,7 +18,7 @@ class Bench(NamedTuple):
     """Arguments of `bench_geometry`."""
 
     pixels: int
-    oversample: int | float  # 1 / sensor.step of a run that has one
+    oversample: int | float  # 1 / sensor.step for a run that has one
     kind: str
     wavelength: float
     pitch: float
@@ -28,7 +29,7 @@ class Bench(NamedTuple):
 
 
 def known_of(config: Config) -> dict[str, Any]:
-    """Returns what a config says of its bench, by the flags of the command geometry."""
+    """Returns what a config says of its bench, by flag names of the command geometry."""
     space = config.propagation
     known = {
         "pixels": config.data.size,
@@ -44,14 +45,14 @@ def known_of(config: Config) -> dict[str, Any]:
 
 
 def make_bench(given: Mapping[str, Any], known: Mapping[str, Any]) -> Bench:
-    """Joins what a person gives with what a run says.
+    """Joins the user's values with those of a run.
 
     Args:
-        given: By the flags of the command geometry; None for what is left open.
-        known: From `known_of`, or nothing.
+        given: Values by flag names of the command geometry; None for a flag that is left out.
+        known: Values from `known_of`, or none.
 
     Raises:
-        InputError: If a run says otherwise, or something is missing or read by nothing.
+        InputError: If a run contradicts a value, or a value is missing or would not be read.
     """
     given = {name: value for name, value in given.items() if value is not None}
     for name in sorted(set(given) & set(known)):
@@ -77,7 +78,7 @@ def make_bench(given: Mapping[str, Any], known: Mapping[str, Any]) -> Bench:
 
 
 def warnings_of(bench: Bench, found: Geometry) -> list[str]:
-    """Returns what is sampled too coarsely, by the model and by the camera."""
+    """Returns warnings of what the model or the camera samples too coarsely."""
     space = PropagationOptions(
         kind=bench.kind, wavelength=bench.wavelength, pitch=bench.pitch, distance=bench.distance
     )
@@ -87,8 +88,24 @@ def warnings_of(bench: Bench, found: Geometry) -> list[str]:
     ]
 
 
-def table(bench: Bench, found: Geometry) -> str:
-    """Lays out the numbers, one a line."""
+def suitable_magnify(bench: Bench, panel: Modulator) -> str:
+    """Returns in words how many panel pixels each way may show one mask pixel; empty if unknown.
+
+    With too few the far field is larger than the camera, with too many its finest fringe has fewer
+    than `CAMERA_ENOUGH` camera pixels, or the masks are larger than the panel.
+    """
+    if panel.pixel_pitch is None or PROPAGATORS[bench.kind].reads_lengths:
+        return ""
+    extent = bench.wavelength * bench.distance / panel.pixel_pitch  # of a mask of panel pixels
+    chip, sides = bench.camera_pixels, panel.panel
+    least = math.ceil(extent / (min(chip) * bench.camera_pixel)) if chip else 1
+    most = int(extent / (bench.pixels * CAMERA_ENOUGH * bench.camera_pixel))
+    most = min(most, min(sides) // bench.pixels) if sides else most
+    return f"{least} to {most}" if least <= most else "none: take another lens, or other --pixels"
+
+
+def table(bench: Bench, found: Geometry, *, magnify: str = "") -> str:
+    """Lays out the numbers, one per line."""
     length = "distance" if PROPAGATORS[bench.kind].reads_lengths else "focal length"
     fits = {None: "", True: ", fits the chip", False: ", does not fit the chip"}[found.fits]
     whole = found.whole_ratio
@@ -110,5 +127,7 @@ def table(bench: Bench, found: Geometry) -> str:
         lines[f"{length} for {whole} camera pixel(s)"] = f"{found.whole_ratio_distance:.6g} m"
     if found.mask_pixel_factor is not None:
         lines["mask pixel: intensity left at the edge"] = f"{found.mask_pixel_factor:.3f}"
+    if magnify:
+        lines["magnify that suits panel and camera"] = magnify
     width = max(map(len, lines))
     return "\n".join(f"{name.ljust(width)}  {value}" for name, value in lines.items())

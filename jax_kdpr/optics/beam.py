@@ -1,12 +1,12 @@
-"""What lights the object: how bright the light is where, and its wavefront. Fixed and known.
+"""The beam that lights the object: its brightness and its wavefront, both fixed and known.
 
-    incident field = amplitude e^{+j wavefront}   [h w], mean of amplitude^2 1
+    incident field = amplitude e^{+j wavefront}   [h w], the mean of amplitude^2 is 1
 
-It multiplies the object's field. The recovery counts it to the masks, so the object that it looks
-for stays the object: of modulus 1 if it is a phase object, however the beam looks. Aberrations are
-those up to the mask's plane, or of its image: a lens behind a mask that diffracts has others, which
-no factor here can stand for. Beam and polynomials lie about the middle of the square,
-(N - 1) / 2, where `propagation` has its axis on pixel N // 2.
+The incident field multiplies the object's field. The recovery treats it as part of the operator, so
+the object that it looks for stays the same: a phase object has modulus 1, whatever the beam.
+Aberrations are those up to the plane of the mask, or of its image. A lens behind a diffracting mask
+has other aberrations, which no factor here can stand for. Beam and polynomials are centred on the
+middle of the square, (N - 1) / 2, while `propagation` has its axis on pixel N // 2.
 """
 
 import dataclasses
@@ -33,7 +33,7 @@ class IlluminationOptions:
 
     kind: str = option(
         "even",
-        "course over the object; amplitude and intensity are read from illumination.file",
+        "beam profile; amplitude and intensity are read from illumination.file",
         choices=("even", "gaussian", "amplitude", "intensity"),
     )
     waist: float = option(
@@ -52,7 +52,7 @@ class IlluminationOptions:
         when=GAUSSIAN,
     )
     file: str = option(
-        "", "picture of the beam where the object stands, cut to the object", when=OF_A_FILE
+        "", "picture of the beam in the object plane, cut to the object", when=OF_A_FILE
     )
 
 
@@ -69,23 +69,23 @@ class AberrationOptions:
     )
     diameter: float = option(
         2 * ROUND_OBJECT,
-        "of the disc that they are of; the default lies round the square object",
+        "of the polynomials' disc; the default encloses the square object",
         unit="sides of the object",
         within=Range(0.1, 100),
     )
-    file: str = option("", "phases in radians (float NPY or TIFF), added to them")
+    file: str = option("", "phases in radians (float NPY or TIFF) to add")
 
 
 @dataclasses.dataclass(frozen=True)
 class Plane:
-    """An array that compiled programs are told apart by, as by an option."""
+    """An array that is compared by its digest; it keys compiled programs, as an option does."""
 
     values: Float[np.ndarray, "*k h w"] = dataclasses.field(compare=False, repr=False)
     digest: str
 
     @classmethod
     def of(cls, values: Float[np.ndarray, "*k h w"]) -> "Plane":
-        """Of finite values."""
+        """Makes a plane of finite values."""
         values = np.ascontiguousarray(values, np.float32)
         return cls(values, hashlib.sha256(values.tobytes()).hexdigest())
 
@@ -97,17 +97,17 @@ class Beam:
     size: int  # height and width of the object, pixels
     illumination: IlluminationOptions = dataclasses.field(default_factory=IlluminationOptions)
     aberrations: AberrationOptions = dataclasses.field(default_factory=AberrationOptions)
-    picture: Plane | None = None  # of illumination.file, as it says
-    phases: Plane | None = None  # of aberrations.file, radians
+    picture: Plane | None = None  # contents of illumination.file, amplitude or intensity
+    phases: Plane | None = None  # contents of aberrations.file, radians
 
     @property
     def planes(self) -> dict[str, Plane]:
-        """What was read from files, by the section of the config that named them."""
+        """Contents of the files, by the section of the config that named them."""
         planes = {"illumination": self.picture, "aberrations": self.phases}
         return {name: plane for name, plane in planes.items() if plane is not None}
 
     def in_words(self) -> str:
-        """Returns what it is, for a line: a wrong unit shows in the numbers."""
+        """Returns a description for one line, whose numbers reveal a wrong unit."""
         light = self.illumination
         words = f"{light.kind} beam"
         if light.kind == "gaussian":
@@ -119,7 +119,7 @@ class Beam:
         return f"{words}, wavefront {extent} ({np.std(wavefront):.3g} rad rms)"
 
     def warnings(self) -> list[str]:
-        """Says where its wavefront is sampled too coarsely to be what the bench has."""
+        """Returns a warning where the wavefront is sampled too coarsely for what the bench has."""
         wavefront = np.asarray(self.wavefront())
         steps = [np.abs(np.diff(wavefront, axis=axis)).max() for axis in (0, 1)]
         if max(steps) <= np.pi:
@@ -133,9 +133,9 @@ class Beam:
         """Returns the field that meets the object.
 
         Args:
-            by: Errors of the bench: where a Gaussian beam lies and how wide it is. As much light
-                meets the object (whoever reads a frame scales it so). A longer wavelength has fewer
-                waves of wavefront.
+            by: Errors of the bench: place and width of a Gaussian beam, and the wavelength. The
+                total light on the object stays the same (whoever reads frames scales them so). A
+                longer wavelength has fewer waves of wavefront.
         """
         wavefront = jnp.asarray(self.wavefront())
         if by is not None:
@@ -143,7 +143,7 @@ class Beam:
         return self.amplitude(by) * jnp.exp(1j * wavefront)
 
     def amplitude(self, by: Perturbation | None = None) -> Float[Array, "h w"]:
-        """Returns its modulus, likewise."""
+        """Returns the modulus of `incident`."""
         match self.illumination.kind:
             case "even":
                 amplitude = jnp.ones((self.size, self.size))
@@ -163,7 +163,7 @@ class Beam:
         return amplitude / jnp.sqrt(jnp.mean(jnp.square(amplitude)))
 
     def wavefront(self) -> Float[np.ndarray, "h w"] | Float[Array, "h w"]:
-        """Returns its phase, radians."""
+        """Returns the phase of `incident` without errors, in radians."""
         radius = self.aberrations.diameter / 2
         phase = np.zeros((self.size, self.size)) if self.phases is None else self.phases.values
         for number, radians in enumerate(self.aberrations.zernike, start=1):
@@ -174,17 +174,18 @@ class Beam:
 def read_beam(
     illumination: IlluminationOptions, aberrations: AberrationOptions, *, size: int
 ) -> Beam | None:
-    """Returns the beam of these options, with what their files hold.
+    """Returns the beam of these options, with the contents of their files.
 
-    A picture of another size than the object's is resized, bilinear, with antialiasing; it must be
-    square. Its unit does not matter. Phases must have the object's size.
+    A picture must be square. It is resized to the object's size where needed, bilinearly and with
+    antialiasing. Its unit does not matter. Phases must have the object's size.
 
     Returns:
         None for a plane wave of even brightness: there is nothing to multiply by.
 
     Raises:
-        InputError: If a file is missing or cannot be read, is not square or of the object's size, a
-            picture has negative or no light, or a number is NaN or infinite.
+        InputError: If a file is missing or cannot be read, a picture is not square, phases do not
+            have the object's size, a picture has negative or no light, or a number is NaN or
+            infinite.
     """
     picture = phases = None
     if illumination.file:
@@ -198,7 +199,7 @@ def read_beam(
             )
     if illumination.kind == "even" and not aberrations.zernike and phases is None:
         return None
-    # Beams are told apart by what was read, wherever it lies.
+    # Beams are compared by the contents of their files, not by the paths.
     light, wavefront = changed(illumination, file=""), changed(aberrations, file="")
     return Beam(size, light, wavefront, picture, phases)
 

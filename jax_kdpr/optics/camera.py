@@ -1,9 +1,9 @@
-"""The camera of a system: object, device, free space, sensor. No network, no recovery.
+"""The camera of a system: object, device, free space and sensor, without network or recovery.
 
     phases -> device -> masks
     image [h w c] -> field -> beam (-> gap) -> masks -> free space -> CDP y [k sh sw] -> noise
 
-The design has no errors; a bench has (`optics.misalignment`), drawn at random or given.
+The design has no errors. A bench has errors (`optics.misalignment`), drawn at random or given.
 """
 
 import dataclasses
@@ -38,9 +38,9 @@ from jax_kdpr.optics.window import SensorOptions, matrix_dft, samples_of_pattern
 
 @dataclasses.dataclass(frozen=True)
 class Camera:
-    """What takes the CDPs of one system, by its options; its methods are pure functions.
+    """The camera that takes the CDPs of one system; its methods are pure functions.
 
-    Compiled programs are told apart by these options: do not change them, `dataclasses.replace` it.
+    Its options key compiled programs: do not change them, use `dataclasses.replace` instead.
     """
 
     size: int  # height and width of scene and masks, pixels
@@ -49,7 +49,7 @@ class Camera:
     device: DeviceOptions = dataclasses.field(default_factory=DeviceOptions)
     mount: MountOptions = dataclasses.field(default_factory=MountOptions)
     propagation: PropagationOptions = dataclasses.field(default_factory=PropagationOptions)
-    beam: Beam | None = None  # that lights the object; None: a plane wave, even
+    beam: Beam | None = None  # lights the object; None: an even plane wave
     jitter: JitterOptions = dataclasses.field(default_factory=JitterOptions)
     grid: SensorOptions = dataclasses.field(default_factory=SensorOptions)
     noise: NoiseOptions = dataclasses.field(default_factory=NoiseOptions)
@@ -57,74 +57,74 @@ class Camera:
 
     @property
     def channels(self) -> int:
-        """Of an image of its scenes."""
+        """Number of channels in an image of a scene."""
         return self.scene.channels
 
     @property
     def sensor(self) -> tuple[int, int]:
-        """(sh, sw) of a CDP."""
+        """Size (sh, sw) of a CDP."""
         whole = samples_of_pattern(self.size, self.step)
         return self.grid.rows or whole, self.grid.columns or whole
 
     @property
     def step(self) -> float:
-        """From sample to sample of a far field, in cycles a side of the object."""
+        """Spacing of the samples of a far field, in cycles a side of the object."""
         return self.grid.step or 1 / self.oversample
 
     @property
     def spacing(self) -> float:
-        """The same in cycles a mask pitch."""
+        """Spacing of the samples of a far field, in cycles a mask pitch."""
         return self.step / self.size
 
     @property
     def is_plain(self) -> bool:
-        """Whether its samples are those of the plain DFT, zero-padded or not: all of a pattern."""
+        """Whether its samples are all those of the plain DFT, zero-padded or not."""
         return self.grid == SensorOptions()
 
     @property
     def axis(self) -> tuple[int, int]:
-        """Index of a CDP, [row, column], where the optical axis meets the sensor."""
+        """Index [row, column] of a CDP where the optical axis meets the sensor."""
         middle = self.size // 2 if self.propagation.propagator.axis_in_middle else 0
         return middle, middle
 
     @property
     def knows_light(self) -> bool:
-        """Whether every CDP of its scenes holds the same light.
+        """Whether every CDP of its scenes holds the same amount of light.
 
-        Not where objects absorb, nor where some of it passes beside the mask, or leaves the window
-        as light does that edges within a pixel of the mask scatter.
+        It does not where objects absorb, where light passes beside the mask, or where light leaves
+        the window, such as light scattered by edges within a pixel of the mask.
         """
         leaves = self.grid.rows or self.grid.columns or self.draws_finely or self.propagation.gap
         return self.scene.kind == "phase" and not leaves
 
     @property
     def draws_finely(self) -> bool:
-        """Whether its masks are finer than the object: they have edges within a pixel of it."""
+        """Whether its masks are finer than the object, with edges within a pixel of the object."""
         changes = bool(self.device.crosstalk) or not self.mount.is_none
         return changes and not self.propagation.propagator.axis_in_middle
 
     @property
     def finest_period(self) -> float:
-        """Of a pattern, in samples of `sensor`: in the far field a cycle of the object's side."""
+        """Finest period of a pattern, in samples; in the far field a cycle a side of the object."""
         return 1 / self.step if self._space().transfer is None else 1.0
 
     @property
     def quiet(self) -> "Camera":
-        """The same without noise and errors of the bench."""
+        """The same camera without noise and errors of the bench."""
         return dataclasses.replace(self, noise=NoiseOptions(), jitter=JitterOptions())
 
     def warnings(self) -> list[str]:
-        """Says where it samples light too coarsely to be what a bench does; [] if nowhere."""
+        """Returns warnings where sampling is too coarse for what a bench does; [] if nowhere."""
         found = sampling_warnings(self.size, self.propagation, oversample=1 / self.step)
         beam = [] if self.beam is None else self.beam.warnings()
         return [*(f"propagation: {one}" for one in found), *beam]
 
     def written(self, phases: Phases) -> Phases:
-        """Returns what the device is told to show."""
+        """Returns the phases that the device is told to show."""
         return written_phases(phases, self.device)
 
     def optics(self, phases: Phases) -> Optics:
-        """Returns the optics without any error of a bench but those that are known."""
+        """Returns the optics, with no errors of a bench except those that are known."""
         written, space = self.written(phases), self._space()
         fine = FINE if self.draws_finely else 1
         masks = device_masks(written, self.device, fine=fine)
@@ -151,10 +151,10 @@ class Camera:
         """Returns the CDPs of a batch, noise included.
 
         Args:
-            optics: Of the phases, by `optics`.
+            optics: Optics of the phases, from `optics`.
             images: Scenes.
-            key: For noise and errors of the bench.
-            by: The bench for the whole batch, in place of the errors that `jitter` draws.
+            key: Random key for noise and errors of the bench.
+            by: Errors of the bench for the whole batch, in place of those that `jitter` draws.
         """
         if not isinstance(optics, Optics) or optics.written is None:
             raise ValueError("optics: expected those that Camera.optics(phases) returns")
@@ -194,7 +194,7 @@ class Camera:
 
     def _shoot_bench(self, bench: tuple[Phases, Perturbation], image: Image, key: Key) -> Intensity:
         written, by = bench
-        # The same device gives a longer wavelength less phase.
+        # The same device adds less phase at a longer wavelength.
         gain = (1.0 + by.gain) / (1.0 + by.wavelength)
         field = misalignment.aberrated_field(scene_field(image, self.scene), by)
         if self.beam is not None:
@@ -206,7 +206,8 @@ class Camera:
         shown = device_masks(written, self.device, gain=gain, fine=fine)
         if space.chirp is not None:
             field = field * space.chirp
-        if space.transfer is None:  # samples lie at lambda z / (M p): the camera's do not move
+        # Samples of the model scale with lambda z / (M p), those of the camera do not move.
+        if space.transfer is None:
             magnification = 1.0 + by.wavelength
         spectra = cdp.cdp_forward(
             field,
@@ -217,17 +218,20 @@ class Camera:
         return add_noise(key, cdp.intensity(spectra), self.noise)
 
     def _fine(self, space: FreeSpace) -> int:
-        """Samples of a mask pixel, each way; near, where its pixels are the sensor's, its mean."""
+        """Returns the samples of a mask pixel, each way.
+
+        1 gives its mean, where a sensor in the near field has the same pixels.
+        """
         return FINE if space.transfer is None else 1
 
     def _given(self, fine: int) -> int:
-        """Samples of a mask pixel that `device_masks` has drawn."""
+        """Returns the samples of a mask pixel, each way, that `device_masks` has drawn."""
         return fine if self.device.crosstalk else 1
 
     def _between(
         self, space: FreeSpace, *, fine: int = 1, magnification: float | Scalar = 1.0
     ) -> Between | None:
-        """What brings the light to the sensor; None for the plain DFT."""
+        """Returns what brings the light to the sensor; None for the plain DFT."""
         if space.transfer is not None:
             return space.transfer
         if self.is_plain and fine == 1:
@@ -240,7 +244,7 @@ class Camera:
 def centred(
     pattern: Float[np.ndarray, "sh sw"], axis: tuple[int, int]
 ) -> Float[np.ndarray, "sh sw"]:
-    """Returns a CDP as a camera has it: `Camera.axis` in the middle, at [sh // 2, sw // 2]."""
+    """Returns a CDP as a camera has it, with `Camera.axis` in the middle, [sh // 2, sw // 2]."""
     middle = [n // 2 - place for place, n in zip(axis, pattern.shape, strict=True)]
     return np.roll(pattern, middle, axis=(0, 1))
 
@@ -248,6 +252,6 @@ def centred(
 def uncentred(
     patterns: Float[np.ndarray, "*n sh sw"], axis: tuple[int, int]
 ) -> Float[np.ndarray, "*n sh sw"]:
-    """Returns patterns with the middle at `Camera.axis`: the inverse of `centred`."""
+    """Returns patterns with their middle moved to `Camera.axis`: the inverse of `centred`."""
     middle = [place - n // 2 for place, n in zip(axis, patterns.shape[-2:], strict=True)]
     return np.roll(patterns, middle, axis=(-2, -1))

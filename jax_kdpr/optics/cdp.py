@@ -3,16 +3,16 @@
 Conventions, the same everywhere in the package:
 
 * Masks are real phases phi in radians; mask l multiplies the field by e^{-j phi_l}
-  (the paper's A_l = diag(e^{j phi_l})^H). A complex array in their place is taken for e^{j phi_l}
-  itself, of any modulus: what a real device makes of the phases (`optics.device`).
+  (the paper's A_l = diag(e^{j phi_l})^H). A complex array in their place stands for e^{j phi_l}
+  itself, with any modulus: this is what a real device makes of the phases (`optics.device`).
 * The DFT is orthonormal and unshifted: zero frequency sits at index [0, 0], and
   norm(F A_l x) = norm(x), so sum(y) = k * norm(x)^2.
 * `oversample` 2 zero-pads the object plane to twice its height and width before the DFT, which
-  halves the sensor's pixel. The padding goes to the end of each axis: where it goes only adds a
-  linear phase in the sensor plane, which no intensity shows.
+  halves the sensor's pixel. The padding goes to the end of each axis. Another place would only add
+  a linear phase in the sensor plane, which no intensity shows.
 * `transfer` puts the sensor into the near field: the transfer function of free space
   (`optics.propagation`) multiplies the spectrum, and an inverse DFT follows. A `MatrixDFT` in its
-  place is a DFT to other samples of the far field (`optics.window`), in two matrix products; an
+  place is a DFT to other samples of the far field (`optics.window`), as two matrix products. An
   `Apart` puts free space between object and mask.
 """
 
@@ -39,21 +39,21 @@ from jax_kdpr.optics.paths import (
 
 
 class Optics(NamedTuple):
-    """What a measurement is made through by design, as every recovery takes it."""
+    """Optics of a measurement by design, as every recovery takes them."""
 
     masks: Masks  # phases, or transmittances where device or free space are not ideal
     transfer: Between | None = None
-    written: Phases | None = None  # what the device is told to show
-    amplitude: Float[Array, "h w"] | None = None  # of an uneven beam, which is in the masks
+    written: Phases | None = None  # phases that the device is told to show
+    amplitude: Float[Array, "h w"] | None = None  # of an uneven beam, which masks or `Apart` hold
 
 
 def mask_transmittance(
     masks: Float[Array, "*k h w"] | Complex[Array, "*k h w"],
 ) -> Complex[Array, "*k h w"]:
-    """Returns e^{j masks}, or complex masks as they are; A_l multiplies by its conjugate.
+    """Returns e^{j masks}, or complex masks as they are; A_l multiplies by the conjugate.
 
-    Built on the fly from real phases: the modulus stays 1 whatever an optimiser does, and every
-    trained parameter, and so every gradient, stays real.
+    It is computed on the fly from real phases. So the modulus stays 1 whatever an optimiser does,
+    and every trained parameter and its gradient stay real.
     """
     if jnp.iscomplexobj(masks):
         return masks
@@ -67,18 +67,18 @@ def cdp_forward(
 
     Args:
         field: Complex field in the object plane, any unit.
-        masks: Phases in radians, of which only the value modulo 2 pi matters, or transmittances.
+        masks: Phases in radians, which matter only modulo 2 pi, or transmittances.
         oversample: 1, or 2 to zero-pad the field to twice its size before the DFT.
-        transfer: Of free space, for a sensor in the near field, or a DFT to other samples than
-            those of the plain one; None for the far field.
+        transfer: Transfer function of free space for a sensor in the near field, a `MatrixDFT` for
+            other samples of the far field, or an `Apart`; None for the plain DFT.
 
     Returns:
-        Complex sensor-plane fields [k sh sw], in the unit of `field`: [k oversample*h oversample*w]
-        but for a `MatrixDFT`, which has its own samples.
+        Complex sensor-plane fields [k sh sw], in the unit of `field`. They are
+        [k oversample*h oversample*w], unless a `MatrixDFT` has its own samples.
 
     Raises:
-        ValueError: If the masks are not of the field's size, `oversample` is not 1 or 2, or
-            `transfer` is not of the sensor's size.
+        ValueError: If the masks do not have the field's size, `oversample` is not 1 or 2, or
+            `transfer` does not have the sensor's size.
     """
     fine = pixels_within(transfer)
     at_mask, behind = before_mask(field, transfer), behind_mask(transfer)
@@ -105,13 +105,13 @@ def cdp_forward(
 def cdp_adjoint(spectra: Spectra, masks: Masks, *, transfer: Between | None = None) -> Field:
     """Maps k sensor-plane fields back to the object plane: sum_l A_l^H F^H s_l.
 
-    The exact adjoint of `cdp_forward`, zero padding included: <A x, s> = <x, A^H s>. Masks of
-    modulus 1 give A^H A = k I. The oversampling is read off the shapes.
+    This is the exact adjoint of `cdp_forward`, zero padding included: <A x, s> = <x, A^H s>. Masks
+    of modulus 1 give A^H A = k I with the plain DFT. The oversampling is read off the shapes.
 
     Args:
         spectra: Complex sensor-plane fields, zero frequency at [0, 0].
         masks: Phases in radians, or transmittances.
-        transfer: As of `cdp_forward`.
+        transfer: As in `cdp_forward`.
 
     Returns:
         The object-plane field, in the unit of `spectra`.
@@ -129,9 +129,9 @@ def propagate(
     sensor: tuple[int, ...],
     transfer: Between | None = None,
 ) -> Spectra:
-    """The arithmetic of `cdp_forward` for masks that are at hand as e^{j phases}, without checks.
+    """Computes `cdp_forward` without its checks, from masks given as e^{j phases}.
 
-    For loops that apply the same masks many times; `sensor` is the padded size (sh, sw).
+    It is for loops that apply the same masks many times. `sensor` is the padded size (sh, sw).
     """
     at_mask, behind = before_mask(field, transfer), behind_mask(transfer)
     if isinstance(behind, MatrixDFT):
@@ -143,7 +143,7 @@ def propagate(
 def back_propagate(
     spectra: Spectra, transmittance: Complex[Array, "k mh mw"], transfer: Between | None = None
 ) -> Field:
-    """The arithmetic of `cdp_adjoint`, likewise: the adjoint of `propagate`."""
+    """Computes `cdp_adjoint` without its checks: the adjoint of `propagate`."""
     behind = behind_mask(transfer)
     if isinstance(behind, MatrixDFT):
         back = jnp.sum(transmittance * behind.adjoint(spectra), axis=0)
@@ -159,7 +159,7 @@ def _one_shot(
     sensor: tuple[int, ...],
     transfer: Transfer | None,
 ) -> Complex[Array, "sh sw"]:
-    """F A x of one snapshot: eq. 1 without its modulus."""
+    """Returns F A x of one snapshot: eq. 1 without its modulus."""
     spectrum = jnp.fft.fft2(jnp.conj(transmittance) * field, s=sensor, norm="ortho")
     return spectrum if transfer is None else jnp.fft.ifft2(transfer * spectrum, norm="ortho")
 
@@ -167,7 +167,7 @@ def _one_shot(
 def _one_shot_adjoint(
     spectrum: Complex[Array, "sh sw"], transmittance: Field, *, transfer: Transfer | None
 ) -> Field:
-    """A^H F^H s of one snapshot."""
+    """Returns A^H F^H s of one snapshot."""
     if transfer is not None:
         spectrum = jnp.conj(transfer) * jnp.fft.fft2(spectrum, norm="ortho")
     height, width = transmittance.shape
@@ -179,9 +179,9 @@ def mask_power(
 ) -> Float[Array, "h w"]:
     """Returns sum_l abs(t_l)^2, k for ideal masks: A^H A of a plain DFT in the far field.
 
-    Dividing `back_propagate` by it gives the pseudo-inverse, and where light is lost to a window
-    (`MatrixDFT`) or beside the mask (`Apart`) what comes near to it. Where no mask lets light
-    through it is raised to 1e-6.
+    Dividing `back_propagate` by it gives the pseudo-inverse, or an approximation of it where light
+    is lost to a window (`MatrixDFT`) or beside the mask (`Apart`). Where no mask lets light
+    through, it is raised to 1e-6.
     """
     fine = pixels_within(transfer)
     power = gather_pixels(jnp.sum(intensity(transmittance), axis=0), fine) / fine**2
@@ -193,10 +193,10 @@ def mask_power(
 def step_power(
     transmittance: Complex[Array, "k mh mw"], transfer: Between | None = None
 ) -> Float[Array, "h w"]:
-    """Returns what a step of a solver divides `back_propagate` by: `mask_power`, or a bound of it.
+    """Returns what a solver's step divides `back_propagate` by: `mask_power`, or an upper bound.
 
-    With an `Apart` the power of a mask pixel is no pixel's of the object: where masks are uneven,
-    steps are stable by the largest.
+    With an `Apart`, no pixel of the object has the power of one mask pixel alone. Where masks are
+    uneven, division by the largest power keeps the steps stable.
     """
     if not isinstance(transfer, Apart):
         return mask_power(transmittance, transfer)
@@ -208,7 +208,7 @@ def step_power(
 
 
 def pixel_means(optics: Optics) -> Masks:
-    """Returns masks of the object's size: of finer ones the mean of each pixel."""
+    """Returns masks of the object's size; finer masks are averaged over each pixel."""
     fine = pixels_within(optics.transfer)
     if fine == 1:
         return optics.masks
@@ -220,7 +220,7 @@ def measure_intensity(
 ) -> Intensity:
     """Returns the noiseless CDPs y_l = abs(F A_l x)^2 (eq. 1), in the squared unit of `field`.
 
-    Computed as re^2 + im^2, whose gradient is finite where the field is zero.
+    They are computed as re^2 + im^2, whose gradient is finite where the field is zero.
     """
     return intensity(cdp_forward(field, masks, oversample=oversample, transfer=transfer))
 
@@ -233,10 +233,10 @@ def intensity(field: Complex[Array, "*shape"]) -> Float[Array, "*shape"]:
 def check_sensor(
     sensor: tuple[int, ...], masks: tuple[int, ...], transfer: Between | None = None
 ) -> None:
-    """Refuses arrays of a shape [k sh sw] that masks [k h w] and their DFT do not make.
+    """Refuses sensor arrays whose shape [k sh sw] does not fit masks [k h w] and their DFT.
 
     Raises:
-        ValueError: If they do not belong together.
+        ValueError: If the shapes do not belong together.
     """
     snapshots, height, width = masks
     transfer = behind_mask(transfer)

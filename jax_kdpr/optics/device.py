@@ -3,15 +3,16 @@
     phases -> super-pixels -> reachable levels           `written_phases`: what the file holds
            -> crosstalk blur -> fill factor, zero order  `device_masks`: what the light sees
 
-A mask pixel is a square of `panel_pixels` x `panel_pixels` of the device's own. What happens at its
-edges is seen by the far field up to the window that the model has: of crosstalk each mask pixel
-keeps a few samples a side, whose first moments are those of the continuous profile.
+A mask pixel is a square of `panel_pixels` x `panel_pixels` of the device's own. Within the window
+of the model, the far field also shows what happens at the edges of mask pixels. With crosstalk each
+of them has a few samples a side, whose first moments are those of the continuous profile.
 
 A device that adds the phase p multiplies the light by e^{j p}; the operator multiplies it by
 e^{-j phi} (`optics.cdp`). So p = -phi: its range, crosstalk and gain act on p in [0, 2 pi).
 
-The same two functions act in training, evaluation and export. Rounding has no gradient: it passes
-straight through to the phases (Bengio et al., arXiv 1308.3432), which stay continuous parameters.
+The same two functions act in training, evaluation and export. Rounding has no gradient of its own:
+the gradient passes straight through to the phases (Bengio et al., arXiv 1308.3432), which stay
+continuous parameters.
 """
 
 import math
@@ -29,7 +30,7 @@ from jax_kdpr.optics.cdp import mask_transmittance
 from jax_kdpr.optics.masks import wrap_phases
 
 TURN = 2 * math.pi
-POINTS = 5  # of Gauss, in each third of a pixel
+POINTS = 5  # of Gauss-Legendre, in each of a pixel's three intervals
 
 
 @section
@@ -42,7 +43,7 @@ class DeviceOptions:
     )
     table: tuple[float, ...] = option(
         (),
-        "phi of each gray level, in place of both: `lookup_table.device_table`",
+        "phi of each gray level, replaces both: `lookup_table.device_table`",
         unit="radians",
         within=Range(-2 * TURN, 2 * TURN),
         length=Range(2, 65536, also=0),
@@ -54,7 +55,7 @@ class DeviceOptions:
         within=Range(1, 8192),
     )
     panel_pixels: int = option(
-        1, "of the device to a mask pixel, each way: export_mask --magnify", within=Range(1, 4096)
+        1, "panel pixels a mask pixel, each way: export_mask --magnify", within=Range(1, 4096)
     )
     crosstalk: float = option(
         0.0, "sigma of the blur between neighbours", unit="panel pixels", within=Range(0, 100)
@@ -64,15 +65,17 @@ class DeviceOptions:
     )
     gaps: str = option(
         "clear",
-        "what light meets past fill_factor: phase 0, or nothing that it passes",
+        "unmodulated area: passes light with phase 0 (clear) or absorbs it",
         choices=("clear", "absorbing"),
     )
     zero_order: float = option(
         0.0, "share of the power that is not modulated", within=Range(0, 1, "[)")
     )
-    zero_order_phase: float = option(0.0, "its phase", unit="radians", within=Range(-TURN, TURN))
+    zero_order_phase: float = option(
+        0.0, "phase of the zero order", unit="radians", within=Range(-TURN, TURN)
+    )
     gain: float = option(
-        1.0, "factor on all phases, as of a wrong look-up table", within=Range(0.1, 10)
+        1.0, "factor on all phases, from a wrong look-up table", within=Range(0.1, 10)
     )
 
 
@@ -83,16 +86,16 @@ def written_phases(phases: Phases, device: DeviceOptions) -> Phases:
 
     Args:
         phases: Any real phases, radians.
-        device: With equal steps `levels` over the circle (step 2 pi / levels) or, where
-            `phase_range` is less, of p from 0 to `phase_range`, both included. `table` has phi,
-            what is measured of a device is p (`lookup_table.device_table` reads it). A super-pixel
-            has the phase of the first of its pixels.
+        device: Its `levels` are equal steps of 2 pi / levels over the circle. Where `phase_range`
+            is less than 2 pi, they are equal steps of p from 0 to `phase_range`, both included.
+            `table` holds phi, while what is measured of a device is p: `lookup_table.device_table`
+            converts it. A super-pixel has the phase of its first pixel.
 
     Returns:
         Phases in [0, 2 pi); for an ideal device `phases` themselves.
 
     Raises:
-        ValueError: If the masks are no multiple of `superpixel`.
+        ValueError: If `superpixel` does not divide the size of the masks.
     """
     phases = _blocks(phases, device.superpixel)
     if device.table:
@@ -109,19 +112,19 @@ def written_phases(phases: Phases, device: DeviceOptions) -> Phases:
 def device_masks(
     phases: Phases, device: DeviceOptions, *, gain: float | Scalar = 1.0, fine: int = 1
 ) -> Masks:
-    """Returns what the light sees of written phases; phases as they are where the device is ideal.
+    """Returns the masks that light sees of written phases; an ideal device returns `phases`.
 
     Args:
         phases: From `written_phases`.
         device: Its `crosstalk` is the standard deviation of the Gaussian by which the drive of a
             panel pixel leaks to its neighbours. It blurs p in [0, 2 pi), not its phasor: between 0
-            and 2 pi there is a ramp through all phases. `zero_order` is, for instance, a surface's
-            reflection.
+            and 2 pi there is a ramp through all phases. `zero_order` comes, for instance, from the
+            reflection of a surface.
         gain: Factor on top of `device.gain`: an error that is not known.
         fine: Samples of each pixel, each way, where there is crosstalk; 1 for its mean alone.
 
     Returns:
-        Masks of the phases' size, or with crosstalk of `fine` samples a pixel.
+        Masks of the phases' size; with crosstalk they have `fine` samples a pixel, each way.
     """
     shown, gain = phases, gain * device.gain
     if device.crosstalk or not (isinstance(gain, float) and gain == 1.0):
@@ -135,7 +138,7 @@ def device_masks(
     pixel = fill * mask_transmittance(shown)
     if device.gaps == "clear":
         pixel = pixel + (1.0 - fill)
-    # The masks' conjugate multiplies the light.
+    # The conjugate of the masks multiplies the light.
     beside = jnp.sqrt(unmodulated) * jnp.exp(-1j * device.zero_order_phase)
     return jnp.sqrt(1.0 - unmodulated) * pixel + beside
 
@@ -143,10 +146,10 @@ def device_masks(
 def nearest_level(phases: Phases, table: np.ndarray) -> Int[Array, "k h w"]:
     """Returns the index of the table's phase that is nearest on the circle, for each pixel.
 
-    Of equal phases the first is taken. The table need not be monotone.
+    Among equal phases the first is taken. The table need not be monotone.
     """
     wrapped, first = np.unique(np.mod(np.asarray(table, float), TURN), return_index=True)
-    # One turn more on either side: the circle as a line.
+    # The circle as a line: the end phases are repeated one turn further on either side.
     line = np.concatenate([wrapped[-1:] - TURN, wrapped, wrapped[:1] + TURN])
     index = np.concatenate([first[-1:], first, first[:1]])
     place = jnp.searchsorted(jnp.asarray((line[1:] + line[:-1]) / 2), wrap_phases(phases))
@@ -161,7 +164,7 @@ def _equal_steps(phases: Phases, levels: int, phase_range: float) -> Phases:
     if phase_range >= TURN:
         return wrap_phases(jnp.round(wrap_phases(phases) * (levels / TURN)) * (TURN / levels))
     added = wrap_phases(-phases)
-    # Above the range the nearer end of the gap is taken: the range, or 0 one turn on.
+    # A phase above the range goes to the nearer end of the gap: the range, or 0 one turn on.
     nearer_end = jnp.where(added - phase_range <= TURN - added, phase_range, 0.0)
     reached = jnp.where(added > phase_range, nearer_end, added)
     if levels:
@@ -183,16 +186,16 @@ def _blocks(phases: Phases, side: int) -> Phases:
 
 
 def _straight_through(phases: Phases, reached: Phases) -> Phases:
-    """The value of the one, exactly, and the gradient of the other."""
+    """Returns exactly the value of `reached`, with the gradient of `phases`."""
     return lax.stop_gradient(reached) + (phases - lax.stop_gradient(phases))
 
 
 def _blurred(drive: Phases, sigma: float, fine: int) -> Complex[Array, "k fmh fmw"]:
-    """What light sees of a drive whose squares are blurred by `sigma` of their side.
+    """Returns what light sees of a drive whose squares are blurred by `sigma` of their side.
 
-    Blurred, a square has an edge of the error function on either side, so that the drive is known
-    anywhere: here at Gauss' points, close together at the edges of the pixels. Edge pixels go on
-    outwards.
+    The edges of a blurred square are error functions, so the drive is known at any point. It is
+    computed at Gauss-Legendre points, which lie close together at the edges of the pixels. Edge
+    pixels continue outwards.
     """
     points, weights = _gauss_points(sigma)
     rows, columns = (_spread_matrix(n, points, sigma) for n in drive.shape[1:])
@@ -207,7 +210,7 @@ def _blurred(drive: Phases, sigma: float, fine: int) -> Complex[Array, "k fmh fm
 
 
 def _gauss_points(sigma: float) -> tuple[np.ndarray, np.ndarray]:
-    """Points in a pixel, from -1/2 to 1/2, and weights of sum 1."""
+    """Returns points in a pixel, from -1/2 to 1/2, and their weights of sum 1."""
     edge = min(4.0 * sigma, 0.25)
     known, weight = np.polynomial.legendre.leggauss(POINTS)
     ends = np.array([-0.5, edge - 0.5, 0.5 - edge, 0.5])
@@ -217,7 +220,7 @@ def _gauss_points(sigma: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _spread_matrix(pixels: int, points: np.ndarray, sigma: float) -> Float[Array, "p n"]:
-    """Returns how much of each pixel's drive there is at each point of all pixels."""
+    """Returns the share of each pixel's drive at each point of all pixels."""
     places = (np.arange(pixels)[:, None] + points).ravel()[:, None]
     lower = np.arange(pixels) - 0.5
     lower[0] = -np.inf
@@ -227,10 +230,10 @@ def _spread_matrix(pixels: int, points: np.ndarray, sigma: float) -> Float[Array
 
 
 def _condensing(points: np.ndarray, weights: np.ndarray, fine: int) -> np.ndarray:
-    """Returns the matrix that gives `fine` even squares the first moments of a profile.
+    """Returns the matrix that gives `fine` even squares the first `fine` moments of a profile.
 
-    The far field of a pixel, at frequencies below half a cycle of it, is its moments' to a good
-    part in a thousand when there are three.
+    Three moments determine the far field of a pixel to a good part in a thousand, at frequencies
+    below half a cycle a pixel.
     """
     powers, ends = np.arange(fine)[:, None], np.arange(fine + 1) / fine - 0.5
     moments = np.diff(ends ** (powers + 1), axis=1) / (powers + 1)

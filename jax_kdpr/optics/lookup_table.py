@@ -14,11 +14,11 @@ from jax_kdpr.core.errors import InputError
 from jax_kdpr.data.pages.page import require_file
 from jax_kdpr.data.pages.stacks import read_array
 
-LARGEST = 4 * math.pi  # radians; a panel gives two turns at most, a table in degrees hundreds
-# A panel of half a turn makes no phase mask: such a table is in waves or in units of pi, unless its
-# header says radians.
+LARGEST = 4 * math.pi  # radians; a panel gives at most two turns, a table in degrees hundreds
+# A panel of less than half a turn makes no phase mask. Such a table is in waves or in units of pi,
+# unless its header says radians.
 SHORTEST = math.pi
-# What words of a header mean, in radians.
+# Units that a header may name, in radians.
 UNITS = {
     **dict.fromkeys(("rad", "radian", "radians"), 1.0),
     **dict.fromkeys(("pi", "π"), math.pi),
@@ -27,27 +27,28 @@ UNITS = {
 }
 LETTER = r"[^\W\d_]"
 WORD = rf"({'|'.join(UNITS)})(?!{LETTER})"
-# A unit is a word, a multiple or a part of it: "pi", "2 pi", "2*pi rad", "waves/10".
+# A unit is a word, or a multiple or a part of one: "pi", "2 pi", "2*pi rad", "waves/10".
 NUMBER = r"(0\.\d*[1-9]\d*|[1-9]\d*(?:\.\d+)?)"
 UNIT = rf"(?P<unit>(?:{NUMBER}[\s*·]*)?{WORD}(?:\s*/\s*{NUMBER})?)"
-RAD_AFTER_PI = rf"((?:pi|π)(?:\s*/\s*\d+)?)[\s*·_]*rad(?:ian)?s?(?!{LETTER})"  # says nothing more
-MOST_BYTES = 2**24  # of a text
+RAD_AFTER_PI = rf"((?:pi|π)(?:\s*/\s*\d+)?)[\s*·_]*rad(?:ian)?s?(?!{LETTER})"  # "rad" adds nothing
+MOST_BYTES = 2**24  # of a text file
 
 
 def read_table(path: str | Path) -> tuple[float, ...]:
     """Reads the phase in radians that each gray level 0, 1, ... n - 1 adds to the light.
 
-    The phases need be neither monotone nor within one turn. A line says what was read.
+    The phases need be neither monotone nor within one turn. One printed line says what was read.
 
     Args:
-        path: Text of two columns, gray level and phase, split by semicolon, tab, comma or space, in
-            any order of the levels, with or without a header line; or NPY [n] (phases) or [n 2].
-            A header may name the unit of the phases, alone in a bracket, a word of `UNITS` or a
-            multiple or part of it: "gray,phase (waves)", "(2 pi rad)", "(lambda/2)".
+        path: Text file of two columns, gray level and phase, split by semicolon, tab, comma or
+            space, with levels in any order, with or without a header line; or NPY file [n] (phases)
+            or [n 2]. A header may name the unit of the phases, alone in a bracket: a word of
+            `UNITS`, or a multiple or part of one, as in "gray,phase (waves)", "(2 pi rad)" or
+            "(lambda/2)".
 
     Raises:
         InputError: If the file cannot be read, has other columns, fewer than two levels, a gap
-            between them, a header of an unclear unit, or phases that are no radians.
+            between them, a header with an unclear unit, or phases that cannot be radians.
     """
     path = Path(path)
     unit = None
@@ -93,10 +94,10 @@ def read_table(path: str | Path) -> tuple[float, ...]:
 def device_table(path: str | Path) -> tuple[float, ...]:
     """Returns a panel's table as `config.device.table` wants it: the phases phi of e^{-j phi}.
 
-    A panel that adds the phase p multiplies the light by e^{j p}, which a mask of phase -p does.
+    A panel that adds the phase p multiplies the light by e^{j p}, as a mask of phase -p does.
 
     Args:
-        path: As of `read_table`.
+        path: As in `read_table`.
 
     Returns:
         -p of each gray level, in [0, 2 pi).
@@ -117,7 +118,7 @@ def _read_array(path: Path) -> np.ndarray:
 
 
 def _read_text(path: Path) -> tuple[np.ndarray, float | None]:
-    """Rows [n 2], and what the header's unit is in radians."""
+    """Returns the rows [n 2], and the header's unit in radians or None."""
     try:
         require_file(path)
         if path.stat().st_size > MOST_BYTES:
@@ -148,7 +149,7 @@ def _read_text(path: Path) -> tuple[np.ndarray, float | None]:
 
 
 def _cells(line: str) -> list[str]:
-    """The columns of a line; where they are not split by commas, a comma is a decimal point."""
+    """Returns the cells of a line; where commas do not split them, a comma is a decimal point."""
     for separator in (";", "\t"):
         if separator in line:
             return [cell.strip().replace(",", ".") for cell in line.split(separator)]
@@ -156,9 +157,9 @@ def _cells(line: str) -> list[str]:
 
 
 def _unit(path: Path, title: str) -> float | None:
-    """What the unit in the title of a column is in radians; None where it names none.
+    """Returns the unit in the title of a column, in radians; None where it names none.
 
-    It stands in a bracket that holds nothing else, or after one word: "phase (waves)", "phase_pi".
+    The unit stands alone in a bracket, or after one word: "phase (waves)", "phase_pi".
     """
     title = re.sub(RAD_AFTER_PI, r"\1", title.lower().strip())
     named = re.search(rf"[(\[]\s*{UNIT}\s*[)\]]", title)

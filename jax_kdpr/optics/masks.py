@@ -28,10 +28,10 @@ def wrap_phases(phases: Phases) -> Phases:
 
 
 def range_penalty(phases: Phases) -> Scalar:
-    """Mean squared distance, in rad^2, of each phase from the paper's interval [0, 2 pi].
+    """Returns the mean squared distance, in rad^2, of phases from the paper's interval [0, 2 pi].
 
-    Zero inside the interval. The optics only sees phases modulo 2 pi: this keeps the stored
-    numbers in the range that the paper states, it does not change what a mask can do.
+    It is zero inside the interval. The optics only sees phases modulo 2 pi: the penalty keeps the
+    stored numbers in the range that the paper states, but does not change what a mask can do.
     """
     below = jnp.minimum(phases, 0.0)
     above = jnp.maximum(phases - 2 * np.pi, 0.0)
@@ -39,9 +39,10 @@ def range_penalty(phases: Phases) -> Scalar:
 
 
 def smoothness_penalty(phases: Phases) -> Scalar:
-    """Mean of (1 - cos(step)) / 2 over horizontal and vertical neighbours, blind to 2 pi wraps.
+    """Returns the mean of (1 - cos(difference)) / 2 over horizontal and vertical neighbours.
 
-    0 for a flat mask, 1 when every neighbour differs by pi. Masks do not wrap around their edges.
+    It is blind to 2 pi wraps, 0 for a flat mask, and 1 when every neighbour differs by pi. Masks do
+    not wrap around their edges.
     """
     vertical = 1.0 - jnp.cos(jnp.diff(phases, axis=1))
     horizontal = 1.0 - jnp.cos(jnp.diff(phases, axis=2))
@@ -50,7 +51,7 @@ def smoothness_penalty(phases: Phases) -> Scalar:
 
 
 def no_penalty(phases: Phases) -> Scalar:
-    """Zero."""
+    """Returns zero."""
     return jnp.zeros((), phases.dtype)
 
 
@@ -61,15 +62,15 @@ REGULARISERS: Registry[Callable[[Phases], Scalar]] = Registry(
 
 @section
 class MaskOptions:
-    """Masks, and the operator they are part of."""
+    """Masks, and the operator that they are part of."""
 
     snapshots: int = option(
-        1, "shots of each object, each through a mask of its own: L", within=Range(1, 4096)
+        1, "L: shots of each object, each through its own mask", within=Range(1, 4096)
     )
     oversample: int = option(1, "zero padding of the operator", within=Range(1, 2))
     start: str = option(
         "random",
-        "the masks before any training; a file's are those of masks.file",
+        "masks before training; file: the masks of masks.file",
         choices=("random", "flat", "file"),
     )
     file: str = option(
@@ -79,11 +80,11 @@ class MaskOptions:
     )
     trained: bool = option(
         True,
-        "else they stay as they are: filter and network are trained for them",
+        "train the masks; if false, only filter and network are trained",
         when=("regime", ("teacher", "e2e", "student")),
     )
     regulariser: str = option(
         "range",
-        "what loss.rho weighs, of the masks; range: the paper's [0, 2 pi]",
+        "mask penalty of weight loss.rho; range: the paper's [0, 2 pi]",
         choices=REGULARISERS,
     )

@@ -1,8 +1,8 @@
-"""What is never quite right on a bench: where the mask sits, wavelength, phase scale, beam.
+"""Errors of a bench: place of the mask, wavelength, phase scale, beam and wavefront.
 
 A `Perturbation` says by how much one bench differs from the design; `draw` makes one at random.
-`displaced_masks` and `aberrated_field` apply it. The reconstruction does not know of it: it
-believes in the design.
+`displaced_masks` and `aberrated_field` apply it. The recovery does not know it and assumes the
+design.
 """
 
 import math
@@ -25,19 +25,19 @@ from jax_kdpr.optics.zernike import ROUND_OBJECT, zernike
 class Perturbation(NamedTuple):
     """How one bench differs from the design; zero everywhere for the design itself."""
 
-    shift_y: Scalar | float = 0.0  # of the mask over the object, mask pixels
+    shift_y: Scalar | float = 0.0  # shift of the mask over the object, mask pixels
     shift_x: Scalar | float = 0.0
     rotation: Scalar | float = (
         0.0  # of the mask about its centre, degrees, counter-clockwise with row 0 on top
     )
     scale: Scalar | float = 0.0  # magnification of the mask - 1
     defocus: Scalar | float = 0.0  # waves at half the object's side
-    wavelength: Scalar | float = 0.0  # over the design's - 1
-    gain: Scalar | float = 0.0  # of the device's phases - 1
-    beam_y: Scalar | float = 0.0  # of a Gaussian beam over the object, sides of the object
+    wavelength: Scalar | float = 0.0  # ratio to the design's - 1
+    gain: Scalar | float = 0.0  # factor on the device's phases - 1
+    beam_y: Scalar | float = 0.0  # shift of a Gaussian beam, sides of the object
     beam_x: Scalar | float = 0.0
-    waist: Scalar | float = 0.0  # of a Gaussian beam: logarithm of it over the design's
-    # Of the wavefront, by Noll's polynomials on the disc round the object, radians rms.
+    waist: Scalar | float = 0.0  # of a Gaussian beam: logarithm of its ratio to the design's
+    # Wavefront: coefficients of Noll's polynomials on the disc round the object, radians rms.
     z5: Scalar | float = 0.0
     z6: Scalar | float = 0.0
     z7: Scalar | float = 0.0
@@ -48,7 +48,7 @@ class Perturbation(NamedTuple):
 
 
 ZERNIKE = tuple(range(5, 12))  # astigmatism, coma, trefoil, spherical: piston and tilts do no harm
-# What a standard deviation can be given for, and the fields of `Perturbation` that it draws.
+# The standard deviations of `JitterOptions`, and the fields of `Perturbation` that each draws.
 SPREADS = {
     "shift": ("shift_y", "shift_x"),
     **{name: (name,) for name in ("rotation", "scale", "defocus", "wavelength", "gain")},
@@ -56,7 +56,7 @@ SPREADS = {
     "waist": ("waist",),
     "wavefront": tuple(f"z{number}" for number in ZERNIKE),
 }
-OF_GAUSSIAN = ("beam", "waist")  # that other beams do not have
+OF_GAUSSIAN = ("beam", "waist")  # errors that other beams do not have
 
 
 # Standard deviations of a careful bench: a translation stage, a rotation mount, a calibrated SLM.
@@ -77,7 +77,8 @@ GAUSSIAN = ("illumination.kind", ("gaussian",))
 class JitterOptions:
     """Errors of the bench, drawn anew for each scene: `optics.misalignment`.
 
-    Standard deviations. What is recovered from does not know of them: this makes robust masks.
+    All are standard deviations. The recovery does not know the errors, so training with them makes
+    masks robust.
     """
 
     shift: float = option(0.0, "of the mask, each axis", unit="mask pixels", within=Range(0, 1000))
@@ -96,7 +97,7 @@ class JitterOptions:
     waist: float = option(0.0, "of the beam's waist, relative", within=SHARE, when=GAUSSIAN)
     wavefront: float = option(
         0.0,
-        "of the wavefront: astigmatism, coma, trefoil and spherical, alike",
+        "astigmatism, coma, trefoil and spherical, in equal parts",
         unit="radians rms",
         within=Range(0, 1000),
     )
@@ -111,7 +112,7 @@ class JitterOptions:
 class MountOptions:
     """Where the mask is known to sit over the object: `optics.misalignment`.
 
-    A calibration finds it. Light past the mask's edge is not modulated.
+    A calibration finds this place. Light past the mask's edge is not modulated.
     """
 
     shift_y: float = option(0.0, "of the mask", unit="mask pixels", within=Range(-1000, 1000))
@@ -124,11 +125,11 @@ class MountOptions:
     @property
     def is_none(self) -> bool:
         """Whether the mask's pixels lie on the object's."""
-        # Of a number that is traced it is not known.
+        # For a traced number this is not known.
         return all(isinstance(one, float) and one == 0 for one in shallow(self).values())
 
     def moved(self, by: Perturbation) -> Perturbation:
-        """Returns a bench whose errors come on top."""
+        """Returns the errors of a bench on top of this place of the mask."""
         return by._replace(
             **{name: getattr(by, name) + value for name, value in shallow(self).items()}
         )
@@ -137,8 +138,8 @@ class MountOptions:
 def draw(key: Key, spreads: JitterOptions) -> Perturbation:
     """Draws a bench: each error is normal, with the standard deviation that is given for it.
 
-    Units are those of `Perturbation`; `shift` and `beam` are those of each axis, `wavefront` is
-    shared out evenly.
+    Units are those of `Perturbation`. `shift` and `beam` hold for each axis; the variance of
+    `wavefront` is shared out evenly among its polynomials.
     """
     drawn = jax.random.normal(key, (len(Perturbation._fields),))
     spread = {field: getattr(spreads, name) for name in SPREADS for field in SPREADS[name]}
@@ -148,9 +149,9 @@ def draw(key: Key, spreads: JitterOptions) -> Perturbation:
     )
 
 
-# Samples of a mask pixel each way on which a displaced mask is drawn. With 3 the PSNR of a trained
-# system is that of 20 samples within 0.05 dB, for shifts up to 0.5 pixels, 1 degree and 1 % (E2E of
-# the quick start, 64 scenes); with 1 a shift of 0.5 pixels costs 6.5 dB in place of 1.5.
+# Samples per mask pixel, each way, of a displaced mask. With 3, the PSNR of a trained system is
+# within 0.05 dB of that with 20, for shifts up to 0.5 pixels, 1 degree and 1 % (E2E of the quick
+# start, 64 scenes). With 1, a shift of 0.5 pixels costs 6.5 dB instead of 1.5 dB.
 FINE = 3
 
 
@@ -159,16 +160,16 @@ def displaced_masks(
 ) -> Complex[Array, "k fmh fmw"]:
     """Returns the masks as the object sees them: turned and magnified about the centre, then moved.
 
-    Mask pixels are squares; each is drawn with `fine` samples a side, between which the
-    transmittance is bilinear. Light past the mask's edge is not modulated (transmittance 1).
+    Mask pixels are squares. Each is drawn with `fine` samples a side, and the transmittance is
+    bilinear between them. Light past the mask's edge is not modulated (transmittance 1).
 
     Args:
         masks: Phases in radians, or transmittances.
-        by: Errors; only those of the mask's place are read.
-        fine: Samples a mask pixel, each way. Where the masks' pixels are those of a sensor in the
-            near field, 1 gives each its mean. The far field holds more than that of a pixel which
-            two phases share: see `optics.window`.
-        given: Samples a mask pixel that `masks` have already.
+        by: Errors, of which only those of the mask's place are read.
+        fine: Samples per mask pixel, each way. 1 gives each pixel its mean, for a sensor in the
+            near field that has the same pixels. The far field shows more than the mean of a pixel
+            which two phases share: see `optics.window`.
+        given: Samples per mask pixel, each way, that `masks` already have.
     """
     transmittance = spread_pixels(mask_transmittance(masks), fine // given)
     _, height, width = transmittance.shape
@@ -177,7 +178,7 @@ def displaced_masks(
     x = jnp.arange(width)[None, :] - centre_x - fine * by.shift_x
     angle = jnp.deg2rad(by.rotation)
     cosine, sine = jnp.cos(angle) / (1.0 + by.scale), jnp.sin(angle) / (1.0 + by.scale)
-    # Where on the mask each sample of the object looks: the inverse of the movement.
+    # Place on the mask that each sample of the object sees: the inverse of the movement.
     rows = cosine * y + sine * x + centre_y
     columns = cosine * x - sine * y + centre_x
 
@@ -192,7 +193,7 @@ def displaced_masks(
 def aberrated_field(field: Field, by: Perturbation) -> Field:
     """Returns the field with its defocus and wavefront errors.
 
-    + 2 pi `defocus` radians at half the side, and `z5` ... of `zernike`.
+    The phase gains 2 pi `defocus` radians at half the side, and `z5` ... times `zernike`.
     """
     shape: tuple[int, int] = field.shape  # type: ignore[assignment]
     wavefront = 2 * math.pi * by.defocus * quadratic_phase(shape)

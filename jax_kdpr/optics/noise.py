@@ -1,4 +1,4 @@
-"""Sensor noise omega of eq. 1. Every random draw takes an explicit key."""
+"""Sensor noise omega of eq. 1; every random draw takes an explicit key."""
 
 from collections.abc import Callable
 
@@ -13,8 +13,8 @@ from jax_kdpr.core.options import option, section
 from jax_kdpr.core.registry import Registry
 from jax_kdpr.core.types import Intensity, Key
 
-BLACK_SIGMAS = 5.0  # of the read noise below the black level, so that its negative half survives
-NODES = 1024  # quantiles of either noise that the mean of a dark frame is taken over
+BLACK_SIGMAS = 5.0  # of read noise between count 0 and black level: keeps its negative half
+NODES = 1024  # quantiles of each noise that the mean of a dark frame is taken over
 
 
 def no_noise(key: Key, intensity: Intensity, noise: "NoiseOptions") -> Intensity:
@@ -69,7 +69,7 @@ class NoiseOptions:
     )
     full_well: float = option(
         1e4,
-        "that a pixel holds",
+        "full-well capacity",
         unit="electrons",
         within=Range(0, 1e9, "(]"),
         when=OF_CAMERA,
@@ -87,7 +87,7 @@ def gaussian_noise(key: Key, intensity: Intensity, noise: NoiseOptions) -> Inten
     Args:
         key: Random key.
         intensity: Noiseless CDPs.
-        noise: With `snr_db`.
+        noise: Options, of which `snr_db` is read.
     """
     power = jnp.mean(jnp.square(intensity), axis=(1, 2), keepdims=True)
     sigma = jnp.sqrt(lax.stop_gradient(power) * 10.0 ** (-noise.snr_db / 10.0))
@@ -104,7 +104,7 @@ def poisson_noise(key: Key, intensity: Intensity, noise: NoiseOptions) -> Intens
     Args:
         key: Random key.
         intensity: Noiseless CDPs, not negative.
-        noise: With `photons`, those of one camera frame.
+        noise: Options, of which `photons` is read: the photons of one camera frame.
     """
     total = jnp.sum(intensity, axis=(1, 2), keepdims=True)
     # An all-dark snapshot stays dark instead of dividing by zero.
@@ -117,17 +117,17 @@ def poisson_noise(key: Key, intensity: Intensity, noise: NoiseOptions) -> Intens
 def camera_frame(key: Key, intensity: Intensity, noise: NoiseOptions) -> Intensity:
     """Takes each snapshot with a camera and undoes what a user would undo: dark frame and gain.
 
-    Photoelectrons and dark electrons are Poisson, read noise is normal; what exceeds the full well
-    is lost; a converter of `bits` bits spans from the black level to the full well. The black level
-    leaves room for `BLACK_SIGMAS` of the read noise. What is subtracted is the mean of a dark frame
-    (`dark_counts`), as converted: few bits round it, and the black level with it.
-    The exposure is that of `poisson_noise`. Gradients pass straight through to the noiseless CDP,
-    but for saturated pixels, which have none: more light would not change what they show.
+    Photoelectrons and dark electrons are Poisson, read noise is normal. What exceeds the full well
+    is lost. The `bits` bits of the converter span from count 0 to the full well; the black level
+    lies above count 0 by `BLACK_SIGMAS` of the read noise. What is subtracted is the mean of a dark
+    frame as converted (`dark_counts`), because few bits round it, and the black level with it. The
+    exposure is that of `poisson_noise`. Gradients pass straight through to the noiseless CDP,
+    except at saturated pixels, which have none: more light would not change what they show.
 
     Args:
         key: Random key.
         intensity: Noiseless CDPs, not negative.
-        noise: Of its numbers all but `snr_db` are read.
+        noise: Options, of which all numbers except `snr_db` are read.
     """
     shot_key, read_key = jax.random.split(key)
     total = jnp.sum(intensity, axis=(1, 2), keepdims=True)
@@ -143,10 +143,10 @@ def camera_frame(key: Key, intensity: Intensity, noise: NoiseOptions) -> Intensi
 
 
 def dark_counts(noise: NoiseOptions) -> float:
-    """Returns the mean of a dark frame of `camera_frame`, counts.
+    """Returns the mean of a dark frame of `camera_frame`, in counts.
 
-    It is the black level and the dark electrons where the read noise spreads over some counts, and
-    another number where all of them round to one.
+    It is the black level plus the dark electrons where the read noise spreads over several counts.
+    It is another number where all values round to one count.
     """
     share = (np.arange(NODES) + 0.5) / NODES
     thermal = np.ceil(special.pdtrik(share, noise.dark)) if noise.dark else np.zeros(1)
@@ -155,12 +155,12 @@ def dark_counts(noise: NoiseOptions) -> float:
 
 
 def _step(noise: NoiseOptions) -> float:
-    """Electrons of one count."""
+    """Returns the electrons of one count."""
     return (noise.full_well + BLACK_SIGMAS * noise.read_noise) / (2**noise.bits - 1)
 
 
 def _converted(electrons, noise: NoiseOptions):
-    """Counts of electrons, an array of NumPy or JAX."""
+    """Returns the counts of electrons, given as an array of NumPy or JAX."""
     black = BLACK_SIGMAS * noise.read_noise
     return ((electrons + black).clip(0.0, noise.full_well + black) / _step(noise)).round()
 

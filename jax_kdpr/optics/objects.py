@@ -1,8 +1,8 @@
 """From an image in [0, 1] to the complex field that leaves the object, and back.
 
-A phase repeats after a turn, and a field has no more. So the image is read off a field in two ways:
-alone, on one branch, which serves phase ranges well below a turn; or beside another image, as the
-step from there, which serves them all.
+A field holds a phase only modulo a turn (2 pi). So an image is read off a field in two ways: alone,
+on one branch, which serves phase ranges well below a turn; or beside another image, as the
+difference from that image, which serves all ranges.
 """
 
 import math
@@ -19,16 +19,14 @@ from jax_kdpr.core.types import Field, Image, Scalar
 from jax_kdpr.optics.cdp import mask_transmittance
 from jax_kdpr.optics.phase import align_global_phase
 
-TURNS = 128  # global phases that `read_alone` tries
+TURNS = 128  # number of global phases that `read_alone` tries
 
 
 @section
 class SceneOptions:
     """Encoding of an image as a field: `optics.objects.scene_field`."""
 
-    kind: str = option(
-        "phase", "what an image is of its field", choices=("phase", "amplitude", "complex")
-    )
+    kind: str = option("phase", "what the image encodes", choices=("phase", "amplitude", "complex"))
     phase_range: float = option(
         math.pi, "phase of a white pixel", unit="radians", within=Range(0, 1000, "(]")
     )
@@ -51,14 +49,14 @@ class SceneOptions:
 
     @property
     def image_range(self) -> float:
-        """Radians that an image file's value 1 stands for; 0 where files are no phases alone."""
+        """Phase in radians of the value 1 in an image file; 0 unless scenes are phases alone."""
         return self.phase_range if self.kind == "phase" else 0.0
 
 
 def scene_parts(
     image: Float[np.ndarray, "*b h w c"], scene: SceneOptions
 ) -> dict[str, Float[np.ndarray, "*b h w"]]:
-    """Returns what an image in [0, 1] stands for, in the units of the object, float32.
+    """Returns the phase and amplitude that an image in [0, 1] stands for, as float32.
 
     Returns:
         "phase" in radians, "amplitude" in [0, 1], or both.
@@ -79,14 +77,15 @@ def scene_field(image: Image, scene: SceneOptions) -> Field:
       default r = pi keeps them apart.
     * "amplitude": img itself, a real transmittance.
     * "complex": channel 0 is the phase image, channel 1 the amplitude image, mapped to
-      [min_amplitude, 1]. Where the amplitude is zero no measurement holds the phase: hence a floor.
+      [min_amplitude, 1]. The floor is needed because no measurement holds the phase of a pixel
+      with zero amplitude.
 
     Args:
         image: Values in [0, 1]; 2 channels for "complex", else 1.
-        scene: With r = `phase_range`, the phase of a white pixel, in radians.
+        scene: Encoding; r is its `phase_range`, the phase of a white pixel, in radians.
 
     Raises:
-        ValueError: If the kind is none of these or the channels do not fit it.
+        ValueError: If the kind is none of these or the number of channels does not fit it.
     """
     if image.shape[-1] != scene.channels:
         raise ValueError(
@@ -106,10 +105,10 @@ def scene_field(image: Image, scene: SceneOptions) -> Field:
 def field_image(field: Field, scene: SceneOptions) -> Image:
     """Reads the image off a field: the inverse of `scene_field`, clipped to [0, 1].
 
-    The phase is read on the branch centred on r / 2, so that small errors around 0 and r clip
-    instead of wrapping: up to pi - r / 2 beyond either, nothing at r = 2 pi. The global phase must
-    have been settled before, by `phase.align_global_phase`. Differentiable but where a phase is
-    read off a field of zero, and where it clips.
+    The phase is read on the branch centred on r / 2. Small errors around 0 and r are therefore
+    clipped instead of wrapped: up to pi - r / 2 beyond either, which is nothing at r = 2 pi. The
+    global phase must be set before, by `phase.align_global_phase`. The result is differentiable
+    except where a phase is read off a field of zero, and where it is clipped.
     """
     phase_range, floor = scene.phase_range, scene.min_amplitude
     centre = jnp.exp(-0.5j * phase_range).astype(field.dtype)
@@ -128,10 +127,10 @@ def field_image(field: Field, scene: SceneOptions) -> Image:
 
 
 def read_alone(field: Field, scene: SceneOptions) -> Image:
-    """Reads the image off a field of unknown global phase, beside which nothing else is known.
+    """Reads the image off a field of unknown global phase, without another image beside it.
 
-    Of `TURNS` global phases that one is taken at which least of the phase lies outside of the
-    range, and of those the one of the darkest image. An amplitude needs none.
+    Of `TURNS` global phases, it takes the one for which the phase lies least outside its range,
+    and of several such ones that of the darkest image. An amplitude needs no global phase.
     """
     if not scene.has_phase:
         return field_image(field, scene)
@@ -148,25 +147,26 @@ def read_alone(field: Field, scene: SceneOptions) -> Image:
 
 
 def unknown_scene(kind: str) -> ValueError:
-    """Returns the error that a kind of scene is none."""
+    """Returns the error for an unknown kind of scene."""
     return ValueError(f"scene: expected phase, amplitude or complex, got {kind!r}")
 
 
 def image_beside(field: Field, image: Image, scene: SceneOptions) -> Image:
-    """Reads the image off a field as a step from another image, at any phase range.
+    """Reads the image off a field as the difference from another image, at any phase range.
 
-    The field is turned to the global phase of the other image's. Then a phase differs from that of
-    the other by what lies within half a turn,
+    The field is first aligned to the global phase of the other image's field. Each phase then
+    differs from that of the other image by at most half a turn:
 
-        image + angle(field * conj(other field)) / r.
+        other image + angle(field * conj(other field)) / r.
 
-    Beside the true image, for a score, this is its error modulo a turn. What exceeds black or white
-    by less than pi - r / 2 is clipped, as `field_image` does: all that a range r leaves of a turn,
-    halved. The rest stays as it is, beyond [0, 1]; who wants an image clips it. Amplitudes do not
-    depend on the other image. Differentiable as `field_image`.
+    If the other image is the true one, as for a score, this difference is the error modulo a turn.
+    Values that exceed black or white by less than pi - r / 2 are clipped, as in `field_image`; that
+    is half of what a range r leaves of a turn. Larger ones stay outside [0, 1], and a caller that
+    needs an image clips them. Amplitudes do not depend on the other image. The result is
+    differentiable where that of `field_image` is.
 
     Args:
-        field: Of any global phase.
+        field: Field of any global phase.
         image: The other image, in [0, 1]: a recovery that the field was refined from, or the truth.
         scene: Encoding of both.
     """

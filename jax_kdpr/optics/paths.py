@@ -1,7 +1,7 @@
-"""The ways of light from object to sensor that are more than one DFT.
+"""The paths of light from object to sensor that are not just one plain DFT.
 
 object -> gap, if there is one (`Apart`) -> mask -> free space (a transfer function), or the far
-field on samples of its own (`MatrixDFT`), or the plain DFT (None)
+field at chosen samples (`MatrixDFT`), or the plain DFT (None)
 """
 
 import dataclasses
@@ -19,10 +19,10 @@ from jax_kdpr.core.types import Transfer
 @partial(jax.tree_util.register_dataclass, data_fields=["rows", "columns"], meta_fields=["fine"])
 @dataclasses.dataclass(frozen=True)
 class MatrixDFT:
-    """The far field on samples of any distance and number: rows X columns^T of a field X.
+    """The far field at samples of any spacing and number: rows X columns^T of a field X.
 
-    Masks may be finer than the object: of `fine` samples a pixel of it, each way. A pixel of the
-    object is then a square, and its envelope is divided out (`optics.window.matrix_dft`).
+    Masks may be finer than the object, with `fine` samples per pixel of the object, each way. A
+    pixel is then a square, and its envelope is divided out (`optics.window.matrix_dft`).
     """
 
     rows: Any  # [sh mh], complex
@@ -31,7 +31,7 @@ class MatrixDFT:
 
     @property
     def sensor(self) -> tuple[int, int]:
-        """(sh, sw)."""
+        """Size (sh, sw) of the sensor."""
         return self.rows.shape[0], self.columns.shape[0]
 
     def forward(self, behind: Complex[Array, "*k mh mw"]) -> Complex[Array, "*k sh sw"]:
@@ -39,7 +39,7 @@ class MatrixDFT:
         return _product(self.rows, behind, self.columns.T)
 
     def adjoint(self, spectra: Complex[Array, "*k sh sw"]) -> Complex[Array, "*k mh mw"]:
-        """The exact adjoint of `forward`."""
+        """Applies the exact adjoint of `forward`."""
         return _product(jnp.conj(self.rows.T), spectra, jnp.conj(self.columns))
 
 
@@ -48,23 +48,23 @@ class MatrixDFT:
 )
 @dataclasses.dataclass(frozen=True)
 class Apart:
-    """A mask at a distance from the object, of which it lets through what meets it.
+    """A mask at a distance from the object, which passes only the light that meets it.
 
-    The field x is lit, and spreads into twice its window: the mask sees (G b x), with the transfer
-    function G of the gap, cut to the window again. So A^H A is not diagonal.
+    The field x is lit by a beam b and spreads into a window of twice its height and width. The mask
+    sees G b x, with G the free space of the gap, cut to its own window. So A^H A is not diagonal.
     """
 
-    gap: Any  # transfer function of the free space between them [2h 2w]
-    incident: Any = None  # b [h w], of the beam on the object; None for an even one
+    gap: Any  # transfer function from object to mask [2h 2w]
+    incident: Any = None  # b [h w], the beam on the object; None for an even one
     behind: Any = None  # what follows the mask: `Transfer`, `MatrixDFT` or None
 
     def forward(self, field: Complex[Array, "*b h w"]) -> Complex[Array, "*b h w"]:
-        """Brings objects to the mask."""
+        """Propagates object fields to the mask."""
         lit = field if self.incident is None else _times(self.incident, field)
         return self._across(self.gap, lit)
 
     def adjoint(self, field: Complex[Array, "*b h w"]) -> Complex[Array, "*b h w"]:
-        """The exact adjoint of `forward`."""
+        """Applies the exact adjoint of `forward`."""
         back = self._across(jnp.conj(self.gap), field)
         return back if self.incident is None else _times(jnp.conj(self.incident), back)
 
@@ -74,32 +74,32 @@ class Apart:
         return jnp.fft.ifft2(spectrum)[..., :height, :width]
 
 
-# What brings the light from object to mask and on to the sensor, if no plain DFT.
+# The path of light from object to sensor, where it is not the plain DFT.
 Between = Transfer | MatrixDFT | Apart
 
 
 def behind_mask(transfer: Any) -> Any:
-    """Returns what follows the mask: of an `Apart` its part, else `transfer` itself."""
+    """Returns what follows the mask: `behind` of an `Apart`, otherwise `transfer` itself."""
     return transfer.behind if isinstance(transfer, Apart) else transfer
 
 
 def before_mask(field: Complex[Array, "*b h w"], transfer: Any) -> Complex[Array, "*b h w"]:
-    """Returns what meets the mask of objects [h w]."""
+    """Returns the fields that object fields [h w] make at the mask."""
     return transfer.forward(field) if isinstance(transfer, Apart) else field
 
 
 def back_to_object(field: Complex[Array, "*b h w"], transfer: Any) -> Complex[Array, "*b h w"]:
-    """The adjoint of `before_mask`."""
+    """Applies the adjoint of `before_mask`."""
     return transfer.adjoint(field) if isinstance(transfer, Apart) else field
 
 
 def is_unitary(transfer: Any) -> bool:
-    """Whether all that a mask lets through is seen, and A^H A so is diagonal: `mask_power`."""
+    """Returns whether all light behind the mask is seen; A^H A is then diagonal: `mask_power`."""
     return not isinstance(transfer, MatrixDFT | Apart)
 
 
 def pixels_within(transfer: object) -> int:
-    """Returns how many samples of a mask there are to a pixel of the object, each way."""
+    """Returns how many samples of a mask there are per pixel of the object, each way."""
     behind = behind_mask(transfer)
     return behind.fine if isinstance(behind, MatrixDFT) else 1
 
@@ -122,7 +122,7 @@ def gather_pixels(fields: Shaped[Array, "*b mh mw"], fine: int) -> Shaped[Array,
 def _product(
     left: Complex[Array, "a h"], fields: Complex[Array, "*k h w"], right: Complex[Array, "w b"]
 ) -> Complex[Array, "*k a b"]:
-    """left X right of each field X, in float32 on every device."""
+    """Returns left X right for each field X, in float32 on every device."""
     highest = lax.Precision.HIGHEST
     return jnp.matmul(jnp.matmul(left, fields, precision=highest), right, precision=highest)
 

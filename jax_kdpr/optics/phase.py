@@ -1,4 +1,4 @@
-"""The global phase of a field, which no intensity holds: settled alone, or by another field."""
+"""The global phase of a field, which no intensity determines: set alone, or by another field."""
 
 import jax.numpy as jnp
 
@@ -8,13 +8,13 @@ GAUGES = ("start", "mean")
 
 
 def fix_global_phase(field: Field, *, gauge: str) -> Field:
-    """Settles the global phase: "start" leaves it as it came, "mean" makes the mean real, positive.
+    """Sets the global phase: "start" leaves it unchanged, "mean" makes the mean real and positive.
 
-    With "mean" the estimate no longer depends on the start vector's phase, nor on how many
-    iterations there were. A field of zero mean is left as it is.
+    With "mean" the global phase of an estimate depends neither on that of the start vector nor on
+    the number of iterations. A field of zero mean is left unchanged.
 
     Raises:
-        ValueError: If `gauge` is neither.
+        ValueError: If `gauge` is neither of the two.
     """
     match gauge:
         case "start":
@@ -31,10 +31,10 @@ def fix_global_phase(field: Field, *, gauge: str) -> Field:
 def align_global_phase(estimate: Field, reference: Field) -> Field:
     """Returns e^{j t} * estimate with the real t that brings it closest to `reference`.
 
-    Closed form: t is the angle of <estimate, reference>. Intensities do not hold the global phase,
-    so a complex estimate is compared only after this.
+    In closed form, t is the angle of <estimate, reference>. Intensities do not determine the global
+    phase, so a complex estimate must be aligned before it is compared.
     """
-    overlap = jnp.sum(jnp.conj(estimate) * reference)  # in float32 on a GPU too
+    overlap = jnp.sum(jnp.conj(estimate) * reference)  # stays in float32 on a GPU too
     modulus = jnp.abs(overlap)
     phasor = jnp.where(modulus > 0, overlap / jnp.where(modulus > 0, modulus, 1.0), 1.0)
     return phasor * estimate

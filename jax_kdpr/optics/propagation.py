@@ -1,18 +1,20 @@
 """Free space between object, mask and sensor, and the geometry of a bench.
 
-Three cases, each a `Propagator`, which `FreeSpace` puts into the one operator of `optics.cdp`:
+There are three cases. Each is a `Propagator`, whose `FreeSpace` enters the one operator of
+`optics.cdp`:
 
-* "far": a lens (or a long distance) makes the sensor plane the far field. Sensor pixel
-  lambda f / (M p), with M the zero-padded pixels a side and p the pitch of the mask.
-* "fresnel": a single Fresnel transform, for sensors farther away than N p^2 / lambda. A quadratic
-  phase over the object plane, then the far field's DFT; sensor pixel lambda z / (M p).
-* "angular_spectrum": exact for the sampled scalar field, for sensors nearer than that. Sensor pixel
-  p. The field is periodic with the padded window: `oversample` 2 gives it room to spread.
+* "far": a lens (or a long distance) puts the sensor plane into the far field. The sensor pixel is
+  lambda f / (M p), with M the number of zero-padded pixels a side and p the pitch of the mask.
+* "fresnel": a single Fresnel transform, for sensors farther away than N p^2 / lambda. It is a
+  quadratic phase over the object plane and the far field's DFT. The sensor pixel is
+  lambda z / (M p).
+* "angular_spectrum": exact for the sampled scalar field, for sensors nearer than that. The sensor
+  pixel is p. The field is periodic with the padded window: `oversample` 2 gives it room to spread.
 
-Between object and mask there may be some too (`gap`), whatever follows.
+In each case there may also be free space between object and mask (`gap`).
 
-Lengths in metres. Fields go as e^{+j k z} along z; a constant phase is left out. The object plane's
-axes are centred, as a lens would be.
+Lengths are in metres. Fields go as e^{+j k z} along z; a constant phase is left out. The axes of
+the object plane are centred, as a lens would be.
 """
 
 import dataclasses
@@ -30,21 +32,21 @@ from jax_kdpr.core.types import Masks, Transfer
 from jax_kdpr.optics.cdp import mask_transmittance
 from jax_kdpr.optics.paths import spread_pixels
 
-GAP_PADDING = 2  # windows of the object that its light may spread over before the mask
-SHARED_ENVELOPE = 8  # times N p^2 / lambda: nearer, each square mask pixel has its own envelope
+GAP_PADDING = 2  # window that light spreads into before the mask, in sides of the object
+SHARED_ENVELOPE = 8  # in N p^2 / lambda; nearer, each square mask pixel has its own envelope
 
 
 class FreeSpace(NamedTuple):
-    """What lies between masks and DFT, and behind it; both None in the far field."""
+    """Free space of a bench; `chirp` and `transfer` are None in the far field."""
 
     chirp: Complex[Array, "h w"] | None = None  # multiplies the field behind the mask
-    transfer: Transfer | None = None
+    transfer: Transfer | None = None  # multiplies its DFT
     gap: Transfer | None = None  # from object to mask; None where they are in one plane
 
     def through(self, masks: Masks, *, fine: int = 1) -> Masks:
-        """Returns masks that include the chirp, as transmittances if there is one.
+        """Returns masks that include the chirp; where there is one, they are transmittances.
 
-        `fine`: samples of them to a pixel of the object.
+        `fine` is the number of mask samples per pixel of the object, each way.
         """
         if self.chirp is None:
             return masks
@@ -53,16 +55,16 @@ class FreeSpace(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Propagator:
-    """One way from mask to sensor. Its functions take the lengths from `PropagationOptions`."""
+    """One way of propagation from mask to sensor; `PropagationOptions` give its lengths."""
 
     space: Callable[[tuple[int, int], int, "PropagationOptions"], FreeSpace]
-    """space((h, w), oversample, options) -> what is between; its wavelength may be traced."""
+    """space((h, w), oversample, options) -> `FreeSpace`; options.wavelength may be traced."""
     sensor_pixel: Callable[[float, "PropagationOptions"], float]
     """sensor_pixel(zero-padded pixels a side, options) -> metres."""
     warnings: Callable[[int, float, "PropagationOptions"], list[str]] = lambda *_: []
-    """warnings(pixels a side, oversample, options) -> where it is sampled too coarsely."""
+    """warnings(pixels a side, oversample, options) -> warnings of too coarse sampling."""
     reads_lengths: bool = True
-    axis_in_middle: bool = False  # of its CDPs, else at [0, 0]
+    axis_in_middle: bool = False  # whether CDPs have the optical axis there, else at [0, 0]
 
 
 PROPAGATORS: Registry[Propagator] = Registry(
@@ -82,17 +84,17 @@ class PropagationOptions:
 
     kind: str = option(
         "far",
-        "to the sensor: far through a lens, the others through free space",
+        "path to the sensor: far has a lens, the others free space only",
         choices=PROPAGATORS,
     )
     wavelength: float = option(
         0.0,
-        "of the light; of a near field, or with a gap",
+        "needed in a near field or with a gap",
         unit="metres",
         within=LENGTHS["wavelength"],
     )
     pitch: float = option(
-        0.0, "of mask and object pixels; likewise", unit="metres", within=LENGTHS["pitch"]
+        0.0, "pixel pitch; needed as wavelength is", unit="metres", within=LENGTHS["pitch"]
     )
     distance: float = option(
         0.0,
@@ -110,30 +112,30 @@ class PropagationOptions:
 
     @property
     def read_lengths(self) -> tuple[str, ...]:
-        """Which of its lengths are read, and so must be known."""
+        """Names of the lengths that are read and so must be known."""
         near = ("distance",) if self.propagator.reads_lengths else ()
         return ("wavelength", "pitch", *near) if near or self.gap else ()
 
     @property
     def propagator(self) -> Propagator:
-        """Of its kind."""
+        """Propagator of this kind."""
         return PROPAGATORS[self.kind]
 
 
 def sampling_warnings(
     pixels: int, options: PropagationOptions, *, oversample: int | float = 1
 ) -> list[str]:
-    """Says where a propagation is sampled too coarsely to be what the bench does; [] if nowhere.
+    """Returns warnings where sampling is too coarse for what the bench does; [] if nowhere.
 
-    The chirp of "fresnel" must not turn by more than pi between neighbours at the edge of the
-    object plane (z >= N p^2 / lambda), its square mask pixels want more (`shares_envelope`), nor
-    must the transfer function of "angular_spectrum" at the edge
-    of the band (z <= M p^2 / lambda for small angles).
+    The chirp of "fresnel" must not change by more than pi between neighbours at the edge of the
+    object plane (z >= N p^2 / lambda). Its square mask pixels need a longer distance
+    (`shares_envelope`). The transfer function of "angular_spectrum" must not change by more than pi
+    between neighbours at the edge of the band (z <= M p^2 / lambda for small angles).
 
     Args:
-        pixels: N, of the longer side of the object plane.
+        pixels: N, the pixels of the longer side of the object plane.
         options: Kind and lengths.
-        oversample: Zero padding, as of `optics.cdp`.
+        oversample: Zero padding, as in `optics.cdp`.
     """
     found = []
     if options.read_lengths and options.pitch < options.wavelength / 2:
@@ -148,26 +150,26 @@ def sampling_warnings(
 
 
 def fresnel_chirp(shape: tuple[int, int], lengths: PropagationOptions) -> Complex[Array, "h w"]:
-    """Returns e^{j pi r^2 / (lambda z)} with r from the centre pixel, [h // 2, w // 2].
+    """Returns e^{j pi r^2 / (lambda z)}, r the distance from the centre pixel [h // 2, w // 2].
 
-    Goodman, Introduction to Fourier Optics, eq. 4-17; its factors outside the integral have no
-    effect on the intensity but for a scale, which the orthonormal DFT settles.
+    See Goodman, Introduction to Fourier Optics, eq. 4-17. The factors in front of its integral only
+    scale the intensity, and the orthonormal DFT sets that scale.
     """
     curvature = math.pi / (lengths.wavelength * lengths.distance)
     return mask_transmittance(_squared_radius(shape, lengths.pitch) * curvature)
 
 
 def quadratic_phase(shape: tuple[int, int]) -> Float[Array, "h w"]:
-    """Returns r^2 from the centre pixel, 1 at half the longer side: a defocus of one unit there."""
+    """Returns r^2 about the centre pixel, 1 at half the longer side: a unit of defocus there."""
     return _squared_radius(shape, 2.0 / max(shape))
 
 
 def angular_spectrum(shape: tuple[int, int], lengths: PropagationOptions) -> Transfer:
-    """Returns the transfer function of free space on the DFT's frequencies, [0, 0] the zero one.
+    """Returns the transfer function of free space at the DFT's frequencies, zero one at [0, 0].
 
-    e^{j (k_z - k) z} for travelling waves and 0 for evanescent ones (pitch < lambda / 2), so the
-    adjoint is exact: propagation by -z of what travels. k_z - k is computed without the difference
-    of two large numbers.
+    It is e^{j (k_z - k) z} for travelling waves and 0 for evanescent ones (pitch < lambda / 2). The
+    adjoint is therefore exactly the propagation of the travelling waves by -z. k_z - k is computed
+    without the difference of two large numbers.
     """
     fy = jnp.fft.fftfreq(shape[0], lengths.pitch)[:, None]
     fx = jnp.fft.fftfreq(shape[1], lengths.pitch)[None, :]
@@ -179,7 +181,7 @@ def angular_spectrum(shape: tuple[int, int], lengths: PropagationOptions) -> Tra
 
 
 def gap_transfer(shape: tuple[int, int], lengths: PropagationOptions) -> Transfer:
-    """Returns the transfer function from object to mask, on `GAP_PADDING` times their window."""
+    """Returns the transfer function from object to mask, for `GAP_PADDING` times their window."""
     padded = (GAP_PADDING * shape[0], GAP_PADDING * shape[1])
     return angular_spectrum(padded, changed(lengths, distance=lengths.gap))
 
@@ -217,14 +219,15 @@ def _angular_warnings(
 
 
 def shares_envelope(pixels: int, lengths: PropagationOptions) -> bool:
-    """Returns whether one envelope does for all square mask pixels, as in the far field.
+    """Returns whether one envelope serves for all square mask pixels, as in the far field.
 
-    A pixel's sinc is centred behind the pixel, and not on the axis. One for all is wrong by 0.31 of
-    the amplitudes (rms) at N p^2 / lambda, 0.15 at twice that, and 0.04 at `SHARED_ENVELOPE` times.
+    The sinc envelope of a pixel is centred behind the pixel, not on the axis. One envelope for all
+    pixels is wrong by 0.31 of the amplitudes (rms) at N p^2 / lambda, by 0.15 at twice that
+    distance, and by 0.04 at `SHARED_ENVELOPE` times.
 
     Args:
-        pixels: N, of the longer side of the object plane.
-        lengths: With no lens between mask and sensor.
+        pixels: N, the pixels of the longer side of the object plane.
+        lengths: Lengths of a bench without a lens between mask and sensor.
     """
     nearest = pixels * lengths.pitch**2 / lengths.wavelength
     return lengths.distance >= SHARED_ENVELOPE * nearest
@@ -233,8 +236,8 @@ def shares_envelope(pixels: int, lengths: PropagationOptions) -> bool:
 def sensor_pixel(pixels: int, options: PropagationOptions, *, oversample: int | float = 1) -> float:
     """Returns the sensor pixel, in metres, that the operator's samples stand for.
 
-    lambda z / (M p) in the far field, with z the focal length of the lens, and for "fresnel"; the
-    pitch itself for "angular_spectrum".
+    It is lambda z / (M p) in the far field, with z the focal length of the lens, and for "fresnel".
+    For "angular_spectrum" it is the pitch itself.
     """
     return options.propagator.sensor_pixel(oversample * pixels, options)
 

@@ -1,8 +1,9 @@
-"""How the samples of the model lie on a real camera: pixels, extent, resolution. Metres.
+"""How the samples of the model lie on a real camera: pixels, extent, resolution; in metres.
 
-A model sample is lambda f / (M p) wide (`propagation.sensor_pixel`), M the zero-padded pixels a
-side and p the pitch of the mask. A camera has pixels of its own. What is recorded must be resampled
-onto the model's samples, which is easiest where one of them is a whole number of camera pixels.
+A model sample is lambda f / (M p) wide (`propagation.sensor_pixel`), where M is the number of
+zero-padded pixels a side and p the pitch of the mask. A camera has pixels of its own. Its frames
+must be resampled onto the model's samples, which is easiest where one sample is a whole number of
+camera pixels.
 """
 
 import math
@@ -10,12 +11,12 @@ from typing import NamedTuple
 
 from jax_kdpr.optics.propagation import PropagationOptions, sensor_pixel
 
-# What a file of these numbers, by the command geometry, holds.
+# Contents of the file that the command geometry writes.
 RECORD = {"bench": {"camera_pixel": float}, "sensor_pixel": float, "warnings": [str]}
 
 
 class Geometry(NamedTuple):
-    """One bench; lengths in metres. `bench_geometry` says what the fields mean."""
+    """Geometry of one bench, lengths in metres; `bench_geometry` explains the fields."""
 
     sensor_pixel: float
     camera_pixels_per_sensor_pixel: float
@@ -33,7 +34,7 @@ class Geometry(NamedTuple):
 
     @property
     def camera_pixels_per_fringe(self) -> float:
-        """In the finest fringe; fewer than 2 cannot hold it."""
+        """Number of camera pixels in the finest fringe; fewer than 2 cannot hold it."""
         return self.finest_fringe / self.sensor_pixel * self.camera_pixels_per_sensor_pixel
 
 
@@ -52,39 +53,39 @@ def bench_geometry(
     """Computes how the model's samples lie on a camera.
 
     Args:
-        pixels: N, of the mask, each way.
-        oversample: Zero padding of the model: M = `oversample` N; with `sensor.step`, 1 over it.
+        pixels: N, the pixels of the mask each way.
+        oversample: Zero padding of the model, M = `oversample` N; 1 / `sensor.step` if that is set.
         kind: "far", "fresnel" or "angular_spectrum".
-        wavelength: Metres.
-        pitch: Of the mask, metres.
-        distance: From mask to sensor, metres; in the far field the focal length of the lens.
-        camera_pixel: Side of a camera pixel, metres.
+        wavelength: Wavelength, in metres.
+        pitch: Pitch of the mask, in metres.
+        distance: From mask to sensor, in metres; in the far field the focal length of the lens.
+        camera_pixel: Side of a camera pixel, in metres.
         camera_pixels: (height, width) of the chip, if known.
         fill_factor: Share of a mask pixel's area that is used, in (0, 1].
 
     Returns:
-        A `Geometry` of these fields.
+        A `Geometry` with these fields.
 
-        * sensor_pixel: What one sample of the model stands for.
-        * camera_pixels_per_sensor_pixel: Ratio of the two.
+        * sensor_pixel: Width of one sample of the model.
+        * camera_pixels_per_sensor_pixel: This width in camera pixels.
         * extent, extent_camera_pixels: Side of the model's whole pattern.
-        * fits: Whether the chip holds it; None if its size is not known.
-        * whole_ratio: Nearest whole number of camera pixels, at least 1.
-        * whole_ratio_distance: Distance, or focal length, that gives it; None for the angular
-          spectrum, whose model sample is the pitch at any distance.
-        * whole_ratio_camera_pixel: Camera pixel that would give it at this distance.
-        * finest_fringe: Shortest period in the intensity: lambda f / (N p), from the two edges of
-          the object; a field of pitch p holds at most 1 / (2 p) cycles a metre and its intensity 1
-          / p, so p for the angular spectrum.
+        * fits: Whether the chip holds the whole pattern; None if its size is not known.
+        * whole_ratio: Nearest whole number of camera pixels to a model sample, at least 1.
+        * whole_ratio_distance: Distance, or focal length, that gives this number; None for the
+          angular spectrum, whose model sample is the pitch at any distance.
+        * whole_ratio_camera_pixel: Camera pixel that would give this number at this distance.
+        * finest_fringe: Shortest period in the intensity. It is lambda f / (N p), from the two
+          edges of the object. For the angular spectrum it is p: a field of pitch p holds at most
+          1 / (2 p) cycles a metre, and its intensity 1 / p.
         * oversample_resolved: Largest `oversample` (0, 1 or 2) whose samples are not finer than the
-          camera's: 2 is what it takes to sample every fringe twice (Nyquist), 0 a camera that is
-          too coarse even for 1.
-        * mask_pixel_factor: Intensity at the middle of the pattern's edge, over that at its centre,
-          of a square mask pixel in place of a point: sinc^2 of half the pixel's side over the
-          pitch. The corner has its square. The model's is 1 everywhere. None for the angular
-          spectrum.
-        * camera_pixel_factor: Contrast that integration over a camera pixel (fully sensitive)
-          leaves of the finest fringe: sinc(pixel / period), 0 beyond its first zero.
+          camera's. 2 samples every fringe twice (Nyquist); 0 means that the camera is too coarse
+          even for 1.
+        * mask_pixel_factor: Intensity at the middle of the pattern's edge over that at its centre,
+          if mask pixels are squares and not points: sinc^2 of half the pixel's side over the
+          pitch. At the corners it is the square of that. The model has 1 everywhere. None for the
+          angular spectrum.
+        * camera_pixel_factor: Contrast of the finest fringe after integration over a camera pixel
+          (fully sensitive): sinc(pixel / period), and 0 beyond its first zero.
         * fresnel_number: (N p / 2)^2 / (lambda distance).
 
     Raises:
@@ -127,7 +128,7 @@ def bench_geometry(
 
 
 def geometry_warnings(found: Geometry, *, oversample: int | float) -> list[str]:
-    """Says what of a bench the model does not describe; [] for nothing."""
+    """Returns warnings of what the model does not describe in a bench; [] if there are none."""
     warnings = []
     if found.fits is False:
         warnings.append(
@@ -150,5 +151,5 @@ def geometry_warnings(found: Geometry, *, oversample: int | float) -> list[str]:
 
 
 def _sinc(x: float) -> float:
-    """sin(pi x) / (pi x)."""
+    """Returns sin(pi x) / (pi x)."""
     return 1.0 if x == 0 else math.sin(math.pi * x) / (math.pi * x)

@@ -8,11 +8,11 @@ import math
 import numpy as np
 from jaxtyping import Float
 
-ROUND_OBJECT = math.sqrt(0.5)  # radius of the disc round the square, in its sides
+ROUND_OBJECT = math.sqrt(0.5)  # radius of the disc round the square, in sides of the square
 
 
 def from_centre(size: int) -> tuple[Float[np.ndarray, "h 1"], Float[np.ndarray, "1 w"]]:
-    """Returns the rows and columns of pixel centres, from the square's middle, in its sides."""
+    """Returns rows and columns of the pixel centres, from the middle, in sides of the square."""
     places = (np.arange(size) - (size - 1) / 2) / size
     return places[:, None], places[None, :]
 
@@ -20,13 +20,13 @@ def from_centre(size: int) -> tuple[Float[np.ndarray, "h 1"], Float[np.ndarray, 
 def zernike(number: int, size: int, *, radius: float) -> Float[np.ndarray, "h w"]:
     """Returns polynomial `number` (1: piston, 4: defocus, 11: spherical), of rms 1 over its disc.
 
-    Angles go from the columns' axis to the rows', as indices grow. Outside the disc the polynomial
-    goes on.
+    Angles are measured from the axis of growing columns towards that of growing rows. Outside the
+    disc the polynomial continues.
 
     Args:
-        number: Noll's j, from 1.
+        number: Noll's index j, from 1.
         size: Pixels a side.
-        radius: Of the disc round the square's middle, in sides.
+        radius: Radius of the disc, whose centre is the middle of the square, in sides.
     """
     degree, order = noll(number)
     rows, columns = from_centre(size)

@@ -3,7 +3,7 @@
 The spectral estimate uses only a part of a measurement: which sensor pixels are bright. Error
 reduction uses all of it. It goes back and forth between the sensor, where the modulus is sqrt(y),
 and the object, of which something is known too, such as that it is a pure phase object. A few steps
-of it between spectral estimate and network keep the one shot and the one network pass.
+between spectral estimate and network need no second shot and no second pass of the network.
 """
 
 from typing import NamedTuple
@@ -44,7 +44,7 @@ def measured(intensity: Intensity, optics: Optics) -> Measured:
     """
     check_sensor(intensity.shape, optics.masks.shape, optics.transfer)
     transmittance = mask_transmittance(optics.masks)
-    # Smooth at zero: the square root of a dark pixel has no gradient.
+    # The added 1e-12 keeps the gradient of the square root finite at dark pixels.
     modulus = jnp.sqrt(jnp.maximum(intensity, 0.0) + 1e-12)
     power = step_power(transmittance, optics.transfer)
     return Measured(modulus, transmittance, power, optics.transfer)
@@ -66,10 +66,10 @@ def impose_modulus(data: Measured, spectra: Spectra) -> Spectra:
 
 
 def fit_to_data(data: Measured, field: Field) -> Field:
-    """Returns A^+ P_M A x: half a step of error reduction, the other is what the object can be.
+    """Returns A^+ P_M A x: one half of error reduction; the other is `object_constraint`.
 
-    Where light is lost, to a camera window or beside the mask, what is not seen stays as it was:
-    x + A^+ (P_M A x - A x), which is the same where A^+ A x = x.
+    Where light is lost to a camera window or beside the mask, the unseen part of x must not change.
+    The result there is x + A^+ (P_M A x - A x), which is the same where A^+ A x = x.
     """
     spectra = to_sensor(data, field)
     if not is_unitary(data.transfer):
@@ -82,16 +82,16 @@ def error_reduction(
 ) -> Field:
     """Moves a field towards one that fits both the measurement and what is known of the object.
 
-    One step replaces the modulus at the sensor by sqrt(y), averages what the masks give back (the
-    pseudo-inverse), and applies `object_constraint`. For "phase" and "complex"
-    scenes, whose constraint is a projection, the distance to the data never grows. Differentiable
-    in everything; a step's intermediates are made again in the backward pass, so that only one
-    field a step is stored.
+    One step replaces the modulus at the sensor by sqrt(y), averages over the masks (the
+    pseudo-inverse), and applies `object_constraint`. For "phase" and "complex" scenes, whose
+    constraint is a projection, the distance to the data never grows. The result is differentiable
+    in all arguments that are arrays. The backward pass recomputes the intermediates of a step, so
+    that only one field a step is stored.
 
     Args:
         field: Where to start, in the unit of the object.
         intensity: CDPs y of one sample, in the squared unit of `field`; negative pixels count as 0.
-        optics: That measured.
+        optics: Optics of the measurement.
         steps: How many steps; 0 returns `field`.
         scene: What is known of the object.
 
@@ -109,10 +109,11 @@ def error_reduction(
 
 
 def object_constraint(field: Field, *, scene: str, min_amplitude: float = 0.5) -> Field:
-    """Returns the nearest field that the object can have, for the global phase that it has.
+    """Returns the nearest field that the object can have, at the global phase of `field`.
 
     * "phase": modulus 1.
-    * "amplitude": real and not negative, after the turn that makes the mean real and positive.
+    * "amplitude": real and not negative, after the global phase is set to make the mean real and
+      positive.
     * "complex": modulus in [min_amplitude, 1].
 
     Raises:

@@ -1,9 +1,9 @@
-"""Solvers that go down a misfit's gradient: Wirtinger and amplitude flows, and one with a prior.
+"""Solvers that descend a misfit's gradient: Wirtinger and amplitude flows, and one with a prior.
 
-Their papers have measurement vectors a of unit covariance and a gradient averaged over all m
-measurements. Here (1/m) sum a (...) becomes A^+ (...), the same up to a pixel-by-pixel
-preconditioning by the masks' power, and so their step sizes hold as they stand. A constraint on the
-object is not part of the papers: where there is one, each step ends with its projection.
+The papers use measurement vectors a of unit covariance and average the gradient over all m
+measurements. Here (1/m) sum a (...) becomes A^+ (...). This is the same up to a pixel-by-pixel
+preconditioning by the power of the masks, so the step sizes of the papers hold unchanged. The
+papers have no constraint on the object; where there is one, each step ends with its projection.
 """
 
 import math
@@ -20,16 +20,16 @@ from jax_kdpr.recovery.projections import Constraint, Method, Settings
 WIRTINGER_TIME, WIRTINGER_STEP = 330.0, 0.2  # tau_0 and mu_max of the paper and its code
 TRUNCATION, TRUNCATED_STEP = 0.7, 1.0  # gamma and mu of TAF for complex fields
 REWEIGHTING, REWEIGHTED_STEP = 5.0, 6.0  # beta and mu of RAF for complex fields
-DUAL_STEPS = 5  # of the total-variation prior in each step; the dual goes on from the last one
+DUAL_STEPS = 5  # of the total-variation prior in each step; the dual continues from the step before
 
 
 def wirtinger_method(data: Measured, constrain: Constraint, settings: Settings) -> Method:
-    """x <- x - mu A^+ [(abs(A x)^2 - y) A x] / mean(y), the gradient of the intensities' misfit.
+    """Builds Wirtinger flow: x <- x - mu A^+ [(abs(A x)^2 - y) A x] / mean(y).
 
-    Wirtinger flow (Candes, Li and Soltanolkotabi, IEEE Trans. Inf. Theory 61, 1985, 2015), with
-    mu = min(1 - e^{-t / 330}, 0.2). Two guards that random masks do not need: mu is at most
-    m / (2 n) mean(y) / max(y), or else a bright zero order would be overshot, and a field that is
-    brighter than y is measured by its own mean.
+    It descends the gradient of the intensities' misfit (Candes, Li and Soltanolkotabi, IEEE Trans.
+    Inf. Theory 61, 1985, 2015), with mu = min(1 - e^{-t / 330}, 0.2). There are two guards that
+    random masks do not need. mu is at most m / (2 n) mean(y) / max(y), so that a bright zero order
+    is not overshot. For a field brighter than y, the field's own mean intensity replaces mean(y).
     """
     target = jnp.square(data.modulus)
     mean = jnp.mean(target)
@@ -47,10 +47,11 @@ def wirtinger_method(data: Measured, constrain: Constraint, settings: Settings) 
 
 
 def truncated_method(data: Measured, constrain: Constraint, settings: Settings) -> Method:
-    """x <- x - A^+ [A x - sqrt(y) A x / abs(A x)], only where abs(A x) >= sqrt(y) / 1.7.
+    """Builds truncated amplitude flow: x <- x - A^+ [A x - sqrt(y) A x / abs(A x)].
 
-    Truncated amplitude flow (Wang, Giannakis and Eldar, IEEE Trans. Inf. Theory 64, 773, 2018),
-    step 1 for complex fields: where the field is much darker than the data its phase says little.
+    The bracket is kept only where abs(A x) >= sqrt(y) / 1.7: where the field is much darker than
+    the data, its phase says little. The method is that of Wang, Giannakis and Eldar, IEEE Trans.
+    Inf. Theory 64, 773, 2018, with step 1 for complex fields.
     """
 
     def step(field, _):
@@ -62,11 +63,11 @@ def truncated_method(data: Measured, constrain: Constraint, settings: Settings) 
 
 
 def reweighted_method(data: Measured, constrain: Constraint, settings: Settings) -> Method:
-    """As truncated amplitude flow, with soft weights w = 1 / (1 + 5 sqrt(y) / abs(A x)) and step 6.
+    """Builds reweighted amplitude flow: weights w = 1 / (1 + 5 sqrt(y) / abs(A x)), step 6.
 
-    Reweighted amplitude flow (Wang, Giannakis, Saad and Chen, IEEE Trans. Signal Process. 66, 2818,
-    2018). 6 w is at most m / n, sensor over object pixels: with few shots more would overshoot at
-    dark pixels.
+    It is truncated amplitude flow with these soft weights (Wang, Giannakis, Saad and Chen, IEEE
+    Trans. Signal Process. 66, 2818, 2018). 6 w is at most m / n, the ratio of sensor to object
+    pixels: with few shots, more would overshoot at dark pixels.
     """
 
     def step(field, _):
@@ -80,19 +81,19 @@ def reweighted_method(data: Measured, constrain: Constraint, settings: Settings)
 
 
 def accelerated_method(data: Measured, constrain: Constraint, settings: Settings) -> Method:
-    """Accelerated gradient on 1/2 norm(abs(A x) - sqrt(y))^2 / k + tv TV(x), step 1.
+    """Builds accelerated gradient descent on 1/2 norm(abs(A x) - sqrt(y))^2 / k + tv TV(x), step 1.
 
     The prior is the isotropic total variation of the complex field,
 
         TV(x) = sum over pixels of sqrt(abs(x[r+1, c] - x[r, c])^2 + abs(x[r, c+1] - x[r, c])^2),
 
-    which never asks for an unwrapped phase. Nesterov's momentum as in FISTA (Beck and Teboulle,
-    2009), started anew whenever it points uphill (O'Donoghue and Candes, 2015). Prior and
-    constraint are applied one after the other.
+    which needs no unwrapped phase. Nesterov's momentum, as in FISTA (Beck and Teboulle, 2009), is
+    restarted whenever it points uphill (O'Donoghue and Candes, 2015). Prior and constraint are
+    applied one after the other.
     """
 
     def begin(start):
-        # Made of `start`, so that on several devices all of the state is spread in the same way.
+        # Computed from `start`, so that all of the state is spread over devices in the same way.
         zero = start - start
         return start, start, jnp.sum(zero.real) + 1.0, jnp.stack([zero, zero])
 
@@ -116,14 +117,14 @@ def smooth_total_variation(
 ) -> tuple[Field, Complex[Array, "2 h w"]]:
     """Approaches the minimum over x of 1/2 norm(x - field)^2 + weight TV(x).
 
-    Projected gradient on the dual problem (Chambolle, 2004), step 1/8: x = field - weight D^H p
-    with abs(p) <= 1 in each pixel.
+    It is projected gradient descent on the dual problem (Chambolle, 2004) with step 1/8:
+    x = field - weight D^H p with abs(p) <= 1 in each pixel.
 
     Args:
-        field: What to smooth.
-        dual: p to start from; zeros, or that of a similar field.
-        weight: Of the prior, above 0, in the unit of `field`.
-        steps: Dual steps; the minimum is reached for many.
+        field: Field to smooth.
+        dual: Start of p: zeros, or the p of a similar field.
+        weight: Weight of the prior, above 0, in the unit of `field`.
+        steps: Dual steps; with many, the result approaches the minimum.
 
     Returns:
         The smoothed field, and p.
@@ -140,7 +141,7 @@ def smooth_total_variation(
 
 
 def _differences(field: Field) -> Complex[Array, "2 h w"]:
-    """Returns D x: to the next row and to the next column, 0 at the last ones."""
+    """Returns D x: differences to the next row and to the next column, 0 at the last ones."""
     down = jnp.diff(field, axis=0, append=field[-1:])
     right = jnp.diff(field, axis=1, append=field[:, -1:])
     return jnp.stack([down, right])
@@ -153,12 +154,12 @@ def _differences_adjoint(dual: Complex[Array, "2 h w"]) -> Field:
 
 
 def _excess(data: Measured, spectra: Spectra) -> Spectra:
-    """Returns u - P_M u: by how much sensor fields miss the measured modulus."""
+    """Returns u - P_M u, by which sensor fields miss the measured modulus."""
     return spectra - impose_modulus(data, spectra)
 
 
 def _oversampling(data: Measured) -> float:
-    """Returns m / n: sensor pixels of all shots over object pixels."""
+    """Returns m / n, the ratio of the sensor pixels of all shots to the object pixels."""
     return data.modulus.size / math.prod(data.transmittance.shape[1:])
 
 

@@ -1,34 +1,34 @@
 """Power iteration of algorithm 1 on a batch of scenes, with its gradient written by hand.
 
-The iterates are z_{t+1} = M z_t / norm(M z_t) with M = G_psi Gamma. One iteration goes
+The iterates are z_{t+1} = M z_t / norm(M z_t) with M = G_psi Gamma. One iteration is
 
     S = F A z,  V = F^H w S,  U = F sum_k A^H V,  v = F^H r U,  z' = v / norm(v)
 
-where A multiplies by conj(t), t the masks' transmittance, and r is the filter's response. With the
-cotangent G of z' (a change dz' changes the loss by Re <G, dz'>) the way back is
+where A multiplies by conj(t), with t the transmittance of the masks, and r is the response of the
+filter. G is the cotangent of z': a change dz' changes the loss by Re <G, dz'>. The backward pass
 
     C = (G - z' Re <z', G>) / norm(v),  E = F C,  B = F^H conj(r) E,  P = F A B,  Q = F^H w P
 
-and gives the cotangents sum_k A^H Q of z, Re(conj(S) P) of w, B conj(V) + conj(Q) z of t, and
-conj(U) E of r. These are 4 FFTs again, where automatic differentiation, which makes S and V anew,
-takes 8. Every FFT is a forward one without normalisation, F^H x = conj(F conj x): a GPU scales an
-inverse FFT in a pass of its own. What that leaves out is put into r, once.
+gives the cotangents sum_k A^H Q of z, Re(conj(S) P) of w, B conj(V) + conj(Q) z of t, and
+conj(U) E of r. It takes 4 FFTs, like the forward pass; automatic differentiation, which recomputes
+S and V, takes 8. Every FFT is a forward one without normalisation, with F^H x = conj(F conj x),
+because a GPU scales an inverse FFT in a separate pass. The scale left out is put into r, once.
 
-S and V are kept where they fit (`_kept`), and made again in the backward pass where not: 2 FFTs
-more an iteration. Of more than `STORED` iterations, segments are made again from their first
-iterate.
+S and V are kept where they fit into memory (`_kept`). Elsewhere the backward pass recomputes them,
+with 2 more FFTs an iteration. With more than `STORED` iterations, segments of iterations are
+recomputed from their first iterate.
 
-| iterations | stored iterates | FFTs an iteration, S and V kept | made again |
+| iterations | stored iterates | FFTs an iteration, S and V kept | recomputed |
 | --- | --- | --- | --- |
 | to 25 | T | 8 | 10 |
 | to 156 | 25 at most | 12 | 14 |
 | more | 2 sqrt(T) | 12 | 14 |
 
-With a `MatrixDFT` F is its two matrix products, and masks may be finer than the scene: A then has
-each pixel of z as a square of samples, and A^H adds them up. With an `Apart` A begins with the way
-from the scene to the masks.
+With a `MatrixDFT`, F is its two matrix products, and masks may be finer than the scene: A then
+makes each pixel of z a square of samples, and A^H adds them up. With an `Apart`, A begins with the
+propagation from the scene to the masks.
 
-There is no forward-mode derivative (`jax.jvp`), and none by the transfer function.
+There is no forward-mode derivative (`jax.jvp`), and none with respect to the transfer function.
 """
 
 import dataclasses
@@ -55,7 +55,7 @@ from jax_kdpr.optics.paths import (
     spread_pixels,
 )
 
-STORED = 25  # iterates: those of the paper's T
+STORED = 25  # iterates, as many as the paper's T
 
 
 class Operator(NamedTuple):
@@ -65,11 +65,11 @@ class Operator(NamedTuple):
     transmittance: Complex[Array, "k mh mw"]  # t = e^{j phi}
     response: Complex[Array, "h w"]  # r, of the filter
     transfer: Between | None = None  # a constant; None for the plain DFT
-    conjugate: Any = None  # of t, made once for a loop
+    conjugate: Any = None  # conj(t), computed once for a loop
 
 
 class Made(NamedTuple):
-    """What one iteration made on its way, for the way back."""
+    """Intermediate results of one iteration, for the backward pass."""
 
     before: Fields  # z
     length: Float[Array, "b"]  # norm(v)
@@ -87,12 +87,12 @@ def power_iteration(
         operator: M; differentiable in weight, transmittance and response.
         start: z^(0), not zero, the same for all; a constant.
         iterations: T, at least 1.
-        stored: Iterates that the gradient may keep, where segments can keep to it.
+        stored: How many iterates the gradient may store, as far as segments allow.
 
     Returns:
-        The unit vectors z after T iterations; and their residuals, norm(M u - <u, M u> u) /
-        norm(M u) at the last but one unit iterate u, whose image is z. A residual is 0 at a fixed
-        point, in [0, 1], and has no gradient.
+        The unit vectors z after T iterations, and their residuals, norm(M u - <u, M u> u) /
+        norm(M u) at the last but one unit iterate u, which M maps to z. A residual is in [0, 1],
+        is 0 at a fixed point, and has no gradient.
 
     Raises:
         ValueError: If `iterations` is less than 1.
@@ -111,7 +111,7 @@ def power_iteration(
             is_apart = isinstance(transfer, Apart)
             wide = behind[None, None]
             transfer = dataclasses.replace(transfer, behind=wide) if is_apart else wide
-    # From here on with the axes b and k of length 1 where an array has none.
+    # From here on, arrays without the axes b or k have them with length 1.
     operator = operator._replace(
         transmittance=operator.transmittance[None],
         response=operator.response[None] / float(unitary * start.size),  # as an int it overflows
@@ -123,10 +123,11 @@ def power_iteration(
 
 
 def segment_length(steps: int, stored: int) -> int:
-    """Returns the shortest segments that keep at most `stored` iterates alive in the gradient.
+    """Returns the shortest segment length at which the gradient stores at most `stored` iterates.
 
-    One iterate is kept for each segment, and those of one segment while it is gone through. 1 means
-    that no segments are needed. Where no length fits, the number grows as 2 sqrt(steps).
+    It stores one iterate for each segment, and all iterates of the segment that it is going
+    through. Length 1 means that no segments are needed. Where no length fits, the number of stored
+    iterates grows as 2 sqrt(steps).
     """
     if steps <= stored:
         return 1
@@ -137,17 +138,17 @@ def segment_length(steps: int, stored: int) -> int:
 
 
 def norm(fields: Complex[Array, "*b h w"]) -> Float[Array, "*b"]:
-    """Euclidean norms, in float32 on every device; with gradients that are finite at zero."""
+    """Returns Euclidean norms, float32 on every device, with gradients that are finite at zero."""
     return safe_sqrt(jnp.sum(jnp.square(fields.real) + jnp.square(fields.imag), axis=(-2, -1)))
 
 
 def safe_sqrt(value: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """Square root whose gradient is finite at zero; negative values count as zero."""
+    """Returns a square root with a finite gradient at zero; negative values count as zero."""
     return jnp.sqrt(jnp.maximum(value, jnp.finfo(value.dtype).tiny))
 
 
 def _residual(before: Fields, last: Fields) -> Residuals:
-    # No jnp.vdot: it may take a GPU's reduced precision.
+    # Not jnp.vdot, which may use reduced precision on a GPU.
     overlap = jnp.sum(jnp.conj(before) * last, axis=(1, 2), keepdims=True)
     return norm(last - overlap * before)
 
@@ -166,22 +167,22 @@ def _advance_in_segments(
 
 
 def _kept(operator: Operator, z: Fields, steps: int) -> bool:
-    """Whether S and V of so many iterations are kept for the gradient, rather than made again.
+    """Returns whether S and V of `steps` iterations are kept for the gradient, not recomputed.
 
-    In a CPU's cache they are made again in less time than memory takes to give them back.
+    Where they fit into a CPU's cache, recomputing them is faster than reading them from memory.
     """
     made = z.dtype.itemsize * (operator.weight.size + len(z) * operator.transmittance.size)
     if runtime.on_cpu() and made <= runtime.CPU_CACHE:
         return False
-    # Each of the devices that share a memory may have such a batch.
+    # Each device that shares this memory may have such a batch.
     return runtime.fits(runtime.sharing_memory() * made * steps)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _advance(operator: Operator, z: Fields, steps: int, keep: bool) -> tuple[Fields, Fields]:
-    """Returns the iterate after so many steps, at least 1, and the one before it.
+    """Returns the iterate after `steps` iterations, at least 1, and the one before it.
 
-    The second has no gradient. `keep` S and V of each step for the backward pass.
+    The second has no gradient. With `keep`, S and V are kept for the backward pass.
     """
     ready = _with_conjugate(operator)
     return lax.fori_loop(0, steps, lambda _, pair: (_iterate(ready, pair[0])[0], pair[0]), (z, z))
@@ -208,7 +209,7 @@ def _advance_backward(steps: int, keep: bool, kept, cotangents):
         totals = jax.tree.map(jnp.add, totals, changes)
         return (gradient, made.before, totals), None
 
-    # JAX's cotangents are the conjugates of the module's.
+    # JAX's cotangents are the conjugates of those in the module's docstring.
     totals = (operator.weight, operator.transmittance, operator.response)
     start = (jnp.conj(cotangents[0]), last, jax.tree.map(jnp.zeros_like, totals))
     (gradient, _, totals), _ = lax.scan(step, start, made, reverse=True)
@@ -236,7 +237,7 @@ def _iterate(operator: Operator, z: Fields) -> tuple[Fields, Made]:
 def _iterate_back(
     operator: Operator, made: Made, after: Fields, gradient: Fields
 ) -> tuple[Fields, tuple[Array, Array, Array]]:
-    """Returns the cotangents of z, and of (w, t, r); `after` is the iterate that was made."""
+    """Returns the cotangents of z and of (w, t, r); `after` is the iterate that z became."""
     weight, transmittance, response, *_ = operator
     seen = _to_sensor(operator, made.before) if made.seen is None else made.seen
     back = _from_sensor(operator, weight * seen) if made.back is None else made.back
@@ -261,7 +262,7 @@ def _with_conjugate(operator: Operator) -> Operator:
 
 
 def _to_sensor(operator: Operator, z: Fields) -> Complex[Array, "b k sh sw"]:
-    """F A z, in the near field F^H H F A z, without normalisation."""
+    """Returns F A z, or F^H H F A z in the near field, without normalisation."""
     masked = operator.conjugate * _spread(operator, z)[:, None]
     transfer = behind_mask(operator.transfer)
     if isinstance(transfer, MatrixDFT):
@@ -273,7 +274,7 @@ def _to_sensor(operator: Operator, z: Fields) -> Complex[Array, "b k sh sw"]:
 def _from_sensor(
     operator: Operator, spectra: Complex[Array, "b k sh sw"]
 ) -> Complex[Array, "b k mh mw"]:
-    """The adjoint of `_to_sensor` less the masks: it leaves a field behind each of them."""
+    """Applies the adjoint of `_to_sensor` without the masks: a field behind each of them."""
     transfer = behind_mask(operator.transfer)
     if isinstance(transfer, MatrixDFT):
         return transfer.adjoint(spectra)
@@ -284,7 +285,7 @@ def _from_sensor(
 
 
 def _spread(operator: Operator, z: Fields) -> Complex[Array, "b mh mw"]:
-    """What meets the masks of scenes."""
+    """Returns the fields that scenes make at the masks."""
     return spread_pixels(before_mask(z, operator.transfer), pixels_within(operator.transfer))
 
 
@@ -294,5 +295,5 @@ def _gathered(operator: Operator, behind: Complex[Array, "b mh mw"]) -> Fields:
 
 
 def _fft_adjoint(fields: Complex[Array, "*b h w"]) -> Complex[Array, "*b h w"]:
-    """F^H: an inverse FFT without its normalisation."""
+    """Applies F^H, an inverse FFT without its normalisation."""
     return jnp.conj(jnp.fft.fft2(jnp.conj(fields)))

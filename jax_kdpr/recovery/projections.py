@@ -1,19 +1,19 @@
 """Solvers that project back and forth between the measurement and what is known of the object.
 
-Two sets are met in turn: M, all sensor fields of modulus sqrt(y), and C, all sensor fields A x of
-objects x that are allowed. Projecting on them takes the two maps
+The solvers use two sets in turn: M, all sensor fields of modulus sqrt(y), and C, all sensor fields
+A x of allowed objects x. The maps onto them are
 
     P_M u = sqrt(y) u / abs(u)        P_C u = A P_O(A^+ u)
 
 with P_O the nearest allowed object, pixel by pixel, and A^+ u = A^H u / sum_l abs(t_l)^2 the
-pseudo-inverse. Wherever A^H A is that diagonal (in the far field of whole patterns, zero-padded or
-not, and in the near field without evanescent waves) P_C is the exact projection.
+pseudo-inverse. P_C is the exact projection wherever A^H A is diagonal with these entries: in the
+far field of whole patterns, zero-padded or not, and in the near field without evanescent waves.
 
-Seen from the object, P_M becomes x -> A^+ P_M(A x): a projection for a single unpadded shot, but an
-average of k projections for k shots. That does for `error_reduction`. HIO and RAAR reflect at both
-sets, so averages will not do: without a constraint on the object both would fall back to error
-reduction. Their iterate is therefore the stack u of all sensor fields (the product space of the
-projection literature), of which one unpadded shot is the object-side form itself.
+On objects, P_M becomes x -> A^+ P_M(A x): a projection for a single unpadded shot, but an average
+of k projections for k shots. This is enough for `error_reduction`. HIO and RAAR reflect at both
+sets, for which an average is not enough: without a constraint on the object both would fall back to
+error reduction. Their iterate is therefore the stack u of all sensor fields (the product space of
+the projection literature). For one unpadded shot this is the same as iterating on the object.
 """
 
 from collections.abc import Callable
@@ -37,7 +37,7 @@ Constraint = Callable[[Field], Field]
 
 
 class Settings(NamedTuple):
-    """Numbers of solvers; each reads its own."""
+    """Numbers of the solvers; each solver reads its own."""
 
     beta: float = 0.9  # relaxation of "hio" and "raar", in (0, 1]
     tv: float = 0.0  # weight of the total-variation prior of "accelerated", in the object's unit
@@ -61,9 +61,9 @@ def project_object(
 ) -> Field:
     """Returns P_O x: the nearest allowed object, with the global phase that `field` has.
 
-    As `data_consistency.object_constraint`, and "none" allows any field. An "amplitude" object
-    keeps its global phase here, so that a solver may mix it with fields from before the projection;
-    its values are real and not negative up to that phase.
+    It is `data_consistency.object_constraint`, with "none" to allow any field. But an "amplitude"
+    object keeps its global phase here, so that a solver may mix it with fields from before the
+    projection. Its values are real and not negative up to that phase.
 
     Args:
         field: Any field.
@@ -85,7 +85,7 @@ def project_object(
 
 
 def error_reduction_method(data: Measured, constrain: Constraint, settings: Settings) -> Method:
-    """x <- P_O A^+ P_M A x (Gerchberg and Saxton, 1972), as `recovery.data_consistency`."""
+    """Builds x <- P_O A^+ P_M A x (Gerchberg and Saxton, 1972), as in `data_consistency`."""
 
     def step(field, _):
         return constrain(fit_to_data(data, field))
@@ -94,11 +94,11 @@ def error_reduction_method(data: Measured, constrain: Constraint, settings: Sett
 
 
 def hio_method(data: Measured, constrain: Constraint, settings: Settings) -> Method:
-    """u <- u + beta (P_C((1 + 1 / beta) P_M u - u / beta) - P_M u): HIO (Fienup, 1982).
+    """Builds HIO (Fienup, 1982): u <- u + beta (P_C((1 + 1 / beta) P_M u - u / beta) - P_M u).
 
-    Where C is a support this is Fienup's own: P_M u inside, u - beta P_M u outside. In this form
-    (Elser, JOSA A 20, 40, 2003) it holds for any set C: a solution is a fixed point also where C
-    is not closed under scaling, as that of phase objects. With beta = 1 it is the Douglas-Rachford
+    Where C is a support, this is Fienup's own: P_M u inside, u - beta P_M u outside. In this form
+    (Elser, JOSA A 20, 40, 2003) it suits any set C: a solution is a fixed point even where C is not
+    closed under scaling, such as the set of phase objects. With beta = 1 it is the Douglas-Rachford
     method.
     """
     beta = settings.beta
@@ -112,10 +112,11 @@ def hio_method(data: Measured, constrain: Constraint, settings: Settings) -> Met
 
 
 def raar_method(data: Measured, constrain: Constraint, settings: Settings) -> Method:
-    """u <- beta / 2 (R_C R_M u + u) + (1 - beta) P_M u, with reflections R = 2 P - 1.
+    """Builds RAAR: u <- beta / 2 (R_C R_M u + u) + (1 - beta) P_M u, reflections R = 2 P - 1.
 
-    Relaxed averaged alternating reflections (Luke, Inverse Problems 21, 37, 2005). The relaxation
-    keeps the iterate near M, where the pure reflections of beta = 1 drift on noisy data.
+    These are the relaxed averaged alternating reflections of Luke, Inverse Problems 21, 37, 2005.
+    The relaxation keeps the iterate near M, while the pure reflections of beta = 1 drift on noisy
+    data.
     """
     beta = settings.beta
 
@@ -134,7 +135,10 @@ def _allowed(data: Measured, constrain: Constraint, spectra: Spectra) -> Spectra
 
 
 def _reflecting(data: Measured, constrain: Constraint, step: Callable) -> Method:
-    """The solution is the shadow P_O A^+ P_M u, not the iterate, which may be far from both."""
+    """Builds a method whose solution is the shadow P_O A^+ P_M u of its iterate u.
+
+    The iterate itself may be far from both sets.
+    """
 
     def read(spectra: Spectra) -> Field:
         return constrain(to_object(data, impose_modulus(data, spectra)))

@@ -1,4 +1,4 @@
-"""Classical solvers (`recovery.solvers`) on batches of a run's scenes, read as images."""
+"""Classical solvers (`recovery.solvers`) on batches of scenes; the results are read as images."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -36,7 +36,7 @@ NO_REFINEMENT = Refinement()
 
 
 class Solved(NamedTuple):
-    """What a solver made of a batch."""
+    """Results of a solver for a batch."""
 
     image: Images  # read beside a reference (`optics.objects.image_beside`)
     residual: Float[Array, "b"]  # relative misfit of the amplitudes
@@ -50,7 +50,7 @@ def solver_names(flag: str, names: list[str]) -> tuple[str, ...]:
     """
     for name in names:
         if is_foreign(name):
-            allow(name)  # whoever asks for it by name runs it
+            allow(name)  # a solver that the user names may run
             try:
                 SOLVERS[name]
             except InputError as failure:
@@ -65,11 +65,11 @@ def solver_names(flag: str, names: list[str]) -> tuple[str, ...]:
 def refine_image(
     image: Image, intensity: Intensity, optics: Optics, scene: SceneOptions, refinement: Refinement
 ) -> Image:
-    """Brings one recovered image closer to its CDPs; in [0, 1].
+    """Brings one recovered image, in [0, 1], closer to its CDPs.
 
-    The solver starts from the field of the image, beside which its answer is read: the measurement
-    holds neither global phase nor branch, they stay the image's. Without noise every step of error
-    reduction helps; of a noisy measurement projections fit the noise as well, which a
+    The solver starts from the field of the image, and its result is read beside the image. The
+    measurement holds neither global phase nor branch, so these stay as in the image. Without noise
+    every step of error reduction helps. With noise, projections fit the noise as well, which a
     total-variation prior keeps in bounds (results/solvers).
     """
     field, _ = solve(
@@ -88,7 +88,7 @@ def refine_image(
 def make_refine(
     camera: Camera, refinement: Refinement
 ) -> Callable[[Optics, Images, Intensities], Images]:
-    """Builds refine(optics, images, intensities): `refine_image` of a batch."""
+    """Builds refine(optics, images, intensities): `refine_image` for a batch."""
 
     def refine_one(optics: Optics, image, intensity):
         return refine_image(image, intensity, optics, camera.scene, refinement)
@@ -107,12 +107,12 @@ def make_solve(
 ) -> Callable[[Optics, Fields, Intensities, Images], Solved]:
     """Builds solve(optics, starts, intensities, references) -> `Solved`.
 
-    Each recovered field is read beside its reference, from which it takes what no measurement
-    holds, global phase and whole turns: the true image, or the one that the start encodes.
+    Each recovered field is read beside its reference: the true image, or the one that the start
+    encodes. The reference gives what no measurement holds, the global phase and whole turns.
 
     Args:
-        camera: That measured; it gives scenes and devices.
-        solver: With its `steps` and `settings`: see `recovery.solvers.solve`.
+        camera: Camera of the measurement; it gives the scene options and the mesh.
+        solver: As in `recovery.solvers.solve`, like its `steps` and `settings`.
         constraint: What is known of the object, one of `recovery.solvers.CONSTRAINTS`; empty for
             the kind of the scene.
         support: Where an object may be other than zero; None for everywhere.

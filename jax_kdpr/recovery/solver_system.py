@@ -1,6 +1,6 @@
-"""A system whose recovery is a classical solver: no network, nothing that a training makes.
+"""A system that recovers by a classical solver, without a network and without training.
 
-CDP y [k sh sw] -> spectral estimates, one a start vector -> solver -> the one that fits best
+CDP y [k sh sw] -> spectral estimates, one a start vector -> solver -> the object that fits best
                 -> image, read alone
 """
 
@@ -21,7 +21,7 @@ from jax_kdpr.recovery.solvers import require_projection, solve
 from jax_kdpr.recovery.spectral import filtered_spectral_init
 from jax_kdpr.recovery.system import Output, System
 
-# Of one shot, the phase of which no network guesses: what two real frames were recovered by
+# For one shot, where no network guesses the phase: two real frames were recovered with it
 # (docs/science/measured.md).
 ALONE = Refinement(500, "accelerated", 0.02)
 STARTS = 16
@@ -29,19 +29,19 @@ STARTS = 16
 
 @dataclasses.dataclass(frozen=True)
 class SolverSystem(System):
-    """Optics and a solver; `net` is not read, and has no parameters.
+    """Optics and a solver; the options `net` are not read, and there are no network parameters.
 
-    The state holds "starts" [n h w], the vectors that the spectral estimates start from, too.
+    The state also holds "starts" [n h w], the start vectors of the spectral estimates.
     """
 
     solver: Refinement = ALONE
 
     def init_net(self, key: Key) -> tuple[PyTree, PyTree]:
-        """There is none."""
+        """Returns empty parameters and statistics, as there is no network."""
         return {}, {}
 
     def draw_starts(self, key: Key, count: int) -> Fields:
-        """Draws so many start vectors."""
+        """Draws `count` start vectors."""
         return jax.random.normal(key, (count, self.camera.size, self.camera.size), jnp.complex64)
 
     def recover(
@@ -53,7 +53,7 @@ class SolverSystem(System):
         train: bool = False,
         optics: Optics | None = None,
     ) -> tuple[Output, State]:
-        """Recovers scenes by the solver: of the objects it ends in, those that fit the CDPs best.
+        """Recovers scenes by the solver, which runs from every start; the best fit is kept.
 
         Their phases are read alone (`optics.objects.read_alone`), and the bottleneck is empty.
 
@@ -85,7 +85,7 @@ class SolverSystem(System):
             best = jnp.argmin(jnp.where(jnp.isfinite(misfits), misfits, jnp.inf))
             return firsts[best], residuals[best], read_alone(fields[best], scene)
 
-        def recover_all(recovery, intensity):  # memory holds the attempts at one scene
+        def recover_all(recovery, intensity):  # one scene at a time, to save memory
             return lax.map(partial(recover_one, recovery), intensity)
 
         recovery = (optics, params["filter"], state["starts"])

@@ -8,8 +8,8 @@
     raf              reweighted amplitude flow; Wang et al., 2018
     accelerated      Nesterov's gradient on the amplitudes, with a total-variation prior
 
-What they can do depends on the measurement: with few shots, or one, the object is not determined
-by it (see README), and a solver ends in one of the objects that fit.
+What they can do depends on the measurement. One shot, or a few, do not determine the object (see
+README), and a solver ends in one of the objects that fit.
 """
 
 from collections.abc import Callable
@@ -62,26 +62,29 @@ def solve(
 ) -> tuple[Field, Scalar | Float[Array, "steps"]]:
     """Recovers one object from its CDPs by one of the `SOLVERS`.
 
-    A pure function of a static number of steps, to be jitted and vmapped as it stands, and
-    differentiable in its arrays. All solvers turn with the global phase of `start`, which no
-    measurement holds; only an "amplitude" object is returned with a real, positive mean.
+    This is a pure function with a static number of steps. It can be jitted and vmapped as it is,
+    and it is differentiable in its arrays. A global phase of `start` passes on to the result of
+    every solver, since no measurement holds it; only an "amplitude" object is returned with a real,
+    positive mean.
 
     Args:
         intensity: CDPs y, in the squared unit of the object; negative pixels count as 0.
-        optics: That measured.
+        optics: Optics of the measurement.
         start: A spectral estimate, a network's answer, `random_start`, or any other field.
         solver: One of `SOLVERS`.
         steps: At least 1. A step costs one propagation to the sensor and one back.
-        scene: What is known of the object, one of `CONSTRAINTS`: modulus 1; real and not
-            negative; modulus in [`min_amplitude`, 1]; nothing.
+        scene: What is known of the object, one of `CONSTRAINTS`: "phase" (modulus 1), "amplitude"
+            (real and not negative), "complex" (modulus in [`min_amplitude`, 1]) or "none".
         min_amplitude: Smallest amplitude of a "complex" object.
         support: Pixels where the object may be other than zero; None for all.
-        settings: Of a total-variation weight, 0.01 to 0.1 of the object's modulus is a lot.
+        settings: Numbers of the solver. A total-variation weight of 0.01 to 0.1 of the object's
+            modulus is a lot.
         history: Whether to return the residual after every step, at the cost of one more
             propagation a step.
 
     Returns:
-        The recovered field, and its `amplitude_residual`; with `history` that after each step.
+        The recovered field and its `amplitude_residual`; with `history` the residual after each
+        step.
 
     Raises:
         ValueError: If shapes do not belong together, `steps` is less than 1, or a name is unknown.
@@ -95,7 +98,7 @@ def solve(
         return project_object(field, scene=scene, min_amplitude=min_amplitude, support=support)
 
     method = SOLVERS[solver](data, constrain, settings)
-    # For gradients through a solver: what a step makes is made again, only the states are stored.
+    # For gradients through a solver, only the states are stored; the rest of a step is recomputed.
     step = jax.checkpoint(method.step)
 
     def misfit(field: Field) -> Scalar:
@@ -118,10 +121,10 @@ def solve(
 
 
 def require_projection(solver: str, optics: Optics) -> None:
-    """Refuses a solver that projects exactly where A^H A is not diagonal.
+    """Refuses a solver that needs exact projections where A^H A is not diagonal.
 
     Raises:
-        InputError: With what does without.
+        InputError: If so; the message names solvers that work.
     """
     if solver in PROJECTING and not is_unitary(optics.transfer):
         raise InputError(
@@ -134,13 +137,13 @@ def require_projection(solver: str, optics: Optics) -> None:
 def amplitude_residual(field: Field, intensity: Intensity, optics: Optics) -> Scalar:
     """Returns norm(abs(A x) - sqrt(y)) / norm(sqrt(y)): 0 for a perfect fit, 1 for a dark field.
 
-    The misfit of a wrong object can be small too: where few shots do not determine the object, and
-    where noise is fitted. Where all frames are dark it is the norm of abs(A x).
+    A wrong object can have a small residual too, where few shots do not determine the object or
+    where noise is fitted. If all frames are dark, the residual is the norm of abs(A x).
 
     Args:
         field: x, in the unit of the square root of `intensity`.
         intensity: CDPs y; negative pixels count as 0.
-        optics: That measured.
+        optics: Optics of the measurement.
 
     Raises:
         ValueError: If the shapes do not belong together.
@@ -163,5 +166,5 @@ def random_start(key: Key, intensity: Intensity, optics: Optics) -> Field:
 
 
 def _root(values: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """Square root whose gradient is finite at zero."""
+    """Returns a square root whose gradient is finite at zero."""
     return jnp.sqrt(jnp.maximum(values, jnp.finfo(values.dtype).tiny))

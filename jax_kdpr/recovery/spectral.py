@@ -2,8 +2,8 @@
 
 The leading eigenvector of Gamma(y) = (1/k) sum_l A_l^H F^H diag(w_l) F A_l estimates the scene,
 because bright sensor pixels say which Fourier modes of A_l x are strong. With one snapshot F A is
-unitary, so the eigenvectors of Gamma alone are single Fourier modes and carry nothing: it is the
-low-pass filter G_psi between the iterations that makes the estimate.
+unitary, so the eigenvectors of Gamma alone are single Fourier modes and say nothing of the scene.
+Only the low-pass filter G_psi between the iterations makes the estimate.
 """
 
 import dataclasses
@@ -34,7 +34,7 @@ from jax_kdpr.optics.paths import Apart, pixels_within, spread_pixels
 from jax_kdpr.optics.phase import GAUGES, fix_global_phase
 from jax_kdpr.recovery.power_iteration import Operator, power_iteration, safe_sqrt
 
-DIM = 0.05  # of a beam's mean: where its amplitude is less, the estimate is divided by this
+DIM = 0.05  # of a beam's rms amplitude; where the beam is darker, the estimate is divided by this
 
 
 def gaussian_kernel(size: int = 5, sigma: float = 1.0) -> np.ndarray:
@@ -48,26 +48,29 @@ def gaussian_kernel(size: int = 5, sigma: float = 1.0) -> np.ndarray:
 
 
 def soft_weights(intensity: Intensity, options: "SpectralOptions") -> Intensity:
-    """r / (1 + r) with r = y / mean(y): smooth, in [0, 1); gradients reach the masks through y."""
+    """Returns r / (1 + r) with r = y / mean(y), smooth and in [0, 1).
+
+    Gradients reach the masks through y.
+    """
     ratio = relative_weights(intensity, options)
     return ratio / (1.0 + ratio)
 
 
 def relative_weights(intensity: Intensity, options: "SpectralOptions") -> Intensity:
-    """r = y / mean(y), the mean over all snapshots and pixels of this sample."""
+    """Returns r = y / mean(y), with the mean over all snapshots and pixels of this sample."""
     mean = jnp.mean(intensity)
-    return intensity / jnp.where(mean > 0, mean, 1.0)  # a dark frame has finite gradients too
+    return intensity / jnp.where(mean > 0, mean, 1.0)  # finite gradients for a dark frame too
 
 
 def brightest(intensity: Intensity, options: "SpectralOptions") -> Intensity:
-    """1 for the ceil(fraction * m) brightest of all m pixels (ties included), else 0."""
+    """Returns 1 for the ceil(fraction * m) brightest of m pixels (ties included), else 0."""
     kept = max(1, math.ceil(options.fraction * intensity.size))
     faintest_kept = lax.top_k(lax.stop_gradient(intensity).ravel(), kept)[0][-1]
     return (intensity >= faintest_kept).astype(intensity.dtype)
 
 
 def above_threshold(intensity: Intensity, options: "SpectralOptions") -> Intensity:
-    """1 where y >= (1 - threshold) * max(y), else 0."""
+    """Returns 1 where y >= (1 - threshold) * max(y), else 0."""
     least = (1.0 - options.threshold) * jnp.max(intensity)
     return (intensity >= least).astype(intensity.dtype)
 
@@ -87,7 +90,7 @@ WEIGHTS: Registry[Callable[[Intensity, "SpectralOptions"], Intensity]] = Registr
 class SpectralOptions:
     """Filtered spectral initialisation (algorithm 1)."""
 
-    iterations: int = option(25, "of the power method: T", within=Range(1, 10_000))
+    iterations: int = option(25, "T, power iterations", within=Range(1, 10_000))
     weights: str = option("soft", "how Gamma weighs the measured pixels", choices=WEIGHTS)
     fraction: float = option(
         1 / 6,
@@ -98,7 +101,7 @@ class SpectralOptions:
     threshold: float = option(0.6, "p", within=SHARE, when=("spectral.weights", ("threshold",)))
     filter_size: int = option(5, "taps each way of the low-pass filter", within=Range(1, 8192))
     filter_sigma: float = option(
-        1.0, "of the Gaussian that it starts as", unit="pixels", within=Range(0, 1000, "(]")
+        1.0, "sigma of the initial Gaussian", unit="pixels", within=Range(0, 1000, "(]")
     )
     gauge: str = option(
         "start",
@@ -106,7 +109,7 @@ class SpectralOptions:
         choices=GAUGES,
     )
     consistency_steps: int = option(
-        0, "of error reduction, between the estimate and the network", within=Range(0, 10_000)
+        0, "error-reduction steps between estimate and network", within=Range(0, 10_000)
     )
 
 
@@ -121,7 +124,7 @@ def spectral_weights(intensity: Intensity, options: SpectralOptions) -> Intensit
 
 
 def filter_response(kernel: Kernel, height: int, width: int) -> Complex[Array, "h w"]:
-    """Returns the DFT of the kernel, its centre tap at [0, 0]: multiplying by it is G_psi.
+    """Returns the DFT of the kernel, its centre tap at [0, 0]; G_psi multiplies by it.
 
     A product in the Fourier domain is a circular convolution in the object plane.
 
@@ -142,7 +145,7 @@ def filtered_spectral_init(
     start: Field,
     options: SpectralOptions,
 ) -> tuple[Field, Scalar]:
-    """`spectral_estimates` of one scene: (estimate [h w], residual) from its CDPs [k sh sw]."""
+    """Computes `spectral_estimates` of one scene: (estimate [h w], residual) of CDPs [k sh sw]."""
     estimates, residuals = spectral_estimates(intensity[None], optics, kernel, start, options)
     return estimates[0], residuals[0]
 
@@ -160,16 +163,16 @@ def spectral_estimates(
 
     Args:
         intensity: CDPs y of a batch, any unit.
-        optics: That measured.
+        optics: Optics of the measurement.
         kernel: Real filter taps, an odd number each way; its overall scale does not matter.
         start: z^(0), not zero. With gauge "start" it sets the estimates' global phase: keep it
             fixed.
-        options: T, the weights, and what sets the global phase, which no measurement holds: see
-            `fix_global_phase`.
+        options: T, the weights, and the gauge. No measurement holds the global phase; the gauge
+            says what sets it (`fix_global_phase`).
 
     Returns:
-        The estimates z, each scaled to the norm that its intensity implies, sqrt(sum(y) / k) for
-        ideal masks; and how far each is from a fixed point, in [0, 1] (`power_iteration`).
+        The estimates z, each scaled to the norm that its intensity implies (sqrt(sum(y) / k) for
+        ideal masks), and how far each is from a fixed point, in [0, 1] (`power_iteration`).
 
     Raises:
         ValueError: If shapes do not belong together, `iterations` is less than 1, or a name is
@@ -178,8 +181,8 @@ def spectral_estimates(
     snapshots = len(optics.masks)
     check_sensor(intensity.shape[1:], optics.masks.shape, optics.transfer)
     transmittance = mask_transmittance(optics.masks)
-    # Of masks that hold an uneven beam the leading vector would be the object weighed by it twice.
-    # Without it, it is the object as it is lit.
+    # With an uneven beam in the operator, the leading eigenvector would be the object weighted by
+    # the beam twice. Without its amplitude, the eigenvector is the object as it is lit.
     lit = None if optics.amplitude is None else jnp.maximum(optics.amplitude, DIM)
     fine, transfer, even = pixels_within(optics.transfer), optics.transfer, transmittance
     if lit is not None and isinstance(transfer, Apart):

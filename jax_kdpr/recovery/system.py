@@ -2,7 +2,7 @@
 
     image [h w c] -> camera -> CDP y [k sh sw] -> spectral estimate z [h w]
                   -> error reduction, if asked for -> network -> image [h w c], bottleneck
-                  -> error reduction again, if asked for, as far as the network's gate lets it
+                  -> error reduction again, if asked for, weighted by the network's gate
 
 `apply` returns every intermediate, so that a loss, a plot, a metric or a distillation target is a
 function of its result and nothing is computed twice. Parameters are plain pytrees:
@@ -47,10 +47,10 @@ from jax_kdpr.recovery.spectral import SpectralOptions, gaussian_kernel, spectra
 
 
 class Output(NamedTuple):
-    """Everything that one pass through a system makes, for a batch."""
+    """All results of one pass through a system, for a batch."""
 
     intensity: Intensities  # CDPs y, noise included
-    estimate: Fields  # what the network sees: the spectral estimate z, made consistent if asked for
+    estimate: Fields  # what the network sees: z, after error reduction if asked for
     residual: Residuals  # of the power iteration
     image: Images  # recovered image(s), in (0, 1)
     bottleneck: Features  # D(z)^[b]
@@ -58,15 +58,15 @@ class Output(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class System:
-    """One optical system and its network, by their options; its methods are pure functions."""
+    """One optical system and its network; its methods are pure functions."""
 
-    camera: Camera  # that measures; the recovery knows its design, scenes and devices
+    camera: Camera  # measures; the recovery uses its design, scene options and mesh
     snapshots: int = 1  # L, the number of masks and shots
     spectral: SpectralOptions = dataclasses.field(default_factory=SpectralOptions)
     net: NetOptions = dataclasses.field(default_factory=NetOptions)
 
     def init(self, key: Key) -> tuple[Params, State]:
-        """Draws (params, state)."""
+        """Draws the initial (params, state)."""
         mask_key, start_key, net_key = jax.random.split(key, 3)
         size = self.camera.size
         net, stats = self.init_net(net_key)
@@ -94,7 +94,7 @@ class System:
     def measure(
         self, params: Params, images: Images, key: Key, by: Perturbation | None = None
     ) -> Intensities:
-        """Returns the CDPs of a batch, as `Camera.measure`."""
+        """Returns the CDPs of a batch, as `Camera.measure` does."""
         return self.camera.measure(self.camera.optics(params["phases"]), images, key, by)
 
     def recover(
@@ -108,7 +108,7 @@ class System:
     ) -> tuple[Output, State]:
         """Recovers scenes from their CDPs alone: (output, new state).
 
-        `optics` are those of the masks, where they have been made.
+        `optics` are those of the masks, if they are already computed.
         """
         optics = self.camera.optics(params["phases"]) if optics is None else optics
         mesh, scene = self.camera.mesh, self.camera.scene
@@ -140,7 +140,7 @@ class System:
     def estimate(
         self, params: Params, state: State, intensity: Intensities, optics: Optics
     ) -> tuple[Fields, Residuals]:
-        """Returns what the network sees, and the residuals: of the CDPs and the masks alone."""
+        """Returns what the network sees, and the residuals, from the CDPs and the masks alone."""
 
         def estimate_all(recovery, intensity):
             optics, kernel, start = recovery
@@ -169,10 +169,10 @@ class System:
 
     @cached_property
     def network(self) -> PureNetwork:
-        """The network's own functions."""
+        """The network as pure functions."""
         return pure_network(self.net, in_channels=2, out_channels=self.camera.channels)
 
 
 def network_input(estimate: Fields) -> Float[Array, "b h w 2"]:
-    """Returns real and imaginary part of complex estimates as two channels."""
+    """Returns the real and imaginary parts of complex estimates as two channels."""
     return jnp.stack([estimate.real, estimate.imag], axis=-1)

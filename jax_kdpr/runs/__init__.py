@@ -1,1 +1,1 @@
-"""Run folders: what a training leaves, and a trained system made of it again."""
+"""Run folders: what a training writes, and how a trained system is restored from it."""

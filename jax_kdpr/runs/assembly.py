@@ -1,4 +1,4 @@
-"""Cameras and systems of a config."""
+"""Builds the camera and the system of a config."""
 
 from copy import copy
 
@@ -14,7 +14,7 @@ from jax_kdpr.recovery.system import System
 
 
 def build_camera(config: Config, *, mesh: Mesh | None = None) -> Camera:
-    """Builds the camera of a validated config; `mesh`: devices to spread a batch over.
+    """Builds the camera of a validated config; it spreads batches over the devices of `mesh`.
 
     Raises:
         InputError: If a file of its beam cannot be used.
@@ -22,7 +22,7 @@ def build_camera(config: Config, *, mesh: Mesh | None = None) -> Camera:
     return Camera(
         size=config.data.size,
         oversample=config.masks.oversample,
-        scene=copy(config.scene),  # whoever changes the config leaves the camera as it is
+        scene=copy(config.scene),  # later changes of the config leave the camera as it is
         device=copy(config.device),
         mount=copy(config.mount),
         grid=copy(config.sensor),
@@ -35,10 +35,10 @@ def build_camera(config: Config, *, mesh: Mesh | None = None) -> Camera:
 
 
 def read_planes(config: Config) -> dict[str, Plane]:
-    """Reads the files that a config names of its optics.
+    """Reads the files that a config names for its optics.
 
     Returns:
-        {section of the config: what its file holds}, the masks [k h w] in radians.
+        {section of the config: content of its file}; masks are [k h w] in radians.
 
     Raises:
         InputError: If one of them cannot be used.
@@ -54,7 +54,7 @@ def read_planes(config: Config) -> dict[str, Plane]:
 
 
 def start_phases(config: Config, drawn: Phases, planes: dict[str, Plane]) -> Phases:
-    """Returns the masks that a config starts from: those that were drawn, flat ones or a file's."""
+    """Returns the masks that a config starts from: those drawn, flat ones, or those of a file."""
     if config.masks.start == "flat":
         return jnp.zeros_like(drawn)
     return jnp.asarray(planes["masks"].values) if "masks" in planes else drawn

@@ -1,9 +1,10 @@
-"""Checkpoints of a run: the only module that knows Orbax.
+"""Checkpoints of a run; this is the only module that uses Orbax.
 
 A checkpoint holds a flat dict of arrays, named by their path in the training state, the config as
-plain JSON, and a SHA-256 digest of the arrays. No class of ours is in it, so it can be read without
-this package. The manager keeps the last two checkpoints and the best one by validation PSNR. Orbax
-writes to a temporary folder and renames it: a killed save leaves the earlier ones as they were.
+plain JSON, and a SHA-256 digest of the arrays. It contains no class of this package, and can be
+read without it. The manager keeps the last two checkpoints and the best one by validation PSNR.
+Orbax writes to a temporary folder and renames it, so a killed save leaves earlier checkpoints as
+they were.
 """
 
 import hashlib
@@ -31,13 +32,13 @@ from jax_kdpr.core.types import PyTree
 from jax_kdpr.runs import folder as run_folder
 
 FOLDER = "checkpoints"  # inside a run folder
-SCORE = "validation_psnr"  # what "best" means, dB
-SCORE_DIGEST = "digest"  # beside it, of versions that write one
-REMOVAL_SECONDS = 0.5  # that a training takes to remove a checkpoint
+SCORE = "validation_psnr"  # the metric of the best checkpoint, dB
+SCORE_DIGEST = "digest"  # of the score; older versions wrote none
+REMOVAL_SECONDS = 0.5  # time that a training takes to remove a checkpoint
 
 
 class Restored(NamedTuple):
-    """One checkpoint that was read and whose digest was verified."""
+    """A checkpoint that was read, and whose digest was verified."""
 
     step: int
     tree: PyTree
@@ -45,11 +46,11 @@ class Restored(NamedTuple):
 
 
 def quiet_logs() -> None:
-    """Silences what Orbax says beside its exceptions; for command lines, not for importers."""
-    # It reports every file at INFO, and with a traceback every failure that it raises too.
+    """Silences the logs of Orbax; for commands, not for programs that import this package."""
+    # Orbax logs every file at INFO, and every failure that it raises also with a traceback.
     logging.set_verbosity(logging.FATAL)
-    # When one read of a restore fails, those still under way end in an event loop that is closed:
-    # the failure itself is raised, and these would print a traceback each.
+    # When one read of a restore fails, the others end in an event loop that is closed. The failure
+    # itself is raised, but each of the others would print a traceback.
     std_logging.getLogger("asyncio").setLevel(std_logging.CRITICAL)
     before = sys.unraisablehook
 
@@ -65,8 +66,8 @@ class _Manager(ocp.CheckpointManager):
         self.workdir = workdir
         super().__init__(*args, **options)
 
-    # Orbax reads every score on opening, and gives up on one that is unreadable. In the place of
-    # one that is damaged, or not known when the checkpoint was written, counts metrics.jsonl's.
+    # Orbax reads every score on opening, and fails if one is unreadable. A score that is damaged,
+    # or was not known when the checkpoint was written, is taken from metrics.jsonl instead.
     def metrics(self, step: int) -> Any:
         with suppress(ValueError, TypeError, KeyError):
             stored: Any = super().metrics(step)
@@ -82,9 +83,9 @@ class Checkpoints:
     """The checkpoints of one run folder. Close it, or use it as a context."""
 
     def __init__(self, workdir: Path, *, read_only: bool = False):
-        """Opens the folder, which must hold a checkpoint if it is only to be read.
+        """Opens the folder, which must hold a checkpoint if `read_only`.
 
-        The temporary rest of a killed save is removed, unless read only.
+        Unless `read_only`, the temporary files of a killed save are removed.
         """
         if read_only:
             require_checkpoint(workdir)
@@ -114,7 +115,7 @@ class Checkpoints:
                     ]
                 ),
             ),
-            # Named, so that the shapes of a checkpoint can be asked for before it is read.
+            # Items have names, so that the shapes of a checkpoint are known before it is read.
             item_handlers={
                 "state": ocp.StandardCheckpointHandler(multiprocessing_options=alone),
                 "config": ocp.JsonCheckpointHandler(multiprocessing_options=alone),
@@ -129,14 +130,14 @@ class Checkpoints:
         self.close()
 
     def close(self) -> None:
-        """Ends what Orbax still has open."""
+        """Closes what Orbax still has open."""
         self._manager.close()
         os.close(self._handle)
 
     def save(self, step: int, tree: PyTree, config: dict, *, score: float | None = None) -> None:
         """Writes a checkpoint; `score` is its validation PSNR in dB, None within an epoch."""
         if step in self._manager.all_steps():
-            self._manager.reload()  # the same state; its score may be known since
+            self._manager.reload()  # same state, but its score may be known now
             return
         arrays = {name: np.asarray(leaf) for name, leaf in _named_leaves(tree)}
         saved = self._manager.save(
@@ -156,20 +157,23 @@ class Checkpoints:
             )
 
     def discard_after(self, step: int) -> None:
-        """Deletes the checkpoints of later steps: they are going to be made again."""
+        """Deletes the checkpoints of later steps, which are going to be made again."""
         for later in [saved for saved in self._manager.all_steps() if saved > step]:
             self._manager.delete(later)
 
     def restore_latest(self, like: PyTree) -> Restored | None:
-        """Reads the newest readable checkpoint; None if there is none.
+        """Reads the newest readable checkpoint; returns None if the folder holds no checkpoint.
 
-        `like` has the structure, shapes and types to return: all of the saved tree, or a part.
+        `like` has the structure, shapes and types to return: all of the saved pytree, or a part.
+
+        Raises:
+            InputError: If there are checkpoints, but none can be read.
         """
 
         return self._first_readable(self._newest_first, like) if self._newest_first() else None
 
     def restore_best(self, like: PyTree) -> Restored:
-        """Reads the checkpoint of the best validation PSNR, or else the newest that is readable."""
+        """Reads the checkpoint with the best validation PSNR, or else the newest readable one."""
 
         def steps() -> list[int]:
             best = self._manager.best_step()
@@ -178,7 +182,7 @@ class Checkpoints:
         return self._first_readable(steps, like)
 
     def best_step(self) -> int:
-        """Returns the step of the best validation PSNR, or else the newest; raises if none is."""
+        """Returns the step of the best validation PSNR, or else the newest; raises without any."""
         best = self._manager.best_step()
         return max(self._manager.all_steps()) if best is None else best
 
@@ -186,7 +190,7 @@ class Checkpoints:
         """Reads all arrays of a checkpoint, by their path in the training state.
 
         Raises:
-            Exception: Of any kind, where it is damaged.
+            Exception: Of any kind, if the checkpoint is damaged.
         """
         return self._read(step)[0]
 
@@ -194,7 +198,7 @@ class Checkpoints:
         return sorted(self._manager.all_steps(), reverse=True)
 
     def _first_readable(self, steps: Callable[[], list[int]], like: PyTree) -> Restored:
-        """Tries the steps in turn; damaged checkpoints are named, and set aside if one is good."""
+        """Tries the steps in turn; reports damaged ones, and moves them away if another is good."""
         damaged: list[int] = []
         while left := [step for step in steps() if step not in damaged]:
             step = left[0]
@@ -205,7 +209,7 @@ class Checkpoints:
             except Exception as failure:  # Orbax, TensorStore and JSON raise many kinds
                 time.sleep(REMOVAL_SECONDS)
                 self._manager.reload()
-                if (self._folder / str(step)).exists():  # and no training beside has removed it
+                if (self._folder / str(step)).exists():  # and no other process has removed it
                     damaged.append(step)
                     print(
                         f"warning: checkpoint {step} in {self.workdir / FOLDER} is damaged "
@@ -241,7 +245,7 @@ class Checkpoints:
         return saved["state"], found
 
     def _set_aside(self, steps: list[int]) -> None:
-        """Moves damaged checkpoints out of the way of those that will be written again."""
+        """Moves damaged checkpoints away, so that their steps can be written again."""
         for step in steps:
             target = self.workdir / f"damaged-checkpoint-{step}"
             shutil.rmtree(target, ignore_errors=True)
@@ -251,7 +255,7 @@ class Checkpoints:
 
 
 def _alone() -> ocp.options.MultiprocessingOptions:
-    """Of several processes each reads for itself, and one writes: Orbax waits for no other."""
+    """Returns options by which each of several processes reads, and one writes, without waiting."""
     options = ocp.options.MultiprocessingOptions
     if not processes.several():
         return options()
@@ -292,7 +296,7 @@ def _named_leaves(tree: PyTree) -> Iterator[tuple[str, Any]]:
 
 
 def _unflatten(arrays: dict[str, np.ndarray], like: PyTree, step: int) -> PyTree:
-    """Picks the leaves of `like` out of the arrays of a checkpoint."""
+    """Builds a pytree like `like` from the arrays of a checkpoint."""
     leaves = []
     for name, leaf in _named_leaves(like):
         array = arrays.get(name)
@@ -307,13 +311,13 @@ def _unflatten(arrays: dict[str, np.ndarray], like: PyTree, step: int) -> PyTree
 
 
 def _plain_path(handle: int, folder: Path) -> Path:
-    """Returns a path of an open folder that Orbax can take no part of for a pattern or a URL.
+    """Returns a path of an open folder that Orbax cannot mistake for a pattern or a URL.
 
-    It looks for the arrays to merge by a pattern of the whole path: below a folder `run[1]` it
-    finds none, and leaves a checkpoint that cannot be read.
+    Orbax finds the arrays to merge by a glob pattern that contains the whole path. Below a folder
+    `run[1]` it finds none, and leaves a checkpoint that cannot be read.
 
     Raises:
-        InputError: If the system has no such path, as macOS, and the folder's own looks like one.
+        InputError: If the system has no such path (macOS), and the folder's own is a pattern.
     """
     plain = Path(f"/proc/self/fd/{handle}")
     if plain.is_dir():

@@ -32,11 +32,11 @@ from jax_kdpr.data.pages.stacks import split_dataset
 from jax_kdpr.optics.beam import Plane
 
 RUN_FILE = "run.json"
-PARENT = "adapted"  # among the digests: the checkpoint that an adaptation began with
+PARENT = "adapted"  # name of the digest of the checkpoint that an adaptation began with
 LOCK_FILE = "run.lock"
 METRICS_FILE = "metrics.jsonl"
-# Copies of what the optics were read from, by the section of the config that names the original.
-# `evaluate` writes a masks.npy of its own: the trained ones.
+# Copies of the files of the optics, by the section of the config that names the original. (The
+# trained masks are in masks.npy, which `evaluate` writes.)
 COPIES = {section: f"given_{section}.npy" for section in ("masks", "illumination", "aberrations")}
 SESSION = {
     **{"time": str, "commit": str, "devices": [str], "versions": {"jax": str}},
@@ -49,7 +49,7 @@ RUN = {
     "sessions": [SESSION],
 }
 OF_WHAT = {"data": " (of the images and their split)"}
-SAME = 0.02  # of means of blocks of scenes in [0, 1]: far above what rounding changes in them
+SAME = 0.02  # tolerance of block means of scenes in [0, 1]; rounding changes them far less
 RESTORE = "restore it from a copy"
 DRAWN = (
     "the scenes, which this version of jax_kdpr or JAX draws otherwise (run.json says which made "
@@ -59,9 +59,9 @@ ROW = {
     **{"epoch": int, "step": int},
     **dict.fromkeys(("train_total", "train_task", "train_mask"), float),
     **dict.fromkeys(("train_seconds", "seconds"), float),
-    # Of an epoch that was validated.
+    # Only in rows of epochs that were validated.
     **dict.fromkeys(("validation_psnr", "validation_psnr_pooled", "validation_ssim"), Maybe(float)),
-}  # what is read of a row of metrics.jsonl
+}  # what this package reads from a row of metrics.jsonl
 
 
 def read_run(workdir: Path) -> dict[str, Any]:
@@ -80,16 +80,16 @@ def read_run(workdir: Path) -> dict[str, Any]:
 
 
 def read_config(workdir: Path) -> Config:
-    """Returns the config that a run folder was made with, its files of optics the folder's copies.
+    """Returns the config of a run folder, with the folder's copies of the files of its optics.
 
     Raises:
-        InputError: As `read_run`, and if it would not pass as the config of a new run.
+        InputError: As in `read_run`, or if the config would not be valid for a new run.
     """
     values = read_run(workdir)["config"]
     try:
         config = config_lib.from_dict(values)
         if config.regime == "teacher" and "draws" not in values.get("distill", {}):
-            config.distill.draws = "shared"  # as before there was a choice
+            config.distill.draws = "shared"  # before this option existed
         _take_copies(config, workdir)
         checks.validate(config)
     except InputError as failure:
@@ -106,7 +106,7 @@ def _take_copies(config: Config, workdir: Path) -> None:
 
 
 def with_copies(config: Config, workdir: Path) -> Config:
-    """Returns the config of a run that may go on in `workdir`: with its copies of lost files."""
+    """Returns a config in which copies in `workdir`, if any, replace files that are lost."""
     config = copy.deepcopy(config)
     for section, name in COPIES.items():
         file = getattr(config, section).file
@@ -117,10 +117,10 @@ def with_copies(config: Config, workdir: Path) -> Config:
 
 
 def require_planes(workdir: Path, planes: Mapping[str, Plane]) -> None:
-    """Refuses copies that are not what the run was trained with.
+    """Refuses files of the optics that are not those of the training.
 
     Raises:
-        InputError: Names the file.
+        InputError: If a file differs; the message names it.
     """
     digests = read_run(workdir)["digests"] if planes else {}
     for section, plane in planes.items():
@@ -131,14 +131,14 @@ def require_planes(workdir: Path, planes: Mapping[str, Plane]) -> None:
 
 
 def require_same_data(workdirs: Sequence[Path], config: Config | None = None) -> None:
-    """Refuses runs that one report must not hold: of other data or scenes, or of another split.
+    """Refuses to put runs with different data, splits or scenes into one report.
 
     Args:
         workdirs: Their run folders.
-        config: Whose size and scenes they must share; None for the first one's.
+        config: Its size and scene options must agree with the runs'; None takes the first run's.
 
     Raises:
-        InputError: If one differs, or is no run.
+        InputError: If a run differs, or a folder holds no run.
     """
     records = [read_run(workdir) for workdir in workdirs]
     configs = [read_config(workdir) for workdir in workdirs]
@@ -159,17 +159,17 @@ def require_same_data(workdirs: Sequence[Path], config: Config | None = None) ->
 def check_workdir(
     workdir: Path, config: Config, digests: dict[str, str], sample: tuple[float, ...] = ()
 ) -> None:
-    """Refuses a folder that is not this run's to write in; an empty or new one is fine.
+    """Refuses a folder that does not belong to this run; an empty or new folder is accepted.
 
     Args:
         workdir: The folder.
-        config: The config of the run that wants it.
-        digests: Of what the run depends on beside its config: "data", "teacher".
-        sample: Of its data (`Dataset.sample`).
+        config: The config of the run.
+        digests: Digests of what the run depends on besides its config: "data", "teacher".
+        sample: `Dataset.sample` of its data.
 
     Raises:
         InputError: If the folder holds other files, or a run of another config, data or teacher;
-            names what differs.
+            the message names what differs.
     """
     whole_files.require_writable("--workdir", workdir)
     if not (workdir / RUN_FILE).exists():
@@ -183,7 +183,7 @@ def check_workdir(
     differing += config_lib.differences(config, read_config(workdir))
     known = recorded["digests"]
     others = [name for name, value in digests.items() if known.get(name) != value]
-    if "data" in others:  # of which what is held back is a part
+    if "data" in others:  # which includes the data that are held back
         others = [name for name in others if name != "held_back"]
     differing += [
         f"{name} digest{OF_WHAT.get(name, '')}: {digests[name][:12]} against "
@@ -198,7 +198,7 @@ def check_workdir(
 
 
 def _foreign_files(workdir: Path) -> list[Path]:
-    """Files that are not what a session killed before it wrote run.json leaves behind."""
+    """Returns all files but those left by a session that was killed before it wrote run.json."""
     return [
         path
         for path in workdir.iterdir()
@@ -208,7 +208,7 @@ def _foreign_files(workdir: Path) -> list[Path]:
 
 @contextmanager
 def lock(workdir: Path) -> Iterator[None]:
-    """Holds the folder for this process, making it if need be.
+    """Locks the folder for this process, and creates it if necessary.
 
     Raises:
         InUseError: If another process is training in it.
@@ -242,7 +242,7 @@ def in_use(workdir: Path) -> bool:
 
 
 def draws_alike(record: dict[str, Any], sample: tuple[float, ...]) -> bool:
-    """Returns whether scenes that are drawn anew are those of run.json, as far as it tells."""
+    """Returns whether the sample of newly drawn scenes agrees with run.json, if that has one."""
     known = record.get("sample", [])
     return not known or (
         len(known) == len(sample) and np.allclose(known, sample, rtol=0, atol=SAME)
@@ -256,16 +256,16 @@ def record_session(
     sample: tuple[float, ...] = (),
     planes: Mapping[str, Plane] | None = None,
 ) -> None:
-    """Writes run.json and what its optics were read from, or adds this session.
+    """Writes run.json and copies of the files of the optics, or adds this session.
 
     Call `check_workdir` first.
 
     Args:
         workdir: The folder.
         config: The config of the run.
-        digests: As of `check_workdir`.
-        sample: As of `check_workdir`.
-        planes: What was read, by the section of the config that named the file.
+        digests: As in `check_workdir`.
+        sample: As in `check_workdir`.
+        planes: Contents of these files, by the section of the config that names the file.
     """
     path = workdir / RUN_FILE
     record = {"config": config_lib.to_dict(config), "digests": digests, "sample": sample}
@@ -279,7 +279,7 @@ def record_session(
 
 
 def provenance() -> dict[str, Any]:
-    """Returns what a number needs beside it: time, commit, versions and devices."""
+    """Returns the provenance of results: time, commit, versions and devices."""
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": _commit(),
@@ -292,7 +292,7 @@ def provenance() -> dict[str, Any]:
 
 def _processor() -> str:
     """Returns the name of the processor, as far as the system tells it."""
-    with suppress(OSError):  # which tells it so on Linux alone
+    with suppress(OSError):  # the file exists on Linux only
         named = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.M)
         if named:
             return named[1]
@@ -302,9 +302,9 @@ def _processor() -> str:
 def _commit() -> str:
     """Returns the commit of the source tree, "+" appended if it was changed.
 
-    Outside git, as in a folder that launch/pack_for_gpu.sh made, KDPR_COMMIT says it; else "". A
-    repository that this file lies in without being part of it, as in the .venv of a project, says
-    nothing of it.
+    Outside git, as in a folder that launch/pack_for_gpu.sh made, it is KDPR_COMMIT, or "" if that
+    is not set. A repository that contains this file without tracking it, such as the project whose
+    .venv it is in, does not count.
     """
 
     def git(*command: str) -> str:
@@ -320,7 +320,7 @@ def _commit() -> str:
 
 
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:
-    """Returns the rows of metrics.jsonl, one per epoch; damaged lines are left out, and named.
+    """Returns the rows of metrics.jsonl, one per epoch; leaves out and reports damaged lines.
 
     Raises:
         InputError: If it cannot be read at all.
@@ -341,7 +341,7 @@ def read_metrics(workdir: Path) -> list[dict[str, Any]]:
     return rows
 
 
-@cache  # once a process: it is read often
+@cache  # once per process, since the file is read often
 def _warn_of_damage(path: Path, lines: str) -> None:
     print(
         f"warning: {path}: damaged in line {lines}, which is left out; the same jax_kdpr.train "

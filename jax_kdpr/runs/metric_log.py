@@ -1,4 +1,4 @@
-"""Where the metrics of an epoch go: metrics.jsonl; TensorBoard and Weights & Biases on request."""
+"""Logs the metrics of each epoch: metrics.jsonl, on request TensorBoard and Weights & Biases."""
 
 import hashlib
 import importlib.util
@@ -10,15 +10,15 @@ from jax_kdpr.core import whole_files
 from jax_kdpr.core.errors import InputError, StoppedError, reason
 from jax_kdpr.runs import folder as run_folder
 
-MODULES = {"tensorboard": "tensorboardX", "wandb": "wandb"}  # by extra, and option of train.*
+MODULES = {"tensorboard": "tensorboardX", "wandb": "wandb"}  # by extra = option of train.*
 PROJECT = "jax_kdpr"  # at Weights & Biases
 
 
 class MetricLog:
-    """Rows of metrics of one run folder."""
+    """The rows of metrics of one run folder."""
 
     def __init__(self, workdir: Path, *, tensorboard: bool = False, wandb: bool = False):
-        """Opens the log; `require_loggers` must have passed."""
+        """Opens the log; call `require_loggers` first."""
         self._workdir = workdir
         self._path = workdir / run_folder.METRICS_FILE
         self._tensorboard, self._wandb = tensorboard, wandb
@@ -26,14 +26,14 @@ class MetricLog:
         self._online: Any = None  # run of Weights & Biases
 
     def close(self) -> None:
-        """Ends what was opened, if anything."""
+        """Closes the loggers that were opened."""
         if self._writer is not None:
             self._writer.close()
         if self._online is not None:
             self._online.finish()
 
     def resume_at(self, step: int) -> None:
-        """Drops everything logged for later steps: they are going to be done again."""
+        """Drops everything logged for later steps, which are going to be made again."""
         if self._path.exists():
             kept = [row for row in self.rows() if row["step"] <= step]
             whole_files.write_text(self._path, "".join(json.dumps(row) + "\n" for row in kept))
@@ -60,7 +60,7 @@ class MetricLog:
 
 
 def require_loggers(**wanted: bool) -> None:
-    """Raises `InputError` unless the package of each logger that is wanted is installed."""
+    """Raises `InputError` if the package of a requested logger is not installed."""
     for name, is_wanted in wanted.items():
         if is_wanted and importlib.util.find_spec(MODULES[name]) is None:
             raise InputError(
@@ -70,7 +70,7 @@ def require_loggers(**wanted: bool) -> None:
 
 
 def _open_wandb(workdir: Path) -> Any:
-    """Opens the run of a folder, or goes on with it; WANDB_MODE and the like are the user's."""
+    """Opens or resumes the online run of a folder; WANDB_MODE and the like are left to the user."""
     import wandb  # pyright: ignore[reportMissingImports]
 
     record, place = run_folder.read_run(workdir), str(workdir.resolve())
@@ -79,7 +79,7 @@ def _open_wandb(workdir: Path) -> Any:
         online = wandb.init(
             project=PROJECT,
             name=workdir.name,
-            id=hashlib.sha256(begun.encode()).hexdigest()[:16],  # the same when it goes on
+            id=hashlib.sha256(begun.encode()).hexdigest()[:16],  # the same when the run is resumed
             resume="allow",
             dir=place,
             config=record["config"],
@@ -88,5 +88,5 @@ def _open_wandb(workdir: Path) -> Any:
         raise StoppedError(
             f"train.wandb: {reason(failure)}; wandb login, or WANDB_MODE=offline, or leave it False"
         ) from failure
-    online.define_metric("*", step_metric="step")  # epochs that are made again stand there twice
+    online.define_metric("*", step_metric="step")  # epochs that are made again appear twice
     return online

@@ -1,8 +1,8 @@
-"""Systems that come with the package, trained: each becomes a run folder when it is first used.
+"""Trained systems that come with the package; each becomes a run folder when it is first used.
 
-`trained/NAME.tar.gz` is a run in its reduced form (`runs.reduced`), `trained/NAME.json` its card:
-what it was trained with and how it scores. `trained/NAME/`, where there is one, holds frames to try
-it on, as `simulate_bench` makes them.
+`trained/NAME.tar.gz` is a run in its reduced form (`runs.reduced`). `trained/NAME.json` is its
+card, which says how it was trained and how it scores. `trained/NAME/`, if there is one, holds
+frames to try it on, as `simulate_bench` makes them.
 """
 
 import atexit
@@ -33,14 +33,14 @@ def names() -> list[str]:
 
 
 def read_card(name: str) -> dict[str, Any]:
-    """Returns what `CARD` describes of a system; raises as `workdir`."""
+    """Returns the card of a system, of the shape `CARD`; raises like `workdir`."""
     return json_files.read_json(_file(name).with_name(f"{name}.json"), CARD, remedy="install anew")
 
 
 def workdir(name: str) -> Path:
     """Returns the run folder of a system, in the user's cache (`XDG_CACHE_HOME`, or ~/.cache).
 
-    Where that may not be written it is made in a temporary folder, anew each time.
+    If the cache cannot be written to, a new temporary folder takes its place each time.
 
     Raises:
         InputError: If there is no such system.
@@ -56,9 +56,9 @@ def workdir(name: str) -> Path:
     with whole_files.staging(cache) as staged:
         reduced.unpack(file, staged / name)
         try:
-            (staged / name).rename(place)  # whole, or not there
+            (staged / name).rename(place)  # complete, or not there
         except OSError:
-            if not place.is_dir():  # else another process was first
+            if not place.is_dir():  # else another process was faster
                 raise
     return place
 
@@ -67,7 +67,7 @@ def example(name: str) -> Path:
     """Returns the folder of frames to try a system on.
 
     Raises:
-        InputError: If there is no such system, or none came with it.
+        InputError: If there is no such system, or it comes without frames.
     """
     folder = _file(name).with_name(name)
     if not folder.is_dir():

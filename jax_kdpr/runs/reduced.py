@@ -1,10 +1,10 @@
-"""A run folder in one small file: to go on from elsewhere, or to use as it is.
+"""A run folder in one small file: to continue its training elsewhere, or to use it as it is.
 
-The file holds run.json, metrics.jsonl, the masks and one checkpoint without the optimiser's
-moments: a third of its size. Whoever goes on from the newest has the parameters, statistics, step,
-order of images and random streams of the run, to the bit; Adam starts with its moments at zero, as
-it did in the first step. A file that is only to be used holds the best checkpoint, its network in
-half precision.
+The file holds run.json, metrics.jsonl, the masks and one checkpoint. Without the optimiser's
+moments, the checkpoint has a third of its size. To continue a training, the file holds the newest
+checkpoint: the run's parameters, statistics, step, order of images and random streams are kept bit
+for bit, and only Adam's moments start at zero, as in the first step. A file that is only to be used
+holds the best checkpoint, with the network in half precision.
 """
 
 import io
@@ -24,9 +24,9 @@ from jax_kdpr.runs.checkpoint import SCORE, Checkpoints
 
 STATE_FILE = "state.npz"
 MASKS_FILE = "masks.npy"
-OPTIMIZER = "opt_state."  # begins the names of what the optimiser carries
-NETWORK = "params.net."  # likewise, of what the network has learned
-LEFT_OUT = "zeros."  # begins, in STATE_FILE, the names of the shapes that take its place
+OPTIMIZER = "opt_state."  # prefix of the names of the optimiser's state
+NETWORK = "params.net."  # prefix of the names of the network's parameters
+LEFT_OUT = "zeros."  # prefix, in STATE_FILE, of arrays of which only type and shape are kept
 
 
 def pack(workdir: Path, file: Path, *, for_use: bool = False) -> None:
@@ -34,12 +34,13 @@ def pack(workdir: Path, file: Path, *, for_use: bool = False) -> None:
 
     Args:
         workdir: The run folder.
-        file: To write.
-        for_use: Whether nobody will go on from it: the best checkpoint in half precision.
+        file: File to write.
+        for_use: Whether the file is only to be used, and so holds the best checkpoint in half
+            precision.
 
     Raises:
-        InputError: If it is no run, has no checkpoint, or would be gone on from and its rates
-            change from step to step: the optimiser would not know where they stood.
+        InputError: If the folder is no run or has no checkpoint; or if the training is to continue
+            and its learning rates are not constant: the position in their schedule is not kept.
     """
     schedule = run_folder.read_config(workdir).optim.schedule
     if schedule != "constant" and not for_use:
@@ -72,16 +73,16 @@ def pack(workdir: Path, file: Path, *, for_use: bool = False) -> None:
 
 
 def unpack(file: Path, workdir: Path, *, epochs: int = 0) -> None:
-    """Makes a run folder of its reduced form, in the place of one that is there.
+    """Makes a run folder from its reduced form, and replaces an existing one.
 
     Args:
         file: From `pack`.
         workdir: The run folder to make.
-        epochs: Its length from now on; 0 for what it was. With constant rates a run is the
-            beginning of any longer one.
+        epochs: New length of the training; 0 keeps it. With constant rates, a run is the beginning
+            of any longer run.
 
     Raises:
-        InputError: If it is longer already.
+        InputError: If the run is longer already.
         Exception: Of any kind, if the file is damaged.
     """
     shutil.rmtree(workdir, ignore_errors=True)

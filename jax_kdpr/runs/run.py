@@ -1,4 +1,4 @@
-"""A system that is trained, restored from its run folder, or that is not; its data, its draws."""
+"""A system, restored from a run folder or untrained, with its data and its random streams."""
 
 import dataclasses
 from copy import copy
@@ -34,9 +34,9 @@ from jax_kdpr.runs.checkpoint import Checkpoints
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Run:
-    """A trained system: that of the best checkpoint of a run folder; or one of a config alone.
+    """A system: the trained one of a run folder's best checkpoint, or the one of a config alone.
 
-    `dataset` is read, and `optics` are made, when they are first asked for.
+    `dataset` is read, and `optics` are computed, on first access.
     """
 
     workdir: Path
@@ -44,9 +44,9 @@ class Run:
     system: System
     variables: tuple[Params, State]
     digest: str = ""  # of the checkpoint
-    step: int = 0  # that it was saved at
+    step: int = 0  # at which it was saved
     batch_size: int = 1  # images at a time, in a pass over many
-    data_dir: str = ""  # where its data lie now; empty for where they were when it was trained
+    data_dir: str = ""  # where its data lie now; empty: where they were during training
 
     def __repr__(self) -> str:
         kind, size = self.config.regime, self.config.data.size
@@ -59,78 +59,78 @@ class Run:
 
     @property
     def is_trained(self) -> bool:
-        """Whether it has a run folder."""
+        """Whether the system comes from a run folder."""
         return self.workdir != Path()
 
     @property
     def is_adapted(self) -> bool:
-        """Whether its optics are those that a bench was found to have (`adapt`)."""
+        """Whether the system was adapted to the optics found for a bench (`adapt`)."""
         record = self.workdir / run_folder.RUN_FILE
         return record.exists() and run_folder.PARENT in run_folder.read_run(self.workdir)["digests"]
 
     @property
     def has_network(self) -> bool:
-        """Whether a network recovers, not a solver in its place."""
+        """Whether the system recovers by a network, not by a solver."""
         return not isinstance(self.system, SolverSystem)
 
     @property
     def camera(self) -> Camera:
-        """That the system was trained with."""
+        """Camera of the system."""
         return self.system.camera
 
     @property
     def phases(self) -> Phases:
-        """Those of the design, radians [k h w]; `Camera.written` says what the device shows."""
+        """Masks of the design, [k h w] in radians; `Camera.written` says what the device shows."""
         return self.variables[0]["phases"]
 
     @property
     def snapshots(self) -> int:
-        """L, frames of one object."""
+        """L, the number of frames of one object."""
         return self.config.masks.snapshots
 
     @property
     def sensor(self) -> tuple[int, int]:
-        """(sh, sw) of a CDP."""
+        """Shape (sh, sw) of a CDP."""
         return self.camera.sensor
 
     @cached_property
     def optics(self) -> Optics:
-        """Those of the design."""
+        """Optics of `phases` in `camera`."""
         return self.camera.optics(self.phases)
 
     @property
     def finest_period(self) -> float:
-        """As `Camera.finest_period`."""
+        """The same as `Camera.finest_period`."""
         return self.camera.finest_period
 
     @property
     def in_radians(self) -> bool:
-        """Whether its images are files of phases, which its data have an offset of."""
+        """Whether its images are files of phases, to which `dataset` adds an offset."""
         return self.config.data.unit == "radians"
 
     @cached_property
     def dataset(self) -> sources.Dataset:
-        """What it was trained on, or its config names; raises as `load_data`."""
+        """Data set that it was trained on, or that its config names; raises like `load_data`."""
         if not self.is_trained:
             return config_lib.load_data(self.config)
         return load_data(self.workdir, self.config, data_dir=self.data_dir)
 
     def scenes(self, count: int) -> Images:
-        """Returns its first test images as the system sees them [n h w c]; raises as `dataset`."""
+        """Returns the first test images as the system takes them [n h w c]; raises as `dataset`."""
         test, camera = self.dataset.test, self.camera
         indices = jnp.arange(min(count, len(test)))
         return take_batch(test, indices, size=camera.size, channels=camera.channels)
 
     def with_optics(self, optics: dict[str, dict[str, Any]]) -> "Run":
-        """Returns it at a bench of other optics than those it was trained for.
+        """Returns the run on a bench with other optics than those it was trained for.
 
-        What recovers believes in them, masks and network stay.
+        The recovery assumes the new optics; masks and network stay the same.
 
         Args:
             optics: Options of the config, by section (`lab.frames.calibration`).
 
         Raises:
-            InputError: If they are none.
+            InputError: If they are not valid options.
         """
         config = config_lib.with_optics(self.config, optics)
         checks.validate(config)
@@ -139,12 +139,12 @@ class Run:
         return self._sharing_data(dataclasses.replace(self, config=config, system=system))
 
     def by_solver(self, solver: Refinement, *, starts: int) -> "Run":
-        """Returns its optics with a solver in place of the network (`recovery.solver_system`).
+        """Returns the run with a solver in place of the network (`recovery.solver_system`).
 
-        It starts from so many spectral estimates.
+        The solver starts from `starts` spectral estimates.
 
         Raises:
-            InputError: If there is no such solver, or it has no steps or starts.
+            InputError: If there is no such solver, or its steps or starts are out of range.
         """
         solver_names("solver", [solver.solver])
         require("solver: its steps", solver.steps, Range(1, MOST_COUNT))
@@ -157,13 +157,13 @@ class Run:
         return self._sharing_data(dataclasses.replace(self, system=system, variables=variables))
 
     def on_one_device(self) -> "Run":
-        """Returns it with a system that takes any number of images at a time."""
+        """Returns the run on one device, where it takes any number of images at a time."""
         camera = dataclasses.replace(self.camera, mesh=None)
         system = dataclasses.replace(self.system, camera=camera)
         return self._sharing_data(dataclasses.replace(self, system=system))
 
     def _sharing_data(self, other: "Run") -> "Run":
-        if "dataset" in self.__dict__:  # not to be read again
+        if "dataset" in self.__dict__:  # so that it is not read again
             other.__dict__["dataset"] = self.dataset
         return other
 
@@ -183,10 +183,10 @@ def run_keys(seed: int) -> RunKeys:
 
 
 def training_keys(config: Config) -> RunKeys:
-    """Returns the streams of a training: a teacher's are its own but for the evaluation's.
+    """Returns the random streams of a training; a teacher has its own, except for evaluation.
 
-    A student, and the E2E run that it is compared with, begin alike; a teacher that began so too
-    would guide the student to the very masks that it starts with.
+    A student and the E2E run that it is compared with start alike. A teacher with the same start
+    would guide the student to the masks that the student starts with.
     """
     keys = run_keys(config.seed)
     if config.regime != "teacher" or config.distill.draws == "shared":
@@ -200,11 +200,11 @@ def load_run(workdir: Path, *, data_dir: str = "", images: int = 0) -> Run:
 
     Args:
         workdir: Its run folder.
-        data_dir: Where its data lie now; empty for where they were when it was trained.
-        images: That are wanted in a pass, 0 for many: no batch is larger.
+        data_dir: Where its data lie now; empty for where they were during training.
+        images: Number of images in a pass, 0 for many. No batch is larger.
 
     Raises:
-        InputError: If it is no run, or has no checkpoint that can be read.
+        InputError: If the folder holds no run, or no checkpoint that can be read.
     """
     config = run_folder.read_config(workdir)
     batch_size, mesh = _choose_batch(config, images)
@@ -215,13 +215,13 @@ def load_run(workdir: Path, *, data_dir: str = "", images: int = 0) -> Run:
 def untrained(
     config: Config, *, images: int = 0, solver: Refinement = ALONE, starts: int = STARTS
 ) -> Run:
-    """Returns the optics of a config as a training would start them, and a solver: no network.
+    """Returns the optics with which a training of a config would start, and a solver.
 
     Args:
-        config: A validated one.
-        images: As of `load_run`.
-        solver: That recovers, with its `starts` as of `Run.by_solver`.
-        starts: Likewise.
+        config: A validated config.
+        images: As in `load_run`.
+        solver: Solver in place of the network, as in `Run.by_solver`.
+        starts: As in `Run.by_solver`.
 
     Raises:
         InputError: If a file of its optics cannot be used.
@@ -236,7 +236,7 @@ def untrained(
 
 
 def _choose_batch(config: Config, images: int) -> tuple[int, Mesh | None]:
-    """Images at a time, of so many (0 for many), and the devices to spread them over."""
+    """Returns the batch size for `images` images (0: many), and the devices to spread it over."""
     batch_size = runtime.choose_eval_batch(
         config.train.eval_batch_size, size=config.data.size, features=config.net.widths[0]
     )
@@ -268,11 +268,11 @@ def load_data(workdir: Path, config: Config, *, data_dir: str = "") -> sources.D
 
     Args:
         workdir: Its run folder.
-        config: That says where and which they are.
-        data_dir: Where they lie now, if they have moved.
+        config: Config that says which data they are, and where.
+        data_dir: Where the data lie now, if they have moved.
 
     Raises:
-        InputError: If they are not there, or not those.
+        InputError: If the data are missing, or are not those of the training.
     """
     if data_dir and config.data.source == "scenes":
         raise InputError(

@@ -1,1 +1,1 @@
-"""Studies: many runs from one declaration, and the report that is made of their folders."""
+"""Studies: many runs from one declaration, and a report that is made from their folders."""

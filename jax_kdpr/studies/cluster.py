@@ -1,9 +1,10 @@
-"""The runs of a study side by side, on the machines of a Ray cluster.
+"""Does the runs of a study side by side, on the machines of a Ray cluster.
 
-Ray says which run starts when and where: each is a task with CPUs and GPUs of its own, a student's
-waits for its teacher's, and one whose worker died is given to another. What a task does is what a
-job of an array does too: `python -m jax_kdpr.study ... --array_index N` in a process of its own,
-whose output goes to WORKDIR/logs. So a run that is taken again goes on from its last checkpoint.
+Ray decides when and where each run starts. A run is a task with CPUs and GPUs of its own. A
+student's task waits for its teacher's, and a task whose worker died is given to another worker. A
+task does the same as a job of a job array: `python -m jax_kdpr.study ... --array_index N` in a
+process of its own, whose output goes to WORKDIR/logs. So a run that is started again goes on from
+its last checkpoint.
 """
 
 import fcntl
@@ -29,11 +30,12 @@ from jax_kdpr.studies.plan import PlannedRun
 from jax_kdpr.studies.runner import Minutes
 from jax_kdpr.studies.worker import GRACE, NOT_RUN, Node, answer, running_on, work
 
-EVERY = 30.0  # seconds from one table to the next, which reads what all unfinished runs say
+EVERY = 30.0  # seconds between two tables; each reads the files of all unfinished runs
 CONNECTING = 10.0  # seconds that an address may take to answer
 ANSWERING = 120.0  # seconds that a node may take to answer
 LOCKS = "without locks two jobs may train one run: mount it with flock, or take another folder"
-PASSED_ON = ("KDPR_", "JAX_", "XLA_", "PYTHON", "OPENBLAS_", "OMP_")  # of the environment
+# Environment variables that begin so are passed on to the runs.
+PASSED_ON = ("KDPR_", "JAX_", "XLA_", "PYTHON", "OPENBLAS_", "OMP_")
 
 
 class Share(NamedTuple):
@@ -41,7 +43,7 @@ class Share(NamedTuple):
 
     cpus: float
     gpus: float
-    retries: int  # times that a run is taken again whose worker died
+    retries: int  # how often a run is started again if its worker died
 
 
 def run_on_cluster(
@@ -52,20 +54,21 @@ def run_on_cluster(
     share: Share,
     minutes: Minutes,
 ) -> dict[str, str]:
-    """Does what is left of a study's runs; returns {name of a run that failed: why}.
+    """Does the remaining runs of a study; returns {name of a run that failed: why}.
 
     Args:
         runs: From `plan.plan`: teachers first.
-        commands: Of each run by name, the command that does it.
-        workdir: The study's folder, absolute, and the same on every machine.
-        address: "local" for a cluster of this machine, made now; "auto" for the one that this
-            machine is of; else where one is.
-        share: Of the cluster, for each run; a negative number of GPUs for one where it has any.
-        minutes: Estimates what each run still takes.
+        commands: The command that does each run, by the run's name.
+        workdir: The study's folder: an absolute path, the same on every machine.
+        address: "local" to make a cluster of this machine; "auto" for the cluster that this machine
+            belongs to; otherwise the address of a cluster.
+        share: Share of the cluster for each run. A negative number of GPUs means one GPU, or none
+            if the cluster has none.
+        minutes: Estimates the minutes that each run still takes.
 
     Raises:
         InputError: If there is no Ray, no such cluster, or a machine of it cannot do the runs.
-        Interrupted: If a signal was noted, when all runs have saved.
+        Interrupted: If a signal was noted, after all runs have saved.
     """
     ray = _start(address)
     try:
@@ -75,7 +78,7 @@ def run_on_cluster(
         _require_nodes(ray, workdir, share)
         return _Board(ray, runs, commands, workdir, share, minutes).carry_out()
     finally:
-        ray.shutdown()  # of a cluster that is not this study's, it only leaves
+        ray.shutdown()  # only leaves a cluster that was not made here
 
 
 def _start(address: str) -> Any:
@@ -94,7 +97,7 @@ def _start(address: str) -> Any:
         options |= {"address": address, "runtime_env": {"env_vars": passed}}
     handlers = {number: signal.getsignal(number) for number in signals.ENDING}
     try:
-        with warnings.catch_warnings():  # of its processes being made from one with threads
+        with warnings.catch_warnings():  # Ray forks a process that has threads
             warnings.simplefilter("ignore", RuntimeWarning)
             ray.init(**options)
     except Exception as failure:  # of many kinds
@@ -102,13 +105,13 @@ def _start(address: str) -> Any:
             f"--cluster: no cluster answers at {address!r} ({reason(failure)}); start one with "
             "ray start --head, set RAY_AUTH_TOKEN if it wants one, or give local"
         ) from failure
-    for number, handler in handlers.items():  # Ray would end at once, and save nothing
+    for number, handler in handlers.items():  # Ray's own would end at once, and save nothing
         signal.signal(number, handler)
     return ray
 
 
 def _require_answer(address: str) -> None:
-    """Refuses an address where nothing listens: Ray would try for minutes."""
+    """Refuses an address where nothing listens, because Ray would try for minutes."""
     host, _, port = address.rpartition("/")[2].rpartition(":")
     if not (host and port.isdigit()):
         return  # local, auto, or a name that Ray knows
@@ -122,10 +125,10 @@ def _require_answer(address: str) -> None:
 
 
 def _require_nodes(ray: Any, workdir: Path, share: Share) -> None:
-    """Refuses a cluster of which a machine cannot do a run, before the first is started.
+    """Refuses a cluster if one of its machines cannot do a run, before any run is started.
 
     Raises:
-        InputError: Which, and why.
+        InputError: With the machine and the reason.
     """
     nodes = [node for node in ray.nodes() if node["Alive"]]
     able = [n for n in nodes if _has(n, "CPU", share.cpus) and _has(n, "GPU", share.gpus)]
@@ -172,7 +175,7 @@ def _answers(ray: Any, nodes: list[dict[str, Any]], token: Path, share: Share) -
     for ref in answered:
         try:
             yield ray.get(ref)
-        except Exception as failure:  # as where the package is missing
+        except Exception as failure:  # for example, the package is missing
             host = asked[ref]["NodeManagerHostname"]
             said = " ".join(str(failure).split())[-200:]
             raise InputError(
@@ -185,7 +188,7 @@ def _has(node: dict[str, Any], kind: str, wanted: float) -> bool:
 
 
 def require_able(node: Node, share: Share) -> None:
-    """Raises `InputError` where a machine lacks the folder, its locks, these versions, or a GPU."""
+    """Raises `InputError` if a machine lacks the folder, its locks, these versions, or a GPU."""
     if node.lacks:
         raise InputError(
             f"--workdir: {node.host} does not see {node.lacks!r}; a study on several machines "
@@ -210,7 +213,7 @@ def require_able(node: Node, share: Share) -> None:
 
 
 class _Board:
-    """Tasks that wait, run and are done."""
+    """The tasks of a study: those that wait, those that run, and those that are done."""
 
     def __init__(
         self,
@@ -240,7 +243,7 @@ class _Board:
             self._tasks[refs[run.name]] = run
 
     def carry_out(self) -> dict[str, str]:
-        """Waits for all; returns the failures."""
+        """Waits for all tasks; returns the failures."""
         waiting, shown = list(self._tasks), 0.0
         self._tell(waiting)
         while waiting:
@@ -287,7 +290,7 @@ class _Board:
             print(f"  {run.name:<32} {epoch:<18} {host}", flush=True)
 
     def _stop(self, waiting: list[Any]) -> None:
-        """Ends what this study started: those that run save, those that wait do not begin.
+        """Ends the tasks of this study: those that run save, those that wait do not begin.
 
         Raises:
             StoppedError: If a run does not end.
@@ -302,7 +305,7 @@ class _Board:
 
 
 def _why(name: str, log: Path, code: int) -> str:
-    """The line of a log that says why its run failed."""
+    """Returns why a run failed, by the last line of its log that says so."""
     lines = log.read_text(errors="replace").splitlines() if log.exists() else []
     said = [line for line in lines if line.startswith(("failed: ", "error: "))]
     why = said[-1].partition(": ")[2] if said else f"exit code {code}"

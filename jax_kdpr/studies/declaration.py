@@ -1,8 +1,8 @@
 """What a study is: the grid of runs, and the sections of its report.
 
-A study is a base config and, under a name each, the entries that differ from it in a few options.
-Every entry is trained once for each seed, in the run folder WORKDIR/NAME/seed-N. Ours stand in
-`configs/studies/`.
+A study is a base config and, by name, entries that differ from it in a few options. Every entry is
+trained once for each seed, in the run folder WORKDIR/NAME/seed-N. The studies of this package are
+in `configs/studies/`.
 """
 
 import re
@@ -16,9 +16,10 @@ from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.options import flatten, foreign_names
 from jax_kdpr.core.registry import allow
 
-LOGS = "logs"  # of runs on a cluster, in a study's folder
-FOLDERS = ("report", LOGS)  # names that a study's folder has another use for
-# Options that an entry cannot change, beside data.*: all runs are scored on the same images.
+LOGS = "logs"  # folder of the logs of runs on a cluster, in a study's folder
+FOLDERS = ("report", LOGS)  # names with another use in a study's folder
+# Options that an entry cannot change. Of data.* it can change data.train_images alone, because all
+# runs are scored on the same images.
 RESERVED = ("seed", "distill.teacher")
 
 
@@ -27,14 +28,14 @@ class Entry:
     """One point of the grid."""
 
     label: str  # in tables and legends
-    changes: dict[str, Any] = field(default_factory=dict)  # dotted option: its value
+    changes: dict[str, Any] = field(default_factory=dict)  # {dotted option: its value}
     teacher: str = ""  # the entry whose run of the same seed teaches this one
-    longer: int = 1  # times the base's epochs
+    longer: int = 1  # how many times the base's epochs
 
 
 @dataclass(kw_only=True, slots=True)
 class Section:
-    """Of a report: what all kinds have."""
+    """A section of a report: what all kinds of sections have."""
 
     title: str
     question: str
@@ -50,7 +51,7 @@ class Table(Section):
     """PSNR, rms and SSIM of entries, and the gain of each over a baseline."""
 
     baseline: str
-    paper: dict[str, tuple[float, float]] = field(default_factory=dict)  # entry: PSNR, SSIM
+    paper: dict[str, tuple[float, float]] = field(default_factory=dict)  # {entry: (PSNR, SSIM)}
 
     def reads(self) -> tuple[str, ...]:
         """Returns its entries and the baseline."""
@@ -59,10 +60,10 @@ class Table(Section):
 
 @dataclass(kw_only=True, slots=True)
 class Sweep(Section):
-    """PSNR against a number that entries differ in, one line a label."""
+    """PSNR against a number in which entries differ, with one line for each label."""
 
     axis: str
-    lines: dict[str, dict[float, str]]  # label: {value: entry}, in place of `entries`
+    lines: dict[str, dict[float, str]]  # {label: {value: entry}}, in place of `entries`
     reference: str = ""  # entry that is drawn as a horizontal line
     paper: str = ""  # what the paper found, in words
 
@@ -98,7 +99,7 @@ class Robustness(Section):
 
 @dataclass(kw_only=True, slots=True)
 class Optics(Section):
-    """Masks and filter without their network, and what pulled at the masks."""
+    """Masks and filter without their network, and how strongly each loss pulled at the masks."""
 
     baseline: str
 
@@ -107,12 +108,12 @@ class Optics(Section):
 class Costs(Section):
     """Training time, memory, and inference time of a batch."""
 
-    paper: dict[str, tuple[float, float, float]]  # entry: training s, memory MB, inference ms
+    paper: dict[str, tuple[float, float, float]]  # {entry: (training s, memory MB, inference ms)}
 
 
 @dataclass(kw_only=True, slots=True)
 class Front(Section):
-    """PSNR against the time of a frame, and the entries that none beats in both."""
+    """PSNR against the time of a frame, and the entries that no other beats in both."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -162,13 +163,13 @@ def entry_config(study: Study, name: str, *, seed: int, teacher: str = "") -> Co
 
 
 def teacher_entry(count: int, *, label: str = "", changes: dict[str, Any] | None = None) -> Entry:
-    """Returns a teacher of so many snapshots."""
+    """Returns the entry of a teacher with `count` snapshots."""
     own: dict[str, Any] = {"regime": "teacher", "masks.snapshots": count}
     return Entry(label=label or f"teacher of {count}", changes=own | (changes or {}))
 
 
 def student_entry(label: str, changes: dict[str, Any], *, teacher: str = "teacher-9") -> Entry:
-    """Returns a student of the teacher of that entry."""
+    """Returns the entry of a student, with `teacher` as the entry of its teacher."""
     return Entry(label=label, changes={"regime": "student", **changes}, teacher=teacher)
 
 
@@ -176,7 +177,7 @@ def check(study: Study) -> None:
     """Checks a declaration as far as it can be without data or folders.
 
     Raises:
-        InputError: One line: what, expected, got, what to do.
+        InputError: In one line: where it is wrong, what was expected and found, and what to do.
     """
     if not study.seeds or len(set(study.seeds)) != len(study.seeds):
         raise InputError(f"seeds: expected one or more different integers, got {study.seeds}")
@@ -232,7 +233,7 @@ def training_order(study: Study) -> list[str]:
 
 
 def difference_from_base(study: Study, name: str) -> str:
-    """Returns what an entry changes, as it would be said on the command line."""
+    """Returns what an entry changes, in the form of the command line."""
     entry, base = study.entries[name], flatten(study.base)
     said = [f"{path}={value}" for path, value in entry.changes.items() if base.get(path) != value]
     if entry.longer != 1:
@@ -241,7 +242,7 @@ def difference_from_base(study: Study, name: str) -> str:
 
 
 def options_of_base(study: Study, *, said: tuple[str, ...]) -> str:
-    """Returns what the base config sets that is no default, but for the options `said` already."""
+    """Returns the options of the base config that are not defaults, except those in `said`."""
     defaults = flatten(Config())
     return ", ".join(
         f"{path}={value}"

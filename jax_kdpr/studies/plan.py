@@ -30,20 +30,20 @@ class PlannedRun(NamedTuple):
     config: Config
     workdir: Path
     teacher: "PlannedRun | None"
-    robustness: Robustness | None  # noise it is to be tried with afterwards
+    robustness: Robustness | None  # noise under which it is to be scored too
     refinement: Refinement  # after the network, to be scored too
     alone: bool = False  # whether its optics are judged without the network too
 
     @property
     def name(self) -> str:
-        """As it is printed."""
+        """The run's name in messages."""
         return f"{self.entry}, seed {self.seed}"
 
     @property
     def is_trained(self) -> bool:
         """Whether no epoch is left, and the last one's checkpoint is there.
 
-        A kill between the two leaves a row of metrics without its checkpoint.
+        A process that is killed between the two leaves a row of metrics without its checkpoint.
         """
         rows = run_folder.read_metrics(self.workdir)
         return (
@@ -54,7 +54,7 @@ class PlannedRun(NamedTuple):
 
     @property
     def scores(self) -> dict[str, Any] | None:
-        """What metrics.json says of the fully trained run; None if it does not."""
+        """Contents of metrics.json for the fully trained run; None if missing or out of date."""
         path = self.workdir / SCORES_FILE
         if not self.is_trained or not path.exists():
             return None
@@ -70,7 +70,7 @@ class PlannedRun(NamedTuple):
 
     @property
     def noisy_scores(self) -> dict[str, Any] | None:
-        """What robustness.json says of that very checkpoint and the wanted noise; None if not."""
+        """Scores in robustness.json of this checkpoint under the wanted noise; None if missing."""
         path, scores = self.workdir / ROBUSTNESS_FILE, self.scores
         if self.robustness is None or scores is None or not path.exists():
             return None
@@ -90,7 +90,7 @@ class PlannedRun(NamedTuple):
 
     @property
     def optics_scores(self) -> dict[str, Any] | None:
-        """What optics.json says of that very checkpoint; None if it does not, or nobody asks."""
+        """Contents of optics.json for this checkpoint; None if missing or not wanted."""
         path, scores = self.workdir / OPTICS_FILE, self.scores
         if not self.alone or scores is None or not path.exists():
             return None
@@ -98,7 +98,7 @@ class PlannedRun(NamedTuple):
         return found if found["checkpoint"] == scores["checkpoint_digest"] else None
 
     def noise_conditions(self, scores: dict[str, Any]) -> dict[str, Any]:
-        """Returns what scores under noise are made for, as it is written beside them."""
+        """Returns the conditions of scores under noise, as they are written beside the scores."""
         noise = self.robustness
         return {
             "checkpoint": scores["checkpoint_digest"],
@@ -110,7 +110,7 @@ class PlannedRun(NamedTuple):
 
     @property
     def is_done(self) -> bool:
-        """Whether it is trained, scored, and tried as the report wants."""
+        """Whether it is trained, and has all the scores that the report needs."""
         return (
             self.scores is not None
             and (self.robustness is None or self.noisy_scores is not None)
@@ -119,7 +119,7 @@ class PlannedRun(NamedTuple):
 
     @property
     def state(self) -> str:
-        """In words: done, trained, "epoch 3 of 10", or new."""
+        """State in words, such as "done" or "epoch 3 of 10"."""
         if self.is_done:
             return "done"
         if self.is_trained:
@@ -174,7 +174,7 @@ def plan(study: Study, workdir: Path) -> list[PlannedRun]:
 
 
 def only_these(runs: list[PlannedRun], entries: list[str]) -> list[PlannedRun]:
-    """Returns the runs of some entries and of the teachers they need; of none, all.
+    """Returns the runs of some entries and of the teachers they need; all runs if none is given.
 
     Raises:
         InputError: If an entry does not exist.
@@ -192,7 +192,7 @@ def only_these(runs: list[PlannedRun], entries: list[str]) -> list[PlannedRun]:
 
 
 def _require_own(run: PlannedRun) -> None:
-    """A folder that another declaration filled, or another teacher, must not count as done."""
+    """Refuses a folder that another declaration or teacher filled: it must not count as done."""
     if not run.started:
         return
     recorded = run_folder.read_run(run.workdir)
@@ -216,7 +216,7 @@ def _require_own(run: PlannedRun) -> None:
 
 
 def _require_one_data_set(runs: list[PlannedRun]) -> None:
-    """Scores of different held-back images must not stand in one table."""
+    """Refuses runs of different held-back images: their scores must not stand in one table."""
     held_back: dict[str, PlannedRun] = {}
     for run in runs:
         if run.started:

@@ -1,6 +1,6 @@
 """The programs behind a study's runs: compiled from shapes alone, and timed.
 
-Nothing here reads data or a teacher's checkpoint: a study can be rehearsed before its first run.
+Nothing here reads data or a teacher's checkpoint, so a study can be rehearsed before its first run.
 """
 
 import hashlib
@@ -26,14 +26,14 @@ from jax_kdpr.training.targets import Targets, make_teach
 from jax_kdpr.training.teacher import changing_targets
 
 BATCHES = 2  # of images, in the programs compiled here
-STEPS = 50  # of an epoch: as many as `runtime.choose_scan_steps` may want in one call
-CALLS = 20  # timed, of each inference
+STEPS = 50  # of an epoch, of which `runtime.choose_scan_steps` may put all into one call
+CALLS = 20  # timed calls of each inference
 
 
 class Program(NamedTuple):
     """A training step, traced for its shapes."""
 
-    digest: str  # of its StableHLO: equal programs are compiled once
+    digest: str  # of its StableHLO, so that equal programs are compiled once
     lowered: jax.stages.Lowered
 
     def compile_bytes(self) -> int:
@@ -44,14 +44,14 @@ class Program(NamedTuple):
 def trace_step(config: Config, teacher: Config | None, *, on: Mesh | None = None) -> Program:
     """Traces the training step of a run, from its config and its teacher's.
 
-    Targets count as cached unless they change, whether or not all of them would fit; memory counts
-    images and targets of two batches only.
+    Targets count as cached, whether or not all of them would fit, unless they change or `config`
+    wants a live teacher. The program holds images and targets of two batches only.
 
     Args:
-        config: Of the run.
-        teacher: Of its teacher, if it has one.
-        on: Devices, which need not be there (`many_devices.mesh_of`); else those that `config` asks
-            for.
+        config: Config of the run.
+        teacher: Config of its teacher, if it has one.
+        on: Devices, which need not be present (`many_devices.mesh_of`); None for those that
+            `config` asks for.
     """
     mesh = on or make_mesh(runtime.choose_devices(config.train.devices, config.train.batch_size))
     count, size = BATCHES * config.train.batch_size, config.data.size
@@ -86,7 +86,8 @@ def trace_step(config: Config, teacher: Config | None, *, on: Mesh | None = None
     )
     length = runtime.choose_scan_steps(config.train.scan_steps, STEPS)
     steps = compile_steps(step, length=length)
-    # Lists: what JAX tells of its arguments is no TrainState and no Epoch where types are checked.
+    # Lists of leaves: JAX also fills its arguments' containers with mere descriptions of arrays,
+    # which TrainState and Epoch refuse where types are checked.
     (state_leaves, state_of), (epoch_leaves, epoch_of) = map(jax.tree.flatten, (start, epoch))
     by_leaves = jax.jit(
         lambda state, epoch: steps(
@@ -99,7 +100,7 @@ def trace_step(config: Config, teacher: Config | None, *, on: Mesh | None = None
 
 
 def time_inference(configs: Sequence[Config], *, batch: int) -> list[Timing]:
-    """Times the recovery of a batch from its CDPs by several systems, compiled, called in turn."""
+    """Times the recovery of a batch from its CDPs by several compiled systems, called in turn."""
     return time_alternating([_recovery_clock(config, batch) for config in configs], calls=CALLS)
 
 

@@ -1,7 +1,8 @@
-"""A study before its first run: what it would do, how long that takes, whether it compiles.
+"""Rehearses a study: what it would do, how long that takes, and whether it compiles.
 
-The time is counted arithmetic over a measured rate: that of the runs already finished in the
-study's folder, before the first a share of what a matrix product reaches on this device.
+The time is counted arithmetic over a measured rate. The rate is that of the runs already finished
+in the study's folder. Before the first one, it is a share of the rate that a matrix product
+reaches on this device.
 """
 
 from functools import cache
@@ -21,14 +22,14 @@ from jax_kdpr.training.losses import guides, loss_weights
 
 # On two cores of an AMD EPYC an operation of the FFTs took as long as five of the convolutions.
 FFT_COST = 5.0
-# Of a matrix product's rate, over whole runs of `configs/cpu` on the same machine.
+# Share of a matrix product's rate that whole runs of `configs/cpu` reached on the same machine.
 EFFICIENCY = 0.35
 
 Counts = tuple[int, int, int]  # images of training, validation and test
 
 
 def count_operations(runs: list[PlannedRun]) -> dict[str, float]:
-    """Returns the operations of each run, by name; reads, and so checks, the data they want."""
+    """Returns the operations of each run, by name; reads, and so checks, their data."""
     counts: dict[str, Counts] = {}
     operations = {}
     for run in runs:
@@ -42,9 +43,10 @@ def count_operations(runs: list[PlannedRun]) -> dict[str, float]:
 
 
 def run_operations(config: Config, teacher: Config | None, images: Counts) -> float:
-    """Returns the operations of one training with its validations and test, FFTs at their cost.
+    """Returns the operations of one training, its validations and its test.
 
-    A gradient counts twice its forward pass; a teacher's targets count as made once.
+    Operations of FFTs are weighted by `FFT_COST`. A gradient counts twice its forward pass, and a
+    teacher's targets count as made once.
     """
     train, validation, test = images
     optics, network = _pass_operations(config)
@@ -57,7 +59,7 @@ def run_operations(config: Config, teacher: Config | None, images: Counts) -> fl
 
 
 def _pass_operations(config: Config) -> tuple[float, float]:
-    """Of one scene, forward: (optics, network)."""
+    """Returns the operations (optics, network) of one scene, forward."""
     shape = {
         "size": config.data.size,
         "snapshots": config.masks.snapshots,
@@ -73,14 +75,14 @@ def _pass_operations(config: Config) -> tuple[float, float]:
     return FFT_COST * optics.flops, network.flops
 
 
-@cache  # half a second
+@cache  # it takes a second or more
 def expected_rate() -> float:
-    """Returns operations a second that this device can be expected to do."""
+    """Returns how many operations a second this device can be expected to do."""
     return EFFICIENCY * measure_limits(seconds=0.5).flops
 
 
 class Remaining:
-    """Estimates, as often as it is asked, what runs still take; what is finished is read once."""
+    """Estimates the time that runs still take; it reads each finished run only once."""
 
     def __init__(self, runs: list[PlannedRun], operations: dict[str, float]):
         self._runs, self._operations = runs, operations
@@ -100,7 +102,7 @@ class Remaining:
         return minutes
 
     def measured_rate(self) -> float | None:
-        """Returns operations a second of the trained runs; None if there is none."""
+        """Returns the operations a second of the trained runs; None if no run is trained."""
         for run in self._runs:
             if run.name not in self._seconds and run.is_trained:
                 self._seconds[run.name] = training_seconds(run_folder.read_metrics(run.workdir))

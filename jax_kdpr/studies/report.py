@@ -1,7 +1,7 @@
-"""The report of a study: every section made from the run folders alone, finished or not.
+"""The report of a study, made from its run folders alone, whether it is finished or not.
 
-Every number is a mean over seeds with half the width of its 95 % interval; what is not there yet is
-left open, and said so.
+Every number is a mean over seeds with half the width of its 95 % interval. The report names the
+results that are not there yet, and leaves their places open.
 """
 
 from pathlib import Path
@@ -23,7 +23,7 @@ from jax_kdpr.studies.results import Results, read_results
 from jax_kdpr.studies.runner import FAILURES, FAILURES_FILE
 from jax_kdpr.studies.sections import Place, add_section
 
-# Options that the preface says in words.
+# Options that the preface gives in words.
 SAID = (
     *("data.source", "data.size", "data.train_images", "data.validation_images"),
     *("data.test_images", "train.epochs", "train.batch_size", "scene.kind"),
@@ -43,14 +43,14 @@ def write_report(
     Args:
         study: The study.
         runs: All its runs, from `plan.plan`.
-        workdir: Its folder.
+        workdir: The study's folder.
         output: Where to write.
-        command: What made the runs, for the report to name.
+        command: The command that made the runs, which the report names.
     """
     output.mkdir(parents=True, exist_ok=True)
     results = read_results(runs)
     numbers, path = _numbers(study, results), output / REPORT_FILE
-    # Of versions that did not list them, none.
+    # Reports of earlier versions do not list their figures.
     earlier = json_files.read_json(path, REPORT).get("figures", []) if path.exists() else []
     json_files.write_json(path, numbers | {"figures": earlier})
     document = Document(output, study.title)
@@ -69,7 +69,7 @@ def write_report(
     document.write()
     json_files.write_json(path, numbers | {"figures": sorted(document.figures)})
     for figure in output.glob(FIGURES):
-        if figure.name in set(earlier).difference(document.figures):  # of other sections
+        if figure.name in set(earlier).difference(document.figures):  # of former sections
             figure.unlink()
 
 
@@ -120,7 +120,7 @@ def _preface(study: Study, runs: list[PlannedRun], results: Results, command: st
 
 
 def _image_counts(study: Study, results: Results) -> str:
-    """In words; of the test images as many as were scored, if some were."""
+    """Returns the numbers of images in words; for the test images, how many were scored."""
     data = study.base.data
     scored = {
         int(result.scores[RECOVERED]["images"]) for found in results.values() for result in found
@@ -132,7 +132,7 @@ def _image_counts(study: Study, results: Results) -> str:
 
 
 def _steps(study: Study, results: Results) -> str:
-    """Of the entries that are trained for the base's epochs, if one has finished."""
+    """Returns the steps of entries with the base's epochs, in words; "" if none has finished."""
     steps = {
         result.curve[-1]["step"]
         for name, found in results.items()
@@ -143,7 +143,7 @@ def _steps(study: Study, results: Results) -> str:
 
 
 def _comparisons(study: Study, results: Results) -> int:
-    """How many pairs of an entry and what it is compared with; a pair may stand in two sections."""
+    """Counts the pairs of an entry and its baseline; a pair in two sections counts once."""
     pairs = set()
     for section in study.sections:
         if isinstance(section, Table | Sweep):
@@ -169,7 +169,7 @@ def _add_runs(document: Document, study: Study, runs: list[PlannedRun], workdir:
 
 
 def _numbers(study: Study, results: Results) -> dict[str, Any]:
-    """What the report is made of, seed by seed; times are apart, as they differ from run to run."""
+    """Returns the report's numbers, seed by seed; times are apart, as they are never the same."""
     entries = {
         name: {
             "label": study.entries[name].label,

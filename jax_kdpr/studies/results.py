@@ -1,4 +1,4 @@
-"""What the run folders of a study say, gathered by entry."""
+"""The results in the run folders of a study, gathered by entry."""
 
 from typing import Any, NamedTuple
 
@@ -18,8 +18,8 @@ class SeedResult(NamedTuple):
     run: PlannedRun
     scores: dict[str, dict[str, float]]  # of metrics.json
     curve: list[dict[str, Any]]  # rows of metrics.jsonl
-    under_noise: dict[str, Any]  # "scores" (dB), "rms" (not of runs that an earlier version scored)
-    optics: dict[str, Any]  # without the network; empty where nobody asks
+    under_noise: dict[str, Any]  # "scores" (dB), "rms" (not if an earlier version scored the run)
+    optics: dict[str, Any]  # scores without the network; empty if no section needs them
     sessions: list[dict[str, Any]]  # of run.json: what it was trained with, and when
 
     @property
@@ -29,12 +29,12 @@ class SeedResult(NamedTuple):
 
     @property
     def validation_psnr(self) -> float:
-        """That of the epoch whose checkpoint is scored, dB."""
+        """Validation PSNR of the epoch whose checkpoint is scored, dB."""
         return max(self.validated.values())
 
     @property
     def train_seconds(self) -> float:
-        """Of the training alone, without validation."""
+        """Seconds of the training alone, without validation."""
         return training_seconds(self.curve, timed="train_seconds")
 
 
@@ -42,7 +42,7 @@ Results = dict[str, list[SeedResult]]  # by entry; only finished runs
 
 
 class Gain(NamedTuple):
-    """An entry against a baseline: the same seeds, the same images."""
+    """An entry compared with a baseline, on the same seeds and the same images."""
 
     psnr: Estimate  # dB, over seeds
     images: PairedTest
@@ -70,20 +70,20 @@ def read_results(runs: list[PlannedRun]) -> Results:
 def quality(
     results: list[SeedResult], *, answer: str = RECOVERED, metric: str = "psnr"
 ) -> Estimate:
-    """Returns a test metric over the seeds; `answer` as in `evaluation` (recovered, ...)."""
+    """Returns a test metric over the seeds; `answer` is as in `evaluation.scores`."""
     return over_seeds([result.scores[answer][metric] for result in results])
 
 
 def paired(
     results: list[SeedResult], baseline: list[SeedResult]
 ) -> list[tuple[SeedResult, SeedResult]]:
-    """Returns the runs of an entry beside those of a baseline, of the seeds that both have."""
+    """Returns pairs of runs, of an entry and of a baseline, for the seeds that both have."""
     theirs = {result.run.seed: result for result in baseline}
     return [(result, theirs[result.run.seed]) for result in results if result.run.seed in theirs]
 
 
 def gain(results: list[SeedResult], baseline: list[SeedResult]) -> Gain | None:
-    """Compares an entry with a baseline over the seeds that both have; None if there is none."""
+    """Compares an entry with a baseline over the seeds that both have; None if they share none."""
     pairs = paired(results, baseline)
     if not pairs:
         return None
@@ -93,18 +93,18 @@ def gain(results: list[SeedResult], baseline: list[SeedResult]) -> Gain | None:
 
 
 def training_seconds(rows: list[dict[str, Any]], *, timed: str = "seconds") -> float:
-    """Returns how long a training took, from its rows of metrics.
+    """Returns how many seconds a training took, from its rows of metrics.
 
-    An epoch that was interrupted says only how long its rest took, or its validation alone: it
-    counts as the median epoch.
+    The row of an interrupted epoch has only the time of its rest, or of its validation. So every
+    epoch below the median counts as the median epoch.
 
     Args:
-        rows: One an epoch.
+        rows: One row for each epoch.
         timed: "seconds", or "train_seconds" to leave validation out.
     """
     seconds = [row[timed] for row in rows]
     if not seconds:
         return 0.0
-    # The lower one of two: the first epoch may have compiled.
+    # Of two epochs the shorter one counts, because the first may have compiled.
     median = np.quantile(seconds, 0.5, method="lower")
     return float(np.sum(np.maximum(seconds, median)))

@@ -1,7 +1,7 @@
-"""Trains, scores and times what a study plans: one run after the other, each on its own.
+"""Trains, scores and times the runs of a study, one after the other.
 
-What is done is skipped, what was cut goes on, what another call trains is left to it, and a run
-that fails is reported and left: neither it nor its students stop the others.
+Runs that are done are skipped, interrupted ones go on, and runs that another call trains are left
+to it. A run that fails is reported; neither it nor its students stop the others.
 """
 
 import hashlib
@@ -28,9 +28,9 @@ from jax_kdpr.studies.programs import time_inference, trace_step
 from jax_kdpr.studies.rehearsal import Remaining, count_operations
 from jax_kdpr.training import loop
 
-WAITING = 2.0  # seconds from one look at what another call trains to the next
+WAITING = 2.0  # seconds between two looks at a run that another call trains
 FAILURES_FILE = "failures.json"
-FAILURES = {str: str}  # name of a run: why
+FAILURES = {str: str}  # {name of a run: why it failed}
 COSTS_FILE = "costs.json"
 COSTS = {  # of each entry
     str: {
@@ -38,10 +38,10 @@ COSTS = {  # of each entry
         **{"inference_ms": float, "inference_quartiles_ms": (float, float)},
     }
 }
-COSTS_OF = "costs of"  # before an entry, among the failures
+COSTS_OF = "costs of"  # begins the names of failures to measure costs
 FRAMES_FILE = "frames.json"
 FRAME = {"ms": float, "quartiles_ms": (float, float)}
-FRAMES = {  # of each entry: of a frame alone, and of one of a batch
+FRAMES = {  # of each entry: times of a frame alone, and of one in a batch
     str: {"device": str, "config": str, "batch": int, "alone": FRAME, "in_batch": FRAME}
 }
 Minutes = Callable[[], dict[str, float]]  # what each run would still take here, by name
@@ -51,22 +51,22 @@ Carry = Callable[[list[PlannedRun], Minutes], dict[str, str]]  # does runs; retu
 def run_study(
     study: Study, runs: list[PlannedRun], workdir: Path, carry_out: Carry | None = None
 ) -> dict[str, str]:
-    """Does what is left of a study's runs: one after the other, in order, or as `carry_out` does.
+    """Does the remaining runs of a study.
 
     Args:
         study: The study.
         runs: From `plan.plan`.
         workdir: The study's folder.
-        carry_out: Does them elsewhere.
+        carry_out: Does the runs elsewhere; None to do them here, one after the other, in order.
 
     Returns:
-        {name of a run that failed now: why}. failures.json has them too, with those of earlier
-        calls that are not mended yet.
+        {name of a run that failed in this call: why}. failures.json has them too, and failures of
+        earlier calls that are not resolved yet.
 
     Raises:
         Interrupted: If a signal was noted, after saving.
     """
-    operations = count_operations(runs)  # before anything is written: it reads the data
+    operations = count_operations(runs)  # reads the data, before anything is written
     workdir.mkdir(parents=True, exist_ok=True)
     failures: dict[str, str] = {}
     print(f"{len(runs)} runs, {sum(run.is_done for run in runs)} done")
@@ -83,7 +83,7 @@ def run_study(
 
 
 def _in_turn(runs: list[PlannedRun], minutes: Minutes) -> dict[str, str]:
-    """One run after the other, in this process; returns the failures."""
+    """Does one run after the other in this process; returns the failures."""
     failures: dict[str, str] = {}
     left = [run for run in runs if not run.is_done]
     for number, run in enumerate(left, start=1):
@@ -98,7 +98,7 @@ def _in_turn(runs: list[PlannedRun], minutes: Minutes) -> dict[str, str]:
             flush=True,
         )
         failures |= _guarded(run.name, lambda run=run: _run_one(run))
-        # A study of many shapes would hold the programs of all of them.
+        # Otherwise a study of many shapes would hold the programs of all of them.
         jax.clear_caches()
     return failures
 
@@ -106,13 +106,13 @@ def _in_turn(runs: list[PlannedRun], minutes: Minutes) -> dict[str, str]:
 def run_one(run: PlannedRun) -> dict[str, str]:
     """Does one run of a study, after the teachers that it needs.
 
-    What another call trains is waited for.
+    It waits for runs that another call trains.
 
     Returns:
         {name of the run, or of its teacher, if it failed: why}.
 
     Raises:
-        Interrupted: As `run_study`.
+        Interrupted: As in `run_study`.
     """
     if run.teacher and (failures := run_one(run.teacher)):
         return failures
@@ -138,7 +138,7 @@ def _guarded(name: str, work: Callable[[], None]) -> dict[str, str]:
         raise
     except InUseError:
         print("left out: another call trains it now", flush=True)
-    except Exception as failure:  # whatever befalls one run
+    except Exception as failure:  # anything that happens to one run
         traceback.print_exc()
         why = f"{type(failure).__name__}: {' '.join(str(failure).split())[:500]}"
         print(f"failed: {name}: {why}", flush=True)
@@ -147,7 +147,7 @@ def _guarded(name: str, work: Callable[[], None]) -> dict[str, str]:
 
 
 def _record(failures: dict[str, str], runs: list[PlannedRun], workdir: Path) -> None:
-    """Writes the failures of this call and those of earlier ones that nothing has mended."""
+    """Writes the failures of this call, and those of earlier calls that are not resolved."""
     path = workdir / FAILURES_FILE
     earlier = json_files.read_json(path, FAILURES) if path.exists() else {}
     done = {run.name for run in runs if run.is_done}
@@ -185,7 +185,7 @@ def _run_one(run: PlannedRun) -> None:
 
 
 def _measure_costs(study: Study, run: PlannedRun, workdir: Path) -> None:
-    """Times inference and asks for the memory of an entry of a cost section, once a device."""
+    """Measures inference time and memory of an entry of a cost section, once for each device."""
     wanted = {n for s in study.sections if isinstance(s, Costs) for n in s.entries}
     path = workdir / COSTS_FILE
     found = json_files.read_json(path, COSTS) if path.exists() else {}
@@ -210,7 +210,7 @@ def _measure_costs(study: Study, run: PlannedRun, workdir: Path) -> None:
 
 
 def _time_frames(study: Study, runs: list[PlannedRun], workdir: Path) -> None:
-    """Times the frames of the entries of all fronts, in turn: all anew where one is missing."""
+    """Times frames of all entries of fronts, in turn; all of them again if one is missing."""
     wanted = {n for s in study.sections if isinstance(s, Front) for n in s.entries}
     configs = {run.entry: run.config for run in runs if run.is_done and run.entry in wanted}
     made_for = {entry: _made_for(config) for entry, config in configs.items()}
@@ -235,7 +235,7 @@ def _time_frames(study: Study, runs: list[PlannedRun], workdir: Path) -> None:
 
 
 def _made_for(config: Config) -> dict[str, str]:
-    """What costs depend on: the same for all seeds of an entry."""
+    """Returns what costs depend on, which is the same for all seeds of an entry."""
     values = {path: v for path, v in flatten(config).items() if path not in RESERVED}
     digest = hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]
     return {"device": jax.devices()[0].device_kind, "config": digest}

@@ -1,4 +1,4 @@
-"""What each kind of section puts into a study's report, with its figures."""
+"""Adds the sections of each kind to a study's report, with their figures."""
 
 import datetime
 import math
@@ -19,7 +19,7 @@ from jax_kdpr.studies.results import Results, SeedResult, gain, paired, quality
 from jax_kdpr.studies.runner import COSTS, COSTS_FILE, FRAMES, FRAMES_FILE
 from jax_kdpr.studies.statistics import Estimate, over_seeds
 
-OPEN = "–"  # what has not been measured
+OPEN = "–"  # stands for what has not been measured
 
 
 class Place(NamedTuple):
@@ -31,7 +31,7 @@ class Place(NamedTuple):
     stem: str  # of its figures
 
     def label(self, name: str) -> str:
-        """Of an entry, in tables and legends."""
+        """Returns the label of an entry, for tables and legends."""
         return self.study.entries[name].label
 
     def picture(self, kind: str, caption: str) -> None:
@@ -39,7 +39,7 @@ class Place(NamedTuple):
         self.document.picture(self.file(kind).name, caption)
 
     def file(self, kind: str) -> Path:
-        """Of a figure."""
+        """Returns the file of a figure."""
         return self.document.folder / f"{self.stem}-{kind}.png"
 
 
@@ -49,7 +49,7 @@ def add_section(place: Place, section: Section, results: Results) -> None:
     Args:
         place: Where it goes.
         section: One of the study's.
-        results: Of the entries that the section reads; none of them empty.
+        results: Results of the entries that the section reads; none of them is empty.
     """
     match section:
         case declaration.Table():
@@ -122,7 +122,7 @@ def _scores_header(study: Study) -> list[str]:
 
 
 def _scores(runs: list[SeedResult], answer: str = RECOVERED) -> list[str]:
-    """As the header; runs that an earlier version scored have no rms."""
+    """Returns the cells of `_scores_header`; runs that an earlier version scored have no rms."""
     has_rms = all("rms" in run.scores[answer] for run in runs)
     return [
         quality(runs, answer=answer).text(),
@@ -247,7 +247,7 @@ def _optics(place: Place, section: declaration.Optics, results: Results) -> None
 
 
 def _pull(runs: list[SeedResult], term: str) -> str:
-    """Of a loss on the masks, where gradients were logged and it has a weight."""
+    """Returns a loss's pull on the masks and its cosine, if it has a weight and was logged."""
     size, task = f"gradient_{term}_phases", "gradient_task_phases"
     rows = [row for run in runs for row in run.curve if row.get(size) and row.get(task)]
     if not rows:

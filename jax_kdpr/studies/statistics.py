@@ -15,23 +15,23 @@ class Estimate(NamedTuple):
     half_width: float  # NaN with a single seed
 
     def text(self, form: str = ".2f") -> str:
-        """E.g. "26.41 ± 0.12"; without the interval where a single seed gives none."""
+        """Returns text such as "26.41 ± 0.12"; with a single seed there is no interval."""
         spread = "" if np.isnan(self.half_width) else f" ± {self.half_width:{form.lstrip('+')}}"
         return f"{self.mean:{form}}{spread}"
 
 
 class PairedTest(NamedTuple):
-    """One system against another on the same images."""
+    """One system compared with another on the same images."""
 
     share_better: float  # of the images
     p_value: float  # Wilcoxon signed rank, two-sided
 
 
 def over_seeds(values: list[float]) -> Estimate:
-    """Returns the mean of one value a seed, and its 95 % interval.
+    """Returns the mean of one value for each seed, and its 95 % interval.
 
-    The seeds count as a sample of a normal distribution: with n of them the half-width is
-    t(n - 1) s / sqrt(n), which for three seeds is 2.5 standard deviations.
+    The seeds count as a sample from a normal distribution. With n seeds the half-width is
+    t(n - 1) s / sqrt(n), which is 2.5 standard deviations for three seeds.
     """
     count = len(values)
     if count < 2:
@@ -42,10 +42,10 @@ def over_seeds(values: list[float]) -> Estimate:
 
 
 def over_images(differences: np.ndarray) -> PairedTest:
-    """Tests differences of image scores [seeds images], averaged over the seeds first.
+    """Tests differences of image scores [seeds images], which are first averaged over the seeds.
 
-    It says whether these trained systems differ on the images, not whether others, of new seeds,
-    would: that is what the interval over seeds is for.
+    The test says whether these trained systems differ on the images. Whether systems of new seeds
+    would differ is what the interval over seeds says.
     """
     per_image = np.mean(differences, axis=0)
     if not np.any(per_image):

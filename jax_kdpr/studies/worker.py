@@ -1,4 +1,7 @@
-"""What a machine of a cluster does for a study. It knows of processes alone, and starts at once."""
+"""What a machine of a cluster does for a study.
+
+This module deals with processes only, so that it starts quickly.
+"""
 
 import ctypes
 import fcntl
@@ -15,11 +18,11 @@ from typing import NamedTuple
 from jax_kdpr.core.versions import versions
 
 GRACE = 120.0  # seconds that a run may take to save when the study is interrupted
-NOT_RUN = -1  # no process's exit code
-STARTED, ENDED = "== started on ", "== ended with code "  # begin a line of a log
-POLL = 0.2  # seconds from one look at a run to the next
+NOT_RUN = -1  # not the exit code of any process
+STARTED, ENDED = "== started on ", "== ended with code "  # beginnings of lines in a log
+POLL = 0.2  # seconds between two looks at a run
 PR_SET_PDEATHSIG = 1  # of prctl(2)
-# Looked up here: after a fork nothing may be loaded.
+# Looked up here, because nothing may be loaded after a fork.
 PRCTL = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 
 
@@ -27,15 +30,18 @@ class Node(NamedTuple):
     """What one machine of a cluster answered."""
 
     host: str
-    lacks: str  # of the study's folders; empty if all are there
-    keeps_locks: bool  # whether it saw that a file of the study's is locked elsewhere
+    lacks: str  # the first path of the study that it does not see; empty if it sees all
+    keeps_locks: bool  # whether it saw that a file of the study is locked elsewhere
     versions: dict[str, str]
     sees_gpu: bool
 
 
 def answer(folders: list[str], locked: str, wants_gpu: bool) -> Node:
-    """Says whether this machine sees some folders, and that a file is `locked`; also what it has
-    installed, and its GPU."""
+    """Reports on this machine, as a `Node`.
+
+    It says whether the machine sees some folders, and that the file `locked` is locked; which
+    versions it has installed; and, if `wants_gpu`, whether JAX finds a GPU.
+    """
     lacks = next((folder for folder in folders if not os.path.exists(folder)), "")
     keeps_locks = False
     with suppress(OSError), open(locked, "r+b") as file:
@@ -52,11 +58,11 @@ def work(command: list[str], log: str, folder: str, cpus: float, teacher: int | 
     """Does one run in a process that ends with this one.
 
     Args:
-        command: That does it.
-        log: File that its output is added to.
-        folder: To do it in.
-        cpus: Cores that it may take.
-        teacher: What this function returned for its teacher's run, if it waited for one.
+        command: The command that does the run.
+        log: File to which its output is added.
+        folder: Its working folder.
+        cpus: Cores that it may use.
+        teacher: What this function returned for the run of its teacher, if it has one.
 
     Returns:
         The exit code; `NOT_RUN` where the teacher's was not 0.
@@ -84,7 +90,7 @@ def work(command: list[str], log: str, folder: str, cpus: float, teacher: int | 
         )
         try:
             while (code := process.poll()) is None:
-                time.sleep(POLL)  # Ray's cancel is an exception between two instructions
+                time.sleep(POLL)  # Ray cancels by an exception between two Python instructions
         except BaseException:  # cancelled
             process.send_signal(signal.SIGTERM)
             with suppress(subprocess.TimeoutExpired):
@@ -96,7 +102,7 @@ def work(command: list[str], log: str, folder: str, cpus: float, teacher: int | 
 
 
 def running_on(log: Path) -> str:
-    """Returns where a run is, "HOST, pid PID", by its log; "" if it has not begun, or has ended."""
+    """Returns where a run is now, "HOST, pid PID", by its log; "" if it is not running."""
     with suppress(OSError):
         lines = log.read_text(errors="replace").splitlines()
         last = next((line for line in reversed(lines) if line.startswith((STARTED, ENDED))), "")
@@ -108,5 +114,5 @@ def _end_with(parent: int) -> None:
     """Lets the kernel kill this process when its parent dies, so that no run is trained twice."""
     if PRCTL is not None:
         PRCTL(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before
+    if os.getppid() != parent:  # the parent has died already
         os._exit(1)

@@ -1,4 +1,4 @@
-"""What the steps of a training are given: all images at once, or the next ones of a stream."""
+"""Feeds the steps of a training: all images at once, or the next ones of a stream."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,15 +17,16 @@ from jax_kdpr.training.setup import Training
 from jax_kdpr.training.steps import Epoch, Window
 
 Feed = Callable[[Epoch, int, int], Epoch]
-"""feed(epoch, step, length) -> the epoch with what `length` steps read; to be asked in order."""
+"""feed(epoch, step, length) -> the epoch with what `length` steps read; call it in order."""
 
 
 @contextmanager
 def feeding(run: Training, first: int) -> Iterator[Feed]:
-    """Opens what the steps from `first` on read.
+    """Opens the feed of the steps from `first` on.
 
     Raises:
-        StoppedError: In a feed, if an image can no longer be read, or who read it has died.
+        StoppedError: From the feed, if an image can no longer be read, or a process that reads
+            images has died.
     """
     if (batches := _batches(run)) is None:
         yield lambda epoch, step, length: epoch
@@ -41,7 +42,7 @@ def feeding(run: Training, first: int) -> Iterator[Feed]:
 
 
 def first_batch(run: Training, epoch: Epoch, step: int) -> Epoch:
-    """Returns the epoch that ends at `step` with its first batch for the step that comes next."""
+    """Returns the epoch that ends at `step`, with its first batch in place for the next step."""
     if (batches := _batches(run)) is None:
         return epoch
     with _vanishing():
@@ -51,7 +52,7 @@ def first_batch(run: Training, epoch: Epoch, step: int) -> Epoch:
 
 @contextmanager
 def _vanishing() -> Iterator[None]:
-    """Says what to do where a file cannot be read that could be at the start."""
+    """Says what to do if a file can no longer be read, although it could at the start."""
     try:
         yield
     except InputError as failure:

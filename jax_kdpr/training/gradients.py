@@ -1,7 +1,7 @@
-"""Which loss pulls at what: the gradient of each term on masks, filter and network.
+"""The gradient of each loss term with respect to masks, filter and network.
 
-Of the terms as they are weighted (eq. 7), on the batch of one step. A term whose gradient is small
-beside that of the task decides nothing, whatever its value is.
+Terms are weighted as in eq. 7, and evaluated on the batch of one step. A term whose gradient is
+small beside that of the task decides nothing, whatever its value is.
 """
 
 from collections.abc import Callable
@@ -27,14 +27,14 @@ def make_report(
     penalty: Callable[[Phases], Scalar],
     teach: Teach | None = None,
 ) -> Report:
-    """Builds report(train_state, epoch), jitted, of the step that comes next.
+    """Builds the jitted report(train_state, epoch) on the next step.
 
-    Arguments as of `steps.make_train_step`.
+    The arguments are those of `steps.make_train_step`.
 
     Returns:
         {"gradient_TERM_PART": the Euclidean norm, "cosine_TERM_PART": the cosine of the angle to
-        the task's gradient, 0 where either vanishes}, for each of `losses.TERMS` and each part that
-        is trained; no cosine of the task itself.
+        the task's gradient, 0 if either vanishes}, for each of `losses.TERMS` and each part that is
+        trained; there is no cosine for the task itself.
     """
 
     @jax.jit

@@ -1,4 +1,4 @@
-"""What a bench has shown: shots of real objects, and what these were, where that is known."""
+"""Data from a bench to learn from: shots of real objects, and their images where known."""
 
 from typing import NamedTuple
 
@@ -6,12 +6,12 @@ from jax_kdpr.core.types import Images, Indices, Intensities
 
 
 class Lessons(NamedTuple):
-    """Shots through a system's own masks, an object each."""
+    """Shots through a system's own masks, one object per entry."""
 
     intensity: Intensities  # [n k sh sw], in the model's unit
-    images: Images | None = None  # what the objects were; None where nobody knows
+    images: Images | None = None  # the true objects; None if they are not known
 
     def take(self, indices: Indices) -> "Lessons":
-        """Returns some of them."""
+        """Returns the lessons at `indices`."""
         images = None if self.images is None else self.images[indices]
         return Lessons(self.intensity[indices], images)

@@ -1,4 +1,4 @@
-"""The training loop: from a config and a run folder to a trained system, resumable anywhere."""
+"""The training loop: from config and run folder to a trained system; resumable at any time."""
 
 import platform
 import sys
@@ -32,7 +32,7 @@ from jax_kdpr.training.setup import Training, prepare, trained_parts
 from jax_kdpr.training.state import TrainState
 from jax_kdpr.training.steps import Epoch
 
-FEW_STEPS = 200  # fewer optimiser steps than this train next to nothing
+FEW_STEPS = 200  # with fewer optimiser steps, next to nothing is learned
 
 
 class NonFiniteLossError(StoppedError):
@@ -43,13 +43,14 @@ def train(config: Config, workdir: Path) -> dict[str, float]:
     """Trains, or resumes, the run of `config` in `workdir`.
 
     Returns:
-        The last validation metrics; empty in all of several processes but the first.
+        The last validation metrics; of several processes, all but the first return {}.
 
     Raises:
         InputError: If config, data, teacher or folder do not fit.
-        Interrupted: On a signal (`signals.noting`) after the first step, when it is saved.
+        Interrupted: On a signal (`signals.noting`) after the first step, once the state is saved.
         NonFiniteLossError: If the loss is no longer finite.
-        StoppedError: If a checkpoint cannot be written: the disk is full, the folder gone.
+        StoppedError: If a checkpoint cannot be written (the disk is full, the folder gone), or
+            images can no longer be read.
     """
     run = prepare(config, workdir)
     print(_summary(run))
@@ -62,12 +63,12 @@ def train(config: Config, workdir: Path) -> dict[str, float]:
 
 
 def carry_out(run: Training) -> list[dict[str, Any]]:
-    """Makes the steps that are left of a training; returns its rows of metrics, an epoch each.
+    """Makes the remaining steps of a training; returns its rows of metrics, one per epoch.
 
-    The first of several processes has the folder and the rows.
+    Of several processes, only the first has the folder and the rows.
 
     Raises:
-        Interrupted, NonFiniteLossError, StoppedError: As `train`.
+        Interrupted, NonFiniteLossError, StoppedError: As in `train`.
     """
     workdir = run.workdir
     with _Folder(run) as folder:
@@ -93,7 +94,7 @@ def carry_out(run: Training) -> list[dict[str, Any]]:
 
 
 class _Folder:
-    """The open run folder, its checkpoints and its log. Of several processes the first has them."""
+    """The open run folder, its checkpoints and log; of several processes, the first has them."""
 
     def __init__(self, run: Training):
         self.run = run
@@ -101,7 +102,7 @@ class _Folder:
 
     def __enter__(self) -> "_Folder":
         run = self.run
-        processes.require_same(  # and all have looked at the folder
+        processes.require_same(  # waits until all have looked at the folder, too
             config=config_lib.to_dict(run.config),
             data=run.digests,
             packages=[platform.python_version(), versions()],
@@ -122,7 +123,7 @@ class _Folder:
         self._open.close()
 
     def rows(self) -> list[dict[str, Any]]:
-        """Returns the rows of metrics so far; in the first process."""
+        """Returns the rows of metrics so far; [] in all processes but the first."""
         return self.log.rows() if processes.is_first() else []
 
     def restore(self) -> tuple[TrainState, int]:
@@ -140,7 +141,7 @@ class _Folder:
         return replicate(state, run.mesh), int(step)
 
     def has_row(self, step: int) -> bool:
-        """Whether the log has the metrics of the epoch that ended at a step, if one did."""
+        """Returns whether the log has the row of the epoch that ended at a step, if one did."""
         if step % self.run.steps_per_epoch:
             return True
         there = processes.from_first(lambda: np.bool_(self._is_logged(step)), np.bool_(False))
@@ -156,10 +157,10 @@ class _Folder:
             return
         try:
             if row is not None and not self._is_logged(step):
-                self.log.append(row)  # first: a checkpoint makes up for its row, no row for it
+                self.log.append(row)  # first: without its checkpoint, a row is dropped on resuming
             score = None if row is None else row.get(SCORE)
             self.checkpoints.save(step, state, config_lib.to_dict(self.run.config), score=score)
-        except (OSError, ValueError) as failure:  # TensorStore's are ValueErrors
+        except (OSError, ValueError) as failure:  # TensorStore raises ValueError
             raise StoppedError(
                 f"step {step} could not be saved in {str(workdir)!r} "
                 f"({reason(failure)}); {_last_good(workdir)}; make room, or mend "
@@ -168,7 +169,7 @@ class _Folder:
 
 
 def _guide(run: Training) -> Any:
-    """What the steps learn from beside images, if there is something."""
+    """Returns what the steps learn from besides images, if anything."""
     if run.teacher is None:
         return run.lessons
     return run.teacher.guide(run.config, run.dataset, batch_size=run.eval_batch_size)
@@ -193,13 +194,13 @@ def _train_from(run: Training, train_state: TrainState, step: int, folder: _Fold
                 losses_before = losses
                 try:
                     given = feed(epoch, step, length)
-                except StoppedError as failure:  # what was made is saved first
+                except StoppedError as failure:  # finished steps are saved first
                     failed = failure
                     break
                 train_state, losses = run.train_steps(length)(train_state, given)
                 if step == resumed:
-                    unsaved.enter_context(signals.noting())  # before, a signal may end all at once
-                # The losses of the call before this one: so the device never waits for the host.
+                    unsaved.enter_context(signals.noting())  # until here, a signal ends the process
+                # Checks the losses of the previous call: so the device never waits for the host.
                 if losses_before is not None:
                     _require_finite(losses_before, step, folder)
                 step += length
@@ -226,9 +227,9 @@ def _save(
     folder: _Folder,
     epoch: Epoch | None,
 ) -> dict[str, Any] | None:
-    """Writes a checkpoint, and the metrics of an `epoch` that ends here; returns those.
+    """Writes a checkpoint and, if an epoch ends here, its metrics, which it returns.
 
-    A signal cuts validation off: the epoch then has no metrics, and gets them on resuming.
+    A signal interrupts validation: the epoch then has no metrics, and gets them on resuming.
     """
     row = failed = None
     if step % run.steps_per_epoch == 0:
@@ -236,7 +237,7 @@ def _save(
             row = _epoch_row(run, state, step, started, epoch)
         except Interrupted:
             pass
-        except StoppedError as failure:  # an image is gone: what was made is saved
+        except StoppedError as failure:  # an image is gone: finished steps are saved
             failed = failure
     folder.save(step, state, row)
     if failed is not None:
@@ -247,7 +248,7 @@ def _save(
 def _epoch_inputs(run: Training, number: int, guide: Any) -> Epoch:
     dataset = run.dataset
     order = epoch_order(run.keys.order, number, dataset.train_size)
-    # Of a stream `feeding` gives them.
+    # For a stream, `feeding` gives the images.
     images = dataset.train(number) if dataset.stream is None else dataset.test[:0]
     return Epoch(
         images=replicate(images, run.mesh),
@@ -309,14 +310,14 @@ def _last_good(workdir: Path) -> str:
 
 
 def _require_finite_state(state: TrainState, step: int, folder: _Folder) -> None:
-    """The last update may have spoilt the parameters after a loss that was finite still."""
+    """Raises if the last update spoilt the parameters, although its loss was still finite."""
     leaves = jax.tree.leaves((state.params, state.state))
     total = sum(jnp.sum(jnp.abs(leaf)) for leaf in leaves)
     _require_finite(jnp.asarray(total)[None], step, folder)
 
 
 def _require_finite(losses: jax.Array, step: int, folder: _Folder) -> None:
-    """Raises if one of the losses [steps] that end at `step` is not a number."""
+    """Raises if one of the losses [steps] that end at `step` is not finite."""
     finite = np.isfinite(np.asarray(losses))
     if finite.all():
         return
@@ -331,7 +332,7 @@ def _require_finite(losses: jax.Array, step: int, folder: _Folder) -> None:
 def _epoch_row(
     run: Training, state: TrainState, step: int, started: float, epoch: Epoch | None
 ) -> dict[str, Any]:
-    """Returns the row of metrics.jsonl of the epoch that ends at a step, validated if it is due."""
+    """Returns the row of metrics.jsonl of the epoch that ends at a step; validates if it is due."""
     jax.block_until_ready(state)
     trained = time.perf_counter()
     number, train = step // run.steps_per_epoch, run.config.train

@@ -1,11 +1,11 @@
 """Losses of arXiv 2505.18352, eq. 3 to 7.
 
-The paper writes squared norms (sums over pixels). Here every reduction is a mean, over scenes and
-over pixels or features alike, so that weights keep their meaning at any image size: a weight of
-ours equals the paper's up to the number of pixels (eq. 3, 5) or features (eq. 6).
+The paper writes squared norms (sums over pixels). Here every reduction is a mean over scenes and
+over pixels or features, so that weights mean the same at any image size. A weight of ours equals
+the paper's up to a factor, the number of pixels (eq. 3, 5) or features (eq. 6).
 
-The terms live on different scales: `presets.student` has measured ones. Choose alpha and beta with
-that in mind.
+The terms have different scales, of which `presets.student` lists measured ones. Choose alpha and
+beta with that in mind.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,41 +18,41 @@ from jax_kdpr.core.types import Features, Images, Patterns, Phases, Scalar
 from jax_kdpr.recovery.system import Output
 from jax_kdpr.training.targets import Targets, targets_of
 
-Weights = Mapping[str, Scalar | float]  # by the name of their term
+Weights = Mapping[str, Scalar | float]  # by the name of the term
 
 
 class Seen(NamedTuple):
-    """What the terms of one step may look at."""
+    """What the loss terms of one step may depend on."""
 
     images: Images  # true scenes
-    output: Output  # all that the system made of them
+    output: Output  # all outputs of the system for them
     phases: Phases
     penalty: Callable[[Phases], Scalar]  # R of `optics.masks.REGULARISERS`
-    targets: Targets | None  # what the teacher says of these scenes
+    targets: Targets | None  # the teacher's targets for these scenes
 
 
 def task_loss(recovered: Images, images: Images) -> Scalar:
-    """Eq. 3: mean over scenes and pixels of (D(z) - x)^2, images in [0, 1]."""
+    """Returns eq. 3: the mean over scenes and pixels of (D(z) - x)^2, for images in [0, 1]."""
     return jnp.mean(jnp.square(recovered - images))
 
 
 def cdp_loss(student: Patterns, teacher: Patterns) -> Scalar:
-    """Eq. 5 on the means of y over a system's own snapshots, [b h w] each.
+    """Returns eq. 5 for the CDPs of both systems, averaged over their own snapshots: [b sh sw].
 
-    Mean over scenes and sensor pixels of (teacher - student)^2. For a phase scene such a mean has
-    mean 1 without zero padding and 1/4 with `oversample` 2: the loss is then 16 times smaller, at
-    the same weight.
+    It is the mean over scenes and sensor pixels of (teacher - student)^2. For a phase scene, an
+    averaged CDP has mean 1 without zero padding and 1/4 with `oversample` 2, where the loss is
+    therefore 16 times smaller at the same weight.
     """
     return jnp.mean(jnp.square(teacher - student))
 
 
 def feature_loss(student: Features, teacher: Features) -> Scalar:
-    """Eq. 6 on two bottlenecks: mean over scenes and features of (teacher - student)^2."""
+    """Returns eq. 6: the mean over scenes and features of (teacher - student)^2 of bottlenecks."""
     return jnp.mean(jnp.square(teacher - student))
 
 
 def _of_teacher(loss: Callable, name: str) -> Callable[[Seen], Scalar]:
-    """A term that is zero without a teacher."""
+    """Returns a loss term that is zero without a teacher."""
 
     def term(seen: Seen) -> Scalar:
         if seen.targets is None:
@@ -71,9 +71,9 @@ TERMS: dict[str, Callable[[Seen], Scalar]] = {
 
 
 def loss_weights(config: Config) -> dict[str, float]:
-    """Returns the weight of each of `TERMS`: alpha, rho, beta and what is left, sigma (eq. 7).
+    """Returns the weight of each of `TERMS`: alpha, rho, beta, sigma = 1 - alpha - beta (eq. 7).
 
-    Without a teacher beta = sigma = 0 (eq. 4). A sigma below 1e-9 is a rounding error.
+    Without a teacher beta = sigma = 0 (eq. 4). A sigma below 1e-9 is a rounding error: it is 0.
     """
     loss, is_student = config.loss, config.regime == "student"
     sigma = 1.0 - loss.alpha - loss.beta
@@ -86,7 +86,7 @@ def loss_weights(config: Config) -> dict[str, float]:
 
 
 def guides(weights: Weights) -> bool:
-    """Whether a teacher has a say."""
+    """Returns whether a loss that compares with the teacher has a weight."""
     return bool(weights["cdp"] or weights["feature"])
 
 

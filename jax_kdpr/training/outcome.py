@@ -1,4 +1,4 @@
-"""Whether a finished training has learned anything, from its rows of metrics."""
+"""Tells from its rows of metrics whether a finished training has learned anything."""
 
 from typing import Any
 
@@ -12,10 +12,11 @@ FAR = 10.0
 
 
 def warning(run: Training, rows: list[dict[str, Any]]) -> str:
-    """Says that a run has diverged or learned nothing; "" for one that has learned something.
+    """Returns a warning if a run has diverged or learned nothing; "" if it has learned something.
 
-    It has learned nothing where a single grey recovers the validation images better, and diverged
-    where the loss has risen to that, or is `FAR` above what any image in [0, 1] can make it.
+    It has learned nothing if a single grey recovers the validation images better. It has diverged
+    if moreover the loss has risen, or if its weighted task and mask losses exceed `FAR`, more than
+    images in [0, 1] can cause.
 
     Args:
         run: The run.

@@ -1,6 +1,6 @@
-"""From a config to all that a training needs: data, teacher, compiled steps, start state.
+"""Makes all that a training needs from its config: data, teacher, steps, and start state.
 
-Everything that a user can get wrong is found here, before anything is compiled or written.
+Mistakes of the user are found here, before anything is compiled or written.
 """
 
 import sys
@@ -41,7 +41,7 @@ from jax_kdpr.training.validation import Validate, make_validate
 
 
 class Training(NamedTuple):
-    """Everything that one training needs and that does not change while it lasts."""
+    """Everything that one training needs, and that it does not change."""
 
     config: Config
     workdir: Path
@@ -49,14 +49,14 @@ class Training(NamedTuple):
     dataset: sources.Dataset
     digests: dict[str, str]
     planes: dict[str, Plane]
-    """What its optics were read from, by the section of the config that names the file."""
+    """Contents of the files of its optics, by the section of the config that names the file."""
     teacher: Teacher | None
     system: System
     train_steps: Callable[[int], Steps]
-    """train_steps(length) -> the program of so many steps, compiled when it is first called."""
+    """train_steps(length) -> the program of `length` steps, compiled when it is first called."""
     validate: Validate
     gradients: Report | None
-    """Of each loss, where they are logged."""
+    """Report on the gradient of each loss, if it is logged."""
     start: TrainState
     weights: Weights
     steps_per_epoch: int
@@ -64,9 +64,9 @@ class Training(NamedTuple):
     scan_steps: int
     mesh: Mesh | None
     lessons: Lessons | None = None
-    """Of a bench, beside the data set."""
+    """Data of a bench, besides the data set."""
     from_trained: bool = False
-    """Whether the start is a trained system: the best that there is until a step betters it."""
+    """Whether the start is a trained system, which is the best one until a step improves it."""
 
     @property
     def total_steps(self) -> int:
@@ -116,7 +116,7 @@ def prepare(config: Config, workdir: Path) -> Training:
             teach=teacher and teacher.live,
             mesh=mesh,
         )
-        held = -(-len(dataset.validation) // devices) * devices  # fewer than a batch: no padding
+        held = -(-len(dataset.validation) // devices) * devices  # if fewer than a batch: no padding
         validate = make_validate(
             system,
             dataset.validation,
@@ -130,7 +130,7 @@ def prepare(config: Config, workdir: Path) -> Training:
 
     with blaming(foreign):
         params, state = jax.jit(system.init)(keys.init)
-        if foreign:  # found here, before anything is written, not at the first step
+        if foreign:  # its errors occur here, before anything is written
             _try_out(system, (params, state), config)
     if teacher is not None:
         params, state = teacher.take_over(config.distill.start, params, state)
@@ -177,7 +177,7 @@ def _report(config: Config, system: System, teacher: Teacher | None) -> Report:
 
 
 def _try_out(system: System, variables: tuple[Params, State], config: Config) -> None:
-    """Traces one pass and its gradient, and computes nothing."""
+    """Traces one pass and its gradient, but computes nothing."""
     size, penalty = config.data.size, REGULARISERS[config.masks.regulariser]
     images = jnp.zeros((config.train.batch_size, size, size, config.scene.channels))
 
@@ -191,12 +191,12 @@ def _try_out(system: System, variables: tuple[Params, State], config: Config) ->
 def build_step(
     config: Config, *, total_steps: int, teach: Teach | None, mesh: Mesh | None
 ) -> tuple[System, optax.GradientTransformation, Step]:
-    """Builds a run's system, optimiser and step from its config alone; needs no data, no folder.
+    """Builds a run's system, optimiser and step from its config, without data or folder.
 
     Args:
-        config: Validated.
+        config: A validated config.
         total_steps: Length of the training.
-        teach: A live teacher's; None without one, or where its targets are cached.
+        teach: From `make_teach`, for a live teacher; None without one or with cached targets.
         mesh: Devices to spread a batch over.
     """
     system = build_system(config, mesh=mesh)

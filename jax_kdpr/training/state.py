@@ -1,4 +1,4 @@
-"""What training carries from step to step, and the optimiser that advances it."""
+"""The state that training carries from step to step, and the optimiser that advances it."""
 
 import jax
 import jax.numpy as jnp
@@ -13,18 +13,18 @@ from jax_kdpr.training.losses import TERMS
 
 @struct.dataclass
 class TrainState:
-    """Everything a resumed run needs: restoring it continues bit for bit on one device."""
+    """Everything that a resumed run needs to continue bit for bit on one device."""
 
     step: Int[Array, ""]  # optimiser steps done
     params: Params
     state: State  # of the system: start vector, batch statistics
     opt_state: PyTree
     totals: dict[str, Scalar]  # sums of the losses over the current epoch so far
-    average: tuple[Params, State] | None = None  # running mean of both, where one is kept
+    average: tuple[Params, State] | None = None  # running mean of both, if kept
 
     @property
     def variables(self) -> tuple[Params, State]:
-        """What is validated, and what the run is for: the running mean, or what is trained."""
+        """The variables to validate and to use: the running mean if kept, else the trained ones."""
         return (self.params, self.state) if self.average is None else self.average
 
 
@@ -32,8 +32,9 @@ def make_optimizer(optim: OptimOptions, *, total_steps: int) -> optax.GradientTr
     """Builds Adam with a learning rate for each top-level part of `params`.
 
     Args:
-        optim: Rates; that of "phases" is about the largest change of a phase in a step, radians.
-        total_steps: Length of the training in steps, over which a cosine goes to zero.
+        optim: Learning rates; that of the masks is about the largest change of a phase in a step,
+            in radians.
+        total_steps: Length of the training in steps; a cosine schedule reaches zero at its end.
     """
 
     def adam(rate: float) -> optax.GradientTransformation:
@@ -61,13 +62,13 @@ def init_train_state(
     trained: tuple[str, ...],
     keep_average: bool = False,
 ) -> TrainState:
-    """Starts training; the optimiser only ever sees the `trained` parts of `params`."""
+    """Returns the state at step 0; the optimiser only sees the `trained` parts of `params`."""
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
         state=state,
         opt_state=optimizer.init({part: params[part] for part in trained}),
-        # One buffer each: the step donates them.
+        # Separate buffers, because the step donates them.
         totals={name: jnp.zeros(()) for name in (*TERMS, "total")},
         average=jax.tree.map(jnp.copy, (params, state)) if keep_average else None,
     )
@@ -80,9 +81,10 @@ def advance_average(
     *,
     decay: float,
 ) -> tuple[Params, State]:
-    """Moves the running mean: d average + (1 - d) latest, with d = min(decay, (1 + t) / (10 + t)).
+    """Advances the running mean to d average + (1 - d) latest.
 
-    The smaller d of the first steps t lets it forget the random start.
+    d is min(decay, (1 + t) / (10 + t)). It is smaller in the first steps t, so that the mean
+    forgets the random start.
     """
     weight = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
     return jax.tree.map(lambda mean, new: weight * mean + (1.0 - weight) * new, average, latest)

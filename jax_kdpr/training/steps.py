@@ -1,7 +1,7 @@
 """One training step for all four regimes, as a pure function.
 
 The regimes differ in constants only: which parts of `params` are trained, how many snapshots the
-system takes, and which losses have a weight. What is not trained is not differentiated either.
+system takes, and which losses have a weight. Parts that are not trained are not differentiated.
 
 `compile_steps` makes a program of several steps in one call (a `lax.scan`, for a GPU).
 """
@@ -35,7 +35,7 @@ from jax_kdpr.training.targets import Targets, Teach
 
 
 class Window(NamedTuple):
-    """The images of the next steps alone, where not all are on the device."""
+    """The images of the next steps only, if not all images are on the device."""
 
     images: Float[Array, "s b c h w"]  # in [0, 1]
     first: Int[Array, ""]  # the step that takes the first batch
@@ -49,16 +49,16 @@ class Epoch(NamedTuple):
     key: Key  # the run's; every step folds its own number into it
     weights: Weights
     guide: Targets | tuple[Params, State] | Lessons | None = None
-    """A student's teacher: its cached targets, one row an image, or its (params, state). Or what a
-    bench has shown."""
+    """The teacher of a student, as cached targets (one row per image) or (params, state); or the
+    lessons of a bench."""
 
 
 class Batch(NamedTuple):
     """What one step learns from."""
 
     images: Images
-    targets: Targets | None  # what the teacher says of them
-    key: Key  # of noise and errors of the bench
+    targets: Targets | None  # the teacher's targets for them
+    key: Key  # for noise and errors of the bench
 
 
 Loss = Callable[[Params, TrainState, Epoch], tuple[dict[str, Scalar], State]]
@@ -74,7 +74,7 @@ def batch_of_step(
     batch_size: int,
     teach: Teach | None = None,
 ) -> Batch:
-    """Returns the batch of the step that `train_state` has come to; arguments as of its step's."""
+    """Returns the batch of the next step of `train_state`; arguments as in `make_train_step`."""
     place = train_state.step % (epoch.order.shape[0] // batch_size)
     indices = jax.lax.dynamic_slice_in_dim(epoch.order, place * batch_size, batch_size)
     if isinstance(epoch.images, Window):
@@ -101,9 +101,9 @@ def evaluate_batch(
     penalty: Callable[[Phases], Scalar],
     weights: Weights,
 ) -> tuple[dict[str, Scalar], State]:
-    """Returns the losses of a batch (`losses.evaluate_terms`), and the state that it leaves.
+    """Returns the losses of a batch (`losses.evaluate_terms`), and the new state of the system.
 
-    `parts` take the place of those of `train_state.params`.
+    `parts` replace those of `train_state.params`.
     """
     params = {**train_state.params, **parts}
     output, state = system.apply(params, train_state.state, batch.images, batch.key, train=True)
@@ -130,9 +130,9 @@ def make_train_step(
         system: The system to train.
         optimizer: From `make_optimizer`.
         trained: Parts of `params` that are trained; the others are constants of the step.
-        batch_size: Images a step.
-        penalty: R(phi) (`optics.masks`).
-        teach: What a teacher that guides live says of a batch; not needed for cached targets.
+        batch_size: Number of images per step.
+        penalty: Mask regulariser R(phi) (`optics.masks`).
+        teach: From `make_teach`, for a teacher that runs in every step; None with cached targets.
         average: Decay of the running mean that the train state keeps, if it keeps one.
     """
 
@@ -154,15 +154,15 @@ def make_step(
     length: Callable[[Epoch], int],
     average: float = 0.0,
 ) -> Step:
-    """Builds the step that lowers a loss.
+    """Builds the training step of a loss.
 
     Args:
-        loss: loss(parts, train_state, epoch) -> (terms, state): of `parts` in the place of those of
-            the train state, each of `losses.TERMS` and their "total", and the state that it leaves.
-        optimizer: As of `make_train_step`, with `trained` and `average`.
-        trained: The parts.
-        length: Steps of an epoch, over which the terms are added up.
-        average: Likewise.
+        loss: loss(parts, train_state, epoch) -> (terms, state), with `parts` in place of those of
+            the train state: each of `losses.TERMS` and their "total", and the new state.
+        optimizer: As in `make_train_step`.
+        trained: As in `make_train_step`.
+        length: length(epoch) -> steps of an epoch, over which the terms are summed.
+        average: As in `make_train_step`.
     """
 
     def total(parts: Params, train_state: TrainState, epoch: Epoch):
@@ -205,8 +205,8 @@ def compile_steps(step: Step, length: int = 1) -> Steps:
 
     Args:
         step: From `make_train_step`.
-        length: Steps a call. Above 1 they are a `lax.scan`: not for a CPU, where XLA runs
-            convolutions inside a loop tens of times slower.
+        length: Number of steps per call. Above 1 they are a `lax.scan`, which is not for a CPU:
+            there XLA runs convolutions inside a loop tens of times slower.
     """
 
     def run(train_state: TrainState, epoch: Epoch):
@@ -219,7 +219,7 @@ def compile_steps(step: Step, length: int = 1) -> Steps:
 
 
 def take(system: System, images: RawImages, indices: Indices) -> Images:
-    """Returns a batch as the system takes it, each device's part on that device."""
+    """Returns a batch as the system takes it, sharded over its devices."""
     camera = system.camera
     batch = take_batch(images, indices, size=camera.size, channels=camera.channels)
     return shard_batch(batch, camera.mesh)

@@ -1,7 +1,8 @@
-"""What a student learns from its teacher, made in every step or once for all.
+"""The targets that a student learns from its teacher, made in every step or cached once.
 
-Without noise and errors of the bench the teacher's CDP and bottleneck of an image never change.
-Kept on the device, they take the teacher out of the step: a student then costs what E2E costs.
+Without noise and errors of the bench, the teacher's CDP and bottleneck of an image never change.
+If they are cached on the device, the step does not run the teacher: a student then costs as much
+as E2E.
 """
 
 from collections.abc import Callable
@@ -20,13 +21,13 @@ from jax_kdpr.recovery.system import Output, System
 
 
 class Targets(NamedTuple):
-    """What the guiding losses compare of a system; of a batch, or of all images."""
+    """What the guiding losses compare between two systems, for a batch or for all images."""
 
     cdp: Patterns  # eq. 5
     feature: Features  # eq. 6
 
     def take(self, indices: Indices) -> "Targets":
-        """Returns those of a batch."""
+        """Returns the targets of a batch."""
         return Targets(*[values[indices] for values in self])
 
 
@@ -34,14 +35,14 @@ Teach = Callable[[tuple[Params, State], Images, Key], Targets]
 
 
 def targets_of(output: Output) -> Targets:
-    """Returns what the guiding losses compare of a system's output."""
+    """Returns the part of a system's output that the guiding losses compare."""
     return Targets(cdp=jnp.mean(output.intensity, axis=1), feature=output.bottleneck)
 
 
 def make_teach(teacher: System) -> Teach:
     """Builds teach(variables, images, key): the frozen teacher's targets, without gradient.
 
-    The teacher measures the scenes with noise of its own.
+    The teacher measures the scenes with its own noise.
     """
 
     def teach(variables: tuple[Params, State], images: Images, key: Key) -> Targets:
@@ -56,7 +57,7 @@ def target_bytes(
 ) -> int:
     """Returns the memory that the targets of `count` images take, without making any.
 
-    `images` is a batch, or the shape of one, that the teacher takes.
+    `images` is a batch for the teacher, or only its shape and type.
     """
     batch = jax.eval_shape(lambda images: teach(variables, images, jax.random.key(0)), images)
     return count * sum(leaf.size * leaf.dtype.itemsize // len(leaf) for leaf in batch)
@@ -74,16 +75,16 @@ def cache_targets(
 ) -> Targets:
     """Makes the targets of all training images, in order; needs a noiseless teacher.
 
-    They are written where they stay: beside them there is room for those of a batch alone.
+    They are written in place, so that memory must hold only the targets of one batch besides them.
 
     Args:
         teach: From `make_teach`.
         variables: The teacher's (params, state).
         images: Training images on the device.
         size: Height and width that the system takes.
-        channels: Images that make one scene.
-        batch_size: Images at a time.
-        mesh: Devices of which each gets all targets; None for one.
+        channels: Number of images that make one scene.
+        batch_size: Number of images at a time.
+        mesh: Devices, each of which gets all targets; None for one device.
     """
     count, placed = len(images), everywhere(mesh)
 
@@ -100,7 +101,7 @@ def cache_targets(
     def fill(targets, variables, images, first):
         indices = first + jnp.arange(batch_size)
         made = of_batch(variables, images, indices % count)
-        # The last batch is filled up from the start, and what it says of those again is dropped.
+        # The last batch is filled up with the first images, whose repeated targets are dropped.
         return jax.tree.map(lambda to, part: to.at[indices].set(part, mode="drop"), targets, made)
 
     targets = start(variables, images)

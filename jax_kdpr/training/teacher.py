@@ -1,4 +1,4 @@
-"""A student's teacher: its run folder checked and read, and all that the student takes from it."""
+"""The teacher of a student: reads and checks its run folder, and what the student takes from it."""
 
 import dataclasses
 from pathlib import Path
@@ -19,18 +19,18 @@ from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.runs.run import Run, restore
 from jax_kdpr.training.targets import Targets, Teach, cache_targets, make_teach, target_bytes
 
-# What student and teacher must share for their losses to be defined: scene, sensor, bottleneck.
+# Options that student and teacher must share for the losses: scene, sensor, and bottleneck.
 SHARED = (
     *("data.size", "masks.oversample", "scene.", "propagation.", "sensor."),
     *("illumination.", "aberrations."),
     *("net.kind", "net.widths", "net.norm"),
 )
-# What makes the estimates that a network was trained on.
+# Options that determine the estimates on which a network was trained.
 ESTIMATES = (
     *("spectral.consistency_steps", "spectral.gauge", "spectral.iterations", "spectral.weights"),
     *("spectral.fraction", "spectral.threshold", "net.refine_steps"),
 )
-# The parts of `params` that a student takes over from its teacher, and what must be equal for it.
+# The parts of `params` that a student takes over, and the options that must be equal for that.
 TAKEN_OVER: dict[str, dict[str, tuple[str, ...]]] = {
     "none": {},
     "optics": {"phases": (), "filter": ("spectral.filter_size",)},
@@ -44,18 +44,18 @@ class Teacher:
     """A trained teacher, as one student needs it."""
 
     run: Run
-    teach: Teach | None  # its targets of a batch; None where the guiding losses have no weight
+    teach: Teach | None  # makes its targets; None if the guiding losses have no weight
     cached: bool  # whether the targets of all images are made once
 
     @property
     def live(self) -> Teach | None:
-        """What every step asks for its targets; None where none does."""
+        """What makes the targets in every step; None if they are cached or not needed."""
         return None if self.cached else self.teach
 
     def guide(
         self, config: Config, dataset: Dataset, *, batch_size: int
     ) -> Targets | tuple[Params, State] | None:
-        """Returns what the steps of `config` learn from: targets, made now, or its variables."""
+        """Returns what the steps of `config` learn from: targets, made now, or the variables."""
         if self.teach is None or not self.cached:
             return self.teach and self.run.variables
         return cache_targets(
@@ -69,10 +69,10 @@ class Teacher:
         )
 
     def take_over(self, start: str, params: Params, state: State) -> tuple[Params, State]:
-        """Replaces the parts of a student's random start that `distill.start` takes.
+        """Replaces the parts of a student's random start that `distill.start` takes over.
 
-        Of the masks the first are taken, as many as the student has. A network is taken with its
-        batch statistics, and with the start vector, which set the global phase that it has learned.
+        Of the teacher's masks, the student takes the first ones, as many as it has. A network comes
+        with its batch statistics and the start vector, which sets the global phase that it learned.
         """
         theirs, their_state = self.run.variables
         taken = {part: theirs[part] for part in TAKEN_OVER[start]}
@@ -80,24 +80,25 @@ class Teacher:
             taken["phases"] = taken["phases"][: len(params["phases"])]
         if "net" in taken:
             state = their_state
-        # Copies: the first step donates its state, and may still need the teacher.
+        # Copies, since the first step donates its state and may still need the teacher.
         return jax.tree.map(jnp.copy, ({**params, **taken}, state))
 
 
 def load_teacher(
     config: Config, dataset: Dataset, *, guides: bool, mesh: Mesh | None
 ) -> Teacher | None:
-    """Restores a student's teacher; None for other regimes.
+    """Restores the teacher of a student; returns None for other regimes.
 
     Args:
-        config: The student's.
-        dataset: The student's.
+        config: Config of the student.
+        dataset: Data set of the student.
         guides: Whether one of the guiding losses has a weight.
         mesh: Devices that the student's batches are spread over.
 
     Raises:
-        InputError: If there is none, it does not fit the student, its training is not over, it was
-            trained on images that the student is scored on, or its targets cannot be cached.
+        InputError: If there is no teacher, it does not fit the student, its training is not over,
+            its validation and test images differ from the student's (so that it may have been
+            trained on them), or its targets cannot be cached.
     """
     if config.regime != "student":
         return None
@@ -108,8 +109,8 @@ def load_teacher(
         )
     theirs = run_folder.read_config(workdir)
     _require_fit(config, theirs)
-    # A teacher that is still training may improve: its best checkpoint would change under the
-    # student, who could then never resume.
+    # The best checkpoint of a teacher that is still training may change; the student could then
+    # never resume.
     done = run_folder.epochs_done(workdir)
     if done < theirs.train.epochs:
         raise InputError(
@@ -134,7 +135,7 @@ def _beam(config: Config) -> Beam | None:
 
 
 def _require_fit(config: Config, theirs: Config) -> None:
-    """Raises unless teacher and student fit each other, and so does what the student takes over."""
+    """Raises unless teacher and student fit each other, as do the parts that are taken over."""
     where, start = repr(config.distill.teacher), config.distill.start
     misfits = options.differences(config, theirs, only=SHARED, ignore=PATHS)
     if not misfits and _beam(config) != _beam(theirs):
@@ -157,7 +158,7 @@ def _require_fit(config: Config, theirs: Config) -> None:
 
 
 def _can_cache(config: Config, teacher: Run, teach: Teach, dataset: Dataset) -> bool:
-    """Whether the teacher runs once for all; raises where it was asked for and cannot be."""
+    """Returns whether to cache the targets; raises if that was requested and is not possible."""
     if config.distill.targets == "live":
         return False
     mesh = teacher.camera.mesh
@@ -186,7 +187,7 @@ def _can_cache(config: Config, teacher: Run, teach: Teach, dataset: Dataset) -> 
 
 
 def changing_targets(config: Config, theirs: Config) -> list[str]:
-    """Returns why a teacher's targets of an image change from step to step; none if they do not."""
+    """Returns why a teacher's targets of an image change from step to step; [] if they do not."""
     reasons = []
     if theirs.noise.kind != "none":
         reasons.append(f"the teacher's {theirs.noise.kind} noise is new in every step")

@@ -1,4 +1,4 @@
-"""How well a system recovers what it is not trained on, after an epoch."""
+"""Measures after an epoch how well a system recovers images that it is not trained on."""
 
 from collections.abc import Callable
 from functools import partial
@@ -18,7 +18,7 @@ Validate = Callable[[tuple[Params, State]], dict[str, float]]
 
 
 def make_validate(system: System, images: RawImages, *, batch_size: int, key: Key) -> Validate:
-    """Builds the validation on simulated shots of images, `batch_size` at a time, jitted."""
+    """Builds the jitted validation on simulated shots of `images`, `batch_size` at a time."""
 
     @jax.jit
     def step(
@@ -38,7 +38,7 @@ def make_validate(system: System, images: RawImages, *, batch_size: int, key: Ke
 
 
 def means(scores: ImageScores) -> dict[str, float]:
-    """Returns the metrics of a row of metrics.jsonl."""
+    """Returns the mean scores, named as in a row of metrics.jsonl."""
     return {
         SCORE: float(jnp.mean(scores.psnr)),
         "validation_psnr_pooled": float(psnr_from_mse(jnp.mean(scores.mse))),

@@ -1,1 +1,1 @@
-"""One reader of everybody's files: each is a stack of pages, of a known and limited size."""
+"""One reader for files of all kinds: a file is a stack of pages of known, limited size."""

@@ -1,4 +1,4 @@
-"""Opens any file of pages: one place for what it may be, how much it may hold, what is refused."""
+"""Opens files of pages of any supported kind, and refuses those that cannot be used."""
 
 import glob
 import re
@@ -36,19 +36,19 @@ OPENERS = {
 
 @contextmanager
 def open_pages(path: Path, dataset: str = "") -> Iterator[Pages]:
-    """Opens a file; a page is decoded when it is read, and memory holds no other.
+    """Opens a file; a page is decoded when it is read, and memory holds only that one.
 
-    Bits are kept, 0 is black, equal colours are grey. Pages lie as they are stored, whatever a tag
-    says of their orientation; thumbnails are left out. Of a stack, the first axis counts
-    (`pages.stacks`).
+    The bit depth is kept, 0 is black, and equal colours become grey. Orientation tags are ignored,
+    and thumbnails are left out. The first axis of a stack counts its pages (`pages.stacks`).
 
     Args:
-        path: The file, of a suffix in `OPENERS`.
-        dataset: In an HDF5 file; empty takes the only one.
+        path: The file, with a suffix in `OPENERS`.
+        dataset: Dataset in an HDF5 file; empty takes the only one.
 
     Raises:
-        InputError: Then or in `read`: if it is of another kind, damaged, no regular file, holds
-            transparent pixels or values that are no real numbers, no page, or too large ones.
+        InputError: On opening or in `read`, if the file is of another kind, damaged or not
+            regular, or holds no page, too large ones, transparent pixels, or values that are not
+            real numbers.
     """
     opener = OPENERS.get(path.suffix.lower())
     if opener is None:
@@ -67,7 +67,7 @@ def open_pages(path: Path, dataset: str = "") -> Iterator[Pages]:
 
 @contextmanager
 def _blaming(path: Path) -> Iterator[None]:
-    """Names the file in what is raised inside."""
+    """Turns exceptions in the context into an `InputError` that names the file."""
     try:
         yield
     except InputError:
@@ -80,7 +80,7 @@ def _blaming(path: Path) -> Iterator[None]:
 
 
 def note_turned(files: int, source: str) -> None:
-    """Says of how many files of a source a tag asks viewers to turn them, if of any."""
+    """Prints how many files of a source have a tag that asks viewers to turn them, if any have."""
     if files:
         print(
             f"note: {files} file(s) of {source} ask viewers to turn them (orientation tag); they "
@@ -90,9 +90,9 @@ def note_turned(files: int, source: str) -> None:
 
 
 def matching_files(pattern: str) -> list[Path]:
-    """Returns the files of that name or pattern, in natural order, and none where there is none.
+    """Returns the files that match a name or pattern, in natural order; [] if none does.
 
-    Brackets in the names of folders are no pattern.
+    Brackets in the names of existing folders do not count as a pattern.
     """
     path = Path(pattern)
     if path.is_file():
@@ -104,23 +104,23 @@ def matching_files(pattern: str) -> list[Path]:
 
 
 def natural_order(path: Path) -> tuple[list[list[str | int]], str]:
-    """Sorts folder by folder, digits as numbers; the text itself decides between 1 and 01."""
+    """Returns a sort key: by folder, digits as numbers; the text decides between 1 and 01."""
 
-    def pieces(part: str) -> list[str | int]:  # text and numbers by turns, so that types agree
+    def pieces(part: str) -> list[str | int]:  # text and numbers alternate: types agree
         return [int(s) if i % 2 else s for i, s in enumerate(re.split("([0-9]+)", part))]
 
     return [pieces(part) for part in path.parts], str(path)
 
 
 def read_named(named: str, path: str) -> np.ndarray:
-    """Reads the file that the option or flag `named` gives, as `read_stack`.
+    """Reads the file that the option or flag `named` gives, like `read_stack`.
 
     Args:
-        named: For messages.
-        path: Of HDF5 a dataset may follow, "scan.h5::/entry/data".
+        named: Name of the option or flag, for messages.
+        path: The file; an HDF5 dataset may follow, as in "scan.h5::/entry/data".
 
     Raises:
-        InputError: If there is no file, or as `read_stack`.
+        InputError: If there is no such file, or as in `read_stack`.
     """
     name, dataset = split_dataset(path)
     if not Path(name).is_file():
@@ -133,10 +133,12 @@ def read_named(named: str, path: str) -> np.ndarray:
 
 
 def read_stack(path: Path, dataset: str = "") -> np.ndarray:
-    """Reads all pages of a file, which must be grey and of one size: [n h w]; `note_turned`.
+    """Reads all pages of a file, which must be grey and of one size, as [n h w].
+
+    An orientation tag is reported by `note_turned`.
 
     Raises:
-        InputError: As `open_pages`, or if a page has colours or another size.
+        InputError: As in `open_pages`, or if a page has colours or another size.
     """
     with open_pages(path, dataset) as pages:
         images = [pages.read(page) for page in range(pages.count)]
@@ -149,7 +151,7 @@ def read_stack(path: Path, dataset: str = "") -> np.ndarray:
 
 
 def _native(pixels: np.ndarray) -> np.ndarray:
-    """In the machine's byte order; what are no real numbers is refused."""
+    """Returns pixels in the machine's byte order; refuses values that are not real numbers."""
     if pixels.dtype.kind not in "uifb":
         raise Refused(f"expected real numbers, got {pixels.dtype}; convert it")
     return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)

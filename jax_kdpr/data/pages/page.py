@@ -1,4 +1,4 @@
-"""What a reader gives of a file, and what no page may be."""
+"""What a reader returns for a file, and the checks that every page must pass."""
 
 import math
 from collections.abc import Callable
@@ -9,29 +9,29 @@ import numpy as np
 
 from jax_kdpr.core.errors import InputError
 
-MOST_PIXELS = 2**27  # of a page, over all its channels: 134 million
+MOST_PIXELS = 2**27  # of a page, over all channels: 134 million
 
 
 class Refused(ValueError):
-    """Says of a file what is wrong and what to do; whoever opened it adds its name."""
+    """Says what is wrong with a file and what to do; the code that opened it adds its name."""
 
 
 class Pages(NamedTuple):
-    """An open file."""
+    """The pages of an open file."""
 
     count: int
     read: Callable[[int], np.ndarray]
-    """read(page) -> [h w] grey or [h w 3] colours that differ, 0 for black, in counts as stored."""
-    top: int | None = None  # largest value that a pixel can have, where its type has a larger one
-    turned: bool = False  # whether a tag asks viewers to turn it, which is not done
-    dataset: str = ""  # in an HDF5 file; else empty
+    """read(page) -> grey [h w], or [h w 3] if the colours differ; counts as stored, black is 0."""
+    top: int | None = None  # largest possible value of a pixel, if its type allows larger ones
+    turned: bool = False  # whether a tag asks viewers to turn it, which is ignored
+    dataset: str = ""  # its name in an HDF5 file; else empty
 
 
 def require_file(path: Path) -> None:
-    """Refuses what is no regular file: a folder, a pipe that never ends, a device.
+    """Refuses a path that is not a regular file: a folder, a pipe that never ends, a device.
 
     Raises:
-        InputError: If it is none, or not there.
+        InputError: If the path is not a regular file, or does not exist.
     """
     if not path.is_file():
         found = "is no regular file" if path.exists() else "is not there"
@@ -39,16 +39,16 @@ def require_file(path: Path) -> None:
 
 
 def require_page(*shape: int) -> None:
-    """Raises `Refused` where a page of this shape has no pixels, or more than any that is meant."""
+    """Raises `Refused` if a page of this shape has no pixels, or more than `MOST_PIXELS` values."""
     if not 0 < math.prod(shape) <= MOST_PIXELS:
         raise Refused(f"declares pages of shape {shape}, expected 1 to {MOST_PIXELS:,} values each")
 
 
 def reduced(pixels: np.ndarray) -> np.ndarray:
-    """Returns a page [h w] of pixels [h w c], where alpha is opaque and colours are equal.
+    """Drops an opaque alpha channel, and reduces equal colours to grey.
 
     Args:
-        pixels: [h w] or [h w c]: c = 1 is grey, 2 grey and alpha, 3 colours, 4 these and alpha.
+        pixels: [h w] or [h w c]: c = 1 is grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha.
 
     Returns:
         [h w]; or [h w 3] if the colours differ.

@@ -1,4 +1,4 @@
-"""PNG, JPEG, BMP and PGM, at the depth that they were written with."""
+"""Reads PNG, JPEG, BMP and PGM files, at the bit depth that they were written with."""
 
 import re
 from collections.abc import Iterator
@@ -10,12 +10,12 @@ from PIL import Image
 
 from jax_kdpr.data.pages.page import Pages, Refused, reduced, require_page
 
-Image.MAX_IMAGE_PIXELS = None  # it would warn beside the error: `require_page` has the limit
+Image.MAX_IMAGE_PIXELS = None  # `require_page` has the limit; Pillow would warn as well
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp")
-FORMATS = ("PNG", "JPEG", "BMP", "DIB")  # no others: some start foreign programs
+FORMATS = ("PNG", "JPEG", "BMP", "DIB")  # other formats may start foreign programs
 ORIENTATION = 274  # tag of EXIF and TIFF; 1 is upright
-GAP = rb"(?:\s|#[^\n]*\n)+"  # between the words of a PGM's header
+GAP = rb"(?:\s|#[^\n]*\n)+"  # between the words of a PGM header
 PGM = b"P5" + 3 * (GAP + rb"(\d+)") + rb"\s"
 
 
@@ -24,18 +24,18 @@ def open_picture(path: Path, _: str) -> Iterator[Pages]:
     """Opens a PNG, JPEG or BMP; nothing is decoded yet.
 
     Raises:
-        Exception: Of any kind, then or in `read`, where the file is damaged or unusual.
+        Exception: Of any kind, on opening or in `read`, if the file is damaged or unusual.
     """
     with Image.open(path, formats=FORMATS) as image:
         require_page(image.height, image.width)
-        # Further pictures of a JPEG are previews, which cameras put beside their own.
+        # Further pictures in a JPEG are previews that cameras add.
         if image.format == "PNG" and getattr(image, "is_animated", False):
             raise Refused("holds several pictures, of which one would be read; save each as a file")
         turned = "exif" in image.info and image.getexif().get(ORIENTATION, 1) != 1
 
         def read(_: int) -> np.ndarray:
-            if image.format == "PNG":  # Pillow cuts colours of 16 bits to 8
-                import imagecodecs  # 79 MB, which a machine that reads none does without
+            if image.format == "PNG":  # Pillow reduces 16-bit colours to 8 bits
+                import imagecodecs  # 79 MB, imported only if a PNG is read
 
                 return reduced(imagecodecs.png_decode(path.read_bytes()))
             return reduced(np.asarray(image.convert("RGBA")))
@@ -45,7 +45,7 @@ def open_picture(path: Path, _: str) -> Iterator[Pages]:
 
 @contextmanager
 def open_pgm(path: Path, _: str) -> Iterator[Pages]:
-    """Opens a binary PGM, which Pillow would scale to 8 or 16 bits; raises as `open_picture`."""
+    """Opens a binary PGM, which Pillow would scale to 8 or 16 bits; raises like `open_picture`."""
     data = path.read_bytes()
     header = re.match(PGM, data)
     if header is None:

@@ -1,11 +1,11 @@
-"""Arrays as pages: which axis is the stack, and NPY, NPZ, HDF5 and FITS files.
+"""Arrays as stacks of pages, and how they are read from NPY, NPZ, HDF5 and FITS files.
 
-The first axis counts the pages, the last one the channels where it is 1, 3 or 4:
+The first axis counts the pages. The last axis is that of the channels if its length is 1, 3 or 4:
 
     [h w]  [h w 1]  [h w 3]  [h w 4]        one page
     [n h w]  [n h w 1]  [n h w 3]  [n h w 4]    n pages
 
-An array of three axes that looks like [h w n] is refused: [n h w 1] cannot be misread.
+An array of three axes that looks like [h w n] is refused; [n h w 1] cannot be misread.
 """
 
 import contextlib
@@ -26,20 +26,20 @@ from jax_kdpr.data.pages.page import Pages, Refused, reduced, require_file, requ
 NUMPY = (".npy", ".npz")
 HDF5 = (".h5", ".hdf5", ".hdf", ".nxs")
 FITS = (".fits", ".fit", ".fts")
-CHANNELS = (1, 3, 4)  # grey; colours; these and alpha
-LONG = 2  # a page so much longer than wide, in a stack of as many as it is long, is a row of pages
+CHANNELS = (1, 3, 4)  # grey; RGB; RGB and alpha
+LONG = 2  # aspect ratio beyond which a page is long, see `_may_be_last`
 
 
 def make_stack(shape: tuple[int, ...], take: Callable[[Any], Any], dataset: str = "") -> Pages:
-    """Returns the pages of an array, by the rule above.
+    """Returns the pages of an array, by the rule of this module.
 
     Args:
-        shape: Of the array.
-        take: Index -> that part of it.
-        dataset: Its name in the file.
+        shape: Shape of the array.
+        take: take(index) -> that part of the array.
+        dataset: Name of the array in the file.
 
     Raises:
-        Refused: If it is no stack, could be read in two ways, or declares too much.
+        Refused: If it is not a stack, could be read in two ways, or declares too large pages.
     """
     has_channels = len(shape) > 2 and shape[-1] in CHANNELS
     plane = shape[:-1] if has_channels else shape
@@ -61,10 +61,10 @@ def make_stack(shape: tuple[int, ...], take: Callable[[Any], Any], dataset: str 
 
 
 def read_array(path: Path) -> np.ndarray:
-    """Reads an array of any shape, of .npy (which stays on disk) or of .npz with one array in it.
+    """Reads an array of any shape from .npy (memory-mapped), or from .npz with one array in it.
 
     Raises:
-        Exception: Of any kind, where the file is damaged, no regular one, or declares too much.
+        Exception: Of any kind, if the file is damaged, not regular, or declares too large an array.
     """
     require_file(path)
     if path.suffix.lower() == ".npy":
@@ -76,7 +76,7 @@ def read_array(path: Path) -> np.ndarray:
 
 
 def read_arrays(path: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
-    """Reads arrays by name of an .npz that this package wrote.
+    """Reads arrays by name from an .npz that this package wrote.
 
     Raises:
         InputError: If one of them is missing or cannot be read.
@@ -94,22 +94,22 @@ def read_arrays(path: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
 
 @contextmanager
 def open_numpy(path: Path, _: str) -> Iterator[Pages]:
-    """Opens .npy or .npz; raises as `read_array`."""
+    """Opens .npy or .npz; raises like `read_array`."""
     array = read_array(path)
     yield make_stack(array.shape, array.__getitem__)
 
 
 @contextmanager
 def open_hdf5(path: Path, dataset: str) -> Iterator[Pages]:
-    """Opens one dataset of a file, by default the only one of two axes or three.
+    """Opens one dataset of a file, by default the only one with two or three axes.
 
-    Links to other HDF5 files are followed, as the master files of detectors have them.
+    Links to other HDF5 files are followed; the master files of detectors contain them.
 
     Raises:
-        Exception: Of any kind, then or in `read`, where the file is damaged or unusual.
+        Exception: Of any kind, on opening or in `read`, if the file is damaged or unusual.
     """
     with contextlib.suppress(ImportError):
-        importlib.import_module("hdf5plugin")  # an extra: how detectors compress
+        importlib.import_module("hdf5plugin")  # an extra: compression of detectors
     with h5py.File(path, "r") as file:
         if not dataset:
             there = _datasets(file)
@@ -128,11 +128,11 @@ def open_hdf5(path: Path, dataset: str) -> Iterator[Pages]:
 
 
 def _datasets(file: h5py.File) -> list[str]:
-    """All of 2 or 3 axes, each under one of its names."""
+    """Returns all datasets with 2 or 3 axes, each under one of its names."""
     found: dict[h5py.Dataset, str] = {}
 
     def visit(name: str, _: Any) -> None:
-        item = file.get(name)  # None of a link that leads nowhere
+        item = file.get(name)  # None for a link that leads nowhere
         if isinstance(item, h5py.Dataset) and item.ndim in (2, 3):
             found.setdefault(item, f"/{name}")
 
@@ -145,16 +145,16 @@ def _listed(names: list[str]) -> str:
 
 
 def _require_all_there(item: Any) -> None:
-    """Refuses an HDF5 dataset of which a part would be read as zeros, or lies in foreign files.
+    """Refuses an HDF5 dataset if parts of it would be read as zeros, or lie in external files.
 
-    Of a virtual one, which takes its values from other datasets, each of these is looked at.
+    A virtual dataset takes its values from other datasets; each of these is checked.
     """
     name = item.name
     if item.external:
         raise Refused(f"{name} lies outside, in {item.external[0][0]!r}; copy it into one")
     if item.is_virtual:
         sources = item.virtual_sources()
-        grows = None in item.maxshape  # with its sources, of which HDF5 does not tell the size
+        grows = None in item.maxshape  # with its sources, whose size HDF5 does not tell
         if not grows and sum(s.vspace.get_select_npoints() for s in sources) < item.size:
             raise Refused(f"the sources of {name} leave parts of it open; copy it without them")
         for file, dataset in {(source.file_name, source.dset_name) for source in sources}:
@@ -174,9 +174,9 @@ def _require_all_there(item: Any) -> None:
 
 
 def _source_path(item: h5py.Dataset, name: str) -> Path:
-    """Where a source of a virtual dataset lies, as HDF5 looks for it; "." is the same file."""
+    """Returns where HDF5 finds a source of a virtual dataset; "." means the same file."""
     here = Path(item.file.filename)
-    # Below the file's own folder, or, of a path that was moved with its sources, in it.
+    # Relative to the file's folder, or directly in it if file and sources were moved together.
     for path in (here if name == "." else here.parent / name, here.parent / Path(name).name):
         if path.is_file():
             return path
@@ -188,10 +188,10 @@ def open_fits(path: Path, _: str) -> Iterator[Pages]:
     """Opens the only image of a FITS file, in its physical values (BZERO, BSCALE).
 
     Raises:
-        Exception: Of any kind, then or in `read`, where the file is damaged or unusual.
+        Exception: Of any kind, on opening or in `read`, if the file is damaged or unusual.
     """
     try:
-        fits = importlib.import_module("astropy.io.fits")  # of an extra, and slow to import
+        fits = importlib.import_module("astropy.io.fits")  # an extra, and slow to import
     except ImportError as missing:
         raise InputError(
             f"{path}: FITS is read by astropy; install it: pip install 'jax_kdpr[fits]'"
@@ -211,6 +211,9 @@ def split_dataset(pattern: str) -> tuple[str, str]:
 
 
 def _may_be_last(n: int, h: int, w: int) -> bool:
-    """Whether [n h w] looks like [h w n]: square pages then, or long ones else."""
+    """Returns whether [n h w] looks like [h w n].
+
+    It does if w = 2, if n = h differs from w, or if h x w is a long page and n x h is not.
+    """
     long = max(h, w) > LONG * min(h, w)
     return w == 2 or (n == h != w) or (long and max(n, h) <= LONG * min(n, h))

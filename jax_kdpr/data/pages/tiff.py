@@ -1,4 +1,4 @@
-"""TIFF files page by page, as cameras and ImageJ write them; pixels keep their type and counts."""
+"""Reads TIFF files of cameras and ImageJ page by page; pixels keep their type and counts."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -12,12 +12,12 @@ from tifffile import COMPRESSION, PHOTOMETRIC
 from jax_kdpr.data.pages.page import Pages, Refused, reduced, require_page
 from jax_kdpr.data.pages.pictures import ORIENTATION
 
-logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it finds is raised as well
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it logs is raised as well
 
 TIFF = (".tif", ".tiff")
 GREY = (PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.MINISWHITE)
-WHOLE_BITS = (1, 8, 16, 32, 64)  # of pixels whose type has no larger value
-# Bits of NewSubfileType: a thumbnail or a level of a pyramid, and a mask of another page.
+WHOLE_BITS = (1, 8, 16, 32, 64)  # depths that use all values of the pixel type
+# Bits of NewSubfileType: a thumbnail or pyramid level, and a mask of another page.
 REDUCED, MASK = 1, 4
 
 
@@ -25,17 +25,17 @@ REDUCED, MASK = 1, 4
 def open_tiff(path: Path, _: str) -> Iterator[Pages]:
     """Opens a file; only the pages that are read are decoded.
 
-    Those that NewSubfileType calls thumbnails or masks of other pages are left out.
+    Pages that NewSubfileType declares to be thumbnails or masks of other pages are left out.
 
     Raises:
-        Exception: Of any kind, then or in `read`, where the file is damaged or unusual.
+        Exception: Of any kind, on opening or in `read`, if the file is damaged or unusual.
     """
     with tifffile.TiffFile(path) as file:
         first = file.pages.first
         turned = first.tags.valueof(ORIENTATION, 1) != 1
         bits = first.bitspersample
         top = None if bits in WHOLE_BITS else 2**bits - 1
-        # ImageJ lists one page of a stack above 4 GB, and puts the others behind it.
+        # ImageJ lists only the first page of a stack above 4 GB; the others follow it unlisted.
         unlisted = _unlisted(file) if len(file.pages) == 1 else 0
         if unlisted > 1:
             yield Pages(unlisted, _behind_the_first(path, file), top, turned)
@@ -48,9 +48,9 @@ def open_tiff(path: Path, _: str) -> Iterator[Pages]:
 
 
 def _unlisted(file: tifffile.TiffFile) -> int:
-    """How many grey images a file of one page holds, if more than that."""
+    """Returns how many grey images a file that lists one page holds; 0 for colours and OME."""
     page = file.pages.first
-    if page.photometric not in GREY or file.is_ome:  # OME counts those of other files too
+    if page.photometric not in GREY or file.is_ome:  # OME also counts images in other files
         return 0
     return file.series[0].size // page.size
 
@@ -67,9 +67,9 @@ def _behind_the_first(path: Path, file: tifffile.TiffFile) -> Callable[[int], np
 def _read_page(page: tifffile.TiffPage) -> np.ndarray:
     require_page(page.imagelength, page.imagewidth, page.samplesperpixel)
     kind, samples = PHOTOMETRIC(page.photometric), page.samplesperpixel * page.imagedepth
-    # A second value beside grey that is not said to be alpha may be a frame of its own.
+    # A second value beside grey may be a frame of its own, unless it is declared to be alpha.
     if kind == PHOTOMETRIC.YCBCR and page.compression == COMPRESSION.JPEG:
-        kind = PHOTOMETRIC.RGB  # which it is decoded as
+        kind = PHOTOMETRIC.RGB  # the decoder converts it
     known = dict.fromkeys(GREY, (1, 2) if any(page.extrasamples) else (1,))
     known |= {PHOTOMETRIC.RGB: (3, 4), PHOTOMETRIC.PALETTE: (1,)}
     if samples not in known.get(kind, ()):
@@ -77,7 +77,7 @@ def _read_page(page: tifffile.TiffPage) -> np.ndarray:
             f"has {samples} values a pixel ({kind.name}); save a stack with a page for each image, "
             "tifffile.imwrite(..., photometric='minisblack') of [n h w]"
         )
-    # Channels lie in planes, or pixel by pixel.
+    # Channels are stored in planes or pixel by pixel.
     pixels = np.moveaxis(page.asarray().reshape(page.shaped)[:, 0], 0, -1)
     pixels = pixels.reshape(page.imagelength, page.imagewidth, page.samplesperpixel)
     if kind == PHOTOMETRIC.PALETTE and page.colormap is not None:

@@ -1,1 +1,1 @@
-"""Times and memory of the parts, counted and beside PyTorch."""
+"""Time and memory of the parts, counted and compared with PyTorch."""

@@ -1,4 +1,4 @@
-"""The system timed in turn with its PyTorch twin, once both have been seen to compute the same."""
+"""Times the system in turn with its PyTorch twin, after checking that both compute the same."""
 
 import copy
 
@@ -17,19 +17,19 @@ from jax_kdpr.evaluation.speed.timing import Timing, clock, ratio_of, time_alter
 from jax_kdpr.evaluation.speed.torch_worker import AGREEMENT, COMPILED, EAGER, TorchWorker
 
 MODES = {"torch": EAGER, "torch-compile": COMPILED}
-WITHOUT_TWIN = "step, random"  # the E2E step less the gradient of the optics
+WITHOUT_TWIN = "step, random"  # the E2E step without the gradient of the optics
 
 
 def time_against(config: Config, wanted: Wanted, mode: str) -> list[Row]:
-    """Times ours and PyTorch's of each case in turn.
+    """Times each case in turn with PyTorch's version of it.
 
     Args:
-        config: Of the student.
+        config: Config of the student.
         wanted: What to time.
         mode: One of `MODES`.
 
     Raises:
-        InputError: If the twin's numbers are others than ours.
+        InputError: If the twin's numbers differ from ours.
     """
     rows = []
     limits = measure_limits()
@@ -47,16 +47,16 @@ def time_against(config: Config, wanted: Wanted, mode: str) -> list[Row]:
 def time_in_turn(
     case: Case, worker: TorchWorker | None, *, calls: int, steps: int
 ) -> tuple[Timing, dict[str, float]]:
-    """Times a case, in turn with PyTorch's where there is one.
+    """Times a case, in turn with PyTorch's version if there is one.
 
     Args:
-        case: Ours.
-        worker: Theirs; None for ours alone.
+        case: Our case.
+        worker: The PyTorch process; None to time our case alone.
         calls: Timed calls of each.
-        steps: Of PyTorch, in a call.
+        steps: Batches or steps of PyTorch in a call.
 
     Returns:
-        (ours, what a row says of theirs); both of one batch or step.
+        (our times, the fields of a row about PyTorch's); both of one batch or step.
     """
     clocks = [lambda: clock(case.call)]
     if worker is not None and case.name != WITHOUT_TWIN:
@@ -72,10 +72,10 @@ def time_in_turn(
 
 
 def start(config: Config, wanted: Wanted, mode: str) -> TorchWorker:
-    """Starts a PyTorch process with the systems of a config; whoever calls closes it.
+    """Starts a PyTorch process with the systems of a config; the caller must close it.
 
     Raises:
-        InputError: As `time_against`.
+        InputError: As in `time_against`.
     """
     worker = TorchWorker(threads=runtime.cpu_cores(), mode=MODES[mode])
     try:
@@ -87,12 +87,12 @@ def start(config: Config, wanted: Wanted, mode: str) -> TorchWorker:
 
 
 def _agreement(config: Config, wanted: Wanted, worker: TorchWorker) -> dict[str, float]:
-    """Largest difference of the twin's numbers from ours, relative to the largest of ours.
+    """Returns the twin's largest difference from each of our arrays, over our largest value.
 
     Raises:
         InputError: If one is above `AGREEMENT`.
     """
-    # In float32 on both sides, whatever is timed afterwards.
+    # Both sides compute in float32 here, whatever is timed afterwards.
     shape = make_shape(config, wanted)
     exact = shape._replace(config=copy.deepcopy(config))
     exact.config.net.precision = "float32"

@@ -1,4 +1,4 @@
-"""Whether the default device computes what the CPU of the same process computes."""
+"""Compares what the default device computes with what the CPU of the same process computes."""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -13,17 +13,17 @@ from jax_kdpr.data.batches import take_batch
 from jax_kdpr.evaluation.speed.cases import NATIVE_SIZE
 from jax_kdpr.runs.assembly import build_system
 
-AGREEMENT = 1e-4  # ||a - b|| / ||b||: how far float32 may be apart
+AGREEMENT = 1e-4  # the largest ||a - b|| / ||b|| that float32 explains
 BATCH = 4
 
 
 def differences(config: Config) -> Iterator[tuple[str, float]]:
-    """Yields (what, ||a - b|| / ||b||), a by the default device and b by the CPU, all in float32.
+    """Yields (what, ||a - b|| / ||b||), a from the default device, b from the CPU, all in float32.
 
-    Of CDP, spectral estimate, its gradient by masks and filter, and image of the system of a
-    config, of the resized images, and of random numbers. Not of gradients through the network:
-    where its ReLUs and poolings change sides, one float32 rounding of the images moves them by
-    0.2 to 0.5 % on a CPU alone.
+    These are the CDP, spectral estimate and image of the config's system, the gradient of the
+    estimate with respect to masks and filter, resized images, and random numbers. Gradients through
+    the network are not compared: where a ReLU or a pooling switches, one float32 rounding of the
+    images changes them by 0.2 to 0.5 % on a CPU alone.
     """
     config = copy.deepcopy(config)
     config.net.precision = "float32"

@@ -1,8 +1,9 @@
-"""Programs compiled here for a GPU that is not there, and what can be counted in them.
+"""Programs compiled for a GPU that is not present, and what can be counted in them.
 
-XLA's GPU compiler runs on any machine: it wants JAX's CUDA plugin, and neither CUDA nor a card. Its
-program says kernels, bytes and memory. It has chosen no algorithm by trial, has run nothing, and
-proves no run. `Counts.modelled_seconds` is no measurement: a guess from the counts, good to 40 %.
+XLA's GPU compiler runs on any machine: it needs JAX's CUDA plugin, but neither CUDA nor a GPU. The
+compiled program shows kernels, bytes and memory. Nothing has run, so no algorithm was chosen by
+trial, and the program may still fail on a GPU. `Counts.seconds` is not measured but estimated from
+the counts, to within 40 %.
 """
 
 import math
@@ -20,7 +21,7 @@ from jax_kdpr.core import runtime
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.types import PyTree
 
-# What XLA wants to know of a card (its GpuTargetConfigProto), by NVIDIA's data sheet.
+# What XLA needs to know of a GPU (its GpuTargetConfigProto), by NVIDIA's data sheet.
 TARGETS = {
     "h100": """
         gpu_device_info {
@@ -40,12 +41,12 @@ TARGETS = {
     """
 }
 MEMORY = {"h100": 84_929_347_584}  # bytes
-JAX_SHARE = 0.75  # of it is what JAX takes by default
-# Of the model: what a small kernel takes, and rates that large ones of an H100 usually reach.
+JAX_SHARE = 0.75  # of this memory, which JAX takes by default
+# The time model: the time of a small kernel, and rates that large ones usually reach on an H100.
 LAUNCH = 2.2e-6  # seconds
 TRAFFIC = 2.6e12  # bytes a second
-ARITHMETIC = {"float32": 45e12, "tf32": 88e12, "bfloat16": 170e12}  # of convolutions, a second
-# What takes no kernel of its own.
+ARITHMETIC = {"float32": 45e12, "tf32": 88e12, "bfloat16": 170e12}  # FLOP/s in convolutions
+# Instructions without a kernel of their own.
 FREE = (
     *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "iota"),
     *("partition-id", "replica-id"),
@@ -63,7 +64,7 @@ class Instruction(NamedTuple):
     """One line of a program."""
 
     name: str
-    shape: str  # of its result, as it is written
+    shape: str  # of its result, as in the text
     kind: str
     operands: tuple[str, ...]
     rest: str
@@ -71,20 +72,20 @@ class Instruction(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """Of one run of a program."""
+    """Counts of one run of a program."""
 
     kernels: int  # FFTs, convolutions and matrix products counted as one each
-    in_loops: int  # of these
+    in_loops: int  # of these kernels
     bytes: int  # read and written
     bytes_in_loops: int
-    seconds: float  # of the model
-    trips: tuple[int | None, ...]  # of each loop; None if XLA does not know
+    seconds: float  # by the time model
+    trips: tuple[int | None, ...]  # trip count of each loop; None if XLA does not know it
     convolutions: tuple[tuple[str, int], ...]  # (what each gives, pixels of its window)
 
 
 @cache
 def devices_of(target: str, count: int) -> tuple[Any, ...]:
-    """Returns so many GPUs that need not be there, one of `TARGETS`.
+    """Returns `count` GPUs of one kind in `TARGETS`, which need not be present.
 
     Raises:
         InputError: If JAX's CUDA plugin is not installed.
@@ -103,20 +104,20 @@ def devices_of(target: str, count: int) -> tuple[Any, ...]:
 
 
 def standing_in_for(target: str) -> AbstractContextManager[None]:
-    """Makes every choice inside as for a GPU of `TARGETS`, with what JAX takes of its memory."""
+    """Makes every choice inside as for a GPU of `TARGETS`, with JAX's share of its memory."""
     return runtime.standing_in(int(JAX_SHARE * MEMORY[target]))
 
 
 def compile_for(target: str, program: Callable[..., Any], arguments: tuple) -> jax.stages.Compiled:
-    """Compiles a jitted program for a GPU that is not there.
+    """Compiles a jitted program for a GPU that is not present.
 
     Args:
         target: One of `TARGETS`.
-        program: Jitted.
+        program: The jitted function.
         arguments: Arrays, or their shapes.
 
     Raises:
-        InputError: As `devices_of`.
+        InputError: As in `devices_of`.
     """
     there = SingleDeviceSharding(*devices_of(target, 1))
     with standing_in_for(target):
@@ -124,7 +125,7 @@ def compile_for(target: str, program: Callable[..., Any], arguments: tuple) -> j
 
 
 def described(arrays: PyTree, place: Sharding | None) -> Any:
-    """Returns the shapes of arrays that would lie in a place, which need not be there."""
+    """Returns the shapes of arrays on the devices of a sharding, which need not be present."""
 
     def one(leaf: Any) -> jax.ShapeDtypeStruct:
         aval = jax.typeof(leaf)
@@ -136,21 +137,21 @@ def described(arrays: PyTree, place: Sharding | None) -> Any:
 
 
 def count(text: str, precision: str) -> Counts:
-    """Counts in the text of a compiled program, `Compiled.as_text()`.
+    """Counts kernels and bytes in the text of a compiled program, `Compiled.as_text()`.
 
-    A loop's body counts as often as it runs; once where XLA does not know. Of a choice, both ways
-    count.
+    A loop's body counts as often as it runs, or once if XLA does not know how often. All branches
+    of a conditional count.
 
     Args:
-        text: Of a program for a GPU.
-        precision: Of the network's convolutions, for the model of time.
+        text: Text of a program for a GPU.
+        precision: Precision of the network's convolutions, for the time model.
     """
     computations, entry = _read(text)
     return _count(computations[entry], computations, ARITHMETIC[precision])
 
 
 def _read(text: str) -> tuple[dict[str, dict[str, Instruction]], str]:
-    """Returns {computation: {name: instruction}}, and which is the program's own."""
+    """Returns {computation: {name: instruction}}, and the name of the entry computation."""
     found: dict[str, dict[str, Instruction]] = {}
     entry, current = "", {}
     for line in text.splitlines():
@@ -159,7 +160,7 @@ def _read(text: str) -> tuple[dict[str, dict[str, Instruction]], str]:
             entry = head[2] if head[1] else entry
         elif said := INSTRUCTION.match(line):
             root, name, shape, kind, operands, rest = said.groups()
-            # Of a parameter, its place is all that there is.
+            # A parameter has only its number where others have operands.
             named = (operands,) if kind == "parameter" else re.findall(r"%([\w.\-]+)", operands)
             current[name] = Instruction(name, shape, kind, tuple(named), rest or "", bool(root))
     return found, entry
@@ -214,7 +215,7 @@ def _kernel(
 
 
 def _written(one: Instruction, inside: dict[str, Instruction]) -> int:
-    """Bytes that a kernel writes; of an array that it changes in place, those it changes."""
+    """Returns the bytes that a kernel writes; in an array changed in place, only those changed."""
     roots = [each for each in inside.values() if each.is_root] or [one]
     if roots[0].kind == "tuple":
         roots = [inside[name] for name in roots[0].operands]
@@ -232,7 +233,7 @@ def _changed(root: Instruction, inside: dict[str, Instruction]) -> int:
 def _read_of(
     index: int, operand: Instruction, inside: dict[str, Instruction], kernel: Instruction
 ) -> int:
-    """Bytes that a kernel reads of one operand: of one that it slices, the slices."""
+    """Returns the bytes that a kernel reads of an operand; if it only slices it, of the slices."""
     if kernel.kind != "fusion":
         return _bytes(operand.shape) if kernel.kind != "dynamic-slice" else _bytes(kernel.shape)
     parameter = next(
@@ -245,7 +246,7 @@ def _read_of(
 
 
 def _uses(name: str, inside: dict[str, Instruction]) -> int | None:
-    """Bytes that a fusion looks at of an array that it only slices; None where it takes all."""
+    """Returns the bytes of the slices that a fusion reads of an array; None if it reads all."""
     looked = 0
     for use in inside.values():
         if name not in use.operands:
@@ -263,7 +264,7 @@ def _uses(name: str, inside: dict[str, Instruction]) -> int | None:
 
 
 def _called(one: Instruction) -> list[str]:
-    """The computations that an instruction runs; of a loop its body."""
+    """Returns the computations that an instruction runs; for a loop, its body."""
     return [
         name.strip().lstrip("%")
         for single, several in CALLED.findall(one.rest)
@@ -272,13 +273,13 @@ def _called(one: Instruction) -> list[str]:
 
 
 def _sides(shape: str) -> list[int]:
-    """Sides of the first array of a shape."""
+    """Returns the sides of the first array of a shape."""
     first = SHAPE.search(shape)
     return [int(side) for side in first[2].split(",") if side] if first else [0]
 
 
 def _bytes(shape: str) -> int:
-    """Of all arrays of a shape."""
+    """Returns the bytes of all arrays of a shape."""
     total = 0
     for kind, sides in SHAPE.findall(shape):
         bits = 8 if kind == "pred" else int(re.sub(r"^[a-z]+(\d*).*", r"\1", kind) or 0)
@@ -287,7 +288,7 @@ def _bytes(shape: str) -> int:
 
 
 def _times(body: Counts, trips: int) -> Counts:
-    """A loop's."""
+    """Returns the counts of a loop from those of its body."""
     return body._replace(
         kernels=trips * body.kernels,
         in_loops=trips * body.kernels,

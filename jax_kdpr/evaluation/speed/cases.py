@@ -1,7 +1,7 @@
-"""What is timed: each part of a system and each kind of training step, compiled apart and ready.
+"""The cases to time: each part of a system and each kind of training step, compiled separately.
 
-The values of the inputs do not change how long anything takes: images are noise of Fashion-MNIST's
-size and type, and systems stand at their random start.
+The values of the inputs do not change how long anything takes. So images are noise of
+Fashion-MNIST's size and type, and systems have their random start values.
 """
 
 import copy
@@ -36,13 +36,13 @@ from jax_kdpr.training.targets import make_teach
 
 NATIVE_SIZE = 28  # pixels of the images that a step gathers and resizes
 BATCHES = 4  # of images held for the steps
-SWEPT = ("inference, student", "spectral initialisation, student", "step, e2e")  # in a sweep
+SWEPT = ("inference, student", "spectral initialisation, student", "step, e2e")  # cases of a sweep
 
 Call = Callable[[], Any]
 
 
 class Case(NamedTuple):
-    """One thing to time; `call` returns when it is done, and has been compiled."""
+    """One thing to time; `call` is compiled, and returns when its work is done."""
 
     name: str
     call: Call
@@ -91,23 +91,23 @@ class Made(NamedTuple):
 
 
 class Shape(NamedTuple):
-    """What the cases are of."""
+    """What all cases have in common."""
 
     config: Config  # of the student
     teacher_snapshots: int
     batch: int
     scan_steps: int
     mesh: Mesh | None
-    made: dict[int, tuple[Params, State]]  # by snapshots, as far as they were asked for
+    made: dict[int, tuple[Params, State]]  # `variables` by snapshots, as far as they were needed
 
     def make(self, snapshots: int) -> System:
-        """Builds the system of so many snapshots."""
+        """Builds the system of `snapshots` snapshots."""
         config = copy.deepcopy(self.config)
         config.masks.snapshots = snapshots
         return build_system(config, mesh=self.mesh)
 
     def variables(self, snapshots: int) -> tuple[Params, State]:
-        """Returns (params, state) of that system at its random start, a copy on each device."""
+        """Returns (params, state) of this system at its random start, a copy on each device."""
         if snapshots not in self.made:
             start = jax.jit(self.make(snapshots).init)(jax.random.key(0))
             self.made[snapshots] = replicate(start, self.mesh)
@@ -120,13 +120,13 @@ class Shape(NamedTuple):
 
 
 def inference_cases(shape: Shape) -> Iterator[Plan]:
-    """Recovery of a batch from its CDPs, and the parts it is made of, for student and teacher."""
+    """Yields the recovery of a batch from its CDPs, and its parts, for student and teacher."""
     for role, snapshots in shape.roles.items():
         system = shape.make(snapshots)
         spectral = _work(shape, snapshots, "spectral")
         camera, network = (_work(shape, snapshots, part) for part in ("camera", "network"))
 
-        # Only what is returned is computed: XLA drops the network from the estimate.
+        # XLA computes only what is returned: for the estimate it drops the network.
         def estimate(variables, cdps, system=system):
             return system.recover(*variables, intensity=cdps)[0].estimate
 
@@ -159,7 +159,10 @@ def inference_cases(shape: Shape) -> Iterator[Plan]:
 
 
 def frame_case(shape: Shape, name: str, prepare: Callable[[], Call]) -> Made:
-    """A student's recovery of one frame on one device, as `prepare` makes it and first calls it."""
+    """Returns the case of a student's recovery of one frame on one device.
+
+    `prepare` makes the call. Making it and calling it once count as compilation.
+    """
     alone = shape._replace(batch=1)
     work = _work(alone, shape.roles["student"], "spectral") + _work(alone, 1, "network")
 
@@ -173,7 +176,7 @@ def frame_case(shape: Shape, name: str, prepare: Callable[[], Call]) -> Made:
 
 
 def network_cases(shape: Shape) -> Iterator[Plan]:
-    """The U-Net alone: forward, and with the gradient by its weights and its input."""
+    """Yields the U-Net alone: forward, and with the gradient with respect to weights and input."""
     system = shape.make(shape.roles["student"])
     work = _work(shape, shape.roles["student"], "network")
 
@@ -196,9 +199,10 @@ def network_cases(shape: Shape) -> Iterator[Plan]:
 
 
 def convolution_cases(shape: Shape) -> Iterator[Plan]:
-    """Each kind of 3 x 3 convolution in the U-Net: forward, gradient by input and by weights.
+    """Yields each kind of 3 x 3 convolution in the U-Net: forward, gradients by input and weights.
 
-    In the network's layout, at JAX's default precision; a kind that occurs twice is timed once.
+    They have the network's layout and JAX's default precision. A kind that occurs twice is timed
+    once.
     """
     layers = unet_layers(size=shape.config.data.size, widths=shape.config.net.widths)
     for side, inputs, outputs in dict.fromkeys(layers):
@@ -231,7 +235,7 @@ def convolution_cases(shape: Shape) -> Iterator[Plan]:
 
 
 def step_cases(shape: Shape, *, weights: Weights) -> Iterator[Plan]:
-    """A training step of each regime; the student's with a live teacher and with cached targets."""
+    """Yields a training step of each regime; a student has a live teacher or cached targets."""
     everything = trained_parts(Config(regime="e2e", masks=shape.config.masks))
     student, teacher = shape.roles["student"], shape.teacher_snapshots
     alone = {**weights, "task": 1.0, "cdp": 0.0, "feature": 0.0}
@@ -305,7 +309,7 @@ def _step(
 
 
 def _work(shape: Shape, snapshots: int, part: str) -> Work:
-    """Of one batch."""
+    """Returns the work of one part of a system on one batch."""
     size, oversample = shape.config.data.size, shape.config.masks.oversample
     match part:
         case "camera":
@@ -329,7 +333,7 @@ def _image_shape(shape: Shape) -> tuple[int, int, int]:
 
 
 def _compile(program: Callable, arguments: tuple) -> tuple[Any, float, int]:
-    """Returns (compiled, seconds of tracing and compiling, bytes it needs)."""
+    """Returns (compiled, seconds of tracing and compiling, bytes it needs on all devices)."""
     started = time.perf_counter()
     compiled = program.lower(*arguments).compile()
     seconds = time.perf_counter() - started
@@ -338,7 +342,7 @@ def _compile(program: Callable, arguments: tuple) -> tuple[Any, float, int]:
 
 
 def program_bytes(compiled: jax.stages.Compiled) -> int:
-    """Returns the arguments, results and temporaries of a program on one device.
+    """Returns the bytes of a program's arguments, results and temporaries on one device.
 
     Donated arguments, which are results too, count once.
     """

@@ -1,4 +1,4 @@
-"""What the devices of one training say to each other in a step, read from the compiled program."""
+"""What the devices of one training exchange in a step, read from the compiled program."""
 
 import math
 import re
@@ -24,7 +24,7 @@ class Collective(NamedTuple):
 
 
 def mesh_of(target: str, devices: int) -> Mesh:
-    """Returns a mesh of so many GPUs that need not be there; raises as `devices_of`."""
+    """Returns a mesh of `devices` GPUs that need not be present; raises as `devices_of`."""
     return Mesh(np.array(devices_of(target, devices)), (AXIS,), axis_types=(AxisType.Auto,))
 
 

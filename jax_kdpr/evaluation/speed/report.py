@@ -21,11 +21,11 @@ def row(
     *,
     peak_bytes: int | None = None,
 ) -> Row:
-    """Returns all that is known of one case; what was not timed is left out.
+    """Returns all that is known of one case, without times if it was not timed.
 
-    Times are per batch or per step, in ms; memory in MB (10^6 bytes); `of_limit` is the shortest
-    time that the device's measured limits allow over the time taken. `peak_bytes` is what the
-    device says of this process, where it does.
+    Times are per batch or per step, in ms, and memory is in MB (10^6 bytes). `of_limit` is the
+    shortest time that the device's measured limits allow, over the time taken. `peak_bytes` is the
+    peak memory of this process, if the device reports it.
     """
     made: Row = {
         "case": case.name,
@@ -42,7 +42,7 @@ def row(
             "high_ms": _digits(1e3 * high),
             "least_ms": _digits(1e3 * float(timing.seconds.min())),
             "calls": len(timing.seconds),
-            # Of all cases together: for one of them alone, ask for it with --only.
+            # This is the peak of all cases together; --only selects a single one.
             "process_peak_mb": None if peak_bytes is None else _digits(peak_bytes / 1e6),
             "of_limit": _digits(limits.seconds(case.work) / timing.median),
             "limit_gflops": _digits(limits.flops / 1e9),
@@ -54,7 +54,7 @@ def row(
 def counted_row(
     name: str, counts: Counts, compile_seconds: float, memory_bytes: int, facts: Row
 ) -> Row:
-    """Returns what was counted in one case's program for a GPU that is not there."""
+    """Returns what was counted in one case's program for a GPU that is not present."""
     return {
         "case": name,
         "kernels": counts.kernels,
@@ -70,7 +70,7 @@ def counted_row(
 
 
 def counted_table(rows: list[Row]) -> str:
-    """The cases of one config, compiled for a GPU that is not there."""
+    """Lays out the cases of one config, compiled for a GPU that is not present."""
     header = ["case", "kernels", "in loops", "GB", "in loops", "memory (MB)", "loops"]
     header += ["modelled (ms)", "compile (s)"]
     cells = [
@@ -102,7 +102,7 @@ def counted_table(rows: list[Row]) -> str:
 
 
 def table(rows: list[Row]) -> str:
-    """The cases of one config, with the share of each part in what it is a part of."""
+    """Lays out the cases of one config, with the share of each part in its inference."""
     times = {r["case"]: r["median_ms"] for r in rows if "median_ms" in r}
     header = ["case", "ms", "quartiles", "share", "of the limit", "memory (MB)", "GFLOP", "GB"]
     header += ["compile (s)"]
@@ -136,7 +136,7 @@ def table(rows: list[Row]) -> str:
 
 
 def comparison_table(rows: list[Row]) -> str:
-    """Ours beside PyTorch's."""
+    """Lays out our times beside PyTorch's."""
     header = ["case", "ms", "quartiles", "PyTorch (ms)", "PyTorch / ours", "quartiles"]
     cells = [
         [
@@ -158,7 +158,7 @@ def comparison_table(rows: list[Row]) -> str:
 
 
 def sweep_table(name: str, rows: list[Row]) -> str:
-    """Time and memory over one quantity, and the slope of a straight line through each."""
+    """Lays out time and memory over one quantity, and the slope of a line through the times."""
     values = list(dict.fromkeys(r[name] for r in rows))
     header = ["case", *[f"{name} = {value}" for value in values], f"slope (ms per {name})"]
     cells = []
@@ -177,12 +177,12 @@ def sweep_table(name: str, rows: list[Row]) -> str:
 
 
 def _digits(value: float) -> float:
-    """Four significant digits."""
+    """Rounds to four significant digits."""
     return float(f"{value:.4g}")
 
 
 def _whole_of(case: str) -> str:
-    """The inference that a case is a part of; empty for a case that is none."""
+    """Returns the inference that a case is a part of; empty for any other case."""
     if case == "U-Net":
         return "inference, student"
     before, part, role = case.partition("spectral initialisation")

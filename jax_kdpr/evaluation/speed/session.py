@@ -1,4 +1,4 @@
-"""One benchmark: the cases of a config compiled, timed in turn, and made into rows."""
+"""Runs one benchmark: compiles the cases of a config, times them in turn, and makes rows."""
 
 import copy
 import time
@@ -31,18 +31,18 @@ SWEEPS = {
 class Wanted(NamedTuple):
     """What to time, beside the config."""
 
-    calls: int  # timed, of each case
+    calls: int  # timed calls of each case
     teacher_snapshots: int
-    only: str = ""  # beginning of the names of cases
-    convolutions: bool = False  # each kind is a case too
-    compile_only: bool = False  # time nothing
+    only: str = ""  # beginning of the names of the wanted cases
+    convolutions: bool = False  # whether each kind of them is a case too
+    compile_only: bool = False  # whether nothing is timed
 
 
 def read_sweep(text: str, config: Config) -> tuple[str, dict[int, Config]]:
-    """Returns the name of what "NAME=V1,V2" sweeps, and a config for each of its values.
+    """Returns the NAME that "NAME=V1,V2" sweeps, and a config for each of the values.
 
     Raises:
-        InputError: If it is no sweep, or a config of it does not validate.
+        InputError: If the text is not a sweep, or one of the configs is not valid.
     """
     name, _, listed = text.partition("=")
     if name not in SWEEPS:
@@ -63,10 +63,10 @@ def read_sweep(text: str, config: Config) -> tuple[str, dict[int, Config]]:
 
 
 def time_config(config: Config, wanted: Wanted, also: Sequence[Made] = ()) -> list[Row]:
-    """Times the cases of a config, and others, that are wanted.
+    """Times the wanted cases: those of a config, and those of `also`.
 
     Raises:
-        InputError: If there is none, or the machine has too few devices.
+        InputError: If no case has the wanted name, or the machine has too few devices.
     """
     built = build(config, wanted, also)
     timings = _time(built, wanted)
@@ -94,20 +94,20 @@ def time_sweep(name: str, trials: dict[int, Config], wanted: Wanted) -> list[Row
 
 
 def count_config(config: Config, wanted: Wanted, target: str) -> list[Row]:
-    """Compiles the cases that are wanted for a GPU that is not there, and counts in them.
+    """Compiles the wanted cases for a GPU that is not present, and counts kernels and bytes.
 
     Args:
-        config: Of the student; its batch goes to one device, one training step to a program.
+        config: Config of the student; its batch is on one device, with one step in a program.
         wanted: What to count.
         target: One of `ahead.TARGETS`.
 
     Raises:
-        InputError: If there is none, or its compiler cannot be had.
+        InputError: If no case has the wanted name, or the GPU's compiler is missing.
     """
     config = copy.deepcopy(config)
     config.train.devices = config.train.scan_steps = 1
     known = facts(config, wanted) | {"target": target}
-    ahead.devices_of(target, 1)  # before any array is made: whether its compiler can be had
+    ahead.devices_of(target, 1)  # raises before any array is made if its compiler is missing
     rows = []
     listed = _named(list(plans(config, wanted)), wanted.only)
     for plan in progress(listed, desc=f"compiling for {target}", unit="case"):
@@ -136,7 +136,7 @@ def _named(listed: list[Some], only: str) -> list[Some]:
 
 
 def _time(built: list[Case], wanted: Wanted) -> list[Timing | None]:
-    """Of one unit of each case."""
+    """Returns the times of one unit of each case; None for each if nothing is timed."""
     if wanted.compile_only:
         return [None] * len(built)
     clocks = [lambda case=case: clock(case.call) for case in built]
@@ -155,7 +155,7 @@ def plans(config: Config, wanted: Wanted) -> Iterator[Plan]:
 
 
 def make_shape(config: Config, wanted: Wanted) -> Shape:
-    """Returns what the cases of a config are of.
+    """Returns what all cases of a config have in common.
 
     Raises:
         InputError: If the machine has fewer devices than the config wants.
@@ -172,14 +172,14 @@ def make_shape(config: Config, wanted: Wanted) -> Shape:
 
 
 def student_weights(config: Config) -> Weights:
-    """Returns those of a student; of another regime's config, all terms weigh something."""
+    """Returns a student's loss weights; for another regime, those of `presets.student`."""
     if config.regime != "student":
         config = presets.student(copy.deepcopy(config))
     return loss_weights(config)
 
 
 def facts(config: Config, wanted: Wanted) -> dict[str, Any]:
-    """Returns what every row says beside its own numbers; raises as `make_shape`."""
+    """Returns the fields that all rows share; raises as `make_shape`."""
     shape = make_shape(config, wanted)
     return {
         "snapshots": config.masks.snapshots,

@@ -24,7 +24,7 @@ class Timing(NamedTuple):
         return float(low), float(high)
 
     def per(self, units: int) -> "Timing":
-        """Of one of the units that a call does, such as the steps of a scan."""
+        """Returns the times of one of a call's units, such as the steps of a scan."""
         return Timing(self.seconds / units)
 
 
@@ -38,12 +38,12 @@ def clock(call: Callable[[], object]) -> float:
 def time_alternating(
     clocks: list[Callable[[], float]], *, calls: int, warm_up: int = 2
 ) -> list[Timing]:
-    """Times several things in turn, A B A B ..., so that a drift of the machine meets all alike.
+    """Times several things in turn, A B A B ..., so that a drift of the machine affects all alike.
 
     Args:
         clocks: Each does its work once and returns the seconds it took.
         calls: Timed calls of each.
-        warm_up: Calls of each before, not counted.
+        warm_up: Earlier calls of each, which are not timed.
     """
     for one in clocks:
         for _ in range(warm_up):
@@ -53,6 +53,6 @@ def time_alternating(
 
 
 def ratio_of(slow: Timing, fast: Timing) -> tuple[float, float, float]:
-    """Median and quartiles of the ratio slow / fast, call by call."""
+    """Returns median and quartiles of the ratio slow / fast, call by call."""
     low, middle, high = np.quantile(slow.seconds / fast.seconds, [0.25, 0.5, 0.75])
     return float(middle), float(low), float(high)

@@ -1,9 +1,9 @@
 """The same system in PyTorch, for side-by-side timing only; nothing else imports this file.
 
-Plain eager PyTorch as an experienced user would write it: batched complex FFTs without Python loops
-over samples or snapshots, channels-last convolutions, no work repeated within an iteration. Every
-function mirrors one of ours and has its conventions; `benchmark --against torch` first checks that
-the two give the same CDP, estimate and image from the same weights.
+It is plain eager PyTorch as an experienced user would write it: batched complex FFTs without Python
+loops over samples or snapshots, channels-last convolutions, no work repeated within an iteration.
+Every function mirrors one of ours and has its conventions. `benchmark --against torch` first checks
+that the two give the same CDP, estimate and image from the same weights.
 """
 
 from collections.abc import Callable
@@ -16,20 +16,20 @@ from torch import Tensor, nn
 
 
 def scene_field(images: Tensor, phase_range: float) -> Tensor:
-    """Phase scenes [b h w 1] in [0, 1] -> fields e^{j r img} [b h w]."""
+    """Encodes phase scenes [b h w 1] in [0, 1] as fields e^{j r img} [b h w]."""
     phase = phase_range * images[..., 0]
     return torch.polar(torch.ones_like(phase), phase)
 
 
 def measure_intensity(field: Tensor, phases: Tensor) -> Tensor:
-    """CDPs |F A x|^2 [b k h w] of fields [b h w] through masks [k h w]."""
+    """Returns the CDPs |F A x|^2 [b k h w] of fields [b h w] through masks [k h w]."""
     mask = torch.polar(torch.ones_like(phases), phases)
     spectra = torch.fft.fft2(mask.conj() * field[:, None], norm="ortho")
     return spectra.real.square() + spectra.imag.square()
 
 
 def filter_response(kernel: Tensor, size: int) -> Tensor:
-    """DFT of the filter taps, centre tap at [0, 0]."""
+    """Returns the DFT of the filter taps, with the centre tap at [0, 0]."""
     taps = kernel.shape[0]
     padded = F.pad(kernel, (0, size - taps, 0, size - taps))
     return torch.fft.fft2(torch.roll(padded, (-(taps // 2), -(taps // 2)), dims=(0, 1)))
@@ -38,7 +38,7 @@ def filter_response(kernel: Tensor, size: int) -> Tensor:
 def spectral_init(
     intensity: Tensor, phases: Tensor, kernel: Tensor, start: Tensor, iterations: int
 ) -> Tensor:
-    """Algorithm 1 with soft weights: estimates [b h w] from CDPs [b k h w], unrolled."""
+    """Returns estimates [b h w] from CDPs [b k h w]: algorithm 1 with soft weights, unrolled."""
     ratio = intensity / intensity.mean(dim=(1, 2, 3), keepdim=True)
     weight = ratio / (1.0 + ratio)
     mask = torch.polar(torch.ones_like(phases), phases)
@@ -55,7 +55,7 @@ def spectral_init(
 
 
 class ConvBlock(nn.Sequential):
-    """(3x3 convolution, batch norm, ReLU) twice."""
+    """A 3 x 3 convolution, batch norm and ReLU, all twice."""
 
     def __init__(self, before: int, after: int):
         super().__init__(
@@ -69,7 +69,7 @@ class ConvBlock(nn.Sequential):
 
 
 class UNet(nn.Module):
-    """`networks.unet.UNet` with batch norm; channels first, to be used in channels-last memory."""
+    """`networks.unet.UNet` with batch norm; channels come first, in channels-last memory."""
 
     def __init__(self, widths: tuple[int, ...], in_channels: int = 2, out_channels: int = 1):
         super().__init__()
@@ -93,7 +93,7 @@ class UNet(nn.Module):
 
 
 class System(nn.Module):
-    """Masks, filter and network, with the numbers of one of our systems."""
+    """Masks, filter and network, with the parameters of one of our systems."""
 
     def __init__(
         self,
@@ -114,24 +114,24 @@ class System(nn.Module):
         self.net.to(memory_format=torch.channels_last)
 
     def measure(self, images: Tensor) -> Tensor:
-        """CDPs of a batch of images [b h w 1]."""
+        """Returns the CDPs of a batch of images [b h w 1]."""
         return measure_intensity(scene_field(images, self.phase_range), self.phases)
 
     def estimate(self, intensity: Tensor) -> Tensor:
-        """Spectral estimates of a batch of CDPs."""
+        """Returns the spectral estimates of a batch of CDPs."""
         return spectral_init(intensity, self.phases, self.filter, self.start, self.iterations)
 
     def run_net(self, estimate: Tensor) -> tuple[Tensor, Tensor]:
-        """(image [b 1 h w], bottleneck) from estimates."""
+        """Returns (image [b 1 h w], bottleneck) from estimates."""
         inputs = torch.view_as_real(estimate).permute(0, 3, 1, 2)  # channels last by strides
         return self.net(inputs.contiguous(memory_format=torch.channels_last))
 
     def recover(self, intensity: Tensor) -> Tensor:
-        """Images [b 1 h w] from CDPs."""
+        """Returns images [b 1 h w] from CDPs."""
         return self.run_net(self.estimate(intensity))[0]
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(CDPs, image, bottleneck) of a batch of images."""
+        """Returns (CDPs, image, bottleneck) of a batch of images."""
         intensity = self.measure(images)
         image, bottleneck = self.run_net(self.estimate(intensity))
         return intensity, image, bottleneck
@@ -141,7 +141,7 @@ Targets = tuple[Tensor, Tensor]  # the teacher's mean CDP [b h w] and bottleneck
 
 
 def teach(teacher: System, images: Tensor) -> Targets:
-    """What the frozen teacher makes of a batch."""
+    """Returns the frozen teacher's targets for a batch."""
     with torch.no_grad():
         intensity, _, bottleneck = teacher(images)
     return intensity.mean(dim=1), bottleneck
@@ -156,8 +156,8 @@ def make_step(
 ) -> Callable[..., Tensor]:
     """Returns step(images, targets) -> loss: forward, backward and Adam on masks, filter and net.
 
-    `weights` are those of task, mask, cdp and feature (eq. 7); `rates` those of phases, filter
-    and net; `wrap` is `torch.compile`, or nothing. A call of it changes `system`.
+    `weights` has the loss weights task, mask, cdp and feature (eq. 7); `rates` has the learning
+    rates of phases, filter and net; `wrap` is `torch.compile`, or nothing. A step changes `system`.
     """
     optimizer = torch.optim.Adam(
         [

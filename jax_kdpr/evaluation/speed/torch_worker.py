@@ -1,7 +1,7 @@
 """The PyTorch twin in a process of its own, which answers questions over a pipe.
 
-Two frameworks in one process would fight for the cores with two pools of threads; here the one that
-is not being timed sleeps.
+Two frameworks in one process would compete for the cores with two pools of threads. In two
+processes, the one that is not being timed sleeps.
 """
 
 import contextlib
@@ -17,8 +17,8 @@ import numpy as np
 from jax_kdpr.core.errors import InputError
 
 EAGER, COMPILED = "eager", "compiled"
-AGREEMENT = 1e-4  # of the largest value: how close PyTorch must come before it is timed
-TWIN = {  # options that the twin has in one form only
+AGREEMENT = 1e-4  # of the largest value: the largest difference at which PyTorch is timed
+TWIN = {  # the only values of these options that the twin knows
     "scene.kind": ("phase",),
     "masks.oversample": (1,),
     "masks.regulariser": ("range",),
@@ -48,7 +48,7 @@ TWIN = {  # options that the twin has in one form only
 
 
 def require_twin(options: dict[str, Any]) -> None:
-    """Raises `InputError` unless the twin is the system of these options, {dotted path: value}."""
+    """Raises `InputError` unless the twin knows these options, {dotted path: value}."""
     for path, values in TWIN.items():
         if options[path] not in values:
             needed = " or ".join(map(str, values))
@@ -58,7 +58,7 @@ def require_twin(options: dict[str, Any]) -> None:
 
 
 class TorchWorker:
-    """Builds systems of the twin and times them; use it as a context."""
+    """Builds systems of the twin and times them; use it as a context manager."""
 
     def __init__(self, *, threads: int, mode: str = EAGER):
         """Starts the process.
@@ -87,15 +87,15 @@ class TorchWorker:
         self._process.terminate()
 
     def build(self, role: str, variables: Any, images: np.ndarray, **options: Any) -> None:
-        """Makes the system of a role ("student", "teacher") with our numbers, and its inputs."""
+        """Makes the system of a role ("student", "teacher") with our parameters, and its inputs."""
         self._ask("build", role, variables, images, options)
 
     def outputs(self, role: str) -> dict[str, np.ndarray]:
-        """Returns CDP, estimate and image of the inputs, to hold against ours."""
+        """Returns CDP, estimate and image of the inputs, to compare with ours."""
         return self._ask("outputs", role)
 
     def clock(self, case: str, units: int) -> float:
-        """Does a case so many times, waits once, and returns the seconds, measured over there."""
+        """Runs a case `units` times, waits once, and returns the seconds measured over there."""
         return self._ask("clock", case, units)
 
     def describe(self) -> str:
@@ -124,12 +124,12 @@ def _serve(pipe: Any, threads: int, mode: str) -> None:
         question, arguments = message
         try:
             pipe.send((getattr(server, question)(*arguments), ""))
-        except Exception as failure:  # the other side says it in one line
+        except Exception as failure:  # the other side reports it in one line
             pipe.send((None, f"{type(failure).__name__}: {' '.join(str(failure).split())[:300]}"))
 
 
 class _Server:
-    """The far side: everything here runs in the PyTorch process."""
+    """The other side of the pipe: everything here runs in the PyTorch process."""
 
     def __init__(self, threads: int, mode: str):
         import torch  # pyright: ignore[reportMissingImports]
@@ -215,7 +215,7 @@ class _Server:
         return call
 
     def _add_steps(self, role: str, weights: dict, rates: dict) -> None:
-        """Adds the training steps; they change their system, so each has a copy of its own."""
+        """Adds the training steps; each changes its system, and so has a copy of its own."""
 
         def step_of(role: str, weights: dict):
             system = copy.deepcopy(self.systems[role]).train()

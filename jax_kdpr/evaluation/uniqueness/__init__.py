@@ -1,1 +1,1 @@
-"""Which other objects give the same pattern, and what a mask lets one know of them."""
+"""Which other objects give the same pattern, and how well a mask determines an object."""

@@ -1,18 +1,19 @@
-"""False objects that one shot cannot tell from the true one, or hardly.
+"""False objects that one shot can hardly, or not at all, tell from the true one.
 
-With d the mask's transmittance e^{j phi}, the sensor sees the transform of g = conj(d) x. Four
-changes of g leave the moduli of its DFT as they are, and each is an object of its own:
+Let d = e^{j phi} be the mask's transmittance. The sensor sees the Fourier transform of
+g = conj(d) x. Four changes of g leave the modulus of its DFT as it is, and each gives another
+object:
 
 * a global phase;
-* the twin, g(-r) conjugated: x'(r) = d(r) d(-r) conj(x(-r)), indices modulo the size;
-* the mirror, the same about the middle of the window, r -> N - 1 - r. Zero padding breaks the twin
-  and not the mirror: nothing is carried around the edge;
+* the twin, g(-r) conjugated: x'(r) = d(r) d(-r) conj(x(-r)), with indices modulo the size;
+* the mirror, which is the twin about the middle of the window, r -> N - 1 - r. Zero padding breaks
+  the twin but not the mirror, because the mirror carries nothing around the edge;
 * every circular shift of g: x'(r) = d(r) conj(d(r - s)) x(r - s).
 
-Exact for one mask in the far field (the mirror at any padding, the others without it) and for the
-Fresnel transform, whose chirp is part of the mask. More masks, padding or the transfer function of
-free space break them: `misfit` says by how much. Masks that are no pure phases keep the formulas
-exact, but the false object is no pure phase either: `constraint_distance`.
+These are exact for one mask in the far field (the mirror at any padding, the others without it)
+and for the Fresnel transform, whose chirp is part of the mask. More masks, padding or the transfer
+function of free space break them: `misfit` says by how much. If the masks are not pure phases, the
+formulas remain exact, but the false object is not a pure phase either: `constraint_distance`.
 """
 
 import jax.numpy as jnp
@@ -27,25 +28,25 @@ from jax_kdpr.recovery.data_consistency import object_constraint
 from jax_kdpr.recovery.solvers import amplitude_residual
 
 Pixels = int | Int[Array, ""]
-DARK = 1e-6  # least squared modulus of a transmittance that is divided by
+DARK = 1e-6  # least squared modulus of a transmittance in a division
 
 
 def twin(field: Field, masks: Masks) -> Field:
-    """Returns the twin of a field behind the first mask: d(r) d(-r) conj(x(-r)) for pure phases."""
+    """Returns the twin of an object, for the first mask: d(r) d(-r) conj(x(-r)) for pure phases."""
     behind = _behind(field, masks)
     turned = jnp.roll(behind[::-1, ::-1], (1, 1), axis=(0, 1))
     return _before(jnp.conj(turned), masks)
 
 
 def mirror(field: Field, masks: Masks) -> Field:
-    """Returns the twin about the middle of the window: d(r) d(N-1-r) conj(x(N-1-r))."""
+    """Returns the mirror, the twin about the window's middle: d(r) d(N-1-r) conj(x(N-1-r))."""
     return _before(jnp.conj(_behind(field, masks)[::-1, ::-1]), masks)
 
 
 def shifted(field: Field, masks: Masks, shift: tuple[Pixels, Pixels]) -> Field:
-    """Returns the field whose product with the first mask is shifted in a circle.
+    """Returns the object whose field behind the first mask is circularly shifted.
 
-    x'(r) = d(r) conj(d(r - s)) x(r - s), s in pixels along (height, width).
+    It is x'(r) = d(r) conj(d(r - s)) x(r - s), with s in pixels along (height, width).
     """
     return _before(jnp.roll(_behind(field, masks), jnp.asarray(shift), axis=(0, 1)), masks)
 
@@ -53,9 +54,9 @@ def shifted(field: Field, masks: Masks, shift: tuple[Pixels, Pixels]) -> Field:
 def circular_shifts(
     height: int, width: int, *, most: int, seed: int = 0
 ) -> tuple[tuple[int, int], ...]:
-    """Returns the circular shifts of a window but for (0, 0): all of them, or `most` at random.
+    """Returns the circular shifts of a window except (0, 0): all, or `most` drawn at random.
 
-    The eight shifts by one pixel are always among them.
+    The eight shifts by one pixel are always included.
     """
     steps = [(y, x) for y in range(height) for x in range(width) if y or x]
     if len(steps) <= most:
@@ -74,21 +75,21 @@ def misfit(
     oversample: int = 1,
     transfer: Between | None = None,
 ) -> Scalar:
-    """Returns norm(|A x'| - |A x|) / norm(|A x|): 0 where no noiseless shot tells them apart.
+    """Returns norm(|A x'| - |A x|) / norm(|A x|), which is 0 if noiseless shots are the same.
 
-    x is the object, x' the `other`, A the operator (`optics.cdp`) of all shots.
+    x is the object, x' the `other`, and A the operator (`optics.cdp`) of all shots.
     """
     y = measure_intensity(field, masks, oversample=oversample, transfer=transfer)
     return amplitude_residual(other, y, Optics(masks, transfer))
 
 
 def constraint_distance(field: Field, *, scene: str, min_amplitude: float = 0.5) -> Scalar:
-    """Returns norm(x - P x) / norm(x), P x the nearest field that an object of `scene` can have.
+    """Returns norm(x - P x) / norm(x), where P x is the nearest field that a `scene` allows.
 
-    0 for every field of modulus 1 if the scene is "phase". The global phase is free
+    It is 0 for every field of modulus 1 if the scene is "phase". The global phase is free
     (`data_consistency.object_constraint`).
     """
-    if scene == "amplitude":  # its constraint turns the field
+    if scene == "amplitude":  # its constraint also sets the global phase
         field = fix_global_phase(field, gauge="mean")
     allowed = object_constraint(field, scene=scene, min_amplitude=min_amplitude)
     return _norm(field - allowed) / _norm(field)
@@ -99,7 +100,7 @@ def _behind(field: Field, masks: Masks) -> Field:
 
 
 def _before(behind: Field, masks: Masks) -> Field:
-    """The field that the first mask turns into `behind`."""
+    """Returns the field that the first mask turns into `behind`."""
     transmittance = mask_transmittance(masks)[0]
     return transmittance * behind / jnp.maximum(intensity(transmittance), DARK)
 

@@ -1,4 +1,4 @@
-"""Masks compared on the same scenes: designs, what they are compared with, and the analysis."""
+"""Compares masks on the same scenes: gathers designs, scenes and prior, and analyses them."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -24,9 +24,9 @@ from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.runs.assembly import build_camera
 from jax_kdpr.runs.run import load_data, restore, run_keys
 
-PRIOR_IMAGES, PRIOR_NUMBERS = 4000, 2**27  # training images of the prior, their pixels, at most
-OWN_IMAGES = 256  # test images whose distance to the prior is its unit, at most
-PHOTON_RANGE = Range(0, 1e18, "(]")  # of a shot
+PRIOR_IMAGES, PRIOR_NUMBERS = 4000, 2**27  # the most training images, and pixels, of the prior
+OWN_IMAGES = 256  # the most test images that give `Subject.unit`
+PHOTON_RANGE = Range(0, 1e18, "(]")  # in a shot
 
 
 class Subject(NamedTuple):
@@ -35,15 +35,15 @@ class Subject(NamedTuple):
     designs: dict[str, tuple[Camera, Phases]]
     images: Images
     prior: Prior
-    unit: float  # median distance of true test scenes to the prior's subspace, image units
+    unit: float  # median distance of true test scenes to the prior's subspace, in image units
     digest: str  # of the data
 
 
 def read_photons(values: list[str]) -> tuple[float, ...]:
-    """Returns the numbers of --photons.
+    """Returns the numbers of photons that --photons lists.
 
     Raises:
-        InputError: If there is none, or one that is no number of photons.
+        InputError: If there is none, or one is not a number in `PHOTON_RANGE`.
     """
     try:
         photons = tuple(float(value) for value in values)
@@ -66,14 +66,14 @@ def make_subject(
     scenes: int,
     data_dir: str = "",
 ) -> Subject:
-    """Gathers designs and at most so many test scenes.
+    """Gathers the designs to compare and at most `scenes` test scenes.
 
-    The masks of runs stand in their own optics, and the first run gives the data; further `phases`
-    stand in the optics of `config`, and so do masks of independent phases, if `random` ones are
-    wanted, as many as the first design has.
+    The masks of `runs` keep their own optics, and the first run gives the data. Further `phases`
+    get the optics of `config`. With `random`, masks of independent phases in the same optics are
+    added, as many as the first design has.
 
     Raises:
-        InputError: If a run or the data cannot be read.
+        InputError: If a run or the data cannot be read, or a mask is at a distance from the object.
     """
     camera = build_camera(config)
     designs: dict[str, tuple[Camera, Phases]] = {}
@@ -117,10 +117,10 @@ def make_subject(
 def analyse(
     name: str, subject: Subject, *, photons: tuple[float, ...], read_noise: float, steps: int
 ) -> Iterator[dict[str, Any]]:
-    """Yields what the report says of one design, with one part more each time.
+    """Yields the results of one design, each time with one part more.
 
-    Noise and bench errors are none of it. In double precision, with arguments as of
-    `masks.bounds`.
+    The noise and bench errors of the design are left out. All numbers have double precision. The
+    arguments are those of `masks.bounds`.
     """
     camera, phases = subject.designs[name]
     prior, images = subject.prior, subject.images
@@ -164,7 +164,7 @@ def _design(camera: Camera, phases: Phases) -> mask_analysis.Design:
 
 
 def as_json(value: Any) -> Any:
-    """Returns results with null for what is infinite, which JSON cannot hold."""
+    """Returns results with None for numbers that are not finite, which JSON cannot hold."""
     if isinstance(value, dict):
         return {name: as_json(item) for name, item in value.items()}
     if isinstance(value, list | tuple):

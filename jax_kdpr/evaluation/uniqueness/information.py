@@ -1,16 +1,18 @@
-"""What a measurement holds about an object: Jacobian, Fisher information, Cramer-Rao bounds.
+"""How much a measurement tells about an object: Jacobian, Fisher information, Cramer-Rao bounds.
 
-The unknowns are the pixels of the image that encodes the object (`optics.objects`), [h w c]: of a
-phase scene the phase in units of `phase_range`. All of it is local, at one object: a bound on the
-error of a small departure from it. It knows nothing of the false objects of `uniqueness.ambiguity`,
-which are far away.
+The unknowns are the pixels of the image that encodes the object (`optics.objects`), [h w c]. For a
+phase scene they are the phase in units of `phase_range`. All results are local to one object: they
+bound the error of a small departure from it. They say nothing about the false objects of
+`uniqueness.ambiguity`, which are far away.
 
-The Jacobian of sqrt(y) is the one to look at, since shot noise is the same everywhere in sqrt(y):
-with N photons a frame the Fisher information of Poisson counts is 4 N / sum(y_l) times its Gram
-matrix. For phase scenes and ideal masks its singular values are at most sqrt(k) `phase_range`.
+The Jacobian to look at is that of sqrt(y), because shot noise is the same everywhere in sqrt(y).
+With N photons a frame, the Fisher information of Poisson counts is 4 N / sum(y_l) times the Gram
+matrix of this Jacobian. For phase scenes and ideal masks its singular values are at most
+sqrt(k) `phase_range`.
 
-Run it in double precision (`jax.enable_x64`): single precision hides what is nearly singular.
-Dense matrices are NumPy's; beyond `DENSE` unknowns the functions with `product` need none.
+Use double precision (`jax.enable_x64`): single precision hides directions that are nearly singular.
+Dense matrices are NumPy arrays. The functions that take a `product` need no matrix, and serve more
+than `DENSE` unknowns.
 """
 
 from collections.abc import Callable
@@ -26,10 +28,10 @@ from scipy.sparse.linalg import LinearOperator, cg, eigsh
 
 from jax_kdpr.core.types import Image, Intensity
 
-DENSE = 2048  # unknowns, up to which matrices are held
-COLUMNS = 64  # of a Jacobian made at a time
-FLOOR = 1e-12  # of a dark pixel, in units of the mean intensity
-SINGULAR = 1e-13  # smallest eigenvalue that counts, in units of the largest
+DENSE = 2048  # the most unknowns for which dense matrices are made
+COLUMNS = 64  # columns of a Jacobian that are computed at a time
+FLOOR = 1e-12  # least intensity of a dark pixel, in units of the mean intensity
+SINGULAR = 1e-13  # an eigenvalue counts as 0 up to this, in units of the largest
 
 Measure = Callable[[Image], Intensity]
 Product = Callable[[np.ndarray], np.ndarray]
@@ -41,7 +43,7 @@ Matrix = Float[np.ndarray, "n n"]
 def intensity_jacobian(measure: Measure, image: Image) -> Float[Array, "m n"]:
     """Returns dy/dimage as a dense matrix: sensor pixels of all shots by unknowns, in C order.
 
-    It is compiled once for each `measure`, from an image to its noiseless CDPs.
+    `measure` maps an image to its noiseless CDPs. The program is compiled once for each `measure`.
     """
 
     def column(number):
@@ -55,26 +57,26 @@ def intensity_jacobian(measure: Measure, image: Image) -> Float[Array, "m n"]:
 def gram_product(
     measure: Measure, image: Image, weights: Intensity, vector: Float[Array, "n"]
 ) -> Float[Array, "n"]:
-    """Returns J^T diag(weights) J vector without the matrix, J = dy/dimage."""
+    """Returns J^T diag(weights) J vector without the matrix J = dy/dimage."""
     _, change = jax.jvp(measure, (image,), (vector.reshape(image.shape),))
     _, back = jax.vjp(measure, image)
     return back(weights * change)[0].ravel()
 
 
 def root_weights(intensity: Intensity) -> Intensity:
-    """Returns 1 / (4 y): with them J^T diag(w) J is the Gram matrix of the Jacobian of sqrt(y)."""
+    """Returns w = 1 / (4 y), for which J^T diag(w) J is the Gram matrix of sqrt(y)'s Jacobian."""
     return 1.0 / (4.0 * jnp.maximum(intensity, FLOOR * jnp.mean(intensity)))
 
 
 def fisher_weights(intensity: Intensity, *, photons: float, read_noise: float = 0.0) -> Intensity:
-    """Returns the weights with which J^T diag(w) J is the Fisher information about the image.
+    """Returns the weights w for which J^T diag(w) J is the Fisher information about the image.
 
-    A pixel's count has mean n = photons y / sum(y_l) and variance n + read_noise^2, as
-    `noise.camera_frame` without clipping and rounding; the exposure counts as known. Exact for
-    Poisson counts. With read noise it is what mean and variance tell; the full distribution holds
-    a little more, at a few counts a pixel.
+    A pixel's count has mean n = photons y / sum(y_l) and variance n + read_noise^2, as in
+    `noise.camera_frame` without clipping and rounding. The exposure counts as known. The result is
+    exact for Poisson counts. With read noise it is the information in mean and variance; the full
+    distribution holds a little more if a pixel has only a few counts.
 
-    `photons` are expected in one shot; `read_noise` is a standard deviation in electrons.
+    `photons` is the expected number in one shot; `read_noise` is a standard deviation in electrons.
     """
     counts_per_unit = photons / jnp.sum(intensity, axis=(1, 2), keepdims=True)
     counts = counts_per_unit * jnp.maximum(intensity, FLOOR * jnp.mean(intensity))
@@ -88,7 +90,7 @@ def gram_matrix(jacobian: Float[np.ndarray, "m n"], weights: Float[np.ndarray, "
 
 
 def global_phase_direction(shape: tuple[int, ...], kind: str) -> Vector | None:
-    """Returns the unit vector of images along which no intensity changes; None for amplitudes."""
+    """Returns the unit image along which no intensity changes, flattened; None for amplitudes."""
     if kind == "amplitude":
         return None
     direction = np.zeros(shape)
@@ -97,9 +99,9 @@ def global_phase_direction(shape: tuple[int, ...], kind: str) -> Vector | None:
 
 
 def singular_values(gram: Matrix, free: Vector | None) -> Float[np.ndarray, "values"]:
-    """Returns the singular values of J, largest first, from its Gram matrix; not that of `free`.
+    """Returns the singular values of J from its Gram matrix, largest first, without that of `free`.
 
-    Values below about 1e-8 of the largest are rounding.
+    Values below about 1e-8 of the largest are rounding errors.
     """
     values = np.sqrt(np.maximum(np.linalg.eigvalsh(gram)[::-1], 0.0))
     return values if free is None else values[:-1]  # exactly 0 along `free`
@@ -110,8 +112,9 @@ def extreme_singular_values(
 ) -> tuple[float, float]:
     """Returns the largest and the smallest singular value of J from products with its Gram matrix.
 
-    The largest by Lanczos. The smallest by inverse iteration with `rounds` solutions by conjugate
-    gradients of at most `steps` steps: never below the true one, and above it where these are few.
+    The Lanczos method gives the largest. Inverse iteration gives the smallest: `rounds` times it
+    solves by conjugate gradients, in at most `steps` steps. Its result is never below the true
+    smallest value, and is above it if `rounds` or `steps` are too few.
     """
 
     def along(vector: np.ndarray) -> np.ndarray:
@@ -119,7 +122,7 @@ def extreme_singular_values(
 
     operator = _operator(along, unknowns)
     start = np.random.default_rng(0).normal(size=unknowns)
-    # To machine precision, its default, it has no end where the largest values lie close together.
+    # At its default, machine precision, eigsh never ends if the largest values are close together.
     find: Any = eigsh  # its stub takes tolerances for integers
     top = find(operator, k=1, which="LA", v0=start, tol=1e-4, return_eigenvectors=False)
     vector = _unit(_without(start, free))
@@ -132,12 +135,12 @@ def extreme_singular_values(
 def cramer_rao(information: Matrix, free: Vector | None) -> Vector:
     """Returns the least variance of each unknown that an unbiased estimate can have.
 
-    The diagonal of the inverse on the complement of `free` (the pseudo-inverse): for phases the
-    error that is left when the global phase has been taken from the truth. Infinite everywhere
-    where the information is singular in another direction too.
+    It is the diagonal of the inverse on the complement of `free` (the pseudo-inverse). For phases
+    this is the error that is left once the global phase is taken from the truth. All variances are
+    infinite if the information is singular in another direction too.
     """
     mean = np.trace(information) / len(information)
-    # An eigenvalue of its own in the direction of `free`, whose inverse is taken off again.
+    # The direction of `free` gets an eigenvalue, whose inverse is subtracted again below.
     full = information if free is None else information + mean * np.outer(free, free)
     values, vectors = np.linalg.eigh(full)
     if values[0] <= SINGULAR * values[-1]:
@@ -149,12 +152,13 @@ def cramer_rao(information: Matrix, free: Vector | None) -> Vector:
 
 
 def bayesian_bound(information: Matrix, precision: Matrix, free: Vector | None) -> Vector:
-    """Returns the least mean squared error of each unknown, given a prior: van Trees' bound.
+    """Returns the least mean squared error of each unknown, given a prior: the van Trees bound.
 
-    The diagonal of (information + precision)^-1 (van Trees, 1968, part I, 2.4.3), without its part
-    along `free`: as for `cramer_rao`, the global phase is taken from the truth.
+    It is the diagonal of (information + precision)^-1 (van Trees, 1968, part I, 2.4.3), without the
+    part along `free`: as in `cramer_rao`, the global phase is taken from the truth.
 
-    `information` is the mean over objects, `precision` the inverse covariance of a Gaussian prior.
+    `information` is the mean over objects; `precision` is the inverse covariance of a Gaussian
+    prior.
     """
     inverse = np.linalg.inv(information + precision)
     errors = np.diag(inverse).copy()
@@ -169,8 +173,8 @@ def probed_cramer_rao(
 ) -> tuple[float, float]:
     """Returns the mean of `cramer_rao`'s variances, and its standard error, without a matrix.
 
-    Conjugate gradients that stop after `steps` steps leave it too low, never too high: where the
-    information is nearly singular this is a bound on the bound.
+    If the conjugate gradients stop after `steps` steps, the mean is too low, never too high. Where
+    the information is nearly singular, it is thus a lower bound on the Cramer-Rao bound.
     """
 
     def along(vector: np.ndarray) -> np.ndarray:
@@ -195,8 +199,9 @@ def probed_bayesian_bound(
 ) -> tuple[float, float]:
     """Returns the mean of `bayesian_bound`'s errors, and its standard error, without a matrix.
 
-    With products of the mean Fisher information F and of the square root S of the prior's
-    covariance, it is the trace of S (S F S + 1)^-1 S, whose inverse is well conditioned.
+    F is the mean Fisher information and S the square root of the prior's covariance; both are given
+    as products with a vector. The errors add up to the trace of S (S F S + 1)^-1 S, in which the
+    matrix to invert is well conditioned.
     """
 
     def along(vector: np.ndarray) -> np.ndarray:
@@ -212,7 +217,10 @@ def probed_bayesian_bound(
 
 
 def _per_unknown(solve: Product, unknowns: int, probes: int) -> tuple[float, float]:
-    """Trace of a symmetric matrix / n, and its error, from random signs (Hutchinson, 1990)."""
+    """Estimates trace / n of a symmetric matrix, and its error, with random signs.
+
+    The method is that of Hutchinson (1990).
+    """
     signs = np.random.default_rng(0).choice([-1.0, 1.0], (probes, unknowns))
     means = np.array([sign @ solve(sign) for sign in signs]) / unknowns
     return float(means.mean()), float(means.std(ddof=1) / np.sqrt(probes))

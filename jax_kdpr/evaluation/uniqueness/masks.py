@@ -1,8 +1,9 @@
-"""What one design, masks and the optics behind them, lets a recovery know; no network is involved.
+"""How well one design, that is masks and the optics behind them, determines an object.
 
-Three answers, each over a few scenes: how well the false objects of `uniqueness.ambiguity` fit the
-measurement and how far they are from the training images; the singular values of the Jacobian of
-sqrt(y); Cramer-Rao bounds over photons (`uniqueness.information`). Works in double precision.
+No network is involved. There are three answers, each over a few scenes: how well the false objects
+of `uniqueness.ambiguity` fit the measurement, and how far they are from the training images; the
+singular values of the Jacobian of sqrt(y); and Cramer-Rao bounds against the number of photons
+(`uniqueness.information`). All of it is meant for double precision.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,15 +24,15 @@ from jax_kdpr.evaluation.uniqueness.prior import Prior
 from jax_kdpr.optics.cdp import Optics, measure_intensity, pixel_means
 from jax_kdpr.optics.objects import SceneOptions, field_image, image_beside, scene_field
 
-SHIFTS = 1023  # at most: all of them up to 32 x 32 pixels
-FITS = 0.01  # misfit below which a false object counts as one that fits
+SHIFTS = 1023  # the most shifts that are tried: all of them up to 32 x 32 pixels
+FITS = 0.01  # a false object fits if its misfit is below this
 JUDGED_PIXELS = 32 * 128**2  # of false objects that are judged together
-TURNS = 16  # global phases tried, where the nearest to the training images is meant
-NULL, WEAK = 1e-6, 1e-2  # singular values below so much of the largest
-# Where there are too many unknowns for matrices:
+TURNS = 16  # global phases that are tried, to find the nearest to the training images
+NULL, WEAK = 1e-6, 1e-2  # singular values below these shares of the largest
+# For more unknowns than dense matrices allow:
 PROBES = 8  # random vectors
 ROUNDS = 20  # of inverse iteration
-STEPS = 200  # of conjugate gradients, each time, at most
+STEPS = 200  # of conjugate gradients in each solution, at most
 
 
 Shift = Int[Array, "2"]
@@ -45,11 +46,11 @@ class Design(NamedTuple):
     optics: Optics
     oversample: int
     scene: SceneOptions
-    measure: information.Measure  # its noiseless CDPs
+    measure: information.Measure  # from an image to its noiseless CDPs
 
 
 def make_design(optics: Optics, *, oversample: int, scene: SceneOptions) -> Design:
-    """Builds a design, whose programs are compiled for its `measure`: make it once.
+    """Builds a design; make it only once, as programs are compiled for its `measure`.
 
     Everything is computed in the precision of the optics.
     """
@@ -69,17 +70,17 @@ class Judged(NamedTuple):
     misfit: Float[np.ndarray, "f"]  # `ambiguity.misfit`
     constraint: Float[np.ndarray, "f"]  # `ambiguity.constraint_distance`
     psnr: Float[np.ndarray, "f"]  # of its image, at the best global phase, dB
-    prior_distance: Float[np.ndarray, "f"]  # in units of the true scenes' own
+    prior_distance: Float[np.ndarray, "f"]  # in units of the true scenes' `own_distance`
 
 
 def false_objects(
     design: Design, images: Images, *, prior: Prior, unit: float
 ) -> dict[str, dict[str, Any]]:
-    """Judges twin, mirror and shifts of each scene; medians over the scenes.
+    """Judges twin, mirror and shifts of each scene, and returns medians over the scenes.
 
-    The worst shift of a scene is, among those of a misfit below `FITS`, the one nearest to the
-    training images; where none fits, the one that fits best. Distances to these are in units of the
-    true scenes' own (`own_distance`).
+    The worst shift of a scene is the one nearest to the training images among those with a misfit
+    below `FITS`. If no shift fits, it is the one that fits best. Distances to the training images
+    are in units of the true scenes' own (`own_distance`).
     """
     masks = pixel_means(design.optics)
     shifts = ambiguity.circular_shifts(*masks.shape[1:], most=SHIFTS)
@@ -121,12 +122,12 @@ def own_distance(prior: Prior, images: Images) -> float:
 
 
 def conditioning(design: Design, images: Images, *, steps: int = STEPS) -> dict[str, Any]:
-    """Returns the singular values of the Jacobian of sqrt(y), global phase excluded.
+    """Returns the singular values of the Jacobian of sqrt(y), without that of the global phase.
 
-    Up to `information.DENSE` unknowns "spectrum" has them all (medians over scenes, largest first),
-    and "null" and "weak" say how many are below 1e-6 and 1e-2 of the largest; else there are only
-    the largest and the smallest, which few `steps` of conjugate gradients leave too large.
-    "condition", their ratio, is infinite where one is null.
+    Up to `information.DENSE` unknowns, "spectrum" has all of them (medians over scenes, largest
+    first), and "null" and "weak" count those below 1e-6 and 1e-2 of the largest. For more unknowns
+    there are only "largest" and "smallest", and too few `steps` of conjugate gradients leave the
+    smallest too large. "condition" is the ratio of the two, infinite if the smallest is null.
     """
     measure = design.measure
     free = information.global_phase_direction(images.shape[1:], design.scene.kind)
@@ -170,12 +171,12 @@ def bounds(
 ) -> Iterator[dict[str, Any]]:
     """Yields for each number of photons a frame the least error that an estimate can have.
 
-    "cramer_rao" is the median over scenes, of unbiased estimates without a prior. "bayesian" is van
-    Trees' bound for Gaussian objects of the training images' mean and covariance. The global phase
-    is taken from the truth in both. Each as rms of the image, as PSNR, and where there are phases
-    as rms in radians. "probe_error" is there where the traces were estimated from random vectors:
-    the relative standard error of the mean squares; few `steps` of conjugate gradients leave them
-    too low.
+    "cramer_rao" is the bound for unbiased estimates without a prior, the median over scenes.
+    "bayesian" is the van Trees bound for Gaussian objects with the training images' mean and
+    covariance. Both take the global phase from the truth. Each is given as rms of the image, as
+    PSNR and, if the scene has a phase, as rms in radians. If the traces were estimated from random
+    vectors, "probe_error" is the relative standard error of the mean squared error, which too few
+    `steps` of conjugate gradients leave too low.
     """
     weigh = partial(information.fisher_weights, read_noise=read_noise)
     intensities = [design.measure(image) for image in images]
@@ -196,7 +197,7 @@ def _dense_bounds(design: Design, images: Images, free, prior: Prior) -> Bound:
     precision = np.kron(priors.precision(prior), np.eye(shape[2]))
 
     def error(variances: list[np.ndarray]) -> dict[str, float]:
-        """Of variances of all pixels and channels, one array a scene."""
+        """Returns the error for variances of all pixels and channels, one array a scene."""
         squares = np.mean(np.reshape(variances, (-1, *shape)), axis=(1, 2))
         return _as_error(np.median(squares, axis=0), design.scene)
 
@@ -215,7 +216,7 @@ def _dense_bounds(design: Design, images: Images, free, prior: Prior) -> Bound:
 
 
 def _probed_bounds(design: Design, images: Images, free, prior: Prior, *, steps: int) -> Bound:
-    """Without matrices; one number for all channels."""
+    """Builds the bounds without matrices, as one number for all channels."""
     channels, probes = images.shape[3], {"probes": PROBES, "steps": steps}
     given = images[0].size, free
 
@@ -247,7 +248,7 @@ def _probed_bounds(design: Design, images: Images, free, prior: Prior, *, steps:
 
 
 def _as_error(squares: np.ndarray, scene: SceneOptions) -> dict[str, float]:
-    """Mean squared errors of the image's channels as rms, PSNR and radians."""
+    """Returns the mean squared errors of the image's channels as rms, PSNR and radians."""
     mean = float(np.mean(squares))
     found = {"rms": float(np.sqrt(mean)), "psnr": float(-10 * np.log10(mean))}
     if scene.has_phase:
@@ -257,7 +258,7 @@ def _as_error(squares: np.ndarray, scene: SceneOptions) -> dict[str, float]:
 
 @partial(jax.jit, static_argnames=("oversample", "scene"))
 def _judge(optics, image, others, mean, subspace, oversample, scene):
-    """Judges other fields [f h w], or those that shifts [f 2] make, some at a time."""
+    """Judges false objects, given as fields [f h w] or as shifts [f 2], some at a time."""
     field, masks = scene_field(image, scene), pixel_means(optics)
     turns = jnp.exp(2j * jnp.pi * jnp.arange(TURNS) / TURNS)
     mean, subspace = mean.astype(jnp.float32), subspace.astype(jnp.float32)

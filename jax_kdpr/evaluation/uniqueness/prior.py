@@ -1,4 +1,4 @@
-"""What the training images look like, as a Gaussian: their mean and principal components."""
+"""A Gaussian prior from the training images: their mean and principal components."""
 
 from typing import NamedTuple
 
@@ -6,16 +6,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-QUANTUM = 1 / (255 * np.sqrt(12))  # standard deviation of what 8 bits leave unknown of a pixel
+QUANTUM = 1 / (255 * np.sqrt(12))  # standard deviation of rounding a pixel to 8 bits
 
 
 class Prior(NamedTuple):
     """Mean and principal components of images of one channel, flattened."""
 
     mean: Float[np.ndarray, "p"]
-    components: Float[np.ndarray, "p r"]  # orthonormal, of falling variance
+    components: Float[np.ndarray, "p r"]  # orthonormal, largest variance first
     variances: Float[np.ndarray, "r"]
-    kept: int  # components that hold the share of the variance that was asked for
+    kept: int  # how many components hold the requested share of the variance
 
     @property
     def subspace(self) -> Float[np.ndarray, "p s"]:
@@ -24,18 +24,18 @@ class Prior(NamedTuple):
 
 
 def fit_prior(images: Float[np.ndarray, "n h w"], *, share: float = 0.99) -> Prior:
-    """Fits mean and covariance.
+    """Fits the mean and covariance of images.
 
     Args:
         images: At least two, in [0, 1].
-        share: Of the variance that the first `kept` components hold.
+        share: Share of the variance that the first `kept` components hold.
     """
     pixels = np.asarray(images, np.float64).reshape(len(images), -1)
     mean = pixels.mean(axis=0)
     centred = (pixels - mean) / np.sqrt(len(pixels) - 1)
     if len(pixels) >= pixels.shape[1]:
         variances, components = np.linalg.eigh(centred.T @ centred)
-    else:  # fewer images than pixels: by their inner products
+    else:  # fewer images than pixels: from the images' inner products
         variances, images_mixed = np.linalg.eigh(centred @ centred.T)
         components = centred.T @ images_mixed
         components /= np.maximum(np.linalg.norm(components, axis=0), 1e-30)
@@ -50,7 +50,7 @@ def fit_prior(images: Float[np.ndarray, "n h w"], *, share: float = 0.99) -> Pri
 def subspace_distance(
     mean: Float[Array, "p"], subspace: Float[Array, "p s"], images: Float[Array, "b h w c"]
 ) -> Float[Array, "b"]:
-    """Returns how far each image is from mean + span(subspace) of a prior, rms over pixels."""
+    """Returns the distance of each image to mean + span(subspace) of a prior, rms over pixels."""
     channels = jnp.moveaxis(images, -1, 1)
     centred = channels.reshape(*channels.shape[:2], -1) - mean[None, None]
     left = centred - (centred @ subspace) @ subspace.T
@@ -58,7 +58,10 @@ def subspace_distance(
 
 
 def precision(prior: Prior, *, floor: float = QUANTUM) -> Float[np.ndarray, "p p"]:
-    """Returns the inverse of covariance + floor^2: what no image shows counts as 8-bit rounding."""
+    """Returns the inverse of covariance + floor^2.
+
+    Directions that no image shows have the variance floor^2, by default that of 8-bit rounding.
+    """
     raised = prior.variances + floor**2
     return (
         np.eye(len(prior.mean)) / floor**2

@@ -7,7 +7,7 @@ from jax_kdpr.core.tables import markdown_table
 from jax_kdpr.evaluation.plots import Line
 from jax_kdpr.evaluation.uniqueness import masks as mask_analysis
 
-# Columns: what they show of a false object or a Jacobian, and how.
+# {column: (key of the result, format)}, for false objects and for Jacobians.
 FALSE = {
     "misfit": ("misfit", ".1e"),
     "off the constraint": ("constraint", ".1e"),
@@ -26,9 +26,9 @@ BOUNDS = {"cramer_rao": "no prior", "bayesian": "prior"}
 
 
 def report(results: dict[str, dict[str, Any]], *, scenes: int, finished: bool = True) -> str:
-    """Lays out three tables of what `comparison.analyse` has given so far of each design.
+    """Lays out three tables of what `comparison.analyse` has given so far for each design.
 
-    They are medians over so many scenes.
+    The numbers are medians over `scenes` scenes.
     """
     false, jacobian, bounds = [], [], []
     most = max(len(found["bounds"]) for found in results.values())

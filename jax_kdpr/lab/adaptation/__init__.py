@@ -1,1 +1,1 @@
-"""Teaching a one-shot system on its own bench, by more shots of the same objects."""
+"""Teaches a one-shot system its own bench, by more shots of the same objects."""

@@ -1,12 +1,13 @@
-"""Filter and network of a trained system, fine-tuned on what its own bench shows.
+"""Fine-tunes the filter and the network of a trained system on shots of its own bench.
 
-Half of each batch are shots of the bench, half simulated ones of the data it was trained on, on the
-optics as far as they are known: so that nothing is forgotten. Masks stay: they hang there.
+Half of each batch are shots of the bench. The other half are simulated shots of the data of the
+first training, on the optics as far as they are known; they keep the system from forgetting. The
+masks do not change, since they are mounted on the bench.
 
-With more shots of each object it is known what the objects were, and the loss is that of eq. 3.
-With one, nobody knows, and two things are asked of what is recovered: that measured again it gives
-the shot, and that an object somewhere else is recovered there (equivariant imaging, Chen et al.,
-arXiv 2103.14756).
+With several shots of each object it is known what the objects were, and the loss is that of eq. 3.
+With one shot it is not known, and the loss asks two things of a recovered object: measured again,
+it must give the shot; shifted and measured, it must be recovered at its new place (equivariant
+imaging, Chen et al., arXiv 2103.14756).
 """
 
 from functools import cache, partial
@@ -40,23 +41,23 @@ from jax_kdpr.training.validation import Validate, means
 
 TRAINED = ("filter", "net")
 ROUND = 50  # steps from one validation to the next
-REACH = 8  # of a shift, as a share of the object's side: 1 / REACH each way
+REACH = 8  # objects are shifted by up to 1 / REACH of their side each way
 
 
 def adapted_config(run: Run, optics: dict, *, rounds: int, rate: float) -> Config:
     """Returns the config of the run that an adaptation makes.
 
     Args:
-        run: That is adapted, on the bench as far as a calibration knows it.
+        run: The run to adapt, on the bench as far as a calibration knows it.
         optics: Further options of its optics, by section.
-        rounds: Of `ROUND` steps: the new run's epochs.
-        rate: Learning rates over those of the run's training.
+        rounds: Number of rounds of `ROUND` steps; they are the epochs of the new run.
+        rate: Factor on the learning rates of the run's training.
 
     Raises:
-        InputError: If the optics cannot be.
+        InputError: If the options of the optics are not valid.
     """
     config = config_lib.with_optics(run.config, optics)
-    config.optics = ""  # is in the options
+    config.optics = ""  # it is in the options
     config.train.epochs, config.train.validate_every = rounds, 1
     config.train.log_gradients = False
     config.optim.filter_lr *= rate
@@ -67,13 +68,13 @@ def adapted_config(run: Run, optics: dict, *, rounds: int, rate: float) -> Confi
 
 
 def require_folder(run: Run, workdir: Path) -> Config | None:
-    """Refuses a folder that no adaptation of a run may write in, before anything is computed.
+    """Refuses a folder that an adaptation may not write into, before anything is computed.
 
     Returns:
-        The config of the adaptation that has begun there, if one has.
+        The config of the adaptation of this run that has begun there; None if none has.
 
     Raises:
-        InputError: If it holds something else, or the run's data are not at hand.
+        InputError: If the folder holds something else, or the run's data are missing.
     """
     sample = run.dataset.sample
     if not (workdir / run_folder.RUN_FILE).exists():
@@ -89,7 +90,7 @@ def require_folder(run: Run, workdir: Path) -> Config | None:
 def _check_folder(
     workdir: Path, config: Config, digests: dict[str, str], sample: tuple[float, ...]
 ) -> None:
-    """As `run_folder.check_workdir`, of the folder that --output names here."""
+    """Calls `run_folder.check_workdir` for a folder that --output names here."""
     try:
         run_folder.check_workdir(workdir, config, digests, sample)
     except InputError as failure:
@@ -102,17 +103,18 @@ def prepare(
     """Builds the training of an adaptation; writes nothing.
 
     Args:
-        run: That is adapted.
-        config: Of `adapted_config`.
-        workdir: The new run's folder: new, empty, or that of this very adaptation.
-        lessons: To learn from.
-        held_back: To validate on, of other objects.
-        digest: Of all frames and of what is asked of them, kept with those of the data.
+        run: The run to adapt.
+        config: The config from `adapted_config`.
+        workdir: Folder of the new run: new, empty, or that of this very adaptation.
+        lessons: Lessons to learn from.
+        held_back: Lessons of other objects, to validate on.
+        digest: Digest of all frames and of what is asked of them; it is kept beside those of the
+            data.
 
     Raises:
         InputError: If the folder holds something else, or a file of the optics cannot be used.
     """
-    dataset = run.dataset._replace(stream=None)  # what is held of one will do
+    dataset = run.dataset._replace(stream=None)  # the images in memory are enough
     planes = read_planes(config)
     digests = {"data": dataset.digest, "held_back": dataset.held_back_digest}
     digests |= {section: plane.digest for section, plane in planes.items()}
@@ -155,7 +157,7 @@ def prepare(
 
 
 def _loss(system: System, count: int, *, batch_size: int) -> Loss:
-    """Of a batch, half of the bench and half simulated: (terms, state)."""
+    """Builds the loss of a batch, half from the bench and half simulated: (terms, state)."""
     shown = max(1, batch_size // 2)
     simulated = max(1, batch_size - shown)
     explain = make_explain(system.camera)
@@ -186,7 +188,7 @@ def _loss(system: System, count: int, *, batch_size: int) -> Loss:
             again = explained + _moved_loss(system, variables, optics, recovered, own_key)
         else:
             again = task_loss(recovered, seen.images)
-        # Of the terms of a training there is one; the others are none here.
+        # Of the terms of a training only the task loss is used here; the others are 0.
         terms = dict.fromkeys(TERMS, jnp.zeros(()))
         return terms | {"task": again, "total": again + remembered}, state
 
@@ -200,7 +202,7 @@ def _moved_loss(
     recovered: Images,
     key: Key,
 ) -> Scalar:
-    """What is lost of objects where they are moved, measured and recovered again."""
+    """Returns the task loss of recovered objects that are shifted, measured and recovered again."""
     move_key, noise_key = jax.random.split(key)
     reach = system.camera.size // REACH
     shifts = jax.random.randint(move_key, (len(recovered), 2), -reach, reach + 1)
@@ -215,7 +217,7 @@ def _shifted(images: Images, shifts: Int[Array, "b 2"]) -> Images:
 
 
 def _make_validate(system: System, held_back: Lessons, *, batch_size: int) -> Validate:
-    """Against what the objects were; where nobody knows, by the misfit of their shots in dB."""
+    """Builds the validation: scores against known objects, else the shots' misfit in dB."""
     count, explain = len(held_back.intensity), make_explain(system.camera)
 
     @jax.jit
@@ -232,7 +234,7 @@ def _make_validate(system: System, held_back: Lessons, *, batch_size: int) -> Va
             lambda indices, _: step(variables, held_back, indices),
             count,
             batch_size=batch_size,
-            key=jax.random.key(0),  # of no use: nothing is drawn
+            key=jax.random.key(0),  # not used: nothing is drawn
         )
         left = {"validation_residual": float(jnp.mean(residual))}
         if isinstance(found, ImageScores):

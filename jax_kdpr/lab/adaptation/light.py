@@ -1,8 +1,9 @@
-"""The bench as shots of its empty beam show it, through known masks, without any training.
+"""Finds out about a bench from shots of its empty beam through known masks, without any training.
 
-What of the optics no calibration knows shows in them: solved for a field of any modulus, they give
-amplitude and wavefront of the light pixel by pixel, whatever made them. What the modulator does to
-a mask is no such field: its numbers are those with which a light explains the shots best.
+These shots show what no calibration knows of the optics. Solved for a field of any modulus, they
+give amplitude and wavefront of the light pixel by pixel, whatever their cause. What the modulator
+does to a mask is not such a field: its numbers are those with which the light that is found
+explains the shots best.
 """
 
 import dataclasses
@@ -34,16 +35,17 @@ from jax_kdpr.recovery.spectral import SpectralOptions, filtered_spectral_init
 from jax_kdpr.runs.run import Run
 
 STEPS = 100
-EXPLAINED = 0.9  # of the misfit of shots in another order, which light of any kind explains better
+# Share of the misfit with the shots in another order, which light of any modulus lowers too.
+EXPLAINED = 0.9
 FOUND = ("illumination", "aberrations", "device")  # sections of the optics
 
 
 class Searched(NamedTuple):
-    """Where a number of the modulator is looked for."""
+    """The range in which a number of the modulator is searched."""
 
     low: float
     high: float
-    step: float  # of the first tries
+    step: float  # between the first tries
 
 
 OF_MODULATOR = {  # options of `device`
@@ -51,18 +53,18 @@ OF_MODULATOR = {  # options of `device`
     "gain": Searched(0.7, 1.3, 0.05),
     "zero_order": Searched(0.0, 0.3, 0.02),
 }
-SEARCHED = 60  # tries
+SEARCHED = 60  # tries at most
 
 
 class Light(NamedTuple):
-    """The light that meets the object, pixel by pixel, over that of the run's own optics."""
+    """The light that meets the object, pixel by pixel, relative to that of the run's own optics."""
 
     amplitude: Float[np.ndarray, "h w"]
     phase: Float[np.ndarray, "h w"]  # radians
     misfit: float  # of the shots of the empty beam
 
     def in_words(self) -> str:
-        """Returns a line on it."""
+        """Returns a line on the light."""
         return (
             f"--blank: over what is known, amplitude {self.amplitude.min():.2f} to "
             f"{self.amplitude.max():.2f}, wavefront {np.std(self.phase):.2f} rad rms (misfit "
@@ -82,7 +84,7 @@ def recover_light(run: Run, blank: Intensity) -> Light:
 
 
 def _unwrapped(field: np.ndarray) -> Float[np.ndarray, "h w"]:
-    """Phase without jumps of a turn, as far as it is smooth; about 0."""
+    """Returns the phase without jumps of 2 pi, as far as it is smooth, with its mean near 0."""
     phase = np.unwrap(np.unwrap(np.angle(field), axis=0), axis=1)
     return phase - 2 * np.pi * np.round(np.mean(phase) / (2 * np.pi))
 
@@ -97,13 +99,13 @@ def _solve_light(
 
 
 def fit_device(run: Run, blank: Intensity, names: list[str]) -> dict[str, float]:
-    """Finds numbers of the modulator with which the light explains the empty beam's shots best.
+    """Finds the numbers of the modulator with which light explains the empty beam's shots best.
 
-    Nelder and Mead's search: each place is a light recovered anew.
+    The search is that of Nelder and Mead; each try recovers the light anew.
 
     Args:
-        run: Of all shots, on the bench as far as it is known.
-        blank: As of `recover_light`.
+        run: The run with the masks of all shots, on the bench as far as it is known.
+        blank: Shots of the empty beam, as in `recover_light`.
         names: Some of `OF_MODULATOR`.
 
     Returns:
@@ -111,7 +113,7 @@ def fit_device(run: Run, blank: Intensity, names: list[str]) -> dict[str, float]
     """
     device, bounds = run.config.device, [OF_MODULATOR[name] for name in names]
     given = [float(getattr(device, name)) for name in names]
-    # Within its range, and as far from its ends as the first tries reach.
+    # Within the range, and at least one step of the first tries away from its ends.
     start = [
         min(max(value, one.low + one.step), one.high - one.step)
         for value, one in zip(given, bounds, strict=True)
@@ -138,10 +140,10 @@ def fit_device(run: Run, blank: Intensity, names: list[str]) -> dict[str, float]
 
 
 def require_explained(run: Run, blank: Intensity, light: Light) -> None:
-    """Refuses light that explains the shots of the empty beam no better than in another order.
+    """Refuses light that explains the empty beam's shots hardly better than in another order.
 
     Raises:
-        InputError: What to look at.
+        InputError: If it does, or some shots fit much worse than the others.
     """
     wrong = recover_light(run, jnp.roll(blank, 1, axis=0)).misfit
     if not light.misfit <= EXPLAINED * wrong:
@@ -157,9 +159,9 @@ def require_explained(run: Run, blank: Intensity, light: Light) -> None:
 class Bench(NamedTuple):
     """What is known of a bench."""
 
-    run: Run  # on it
-    optics: Options  # that say so, over those that it had
-    setup: Setup  # with the unit of its frames
+    run: Run  # the run on this bench
+    optics: Options  # those that were found; the run has them already
+    setup: Setup  # with the unit of the bench's frames
 
 
 def see_bench(
@@ -175,23 +177,24 @@ def see_bench(
 ) -> Bench:
     """Finds the light, and numbers of the modulator, from shots of the empty beam.
 
-    Where frames do not all hold the same light (`Camera.knows_light`), these give the unit too.
+    If the frames of objects do not all hold the same light (`Camera.knows_light`), these shots
+    give the unit too.
 
     Args:
-        run: On the bench as far as a calibration knows it.
-        setup: Of the frames.
-        blank: Those of the empty beam, one through each mask.
-        all_shots: Gives a run its further masks (`lab.masks.further`).
-        mask_side: Gives the side of the pixels of a run's mask (`measured.pixel_side`).
+        run: The run on the bench, as far as a calibration knows it.
+        setup: Setup of the frames.
+        blank: Frames of the empty beam, one through each mask.
+        all_shots: Adds the further masks to a run (`lab.masks.further`).
+        mask_side: Returns the side of a run's mask pixels (`measured.pixel_side`).
         fit: Some of `OF_MODULATOR`.
-        folder: For the planes that the options name.
-        begun: Config of an adaptation that goes on, whose bench is found already.
+        folder: Folder for the planes that the options name.
+        begun: Config of an adaptation that is resumed, whose bench was found before; else None.
 
     Raises:
         InputError: If no light explains the shots, or a frame cannot be used.
     """
 
-    # A beam that has been seen is not another one in every step.
+    # The beam has been measured, so training must not vary it from step to step.
     jitter = changed(run.config.jitter, beam=0.0, waist=0.0)
     run = dataclasses.replace(run, config=changed(run.config, jitter=jitter))
 
@@ -227,9 +230,9 @@ def see_bench(
 
 
 def light_options(run: Run, light: Light, folder: Path) -> Options:
-    """Writes the light that a run has so, and returns the options that name it.
+    """Writes the light of a run as planes into `folder`, and returns the options that name them.
 
-    Of the run's own beam and the light that was found over it, as planes in `folder`.
+    The planes combine the run's own beam with the light that was found relative to it.
     """
     beam = run.camera.beam
     phase, amplitude = light.phase, light.amplitude

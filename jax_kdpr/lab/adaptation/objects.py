@@ -1,6 +1,6 @@
-"""What the objects of a bench were, from all shots of each: no network, nothing learned.
+"""Recovers the objects of a bench from all shots of each, without a network or any training.
 
-Nine shots through known masks determine an object; its misfit tells what does not fit.
+Nine shots through known masks determine an object; the misfit tells which objects do not fit.
 """
 
 from typing import NamedTuple
@@ -22,22 +22,23 @@ from jax_kdpr.runs.run import Run
 
 SOLVER = Refinement(60, "accelerated", 0.02)  # 41 dB from nine shots of 1e5 photons
 BATCH = 16  # objects at a time
-EXPLAINED = 0.75  # of the misfit of shots in another order; a bench known badly has 0.6 of it
-UNLIKE, FINE = 1.35, 0.1  # of the other shots' misfit, beyond which one is of another mask
-ALIKE, AGREED = 0.7, 0.2  # correlation of two images; radians between them
+EXPLAINED = 0.75  # share of the misfit with the shots in another order; a badly known bench has 0.6
+# A shot is of another mask if its misfit exceeds both UNLIKE times the median misfit, and FINE.
+UNLIKE, FINE = 1.35, 0.1
+ALIKE, AGREED = 0.7, 0.2  # least correlation of two images; least piston between them, radians
 OUTLYING = 5.0  # robust standard deviations above the median misfit
 
 
 class Objects(NamedTuple):
-    """What was recovered."""
+    """The objects that were recovered."""
 
     images: Images
     misfit: Float[np.ndarray, "n"]  # of all shots of each (`lab.frames.recovery`)
-    limit: float  # of the misfit, beyond which one is left out
+    limit: float  # misfit beyond which an object is left out
 
     @property
     def usable(self) -> np.ndarray:
-        """Numbers of those that are not left out."""
+        """Numbers of the objects that are not left out."""
         return np.flatnonzero(self.misfit <= self.limit)
 
     @property
@@ -49,17 +50,18 @@ class Objects(NamedTuple):
 def recover_objects(run: Run, intensities: Intensities, beside: Images | None = None) -> Objects:
     """Recovers each object from all its shots.
 
-    No shot holds a global phase. It is that of the darkest image within the phase range, unless
-    other answers, of nearly the same images, say otherwise on the whole.
+    No shot determines the global phase. It is that of the darkest image within the phase range,
+    unless most images in `beside` are like these, but differ from them by a common piston.
 
     Args:
-        run: Of so many shots (`masks.further`), on the bench as far as it is known.
-        intensities: [n k sh sw], in the model's unit.
-        beside: What the network makes of each object: the other answers.
+        run: The run with the masks of all shots (`masks.further`), on the bench as far as it is
+            known.
+        intensities: CDPs [n k sh sw], in the model's unit.
+        beside: What the network makes of each object, to tell the piston.
 
     Raises:
-        InputError: If most of them are not explained by any object, or a shot of each fits worse
-            than the others.
+        InputError: If most shots are not explained by any object, or one shot of each object fits
+            much worse than the others.
     """
     recover = make_recover(run.by_solver(SOLVER, starts=1))
     images, misfits = [], []
@@ -76,7 +78,7 @@ def recover_objects(run: Run, intensities: Intensities, beside: Images | None = 
     scene = run.camera.scene
     each = jax.vmap(lambda image, y: shot_misfits(scene_field(image, scene), y, run.optics))
     require_alike("--input", np.median(each(recovered[:BATCH], intensities[:BATCH]), axis=0))
-    # The same shots as if they had been taken through each other's masks: what fits no object.
+    # The same shots with their masks exchanged: the misfit where no object fits.
     few = intensities[np.arange(BATCH) % min(BATCH, len(intensities))]
     wrong = float(np.median(recover(jnp.roll(few, 1, axis=1)).misfit))
     if not median <= EXPLAINED * wrong:
@@ -102,10 +104,10 @@ def shot_misfits(field: Field, intensity: Intensity, optics: Optics) -> Float[Ar
 
 
 def require_alike(flag: str, misfits: Float[np.ndarray, "k"]) -> None:
-    """Refuses shots of which some fit much worse than the others: they are through other masks.
+    """Refuses shots of which some fit much worse than the others: those are of other masks.
 
     Raises:
-        InputError: Which, counted from 1.
+        InputError: If there are such shots; the message counts them from 1.
     """
     worst = misfits > max(UNLIKE * float(np.median(misfits)), FINE)
     if worst.any():

@@ -1,4 +1,4 @@
-"""What an adaptation has learned from, object by object, and what it has gained."""
+"""Records what an adaptation has learned from, object by object, and what it has gained."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +23,7 @@ from jax_kdpr.runs.run import Run
 from jax_kdpr.training.lessons import Lessons
 
 RECORD_FILE, OBJECTS_FILE, CALIBRATION_FILE = "adaptation.json", "objects.npy", "calibration.json"
-DOUBTFUL = 0.1  # misfit; a bench that is known leaves noise
+DOUBTFUL = 0.1  # misfit; on a bench that is known, only noise is left
 FEWEST = 8  # objects, and at least one of them held back
 
 
@@ -34,22 +34,22 @@ class Taught(NamedTuple):
     intensity: Intensities  # through the run's own masks
     digest: str  # of all shots
     shots: int
-    found: Objects | None  # what they were; None where each has only the run's own shots
+    found: Objects | None  # as recovered; None if each has only the run's own shots
 
     @property
     def usable(self) -> np.ndarray:
-        """Numbers of those that are not left out."""
+        """Numbers of the objects that are not left out."""
         return np.arange(len(self.names)) if self.found is None else self.found.usable
 
     def split(self, share: float) -> tuple[Lessons, Lessons]:
-        """Returns what is learned from, and the share that is held back."""
+        """Returns the lessons to learn from, and the share of them that is held back."""
         order = np.random.default_rng(0).permutation(self.usable)
         count = max(1, round(share * len(order)))
         lessons = Lessons(self.intensity, self.found and self.found.images)
         return lessons.take(jnp.asarray(order[count:])), lessons.take(jnp.asarray(order[:count]))
 
     def in_words(self, learned: int, held_back: int) -> str:
-        """Returns a line on them."""
+        """Returns a line on the objects."""
         usable = set(self.usable.tolist())
         left_out = [name for n, name in enumerate(self.names) if n not in usable]
         how = "by itself"
@@ -61,7 +61,7 @@ class Taught(NamedTuple):
         )
 
     def doubt(self) -> str:
-        """Returns a warning where the shots are explained badly; else nothing."""
+        """Returns a warning if the shots are explained badly; else ""."""
         if self.found is None or self.found.typical < DOUBTFUL:
             return ""
         return (
@@ -71,9 +71,9 @@ class Taught(NamedTuple):
 
 
 def doubt_of_one_shot(taught: Taught, rows: list[dict[str, Any]]) -> str:
-    """Returns a warning where single shots have taught, and are explained badly even then.
+    """Returns a warning if the system learned from single shots and still explains them badly.
 
-    The misfit falls there as the system learns wrong objects that explain a wrong bench.
+    On a wrong bench the misfit falls as the system learns wrong objects that explain the shots.
     """
     misfit = max(rows, key=lambda row: row[SCORE]).get("validation_misfit", 0.0)
     if taught.found is not None or misfit < DOUBTFUL:
@@ -89,7 +89,7 @@ def require_enough(count: int, share: float) -> None:
     """Refuses too few objects.
 
     Raises:
-        InputError: If there are fewer than `FEWEST`, or too many of them held back.
+        InputError: If there are fewer than `FEWEST`, or too many of them are held back.
     """
     if count < FEWEST or count - round(share * count) < 1:
         raise InputError(
@@ -99,12 +99,12 @@ def require_enough(count: int, share: float) -> None:
 
 
 def teach(run: Run, many: Run, measured: list[Measured]) -> Taught:
-    """Finds out what objects were.
+    """Recovers the objects that an adaptation learns from.
 
     Args:
-        run: That learns, whose masks the first shots are taken through.
-        many: The same optics of all shots.
-        measured: These.
+        run: The run that learns; the first shots of each object are taken through its masks.
+        many: The same optics with the masks of all shots.
+        measured: All shots of each object.
 
     Raises:
         InputError: As `recover_objects`, or if too few objects are left.
@@ -120,7 +120,7 @@ def teach(run: Run, many: Run, measured: list[Measured]) -> Taught:
         lambda indices, _: recover(seen[indices]).image,
         len(seen),
         batch_size=min(BATCH, len(seen)),
-        key=jax.random.key(0),  # of no use: nothing is drawn
+        key=jax.random.key(0),  # not used: nothing is drawn
     )
     found = recover_objects(many, jnp.asarray(intensity), first)
     if (left := len(found.usable)) < FEWEST:
@@ -137,9 +137,9 @@ def write_record(
     """Writes adaptation.json and objects.npy into a run folder; returns what was gained, in words.
 
     Args:
-        folder: Of the new run.
-        taught: What it has learned from.
-        rows: Of its metrics: the first is of the run as it was.
+        folder: Folder of the new run.
+        taught: What the run has learned from.
+        rows: Rows of its metrics; that of the first epoch is of the run as it was.
         given: What the adaptation was asked for.
     """
     rows = sorted(rows, key=lambda row: row["epoch"])
@@ -177,9 +177,9 @@ def write_record(
 
 
 def write_own_calibration(folder: Path, given: Calibration, counts_per_unit: float | None) -> None:
-    """Writes the calibration for the new run, whose optics hold those of the given one already.
+    """Writes the calibration of the new run, without the optics, which are in the run already.
 
-    Its unit is another one where the light of the frames was found to be.
+    `counts_per_unit` replaces the unit of the given calibration, unless it is None.
     """
     own = given._replace(optics=None, errors=None)
     if counts_per_unit is not None:

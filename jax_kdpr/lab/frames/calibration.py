@@ -1,4 +1,4 @@
-"""A calibration: geometry, gain and, if asked for, optics of a bench, from known objects."""
+"""Calibrates a bench from known objects: its geometry, its gain and, if asked for, its optics."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,17 +30,17 @@ from jax_kdpr.optics.beam import Plane
 from jax_kdpr.optics.camera import centred
 from jax_kdpr.runs.run import Run
 
-HALF_TURN = 0.01  # relative difference of amplitudes below which a pattern is its own half turn
+HALF_TURN = 0.01  # relative difference of amplitudes below which a pattern equals its half turn
 CALIBRATION = {
     "geometry": {
         **dict.fromkeys(("centre_y", "centre_x", "rotation"), float),
-        # Wider than --scale and what is searched around it.
+        # Wider than the range of --scale and of the search around it.
         **{"scale": Range(0.01, 10_000), "flip": str, "transpose": bool},
     },
     **dict.fromkeys(("score", "runner_up"), float),
     "counts_per_unit": Range(1e-30, 1e30),
     **{"trusted": bool, "checkpoint": str, "sensor": (int, int)},
-    # Of a fit.
+    # Keys that only a fit gives, or that earlier versions left out.
     **{"offset": Maybe(float), "optics": Maybe({str: dict}), "masks": Maybe(str)},
     "errors": Maybe({str: (float, float)}),
 }
@@ -54,12 +54,12 @@ class Calibration(NamedTuple):
     score: float
     runner_up: float
     trusted: bool
-    checkpoint: str  # digest of the run's: another one has other masks
+    checkpoint: str  # digest of the run's checkpoint; another one has other masks
     sensor: tuple[int, int]  # (sh, sw) of the run
-    masks: str = ""  # digest of those that were shown; empty in files of earlier versions
-    optics: Options | None = None  # that the fit has found, by section of the config
+    masks: str = ""  # digest of the masks that were shown; empty in files of earlier versions
+    optics: Options | None = None  # those that the fit has found, by section of the config
     offset: float = 0.0  # counts of a raw camera pixel that no light of the model explains
-    errors: dict[str, tuple[float, float]] | None = None  # of each number: its value and error bar
+    errors: dict[str, tuple[float, float]] | None = None  # value and error bar of each number
 
 
 def calibrate(
@@ -71,9 +71,10 @@ def calibrate(
     rotation_range: float,
     scale_range: float,
 ) -> Calibration:
-    """Registers the snapshots of a known object, a frame each, around the geometry of the setup.
+    """Registers the snapshots of a known object, one frame each, near the setup's geometry.
 
-    The best fit of them counts; degrees and relative scale are searched as by `register`.
+    The snapshot whose fit is furthest ahead of other orientations counts. The ranges of rotation
+    (degrees) and of relative scale are those of `register`.
 
     Raises:
         InputError: If the object does not tell the orientations apart, a frame cannot be used, or
@@ -100,7 +101,7 @@ def calibrate(
         check_geometry(best.geometry, window.shape, run.sensor)
     placed = setup._replace(geometry=best.geometry.in_frame(window))
     seen = np.stack([on_grid(light, placed, run) for light in lights])
-    # Not earlier: far from the pattern a whole chip's offset can outweigh all the light.
+    # Only the model's grid is checked: elsewhere a whole chip's offset can outweigh all the light.
     if seen.sum() <= 0:
         raise InputError(
             f"{frames[0].name}: no light is left over the dark; check that --dark belongs to this "
@@ -112,12 +113,12 @@ def calibrate(
 def calibrate_optics(
     frames: list[Frame], setup: Setup, run: Run, images: Images, names: Sequence[str]
 ) -> Calibration:
-    """Fits the optics of a bench to frames of known objects, L of each that follow each other.
+    """Fits the optics of a bench to frames of known objects, L consecutive frames of each.
 
     The search begins at the setup's scale and the middle of the light, in every orientation.
 
     Raises:
-        InputError: If a name is none of `FITTED`, a frame cannot be used, or the pattern that was
+        InputError: If a name is not in `FITTED`, a frame cannot be used, or the pattern that was
             found is cut off.
     """
     window = setup.window
@@ -154,7 +155,7 @@ def calibrate_optics(
 def _calibration(
     found: Registration | Fit, setup: Setup, run: Run, counts_per_unit: float
 ) -> Calibration:
-    """What was found in the setup's window, of the raw frame."""
+    """Returns what was found in the setup's window, converted to pixels of the raw frame."""
     return Calibration(
         found.geometry.in_frame(setup.window),
         counts_per_unit=counts_per_unit,
@@ -168,12 +169,12 @@ def _calibration(
 
 
 def masks_digest(run: Run) -> str:
-    """Returns what tells the masks that a run shows from others."""
+    """Returns a digest of the masks that a run shows."""
     return Plane.of(np.asarray(run.camera.written(run.phases))).digest
 
 
 def _read_lights(frames: list[Frame], setup: Setup) -> list[Float[np.ndarray, "h w"]]:
-    """Corrected frames, in the setup's window."""
+    """Returns the corrected frames, cropped to the setup's window."""
     correction, lights = make_correction(setup.references, setup.window), []
     for frame, whole in zip(frames, iterate_frames(frames), strict=True):
         raw = setup.window.crop(whole)
@@ -183,17 +184,18 @@ def _read_lights(frames: list[Frame], setup: Setup) -> list[Float[np.ndarray, "h
 
 
 def check_orientation(patterns: Float[np.ndarray, "k sh sw"]) -> None:
-    """Refuses an object whose patterns are all their own half turn: no fit could be trusted.
+    """Refuses an object whose patterns all equal their half turn: no fit could be trusted.
 
-    So is the pattern of every real field: of a mask of phases 0 and pi without an object.
+    The pattern of every real field equals its half turn, such as that of a mask of phases 0 and pi
+    without an object.
 
     Args:
-        patterns: Expected, zero frequency at [sh // 2, sw // 2].
+        patterns: Expected patterns, with their zero frequency at [sh // 2, sw // 2].
 
     Raises:
         InputError: If no amplitude differs by more than `HALF_TURN` from its half turn.
     """
-    first = [1 - samples % 2 for samples in patterns.shape[1:]]  # has no counterpart
+    first = [1 - samples % 2 for samples in patterns.shape[1:]]  # 1: index 0 has no counterpart
     amplitude = np.sqrt(np.maximum(patterns[:, first[0] :, first[1] :], 0.0))
     difference = np.linalg.norm(amplitude - amplitude[:, ::-1, ::-1], axis=(1, 2))
     if np.all(difference <= HALF_TURN * np.linalg.norm(amplitude, axis=(1, 2))):
@@ -205,7 +207,7 @@ def check_orientation(patterns: Float[np.ndarray, "k sh sw"]) -> None:
 
 
 def write_calibration(path: Path, found: Calibration) -> None:
-    """Writes calibration.json, whole."""
+    """Writes calibration.json, whole or not at all."""
     values = {**found._asdict(), "geometry": found.geometry._asdict()}
     known = {name: value for name, value in values.items() if value is not None}
     json_files.write_json(path, known)
@@ -215,7 +217,7 @@ def read_calibration(path: Path) -> Calibration:
     """Reads what `write_calibration` wrote.
 
     Raises:
-        InputError: If it is missing, damaged or of another kind.
+        InputError: If the file is missing, damaged or of another kind.
     """
     try:
         values = json_files.read_json(path, CALIBRATION)
@@ -232,7 +234,7 @@ def read_calibration(path: Path) -> Calibration:
 
 
 def in_words(found: Calibration) -> str:
-    """Returns where the pattern lies, how sure that is, and what was fitted, a number a line."""
+    """Returns where the pattern lies, how sure that is, and each fitted number on its own line."""
     geometry = found.geometry
     bars = (found.errors or {}).items()
     fitted = "".join(f"\n{name} {value:.4g} +- {error:.2g}" for name, (value, error) in bars)
@@ -246,7 +248,7 @@ def in_words(found: Calibration) -> str:
 
 
 def undetermined(found: Calibration) -> list[str]:
-    """Returns a warning of each fitted number that the frames do not determine."""
+    """Returns a warning for each fitted number that the frames do not determine."""
     return [
         f"{name} is not determined: {value:.3g} +- {error:.2g}; leave it out of --fit, or add "
         "frames of other objects (a flat mask says nothing of itself)"
@@ -256,10 +258,10 @@ def undetermined(found: Calibration) -> list[str]:
 
 
 def calibration_notes(calibration: Calibration, run: Run, source: str) -> list[str]:
-    """Returns what speaks against the use of a calibration, of a source so named, for a run.
+    """Returns doubts about the use of a calibration for a run; they call it `source`.
 
     Raises:
-        InputError: If it is for another sensor grid, or its optics are in the run already.
+        InputError: If it is for another sensor grid, or has optics and the run is adapted already.
     """
     if calibration.sensor != run.sensor:
         raise InputError(

@@ -1,9 +1,10 @@
-"""What the sensor did to the light, undone: dark level, flat field, bad pixels; and what it lost.
+"""Corrects frames for dark level, flat field and bad pixels, and tells how much is saturated.
 
     corrected = (frame - dark) / flat, flat = (flat frame - dark) / its mean; bad pixels mended
 
-Frames come cropped to the window that is used, and what lies outside it is not judged either.
-Counts stay counts: `frames.geometry` brings them to the model's grid and its unit.
+Frames come cropped to the window that is used; pixels outside it are not checked either. The result
+is still in counts: `frames.geometry` resamples it to the model's grid, and `frames.measured` scales
+it to the model's unit.
 """
 
 import warnings
@@ -15,15 +16,15 @@ from jaxtyping import Bool, Float, Num
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.lab.frames.geometry import Window
 
-HOT_SIGMAS = 10.0  # a dark pixel so far above the median is hot
+HOT_SIGMAS = 10.0  # standard deviations above the median beyond which a dark pixel is hot
 MAX_BAD = 0.1  # share of bad pixels above which the maps are taken for a mistake
-MIN_FLAT = 0.1  # of the mean: below it a flat holds too little light to divide by
+MIN_FLAT = 0.1  # share of the mean light below which a flat is too dark to divide by
 FULL_SCALE = (8, 10, 12, 14, 16)  # bits of usual converters
-PLATEAU = 1e-3  # share of pixels at one largest value that only saturation explains
+PLATEAU = 1e-3  # share of pixels at the largest value beyond which a frame must be saturated
 
 
 class References(NamedTuple):
-    """What is known of a sensor, of whole frames; None for what is not."""
+    """Reference frames of a sensor, each a whole frame; None for what is not known."""
 
     shape: tuple[int, int]  # of a frame, as in its file
     dark: Num[np.ndarray, "_ _"] | None = None  # mean frame without light, counts
@@ -44,19 +45,19 @@ class Correction(NamedTuple):
 class Counts(NamedTuple):
     """What the counts of a raw frame say about its converter."""
 
-    unused_bits: int  # that are always 0: 4 for 12-bit data left-justified in 16 bits
-    saturation: float  # share of pixels at the largest value, where that is the converter's end
+    unused_bits: int  # low bits that are always 0: 4 for 12-bit data left-justified in 16 bits
+    saturation: float  # share of pixels at the largest value if the frame is saturated; else 0
 
 
 def make_correction(references: References, window: Window | None = None) -> Correction:
-    """Prepares the correction of frames in one window of them; None for the whole.
+    """Prepares the correction of frames in one window; None stands for the whole frame.
 
-    Pixels of the dark more than `HOT_SIGMAS` robust standard deviations above its median are hot,
-    and so bad.
+    Pixels of the dark that are more than `HOT_SIGMAS` robust standard deviations above its median
+    are hot, and count as bad.
 
     Raises:
-        InputError: If a reference is of another size than the frames, or if in the window the flat
-            is dark somewhere or too much is bad.
+        InputError: If a reference has another size than the frames, or if in the window a pixel of
+            the flat is too dark or too many pixels are bad.
     """
     shape, dark, flat, bad = references[:4]
     part = window or Window(0, 0, *shape)
@@ -79,8 +80,8 @@ def make_correction(references: References, window: Window | None = None) -> Cor
     response = np.ones(used.shape)
     if flat is not None:
         light = flat - level
-        # The mean of the whole frame whatever window is used of it: a calibration's counts a unit
-        # hold for reconstructions in another window.
+        # The mean is that of the whole frame, whatever the window: so the counts a unit of a
+        # calibration also hold for reconstructions in another window.
         mean = light[~wrong].mean()
         response = np.where(used, 1.0, part.crop(light) / mean if mean > 0 else 0.0)
         if not np.all(response >= MIN_FLAT):
@@ -92,13 +93,14 @@ def make_correction(references: References, window: Window | None = None) -> Cor
 
 
 def hot_pixels(dark: Float[np.ndarray, "h w"], step: int = 1) -> Bool[np.ndarray, "h w"]:
-    """Finds the hot pixels of a dark: those beyond `HOT_SIGMAS` of its median.
+    """Finds the hot pixels of a dark: those beyond `HOT_SIGMAS` standard deviations of its median.
 
     The standard deviation is 1.4826 times the median absolute deviation, at least half a step.
 
     Args:
         dark: Mean of one or more frames, counts.
-        step: Counts between neighbouring levels of a raw frame: 16 of 12 bits left-justified.
+        step: Counts between neighbouring levels of a raw frame: 16 for 12-bit data left-justified
+            in 16 bits.
     """
     above = dark - np.median(dark)
     return above > HOT_SIGMAS * max(1.4826 * float(np.median(np.abs(above))), step / 2)
@@ -107,8 +109,8 @@ def hot_pixels(dark: Float[np.ndarray, "h w"], step: int = 1) -> Bool[np.ndarray
 def correct(frame: Num[np.ndarray, "h w"], correction: Correction) -> Float[np.ndarray, "h w"]:
     """Returns a cropped frame in counts of light: dark subtracted, flat divided out, mended.
 
-    Negative values, of noise around the dark level, stay. A bad pixel gets the median of its good
-    neighbours: of 8, of 24 if none of these is good, else of all.
+    Negative values from noise around the dark level stay. A bad pixel gets the median of the good
+    ones among its 8 neighbours; if none of these is good, among its 24; else of all good pixels.
     """
     light = (frame.astype(np.float64) - correction.dark) / correction.flat
     bad = correction.bad
@@ -126,11 +128,11 @@ def correct(frame: Num[np.ndarray, "h w"], correction: Correction) -> Float[np.n
 
 
 def read_counts(frame: Num[np.ndarray, "h w"]) -> Counts:
-    """Returns what a raw frame's counts say; floats say nothing of bits.
+    """Returns what the counts of a raw frame say about its converter; floats say nothing of bits.
 
-    Saturated is a frame of which more than one pixel holds the largest value, if that value is the
-    end of a converter of 8, 10, 12, 14 or 16 bits (left-justified or not), or if more than
-    `PLATEAU` of the pixels hold it.
+    A frame is saturated if more than one pixel holds the largest value, and if that value is the
+    end of a converter of 8, 10, 12, 14 or 16 bits (left-justified or not) or more than `PLATEAU` of
+    the pixels hold it.
     """
     top = frame.max()
     at_top = int(np.count_nonzero(frame == top))
@@ -148,7 +150,8 @@ def check_exposure(frame: Num[np.ndarray, "h w"], name: str) -> Counts:
     """Refuses a raw, cropped frame that holds no pattern; returns what its counts say.
 
     Raises:
-        InputError: With its name, if all pixels are equal (dark or saturated), or most saturated.
+        InputError: If all pixels are equal (dark or saturated), or most of them are saturated; the
+            message has the frame's name.
     """
     if frame.min() == frame.max():
         state = "dark" if frame.max() == 0 else f"at {frame.max()}: saturated, or no exposure"

@@ -1,17 +1,18 @@
-"""The optics of a bench, fitted to frames of known objects by differentiating through the camera.
+"""Fits the optics of a bench to frames of known objects, by differentiating through the camera.
 
-What is compared are amplitudes in the camera's counts, at the model's samples,
+The fit compares amplitudes at the model's samples, in the camera's counts:
 
     misfit(v) = norm(sqrt(unit y(v) E + offset) - sqrt(seen(v))) / norm(sqrt(seen(v)))
 
-with y the CDPs of the fitted camera (`optics.camera`), E the envelope of the mask's pixels and seen
-the frames, read where the fitted geometry says. Each parameter is v times a `width`, so much as a
-bench may well be off, from where it starts.
+Here y are the CDPs of the fitted camera (`optics.camera`), E is the envelope of the mask's pixels,
+and seen are the frames, read where the fitted geometry says. Each parameter differs from its start
+by v times its `width`, which is how far a bench may well be off. (For a factor, its logarithm
+does.)
 
-A pattern is a maze for a descent: Levenberg and Marquardt's method (SciPy) begins from every
-orientation and defocus of a grid, held near its start by a weak prior, norm(`PRIOR` v), and goes on
-from the best few, at last with a prior that hardly pulls. Parameters that move in the camera are
-differentiated by JAX, those of the place on the camera by differences.
+The misfit has many local minima. SciPy's trust-region least squares therefore begins from every
+orientation and defocus of a grid, where a weak prior, norm(`PRIOR` v), holds it near the start. It
+continues from the best few, at last with a much weaker prior. JAX differentiates with respect to
+the parameters of the optics; for the place on the camera, finite differences are taken.
 """
 
 import math
@@ -47,13 +48,13 @@ from jax_kdpr.optics.camera import Camera, uncentred
 from jax_kdpr.optics.objects import scene_field
 
 PRIOR = 0.02
-FIRST, LAST = 12, 80  # evaluations of a start, and of the best of them
-KEPT = 3  # starts that are gone on from
+FIRST, LAST = 12, 80  # evaluations from each start, and from the best of them
+KEPT = 3  # best starts, from which the fit continues
 MIN_SCORE = 0.94  # wrong objects reach 0.92 (results/measured)
-MIN_LEAD = 1.3  # by which another orientation leaves more of the amplitudes' variance unexplained
-STEP = 1e-3  # of v, in differences
-NOTHING = 1e-15  # of the strongest: a combination of parameters that changes nothing
-DARK = 1e-9  # of the mean light: so that a dark sample has a derivative
+MIN_LEAD = 1.3  # factor by which other orientations must leave more of the variance unexplained
+STEP = 1e-3  # of v, for finite differences
+NOTHING = 1e-15  # of the largest eigenvalue; below, a combination of parameters changes nothing
+DARK = 1e-9  # of the mean light; the least light, so that a dark sample has a derivative
 
 
 Orientation = tuple[str, bool]  # (flip, transpose)
@@ -65,26 +66,26 @@ PLACE = ("centre_y", "centre_x", "rotation", "scale")  # of `Geometry`, always f
 
 
 class Shot(NamedTuple):
-    """A known object and the frames of it, corrected and joined."""
+    """A known object and its frames, corrected and joined."""
 
     image: Float[Array, "h w c"]
-    lights: list[Float[np.ndarray, "wh ww"]]  # one a snapshot
+    lights: list[Float[np.ndarray, "wh ww"]]  # one per snapshot
 
 
 class Fit(NamedTuple):
     """What was found."""
 
     geometry: Geometry  # in the pixels of the lights
-    optics: Options  # all that were fitted
+    optics: Options  # all options that were fitted
     counts_per_unit: float
     offset: float  # counts of a pixel of the lights
     score: float  # correlation of the amplitudes
-    runner_up: float  # of the best fit in another orientation that was tried; 0 of one alone
-    errors: dict[str, tuple[float, float]]  # of each parameter: its value and error bar
+    runner_up: float  # score of the best other orientation; 0 if only one was tried
+    errors: dict[str, tuple[float, float]]  # value and error bar of each parameter
 
     @property
     def trusted(self) -> bool:
-        """Whether to believe it: a wrong object or orientation leaves more unexplained."""
+        """Whether to trust the fit: a wrong object or orientation leaves more unexplained."""
         left, others = 1 - self.score**2, 1 - self.runner_up**2
         return self.score >= MIN_SCORE and others >= MIN_LEAD * left
 
@@ -103,17 +104,17 @@ def fit_optics(
     """Fits a camera's optics, and the place of its pattern, to frames of known objects.
 
     Args:
-        shots: All that are fitted together.
-        camera: Of the design.
+        shots: Shots that are fitted together.
+        camera: Camera of the design.
         phases: Its masks.
-        start: Where the pattern lies, about; in the pixels of the lights.
-        names: Of `FITTED`.
-        pixel_side: Of the mask (`geometry.pixel_envelope`).
-        sampling: As of `geometry.to_sensor`.
-        orientations: That are tried.
+        start: Approximate place of the pattern, in the pixels of the lights.
+        names: Some of `FITTED`.
+        pixel_side: Side of the mask's pixels (`geometry.pixel_envelope`).
+        sampling: As in `geometry.to_sensor`.
+        orientations: Orientations to try.
 
     Raises:
-        InputError: If a parameter is none of this camera's.
+        InputError: If the camera has no such parameter.
     """
     problem = Problem(shots, camera, phases, names, pixel_side=pixel_side, sampling=sampling)
     defocus = DEFOCUS_STARTS if "defocus" in names else (0.0,)
@@ -140,10 +141,10 @@ def fit_optics(
 
 
 class State(NamedTuple):
-    """Where a descent stands."""
+    """The state of a descent."""
 
     start: Geometry
-    origin: Float[np.ndarray, "p"]  # values of the parameters at v = 0, and of unit and offset
+    origin: Float[np.ndarray, "p"]  # parameters, unit and offset at v = 0
     v: Float[np.ndarray, "q"]  # of the parameters, unit, offset, and `PLACE`
     misfit: float = math.inf
 
@@ -154,7 +155,7 @@ class State(NamedTuple):
 
 
 class Problem:
-    """Residuals and their derivatives: v -> what `State.v` makes of the camera, less the frames."""
+    """The residuals, modelled less measured amplitudes, and their derivatives by `State.v`."""
 
     def __init__(
         self,
@@ -176,12 +177,12 @@ class Problem:
         lit = float(np.mean([spline.mean() for spline in self._splines]))
         self._widths = np.array([one.width for one in self._parameters] + [0.3, 0.03 * lit])
         self._factors = np.array([one.factor for one in self._parameters] + [True, False])
-        self._new = min(1.0, (camera.step / 0.5) ** 2)  # share of samples that say something new
+        self._new = min(1.0, (camera.step / 0.5) ** 2)  # share of independent samples
         free = [True] * len(self._parameters) + [True, "offset" in names] + [True] * len(PLACE)
         self._free = np.flatnonzero(free)
 
         def amplitudes(origin, v):
-            """Of each frame, at each sample, from the optics alone."""
+            """Returns the amplitudes of each frame at each sample, from the optics alone."""
             values = self._values(origin, v)
             optics = fitted_camera(camera, self._options(values)).optics(phases)
             how = {"oversample": camera.oversample, "transfer": optics.transfer}
@@ -197,7 +198,7 @@ class Problem:
         self._slopes = jax.jit(jax.jacfwd(amplitudes, argnums=1))
 
     def begin(self, geometry: Geometry, *, defocus: float) -> State:
-        """A state at the design's optics and a defocus more, with the best unit."""
+        """Returns a state at the design's optics plus a defocus, with the best unit."""
         origin = [value_of(one, self._base) for one in self._parameters]
         origin = [
             value + defocus * (one.option == "zernike" and one.number == 3)
@@ -209,7 +210,7 @@ class Problem:
         return state._replace(origin=np.array([*origin, max(unit, 1e-30), 0.0]))
 
     def descend(self, state: State, *, prior: float, evaluations: int) -> State:
-        """Levenberg and Marquardt's method from a state, towards which a prior pulls."""
+        """Descends from a state by trust-region least squares; a prior pulls v towards 0."""
         free = self._free
 
         def at(x: np.ndarray) -> State:
@@ -235,14 +236,14 @@ class Problem:
         return end._replace(misfit=float(np.linalg.norm(self._residuals(end))))
 
     def score(self, state: State) -> float:
-        """Correlation of modelled and measured amplitudes."""
+        """Returns the correlation of modelled and measured amplitudes."""
         return float(np.corrcoef(self._modelled(state), self._seen(state))[0, 1])
 
     def read(self, state: State, *, runner_up: float) -> Fit:
-        """What a state says of the bench, with error bars.
+        """Returns what a state says of the bench, with error bars.
 
-        The bars are those of a linear fit whose scatter is the misfit that is left: noise, and what
-        the model lacks. Samples finer than half a cycle of the object's side say nothing new.
+        The bars are those of a linear fit whose scatter is the remaining misfit: noise, and what
+        the model lacks. Samples finer than half a cycle of the object's side are not independent.
         """
         given = jnp.asarray(state.origin), jnp.asarray(state.v)
         values = np.asarray(self._values(*given), float).tolist()
@@ -268,12 +269,12 @@ class Problem:
         )
 
     def _values(self, origin: Array, v: Array) -> Array:
-        """Of the parameters, and of unit and offset."""
+        """Returns the values of the parameters, the unit and the offset."""
         moved = self._widths * v[: len(self._widths)]
         return jnp.where(self._factors, origin * jnp.exp(moved), origin + moved)
 
     def _options(self, values: Array | list[float]) -> Options:
-        """By section; what is a tuple as one."""
+        """Returns the values as options by section; numbers of a tuple become one tuple."""
         options = {section: dict(known) for section, known in self._base.items()}
         for value, one in zip(values, self._parameters, strict=False):
             section = options[one.section]
@@ -286,7 +287,7 @@ class Problem:
         return options
 
     def _geometry(self, state: State) -> Geometry:
-        """Moved by numbers that each move the pattern's edge by about a model sample."""
+        """Returns the geometry; 1 in a number of v moves the pattern's edge by about a sample."""
         start, half = state.start, max(self._sensor) / 2
         y, x, rotation, scale = state.v[-len(PLACE) :]
         return start._replace(

@@ -1,19 +1,20 @@
-"""From the pixels of a camera to the sensor grid of the model.
+"""Resamples frames from the pixels of a camera to the sensor grid of the model.
 
-A point of the pattern has centred coordinates u = (u_y, u_x) in model samples, zero frequency (or,
-in the near field, sample [sh // 2, sw // 2] of the grid) at (0, 0). The camera sees it at
+A point of the pattern has centred coordinates u = (u_y, u_x) in model samples. The zero frequency
+(or, for "angular_spectrum", sample [sh // 2, sw // 2] of the grid) is at (0, 0). The camera sees
+the point at
 
     (row, column) = centre + scale * R(rotation) * O * u,
 
-with O the axis swaps and mirrors of the orientation: first the transposition, then the flips.
+where O swaps and mirrors the axes for the orientation: first the transposition, then the flips.
 
-A CDP of the model is a *sample* of the continuous pattern at each u. "points" reads it there, off
-the cubic spline whose integrals over the camera's pixels are the counts of the frame: a camera of
-two or more pixels (`CAMERA_NYQUIST`) in the pattern's finest period holds the whole pattern. That
-period is a cycle of the object's side in the far field, and one sample in the near. "area"
-integrates over the model sample, as a camera with pixels as large as the model's does: less noise,
-but amplitudes a quarter off the model's. Both give counts per model sample, and keep the sum of a
-pattern that fills the grid.
+A CDP of the model holds *samples* of the continuous pattern, one at each u. "points" reads them
+from a cubic spline whose integral over each camera pixel is the count of that pixel. A camera with
+two or more pixels (`CAMERA_NYQUIST`) in the finest period of the pattern holds the whole pattern.
+That period is one cycle of the object's side or, for "angular_spectrum", one sample. "area"
+integrates over a model sample, like a camera whose pixels are as large as the model's samples. It
+has less noise, but its amplitudes are a quarter off the model's. Both give counts per model sample,
+and keep the sum of a pattern that fills the grid.
 """
 
 from typing import NamedTuple
@@ -28,12 +29,12 @@ from jax_kdpr.optics.camera import uncentred
 FLIPS = ("none", "vertical", "horizontal", "both")
 SAMPLINGS = ("points", "area")
 SPLINE = 3  # order
-SPLINE_REACH = 20  # pixels after which a spline has forgotten a frame's edge (1e-9)
+SPLINE_REACH = 20  # pixels from a frame's edge, beyond which it no longer affects a spline (1e-9)
 # Standard deviation of a point of `frame_spline` over that of a frame of white noise, averaged over
 # places between the pixels.
 POINT_NOISE = 1.215
 CAMERA_NYQUIST = 2.0  # camera pixels in a finest period of the pattern
-CAMERA_ENOUGH = 3.0  # of them, from which on "points" is 1 % exact
+CAMERA_ENOUGH = 3.0  # such pixels from which on "points" is exact to 1 %
 
 
 class Window(NamedTuple):
@@ -47,15 +48,15 @@ class Window(NamedTuple):
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Of what `crop` and `join` leave."""
+        """Shape of what `crop` and `join` leave."""
         return self.height // self.bin, self.width // self.bin
 
     def crop(self, frame: Shaped[np.ndarray, "h w"]) -> Shaped[np.ndarray, "wh ww"]:
-        """Returns the part of a raw frame, every pixel of it."""
+        """Returns the window's part of a raw frame, with its pixels not joined."""
         return frame[self.y : self.y + self.height, self.x : self.x + self.width]
 
     def join(self, light: Float[np.ndarray, "wh ww"]) -> Float[np.ndarray, "ch cw"]:
-        """Sums the counts of a corrected frame, after `crop`, over the bins."""
+        """Sums the counts of a corrected and cropped frame over the bins."""
         height, width = self.shape
         return light.reshape(height, self.bin, width, self.bin).sum(axis=(1, 3))
 
@@ -79,7 +80,7 @@ class Geometry(NamedTuple):
         return np.tensordot(np.linalg.inv(self._matrix()), pixels - self._centre(pixels), axes=1)
 
     def in_window(self, window: Window) -> "Geometry":
-        """Returns it in the pixels that `Window.crop` and `join` leave."""
+        """Returns the geometry in the pixels that `Window.crop` and `join` leave."""
         return self._replace(
             centre_y=(self.centre_y - window.y + 0.5) / window.bin - 0.5,
             centre_x=(self.centre_x - window.x + 0.5) / window.bin - 0.5,
@@ -87,7 +88,7 @@ class Geometry(NamedTuple):
         )
 
     def in_frame(self, window: Window) -> "Geometry":
-        """Returns it in pixels of the raw frame: inverse of `in_window`."""
+        """Returns the geometry in pixels of the raw frame: the inverse of `in_window`."""
         return self._replace(
             centre_y=(self.centre_y + 0.5) * window.bin - 0.5 + window.y,
             centre_x=(self.centre_x + 0.5) * window.bin - 0.5 + window.x,
@@ -109,13 +110,13 @@ class Geometry(NamedTuple):
 def default_geometry(
     window: Window, sensor: tuple[int, int], scale: float | None, **lie: float | str | bool
 ) -> Geometry:
-    """Returns the geometry of a pattern whose grid (sh, sw) has its middle in the window's.
+    """Returns the geometry of a pattern whose grid (sh, sw) is centred in the window.
 
-    A scale that is not known is the largest that fits; `lie` has the `Geometry`'s other fields.
+    A scale of None is the largest that fits; `lie` holds the other fields of `Geometry`.
     """
     found = scale or min(window.height / sensor[0], window.width / sensor[1])
-    # Of an even grid the zero frequency is half a model sample off its middle, to the side that the
-    # orientation has turned to.
+    # On an even grid the zero frequency is half a model sample off the middle. The orientation
+    # decides on which side.
     geometry = Geometry(0.0, 0.0, scale=found, **lie)  # type: ignore[arg-type]
     middle = np.array([(samples - 1) / 2 - samples // 2 for samples in sensor])
     offset = geometry.camera_points(middle)
@@ -126,7 +127,7 @@ def default_geometry(
 
 
 def centred_on_light(geometry: Geometry, lights: list[Float[np.ndarray, "h w"]]) -> Geometry:
-    """Returns a geometry whose zero frequency lies in the middle of what is bright in frames."""
+    """Returns a geometry whose zero frequency lies in the middle of the bright part of frames."""
     bright = np.maximum(np.mean(lights, axis=0) - np.median(lights), 0.0) ** 2
     if not bright.any():
         return geometry
@@ -138,10 +139,10 @@ def centred_on_light(geometry: Geometry, lights: list[Float[np.ndarray, "h w"]])
 
 
 def make_window(shape: tuple[int, int], crop: tuple[int, int, int, int] | None, bin: int) -> Window:
-    """Returns the window of a crop (y, x, height, width); the frame's remainder of bins is left.
+    """Returns the window of a crop (y, x, height, width), without pixels that do not fill a bin.
 
     Raises:
-        InputError: If the crop does not lie in the frame.
+        InputError: If the crop does not lie in the frame, or is smaller than a bin.
     """
     y, x, height, width = crop or (0, 0, *shape)
     if min(y, x) < 0 or min(height, width) < 1 or y + height > shape[0] or x + width > shape[1]:
@@ -155,14 +156,13 @@ def make_window(shape: tuple[int, int], crop: tuple[int, int, int, int] | None, 
 
 
 def grid_window(window: Window, geometry: Geometry, sensor: tuple[int, int]) -> Window:
-    """Returns the part of a window that the model's grid needs: its box, and a margin.
+    """Returns the part of a window that the model's grid needs: its bounding box and a margin.
 
-    What lies further away says nothing of the pattern: neither how much of it is saturated nor
-    how much light it holds. The bins stay where they are. The grid (sh, sw) lies in the
-    window (`check_geometry`).
+    Pixels further away say nothing about the saturation or the light of the pattern. The bins stay
+    where they are. The grid (sh, sw) must lie in the window (`check_geometry`).
     """
     points = geometry.in_window(window).camera_points(sensor_points(sensor)).reshape(2, -1)
-    # Half a model sample, turned, is what "area" reads beyond the samples.
+    # "area" reads up to half a model sample, rotated, beyond the samples.
     margin = SPLINE_REACH + geometry.scale / window.bin
     low = np.maximum(np.floor(points.min(axis=1) - margin), 0).astype(int)
     high = np.minimum(np.ceil(points.max(axis=1) + margin).astype(int) + 1, window.shape)
@@ -179,16 +179,16 @@ def sensor_points(sensor: tuple[int, int]) -> Float[np.ndarray, "2 sh sw"]:
 def pixel_envelope(
     u: Float[np.ndarray, "2 *n"], spacing: float, pixel_side: float
 ) -> Float[np.ndarray, "*n"]:
-    """Returns what square mask pixels leave of the far field's intensity: sinc^2 along each axis.
+    """Returns the share of a far field's intensity that square mask pixels leave.
 
     The model's mask pixels are points, whose pattern repeats without end. A square of side s (in
-    mask pitches) multiplies the intensity by sinc^2(s nu), nu in cycles a pitch: 0.41 at the middle
-    of the pattern's edge and 0.16 in its corner for s = 1.
+    mask pitches) multiplies the intensity by sinc^2(s nu) along each axis, with nu in cycles a
+    pitch. For s = 1 that is 0.41 at the middle of the pattern's edge and 0.16 in its corner.
 
     Args:
         u: Points, in model samples from the optical axis.
-        spacing: Of the model's samples, cycles a mask pitch (`camera.Camera.spacing`).
-        pixel_side: s; 0 for points, and in the near field.
+        spacing: Spacing of the model's samples, in cycles a mask pitch (`camera.Camera.spacing`).
+        pixel_side: s; 0 for points, and for "angular_spectrum".
     """
     return np.prod(np.sinc(pixel_side * spacing * u) ** 2, axis=0)
 
@@ -197,7 +197,7 @@ def check_geometry(geometry: Geometry, shape: tuple[int, int], sensor: tuple[int
     """Refuses a geometry whose grid (sh, sw) reaches past a frame (after `join`, `in_window`).
 
     Raises:
-        InputError: In pixels of the window, after binning.
+        InputError: If it does; the message counts in pixels of the window, after binning.
     """
     if shape[0] < sensor[0] or shape[1] < sensor[1]:
         raise InputError(
@@ -206,7 +206,7 @@ def check_geometry(geometry: Geometry, shape: tuple[int, int], sensor: tuple[int
         )
     points = geometry.camera_points(sensor_points(sensor)).reshape(2, -1)
     low, high = points.min(axis=1), points.max(axis=1)
-    if not (np.all(low >= -0.5) and np.all(high <= np.array(shape) - 0.5)):  # nor nan
+    if not (np.all(low >= -0.5) and np.all(high <= np.array(shape) - 0.5)):  # nan too
         raise InputError(
             f"the pattern would reach from row, column {low[0]:.1f}, {low[1]:.1f} to "
             f"{high[0]:.1f}, {high[1]:.1f} of a frame of {shape[0]} x {shape[1]} (after cropping "
@@ -218,17 +218,16 @@ def check_geometry(geometry: Geometry, shape: tuple[int, int], sensor: tuple[int
 def useful_bin(camera_pixels: float) -> int:
     """Returns how many pixels each way can be joined so that `CAMERA_ENOUGH` are left, at least 1.
 
-    "points" reads one pixel's light at each sample: many camera pixels in the pattern's finest
-    period leave most of it aside.
+    `camera_pixels` is their number in the finest period of the pattern. "points" uses the light of
+    one pixel at each sample, so that it wastes most of the light if they are many.
     """
     return max(1, int(camera_pixels / CAMERA_ENOUGH + 1e-9))
 
 
 def sampling_note(camera_pixels: float, *, bin: int, sampling: str) -> str:
-    """Says that a camera's pixels are too coarse for a pattern, or so fine that light is left.
+    """Returns a warning if camera pixels are too coarse, or so fine that light is wasted; else "".
 
-    They are counted in the finest period of the pattern, after binning; "" where neither is so.
-
+    `camera_pixels` is their number in the finest period of the pattern, after binning.
     """
     said = f"{camera_pixels:.3g} camera pixels in the pattern's finest period"
     if camera_pixels < CAMERA_NYQUIST:
@@ -255,13 +254,14 @@ def to_sensor(
     """Resamples one frame to the model's grid.
 
     Args:
-        light: After `Window.crop` and `join`, counts.
-        geometry: After `in_window`.
+        light: Counts, after `Window.crop` and `join`.
+        geometry: Geometry after `in_window`.
         sensor: (sh, sw) of the model.
-        sampling: "points" or "area"; see above.
-        axis: Of the model (`camera.Camera.axis`).
-        spacing: Of the model's samples (`pixel_envelope`); None where they hold a whole pattern.
-        pixel_side: Of the mask's pixels, whose envelope is divided out; 0 for points.
+        sampling: "points" or "area"; see the module.
+        axis: Optical axis of the model (`camera.Camera.axis`).
+        spacing: Spacing of the model's samples (`pixel_envelope`); None if they span the whole
+            pattern.
+        pixel_side: Side of the mask's pixels, whose envelope is divided out; 0 for points.
 
     Returns:
         Counts per model sample.
@@ -274,11 +274,12 @@ def to_sensor(
 
 
 def frame_spline(light: Float[np.ndarray, "h w"], *, sampling: str) -> Float[np.ndarray, "h w"]:
-    """Returns the coefficients of the cubic spline that a frame is read off.
+    """Returns the coefficients of the cubic spline from which a frame is read.
 
-    Of "points" its integral over each camera pixel is the pixel's count: a B-spline of degree 3,
-    integrated over a pixel, is the one of degree 4 (Unser, 1999). What the pixels average away is
-    so divided out. Of "area", which integrates itself, its values at their middles are the counts.
+    For "points" the integral of the spline over each camera pixel is the count of that pixel: a
+    B-spline of degree 3, integrated over a pixel, is the B-spline of degree 4 (Unser, 1999). This
+    undoes the averaging over the pixels. For "area", which integrates itself, the values of the
+    spline at the middles of the pixels are the counts.
     """
     degree = SPLINE + 1 if sampling == "points" else SPLINE
     return ndimage.spline_filter(light, order=degree, mode="mirror")
@@ -291,10 +292,10 @@ def sample_spline(
     *,
     sampling: str = "points",
 ) -> Float[np.ndarray, "sh sw"]:
-    """As `to_sensor`, of coefficients from `frame_spline`; zero stays at [sh // 2, sw // 2].
+    """Reads coefficients of `frame_spline` at the model's samples, zero at [sh // 2, sw // 2].
 
-    "area" adds up ceil(scale) points each way in a model sample: without rotation, and with a whole
-    number of camera pixels in a model sample, these are the camera's pixels themselves.
+    "area" adds up ceil(scale) points each way in a model sample. Without rotation, and with a whole
+    number of camera pixels in a model sample, these points are the camera's pixels themselves.
     """
     parts = int(np.ceil(geometry.scale - 1e-9)) if sampling == "area" else 1
     offsets = (np.arange(parts) + 0.5) / parts - 0.5

@@ -1,12 +1,12 @@
-"""Frames of one bench, corrected and resampled, group by group: the CDPs that a system takes.
+"""Corrects and resamples the frames of a bench, object by object, to the CDPs that a system takes.
 
-A run of L snapshots takes L frames an object: the first L by name (2 before 10) show the first
-object through masks 1 to L, and so on.
+A run of L snapshots takes L frames of each object. In the order of names (2 before 10) the first L
+frames show the first object through masks 1 to L, and so on.
 
-Unit: a CDP of a scene of modulus 1 sums to `snapshot_energy` (h * w with ideal masks). Such scenes
-need no gain: each frame is scaled to that sum ("auto"), whatever lamp or exposure did. The sum over
-a scene with an amplitude is unknown; there counts are divided by the counts a unit, from a
-calibration (of the same lamp and exposure) or given.
+Unit: the CDP of a scene of modulus 1 sums to `snapshot_energy` (h * w with ideal masks). Such
+scenes need no gain: each frame is scaled to that sum ("auto"), whatever the lamp and the exposure
+were. For a scene with an amplitude the sum is unknown. Its counts are divided by the counts a unit,
+which are given, or come from a calibration with the same lamp and exposure.
 """
 
 from collections.abc import Iterator
@@ -43,8 +43,8 @@ from jax_kdpr.optics.objects import scene_field
 from jax_kdpr.optics.propagation import SHARED_ENVELOPE, shares_envelope
 from jax_kdpr.runs.run import Run
 
-# Of a frame, relative to a scene of modulus 1: beyond, the unit is no matter of an exposure, and
-# 32-bit floats do not hold the squares.
+# Energy of an object's frames relative to a scene of modulus 1. Outside this range, no exposure
+# explains the unit, and 32-bit floats do not hold the squares.
 ENERGIES = Range(1e-9, 1e9)
 
 
@@ -52,31 +52,33 @@ class Setup(NamedTuple):
     """How the frames of a bench become CDPs."""
 
     references: References
-    window: Window  # that may be used of the frames
+    window: Window  # part of the frames that may be used
     geometry: Geometry  # in pixels of the raw frame
     sampling: str = "points"
-    pixel_side: float = 0.0  # of the mask (`geometry.pixel_envelope`)
-    offset: float = 0.0  # counts of a raw pixel to take away beside the dark
+    pixel_side: float = 0.0  # of the mask's pixels (`geometry.pixel_envelope`)
+    offset: float = 0.0  # counts of a raw pixel to subtract besides the dark
     counts_per_unit: float | None = None  # None: each frame has the energy of a scene of modulus 1
 
 
 class Measured(NamedTuple):
     """One object's CDPs and what its frames said."""
 
-    name: str  # of the first frame
+    name: str  # name of the first frame
     files: list[str]
     intensity: Float[np.ndarray, "k sh sw"]  # model units
-    counts: list[float]  # of light on the model's grid, a frame
-    energy: float  # over that of a scene of modulus 1; 1 by definition with the gain "auto"
-    saturation: float  # largest share of saturated pixels of the window
-    unused_bits: int  # fewest
+    counts: list[float]  # light of each frame on the model's grid
+    energy: float  # relative to a scene of modulus 1; 1 by definition with the gain "auto"
+    saturation: float  # share of saturated pixels in the window, largest of the frames
+    unused_bits: int  # fewest of the frames
 
 
 def pixel_side(run: Run) -> float:
-    """Side of a square mask pixel in mask pitches (`geometry.pixel_envelope`); 0 where near.
+    """Returns the side of a square mask pixel in mask pitches, for `geometry.pixel_envelope`.
+
+    It is 0 for "angular_spectrum".
 
     Raises:
-        InputError: If the pixels have no envelope in common.
+        InputError: If the pixels do not share one envelope.
     """
     if run.camera.propagation.propagator.axis_in_middle:
         return 0.0
@@ -89,7 +91,7 @@ def pixel_side(run: Run) -> float:
             "real pixels are finer than the model's, --mask_pixels point"
         )
     device = run.config.device
-    # Of many panel pixels the gaps are spread over the mask pixel; finer masks are made of squares.
+    # The gaps of several panel pixels are spread over the mask pixel; finer masks are of squares.
     if device.panel_pixels > 1 or run.camera.draws_finely:
         return 1.0
     return float(np.sqrt(device.fill_factor))
@@ -120,7 +122,7 @@ def group_frames(frames: list[Frame], snapshots: int) -> list[tuple[Frame, ...]]
     """Returns the frames of each object.
 
     Raises:
-        InputError: If some are left over.
+        InputError: If some frames are left over.
     """
     if len(frames) % snapshots:
         raise InputError(
@@ -131,7 +133,7 @@ def group_frames(frames: list[Frame], snapshots: int) -> list[tuple[Frame, ...]]
 
 
 def narrowed(setup: Setup, run: Run) -> Setup:
-    """Returns the setup with the part of its window that the model's grid needs.
+    """Returns the setup with its window reduced to what the model's grid needs.
 
     Raises:
         InputError: If the grid does not lie in the window.
@@ -142,7 +144,7 @@ def narrowed(setup: Setup, run: Run) -> Setup:
 
 
 def measure_frames(groups: list[tuple[Frame, ...]], setup: Setup, run: Run) -> Iterator[Measured]:
-    """Yields each object's CDPs, one after the other: memory holds one object's frames.
+    """Yields the CDPs of one object after another; memory holds the frames of one object.
 
     Raises:
         InputError: If the setup (`narrowed`, `make_correction`) or a frame cannot be used.
@@ -171,7 +173,7 @@ def measure_frames(groups: list[tuple[Frame, ...]], setup: Setup, run: Run) -> I
 
 
 def on_grid(light: Float[np.ndarray, "h w"], setup: Setup, run: Run) -> Float[np.ndarray, "sh sw"]:
-    """Returns a corrected frame of the setup's window, in counts a model sample."""
+    """Resamples a corrected frame of the setup's window to counts per model sample."""
     return to_sensor(
         setup.window.join(light - setup.offset),
         setup.geometry.in_window(setup.window),
@@ -190,12 +192,13 @@ def in_model_units(
     *,
     name: str,
 ) -> Float[np.ndarray, "k sh sw"]:
-    """Returns one object's CDPs, from counts on the model's grid; its name is for messages.
+    """Returns one object's CDPs, from counts on the model's grid; `name` is for messages.
 
-    Counts a unit are those of a sample whose CDP is 1; None scales each frame to its energy.
+    `counts_per_unit` are the counts of a sample whose CDP is 1; None scales each frame to its
+    energy.
 
     Raises:
-        InputError: If a frame holds no light, or the object a light that no exposure explains.
+        InputError: If a frame holds no light, or no exposure explains the light of the object.
     """
     counts = light.sum(axis=(1, 2))
     if np.any(counts <= 0):
@@ -215,11 +218,12 @@ def in_model_units(
 
 
 def noise_sigma(setup: Setup, run: Run, counts: list[float]) -> Float[np.ndarray, "sh sw"]:
-    """Returns the read noise in each model sample, model units, from the spread of dark frames.
+    """Returns the read noise of each model sample, in model units, from the spread of dark frames.
 
-    "area" adds the noise of scale^2 camera pixels; "points" reads one, times scale^2, with
-    `POINT_NOISE` of the spline. It grows where the envelope of the mask's pixels is divided out.
-    Where the spread is unknown it is 0. The counts are those on the grid of typical frames.
+    "area" adds the noise of scale^2 camera pixels. "points" reads one pixel, times scale^2, with
+    the `POINT_NOISE` of the spline. The noise grows where the envelope of the mask's pixels is
+    divided out. It is 0 if the spread is unknown. `counts` are the light of typical frames on the
+    grid.
     """
     spread, bin = setup.references.spread or 0.0, setup.window.bin
     area = (setup.geometry.scale / bin) ** 2

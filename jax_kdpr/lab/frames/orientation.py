@@ -1,8 +1,9 @@
-"""Whether patterns or frames lie wrongly, and how: tried on the first objects of a bench.
+"""Tests on the first objects of a bench whether patterns or frames have a wrong orientation.
 
-A pattern can lie wrongly on the camera (a mask that is shown mirrored), about its own centre. Or
-whole frames are turned since their calibration (a setting of the camera, a program that saved
-them), about the frame's middle: the centre moves with them, and a rotation changes its sense.
+A pattern can be mirrored or turned about its own centre, for example if the mask is shown mirrored.
+Or whole frames have been mirrored or turned about the frame's middle since their calibration, by a
+setting of the camera or a program that saved them. Then the centre of the pattern moves too, and a
+mirrored rotation changes its sense.
 """
 
 from collections.abc import Callable
@@ -30,7 +31,7 @@ TURNS: dict[str, Turn] = {
     "turned by 270 degrees": (True, False, True),
     "transposed and turned by 180 degrees": (True, True, True),
 }
-BETTER = 0.8  # times the misfit: another orientation that comes below is the likelier one
+BETTER = 0.8  # times the misfit: an orientation with less than this is more likely
 
 
 def orientation_warning(
@@ -42,11 +43,12 @@ def orientation_warning(
     batch_size: int,
     limit: Callable[[int], float],
 ) -> str:
-    """Says which other orientation explains the first objects far better; "" if none does.
+    """Returns a warning that another orientation explains the first objects far better; else "".
 
-    Runs that were trained with errors of the bench stand large misfits, and so does their limit: a
-    pattern that lies wrongly may stay below it. Against the right one it loses clearly. Whole
-    frames are turned only where the misfit is above its limit: each is read again for it.
+    A run that was trained with errors of the bench has large misfits, and hence a large limit: a
+    pattern in a wrong orientation may stay below it. But the right orientation has a clearly
+    smaller misfit. Whole frames are turned only if the misfit is above its limit, since each frame
+    is read again for that.
     """
     first = groups[:batch_size]
 
@@ -98,7 +100,7 @@ def turned(intensity: Intensities, axis: tuple[int, int], turn: Turn) -> Intensi
 
 
 def turned_geometry(geometry: Geometry, shape: tuple[int, int], turn: Turn) -> Geometry:
-    """Returns where a pattern lies in turned frames, which have a shape (rows, columns)."""
+    """Returns the geometry of a pattern in turned frames, whose shape is (rows, columns)."""
     transpose, reverse_rows, reverse_columns = turn
     y, x, rotation, scale, flip, transposed = geometry
     vertical, horizontal = flip in ("vertical", "both"), flip in ("horizontal", "both")

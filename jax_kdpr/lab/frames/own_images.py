@@ -1,4 +1,4 @@
-"""Images of a person's own objects, as scenes of a run: --truth, --object, --images."""
+"""Reads images of the user's own objects as scenes of a run: --truth, --object, --images."""
 
 from pathlib import Path
 
@@ -17,8 +17,8 @@ from jax_kdpr.data.inspection import read_images
 from jax_kdpr.data.pages.stacks import read_array
 from jax_kdpr.runs.run import Run
 
-TRUTH_FILE = "truth.npy"  # of a simulated bench: its scenes
-TRUTH_RECORD = "truth.json"  # and all else
+TRUTH_FILE = "truth.npy"  # scenes of a simulated bench
+TRUTH_RECORD = "truth.json"  # everything else about it
 
 
 def own_images(
@@ -26,16 +26,17 @@ def own_images(
 ) -> Images:
     """Reads image files as scenes of a run, prepared as its data are (`data.inspection`).
 
-    But they are never stretched: an object is what it is. A complex scene is two images that follow
-    each other, its phase and its amplitude; a line says which are the first two. The truth.npy of a
-    simulated bench, beside its truth.json, is scenes already.
+    Unlike these, they are never rescaled (`data.rescale`): the values of an object are what they
+    are. A complex scene is two consecutive images, its phase and its amplitude; a printed line
+    names the first two. The truth.npy of a simulated bench, beside its truth.json, holds scenes
+    already.
 
-    Phases in radians get, `as_trained`, the offset that those of the run's data got, which are read
-    for it. Else the smallest is 0, which will do where the global phase does not count. A `count`
-    of objects is what there must be.
+    With `as_trained`, phases in radians get the same offset as those of the run's data, which are
+    read for that. Else the smallest phase becomes 0, which is enough if the global phase does not
+    count. `count` is the number of objects that there must be.
 
     Raises:
-        InputError: If they cannot be read, or are no scenes of this run, or not as many.
+        InputError: If the images cannot be read, do not suit the run, or are not `count` objects.
     """
     if source.name == TRUTH_FILE and (source.parent / TRUTH_RECORD).exists():
         images = _written_scenes(run, source, flag)
@@ -76,12 +77,12 @@ def _read_scenes(run: Run, source: Path, flag: str, as_trained: bool) -> Images:
 
 
 def _written_scenes(run: Run, path: Path, flag: str) -> Images:
-    """What `simulated_bench.write_bench` wrote, to the bit."""
+    """Returns the scenes that `simulated_bench.write_bench` wrote, exact to the bit."""
     record = json_files.read_json(
         path.with_name(TRUTH_RECORD), {"scene": Maybe(dict)}, remedy="make both anew"
     )
     ours = shallow(run.camera.scene)
-    theirs = ours | record.get("scene", {})  # earlier versions left it open
+    theirs = ours | record.get("scene", {})  # earlier versions did not record it
     try:
         scenes = read_array(path)
         top = float(np.abs(scenes - 0.5).max(initial=0.0))

@@ -1,4 +1,4 @@
-"""What of a bench's optics can be fitted: numbers among the options, and a camera that has them."""
+"""Declares which numbers of a bench's optics can be fitted, and builds cameras with them."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -10,29 +10,29 @@ from jax_kdpr.optics.beam import AberrationOptions, Beam, IlluminationOptions
 from jax_kdpr.optics.camera import Camera
 
 UNDETERMINED = 1.0  # error bar, in widths, beyond which a parameter is not determined
-FIRST_ZERO_ORDER = 0.01  # has a derivative, which 0 has not
+FIRST_ZERO_ORDER = 0.01  # a start with a derivative, which 0 does not have
 
 Options = dict[str, dict[str, Any]]  # of the config, by section
 
 
 class Parameter(NamedTuple):
-    """One number of the optics: an option of the config, or of a tuple of it the n-th number."""
+    """One number of the optics: an option of the config, or the n-th number of a tuple there."""
 
     section: str
     option: str
     width: float
     number: int | None = None
-    factor: bool = False  # v is the logarithm of the value over its start
+    factor: bool = False  # width * v is the logarithm of the value over its start
 
     @property
     def name(self) -> str:
-        """As the calibration lists it."""
+        """Name by which the calibration lists it."""
         numbered = "" if self.number is None else f"[{self.number}]"
         return f"{self.section}.{self.option}{numbered}"
 
 
 def _zernike(*numbers: int) -> tuple[Parameter, ...]:
-    """Of Noll's polynomials."""
+    """Returns the coefficients of Zernike polynomials, by Noll's indices."""
     return tuple(Parameter("aberrations", "zernike", 0.5, j - 1) for j in numbers)
 
 
@@ -48,7 +48,7 @@ FITTED: dict[str, tuple[Parameter, ...]] = {
     "zero_order": (Parameter("device", "zero_order", 1.0, factor=True),),
     "waist": (Parameter("illumination", "waist", 0.3, factor=True),),
     "beam": tuple(Parameter("illumination", "centre", 0.1, number) for number in (0, 1)),
-    "offset": (),  # counts of a camera pixel: no option
+    "offset": (),  # counts of a camera pixel; not an option of the config
 }
 
 
@@ -59,7 +59,7 @@ def is_determined(name: str, value: float, error: float) -> bool:
 
 
 def fitted_camera(camera: Camera, optics: Options) -> Camera:
-    """Returns a camera with other options of its optics; their numbers may be traced."""
+    """Returns a camera with other options of its optics; their numbers may be JAX tracers."""
     beam = camera.beam or Beam(camera.size)
     light = changed(beam.illumination, **optics.get("illumination", {}))
     wavefront = changed(beam.aberrations, **optics.get("aberrations", {}))
@@ -74,10 +74,10 @@ def fitted_camera(camera: Camera, optics: Options) -> Camera:
 
 
 def starting_options(camera: Camera, parameters: Sequence[Parameter]) -> Options:
-    """Returns the options that are fitted, as they are at the design: each tuple long enough.
+    """Returns the options to fit, at their values in the design; each tuple is long enough.
 
     Raises:
-        InputError: If a parameter is none of this camera's.
+        InputError: If the camera has no such parameter.
     """
     beam = camera.beam or Beam(camera.size)
     sections = {
@@ -111,6 +111,6 @@ def starting_options(camera: Camera, parameters: Sequence[Parameter]) -> Options
 
 
 def value_of(one: Parameter, options: Options) -> float:
-    """Returns what a parameter is in them."""
+    """Returns the value of a parameter in options."""
     value = options[one.section][one.option]
     return float(value if one.number is None else value[one.number])

@@ -1,4 +1,4 @@
-"""Camera frames from files, one at a time, of every kind that `pages.opening` reads but JPEG.
+"""Reads camera frames, one at a time, from all files that `pages.opening` reads except JPEG.
 
 Pixels keep their type and their counts: nothing is scaled. `list_frames` reads headers only, and
 `iterate_frames` holds one frame, so that memory does not grow with their number.
@@ -26,16 +26,16 @@ class Frame(NamedTuple):
     path: Path
     page: int
     dataset: str  # in an HDF5 file; else empty
-    name: str  # of its results: the file's, with the page's number where there are several
+    name: str  # of its results: the file's name, with the page number if there are several
 
 
 class Moments(NamedTuple):
-    """Of frames that show the same."""
+    """Statistics of frames that show the same."""
 
     mean: np.ndarray  # frame [h w], float64
-    spread: float | None  # root of the median variance of a pixel, counts; None of a single frame
+    spread: float | None  # root of the median variance of a pixel, counts; None for a single frame
     type: np.dtype  # of the first file's pixels
-    step: int  # counts between neighbouring levels: 16 of 12 bits left-justified in 16
+    step: int  # counts between neighbouring levels: 16 for 12 bits left-justified in 16
 
 
 def list_frames(pattern: str, *, flag: str = "--input") -> list[Frame]:
@@ -44,13 +44,13 @@ def list_frames(pattern: str, *, flag: str = "--input") -> list[Frame]:
     Numbers in a path count as numbers: shot_2.tif comes before shot_10.tif.
 
     Args:
-        pattern: Such as "frames/*.tif"; what exists by this name is no pattern. For HDF5 the
-            dataset may follow, "scan.h5::/entry/data"; without it the only one of two or three
-            axes is taken.
-        flag: That gave it, for messages.
+        pattern: Pattern such as "frames/*.tif"; the name of an existing file is not taken as a
+            pattern. For HDF5 the dataset may follow, as in "scan.h5::/entry/data"; without it, the
+            only dataset of two or three axes is taken.
+        flag: The flag that gave the pattern, for messages.
 
     Raises:
-        InputError: If nothing matches, a file cannot be read, or two frames have one name.
+        InputError: If nothing matches, a file cannot be read, or two frames have the same name.
     """
     files, dataset = split_dataset(pattern)
     paths = matching_files(files)
@@ -104,7 +104,7 @@ def read_mean(pattern: str, *, flag: str = "--input") -> np.ndarray:
 
 
 def read_moments(pattern: str, *, flag: str = "--input") -> Moments:
-    """Returns what all frames of a pattern together say of a sensor; prints what was found."""
+    """Returns statistics of all frames that match a pattern; prints what was found."""
     count, mean, squares, bits, kind = 0, np.zeros(()), np.zeros(()), 16, np.dtype(float)
     frames = list_frames(pattern, flag=flag)
     for pixels in iterate_frames(frames):
@@ -122,7 +122,10 @@ def read_moments(pattern: str, *, flag: str = "--input") -> Moments:
 def found_line(
     flag: str, frames: list[Frame], pixels: np.ndarray, kind: np.dtype, which: str
 ) -> str:
-    """Returns in a line what frames were found, of a type, and the values of `which` of them."""
+    """Returns a line on the frames found, their type `kind`, and the range of `pixels`.
+
+    `which` says what `pixels` are, such as "the first" of the frames or "their mean".
+    """
     formats = ", ".join(dict.fromkeys(frame.path.suffix[1:].upper() for frame in frames))
     height, width = pixels.shape
     of = f", {which}" if len(frames) > 1 else ""

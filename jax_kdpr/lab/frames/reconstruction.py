@@ -1,4 +1,4 @@
-"""All frames of a bench, batch by batch, to files and to the rows of results.json."""
+"""Recovers all frames of a bench, batch by batch, to files and to the rows of results.json."""
 
 import itertools
 import time
@@ -35,7 +35,7 @@ SAVE_SECONDS = 5.0  # between writings of results.json
 SATURATED = 5e-3  # share of pixels
 ENERGY = 0.2  # relative difference from that of a scene of modulus 1
 
-Limit = Callable[[int], float]  # limit(n) -> what the median misfit of n objects may be
+Limit = Callable[[int], float]  # limit(n): largest median misfit of n objects that is trusted
 Write = Callable[[results.Recovery], None]
 
 
@@ -44,7 +44,7 @@ class Wanted:
     """What is to be made of the frames, and where."""
 
     output: Path  # folder; made if need be
-    batch_size: int  # objects at a time; all batches have one size, so that one program does
+    batch_size: int  # objects at a time; all batches have one size, for one compiled program
     stack: bool = False  # stacks in place of files for each object
     pitch: float = 0.0  # of the object's pixels, metres, for the pictures; 0 where not known
     truth: Images | None = None  # the objects themselves [n h w c], in the order of the frames
@@ -64,11 +64,12 @@ def reconstruct_bench(
 ) -> tuple[dict[str, Any], bool]:
     """Recovers and writes all objects of a bench, with what tells how far to trust them.
 
-    A limit of the misfit is that of the run where none is given; of a solver alone it must be.
+    `limit` is the largest misfit that is trusted; None takes that of the run. For a solver without
+    a network it must be given.
 
     Returns:
-        What results.json holds, and whether it is to be trusted as a whole: not where the frames
-        fit far better in another orientation, nor where the median misfit is above its limit.
+        What results.json holds, and whether to trust it as a whole. It is not trusted if the frames
+        fit far better in another orientation, or if the median misfit is above its limit.
 
     Raises:
         InputError: If a frame cannot be used.
@@ -96,10 +97,11 @@ def reconstruct(
 ) -> dict[str, Any]:
     """Recovers and writes every object that is not done yet; returns what results.json holds.
 
-    Its rows stand in the order of `groups`, as the objects of a stack do.
+    The rows are in the order of `groups`, as the objects of a stack are.
 
-    Memory holds one batch. results.json is written every few seconds and when the call is
-    interrupted (not of a stack, whose files are not there before the end), so that it can go on.
+    Memory holds one batch. results.json is written every few seconds, and when the call is
+    interrupted, so that another call can resume. This does not hold for a stack, whose files do
+    not exist before the end.
 
     Raises:
         InputError: If a frame cannot be used; what was done before it stays.
@@ -132,11 +134,11 @@ def reconstruct(
             found.extend(rows)
             bar.update(len(batch))
             signals.check("interrupted, what is done is saved; go on with --resume")
-            # All rows are written anew: after every batch, that adds up.
+            # All rows are written anew each time, so doing it after every batch would be slow.
             if not wanted.stack and time.monotonic() - saved > SAVE_SECONDS:
                 save()
                 saved = time.monotonic()
-    # The order of the stack; objects whose frames are gone by now come last.
+    # The order is that of the stack; objects whose frames no longer exist come last.
     found.sort(key=lambda row: place.get(row["name"], len(groups)))
     results.write_sheet(wanted.output, found, scene=scene, pitch=wanted.pitch, stack=wanted.stack)
     return save()
@@ -146,15 +148,15 @@ def reconstruct(
 def _writer(
     wanted: Wanted, scene: SceneOptions, count: int, save: Callable[[], Any]
 ) -> Iterator[Write]:
-    """Gives write(recovery) of so many objects; saves the rows if it is left early."""
-    if wanted.stack:  # none of whose files is there before the end
+    """Yields write(recovery) for `count` objects; saves the rows if the block is left early."""
+    if wanted.stack:  # its files do not exist before the end
         with signals.noting(), results.open_stack(wanted.output, count) as append:
             yield append
         return
     try:
         with signals.noting():
             yield partial(results.write_recovery, wanted.output, scene=scene, pitch=wanted.pitch)
-    except BaseException:  # also a signal
+    except BaseException:  # signals too
         save()
         raise
 
@@ -162,7 +164,7 @@ def _writer(
 def _limit_of(
     run: Run, recover: Recover, groups: list[tuple[Frame, ...]], setup: Setup, batch_size: int
 ) -> Limit:
-    """That of the run, with the read noise of the bench."""
+    """Returns the limit of the run's misfit, with the read noise of the bench."""
     first = next(measure_frames(groups[:1], setup, run))
     sigma = noise_sigma(setup, run, first.counts)
     simulated = simulated_misfits(run, recover, noise_sigma=sigma, batch_size=batch_size)
@@ -170,7 +172,7 @@ def _limit_of(
 
 
 def _summarise(rows: list[Row], limit: Limit, notes: list[str]) -> dict[str, Any]:
-    """What results.json says of all objects together."""
+    """Returns what results.json says of all objects together."""
     median, median_limit = float(np.median([row["misfit"] for row in rows])), limit(len(rows))
     if median > median_limit:
         notes.append(
@@ -201,7 +203,7 @@ def _write_batch(
     limit: float,
     write: Write,
 ) -> tuple[list[Row], Images]:
-    # What fills up the last batch is recovered and dropped.
+    # Repeated objects fill up the last batch; their results are dropped.
     filled = [batch[i % len(batch)].intensity for i in range(batch_size)]
     found, rows = recover(jnp.asarray(np.stack(filled))), []
     for i, one in enumerate(batch):

@@ -1,4 +1,4 @@
-"""From CDPs to recovered objects, and how far to trust them.
+"""Recovers objects from CDPs, and says how far to trust them.
 
 A recovery is trusted as far as it explains its measurement: the recovered object is sent through
 the optics again, and the amplitudes of the two patterns are compared,
@@ -6,7 +6,7 @@ the optics again, and the amplitudes of the two patterns are compared,
     misfit = norm(abs(A x) - sqrt(y)) / norm(sqrt(y)).
 
 A pattern that the system was not made for (flipped, transposed, badly scaled, of another mask)
-still gives an object that looks like its training set, but its pattern is another one.
+still gives an object that looks like its training set, but the pattern of that object differs.
 """
 
 from collections.abc import Callable
@@ -28,10 +28,11 @@ from jax_kdpr.recovery.solvers import amplitude_residual, require_projection
 from jax_kdpr.runs.run import Run, run_keys
 
 PERCENTILE = 99.0  # of the misfits of simulated scenes
-MARGIN = 1.2  # what the misfit of a bench may exceed them by
+MARGIN = 1.2  # factor by which the misfit of a bench may exceed these
 CONFUSED = 1.0  # percent of wrong patterns that may be trusted
 RESAMPLES = 500
-LIMIT_IMAGES = 256  # validation images that a limit comes from, at most
+SOLVED = 0.3  # misfit beyond which the answer of a solver is not an object of the frame
+LIMIT_IMAGES = 256  # validation images for a limit, at most
 
 
 class Recovered(NamedTuple):
@@ -40,12 +41,12 @@ class Recovered(NamedTuple):
     image: Images  # refined, if asked for
     estimate: Fields  # spectral, as the network saw it
     misfit: Float[Array, "b"]  # of the network's image
-    refined_misfit: Float[Array, "b"]  # of `image`: the same without refinement
+    refined_misfit: Float[Array, "b"]  # of `image`; equal to `misfit` without refinement
 
 
 Recover = Callable[[Intensities], Recovered]
 Explain = Callable[[Optics, Images, Intensities], Float[Array, "b"]]
-# Misfits of simulated scenes, and of the same CDPs transposed: of patterns that are none.
+# Misfits of simulated scenes, and of the same CDPs transposed, which are wrong patterns.
 Simulated = tuple[list[float], list[float]]
 
 
@@ -58,11 +59,11 @@ def make_explain(camera: Camera) -> Explain:
 
 
 def make_recover(run: Run, *, refinement: Refinement = NO_REFINEMENT) -> Recover:
-    """Builds recover(intensity) of a batch of CDPs, in the model's unit.
+    """Builds recover(intensity) for a batch of CDPs in the model's unit.
 
-    The refinement of the network's images brings almost any pattern's misfit down, so trust is a
-    matter of the image before it. The misfit of a solver alone (`recovery.solver_system`) says
-    less than a network's: it fits what no object has made nearly as well.
+    Refinement lowers the misfit of almost any pattern, so that trust depends on the image before
+    it. The misfit of a solver without a network (`recovery.solver_system`) says less than that of a
+    network: a solver fits patterns that no object has made nearly as well.
     """
     camera = run.camera
     if refinement.steps:
@@ -86,10 +87,10 @@ def make_recover(run: Run, *, refinement: Refinement = NO_REFINEMENT) -> Recover
 def simulated_misfits(
     run: Run, recover: Recover, *, noise_sigma: Float[np.ndarray, "sh sw"], batch_size: int
 ) -> Simulated:
-    """Returns what misfits a run has on its validation images, and on wrong patterns.
+    """Returns the misfits of a run on its validation images, and on wrong patterns.
 
-    They are measured in simulation, with the noise that the run was trained with, and with the
-    noise of the bench on top where that is known: `noise_sigma`, in model units.
+    The CDPs are simulated with the noise that the run was trained with. The noise of the bench is
+    added where it is known: `noise_sigma`, in model units.
     """
     camera, key = run.camera, run_keys(run.config.seed).evaluation
     images = run.dataset.validation[:LIMIT_IMAGES]
@@ -107,13 +108,14 @@ def simulated_misfits(
 
 
 def misfit_limit(simulated: Simulated, count: int = 1) -> float:
-    """Returns what the median misfit of `count` frames may be; of one frame its misfit itself.
+    """Returns the largest median misfit of `count` frames to trust; for one frame, its misfit.
 
     It is `MARGIN` times the `PERCENTILE`th percentile of such medians, drawn with replacement from
-    the simulated misfits: one good frame in a hundred is above the percentile itself, and the
-    margin leaves room for what no bench is without. But never more than `CONFUSED` percent of wrong
-    patterns stay below: a system that was hardly trained, or for large errors of the bench, leaves
-    some scenes as badly explained as a pattern that is none, and neither is to be trusted.
+    the simulated misfits. One good frame in a hundred is above the percentile itself, and the
+    margin leaves room for the errors that every bench has. But at most `CONFUSED` percent of wrong
+    patterns may stay below the limit. A system that was hardly trained, or was trained for large
+    errors of the bench, explains some scenes as badly as a wrong pattern, and neither is to be
+    trusted.
     """
     right, wrong = (_medians(misfits, count) for misfits in simulated)
     return min(
@@ -122,7 +124,7 @@ def misfit_limit(simulated: Simulated, count: int = 1) -> float:
 
 
 def _medians(misfits: list[float], count: int) -> np.ndarray:
-    """Medians of `count` draws; of one, all that there are."""
+    """Returns medians of `count` draws each; for a count of one, the misfits themselves."""
     if count == 1:
         return np.asarray(misfits)
     rng = np.random.default_rng(0)

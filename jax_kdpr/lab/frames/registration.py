@@ -1,14 +1,16 @@
-"""Where the pattern lies on the camera, found from a frame of an object that is known.
+"""Finds where the pattern lies on the camera, from a frame of a known object.
 
-* coarse: every orientation, rotation and scale of a grid, all shifts at once by cross-correlation,
-  in the bright part of the frame
-* fine: centre, rotation and scale of the best of each orientation, by Nelder and Mead
+* The coarse search tries every orientation, rotation and scale of a grid in the bright part of the
+  frame, with all shifts at once by cross-correlation.
+* The fine search refines centre, rotation and scale of the best fits in each orientation, by the
+  method of Nelder and Mead.
 
-Patterns are compared by Pearson's correlation of their amplitudes: no gain, no offset enters.
+Patterns are compared by Pearson's correlation of their amplitudes, which does not depend on gain or
+offset.
 
 The fit is trusted if its correlation is at least `MIN_SCORE` and at least `MIN_LEAD` above that of
-the best fit in another orientation. The other seven orientations are wrong by design and have been
-searched as hard, so their best says what chance gives on this pattern.
+the best fit in another orientation. The other seven orientations are known to be wrong and are
+searched just as thoroughly, so that the best of them shows what chance gives on this pattern.
 """
 
 from itertools import product
@@ -31,7 +33,7 @@ MIN_SCORE = 0.8
 MIN_LEAD = 0.15
 EDGE_SHIFT = 0.7  # model samples by which one step of the grid moves the pattern's edge
 
-Fit = tuple[float, Geometry]  # with its correlation
+Fit = tuple[float, Geometry]  # (correlation, geometry)
 
 
 class Registration(NamedTuple):
@@ -43,7 +45,7 @@ class Registration(NamedTuple):
 
     @property
     def trusted(self) -> bool:
-        """Whether to believe it; see above."""
+        """Whether to trust the fit; see the module."""
         return self.score >= MIN_SCORE and self.score - self.runner_up >= MIN_LEAD
 
 
@@ -58,9 +60,9 @@ def register(
 ) -> Registration:
     """Finds the geometry in which a frame (corrected, joined) shows a known pattern.
 
-    The pattern is the expected CDP, zero frequency at [sh // 2, sw // 2]. The search begins at the
-    guess's scale and rotation and goes so many degrees, and so far in relative scale, on either
-    side; the centre is found anywhere in the frame, and all eight orientations are tried.
+    The pattern is the expected CDP, zero frequency at [sh // 2, sw // 2]. The search goes by
+    `rotation_range` degrees, and by a relative `scale_range`, to either side of the guess. The
+    centre may lie anywhere in the frame, and all eight orientations are tried.
     """
     target = np.sqrt(np.maximum(pattern, 0.0))
     half = max(pattern.shape) / 2
@@ -83,18 +85,18 @@ def register(
 
 
 def _steps(reach: float, step: float) -> Float[np.ndarray, "n"]:
-    """Values from -reach to reach, 0 among them, at most `step` apart."""
+    """Returns values from -reach to reach, 0 among them, at most `step` apart."""
     return np.linspace(-reach, reach, 2 * int(np.ceil(reach / step)) + 1)
 
 
 def _bright_part(
     light: Float[np.ndarray, "h w"], extent: float
 ) -> tuple[Float[np.ndarray, "ph pw"], tuple[int, int]]:
-    """The part of a frame around its brightest square, and its first row and column.
+    """Returns the part of a frame around its brightest square, and its first row and column.
 
-    Light may sit anywhere in the pattern, which is at most `extent` pixels wide, so that the
-    square's middle is up to half its side from the pattern's; the corners of this reach a half
-    diagonal further. A constant offset changes nothing.
+    The pattern is at most `extent` pixels wide, and its light may be anywhere in it. The middle of
+    the square is therefore up to half its side from the middle of the pattern, and the pattern's
+    corners reach half a diagonal further. A constant offset changes nothing.
     """
     side = int(np.ceil(extent))
     reach = int(np.ceil(side / 2 + side / np.sqrt(2)))
@@ -110,11 +112,11 @@ def _search(
     target: Float[np.ndarray, "sh sw"],
     turns: list[tuple[float, float]],
 ) -> list[list[Fit]]:
-    """The best centre, to a model sample, for every (rotation, scale); a list an orientation.
+    """Returns the best centre of every (rotation, scale), in one list per orientation.
 
-    The frame is read on a grid of model samples that covers it, once for all orientations: these
-    mirror and transpose the target. Every place of the target on that grid is scored at once, by
-    normalised cross-correlation.
+    A centre is found to a model sample. The frame is read once for all orientations, on a grid of
+    model samples that covers it; the target is mirrored and transposed instead. All places of the
+    target on that grid are scored at once, by normalised cross-correlation.
     """
     height, width = smooth.shape
     reach = int(np.ceil(np.hypot(height, width) / 2 / min(scale for _, scale in turns)))
@@ -150,7 +152,7 @@ def _search(
 def _oriented(
     target: Float[np.ndarray, "sh sw"], flip: str, transpose: bool
 ) -> tuple[Float[np.ndarray, "oh ow"], tuple[int, int]]:
-    """The target as the camera sees it in an orientation, and where its zero frequency lies."""
+    """Returns the target as seen in an orientation, and the place of its zero frequency."""
     seen = target.T if transpose else target
     zero = [samples // 2 for samples in seen.shape]
     for axis, mirrors in enumerate((("vertical", "both"), ("horizontal", "both"))):
@@ -163,7 +165,7 @@ def _oriented(
 def _deviations(
     seen: Float[np.ndarray, "gh gw"], shape: tuple[int, ...]
 ) -> Float[np.ndarray, "oh ow"]:
-    """Root of the summed squared deviation from the mean, of each part of `seen` of a shape."""
+    """Returns the norm of the deviations from the mean, for each part of `seen` of this shape."""
     size = shape[0] * shape[1]
     variance = _box_sums(seen**2, shape) - _box_sums(seen, shape) ** 2 / size
     floor = 1e-3 * max(float(variance.max()), 1e-30)  # parts of the frame without any light
@@ -173,7 +175,7 @@ def _deviations(
 def _box_sums(
     image: Float[np.ndarray, "h w"], shape: tuple[int, ...]
 ) -> Float[np.ndarray, "oh ow"]:
-    """The sum of each part of an image of a shape."""
+    """Returns the sum over each part of an image that has this shape."""
     total = np.pad(image.cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
     rows = total[shape[0] :] - total[: -shape[0]]
     return rows[:, shape[1] :] - rows[:, : -shape[1]]
@@ -185,7 +187,7 @@ def _refine(
     start: Geometry,
     sampling: str,
 ) -> Fit:
-    """Nelder and Mead on the four numbers, each in units of one model sample at the edge."""
+    """Refines the four numbers by Nelder and Mead's method; 1 is a model sample at the edge."""
     half = max(target.shape) / 2
 
     def moved(x: np.ndarray) -> Geometry:

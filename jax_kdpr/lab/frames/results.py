@@ -1,11 +1,15 @@
-"""The files of a reconstruction: written whole or not at all, results.json last.
+"""Writes the files of a reconstruction, each whole or not at all, results.json last.
 
-One object gives NAME.tif and NAME.npy (phase in radians or, of an amplitude scene, amplitude;
-float32), NAME_amplitude.tif and .npy too if the scene is complex, NAME.png (a preview with its
-scale bar) and NAME.npz: `estimate`, the complex spectral estimate that the network saw, and
-`intensity`, the CDPs as the system took them. A stack holds the same of all objects, in order:
-phase.tif, phase.npy (or amplitude), estimate.npy and intensity.npy, without previews. sheet.png has
-all objects in one picture.
+One object gives these files:
+
+* NAME.tif and NAME.npy: phase in radians, or amplitude for an amplitude scene; float32
+* NAME_amplitude.tif and NAME_amplitude.npy: the amplitude as well, if the scene is complex
+* NAME.png: a preview with its scale bar
+* NAME.npz: `estimate`, the complex spectral estimate that the network saw, and `intensity`, the
+  CDPs as the system took them
+
+A stack holds the same of all objects, in order: phase.tif, phase.npy (or amplitude), estimate.npy
+and intensity.npy, without previews. sheet.png shows the first objects in one picture.
 """
 
 import itertools
@@ -30,7 +34,7 @@ from jax_kdpr.optics.objects import SceneOptions
 
 RESULTS_FILE = "results.json"
 SHEET_FILE = "sheet.png"
-SCORES = ("psnr", "ssim", "rms")  # where there is a truth
+SCORES = ("psnr", "ssim", "rms")  # only if the truth is given
 ROW = {  # of one object
     **{"name": str, "misfit": float, "refined_misfit": float, "energy": float},
     **{"saturation": float, "unused_bits": Range(0, 16), "warning": str},
@@ -52,14 +56,14 @@ class Recovery(NamedTuple):
 
 
 def write_tiff(path: Path, values: Shaped[np.ndarray, "*n h w"]) -> None:
-    """Writes a grey TIFF, of several pages for a stack, whole."""
+    """Writes a grey TIFF, with several pages for a stack, whole or not at all."""
     write_whole(path, lambda file: tifffile.imwrite(file, values, photometric="minisblack"))
 
 
 def write_recovery(
     folder: Path, recovery: Recovery, *, scene: SceneOptions, pitch: float = 0.0
 ) -> None:
-    """Writes the files of one object, whose pixels have a pitch in metres, 0 if unknown."""
+    """Writes the files of one object; `pitch` is that of its pixels in metres, 0 if unknown."""
     part, first = next(iter(recovery.parts.items()))
     for other, values in recovery.parts.items():
         name = f"{recovery.name}{'' if other == part else '_amplitude'}"
@@ -73,9 +77,9 @@ def write_recovery(
 
 @contextmanager
 def open_stack(folder: Path, count: int) -> Iterator[Callable[[Recovery], None]]:
-    """Gives append(recovery), which adds one of `count` objects to the stacks of a folder.
+    """Yields append(recovery), which adds one of `count` objects to the stacks of a folder.
 
-    The stacks grow under temporary names and get theirs when all objects are in.
+    The stacks grow under temporary names, and get their own names when all objects are in.
     """
     arrays: dict[str, np.memmap] = {}
     pages: dict[str, tifffile.TiffWriter] = {}
@@ -110,7 +114,7 @@ def require_new(folder: Path, names: Iterable[str]) -> None:
     """Refuses to write objects, or stacks, of these names over files of something else.
 
     Raises:
-        InputError: If one of these files is there.
+        InputError: If one of these files exists.
     """
     planned = {f"{name}{end}" for name in names for end in ENDS} | {SHEET_FILE}
     for path in folder.iterdir() if folder.is_dir() else ():
@@ -123,10 +127,10 @@ def require_new(folder: Path, names: Iterable[str]) -> None:
 
 
 def read_results(folder: Path, settings: dict[str, Any]) -> list[Row]:
-    """Returns the rows of an earlier reconstruction that was made in the same way.
+    """Returns the rows of an earlier reconstruction with the same settings.
 
     Raises:
-        InputError: If its settings were others, or results.json is damaged.
+        InputError: If its settings were different, or results.json is damaged.
     """
     path = folder / RESULTS_FILE
     if not path.exists():
@@ -150,16 +154,16 @@ def read_results(folder: Path, settings: dict[str, Any]) -> list[Row]:
 
 
 def write_results(folder: Path, results: dict[str, Any]) -> None:
-    """Writes results.json, whole."""
+    """Writes results.json, whole or not at all."""
     json_files.write_json(folder / RESULTS_FILE, results)
 
 
 def write_sheet(
     folder: Path, rows: list[Row], *, scene: SceneOptions, pitch: float, stack: bool
 ) -> None:
-    """Writes the first objects of results.json into one picture; of complex ones the phase.
+    """Draws the first objects of results.json in one picture; of complex objects, the phase.
 
-    The pitch as of `write_recovery`; of a stack the objects lie in one file.
+    `pitch` is as in `write_recovery`. With `stack`, all objects are in one file.
     """
     part = "phase" if scene.has_phase else "amplitude"
     pages = np.load(folder / f"{part}.npy", mmap_mode="r") if stack else None
@@ -180,7 +184,7 @@ def write_sheet(
 
 
 def in_words(found: dict[str, Any], kind: str) -> str:
-    """Returns what a person reads of results.json at a glance, of scenes of a kind."""
+    """Returns a short summary of results.json, for scenes of a kind."""
     said = (
         f"{len(found['frames'])} object(s), median misfit {found['median_misfit']:.3f} (limit "
         f"{found['median_misfit_limit']:.3f})"
@@ -197,7 +201,7 @@ def in_words(found: dict[str, Any], kind: str) -> str:
 
 
 def warnings(found: dict[str, Any]) -> list[str]:
-    """Returns the warnings of all objects together, and the first of a single one."""
+    """Returns the warnings about all objects together, and the first about a single object."""
     flagged = [row for row in found["frames"] if row["warning"]]
     said = f"{len(flagged)} of {len(found['frames'])} objects; first "
     first = [f"{said}{row['name']}: {row['warning']}" for row in flagged[:1]]

@@ -1,8 +1,8 @@
-"""A bench that is known in every detail: a folder of frames as a real camera would write them.
+"""Simulates a bench that is known in every detail: frames as a real camera would write them.
 
-The continuous pattern of each CDP (its band-limited interpolation, exact) is laid on the camera by
-a `Geometry`, integrated over the camera's pixels, and turned into counts: light times flat field,
-shot noise, dark electrons, offset, hot and dead pixels, read noise, clipping and rounding.
+A `Geometry` places the continuous pattern of each CDP (its exact band-limited interpolation) on the
+camera. There it is integrated over the camera's pixels, and turned into counts: light times flat
+field, shot noise, dark electrons, offset, hot and dead pixels, read noise, clipping and rounding.
 """
 
 import itertools
@@ -33,10 +33,10 @@ from jax_kdpr.optics.objects import scene_field
 from jax_kdpr.runs.run import Run
 
 FINE = 8  # samples of the pattern in a model sample, for splines between them
-PIXEL_POINTS = 3  # each way, in a camera pixel
-EDGE = 1.0  # model samples past the grid that the pattern still reaches
-HEADROOM = 0.9  # of full scale for the brightest pixel, where none shall saturate
-FLAT_LEVEL = 0.6  # of the counts that are left for light, of the flat frame
+PIXEL_POINTS = 3  # points each way in a camera pixel
+EDGE = 1.0  # model samples beyond the grid that the pattern still reaches
+HEADROOM = 0.9  # of full scale, for the brightest pixel if none must saturate
+FLAT_LEVEL = 0.6  # of the counts that are left for light, for the flat frame
 DARK_FRAMES = 8
 FLAT_FRAMES = 4
 
@@ -51,21 +51,23 @@ class Bench(NamedTuple):
     left_justified: bool = False
     offset: float = 64.0  # counts without light
     read_noise: float = 1.0  # standard deviation, counts
-    photons: float = 0.0  # photoelectrons on the model's grid, scene of modulus 1; 0: no shot noise
+    # Photoelectrons on the model's grid, scene of modulus 1; 0: as many as the exposure and the
+    # full well say, or, without a full well, no shot noise.
+    photons: float = 0.0
     full_well: float = 0.0  # electrons of the largest count: sets the exposure with `photons`
     dark: float = 0.0  # electrons of a pixel and frame, in expectation
     vignetting: float = 0.2  # loss of light in the corners
     hot: float = 1e-3  # share of pixels
     dead: float = 1e-3
-    saturated: float = 0.0  # share of pixels that the brightest frame loses
+    saturated: float = 0.0  # share of pixels that saturate in the brightest frame
 
     def room(self, electron: float = 0.0) -> float:
-        """Counts that are left for light beside the offset and, if `electron` counts, the dark."""
+        """Returns the counts left for light; each dark electron takes `electron` of them."""
         return 2**self.bits - 1 - self.offset - self.dark * electron
 
 
 class Sensor(NamedTuple):
-    """One sensor, drawn once: what does not change from frame to frame."""
+    """One sensor: what is drawn once and does not change from frame to frame."""
 
     flat: Float[np.ndarray, "h w"]
     dark: Float[np.ndarray, "h w"]  # counts
@@ -73,10 +75,10 @@ class Sensor(NamedTuple):
 
 
 class Exposure(NamedTuple):
-    """What light and electrons give, in every frame of a bench."""
+    """Counts that light and electrons give, in every frame of a bench."""
 
     gain: float  # counts of a camera pixel for light 1
-    electron: float  # counts; 0 where it is not known
+    electron: float  # counts for one electron; 0 if not known
 
 
 def make_bench(
@@ -87,9 +89,9 @@ def make_bench(
     shape: tuple[int, int] | None = None,
     **lie: float | str | bool,
 ) -> Bench:
-    """Returns a camera with the pattern moved on it by a shift in pixels.
+    """Returns a camera on which the pattern is shifted from the middle, in pixels.
 
-    It is a third larger than the pattern without a `shape`; `lie` as of `default_geometry`.
+    Without a `shape` it is a third larger than the pattern; `lie` is as in `default_geometry`.
     """
     if shape is None:
         shape = (round(run.sensor[0] * scale * 4 / 3), round(run.sensor[1] * scale * 4 / 3))
@@ -100,10 +102,10 @@ def make_bench(
 
 
 def check_bench(bench: Bench) -> None:
-    """Refuses, by the flags of `simulate_bench`, what its counts cannot hold or nothing would read.
+    """Refuses numbers that the counts cannot hold, or that nothing would read.
 
     Raises:
-        InputError: If there is such a number.
+        InputError: If there is such a number; the message names the flag of `simulate_bench`.
     """
     bits, full_well, dark = bench.bits, bench.full_well, bench.dark
     half = 2**bits / 2
@@ -155,8 +157,8 @@ def camera_light(
     Args:
         spectra: Complex field on the model's grid (`cdp.cdp_forward`).
         bench: Its geometry, shape and mask pixels are read.
-        axis: Of the model (`camera.Camera.axis`). At [0, 0] the field is the spectrum of what
-            lies in the window of the object; else it is a picture, and its own spectrum ends.
+        axis: Optical axis of the model (`camera.Camera.axis`). At [0, 0] the field is the spectrum
+            of what lies in the window of the object; else it is an image of limited bandwidth.
     """
     samples = np.array(spectra.shape)
     if axis == (0, 0):
@@ -165,7 +167,7 @@ def camera_light(
         coefficients = np.conj(np.fft.fftshift(np.fft.fft2(spectra, norm="ortho")))
     fine = np.fft.fft2(coefficients, tuple(FINE * samples)) / np.sqrt(samples.prod())
     pattern = ndimage.spline_filter(np.abs(fine) ** 2, order=3, mode="grid-wrap")
-    # Of a large camera the pattern can reach few rows and columns.
+    # On a large camera the pattern may reach only a few rows and columns.
     corners = np.array([[-1, -1, 1, 1], [-1, 1, -1, 1]]) * (samples / 2 + EDGE)[:, None]
     found = bench.geometry.camera_points(corners)
     low, high = np.floor(found.min(axis=1)) - 1, np.ceil(found.max(axis=1)) + 2
@@ -194,10 +196,10 @@ def find_exposure(
 ) -> Exposure:
     """Returns one exposure for all frames, so that the gain of a calibration holds for each.
 
-    With full well and photons so many counts as they are: what exceeds the full well is lost. Else
-    the longest: the brightest pixel just fits; with `bench.saturated`, the frame that has it loses
-    that share of its pixels. Lights are in model units a camera pixel, and `energy` is the sum of a
-    CDP of modulus 1, in which there are `bench.photons`.
+    If full well and photons are given, they set the exposure, and light beyond the full well is
+    lost. Else it is the longest for which the brightest pixel still fits; with `bench.saturated`,
+    the frame of that pixel loses that share of its pixels. `lights` are in model units per camera
+    pixel, and `energy` is the sum of the CDP of a scene of modulus 1, which holds `bench.photons`.
 
     Raises:
         InputError: If `bench.saturated` is more than the share of the pixels that see light.
@@ -217,7 +219,7 @@ def find_exposure(
             f"--saturated: {bench.saturated:g} of the pixels cannot saturate, fewer of them see "
             "light; lower it, or give fewer --camera_pixels"
         )
-    # Where photons say what an electron is, dark ones take room as light does.
+    # If `photons` sets the counts of an electron, dark electrons take up range as light does.
     dark = bench.dark * energy / bench.photons if bench.photons else 0.0
     gain = (1.0 if bench.saturated else HEADROOM) * bench.room(electron) / (level + dark)
     return Exposure(gain, electron or (gain * energy / bench.photons if bench.photons else 0.0))
@@ -230,7 +232,7 @@ def expose(
     sensor: Sensor,
     rng: np.random.Generator,
 ) -> UInt[np.ndarray, "h w"]:
-    """Takes one frame of light in model units a camera pixel: uint8 up to 8 bits, else uint16."""
+    """Takes one frame of light (model units per camera pixel): uint8 up to 8 bits, else uint16."""
     signal = exposure.gain * light * sensor.flat
     if bench.photons:
         signal = exposure.electron * rng.poisson(signal / exposure.electron)
@@ -246,10 +248,11 @@ def expose(
 def as_the_camera_sees(
     camera: Camera, bench: Bench
 ) -> tuple[Bench, Callable[[Field, Optics], Spectra]]:
-    """Returns a bench, and spectra(field, optics) of it, that hold more than the model's window.
+    """Returns a bench, and its spectra(field, optics), which show more than the model's window.
 
-    In the far field these are of all that is behind the masks, at their own fineness, one cycle of
-    the object's side apart; in the near field they are the model's.
+    If the optical axis is at [0, 0], these are the spectra of all light behind the masks, at the
+    masks' own fineness, with samples one cycle of the object's side apart. Else they are the
+    model's.
     """
     if camera.axis != (0, 0):
         return bench, lambda field, optics: cdp.cdp_forward(
@@ -257,7 +260,7 @@ def as_the_camera_sees(
         )
     fine = paths.pixels_within(camera.optics(jnp.zeros((1, camera.size, camera.size))).transfer)
     geometry = bench.geometry._replace(scale=bench.geometry.scale / camera.step)
-    side = bench.pixel_side if fine == 1 else 1.0  # squares of their own
+    side = bench.pixel_side if fine == 1 else 1.0  # finer pixels are squares
 
     def spectra(field: Field, optics: Optics) -> Spectra:
         masks = cdp.mask_transmittance(optics.masks)
@@ -268,7 +271,7 @@ def as_the_camera_sees(
 
 
 def write_bench(output: Path, run: Run, images: Images, bench: Bench, *, seed: int) -> None:
-    """Writes the folder of `simulate_bench`: see its help."""
+    """Writes the folder that the help of `simulate_bench` describes."""
     rng = np.random.default_rng(seed)
     sensor = make_sensor(bench, rng)
     for folder in ("frames", "calibration"):
@@ -278,7 +281,7 @@ def write_bench(output: Path, run: Run, images: Images, bench: Bench, *, seed: i
     optics = run.optics
 
     def lights(image: Image) -> np.ndarray:
-        """Of each snapshot of one scene [k h w]."""
+        """Returns the light of each snapshot of one scene [k h w]."""
         spectra = np.asarray(spectra_of(scene_field(image, run.camera.scene), optics))
         return np.stack([camera_light(one, sees, axis=run.camera.axis) for one in spectra])
 
@@ -287,11 +290,15 @@ def write_bench(output: Path, run: Run, images: Images, bench: Bench, *, seed: i
             frame = expose(one, exposure, bench, sensor, rng)
             write_tiff(output / f"{name}_{k:02d}.tif", frame)
 
-    # Twice through all of the objects: memory holds one.
+    # All objects are computed twice, so that memory holds one at a time.
     blank = lights(blank_image(run))
     objects = map(lights, progress(images, desc="exposure", unit="object"))
     energy = float(np.mean(snapshot_energy(run)))
     exposure = find_exposure(itertools.chain([blank], objects), bench, sensor, energy=energy)
+    if bench.full_well and not bench.photons:
+        photons = exposure.gain * energy / exposure.electron
+        bench = bench._replace(photons=photons)
+        print(f"photons of a frame: {photons:.3g}, by the full well and the exposure")
     for number, image in enumerate(progress(images, desc="frames", unit="object")):
         take(lights(image), f"frames/object_{number:05d}")
     take(blank, "calibration/blank")

@@ -1,1 +1,1 @@
-"""Masks as files for a modulator or an etch, and those files read again."""
+"""Masks as files for a modulator or for etching, and the verification of such files."""

@@ -1,9 +1,9 @@
-"""Mask files are written, each with a sidecar that states what it means.
+"""Writes mask files, each with a sidecar that states what its values mean.
 
     phases phi -> `coding` -> gray levels, heights or phases -> `layout` -> file, sidecar
 
-The phases are those that the run was trained and is evaluated with (`Camera.written`): levels,
-range, table and super-pixels of its device are in them already.
+The phases are those with which the run was trained and is evaluated (`Camera.written`). The
+levels, the range, the table and the super-pixels of its device are applied to them already.
 """
 
 import hashlib
@@ -28,10 +28,10 @@ from jax_kdpr.optics.mask_files.reading import ERROR, sidecar_path
 from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.runs.run import Run
 
-# Radians between a level of the run's device and the file's that pass for the same: a panel that
-# reaches 2 pi at gray level 210 is 0.015 away from the run's 256 levels, which costs nothing.
+# Radians by which a level of the file may differ from the run's level and still count as the same:
+# a panel that reaches 2 pi at gray level 210 is 0.015 off the run's 256 levels, at no cost.
 CLOSE = 0.03
-MISSED = 0.2  # radians off that a measured table should not be
+MISSED = 0.2  # radians; a measured table that is further off gets a warning
 NO_CORRECTION = (
     "No correction included: neither flatness of the device, nor lens, nor grating; your tools may "
     "add them, once."
@@ -45,17 +45,17 @@ def export_masks(
 
     Args:
         plan: From `request.plan_export`.
-        phases: That the run's device shows (`Camera.written`), radians.
-        run: Whose folder and checkpoint are named in the sidecars; no folder, and the digest of the
-            masks, where it is not trained.
-        output: Folder for the files, which is made if need be.
+        phases: Phases that the run's device shows (`Camera.written`), in radians.
+        run: The sidecars name its folder and its checkpoint; for an untrained run no folder, and
+            the digest of the masks.
+        output: Folder for the files; it is made if it does not exist.
 
     Returns:
         {file: its sidecar}.
 
     Raises:
-        InputError: If the file cannot hold the levels that the run was trained on, or there are
-            files of another run in `output`.
+        InputError: If the file cannot hold the levels that the run was trained on, or a file of
+            another run would be replaced.
     """
     encoded = np.stack([encode(mask.astype(float), plan) for mask in phases])
     held = np.stack([decode(values, plan) for values in encoded])
@@ -92,18 +92,18 @@ def export_masks(
             "provenance": provenance,
         }
         whole_files.write_whole(path, lambda file, content=content: file.write(content))
-        json_files.write_json(sidecar_path(path), sidecar)  # after its file: the sign of a whole
+        json_files.write_json(sidecar_path(path), sidecar)  # last: its file is whole
         written[path] = sidecar
     return written
 
 
 def in_words(plan: MaskFormat, shape: tuple[int, ...]) -> str:
-    """Returns all conventions of a file of masks of some shape."""
+    """Returns in words all conventions of a mask file; `shape` is that of a mask."""
     return f"{coding_in_words(plan)} {layout_in_words(plan, shape)} {NO_CORRECTION}"
 
 
 def doubts(plan: MaskFormat, written: dict[Path, dict[str, Any]]) -> str:
-    """Returns what no verification can know of a panel, or what its table misses; "" of others."""
+    """Returns a note on what no verification can know, or on how far a table is off; else ""."""
     if plan.format == SLM and not plan.table and not plan.gray_2pi:
         return (
             f"note: a phase of 2 pi is taken to be gray level {plan.turn}; if your panel reaches "
@@ -136,9 +136,10 @@ def file_bytes(values: Shaped[np.ndarray, "*k h w"], suffix: str) -> bytes:
 
 
 def _require_levels(plan: MaskFormat, device: DeviceOptions, error: float) -> None:
-    """A run that was trained on levels is exported on these, not on others far from them.
+    """Refuses to export a run that was trained on levels to levels far from them.
 
-    No measured table holds equal levels: there the nearest must do, and the error is stated.
+    A measured table does not hold evenly spaced levels. A run that was trained on such levels
+    therefore gets the nearest phases of the table, and the sidecar states the error.
     """
     levels = f"device.table of {len(device.table)} levels" if device.table else ""
     if device.levels and not plan.table:
@@ -161,7 +162,7 @@ def _require_levels(plan: MaskFormat, device: DeviceOptions, error: float) -> No
 
 
 def _refuse_foreign(path: Path, origin: dict[str, Any]) -> None:
-    """A file that is replaced must be of the same run or checkpoint, as its sidecar says."""
+    """Refuses to replace a file, unless its sidecar names the same run or checkpoint."""
     beside, remedy = sidecar_path(path), "give another --output"
     if not path.exists() and not beside.exists():
         return

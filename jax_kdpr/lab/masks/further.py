@@ -1,4 +1,4 @@
-"""Further masks beside those of a run: what a teacher on the bench sees the objects through."""
+"""Further masks beside those of a run, through which a teacher on the bench sees the objects."""
 
 import dataclasses
 
@@ -16,11 +16,11 @@ from jax_kdpr.runs.run import Run, run_keys
 
 
 def draw_further(run: Run, count: int) -> Phases:
-    """Draws masks of independent phases [count h w], radians: always the same ones for a run."""
+    """Draws masks of independent phases [count h w] in radians, always the same for a run."""
     key, size = run_keys(run.config.seed).evaluation, run.camera.size
 
     def draw(number: Array) -> Float[Array, "h w"]:
-        # Each of its own key: the first of 9 are those of 5.
+        # Each mask has a key of its own, so that the first 5 of 9 masks are those of 5.
         own = jax.random.fold_in(key, number)
         return init_phases(own, snapshots=1, height=size, width=size)[0]
 
@@ -28,12 +28,12 @@ def draw_further(run: Run, count: int) -> Phases:
 
 
 def read_further(run: Run, files: list[str]) -> Phases:
-    """Reads them from files, or patterns of files, in order; phases as of `masks.file`.
+    """Reads further masks from files or patterns, in order; the phases are as in `masks.file`.
 
     Raises:
-        InputError: As `read_phases`, or if nothing matches.
+        InputError: As `read_phases`, or if nothing matches a pattern.
     """
-    # What matches nothing is named by who reads it.
+    # A pattern that matches nothing is kept, so that `read_phases` names it in its error.
     paths = [str(path) for file in files for path in matching_files(file) or [file]]
     found = [read_phases("--masks", path, size=run.camera.size) for path in paths]
     return jnp.concatenate([jnp.asarray(phases, jnp.float32) for phases in found])
@@ -42,18 +42,18 @@ def read_further(run: Run, files: list[str]) -> Phases:
 def with_further(
     run: Run, shots: int, files: list[str] | None = None, *, flag: str = "--teacher"
 ) -> Run:
-    """Returns the optics of a run that takes `shots` shots of an object, through its masks first.
+    """Returns a run's optics for `shots` shots of an object, through the run's own masks first.
 
-    Its network would not know what to do with them: a solver recovers from all (`Run.by_solver`).
+    The run's network cannot use the further shots: a solver recovers from all (`Run.by_solver`).
 
     Args:
-        run: Of L shots.
-        shots: In all.
-        files: Of the further masks, or their patterns; none for those of `draw_further`.
-        flag: That said how many, for messages.
+        run: A run of L shots.
+        shots: Number of shots in all.
+        files: Files of the further masks, or patterns; None takes those of `draw_further`.
+        flag: The flag that gave `shots`, for messages.
 
     Raises:
-        InputError: If that is not more than the run's own, or the files hold another number.
+        InputError: If the run itself has more shots, or the files hold another number of masks.
     """
     count = shots - run.snapshots
     if count < 0:
@@ -69,7 +69,7 @@ def with_further(
         )
     params, state = run.variables
     phases = jnp.concatenate([params["phases"], further])
-    # They are at hand: where the run's own began does not matter.
+    # The phases are given, so it does not matter how the run's own masks started.
     masks = changed(run.config.masks, snapshots=shots, start="random", file="", trained=True)
     return dataclasses.replace(
         run,

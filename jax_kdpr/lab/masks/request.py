@@ -1,4 +1,4 @@
-"""What a mask export is asked for, made to fit the run that it is for."""
+"""Fits the request for a mask export to the run that is exported."""
 
 import math
 
@@ -13,10 +13,10 @@ from jax_kdpr.optics.mask_files.layout import place
 
 
 def plan_export(asked: MaskFormat, config: Config) -> MaskFormat:
-    """Returns what is asked for as it fits a run: with its lengths, and its table if it has one.
+    """Returns the format that is asked for, with the lengths of a run and its table if it has one.
 
     Raises:
-        InputError: As `check_format`, or if it does not fit the run.
+        InputError: As `check_format`, or if the format does not fit the run.
     """
     if asked.format == SLM and asked.mask_pitch and not asked.pixel_pitch:
         raise InputError(
@@ -31,7 +31,7 @@ def plan_export(asked: MaskFormat, config: Config) -> MaskFormat:
     if plan.format == SLM:
         _check_device(plan, config)
         if not plan.table:
-            # What the run calls phi: e^{-j phi}.
+            # The run's table holds phi, which multiplies the light by e^{-j phi}.
             sign = -1 if plan.sign == CONJUGATE else 1
             plan.table = tuple(sign * phase for phase in config.device.table)
     check_format(plan)
@@ -45,7 +45,7 @@ def plan_export(asked: MaskFormat, config: Config) -> MaskFormat:
 
 
 def _of_run(name: str, given: float, of_run: float) -> float:
-    """A length that the run may have been trained with: near fields are."""
+    """Returns a length; one that is given must agree with that of a run for a near field."""
     if given and of_run and not math.isclose(given, of_run, rel_tol=1e-6):
         raise InputError(
             f"--{name}: the run was trained with {of_run:g} m, got {given:g}; leave it out"
@@ -72,7 +72,7 @@ def _magnification(plan: MaskFormat) -> int:
 
 
 def _check_device(plan: MaskFormat, config: Config) -> None:
-    """Refuses levels that would not be those of the device that the run was trained for."""
+    """Refuses levels that differ from those of the device that the run was trained for."""
     device, top = config.device, 2**plan.bits
     limited = device.phase_range < math.tau
     if limited and plan.sign == DIRECT:

@@ -1,7 +1,8 @@
-"""What a mask file is worth: the run's test images, measured through what the file holds.
+"""Verifies mask files: measures the run's test images through the masks that the files hold.
 
-The measurement is made through the phases of the file, the recovery believes in the trained masks,
-as on a bench. Sensor noise and errors of the bench are the same draws for both.
+The measurement uses the phases of the file, while the recovery assumes the trained masks, as on a
+bench. For comparison, the same images are measured through the trained masks, with the same draws
+of sensor noise and errors of the bench.
 """
 
 from dataclasses import replace
@@ -25,9 +26,9 @@ from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.runs.run import load_run, run_keys
 
 Stack = Float[np.ndarray, "k h w"]
-CLEARER = 0.02  # correlation with the trained masks by which undoing a mistake must be better
-ALIKE = 0.5  # correlation that there must be then: unrelated masks have next to none
-ROUGH = 0.05  # radians; 64 levels on the circle
+CLEARER = 0.02  # least gain in correlation with the trained masks when a mistake is undone
+ALIKE = 0.5  # least correlation after that; unrelated masks have next to none
+ROUGH = 0.05  # radians: the rounding error of 64 levels on the circle
 TIMES = "times what they should be (gray level at 2 pi, wavelength or index)"
 
 
@@ -36,11 +37,11 @@ class Verdict(NamedTuple):
 
     trained: Summary  # through the trained masks
     found: Summary  # through the file's
-    rms_unit: str  # of both: " rad"; "" of an amplitude scene
-    loss: float  # of PSNR, dB
+    rms_unit: str  # of both: " rad", or "" for an amplitude scene
+    loss: float  # loss of PSNR, dB
     loss_error: float  # its standard error, paired by image
-    mistake: str  # what explains the loss best, in words; "" for nothing, or where it is fine
-    rounding: float  # radians, the most that the levels of an unchanged file are off
+    mistake: str  # what explains the loss best, in words; "" if nothing does or the loss is small
+    rounding: float  # radians: largest error of the levels of an unchanged file
     notes: list[str]  # what is unusual about the files, a line each
 
 
@@ -54,15 +55,15 @@ def verify_files(
 ) -> Verdict:
     """Measures the test images of a run through the masks that files hold.
 
-    Masks that are in none of the files are the trained ones. Where the loss is too large, the usual
-    mistakes (sign, orientation, place, scale) are looked for.
+    Masks that are in none of the files are the trained ones. If the loss is too large, the usual
+    mistakes (sign, orientation, place, scale) are tried.
 
     Args:
         workdir: Run folder.
         paths: Mask files, each with its sidecar.
         images: Number of test images; 0 for all.
-        max_loss: Largest loss in dB that is fine.
-        data_dir: Where the run's data lie now; empty for where they were when it was trained.
+        max_loss: Largest loss in dB that passes.
+        data_dir: Where the run's data lie now; empty if they have not moved since the training.
 
     Raises:
         InputError: If a file or the run cannot be read, or they do not belong together.
@@ -71,7 +72,7 @@ def verify_files(
     files = {path: read_mask_file(path) for path in paths}
     _require_fitting(files, snapshots=config.masks.snapshots, size=config.data.size)
     run = load_run(workdir, data_dir=data_dir)
-    # What a file holds has been through levels and super-pixels already.
+    # The masks of a file have passed through levels and super-pixels already.
     ideal = DeviceOptions()
     shows = changed(
         run.camera.device,
@@ -113,12 +114,12 @@ def verify_files(
 
 
 def find_mistake(found: Stack, wanted: Stack) -> str:
-    """Returns in words what may have been done to the masks of a file, all of them alike.
+    """Returns in words the mistake that was most likely made, the same for all masks of a file.
 
-    Tried are the conjugate, the eight orientations of a square, each with both signs, a circular
-    shift and a factor on the phases. The one that, undone, gives the largest correlation with the
-    trained transmittances is named; a constant phase does not change it, nor any intensity. "" if
-    nothing agrees clearly better than the masks as they are.
+    It tries the conjugate, the eight orientations of a square, each with both signs, a circular
+    shift, and a factor on the phases. It names the mistake whose undoing gives the largest
+    correlation with the trained transmittances. A constant phase changes neither this correlation
+    nor any intensity. The result is "" if nothing agrees clearly better than the masks as they are.
     """
     orientations = _orientations(found)
     tried = {"": found, "of the wrong sign": -found} | orientations
@@ -129,7 +130,7 @@ def find_mistake(found: Stack, wanted: Stack) -> str:
         moved_back = np.roll(found, (-row, -column), axis=(1, 2))
         agreement[f"moved by {row} rows and {column} columns"] = _agreement(moved_back, wanted)
     for factor in np.geomspace(0.4, 2.5, 184).round(3).tolist():
-        # What is scaled is the phase that the device adds, in [0, 2 pi): phi or -phi.
+        # The factor scales the phase that the device adds, in [0, 2 pi): phi or -phi.
         added = (-factor * np.mod(-found, TURN), factor * np.mod(found, TURN))
         agreement[f"{1 / factor:.2f} {TIMES}"] = max(_agreement(one, wanted) for one in added)
     best = max(agreement, key=lambda words: agreement[words])
@@ -137,7 +138,7 @@ def find_mistake(found: Stack, wanted: Stack) -> str:
 
 
 def verdict_line(verdict: Verdict) -> str:
-    """Returns what the files cost."""
+    """Returns the scores through both kinds of masks, and the loss, in one line."""
     (trained, trained_rms), (found, found_rms) = (
         (f"{one.psnr:.2f} dB", f"{one.rms:.3f}{verdict.rms_unit}")
         for one in (verdict.trained, verdict.found)
@@ -152,7 +153,7 @@ def verdict_line(verdict: Verdict) -> str:
 def explain(verdict: Verdict) -> str:
     """Returns in one line what the loss of a file may come from."""
     misses = verdict.rounding > ROUGH
-    # A device that does not reach round the circle looks like one of another scale.
+    # A device that does not reach 2 pi looks like one whose phases have another scale.
     if verdict.mistake and not (misses and verdict.mistake.endswith(TIMES)):
         return f"the masks look {verdict.mistake}"
     if misses:
@@ -195,7 +196,7 @@ def _notes(files: dict[Path, MaskFile], digest: str) -> list[str]:
 
 
 def _orientations(masks: Stack) -> dict[str, Stack]:
-    """The seven others of a square; each undoes what its words say."""
+    """Returns the seven other orientations of a square; each undoes what its name says."""
     transposed = masks.transpose(0, 2, 1)
     return {
         "flipped vertically": masks[:, ::-1],
@@ -209,7 +210,7 @@ def _orientations(masks: Stack) -> dict[str, Stack]:
 
 
 def _shift(found: Stack, wanted: Stack) -> tuple[int, int]:
-    """The circular shift (rows, columns) of `found` that agrees best with `wanted`."""
+    """Returns the circular shift (rows, columns) from `wanted` to `found` that fits best."""
     spectra = np.fft.fft2(_phasors(found)) * np.conj(np.fft.fft2(_phasors(wanted)))
     overlap = np.abs(np.fft.ifft2(spectra)).sum(axis=0)
     row, column = (int(place) for place in np.unravel_index(np.argmax(overlap), overlap.shape))
@@ -218,7 +219,7 @@ def _shift(found: Stack, wanted: Stack) -> tuple[int, int]:
 
 
 def _agreement(one: Stack, other: Stack) -> float:
-    """Mean over masks of abs(mean(e^{j (one - other)})): 1 for masks that differ by a constant."""
+    """Returns the mean over masks of abs(mean(e^{j (one - other)})): 1 if equal up to a piston."""
     return float(np.mean(np.abs(np.mean(_phasors(one - other), axis=(1, 2)))))
 
 

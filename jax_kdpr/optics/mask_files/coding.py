@@ -21,7 +21,8 @@ Values = Shaped[np.ndarray, "h w"]
 def encode(phases: Plane, of: MaskFormat) -> Values:
     """Returns the numbers that stand for a mask: uint8 or uint16 levels, metres or radians.
 
-    Levels are the nearest on the circle. Heights and phases are float32, of phases in [0, 2 pi).
+    Each level is the nearest on the circle. Heights and phases are float32, and stand for phases in
+    [0, 2 pi).
     """
     added = np.mod(-phases if of.sign == CONJUGATE else phases, TURN)
     wanted = jnp.asarray(added, jnp.float32)[None]
@@ -99,6 +100,6 @@ def coding_in_words(of: MaskFormat) -> str:
 
 
 def _below(values: Plane, limit: float) -> Plane:
-    """As float32; what rounds up to the limit, where the circle closes, is 0."""
+    """Returns float32 values; those that round up to `limit`, where the circle closes, are 0."""
     rounded = values.astype(np.float32)
     return np.where(rounded >= np.float32(limit), np.float32(0), rounded)

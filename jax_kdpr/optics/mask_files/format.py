@@ -1,4 +1,4 @@
-"""What a mask file is: one description, which its flags, its sidecar and its readers share."""
+"""The description of a mask file, which its flags, its sidecar and its readers share."""
 
 import math
 
@@ -23,9 +23,9 @@ PITCH, WAVELENGTH = (
 
 @section
 class MaskFormat:
-    """The flags of `export_mask`; 0 and "" leave a number or a name to the run or the format."""
+    """The flags of `export_mask`; 0 and "" take a number or a name from the run or the format."""
 
-    format: str = option("npy", "slm, height, or radians in one of the rest", choices=(*SUFFIXES,))
+    format: str = option("npy", "slm, height, or radians as npy, csv, tiff", choices=(*SUFFIXES,))
     format_file: str = option(
         "", "slm: png, tiff or bmp; height: tiff, npy or csv", when=("format", (SLM, HEIGHT))
     )
@@ -53,7 +53,7 @@ class MaskFormat:
     )
     magnify: int = option(
         0,
-        "slm: panel pixels each way that show one mask pixel; 0: as the pitches say, else 1",
+        "slm: panel pixels a mask pixel, each way; 0: from the pitches, else 1",
         within=Range(1, 8192, also=0),
         when=OF_SLM,
     )
@@ -64,17 +64,17 @@ class MaskFormat:
         0, "slm: gray level around a centred mask", within=Range(0, 2**16 - 1), when=OF_SLM
     )
     bits: int = option(
-        8, "slm: of a level, to 16; above 8 right-justified in 16", within=Range(8, 16), when=OF_SLM
+        8, "slm: bits of a level; above 8 right-justified in 16", within=Range(8, 16), when=OF_SLM
     )
     gray_2pi: int = option(
         0,
-        "slm: gray level of a phase of 2 pi, which is level 0 again; 0: 2^bits",
+        "slm: gray level of phase 2 pi, the same as level 0; 0: 2^bits",
         within=Range(2, 2**24, also=0),
         when=OF_SLM,
     )
     table: tuple[float, ...] = option((), "slm: CSV or NPY of the phase p of each gray level")
     falling: bool = option(
-        False, "slm: phase 0 is the brightest level, as slmsuite has it", when=OF_SLM
+        False, "slm: phase 0 is the brightest level, as in slmsuite", when=OF_SLM
     )
     index: float = option(
         0.0,
@@ -89,7 +89,7 @@ class MaskFormat:
 
     @property
     def suffix(self) -> str:
-        """Of its files."""
+        """Suffix of its files, with the dot."""
         return f".{self.format_file}" if self.format_file else SUFFIXES[self.format][0]
 
     @property
@@ -104,25 +104,25 @@ class MaskFormat:
 
     @property
     def gray_levels(self) -> int:
-        """How many are written: on a panel of more than one turn those of the first one."""
+        """Number of levels written; on a panel of more than one turn, those of the first turn."""
         return len(self.table) or min(self.turn, 2**self.bits)
 
     @property
     def turn_height(self) -> float:
         """Metres of relief that change the phase of the light by 2 pi.
 
-        In transmission, against air, lambda / (n - 1): light that passes the material is behind,
-        which adds phase (e^{j k n z}), p = 2 pi (n - 1) h / lambda. In reflection lambda / 2: a
-        higher surface saves the height twice, p = -4 pi h / lambda.
+        In transmission, against air, it is lambda / (n - 1): the material delays the light, which
+        adds phase (e^{j k n z}), p = 2 pi (n - 1) h / lambda. In reflection it is lambda / 2: a
+        surface that is higher by h shortens the path by 2 h, p = -4 pi h / lambda.
         """
         return self.wavelength / (2 if self.reflection else self.index - 1)
 
 
 def check_format(described: MaskFormat) -> None:
-    """Checks a description by itself.
+    """Checks that a description is valid by itself.
 
     Raises:
-        InputError: If an option is wrong, missing, or read by nothing.
+        InputError: If an option is wrong or missing, or nothing reads it.
     """
     check(described, before="--")
     panel, top = described.panel, 2**described.bits - 1

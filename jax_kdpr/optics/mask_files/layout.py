@@ -45,8 +45,8 @@ def pick(pixels: Pixels, of: MaskFormat, shape: tuple[int, int]) -> Mask:
     """Returns the mask [h w] = `shape` that lies in the pixels of a file.
 
     Raises:
-        InputError: If the file is not of the size that the layout gives, or its pixels differ where
-            the layout repeats one value.
+        InputError: If the file does not have the size that the layout gives, or its pixels differ
+            where the layout repeats one value.
     """
     shown = shown_shape(shape, of)
     expected = shown if of.panel is None else of.panel
@@ -70,13 +70,13 @@ def pick(pixels: Pixels, of: MaskFormat, shape: tuple[int, int]) -> Mask:
 
 
 def shown_shape(shape: tuple[int, ...], of: MaskFormat) -> tuple[int, int]:
-    """Returns height and width in the file of a mask of some shape."""
+    """Returns the height and width that a mask of some shape has in the file."""
     height, width = shape[::-1] if of.rotate % 180 else shape
     return height * of.side, width * of.side
 
 
 def corner(shown: tuple[int, ...], of: MaskFormat) -> tuple[int, int]:
-    """Returns row and column in the file of the top left pixel of a mask `shown` there."""
+    """Returns the row and column in the file of a mask's top left pixel, for its shape there."""
     if of.panel is None or of.tile:
         return 0, 0
     height, width = of.panel

@@ -1,4 +1,4 @@
-"""Mask files are read back, each by what the sidecar beside it says, or as plain phases."""
+"""Reading mask files back, by the sidecar beside each, or as plain phases without one."""
 
 import hashlib
 import sys
@@ -18,7 +18,7 @@ from jax_kdpr.optics.mask_files.format import HEIGHT, SLM, MaskFormat, check_for
 from jax_kdpr.optics.mask_files.layout import pick
 
 ERROR = "largest_phase_error_rad"  # in a sidecar
-# Of what is read of a sidecar; those of 0.1 have "coding" and "layout" for a "format".
+# Fields that are read from a sidecar; those of 0.1 have "coding" and "layout" in place of "format".
 SIDECAR = {
     **{"format": Maybe(dict), "coding": Maybe(dict), "layout": Maybe(dict)},
     **{"masks_in_file": [int], "mask_shape": (int, int), ERROR: Maybe(float)},
@@ -27,24 +27,24 @@ SIDECAR = {
 
 
 class MaskFile(NamedTuple):
-    """What a file and its sidecar say."""
+    """Contents of a mask file and its sidecar."""
 
-    numbers: list[int]  # of the masks in it
+    numbers: list[int]  # numbers of its masks in the run
     phases: Float[np.ndarray, "k h w"]  # phi of e^{-j phi}, [0, 2 pi)
     sidecar: dict[str, Any]
-    changed: bool  # since it was exported
+    changed: bool  # whether the file has changed since its export
 
 
 def sidecar_path(path: Path) -> Path:
-    """Returns where the sidecar of a mask file lies: slm-0.png.json beside slm-0.png."""
+    """Returns the path of a mask file's sidecar: slm-0.png.json beside slm-0.png."""
     return path.with_name(f"{path.name}.json")
 
 
 def read_mask_file(path: Path) -> MaskFile:
-    """Reads masks back from a file, by what the sidecar beside it says.
+    """Reads masks back from a file, as the sidecar beside it describes them.
 
     Raises:
-        InputError: If one of the two is missing, damaged, or not what the other says.
+        InputError: If one of the two is missing or damaged, or they contradict each other.
     """
     beside = sidecar_path(path)
     remedy = f"keep the sidecar of {path.name} beside it, under the same name, or export it again"
@@ -77,12 +77,13 @@ def read_phases(
 
     Args:
         named: The option or flag that gave the path.
-        path: Without a sidecar a file of floats, one page or plane a mask.
-        size: Height and width that they must have; None for any square.
-        snapshots: How many there must be; None for any number.
+        path: Path of the file. Without a sidecar it holds floats, one page or plane a mask.
+        size: Height and width that the masks must have; None for any square.
+        snapshots: How many masks there must be; None for any number.
 
     Raises:
-        InputError: As `read_mask_file`, or if the file is missing, holds no phases, or others.
+        InputError: As `read_mask_file`, or if the file is missing, holds no phases, or holds masks
+            of another size or number.
     """
     if sidecar_path(Path(path)).exists():
         file = read_mask_file(Path(path))
@@ -110,7 +111,7 @@ def read_phases(
 
 
 def description(sidecar: dict[str, Any]) -> MaskFormat:
-    """Returns what a sidecar says its file is; raises as `check_format`."""
+    """Returns the format that a sidecar gives its file; raises as `check_format`."""
     values = sidecar.get("format")
     if values is None:
         coding = {"kind": "phase"} | sidecar.get("coding", {})
@@ -122,7 +123,7 @@ def description(sidecar: dict[str, Any]) -> MaskFormat:
             values.pop("gray_2pi", None)
         elif values.get("table"):
             values |= {"gray_2pi": 0, "falling": False}
-    # JSON has null for what is not given; a `magnify` of 1 stood in files of every format.
+    # JSON has null for what is not given. A `magnify` of 1 once stood in files of every format.
     given = {name: value for name, value in values.items() if value is not None}
     if given.get("magnify") == 1:
         del given["magnify"]

@@ -1,8 +1,8 @@
-"""What a recovery network D_theta is: its options, what it returns, and which there are.
+"""What a recovery network D_theta is: its options, its output, and the networks that there are.
 
 A network is an `nnx.Module` made by `Network(in_channels, out_channels, net, rngs)`, with net its
-`NetOptions`, that maps x [b h w in_channels] to a `NetworkOutput` by `network(x, train=...)`. One
-that does not take every option says so in a static method `require(net, size)`, by an `InputError`.
+`NetOptions`. `network(x, train=...)` maps x [b h w in_channels] to a `NetworkOutput`. A network
+that does not take every option has a static method `require(net, size)`, which raises `InputError`.
 """
 
 from collections.abc import Callable
@@ -30,17 +30,17 @@ NETWORKS: Registry[Callable[..., Any]] = Registry(
 
 
 class NetworkOutput(NamedTuple):
-    """What one pass of a network gives."""
+    """Output of one pass of a network."""
 
     image: Images  # in (0, 1)
-    bottleneck: Features  # the deepest features, the very tensor that the image is made of
-    gate: Gates | None = None  # of a gated network: how far to follow another answer, in (0, 1)
+    bottleneck: Features  # the deepest features, the tensor that the image is made of
+    gate: Gates | None = None  # of a gated network: weight of a refined image, in (0, 1)
 
     @classmethod
     def of(
         cls, outputs: Float[Array, "b h w c_out"], bottleneck: Features, *, gated: bool
     ) -> "NetworkOutput":
-        """Takes the last channel for the gate where there is one; all float32."""
+        """Splits off the last channel as the gate where `gated`; everything becomes float32."""
         outputs, bottleneck = outputs.astype(jnp.float32), bottleneck.astype(jnp.float32)
         image, gate = (outputs[..., :-1], outputs[..., -1:]) if gated else (outputs, None)
         return cls(image, bottleneck, gate)
@@ -60,18 +60,18 @@ class NetOptions:
     norm: str = option("batch", "norm layers", choices=("batch", "group", "none"))
     precision: str = option(
         "tf32",
-        "of its convolutions, tf32 on NVIDIA GPUs alone; all else stays float32",
+        "of convolutions; tf32 only on NVIDIA GPUs; the rest is float32",
         choices=("float32", "tf32", "bfloat16"),
     )
     refine_steps: int = option(
         0,
-        "of error reduction from its image, as far as its gate lets them",
+        "error-reduction steps after the network, weighted by its gate",
         within=Range(0, 10_000),
     )
 
     @property
     def gated(self) -> bool:
-        """Whether one more output, the gate, comes beside the image."""
+        """Whether the network has one more output beside the image, the gate."""
         return self.refine_steps > 0
 
 
@@ -90,7 +90,7 @@ def pure_network(net: NetOptions, *, in_channels: int, out_channels: int) -> Pur
     def build(rngs: nnx.Rngs) -> Any:
         return NETWORKS[net.kind](in_channels, out_channels, net, rngs)
 
-    # The structure of the network without its numbers: static, closed over by `run`.
+    # The structure of the network without its numbers is static; `run` closes over it.
     graph, shapes, stats_shapes = nnx.split(
         nnx.eval_shape(lambda: build(nnx.Rngs(0))), nnx.Param, ...
     )
@@ -111,8 +111,8 @@ def pure_network(net: NetOptions, *, in_channels: int, out_channels: int) -> Pur
 
         arguments = (params["net"], state["net"], inputs)
         if train and (runtime.on_cpu() or not runtime.fits(_kept_bytes(forward, arguments))):
-            # The gradient keeps the convolutions' outputs alone. To make norms, ReLUs, upsampling
-            # and joins again halves the memory of a step; on a CPU it costs no time.
+            # The gradient keeps only the outputs of convolutions. Recomputing norms, ReLUs,
+            # upsampling and joins halves the memory of a step; on a CPU it costs no time.
             forward = jax.checkpoint(
                 forward, policy=jax.checkpoint_policies.save_only_these_names(CONVOLVED)
             )
@@ -122,7 +122,7 @@ def pure_network(net: NetOptions, *, in_channels: int, out_channels: int) -> Pur
 
 
 def _kept_bytes(forward: Callable, arguments: tuple) -> int:
-    """Of what the gradient of a function keeps, on all devices together."""
+    """Returns the bytes that the gradient of a function keeps, on all devices together."""
     kept = jax.eval_shape(lambda *given: jax.vjp(forward, *given)[1], *arguments)
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(kept))
 

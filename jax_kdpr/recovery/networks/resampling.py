@@ -1,4 +1,4 @@
-"""Halving and doubling of feature maps, in forms whose gradients are as fast as they are.
+"""Halving and doubling of feature maps, with gradients as fast as the functions themselves.
 
 XLA's gradient of a windowed maximum is a scatter, and `jax.image.resize` multiplies by dense
 matrices: in a U-Net at 96 x 96 the two took a sixth of a training step on a CPU.
@@ -13,7 +13,7 @@ from jax_kdpr.core.types import Features
 
 
 def max_pool(x: Features) -> Float[Array, "b half_h half_w f"]:
-    """Largest of each 2 x 2 pixels; among equal ones the gradient is shared."""
+    """Returns the largest of each 2 x 2 pixels; equal ones share the gradient."""
     b, h, w, c = x.shape
     pixels = x.reshape(b, h // 2, 2, w // 2, 2, c)
     rows = jnp.maximum(pixels[:, :, 0], pixels[:, :, 1])
@@ -22,10 +22,10 @@ def max_pool(x: Features) -> Float[Array, "b half_h half_w f"]:
 
 @jax.custom_vjp
 def upsample(x: Features) -> Float[Array, "b double_h double_w f"]:
-    """Bilinear interpolation to twice the height and width; edges are repeated.
+    """Interpolates bilinearly to twice the height and width; edges are repeated.
 
     Every new pixel lies a quarter pixel beside an old one, so it takes 3/4 of it and 1/4 of its
-    neighbour. Equals `jax.image.resize`, method "linear".
+    neighbour. The result equals `jax.image.resize` with method "linear".
     """
     return _double(_double(x, 1), 2)
 
@@ -41,10 +41,10 @@ def _double(x: Array, axis: int) -> Array:
 
 
 def _halve(g: Array, axis: int) -> Array:
-    """The transpose of `_double`."""
+    """Applies the transpose of `_double`."""
     pairs = g.reshape((*g.shape[:axis], g.shape[axis] // 2, 2, *g.shape[axis + 1 :]))
     left, right = (lax.index_in_dim(pairs, side, axis + 1, keepdims=False) for side in (0, 1))
-    # At the edges a pixel was its own neighbour, asked by the new pixel on the edge itself.
+    # A pixel at the edge was its own neighbour, for the new pixel on the edge itself.
     from_before, from_after = _neighbours(right, left, axis, at_first=left, at_last=right)
     return 0.75 * (left + right) + 0.25 * (from_before + from_after)
 
@@ -57,10 +57,10 @@ def _neighbours(
     at_first: Array | None = None,
     at_last: Array | None = None,
 ) -> tuple[Array, Array]:
-    """`lower` as seen one place further up, `upper` one place further down, ends filled in.
+    """Returns `lower` moved by one index up and `upper` by one index down, with the ends filled in.
 
-    The first place takes the first of `at_first`, the last one the last of `at_last`; by default
-    those of `lower` and `upper` themselves.
+    The first index takes the first of `at_first`, the last index the last of `at_last`. By default
+    these are `lower` and `upper` themselves.
     """
     count = lower.shape[axis]
     first = lax.slice_in_dim(lower if at_first is None else at_first, 0, 1, axis=axis)

@@ -11,7 +11,7 @@ from jax_kdpr.recovery.networks.unet import ConvBlock, UNet
 
 
 class ResidualBlock(ConvBlock):
-    """A `ConvBlock` whose result is added to its input, brought to as many features."""
+    """A `ConvBlock` plus its input, which a 1 x 1 convolution brings to as many features."""
 
     def __init__(self, in_features: int, features: int, net: NetOptions, rngs: nnx.Rngs):
         super().__init__(in_features, features, net, rngs)
@@ -31,6 +31,6 @@ class ResidualBlock(ConvBlock):
 
 
 class ResidualUNet(UNet):
-    """The U-Net with a short cut around each of its blocks; options and bottleneck as there."""
+    """The U-Net with a shortcut around each of its blocks, and the same options and bottleneck."""
 
     block = ResidualBlock

@@ -14,7 +14,7 @@ from jax_kdpr.core.types import Features
 from jax_kdpr.recovery.networks.network import CONVOLVED, NetOptions, NetworkOutput
 from jax_kdpr.recovery.networks.resampling import max_pool, upsample
 
-GROUPS = 8  # of a group norm
+GROUPS = 8  # groups of a group norm
 MOST_LEVELS = 12  # each halves the size
 
 
@@ -60,7 +60,7 @@ class UNet(nnx.Module):
         Args:
             in_channels: Channels of the input.
             out_channels: Channels of the recovered image.
-            net: Widths, norm, arithmetic, and whether a gate comes beside the image.
+            net: Widths, norm, arithmetic, and whether there is a gate beside the image.
             rngs: Keys of the initial parameters.
 
         Raises:
@@ -86,10 +86,10 @@ class UNet(nnx.Module):
 
     @staticmethod
     def require(net: NetOptions, size: int) -> None:
-        """Refuses options that it cannot be built of, for images of size x size.
+        """Refuses options with which it cannot be built for images of size x size.
 
         Raises:
-            InputError: If it is so.
+            InputError: If it cannot be built.
         """
         widths = len(net.widths)
         if not 2 <= widths <= MOST_LEVELS:
@@ -124,7 +124,7 @@ class UNet(nnx.Module):
         x = bottleneck
         for block, skip in zip(self.decoder, reversed(skips), strict=True):
             x = block(jnp.concatenate([upsample(x), skip], axis=-1), train=train)
-        # What losses and metrics see is float32, whatever the convolutions computed in.
+        # Losses and metrics see float32, whatever precision the convolutions had.
         outputs = nnx.sigmoid(self.head(x.astype(jnp.float32)))
         return NetworkOutput.of(outputs, bottleneck, gated=self.gated)
 
@@ -159,9 +159,9 @@ def make_norm(norm: str, features: int, *, rngs: nnx.Rngs) -> nnx.Module | None:
 
 
 def _folded(conv: nnx.Conv, norm: nnx.BatchNorm) -> nnx.Conv:
-    """Returns a convolution and the batch norm after it, of running statistics, as one convolution.
+    """Returns a convolution and the batch norm after it as one convolution, for evaluation.
 
-    A GPU so goes through the features once less.
+    The batch norm uses its running statistics. A GPU then passes over the features once less.
     """
     gain, offset = cast(nnx.Param, norm.scale), cast(nnx.Param, norm.bias)
     scale = gain[...] * lax.rsqrt(norm.var[...] + norm.epsilon)
