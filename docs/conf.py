@@ -7,8 +7,15 @@ leads there on the site and in a plain view of the files alike.
 import os
 import re
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
+# Most of the gallery's time goes into compiling programs that run a few times (as in the tests,
+# tests/commands.py). A kernel of the notebook, which trains, does not inherit this.
+QUICKLY_COMPILED = (
+    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false "
+    "--xla_cpu_parallel_codegen_split_count=1"
+)
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
 
@@ -86,3 +93,6 @@ def setup(app):
     """Writes the pages of docs/reference that are made of the package."""
     app.connect("autodoc-process-docstring", escaped, priority=400)  # before napoleon
     app.connect("builder-inited", lambda _: generated_pages.write(ROOT / "docs" / "reference"))
+    if "XLA_FLAGS" not in os.environ and version("jaxlib").startswith("0.10."):
+        os.environ["XLA_FLAGS"] = QUICKLY_COMPILED  # read once, by the first script
+        app.connect("env-before-read-docs", lambda *_: os.environ.pop("XLA_FLAGS", None))
