@@ -7,7 +7,7 @@ leads there on the site and in a plain view of the files alike.
 import os
 import re
 import sys
-from importlib.metadata import version
+from importlib import metadata
 from pathlib import Path
 
 # Most of the gallery's time goes into compiling programs that run a few times (as in the tests,
@@ -93,6 +93,6 @@ def setup(app):
     """Writes the pages of docs/reference that are made of the package."""
     app.connect("autodoc-process-docstring", escaped, priority=400)  # before napoleon
     app.connect("builder-inited", lambda _: generated_pages.write(ROOT / "docs" / "reference"))
-    if "XLA_FLAGS" not in os.environ and version("jaxlib").startswith("0.10."):
+    if "XLA_FLAGS" not in os.environ and metadata.version("jaxlib").startswith("0.10."):
         os.environ["XLA_FLAGS"] = QUICKLY_COMPILED  # read once, by the first script
         app.connect("env-before-read-docs", lambda *_: os.environ.pop("XLA_FLAGS", None))

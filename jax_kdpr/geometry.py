@@ -62,7 +62,7 @@ def main(positional: list[str]) -> int:
     said = bench_flags.fill(**{unread: None})
     names = (*KEYS, "pixels", "oversample", "propagation")
     given = {name: flags.FLAGS[name].value for name in names}
-    bench = sampling.make_bench(given, known)
+    bench = sampling.make_layout(given, known)
     output = Path(OUTPUT.value) if OUTPUT.value else None
     if output:
         json_files.require_own("--output", output, RECORD, command="geometry")

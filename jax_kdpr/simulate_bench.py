@@ -13,8 +13,8 @@ object), dark.tif, flat.tif, bad_pixels.tif, and the truth: truth.json (geometry
 truth.npy (the scenes' images), which `reconstruct --truth` takes if truth.json lies beside it. By
 default the camera has 12 bits, 64 counts without light and no dark electrons. It is a third larger
 than the pattern, and its brightest pixel nearly reaches full scale. Shot noise needs photons or a
-full well. --config in
-place of --workdir names a bench that nothing was trained for, such as that of a mask file.
+full well. --config in place of --workdir names a bench that nothing was trained for, such as that
+of a mask file.
 """
 
 from pathlib import Path

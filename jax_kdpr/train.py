@@ -24,7 +24,7 @@ from jax_kdpr.core.options import foreign_names
 from jax_kdpr.core.registry import package
 from jax_kdpr.interface import bench_flags, cli, process_flags
 from jax_kdpr.interface.bench_flags import BENCH
-from jax_kdpr.lab.bench_options import as_flags, on_bench
+from jax_kdpr.lab.bench_options import in_words, on_bench
 from jax_kdpr.training import loop
 
 CONFIG = cli.define_config()
@@ -65,7 +65,7 @@ def _on_bench(config: Config) -> Config:
     said = [name.removeprefix("config.") for name in flags.FLAGS if flags.FLAGS[name].present]
     config, options, notes = on_bench(config, bench_flags.read(), kept=said)
     if processes.is_first():
-        print(f"{BENCH.value}: {as_flags(options) or 'says nothing that a training reads'}")
+        print(f"{BENCH.value}: {in_words(options)}")
         for note in notes:
             print(f"warning: --bench: {note}", file=sys.stderr)
     return config

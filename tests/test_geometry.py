@@ -7,7 +7,7 @@ import pytest
 from commands import call, refusal
 
 from jax_kdpr.lab.bench_file import Modulator
-from jax_kdpr.lab.sampling import make_bench, suitable_magnify
+from jax_kdpr.lab.sampling import make_layout, suitable_magnify
 from jax_kdpr.optics.sampling import bench_geometry, geometry_warnings
 
 # 500 nm, f = 0.2 m, 100 pixels of 10 um: lambda f / (N p) = 1e-7 / 1e-3 = 100 um.
@@ -138,16 +138,16 @@ def test_the_magnify_that_is_named_suits_and_its_neighbours_do_not():
     given = {"focal_length": 0.2, "camera_pixel": 3.45e-6, "camera_pixels": (2048, 2448)}
 
     def suits(magnify: int) -> bool:
-        bench = make_bench({**given, "mask_pitch": magnify * panel.pixel_pitch}, known)
+        bench = make_layout({**given, "mask_pitch": magnify * panel.pixel_pitch}, known)
         found = bench_geometry(**bench._asdict())
         fringe = found.finest_fringe / bench.camera_pixel
         return bool(found.fits) and fringe >= 3 and 32 * magnify <= 1080
 
-    bench = make_bench({**given, "mask_pitch": 64e-6}, known)
+    bench = make_layout({**given, "mask_pitch": 64e-6}, known)
     first, last = map(int, suitable_magnify(bench, panel).split(" to "))
     found = [magnify for magnify in range(1, 60) if suits(magnify)]
     assert (first, last) == (found[0], found[-1]) and len(found) == last - first + 1
     coarse = {"camera_pixel": 50e-6, "camera_pixels": (40, 40), "mask_pitch": 64e-6}
-    coarse = make_bench({**given, **coarse}, known)
+    coarse = make_layout({**given, **coarse}, known)
     assert suitable_magnify(coarse, panel).startswith("none")
     assert suitable_magnify(bench, Modulator()) == ""

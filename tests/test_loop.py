@@ -21,6 +21,7 @@ from jax_kdpr.runs.checkpoint import Checkpoints
 from jax_kdpr.runs.run import restore
 from jax_kdpr.training import loop, outcome, setup
 from jax_kdpr.training.setup import prepare
+from jax_kdpr.training.validation import make_validate
 
 
 @pytest.mark.slow
@@ -236,3 +237,22 @@ def test_a_signal_saves_and_leaves(tmp_path):
     assert "saved; run the same command again" in messages
     step = max(int(path.name) for path in (run / "checkpoints").iterdir())
     assert step >= faults.record(run)[-1]["step"]
+
+
+def test_fewer_validation_images_than_a_batch_are_scored_as_in_whole_ones(tmp_path, monkeypatch):
+    config = tiny_config(data__validation_images=6, train__epochs=1)
+    sizes = []
+
+    def noted(*given, batch_size, **others):
+        sizes.append(batch_size)
+        return make_validate(*given, batch_size=batch_size, **others)
+
+    monkeypatch.setattr(setup, "make_validate", noted)
+    run = prepare(config, tmp_path / "run")
+    few = run.validate(run.start.variables)
+    whole = make_validate(
+        run.system, run.dataset.validation, batch_size=64, key=run.keys.evaluation
+    )(run.start.variables)
+    assert 6 <= sizes[0] < 6 + jax.device_count()  # a multiple of the devices
+    for name, value in few.items():
+        assert value == pytest.approx(whole[name], rel=1e-4), name

@@ -277,6 +277,8 @@ def with_values(config: Config, changes: Mapping[str, Any]) -> Config:
     values = to_dict(config)
     for path, value in changes.items():
         section, _, name = path.rpartition(".")
+        if section and section not in values:
+            raise InputError(unknown_field(path))
         (values[section] if section else values)[name] = value
     return from_dict(values)
 

@@ -39,6 +39,7 @@ from jax_kdpr.lab.frames.measured import (
 from jax_kdpr.lab.frames.own_images import own_images
 from jax_kdpr.lab.frames.parameters import Options
 from jax_kdpr.lab.frames.recovery import (
+    LIMIT_IMAGES,
     SOLVED,
     Recover,
     Recovered,
@@ -126,40 +127,43 @@ class Run(runs.Run):
         """Compares recovered images with the true ones, both [n h w c] in [0, 1].
 
         Returns:
-            Of each image `psnr` in dB, `ssim`, and `rms`, the root mean square error over the
-            object with the piston removed: radians of a phase, else a share of full scale.
+            For each image `psnr` in dB, `ssim`, and `rms`, the root mean square error over the
+            object: of a phase in radians with the piston removed, else a share of full scale.
 
         Raises:
-            InputError: If they are not of one shape.
+            InputError: If they are not of the run's shape, or not as many.
         """
         found, true = (jnp.asarray(given, jnp.float32) for given in (images, truth))
-        if found.ndim != 4 or found.shape != true.shape:
+        wanted = (len(true), self.camera.size, self.camera.size, self.camera.channels)
+        if not found.shape == true.shape == wanted:
             raise InputError(
-                f"images: expected [n h w c] as the truth, {list(true.shape)}, got "
-                f"{list(found.shape)}; take `Objects.image` and `read_images` or `scenes`"
+                f"images, truth: expected both [n {' '.join(map(str, wanted[1:]))}], got "
+                f"{list(found.shape)} and {list(true.shape)}; take `Objects.image`, and "
+                "`read_images` or `scenes`"
             )
         scores = self.camera.score(found, true)
         return {name: np.asarray(getattr(scores, name)) for name in ("psnr", "ssim", "rms")}
 
-    def misfit_limit(self) -> float:
+    def misfit_limit(self, calibration: str | Path = "") -> float:
         """Returns the largest `Objects.misfit` of an object that is to be trusted.
 
         It comes from a simulation with the run's validation images and the noise of its training,
-        which takes some seconds (docs/guides/reconstruct.md). Of a solver alone it is a constant.
+        which takes some seconds (docs/guides/reconstruct.md). For a solver alone it is a constant.
+
+        Args:
+            calibration: As in `reconstruct`; the optics that it has fitted are simulated.
 
         Raises:
-            InputError: If the run's data are not there.
+            InputError: If the run's data or the calibration cannot be read.
         """
-        if not self.is_trained:
+        if not self.has_network:
             return SOLVED
-        no_more_noise = np.zeros(self.sensor)
+        found = read_calibration(Path(calibration)) if calibration else None
+        run = self._at(found.optics) if found is not None and found.optics else self
+        count = min(self.batch_size, LIMIT_IMAGES, len(self.dataset.validation))
+        recover, no_more_noise = run._recover(NO_REFINEMENT), np.zeros(self.sensor)
         return misfit_limit(
-            simulated_misfits(
-                self,
-                self._recover(NO_REFINEMENT),
-                noise_sigma=no_more_noise,
-                batch_size=min(self.batch_size, len(self.dataset.validation)),
-            )
+            simulated_misfits(run, recover, noise_sigma=no_more_noise, batch_size=count)
         )
 
     def reconstruct(
@@ -397,7 +401,7 @@ def on_bench(config: Config, bench: str | Path) -> Config:
         InputError: If the file, or the measured table that it names, cannot be read.
     """
     found, options, notes = bench_options.on_bench(config, read_bench(Path(bench).expanduser()))
-    print(f"{bench}: {bench_options.as_flags(options)}")
+    print(f"{bench}: {bench_options.in_words(options)}")
     for note in notes:
         warnings.warn(f"{bench}: {note}", stacklevel=2)
     return found

@@ -38,12 +38,12 @@ class Modulator:
 
     pixel_pitch: float | None = _metres("pitch", "pitch of the panel's pixels")
     panel: tuple[int, ...] | None = option(None, "its rows and columns", within=SIDE)
-    magnify: int = option(1, "panel pixels per mask pixel, each way", within=Range(1, 65536))
+    magnify: int = option(1, "panel pixels per mask pixel, each way", within=Range(1, 4096))
     fill_factor: float | None = option(
         None, "share of a pixel's area that is modulated", within=Range(0, 1, "(]")
     )
     bits: int | None = option(None, "bits of a gray level", within=Range(8, 16))
-    gray_2pi: int | None = option(None, "gray level of a phase of 2 pi", within=Range(1, 65536))
+    gray_2pi: int | None = option(None, "gray level of a phase of 2 pi", within=Range(2, 65536))
     table: str | None = option(None, "file of the measured phase of each gray level")
 
     @property
@@ -118,6 +118,8 @@ def read_bench(path: Path) -> Bench:
             if sides is not None and len(sides) != 2:
                 raise InputError(f"{name}: expected [rows, columns], got {list(sides)}")
             require_pixels(name, *(sides or (1, 1)))
+        if bench.modulator.table and bench.modulator.gray_2pi is not None:
+            raise InputError("modulator.table: says what gray_2pi would say; leave out one of them")
     except (OSError, ValueError, RecursionError) as failure:
         raise InputError(f"--bench: {path}: {failure}") from failure
     for owner, name in (

@@ -4,24 +4,31 @@ import math
 from collections.abc import Container
 from typing import Any, NamedTuple, cast
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jax_kdpr.config import checks
 from jax_kdpr.config.schema import Config, check_types, with_values
-from jax_kdpr.core.options import foreign_names
+from jax_kdpr.core import options as core_options
+from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.registry import allow
+from jax_kdpr.core.types import Intensity, Phases
 from jax_kdpr.lab import sampling
 from jax_kdpr.lab.bench_file import Bench
 from jax_kdpr.lab.frames.geometry import POINT_NOISE, pixel_envelope, sensor_points, useful_bin
-from jax_kdpr.lab.frames.measured import blank_image, simulate
+from jax_kdpr.optics import cdp
+from jax_kdpr.optics.camera import centred
 from jax_kdpr.optics.device import TURN
 from jax_kdpr.optics.lookup_table import device_table
-from jax_kdpr.optics.sampling import Geometry, bench_geometry
-from jax_kdpr.runs.run import untrained
+from jax_kdpr.optics.noise import NoiseOptions
+from jax_kdpr.optics.sampling import Geometry, bench_geometry, geometry_warnings
+from jax_kdpr.runs.assembly import build_camera, read_planes, start_phases
 
 MOST_BITS = 16  # largest `noise.bits`
 EXPOSED = 0.7  # of its full well, the brightest camera pixel of a frame whose light is not known
 WELL_EXPOSED = f"with which the brightest camera pixel is at {100 * EXPOSED:g} % of its full well"
+MASKS = 16  # random ones, for that
 # Options that exclude each other: if the user sets one of them, the bench sets none.
 LEVELS = ("device.levels", "device.phase_range", "device.table")
 
@@ -51,34 +58,47 @@ def on_bench(
         The new config; the options that the bench has set, by path; and notes for the user.
 
     Raises:
-        InputError: If an option is of the wrong type, or the panel's measured table cannot be read.
+        InputError: If the config is not valid, or the panel's measured table cannot be read.
     """
     config = check_types(config)
-    allow(foreign_names(config).values())  # the config is the user's own
+    allow(core_options.foreign_names(config).values())  # the config is the user's own
     options = _length_options(config, bench) | device_options(bench, reads_table=True)
     if any(path in kept for path in LEVELS):
         options = {path: value for path, value in options.items() if path not in LEVELS}
     options = {path: value for path, value in options.items() if path not in kept}
     config = with_values(config, options)
-    noise, notes = _noise_of_frames(config, bench)
-    if "noise.kind" in kept and config.noise.kind != "camera":
-        noise = {}  # nothing would read it
+    noise, notes = _noise_of_frames(config, bench, kept)
     noise = {path: value for path, value in noise.items() if path not in kept}
-    return with_values(config, noise), options | noise, notes
+    config, options = with_values(config, noise), options | noise
+    try:
+        core_options.check(config)
+    except InputError as failure:
+        by_bench = str(failure).partition(":")[0] in options
+        raise InputError(f"--bench: it sets {failure}" if by_bench else str(failure)) from failure
+    return config, options, notes
+
+
+def in_words(options: dict[str, Any]) -> str:
+    """Returns a line that says which options a bench has set."""
+    return as_flags(options) or "says nothing that a training reads"
 
 
 def as_flags(options: dict[str, Any]) -> str:
-    """Returns options as flags of `train`; a table is shown by its number of levels alone."""
-    shown = {
-        path: f"{value:.4g}" if isinstance(value, float) else str(value)
-        for path, value in options.items()
-    }
-    shown |= {
-        path: f"({len(value)} levels)"
-        for path, value in options.items()
-        if isinstance(value, tuple)
-    }
-    return " ".join(f"--config.{path}={value}" for path, value in shown.items())
+    """Returns options as flags of `train`, but for those that say that there is no limit.
+
+    A table is shown by its number of levels alone.
+    """
+    shown = {}
+    for path, value in options.items():
+        if isinstance(value, tuple):
+            shown[path] = f"({len(value)} levels)" if value else ""
+        elif isinstance(value, float):
+            shown[path] = f"{value:.4g}" if _rounded(value) == value else repr(value)
+        else:
+            shown[path] = str(value)
+    if options.get("device.phase_range") == TURN:
+        del shown["device.phase_range"]
+    return " ".join(f"--config.{path}={value}" for path, value in shown.items() if value)
 
 
 def _length_options(config: Config, bench: Bench) -> dict[str, Any]:
@@ -110,11 +130,10 @@ def device_options(bench: Bench, *, reads_table: bool) -> dict[str, Any]:
         if reads_table:
             table = device_table(panel.table)
             options |= {"levels": 0, "phase_range": TURN, "table": table}
-    elif panel.gray_2pi and panel.gray_2pi > top:  # the panel does not reach 2 pi
-        reached = _rounded(TURN * (top - 1) / panel.gray_2pi)
-        options |= {"levels": top, "phase_range": reached}
     elif panel.gray_2pi:
-        options["levels"] = panel.gray_2pi
+        reaches_2pi = panel.gray_2pi <= top
+        reached = TURN if reaches_2pi else _rounded(TURN * (top - 1) / panel.gray_2pi)
+        options |= {"levels": min(panel.gray_2pi, top), "phase_range": reached, "table": ()}
     if panel.magnify > 1:
         options["panel_pixels"] = panel.magnify
     if panel.fill_factor is not None:
@@ -122,8 +141,12 @@ def device_options(bench: Bench, *, reads_table: bool) -> dict[str, Any]:
     return {f"device.{name}": value for name, value in options.items()}
 
 
-def _noise_of_frames(config: Config, bench: Bench) -> tuple[dict[str, Any], list[str]]:
+def _noise_of_frames(
+    config: Config, bench: Bench, kept: Container[str]
+) -> tuple[dict[str, Any], list[str]]:
     """Returns the options `noise.*`, and warnings of coarse sampling or of missing numbers."""
+    if "noise.kind" in kept and config.noise.kind != "camera":
+        return {}, []  # nothing would read them
     known, camera = sampling.known_of(config), bench.camera
     length = "distance" if config.propagation.propagator.reads_lengths else "focal_length"
     lengths = {
@@ -142,27 +165,36 @@ def _noise_of_frames(config: Config, bench: Bench) -> tuple[dict[str, Any], list
     if missing := [name for name, value in wanted.items() if value is None]:
         return {}, [f"it does not say {', '.join(missing)}: the noise stays that of the config"]
     pixels = {"camera_pixel": camera.pixel_pitch, "camera_pixels": camera.pixels}
-    lies = sampling.make_bench(pixels, lengths)
+    lies = sampling.make_layout(pixels, lengths)
     found = bench_geometry(**lies._asdict())
     full_well, bits = cast(float, camera.full_well), cast(int, camera.bits)
-    photons, notes = bench.photons, sampling.warnings_of(lies, found)
-    if photons is None:
+    photons, notes = bench.photons, geometry_warnings(found, oversample=lies.oversample)
+    if photons is None and "noise.photons" in kept:
+        photons = 1.0  # of no account
+    elif photons is None:
         scale = found.camera_pixels_per_sensor_pixel
         photons = exposed_photons(config, lies, scale, full_well)
         notes.append(f"it does not say photons: {photons:.2g} are taken, {WELL_EXPOSED}")
     read_noise, dark = camera.read_noise or 0.0, camera.dark or 0.0
     of_pixel = PixelNoise(photons, read_noise, dark, full_well, bits)
-    return noise_options(lies, found, of_pixel, bin=camera.bin or 0), notes
+    options = noise_options(lies, found, of_pixel, bin=camera.bin or 0)
+    fresh = {f"noise.{name}": value for name, value in core_options.shallow(NoiseOptions()).items()}
+    before = {f"noise.{name}": value for name, value in core_options.shallow(config.noise).items()}
+    # What another kind of noise reads goes back to its default: nothing would read it.
+    unread = {path: value for path, value in fresh.items() if value != before[path]}
+    return {path: value for path, value in unread.items() if path not in options} | options, notes
 
 
-def exposed_photons(config: Config, bench: sampling.Bench, scale: float, full_well: float) -> float:
+def exposed_photons(config: Config, lies: sampling.Layout, scale: float, full_well: float) -> float:
     """Returns the photons of a frame whose brightest camera pixel is at `EXPOSED` of its full well.
 
-    The frame has no object, and the masks are those that a training of the config starts from.
+    The frame has no object. Unless the config begins at masks of its own, the mask is random: the
+    median over `MASKS` draws, which do not depend on the seed, for the peak varies from mask to
+    mask.
 
     Args:
         config: With the device of the bench.
-        bench: Its geometry.
+        lies: How the model's samples lie on the camera.
         scale: Camera pixels in a model sample.
         full_well: Of a camera pixel, electrons.
 
@@ -172,34 +204,48 @@ def exposed_photons(config: Config, bench: sampling.Bench, scale: float, full_we
     Raises:
         InputError: If the config is not valid.
     """
-    run = untrained(checks.ready(config, has_network=False)).on_one_device()
-    patterns = np.fft.fftshift(simulate(run, blank_image(run)), axes=(1, 2))
-    envelope = pixel_envelope(sensor_points(run.sensor), *_envelope_of(bench))
-    samples = float(np.sum(patterns) / len(patterns) / np.max(patterns * envelope))
+    config = checks.ready(config, has_network=False)
+    camera, size = build_camera(config), config.data.size
+    rng = np.random.default_rng(0)
+    masks = jnp.asarray(rng.uniform(0, TURN, (MASKS, size, size)), jnp.float32)
+    if config.masks.start != "random":
+        masks = start_phases(config, masks[:1], read_planes(config))
+    field = jnp.ones((size, size), jnp.complex64)
+
+    @jax.jit
+    def shoot(phases: Phases) -> Intensity:
+        optics = camera.optics(phases)
+        return cdp.measure_intensity(
+            field, optics.masks, oversample=camera.oversample, transfer=optics.transfer
+        )
+
+    patterns = [centred(np.asarray(shoot(mask[None]))[0], camera.axis) for mask in masks]
+    points = sensor_points(patterns[0].shape)
+    envelope = pixel_envelope(points, 1 / (lies.oversample * lies.pixels), _mask_pixel_side(lies))
+    samples = np.median([one.sum() / (one * envelope).max() for one in patterns])
     return float(f"{EXPOSED * full_well * scale**2 * samples:.2g}")
 
 
-def _envelope_of(bench: sampling.Bench) -> tuple[float, float]:
-    """Returns the spacing of the model's samples, cycles a mask pitch, and a mask pixel's side."""
-    is_near = bench.kind == "angular_spectrum"
-    return 1 / (bench.oversample * bench.pixels), 0.0 if is_near else bench.fill_factor**0.5
+def _mask_pixel_side(lies: sampling.Layout) -> float:
+    """Returns the side of a mask pixel in mask pitches; 0 where it has no envelope."""
+    return 0.0 if lies.kind == "angular_spectrum" else lies.fill_factor**0.5
 
 
 def noise_options(
-    bench: sampling.Bench, found: Geometry, camera: PixelNoise, *, bin: int
+    lies: sampling.Layout, found: Geometry, camera: PixelNoise, *, bin: int
 ) -> dict[str, Any]:
     """Returns the options, by path, that make the model as noisy as frames of a camera.
 
     `bin` is the number of pixels joined each way; 0 takes what suits the pattern, as
     `reconstruct --bench` does.
     """
-    side = round(bench.oversample * bench.pixels)
+    side = round(lies.oversample * lies.pixels)
     noise = model_noise(
         camera,
         scale=found.camera_pixels_per_sensor_pixel,
         bin=bin or useful_bin(found.camera_pixels_per_fringe),
         sensor=(side, side),
-        pixel_side=_envelope_of(bench)[1],
+        pixel_side=_mask_pixel_side(lies),
     )
     values = {f"noise.{name}": _rounded(value) for name, value in noise.items()}
     return {"noise.kind": "camera", **values}

@@ -8,13 +8,14 @@ from jax_kdpr.config.schema import Config, samples_a_cycle
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.lab.bench_file import Modulator
 from jax_kdpr.lab.frames.geometry import CAMERA_ENOUGH, useful_bin
+from jax_kdpr.lab.frames.measured import mask_fill_factor
 from jax_kdpr.optics.propagation import PROPAGATORS, PropagationOptions, sampling_warnings
 from jax_kdpr.optics.sampling import Geometry, geometry_warnings
 
 DEFAULTS = {"oversample": 1, "propagation": "far", "fill_factor": 1.0, "camera_pixels": None}
 
 
-class Bench(NamedTuple):
+class Layout(NamedTuple):
     """Arguments of `bench_geometry`."""
 
     pixels: int
@@ -39,12 +40,12 @@ def known_of(config: Config) -> dict[str, Any]:
     if space.propagator.reads_lengths:
         lengths = {"mask_pitch": space.pitch, "distance": space.distance}
         known |= {"wavelength": space.wavelength, **lengths}
-    if config.device.fill_factor < 1 and config.device.panel_pixels == 1:
-        known["fill_factor"] = config.device.fill_factor
+    if (fill_factor := mask_fill_factor(config)) < 1:
+        known["fill_factor"] = fill_factor
     return known
 
 
-def make_bench(given: Mapping[str, Any], known: Mapping[str, Any]) -> Bench:
+def make_layout(given: Mapping[str, Any], known: Mapping[str, Any]) -> Layout:
     """Joins the user's values with those of a run.
 
     Args:
@@ -74,10 +75,10 @@ def make_bench(given: Mapping[str, Any], known: Mapping[str, Any]) -> Bench:
             what = "of the mask, or --workdir" if name == "pixels" else "in metres"
             raise InputError(f"--{name}: needed, {what}")
     lengths = {"pitch": values.pop("mask_pitch"), "distance": values.pop(length)}
-    return Bench(kind=kind, **lengths, **values)
+    return Layout(kind=kind, **lengths, **values)
 
 
-def warnings_of(bench: Bench, found: Geometry) -> list[str]:
+def warnings_of(bench: Layout, found: Geometry) -> list[str]:
     """Returns warnings of what the model or the camera samples too coarsely."""
     space = PropagationOptions(
         kind=bench.kind, wavelength=bench.wavelength, pitch=bench.pitch, distance=bench.distance
@@ -88,7 +89,7 @@ def warnings_of(bench: Bench, found: Geometry) -> list[str]:
     ]
 
 
-def suitable_magnify(bench: Bench, panel: Modulator) -> str:
+def suitable_magnify(bench: Layout, panel: Modulator) -> str:
     """Returns in words how many panel pixels each way may show one mask pixel; empty if unknown.
 
     With too few the far field is larger than the camera, with too many its finest fringe has fewer
@@ -104,7 +105,7 @@ def suitable_magnify(bench: Bench, panel: Modulator) -> str:
     return f"{least} to {most}" if least <= most else "none: take another lens, or other --pixels"
 
 
-def table(bench: Bench, found: Geometry, *, magnify: str = "") -> str:
+def table(bench: Layout, found: Geometry, *, magnify: str = "") -> str:
     """Lays out the numbers, one per line."""
     length = "distance" if PROPAGATORS[bench.kind].reads_lengths else "focal length"
     fits = {None: "", True: ", fits the chip", False: ", does not fit the chip"}[found.fits]

@@ -36,6 +36,14 @@ from jax_kdpr.optics.propagation import (
 from jax_kdpr.optics.window import SensorOptions, matrix_dft, samples_of_pattern
 
 
+def draws_finely(
+    device: DeviceOptions, mount: MountOptions, propagation: PropagationOptions
+) -> bool:
+    """Whether masks have more than one sample in a pixel of the object (`Camera.draws_finely`)."""
+    changes = bool(device.crosstalk) or not mount.is_none
+    return changes and not propagation.propagator.axis_in_middle
+
+
 @dataclasses.dataclass(frozen=True)
 class Camera:
     """The camera that takes the CDPs of one system; its methods are pure functions.
@@ -100,8 +108,7 @@ class Camera:
     @property
     def draws_finely(self) -> bool:
         """Whether its masks are finer than the object, with edges within a pixel of the object."""
-        changes = bool(self.device.crosstalk) or not self.mount.is_none
-        return changes and not self.propagation.propagator.axis_in_middle
+        return draws_finely(self.device, self.mount, self.propagation)
 
     @property
     def finest_period(self) -> float:

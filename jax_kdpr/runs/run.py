@@ -133,7 +133,7 @@ class Run:
             InputError: If they are not valid options.
         """
         config = config_lib.with_optics(self.config, optics)
-        checks.validate(config)
+        checks.validate(config, has_network=self.has_network)
         camera = build_camera(config, mesh=self.camera.mesh)
         system = dataclasses.replace(self.system, camera=camera)
         return self._sharing_data(dataclasses.replace(self, config=config, system=system))

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from jax_kdpr.config.schema import Config
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.limits import Range
 from jax_kdpr.core.types import Image
@@ -38,7 +39,7 @@ from jax_kdpr.lab.frames.geometry import (
 )
 from jax_kdpr.lab.frames.reading import Frame, iterate_frames
 from jax_kdpr.optics import cdp
-from jax_kdpr.optics.camera import uncentred
+from jax_kdpr.optics.camera import draws_finely, uncentred
 from jax_kdpr.optics.objects import scene_field
 from jax_kdpr.optics.propagation import SHARED_ENVELOPE, shares_envelope
 from jax_kdpr.runs.run import Run
@@ -90,11 +91,16 @@ def pixel_side(run: Run) -> float:
             "are not corrected for; take a longer distance or a lens, or, where the mask's "
             "real pixels are finer than the model's, --mask_pixels point"
         )
-    device = run.config.device
+    return float(np.sqrt(mask_fill_factor(run.config)))
+
+
+def mask_fill_factor(config: Config) -> float:
+    """Returns the share of a mask pixel's area that its square envelope stands for."""
+    device = config.device
     # The gaps of several panel pixels are spread over the mask pixel; finer masks are of squares.
-    if device.panel_pixels > 1 or run.camera.draws_finely:
+    if device.panel_pixels > 1 or draws_finely(device, config.mount, config.propagation):
         return 1.0
-    return float(np.sqrt(device.fill_factor))
+    return device.fill_factor
 
 
 def blank_image(run: Run) -> Image:
