@@ -4,6 +4,7 @@ The folder of the sources is the root of the repository, so that one link to a r
 leads there on the site and in a plain view of the files alike.
 """
 
+import inspect
 import os
 import re
 import sys
@@ -64,6 +65,7 @@ copybutton_exclude = ".linenos, .gp"
 
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
+python_maximum_signature_line_length = 72  # else each argument has a line of its own
 default_role = "code"
 
 sphinx_gallery_conf = {
@@ -81,6 +83,8 @@ sphinx_gallery_conf = {
 
 def escaped(app, what, name, obj, options, lines):
     """Leaves of a docstring, which is plain text, `code` as the only mark-up."""
+    if lines and lines[0].startswith("Alias for field number"):
+        lines[:] = [_comment_of_field(name), ""]
     for number, line in enumerate(lines):
         parts = re.split(r"(`[^`]*`)", line)
         parts[::2] = [
@@ -89,9 +93,24 @@ def escaped(app, what, name, obj, options, lines):
         lines[number] = "".join(parts)
 
 
+def shortened(app, what, name, obj, options, signature, returned):
+    """Names NumPy's union of all that is like an array."""
+    union = r"[\w.~]*_Buffer \|.*?_NestedSequence\[complex \| bytes \| str\]"
+    return signature and re.sub(union, "ArrayLike", signature), returned
+
+
+def _comment_of_field(name):
+    """Returns what stands behind a field of a NamedTuple in its source; "" if nothing does."""
+    module, owner, field = name.rsplit(".", 2)
+    source = inspect.getsource(getattr(sys.modules[module], owner))
+    found = re.search(rf"^    {field}: [^#\n]*#\s*(.*)$", source, re.MULTILINE)
+    return found[1] if found else ""
+
+
 def setup(app):
     """Writes the pages of docs/reference that are made of the package."""
     app.connect("autodoc-process-docstring", escaped, priority=400)  # before napoleon
+    app.connect("autodoc-process-signature", shortened)
     app.connect("builder-inited", lambda _: generated_pages.write(ROOT / "docs" / "reference"))
     if "XLA_FLAGS" not in os.environ and metadata.version("jaxlib").startswith("0.10."):
         os.environ["XLA_FLAGS"] = QUICKLY_COMPILED  # read once, by the first script
