@@ -20,6 +20,7 @@ from absl import flags
 from jax_kdpr.core import json_files
 from jax_kdpr.interface import bench_flags, cli
 from jax_kdpr.lab import sampling
+from jax_kdpr.lab.bench_file import require_way, size_note
 from jax_kdpr.lab.bench_options import PixelNoise, as_flags, device_options, noise_options
 from jax_kdpr.optics.propagation import PROPAGATORS
 from jax_kdpr.optics.sampling import RECORD, bench_geometry
@@ -36,7 +37,7 @@ NOISE = {
     **{"read_noise": "camera.read_noise", "dark": "camera.dark"},
 }
 NEEDED = ("photons", "full_well", "bits")  # for the noise
-WITHOUT_LIGHT = "; without photons, train --bench takes a well exposed frame"
+WITHOUT_LIGHT = "without photons, train --bench takes a well exposed frame"
 for name, key in (KEYS | NOISE).items():
     says = "From mask pixel to mask pixel, metres." if name == "mask_pitch" else ""
     flags.DEFINE(**bench_flags.of_key(name, key, says=says))
@@ -60,6 +61,8 @@ def main(positional: list[str]) -> int:
     kind = known.get("propagation", flags.FLAGS.propagation or "far")
     unread = "focal_length" if PROPAGATORS[kind].reads_lengths else "distance"
     said = bench_flags.fill(**{unread: None})
+    if not flags.FLAGS.focal_length:
+        require_way(said, kind)
     names = (*KEYS, "pixels", "oversample", "propagation")
     given = {name: flags.FLAGS[name].value for name in names}
     bench = sampling.make_layout(given, known)
@@ -68,6 +71,7 @@ def main(positional: list[str]) -> int:
         json_files.require_own("--output", output, RECORD, command="geometry")
     found = bench_geometry(**bench._asdict())
     warnings = sampling.warnings_of(bench, found)
+    warnings += filter(None, [size_note(said, bench.pixels)])
     if output:
         record = {"bench": bench._asdict(), **found._asdict(), "warnings": warnings}
         cli.make_folder("--output", output.parent)
@@ -76,7 +80,8 @@ def main(positional: list[str]) -> int:
     print(sampling.table(bench, found, magnify=magnify))
     missing = [f"--{name}" for name in NEEDED if flags.FLAGS[name].value is None]
     if missing:
-        print(f"noise for train: wants {', '.join(missing)}{WITHOUT_LIGHT}")
+        wants = "" if missing == ["--photons"] else f"wants {', '.join(missing)}; "
+        print(f"noise for train: {wants}{WITHOUT_LIGHT}")
     else:
         camera = PixelNoise(**{name: flags.FLAGS[name].value or 0 for name in NOISE})
         options = noise_options(bench, found, camera, bin=said.camera.bin or 0)

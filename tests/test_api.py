@@ -207,9 +207,11 @@ def test_scores_of_each_image_are_those_of_the_formulas(run, files):
         0, abs=1e-5
     )
     # A piston that nothing is clipped by is no error of the phase.
+    plain = run.score(found[..., 0], truth[..., 0])
+    np.testing.assert_array_equal(plain["psnr"], scores["psnr"])
     even = run.score(0.5 * truth + 0.25, 0.5 * truth)
     np.testing.assert_allclose(even["rms"], 0, atol=1e-5)
-    for wrong in (found[..., 0], found[:3], found[:, :12]):
+    for wrong in (found[0], found[:3], found[:, :12]):
         assert "[n 16 16 1]" in rejection(run.score, wrong, truth)
 
 
@@ -239,6 +241,7 @@ def test_a_mask_of_any_size_is_a_bench_without_a_network():
     wanted = [oracles.intensity(np.exp(1j * np.pi * one), masks) for one in objects]
     np.testing.assert_allclose(frames, wanted, atol=1e-4)
     assert bench.reconstruct(frames, gain=1.0).phase.shape == (2, 15, 15)
+    assert "uint8" in rejection(kdpr.bench, np.zeros((16, 16), np.uint8))
     moved = bench.with_optics({"device": {"fill_factor": 0.9}})
     assert moved.config.device.fill_factor == 0.9
     assert "device.a" in rejection(bench.with_optics, {"device": {"a.b": 1}})

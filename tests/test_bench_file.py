@@ -67,6 +67,9 @@ def test_the_example_of_the_page_says_every_number(read, tmp_path):
         ("[modulator]\npanel = '1080x1920'", "modulator.panel"),
         ("[modulator]\ngray_2pi = 255\ntable = 'slm.csv'", "modulator.table"),
         ("[modulator]\ngray_2pi = 1", "modulator.gray_2pi"),
+        ("focal_length = 0.2\ndistance = 0.2", "focal_length, distance"),
+        ("[camera]\nbits = 10\noffset = 512", "camera.offset"),
+        ("[kamera]\nbits = 10", "'kamera'"),
         ("camera = 3", "camera"),
         ("wavelength = ", "Invalid value"),
     ],
@@ -290,6 +293,24 @@ def test_a_near_field_has_the_lengths_of_the_bench(tmp_path):
     assert (space.wavelength, space.pitch, space.distance) == pytest.approx((532e-9, 64e-6, 0.3))
     _, set_options, notes = on_bench(config, example_bench(tmp_path))  # it has a lens
     assert "distance" in notes[0] and "noise.kind" not in set_options
+
+
+def test_a_bench_without_a_lens_and_masks_beyond_the_panel_are_told(tmp_path):
+    near = EXAMPLE.replace("focal_length = 0.2", "distance = 0.3")
+    message = rejection(on_bench, presets.quickstart(), example_bench(tmp_path, near))
+    assert "--config.propagation.kind=fresnel" in message
+    said = call("geometry", "--bench=bench.toml", "--pixels=32", cwd=tmp_path)
+    assert said.returncode == 2 and "--propagation" in said.stderr
+    big = EXAMPLE.replace("magnify = 8", "magnify = 60")
+    (*_, note) = on_bench(presets.quickstart(), example_bench(tmp_path, big))[2]
+    assert "1920, more than the panel of 1080 x 1920" in note
+    said = call("geometry", "--bench=bench.toml", "--pixels=32", cwd=tmp_path)
+    assert note in said.stdout
+    bright = EXAMPLE.replace("photons = 1.3e7", "photons = 1e14").replace("magnify = 8", "")
+    message = rejection(on_bench, presets.quickstart(), example_bench(tmp_path, bright))
+    assert "it sets noise.photons" in message and "do not fit the chip" in message
+    for wrong in (tmp_path, tmp_path / "none.toml"):
+        assert "give the path of a bench.toml" in rejection(bench_file.read_bench, wrong)
 
 
 def test_a_bench_of_unknown_light_leaves_the_noise_and_says_so(tmp_path):

@@ -124,7 +124,7 @@ class Run(runs.Run):
         return np.asarray(own_images(self, source, flag="path", as_trained=True))
 
     def score(self, images: ArrayLike, truth: ArrayLike) -> dict[str, Float[np.ndarray, "n"]]:
-        """Compares recovered images with the true ones, both [n h w c] in [0, 1].
+        """Compares recovered images with the true ones, [n h w c], or [n h w] if c is 1, in [0, 1].
 
         Returns:
             For each image `psnr` in dB, `ssim`, and `rms`, the root mean square error over the
@@ -134,6 +134,8 @@ class Run(runs.Run):
             InputError: If they are not of the run's shape, or not as many.
         """
         found, true = (jnp.asarray(given, jnp.float32) for given in (images, truth))
+        if self.camera.channels == 1:  # may be left out, as for `measure`
+            found, true = (one[..., None] if one.ndim == 3 else one for one in (found, true))
         wanted = (len(true), self.camera.size, self.camera.size, self.camera.channels)
         if not found.shape == true.shape == wanted:
             raise InputError(
@@ -371,9 +373,9 @@ def bench(
     given = read_phases("masks", str(masks)) if is_file else np.asarray(masks)
     phases = given[None] if given.ndim == 2 else given
     is_square = phases.ndim == 3 and phases.shape[1] == phases.shape[2] and phases.size
-    if not is_square or phases.dtype.kind not in "uif" or not np.all(np.isfinite(phases)):
+    if not is_square or phases.dtype.kind != "f" or not np.all(np.isfinite(phases)):
         raise InputError(
-            f"masks: expected finite phases in radians, square ones [L h h], got {phases.dtype} "
+            f"masks: expected finite phases in radians, floats, square [L h h], got {phases.dtype} "
             f"{list(phases.shape)}"
         )
     config = deepcopy(config) if config is not None else Config()

@@ -48,6 +48,7 @@ def read_camera(run: Run) -> Bench:
         InputError: If it does not see the whole pattern of the run, or its numbers do not fit.
     """
     known = bench_flags.fill()
+    bench_flags.warn_of_panel(known, run.config)
     bench_flags.give({"scale": camera_scale(known, run.config)})
     bench = make_bench(
         run,

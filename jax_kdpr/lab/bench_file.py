@@ -120,8 +120,22 @@ def read_bench(path: Path) -> Bench:
             require_pixels(name, *(sides or (1, 1)))
         if bench.modulator.table and bench.modulator.gray_2pi is not None:
             raise InputError("modulator.table: says what gray_2pi would say; leave out one of them")
-    except (OSError, ValueError, RecursionError) as failure:
-        raise InputError(f"--bench: {path}: {failure}") from failure
+        if None not in (bench.focal_length, bench.distance):
+            raise InputError("focal_length, distance: a lens, or free space; leave out one of them")
+        camera = bench.camera
+        if camera.bits and camera.offset and camera.offset >= 2**camera.bits / 2:
+            raise InputError(
+                f"camera.offset: expected below {2**camera.bits // 2} counts, half of those of "
+                f"{camera.bits} bits, got {camera.offset:g}"
+            )
+    except UnicodeDecodeError as failure:
+        raise InputError(f"--bench: {path}: expected a text, such as bench.toml") from failure
+    except OSError as failure:
+        said = f"cannot be read ({failure.strerror}); give the path of a bench.toml"
+        raise InputError(f"--bench: {path}: {said}") from failure
+    except (ValueError, RecursionError) as failure:
+        said = str(failure).removeprefix("config: ")
+        raise InputError(f"--bench: {path}: {said}") from failure
     for owner, name in (
         *((bench.frames, name) for name in options.shallow(bench.frames)),
         (bench.modulator, "table"),
@@ -129,6 +143,30 @@ def read_bench(path: Path) -> Bench:
         if file := getattr(owner, name):
             setattr(owner, name, str(path.parent / file))
     return bench
+
+
+def require_way(bench: Bench, kind: str) -> None:
+    """Refuses a bench without a lens beside a far field.
+
+    Raises:
+        InputError: If it has a distance in place of a focal length.
+    """
+    if bench.distance is not None and kind == "far":
+        raise InputError(
+            "--bench: it has a distance and no lens, and the propagation is far, through a lens; "
+            "give --config.propagation.kind=fresnel (geometry: --propagation), or a focal_length"
+        )
+
+
+def size_note(bench: Bench, pixels: int) -> str:
+    """Returns a warning if the panel is too small for masks of N pixels each way; else ""."""
+    panel, side = bench.modulator.panel, pixels * bench.modulator.magnify
+    if panel is None or side <= min(panel):
+        return ""
+    return (
+        f"{pixels} mask pixels of {bench.modulator.magnify} panel pixels are {side}, more than the "
+        f"panel of {panel[0]} x {panel[1]}; take a smaller modulator.magnify"
+    )
 
 
 def panel_note(bench: Bench, config: Config) -> str:

@@ -15,7 +15,7 @@ from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.registry import allow
 from jax_kdpr.core.types import Intensity, Phases
 from jax_kdpr.lab import sampling
-from jax_kdpr.lab.bench_file import Bench
+from jax_kdpr.lab.bench_file import Bench, require_way, size_note
 from jax_kdpr.lab.frames.geometry import POINT_NOISE, pixel_envelope, sensor_points, useful_bin
 from jax_kdpr.optics import cdp
 from jax_kdpr.optics.camera import centred
@@ -61,6 +61,7 @@ def on_bench(
         InputError: If the config is not valid, or the panel's measured table cannot be read.
     """
     config = check_types(config)
+    require_way(bench, config.propagation.kind)
     allow(core_options.foreign_names(config).values())  # the config is the user's own
     options = _length_options(config, bench) | device_options(bench, reads_table=True)
     if any(path in kept for path in LEVELS):
@@ -68,13 +69,15 @@ def on_bench(
     options = {path: value for path, value in options.items() if path not in kept}
     config = with_values(config, options)
     noise, notes = _noise_of_frames(config, bench, kept)
+    notes += filter(None, [size_note(bench, config.data.size)])
     noise = {path: value for path, value in noise.items() if path not in kept}
     config, options = with_values(config, noise), options | noise
     try:
         core_options.check(config)
     except InputError as failure:
         by_bench = str(failure).partition(":")[0] in options
-        raise InputError(f"--bench: it sets {failure}" if by_bench else str(failure)) from failure
+        said = "; ".join([f"--bench: it sets {failure}", *notes]) if by_bench else str(failure)
+        raise InputError(said) from failure
     return config, options, notes
 
 

@@ -155,7 +155,7 @@ def _require_levels(plan: MaskFormat, device: DeviceOptions, error: float) -> No
             "multiplies by e^{-j p}"
         )
     else:
-        hint = "train with device.levels = --gray_2pi of your panel, or give more --bits"
+        hint = "train for this panel, by train --bench; or give the --gray_2pi that it has"
     raise InputError(
         f"the run was trained with {levels}, which the file would miss by {error:.3g} rad; {hint}"
     )
