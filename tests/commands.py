@@ -19,6 +19,11 @@ from unittest import mock
 
 from absl import app, flags
 
+# Commands in processes of their own cannot read the bytecode of modules that were imported under
+# jaxtyping's hook: they would end with a KeyError.
+sys.dont_write_bytecode = True
+os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+
 # Most of the tests' time would go into compiling programs that run a few times: hence no LLVM
 # optimisation, XLA's older emitters (a third of the time of those by MLIR), and one thread for
 # each device, as `runtime.set_up` has it.
