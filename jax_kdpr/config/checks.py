@@ -33,8 +33,7 @@ def ready(config: Config, *, stand_in_teacher: str = "", has_network: bool = Tru
     Raises:
         InputError: If the config is not valid.
     """
-    config = schema.check_types(config)
-    allow(options.foreign_names(config).values())
+    config = typed(config)
     schema.resolve_paths(config)
     config = _with_bench(config)
     if not has_network:
@@ -44,6 +43,17 @@ def ready(config: Config, *, stand_in_teacher: str = "", has_network: bool = Tru
     if config.regime == "student":
         config.distill.teacher = config.distill.teacher or stand_in_teacher
     validate(config, has_network=has_network)
+    return config
+
+
+def typed(config: Config) -> Config:
+    """Returns a copy of a config of the user's own, whose foreign code is allowed to run.
+
+    Raises:
+        InputError: If an option is unknown or of the wrong type.
+    """
+    config = schema.check_types(config)
+    allow(options.foreign_names(config).values())
     return config
 
 

@@ -26,7 +26,7 @@ from jax_kdpr.evaluation.scoring import score_run
 from jax_kdpr.interface.solving import GAINS, shots_of
 from jax_kdpr.lab import bench_options
 from jax_kdpr.lab.bench_file import read_bench
-from jax_kdpr.lab.frames.calibration import calibration_notes, read_calibration
+from jax_kdpr.lab.frames.calibration import Calibration, calibration_notes, read_calibration
 from jax_kdpr.lab.frames.correction import References, correct, make_correction
 from jax_kdpr.lab.frames.geometry import check_geometry, make_window
 from jax_kdpr.lab.frames.measured import (
@@ -37,7 +37,6 @@ from jax_kdpr.lab.frames.measured import (
     snapshot_energy,
 )
 from jax_kdpr.lab.frames.own_images import own_images
-from jax_kdpr.lab.frames.parameters import Options
 from jax_kdpr.lab.frames.recovery import (
     LIMIT_IMAGES,
     SOLVED,
@@ -161,7 +160,7 @@ class Run(runs.Run):
         if not self.has_network:
             return SOLVED
         found = read_calibration(Path(calibration)) if calibration else None
-        run = self._at(found.optics) if found is not None and found.optics else self
+        run = self._calibrated(found)
         count = min(self.batch_size, LIMIT_IMAGES, len(self.dataset.validation))
         recover, no_more_noise = run._recover(NO_REFINEMENT), np.zeros(self.sensor)
         return misfit_limit(
@@ -217,7 +216,7 @@ class Run(runs.Run):
             raise InputError("centred: nothing reads it beside calibration=; leave it out")
         if gain is not None:
             require("gain", gain, GAINS)
-        run = self._at(found.optics) if found is not None and found.optics else self
+        run = self._calibrated(found)
         references = References(shape, _mean(dark), _mean(flat), _mean(bad_pixels))
         correction = make_correction(references)
         light = np.stack([correct(one, correction) for one in shots.reshape(-1, *shape)])
@@ -289,10 +288,13 @@ class Run(runs.Run):
 
     # These are made or compiled once, so that later frames do not pay for them.
 
-    def _at(self, optics: Options) -> "Run":
-        known = json.dumps(optics, sort_keys=True)
+    def _calibrated(self, found: Calibration | None) -> "Run":
+        """The run with the optics that a calibration has fitted, if it has."""
+        if found is None or not found.optics:
+            return self
+        known = json.dumps(found.optics, sort_keys=True)
         if known not in self._benches:
-            self._benches[known] = cast(Run, self.with_optics(optics))
+            self._benches[known] = cast(Run, self.with_optics(found.optics))
         return self._benches[known]
 
     @cached_property

@@ -9,10 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_kdpr.config import checks
-from jax_kdpr.config.schema import Config, check_types, with_values
+from jax_kdpr.config.schema import Config, with_values
 from jax_kdpr.core import options as core_options
 from jax_kdpr.core.errors import InputError
-from jax_kdpr.core.registry import allow
 from jax_kdpr.core.types import Intensity, Phases
 from jax_kdpr.lab import sampling
 from jax_kdpr.lab.bench_file import Bench, require_way, size_note
@@ -60,9 +59,8 @@ def on_bench(
     Raises:
         InputError: If the config is not valid, or the panel's measured table cannot be read.
     """
-    config = check_types(config)
+    config = checks.typed(config)
     require_way(bench, config.propagation.kind)
-    allow(core_options.foreign_names(config).values())  # the config is the user's own
     options = _length_options(config, bench) | device_options(bench, reads_table=True)
     if any(path in kept for path in LEVELS):
         options = {path: value for path, value in options.items() if path not in LEVELS}
@@ -181,11 +179,10 @@ def _noise_of_frames(
     read_noise, dark = camera.read_noise or 0.0, camera.dark or 0.0
     of_pixel = PixelNoise(photons, read_noise, dark, full_well, bits)
     options = noise_options(lies, found, of_pixel, bin=camera.bin or 0)
-    fresh = {f"noise.{name}": value for name, value in core_options.shallow(NoiseOptions()).items()}
-    before = {f"noise.{name}": value for name, value in core_options.shallow(config.noise).items()}
     # What another kind of noise reads goes back to its default: nothing would read it.
-    unread = {path: value for path, value in fresh.items() if value != before[path]}
-    return {path: value for path, value in unread.items() if path not in options} | options, notes
+    fresh, before = core_options.shallow(NoiseOptions()), core_options.shallow(config.noise)
+    unread = {f"noise.{name}": fresh[name] for name in fresh if fresh[name] != before[name]}
+    return unread | options, notes
 
 
 def exposed_photons(config: Config, lies: sampling.Layout, scale: float, full_well: float) -> float:
