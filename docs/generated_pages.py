@@ -30,7 +30,11 @@ OPTION_PAGES = {
 }
 
 # Modules without a page here: of the front page, of Matplotlib, of PyTorch, and flags.
-LEFT_OUT = ("api", "figures", "torch_twin", "cli", "help_page")
+LEFT_OUT = (
+    "core/figures",
+    "evaluation/speed/torch_twin",
+    *(f"interface/{name}" for name in ("api", "run", "cli", "help_page")),
+)
 WRITTEN: set[Path] = set()  # pages of this build
 
 
@@ -141,7 +145,8 @@ def _write_api(folder: Path) -> None:
     front = (
         "# `import jax_kdpr`\n\nWhat the package itself offers. Below it are the subpackages.\n\n"
         "```{eval-rst}\n.. automodule:: jax_kdpr.interface.api\n"
-        "   :members: load, pretrained, bench, on_bench, train, Run, Objects\n\n"
+        "   :members: load, pretrained, bench, on_bench, train\n\n"
+        ".. automodule:: jax_kdpr.interface.run\n   :members: Run, Objects\n\n"
         ".. autofunction:: jax_kdpr.solve\n\n"
         ".. autoclass:: jax_kdpr.Refinement\n   :members:\n```\n"
     )
@@ -151,7 +156,8 @@ def _write_api(folder: Path) -> None:
         modules = sorted(path for path in subpackage.rglob("*.py") if path.stem != "__init__")
         pages = []
         for module in modules:
-            if module.stem in LEFT_OUT or module.stem.endswith("_flags"):
+            name = module.relative_to(PACKAGE).with_suffix("").as_posix()
+            if name in LEFT_OUT or name.endswith("_flags"):
                 continue
             dotted = ".".join(module.relative_to(ROOT).with_suffix("").parts)
             pages.append((dotted, _first_line(module)))

@@ -34,7 +34,8 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 if _TYPE_CHECKING:
     from jax_kdpr.config import Config, presets
     from jax_kdpr.core.errors import InputError, StoppedError
-    from jax_kdpr.interface.api import Objects, Run, bench, load, on_bench, pretrained, train
+    from jax_kdpr.interface.api import bench, load, on_bench, pretrained, train
+    from jax_kdpr.interface.run import Objects, Run
     from jax_kdpr.interface.solving import solve
     from jax_kdpr.recovery.refinement import Refinement
 
@@ -45,10 +46,8 @@ except _PackageNotFoundError:  # on the path, but not installed
 
 # Imported on first use, so that `import jax_kdpr` is quick and a command imports what it needs.
 _PUBLIC = {
-    **dict.fromkeys(
-        ("Objects", "Run", "bench", "load", "on_bench", "pretrained", "train"),
-        "jax_kdpr.interface.api",
-    ),
+    **dict.fromkeys(("bench", "load", "on_bench", "pretrained", "train"), "jax_kdpr.interface.api"),
+    **dict.fromkeys(("Objects", "Run"), "jax_kdpr.interface.run"),
     **dict.fromkeys(("InputError", "StoppedError"), "jax_kdpr.core.errors"),
     "solve": "jax_kdpr.interface.solving",
     "Config": "jax_kdpr.config.schema",

@@ -25,7 +25,7 @@ import commands
 
 from jax_kdpr.config import schema as config_lib
 from jax_kdpr.runs import folder as run_folder
-from jax_kdpr.runs.checkpoint import FOLDER
+from jax_kdpr.runs.folder import CHECKPOINTS
 
 EPOCHS = 6
 STEPS = 4  # an epoch
@@ -91,7 +91,7 @@ def kill(process: subprocess.Popen, run: Path, *, delay: float | None) -> bool:
     """Kills a training `delay` s after its next epoch, or in the midst of that epoch's save."""
     epochs = run_folder.epochs_done(run)
     while process.poll() is None:
-        if delay is None and list((run / FOLDER).glob("*tmp*")):
+        if delay is None and list((run / CHECKPOINTS).glob("*tmp*")):
             break
         if delay is not None and run_folder.epochs_done(run) > epochs:
             time.sleep(delay)

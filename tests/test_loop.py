@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_equal_trees, tiny_config
+from helpers import assert_equal_trees, rejection, tiny_config
 
 from jax_kdpr.core import signals
 from jax_kdpr.core.errors import InputError
@@ -203,6 +203,24 @@ def test_a_folder_in_use_is_refused(tmp_path):
 def test_a_session_killed_before_run_json_was_written_blocks_nothing(tmp_path, left_behind):
     (tmp_path / left_behind).write_text("{")
     run_folder.check_workdir(tmp_path, tiny_config(), {"data": "x"})
+
+
+def test_a_folder_where_nothing_was_saved_takes_another_config_and_its_files(tmp_path):
+    """Stopped while it compiled, for the options were wrong; what was saved is never replaced."""
+    workdir, masks = tmp_path / "run", [tmp_path / f"{name}.npy" for name in "ab"]
+    for value, file in enumerate(masks):
+        np.save(file, np.full((1, 16, 16), 0.5 + value, np.float32))
+    first, second = (tiny_config(masks__start="file", masks__file=str(file)) for file in masks)
+    for config in (first, second):  # as a training does before its first step
+        run = prepare(config, workdir)
+        with run_folder.lock(workdir):
+            run_folder.record_session(workdir, config, run.digests, run.dataset.sample, run.planes)
+    assert run_folder.read_run(workdir)["config"]["masks"]["file"] == str(masks[1])
+    np.testing.assert_array_equal(np.load(workdir / "given_masks.npy"), np.load(masks[1]))
+    loop.train(second, workdir)
+    kept = (workdir / "run.json").read_bytes()
+    assert "belongs to another run" in rejection(loop.train, first, workdir)
+    assert (workdir / "run.json").read_bytes() == kept
 
 
 # Processes: what a power cut or a batch queue does

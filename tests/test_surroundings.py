@@ -139,6 +139,7 @@ def test_scenes_that_are_drawn_otherwise_are_told_though_their_digest_is_the_sam
         (tmp_path / name).mkdir()
     run_folder.record_session(tmp_path / "old", config, digests)  # as earlier versions did
     run_folder.record_session(tmp_path / "new", config, digests, data.sample)
+    (tmp_path / "new" / "metrics.jsonl").write_text("{}\n")  # it has begun
     draw = sources.draw_scenes
     for change, same in ((1e-3, True), (-1.0, False)):
         monkeypatch.setattr(

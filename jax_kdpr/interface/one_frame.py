@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_kdpr.evaluation.speed.cases import Call, Made, Shape, frame_case
-from jax_kdpr.interface.api import Run
+from jax_kdpr.interface.run import Run
 from jax_kdpr.runs.assembly import build_system
 
 

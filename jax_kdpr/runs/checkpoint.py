@@ -30,8 +30,8 @@ from jax_kdpr.core import processes, runtime
 from jax_kdpr.core.errors import InputError, reason
 from jax_kdpr.core.types import PyTree
 from jax_kdpr.runs import folder as run_folder
+from jax_kdpr.runs.folder import CHECKPOINTS
 
-FOLDER = "checkpoints"  # inside a run folder
 SCORE = "validation_psnr"  # the metric of the best checkpoint, dB
 SCORE_DIGEST = "digest"  # of the score; older versions wrote none
 REMOVAL_SECONDS = 0.5  # time that a training takes to remove a checkpoint
@@ -92,9 +92,9 @@ class Checkpoints:
         self.workdir = workdir
         self.read_only = read_only
         if not read_only:
-            (workdir / FOLDER).mkdir(parents=True, exist_ok=True)
-        self._handle = os.open(workdir / FOLDER, os.O_RDONLY)
-        self._folder = _plain_path(self._handle, workdir / FOLDER)
+            (workdir / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+        self._handle = os.open(workdir / CHECKPOINTS, os.O_RDONLY)
+        self._folder = _plain_path(self._handle, workdir / CHECKPOINTS)
         score = lambda metrics: metrics[SCORE]  # noqa: E731
         alone = _alone()
         self._manager = _Manager(
@@ -153,7 +153,8 @@ class Checkpoints:
         )
         if not saved:
             raise RuntimeError(
-                f"{self.workdir / FOLDER}: checkpoint {step} was not written; there is a later one"
+                f"{self.workdir / CHECKPOINTS}: checkpoint {step} was not written; there is a "
+                "later one"
             )
 
     def discard_after(self, step: int) -> None:
@@ -212,7 +213,7 @@ class Checkpoints:
                 if (self._folder / str(step)).exists():  # and no other process has removed it
                     damaged.append(step)
                     print(
-                        f"warning: checkpoint {step} in {self.workdir / FOLDER} is damaged "
+                        f"warning: checkpoint {step} in {self.workdir / CHECKPOINTS} is damaged "
                         f"({reason(failure)}); falling back to another one",
                         file=sys.stderr,
                     )
@@ -222,7 +223,7 @@ class Checkpoints:
                 self._set_aside(damaged)
             return Restored(step, tree, found)
         raise InputError(
-            f"{self.workdir / FOLDER}: none of the {len(damaged)} checkpoint(s) can be read; "
+            f"{self.workdir / CHECKPOINTS}: none of the {len(damaged)} checkpoint(s) can be read; "
             "restore them from a copy, or train anew in another folder"
         )
 
@@ -249,7 +250,7 @@ class Checkpoints:
         for step in steps:
             target = self.workdir / f"damaged-checkpoint-{step}"
             shutil.rmtree(target, ignore_errors=True)
-            shutil.move(self.workdir / FOLDER / str(step), target)
+            shutil.move(self.workdir / CHECKPOINTS / str(step), target)
         if steps:
             self._manager.reload()
 
@@ -267,7 +268,7 @@ def _alone() -> ocp.options.MultiprocessingOptions:
 
 def steps(workdir: Path) -> list[int]:
     """Returns the steps of the finished checkpoints in a run folder."""
-    return [int(path.name) for path in (workdir / FOLDER).glob("*") if path.name.isdigit()]
+    return [int(path.name) for path in (workdir / CHECKPOINTS).glob("*") if path.name.isdigit()]
 
 
 def require_checkpoint(workdir: Path) -> None:

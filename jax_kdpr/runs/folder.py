@@ -35,6 +35,7 @@ RUN_FILE = "run.json"
 PARENT = "adapted"  # name of the digest of the checkpoint that an adaptation began with
 LOCK_FILE = "run.lock"
 METRICS_FILE = "metrics.jsonl"
+CHECKPOINTS = "checkpoints"  # folder that `runs.checkpoint` writes
 # Copies of the files of the optics, by the section of the config that names the original. (The
 # trained masks are in masks.npy, which `evaluate` writes.)
 COPIES = {section: f"given_{section}.npy" for section in ("masks", "illumination", "aberrations")}
@@ -111,7 +112,7 @@ def with_copies(config: Config, workdir: Path) -> Config:
     for section, name in COPIES.items():
         file = getattr(config, section).file
         is_lost = file and not Path(split_dataset(file)[0]).exists()
-        if is_lost and (workdir / RUN_FILE).exists() and (workdir / name).exists():
+        if is_lost and has_begun(workdir) and (workdir / name).exists():
             getattr(config, section).file = str(workdir / name)
     return config
 
@@ -156,10 +157,21 @@ def require_same_data(workdirs: Sequence[Path], config: Config | None = None) ->
             )
 
 
+def has_begun(workdir: Path) -> bool:
+    """Returns whether a training in this folder has saved anything that it goes on from."""
+    if not (workdir / RUN_FILE).exists():
+        return False
+    kept = workdir / METRICS_FILE
+    return any((workdir / CHECKPOINTS).glob("*")) or (kept.exists() and kept.stat().st_size > 0)
+
+
 def check_workdir(
     workdir: Path, config: Config, digests: dict[str, str], sample: tuple[float, ...] = ()
 ) -> None:
-    """Refuses a folder that does not belong to this run; an empty or new folder is accepted.
+    """Refuses a folder that does not belong to this run.
+
+    An empty or new folder is accepted, and one of a run that has saved nothing yet, whose config
+    was perhaps the mistake for which it was stopped.
 
     Args:
         workdir: The folder.
@@ -177,6 +189,8 @@ def check_workdir(
             raise InputError(
                 f"--workdir: {str(workdir)!r} is neither empty nor a run folder; give another one"
             )
+        return
+    if not has_begun(workdir):
         return
     recorded = read_run(workdir)
     differing = [] if draws_alike(recorded, sample) else [DRAWN]
@@ -268,13 +282,14 @@ def record_session(
         planes: Contents of these files, by the section of the config that names the file.
     """
     path = workdir / RUN_FILE
+    goes_on = has_begun(workdir)
     record = {"config": config_lib.to_dict(config), "digests": digests, "sample": sample}
-    record = read_run(workdir) if path.exists() else {**record, "sessions": []}
+    record = read_run(workdir) if goes_on else {**record, "sessions": []}
     record["sessions"].append(provenance())
     json_files.write_json(path, record)
     for section, plane in (planes or {}).items():
         kept = workdir / COPIES[section]
-        if not kept.exists():
+        if not (goes_on and kept.exists()):
             whole_files.write_whole(kept, lambda file, plane=plane: np.save(file, plane.values))
 
 
