@@ -7,7 +7,8 @@
 
 Formats: slm (gray levels of a panel), height (metres, of an etched or printed mask), npy, csv and
 tiff (radians). The .json beside each file states every convention: sign, orientation, levels,
-place on the panel, checkpoint. No correction is included.
+place on the panel, checkpoint. No correction is included: --correction and --grating write what the
+panel is to show into a file of its own beside it, shown-0.png.
 A device that adds the phase p multiplies the light by e^{j p}, and the trained operator multiplies
 it by e^{-j phi}. --sign conjugate, the default, writes p = -phi, and --sign direct writes p = phi.
 --verify reads the files back from disk, and measures the run's test images through them in the
@@ -31,9 +32,10 @@ from jax_kdpr.interface import cli, mask_flags, system_flags
 from jax_kdpr.lab.masks.export import doubts, export_masks, in_words
 from jax_kdpr.lab.masks.further import with_further
 from jax_kdpr.lab.masks.request import plan_export
+from jax_kdpr.lab.masks.shown import grating_note, plan_addition, shown_path
 from jax_kdpr.lab.masks.verification import explain, verdict_line, verify_files
 from jax_kdpr.optics.mask_files.format import SUFFIXES
-from jax_kdpr.optics.mask_files.reading import ERROR
+from jax_kdpr.optics.mask_files.reading import ERROR, SHOWN
 
 flags.adopt_module_key_flags(system_flags)
 CONFIG = cli.define_config()
@@ -68,14 +70,21 @@ def main(positional: list[str]) -> int:
         return _verify([Path(file) for file in (VERIFY_FILE.value, *positional)])
     mask_flags.fill_from_bench(config)
     plan = plan_export(mask_flags.read_request(), config)
+    asked = mask_flags.read_shown()
+    addition = plan_addition(asked, plan, size=config.data.size)
     run = system_flags.read_system(config)
     run = with_further(run, TEACHER.value) if TEACHER.value else run
     phases = np.asarray(run.camera.written(run.phases))
     output = system_flags.output_folder(OUTPUT.value, "export")
-    written = export_masks(plan, phases, run, output=output)
+    written = export_masks(plan, phases, run, output=output, addition=addition)
     print(in_words(plan, phases.shape[1:]))
     for path, sidecar in written.items():
         print(f"written: {path} and {path.name}.json; at most {sidecar[ERROR]:.2g} rad off")
+        if more := sidecar.get(SHOWN):
+            shown, missed = shown_path(path), more[ERROR]
+            print(f"to show: {shown}, with {more['adds']}; at most {missed:.2g} rad off")
+    if said := grating_note(asked, plan):
+        print(said)
     if doubt := doubts(plan, written):
         print(doubt, file=sys.stderr)
     return _verify(list(written)) if VERIFY.value else 0

@@ -12,6 +12,7 @@ import pytest
 import tifffile
 from commands import run
 from helpers import rejection
+from PIL import Image
 
 import jax_kdpr as kdpr
 from jax_kdpr.config import presets
@@ -19,6 +20,7 @@ from jax_kdpr.config.schema import Config
 from jax_kdpr.lab import hardware
 from jax_kdpr.lab.masks.export import export_masks
 from jax_kdpr.lab.masks.request import plan_export
+from jax_kdpr.lab.masks.shown import ShownOptions, plan_addition
 from jax_kdpr.optics.mask_files.format import MaskFormat
 
 PANEL, SIDE = (300, 320), 8  # pixels of the panel, and of it in a mask pixel
@@ -45,12 +47,13 @@ def masks_of(shots: int) -> np.ndarray:
     return np.random.default_rng(0).uniform(0, 2 * np.pi, (shots, 32, 32)).astype(np.float32)
 
 
-def export(folder, shots: int, **how):
+def export(folder, shots: int, *, shown: ShownOptions | None = None, **how):
     """Files of random masks for the panel, and the bench that has them."""
     bench = kdpr.bench(masks_of(shots), config_of(shots))
-    asked = MaskFormat(format="slm", panel=PANEL, magnify=SIDE, **how)
+    plan = plan_export(MaskFormat(format="slm", panel=PANEL, magnify=SIDE, **how), bench.config)
+    addition = plan_addition(shown or ShownOptions(), plan, size=32)
     phases = np.asarray(bench.camera.written(bench.phases))
-    written = export_masks(plan_export(asked, bench.config), phases, bench, output=folder)
+    written = export_masks(plan, phases, bench, output=folder, addition=addition)
     return list(written), bench
 
 
@@ -165,6 +168,25 @@ def require_slmsuite() -> None:
         if os.environ.get("KDPR_REQUIRE_SLM"):
             raise
         pytest.skip("wants slmsuite, the extra slm")
+
+
+@pytest.mark.filterwarnings("ignore")  # that there is no cupy
+def test_the_makers_correction_is_added_as_slmsuite_adds_it(tmp_path):
+    require_slmsuite()
+    from slmsuite.hardware.slms.simulated import SimulatedSLM
+
+    levels = np.random.default_rng(1).integers(0, 256, PANEL).astype(np.uint8)
+    Image.fromarray(levels).save(tmp_path / "maker.bmp")
+    shown = ShownOptions(correction=str(tmp_path / "maker.bmp"))
+    (path,), _ = export(tmp_path / "masks", 1, falling=True, shown=shown)
+    slm = SimulatedSLM(PANEL[::-1], wav_um=0.532, wav_design_um=0.532, bitdepth=8)
+    hardware.show_mask(slm, path, levels=True)
+    ours = np.array(slm.display, int)
+    np.testing.assert_array_equal(ours, np.asarray(Image.open(path.with_name("shown-0.png"))))
+    slm.load_vendor_phase_correction(str(tmp_path / "maker.bmp"))
+    hardware.show_mask(slm, path)
+    apart = (ours - np.array(slm.display, int) + 128) % 256 - 128
+    assert np.abs(apart - np.median(apart)).max() <= 1  # a constant phase; levels are rounded
 
 
 @pytest.mark.filterwarnings("ignore")  # that there is no cupy

@@ -148,9 +148,10 @@ def pgm(top: int) -> bytes:
 LZW = {"compression": "tiff_lzw"}
 PAGES = {"save_all": True, "append_images": [Image.fromarray(frame) for frame in STACK[1:]]}
 PREDICTED = {"compression": "tiff_lzw", "tiffinfo": {317: 3}}  # of floats
+OTHERS = {"photometric": "rgb", "metadata": None}  # as other programs write colours
 READ = [
     *[
-        ("a.tif", tiff(p, photometric="rgb", planarconfig=c, compression=z), [COLOURS])
+        ("a.tif", tiff(p, **OTHERS, planarconfig=c, compression=z), [COLOURS])
         for (c, p), z in itertools.product(PLANAR.items(), (None, "zlib"))
     ],
     *[
@@ -188,6 +189,15 @@ READ = [
     ("a.fits", compressed_fits, [COUNTS]),
     ("a.h5", bitshuffled, STACK),
 ]
+
+
+@pytest.mark.filterwarnings("ignore:.*are stored as RGB:DeprecationWarning")
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("count", [2, 3, 4, 5])
+def test_a_few_frames_that_tifffile_declares_to_be_colours_are_frames(tmp_path, count, compression):
+    frames = np.stack([COUNTS + k for k in range(count)])
+    tifffile.imwrite(tmp_path / "a.tif", frames, compression=compression)
+    np.testing.assert_array_equal(pages_of(tmp_path / "a.tif"), frames)
 
 
 @pytest.mark.parametrize(("name", "write", "wanted"), READ)

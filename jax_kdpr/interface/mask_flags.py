@@ -1,4 +1,4 @@
-"""Flags that say how masks become files, for `export_mask`: the options of a `MaskFormat`."""
+"""Flags that say how masks become files, and what a panel shows besides, for `export_mask`."""
 
 from typing import Any
 
@@ -7,13 +7,17 @@ from absl import flags
 from jax_kdpr.config.schema import Config
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.limits import read_pixels
+from jax_kdpr.core.options import shallow
 from jax_kdpr.interface import bench_flags, option_flags
+from jax_kdpr.lab.masks.shown import ShownOptions
 from jax_kdpr.optics.lookup_table import read_table
 from jax_kdpr.optics.mask_files.format import SLM, MaskFormat
 
 flags.adopt_module_key_flags(bench_flags)
 TEXTS = ("panel", "table")
 for _define in option_flags.declarations(MaskFormat(format=""), texts=TEXTS):
+    _define()
+for _define in option_flags.declarations(ShownOptions()):
     _define()
 
 # Flags that say the same in other ways: if the first is given, bench.toml does not set the others.
@@ -35,6 +39,7 @@ def fill_from_bench(config: Config) -> None:
     if flags.FLAGS["format"].value == SLM:
         panel = {"panel": "x".join(map(str, modulator.panel or ())) or None}
         names = ("pixel_pitch", "magnify", "bits", "gray_2pi", "table")
+        names += tuple(shallow(ShownOptions()))
         values |= panel | {name: getattr(modulator, name) for name in names}
         for flag, others in INSTEAD.items():
             if flags.FLAGS[flag].present:
@@ -59,3 +64,8 @@ def read_request() -> MaskFormat:
         panel=read_pixels("--panel", panel) if panel else None,
         table=read_table(table) if table else (),
     )
+
+
+def read_shown() -> ShownOptions:
+    """Returns what the panel shows besides the mask."""
+    return option_flags.read(ShownOptions())

@@ -45,6 +45,16 @@ class Modulator:
     bits: int | None = option(None, "bits of a gray level", within=Range(8, 16))
     gray_2pi: int | None = option(None, "gray level of a phase of 2 pi", within=Range(2, 65536))
     table: str | None = option(None, "file of the measured phase of each gray level")
+    correction: str | None = option(None, "file of the panel's flatness correction")
+    correction_2pi: int | None = option(
+        None, "gray level of 2 pi in that file", within=Range(2, 65536)
+    )
+    grating: float | None = option(
+        None,
+        "period of a grating over the mask, across",
+        unit="panel pixels",
+        within=Range(-1e6, 1e6),
+    )
 
     @property
     def mask_pitch(self) -> float | None:
@@ -139,6 +149,7 @@ def read_bench(path: Path) -> Bench:
     for owner, name in (
         *((bench.frames, name) for name in options.shallow(bench.frames)),
         (bench.modulator, "table"),
+        (bench.modulator, "correction"),
     ):
         if file := getattr(owner, name):
             setattr(owner, name, str(path.parent / file))

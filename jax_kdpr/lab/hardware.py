@@ -32,7 +32,7 @@ from jax_kdpr.data.pages.opening import read_stack
 from jax_kdpr.lab.frames.results import write_tiff
 from jax_kdpr.optics.mask_files.format import SLM, MaskFormat
 from jax_kdpr.optics.mask_files.layout import place
-from jax_kdpr.optics.mask_files.reading import MaskFile, description, read_mask_file
+from jax_kdpr.optics.mask_files.reading import SHOWN, MaskFile, description, read_mask_file
 
 Panel = Shaped[np.ndarray, "ph pw"]
 
@@ -85,7 +85,8 @@ def show_mask(
     By default slmsuite gets phases. It turns them into gray levels by what it knows of the
     modulator (`set_gamma`, `wav_design_um`), and adds the wavefront correction that it has
     measured. With `levels` the gray levels of the file go to the panel unchanged: those of the
-    file's own table (`export_mask --table`, `--gray_2pi`). In slmsuite's convention a brighter
+    file's own table (`export_mask --table`, `--gray_2pi`), with its correction and grating if the
+    export has any (`--correction`, `--grating`: shown-0.png). In slmsuite's convention a brighter
     level has less phase, and phase 0 is the brightest level: `export_mask --falling` writes such
     files.
 
@@ -107,13 +108,14 @@ def _panel(slm: Any, path: str | Path, *, mask: int, also: ArrayLike | None, lev
     rows, columns = slm.shape
     if not levels:
         return panel_phases(path, (rows, columns), mask=mask, also=also)
-    _, plan = _read(path, (rows, columns))
+    file, plan = _read(path, (rows, columns))
     if plan.format != SLM or also is not None or mask:
         raise InputError(
             f"{path}: levels shows the one mask of a gray image as it is; export one with "
             "--format slm and leave mask and also out"
         )
-    gray = read_stack(Path(path))[0]
+    beside = file.sidecar.get(SHOWN, {}).get("file", Path(path).name)
+    gray = read_stack(Path(path).with_name(beside))[0]
     if gray.shape != (rows, columns):
         raise InputError(
             f"{path}: expected the panel's {rows} x {columns} pixels, got {gray.shape[0]} x "

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import tifffile
-from tifffile import COMPRESSION, PHOTOMETRIC
+from tifffile import COMPRESSION, PHOTOMETRIC, PLANARCONFIG
 
 from jax_kdpr.data.pages.page import Pages, Refused, reduced, require_page
 from jax_kdpr.data.pages.pictures import ORIENTATION
@@ -39,12 +39,31 @@ def open_tiff(path: Path, _: str) -> Iterator[Pages]:
         unlisted = _unlisted(file) if len(file.pages) == 1 else 0
         if unlisted > 1:
             yield Pages(unlisted, _behind_the_first(path, file), top, turned)
+        elif _is_stack_of_planes(file):
+            yield Pages(first.samplesperpixel, _planes(first.aspage()), top, turned)
         else:
             kinds = [page.aspage().subfiletype for page in file.pages]
             shown = [number for number, kind in enumerate(kinds) if not kind & (REDUCED | MASK)]
             yield Pages(
                 len(shown), lambda page: _read_page(file.pages[shown[page]].aspage()), top, turned
             )
+
+
+def _is_stack_of_planes(file: tifffile.TiffFile) -> bool:
+    """Returns whether what the file declares to be the planes of a colour image are pages.
+
+    `tifffile.imwrite(path, frames)` declares this of three or four frames [n h w], and notes their
+    shape beside it.
+    """
+    page, noted = file.pages.first, file.shaped_metadata
+    if not noted or page.planarconfig != PLANARCONFIG.SEPARATE:
+        return False
+    return noted[0].get("shape") == [page.samplesperpixel, page.imagelength, page.imagewidth]
+
+
+def _planes(page: tifffile.TiffPage) -> Callable[[int], np.ndarray]:
+    require_page(page.imagelength, page.imagewidth, page.samplesperpixel)
+    return lambda number: page.asarray()[number]
 
 
 def _unlisted(file: tifffile.TiffFile) -> int:

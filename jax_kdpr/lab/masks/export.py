@@ -18,13 +18,15 @@ from PIL import Image
 
 from jax_kdpr.core import json_files, whole_files
 from jax_kdpr.core.errors import InputError
+from jax_kdpr.core.json_files import Maybe
 from jax_kdpr.core.options import shallow
+from jax_kdpr.lab.masks.shown import Addition, add, shown_path
 from jax_kdpr.optics.beam import Plane
 from jax_kdpr.optics.device import DeviceOptions
 from jax_kdpr.optics.mask_files.coding import circle_distance, coding_in_words, decode, encode
 from jax_kdpr.optics.mask_files.format import HEIGHT, SLM, MaskFormat
 from jax_kdpr.optics.mask_files.layout import layout_in_words, place
-from jax_kdpr.optics.mask_files.reading import ERROR, sidecar_path
+from jax_kdpr.optics.mask_files.reading import ERROR, SHOWN, sidecar_path
 from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.runs.run import Run
 
@@ -33,15 +35,20 @@ from jax_kdpr.runs.run import Run
 CLOSE = 0.03
 MISSED = 0.2  # radians; a measured table that is further off gets a warning
 NO_CORRECTION = (
-    "No correction included: neither flatness of the device, nor lens, nor grating; your tools may "
-    "add them, once."
+    "No correction included: neither flatness of the device, nor lens, nor grating; they may be "
+    "added once."
 )
 
 
 def export_masks(
-    plan: MaskFormat, phases: Float[np.ndarray, "k h w"], run: Run, *, output: Path
+    plan: MaskFormat,
+    phases: Float[np.ndarray, "k h w"],
+    run: Run,
+    *,
+    output: Path,
+    addition: Addition | None = None,
 ) -> dict[Path, dict[str, Any]]:
-    """Writes files of masks, each with its sidecar.
+    """Writes files of masks, each with its sidecar, and what a panel is to show.
 
     Args:
         plan: From `request.plan_export`.
@@ -49,9 +56,11 @@ def export_masks(
         run: The sidecars name its folder and its checkpoint; for an untrained run no folder, and
             the digest of the masks.
         output: Folder for the files; it is made if it does not exist.
+        addition: What the panel shows besides the mask, in files of their own (`shown_path`);
+            without it, those of an earlier export are removed.
 
     Returns:
-        {file: its sidecar}.
+        {mask file: its sidecar}.
 
     Raises:
         InputError: If the file cannot hold the levels that the run was trained on, or a file of
@@ -81,7 +90,7 @@ def export_masks(
         content = file_bytes(planes if plan.stack else planes[numbers[0]], plan.suffix)
         sidecar = {
             "file": path.name,
-            "sha256": hashlib.sha256(content).hexdigest(),
+            "sha256": _digest(content),
             "masks_in_file": numbers,
             "masks_of_run": len(phases),
             "about": in_words(plan, phases.shape[1:]),
@@ -92,6 +101,16 @@ def export_masks(
             "provenance": provenance,
         }
         whole_files.write_whole(path, lambda file, content=content: file.write(content))
+        if addition is not None:
+            levels, missed = add(planes[numbers[0]], addition, plan)
+            content = file_bytes(levels, plan.suffix)
+            whole_files.write_whole(
+                shown_path(path), lambda file, content=content: file.write(content)
+            )
+            adds = {"sha256": _digest(content), "adds": addition.about, ERROR: missed}
+            sidecar[SHOWN] = {"file": shown_path(path).name, **adds}
+        elif shown_path(path) != path:
+            shown_path(path).unlink(missing_ok=True)
         json_files.write_json(sidecar_path(path), sidecar)  # last: its file is whole
         written[path] = sidecar
     return written
@@ -162,12 +181,19 @@ def _require_levels(plan: MaskFormat, device: DeviceOptions, error: float) -> No
 
 
 def _refuse_foreign(path: Path, origin: dict[str, Any]) -> None:
-    """Refuses to replace a file, unless its sidecar names the same run or checkpoint."""
-    beside, remedy = sidecar_path(path), "give another --output"
-    if not path.exists() and not beside.exists():
-        return
-    theirs = json_files.read_json(beside, {"run": dict}, remedy=remedy)["run"]
-    names = ("folder", "checkpoint_digest")
-    if not any(origin[name] and origin[name] == theirs.get(name) for name in names):
-        whose = f"the run {theirs['folder']!r}" if theirs.get("folder") else "other masks"
-        raise InputError(f"{beside}: belongs to {whose}; {remedy}")
+    """Refuses to replace files, unless the sidecar names the same run or checkpoint."""
+    beside, shown = sidecar_path(path), shown_path(path)
+    remedy, ours = "give another --output", {}
+    if path.exists() or beside.exists():
+        theirs = json_files.read_json(beside, {"run": dict, SHOWN: Maybe(dict)}, remedy=remedy)
+        of_run, ours = theirs["run"], theirs.get(SHOWN, {})
+        names = ("folder", "checkpoint_digest")
+        if not any(origin[name] and origin[name] == of_run.get(name) for name in names):
+            whose = f"the run {of_run['folder']!r}" if of_run.get("folder") else "other masks"
+            raise InputError(f"{beside}: belongs to {whose}; {remedy}")
+    if shown != path and shown.exists() and _digest(shown.read_bytes()) != ours.get("sha256"):
+        raise InputError(f"{shown}: is not what this command has written there; {remedy}")
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -18,11 +18,12 @@ from jax_kdpr.optics.mask_files.format import HEIGHT, SLM, MaskFormat, check_for
 from jax_kdpr.optics.mask_files.layout import pick
 
 ERROR = "largest_phase_error_rad"  # in a sidecar
+SHOWN = "shown"  # in a sidecar: the file of what a panel is to show, and what was added to the mask
 # Fields that are read from a sidecar; those of 0.1 have "coding" and "layout" in place of "format".
 SIDECAR = {
     **{"format": Maybe(dict), "coding": Maybe(dict), "layout": Maybe(dict)},
     **{"masks_in_file": [int], "mask_shape": (int, int), ERROR: Maybe(float)},
-    **{"sha256": Maybe(str), "run": Maybe(dict)},
+    **{"sha256": Maybe(str), "run": Maybe(dict), SHOWN: Maybe({"file": str})},
 }
 
 
