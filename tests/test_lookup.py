@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 from helpers import rejection
+from scipy.interpolate import make_interp_spline
 
 from jax_kdpr.optics.lookup_table import device_table, read_table
 
@@ -62,6 +63,19 @@ def test_a_table_that_is_not_in_radians_is_refused(tmp_path, top):
     assert read_table(path)[-1] == top
 
 
+def test_levels_between_measured_ones_are_interpolated(tmp_path, capsys):
+    """Every eighth level and the last one, as labs measure them: SciPy's line through them."""
+    measured = [*range(0, 256, 8), 255]
+    phases = [6.5 * (level / 255) ** 1.3 for level in measured]
+    rows = [f"{level},{phase:.17g}" for level, phase in zip(measured, phases, strict=True)]
+    path = written(tmp_path / "slm.csv", "\n".join(["gray,phase (rad)", *rows]))
+    line = make_interp_spline(measured, phases, k=1)
+    np.testing.assert_allclose(read_table(path), line(np.arange(256)), rtol=1e-12)
+    assert "256 gray levels" in (said := capsys.readouterr().out) and "33 were measured" in said
+    np.save(tmp_path / "slm.npy", np.array([measured, phases]).T)
+    assert read_table(tmp_path / "slm.npy") == read_table(path)
+
+
 def test_arrays(tmp_path):
     for number, rows in enumerate([PHASES, [*enumerate(PHASES)]]):
         np.save(tmp_path / f"{number}.npy", np.array(rows))
@@ -81,9 +95,13 @@ def test_what_a_panel_adds_is_what_the_negative_mask_does(tmp_path):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("0,0.3\n1,1.9\n3,4.0", ["0 to 2", "got 3 in place of 2"]),
-        ("0,0.3\n1,1.9\n1,2.0\n2,4.0", ["got 1 in place of 2"]),
-        ("1,0.3\n2,4.9", ["got 1 in place of 0"]),
+        ("0,0.3\n1,1.9\n3,4.0", ["levels 1 and 3", "unwrap", "2.1 between"]),
+        ("0,5.3\n8,6.1\n16,0.6\n24,1.4", ["levels 8 and 16", "unwrap"]),
+        ("0,0.3\n1,1.9\n1,2.0\n2,4.0", ["once, got 1 twice"]),
+        ("1,0.3\n2,4.9", ["from 0 on, got 1"]),
+        ("0,0.3\n1.5,1\n3,4.9", ["whole numbers", "got 1.5"]),
+        ("0,0.3\n70000,4.9", ["65535", "70000"]),
+        ("0 0\n1 412\n2 1105\n3 4095", ["voltages", "gray_2pi", "4095"]),
         ("0,0.3\n1,nan", ["NaN"]),
         ("0,0.3", ["two gray levels or more, got 1"]),
         ("", ["two gray levels or more, got 0"]),

@@ -5,6 +5,7 @@ import itertools
 import os
 import struct
 import zlib
+from pathlib import Path
 
 import hdf5plugin
 import numpy as np
@@ -14,10 +15,11 @@ from astropy.io import fits
 from helpers import packed_tiff, rejection
 from page_files import hdf5, pages_of, refused, save_hdf5
 from PIL import Image
+from scipy.io import savemat
 
 from jax_kdpr.data.image_files import Preparation
 from jax_kdpr.data.inspection import read_images
-from jax_kdpr.data.pages.opening import open_pages, read_stack
+from jax_kdpr.data.pages.opening import open_pages, read_named, read_stack
 from jax_kdpr.data.pages.stacks import read_arrays
 from jax_kdpr.lab.frames.reading import list_frames
 
@@ -148,6 +150,13 @@ def pgm(top: int) -> bytes:
 LZW = {"compression": "tiff_lzw"}
 PAGES = {"save_all": True, "append_images": [Image.fromarray(frame) for frame in STACK[1:]]}
 PREDICTED = {"compression": "tiff_lzw", "tiffinfo": {317: 3}}  # of floats
+
+
+def matlab(**variables):
+    how = {name: variables.pop(name) for name in ("do_compression", "format") if name in variables}
+    return lambda path: savemat(path, variables, **how)
+
+
 OTHERS = {"photometric": "rgb", "metadata": None}  # as other programs write colours
 READ = [
     *[
@@ -188,7 +197,33 @@ READ = [
     ("a.fits", lambda path: fits.PrimaryHDU(STACK).writeto(path), STACK),  # unsigned: with BZERO
     ("a.fits", compressed_fits, [COUNTS]),
     ("a.h5", bitshuffled, STACK),
+    *[
+        ("a.mat", matlab(frames=np.moveaxis(STACK, 0, -1), exposure_s=0.02, **more, **how), STACK)
+        for how in ({}, {"do_compression": True})
+        for more in ({}, {"times": np.arange(5.0), "sample": "cells"})
+    ],
+    ("a.mat", matlab(blank=FLOATS), [FLOATS]),
+    ("a.mat", matlab(blank=COUNTS.astype(float), format="4"), [COUNTS.astype(float)]),
 ]
+
+
+def test_a_variable_of_matlab_is_named_or_the_only_one(tmp_path):
+    """Of `save -v7.3`, too: the file is by hdf5storage 0.2.2, which writes as MATLAB does."""
+    latest = Path(__file__).parent / "data" / "matlab73.mat"
+    wanted = np.moveaxis(np.arange(300, 360, dtype=np.uint16).reshape(5, 4, 3), -1, 0)
+    for named in (str(latest), f"{latest}::frames"):
+        np.testing.assert_array_equal(read_named("--input", named), wanted)
+    assert [frame.dataset for frame in list_frames(str(latest))] == ["frames"] * 3
+    matlab(a=BYTES, b=STACK, c=COUNTS * 1j)(tmp_path / "two.mat")
+    for part, says in (
+        ("", "got a, b, c; name it, such as 'two.mat::frames'"),
+        ("::d", "it has a, b, c"),
+        ("::c", "real numbers"),
+    ):
+        assert says in rejection(read_named, "--input", f"{tmp_path}/two.mat{part}")
+    np.testing.assert_array_equal(read_named("--input", f"{tmp_path}/two.mat::a")[0], BYTES)
+    matlab(e=np.zeros((2, 3, 4, 5)))(tmp_path / "four.mat")
+    assert "[h w n], got e of shape" in rejection(read_named, "--input", f"{tmp_path}/four.mat")
 
 
 @pytest.mark.filterwarnings("ignore:.*are stored as RGB:DeprecationWarning")
@@ -253,6 +288,7 @@ WHOLE = {
     "a.npy": lambda path: np.save(path, NOISE),
     "a.npz": lambda path: np.savez(path, NOISE),
     "a.h5": lambda path: save_hdf5(path, NOISE),
+    "a.mat": lambda path: savemat(path, {"frames": NOISE}),
 }
 
 
@@ -337,10 +373,10 @@ SEEN_THROUGH = "transparent"
         ("a.h5", lambda path: hdf5(3, 12, 10, external=[(str(path), 0, 720)])(path), "outside"),
         ("a.png", content(png(13_000, 13_000, 8, 0, b"")), "13000"),
         ("a.tif", tiff(FLOATS, photometric="miniswhite"), "white"),
-        *[(f"a.{end}", os.mkfifo, "regular file") for end in ("npy", "png", "tif", "h5")],
+        *[(f"a.{end}", os.mkfifo, "regular file") for end in ("npy", "png", "tif", "h5", "mat")],
         *[
             (f"a.{end}", lambda path: path.symlink_to("/dev/zero"), "regular file")
-            for end in ("npy", "png", "tif", "h5")
+            for end in ("npy", "png", "tif", "h5", "mat")
         ],
     ],
 )

@@ -144,7 +144,7 @@ def read_images(
     A printed line says what was found. `pages.stacks` explains the axes of an array.
 
     Args:
-        source: A folder, or one file of many pages (NPY, NPZ, TIFF, HDF5, FITS). An HDF5 dataset
+        source: A folder, or one file of many pages (`pages.opening.STACKS`). An HDF5 dataset
             is named as in "scan.h5::/entry/data".
         wanted: How to make images from the files.
         subfolders: Whether to take the images in subfolders as well.

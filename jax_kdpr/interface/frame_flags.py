@@ -30,9 +30,9 @@ flags.adopt_module_key_flags(system_flags)
 INPUT = flags.DEFINE_string(
     "input",
     None,
-    "Frames, such as 'frames/*.tif': grey TIFF (also of many pages), PNG, BMP, PGM, NPY, NPZ, FITS "
-    "or HDF5 ('scan.h5::/entry/data'), raw counts; L snapshots of each object follow each other by "
-    "name, 2 before 10.",
+    "Frames, such as 'frames/*.tif': grey TIFF (also of many pages), PNG, BMP, PGM, NPY, NPZ, "
+    "FITS, MATLAB or HDF5 ('scan.h5::/entry/data'), raw counts; L snapshots of each object follow "
+    "each other by name, 2 before 10.",
 )
 DARK = flags.DEFINE(**bench_flags.of_key("dark", "frames.dark"))
 FLAT = flags.DEFINE(**bench_flags.of_key("flat", "frames.flat"))

@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float
 
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.data.pages.page import require_file
@@ -31,6 +32,9 @@ WORD = rf"({'|'.join(UNITS)})(?!{LETTER})"
 NUMBER = r"(0\.\d*[1-9]\d*|[1-9]\d*(?:\.\d+)?)"
 UNIT = rf"(?P<unit>(?:{NUMBER}[\s*·]*)?{WORD}(?:\s*/\s*{NUMBER})?)"
 RAD_AFTER_PI = rf"((?:pi|π)(?:\s*/\s*\d+)?)[\s*·_]*rad(?:ian)?s?(?!{LETTER})"  # "rad" adds nothing
+MOST_LEVELS = 2**16 - 1
+FURTHEST = math.pi / 2  # radians between neighbours, across which a line is drawn
+VOLTAGES = 720.0  # whole numbers beyond are neither radians nor degrees
 MOST_BYTES = 2**24  # of a text file
 
 
@@ -39,16 +43,19 @@ def read_table(path: str | Path) -> tuple[float, ...]:
 
     The phases need be neither monotone nor within one turn. One printed line says what was read.
 
+    Levels that lie between measured ones are interpolated.
+
     Args:
         path: Text file of two columns, gray level and phase, split by semicolon, tab, comma or
-            space, with levels in any order, with or without a header line; or NPY file [n] (phases)
-            or [n 2]. A header may name the unit of the phases, alone in a bracket: a word of
-            `UNITS`, or a multiple or part of one, as in "gray,phase (waves)", "(2 pi rad)" or
-            "(lambda/2)".
+            space, with levels from 0 on in any order, with or without a header line; or NPY file
+            [n] (phases) or [n 2]. A header may name the unit of the phases, alone in a bracket: a
+            word of `UNITS`, or a multiple or part of one, as in "gray,phase (waves)", "(2 pi rad)"
+            or "(lambda/2)".
 
     Raises:
-        InputError: If the file cannot be read, has other columns, fewer than two levels, a gap
-            between them, a header with an unclear unit, or phases that cannot be radians.
+        InputError: If the file cannot be read, has other columns, fewer than two levels, a level
+            twice, a gap too wide to interpolate, a header with an unclear unit, or phases that
+            cannot be radians.
     """
     path = Path(path)
     unit = None
@@ -67,15 +74,15 @@ def read_table(path: str | Path) -> tuple[float, ...]:
     if not np.all(np.isfinite(rows)):
         raise InputError(f"{path}: expected finite numbers, got NaN or infinity; measure it again")
     rows = rows[np.argsort(rows[:, 0], kind="stable")]
-    wrong = np.flatnonzero(rows[:, 0] != np.arange(len(rows)))
-    if len(wrong):
-        level = wrong[0]
-        raise InputError(
-            f"{path}: expected every gray level from 0 to {len(rows) - 1} once, got "
-            f"{rows[level, 0]:g} in place of {level}; interpolate what was not measured"
-        )
+    _require_levels(path, rows[:, 0])
     phases = rows[:, 1] * (unit or 1.0)
     low, high = float(phases.min()), float(phases.max())
+    if high > VOLTAGES and np.array_equal(rows, rows.round()):
+        raise InputError(
+            f"{path}: expected the phase of each gray level, got whole numbers up to {high:g}: "
+            "voltages, as of a .lut file, which is for the driver of the panel; give gray_2pi "
+            "instead, the gray level of 2 pi under that file"
+        )
     if max(-low, high) > LARGEST:
         raise InputError(
             f"{path}: expected phases in radians, up to 4 pi, got {low:g} to {high:g}; name their "
@@ -87,8 +94,44 @@ def read_table(path: str | Path) -> tuple[float, ...]:
             "radians; name their unit in the header: gray,phase (waves), (pi) or, if it is so, "
             "(rad)"
         )
-    print(f"{path}: {len(phases)} gray levels, {low:.3g} to {high:.3g} rad")
+    phases, said = _between(path, rows[:, 0], phases)
+    print(f"{path}: {len(phases)} gray levels, {low:.3g} to {high:.3g} rad{said}")
     return tuple(phases.tolist())
+
+
+def _require_levels(path: Path, levels: Float[np.ndarray, "n"]) -> None:
+    wrong = np.flatnonzero(levels != np.round(levels))
+    if len(wrong) or levels[0] != 0:
+        raise InputError(
+            f"{path}: expected gray levels, whole numbers from 0 on, got "
+            f"{levels[wrong[0] if len(wrong) else 0]:g}"
+        )
+    if levels[-1] > MOST_LEVELS:
+        raise InputError(f"{path}: expected gray levels up to {MOST_LEVELS}, got {levels[-1]:g}")
+    if len(twice := np.flatnonzero(np.diff(levels) == 0)):
+        raise InputError(
+            f"{path}: expected every gray level once, got {levels[twice[0]]:g} twice; take the "
+            "mean of its phases"
+        )
+
+
+def _between(
+    path: Path, levels: Float[np.ndarray, "n"], phases: Float[np.ndarray, "n"]
+) -> tuple[Float[np.ndarray, "m"], str]:
+    """Returns the phases of all levels, those between measured ones on straight lines."""
+    every = np.arange(levels[-1] + 1)
+    if len(every) == len(levels):
+        return phases, ""
+    step, rise = np.diff(levels), np.abs(np.diff(phases))
+    far = np.flatnonzero((step > 1) & (rise > FURTHEST))
+    if len(far):
+        raise InputError(
+            f"{path}: expected neighbouring phases at most {FURTHEST:.3g} rad apart where levels "
+            f"lie between, got {rise[far[0]]:.3g} between levels {levels[far[0]]:g} and "
+            f"{levels[far[0] + 1]:g}; unwrap the phases, or measure more levels"
+        )
+    said = f"; {len(levels)} were measured, the others are interpolated"
+    return np.interp(every, levels, phases), said
 
 
 def device_table(path: str | Path) -> tuple[float, ...]:

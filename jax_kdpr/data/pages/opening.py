@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from jax_kdpr.core.errors import InputError
+from jax_kdpr.data.pages.matlab import MATLAB, open_matlab
 from jax_kdpr.data.pages.page import Pages, Refused, require_file
 from jax_kdpr.data.pages.pictures import PICTURES, open_pgm, open_picture
 from jax_kdpr.data.pages.stacks import (
@@ -23,7 +24,7 @@ from jax_kdpr.data.pages.stacks import (
 )
 from jax_kdpr.data.pages.tiff import TIFF, open_tiff
 
-STACKS = (*NUMPY, *TIFF, *HDF5, *FITS)  # files that may hold many pages
+STACKS = (*NUMPY, *TIFF, *HDF5, *FITS, *MATLAB)  # files that may hold many pages
 OPENERS = {
     **dict.fromkeys(PICTURES, open_picture),
     ".pgm": open_pgm,
@@ -31,6 +32,7 @@ OPENERS = {
     **dict.fromkeys(TIFF, open_tiff),
     **dict.fromkeys(HDF5, open_hdf5),
     **dict.fromkeys(FITS, open_fits),
+    **dict.fromkeys(MATLAB, open_matlab),
 }
 
 
@@ -43,7 +45,7 @@ def open_pages(path: Path, dataset: str = "") -> Iterator[Pages]:
 
     Args:
         path: The file, with a suffix in `OPENERS`.
-        dataset: Dataset in an HDF5 file; empty takes the only one.
+        dataset: Dataset of an HDF5 file or variable of a MATLAB file; empty takes the only one.
 
     Raises:
         InputError: On opening or in `read`, if the file is of another kind, damaged or not

@@ -26,6 +26,7 @@ from jax_kdpr.data.pages.page import Pages, Refused, reduced, require_file, requ
 NUMPY = (".npy", ".npz")
 HDF5 = (".h5", ".hdf5", ".hdf", ".nxs")
 FITS = (".fits", ".fit", ".fts")
+NAMED = (*HDF5, ".mat")  # files whose parts have names
 CHANNELS = (1, 3, 4)  # grey; RGB; RGB and alpha
 LONG = 2  # aspect ratio beyond which a page is long, see `_may_be_last`
 
@@ -123,7 +124,7 @@ def open_hdf5(path: Path, dataset: str) -> Iterator[Pages]:
         if not isinstance(item, h5py.Dataset):
             raise Refused(f"no dataset {dataset!r}; it has {_listed(_datasets(file))}")
         stack = make_stack(item.shape, item.__getitem__, dataset)
-        _require_all_there(item)
+        require_all_there(item)
         yield stack
 
 
@@ -144,7 +145,7 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names[:8]) or "none"
 
 
-def _require_all_there(item: Any) -> None:
+def require_all_there(item: Any) -> None:
     """Refuses an HDF5 dataset if parts of it would be read as zeros, or lie in external files.
 
     A virtual dataset takes its values from other datasets; each of these is checked.
@@ -159,7 +160,7 @@ def _require_all_there(item: Any) -> None:
             raise Refused(f"the sources of {name} leave parts of it open; copy it without them")
         for file, dataset in {(source.file_name, source.dset_name) for source in sources}:
             with h5py.File(_source_path(item, file), "r") as opened:
-                _require_all_there(opened[dataset])
+                require_all_there(opened[dataset])
     elif item.chunks:
         sides = zip(item.shape, item.chunks, strict=True)
         wanted = math.prod(-(-side // chunk) for side, chunk in sides)
@@ -204,9 +205,12 @@ def open_fits(path: Path, _: str) -> Iterator[Pages]:
 
 
 def split_dataset(pattern: str) -> tuple[str, str]:
-    """Returns (file, dataset) of "scan.h5::/entry/data" or "scan.h5:/entry/data"; "" for none."""
-    suffixes = "|".join(suffix[1:] for suffix in HDF5)
-    named = re.fullmatch(rf"(.+\.(?:{suffixes}))::?(/.+)", pattern, re.IGNORECASE)
+    """Returns (file, dataset) of "scan.h5::/entry/data", "scan.h5:/entry/data", "a.mat::frames".
+
+    The dataset is "" where none is named.
+    """
+    suffixes = "|".join(suffix[1:] for suffix in NAMED)
+    named = re.fullmatch(rf"(.+\.(?:{suffixes}))(?:::|:(?=/))(.+)", pattern, re.IGNORECASE)
     return (named[1], named[2]) if named else (pattern, "")
 
 

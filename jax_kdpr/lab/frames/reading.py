@@ -139,8 +139,7 @@ def _check(pixels: np.ndarray, name: str) -> None:
     if pixels.ndim != 2:
         raise InputError(
             f"{name}: expected a grey frame [h w], got colours, shape {pixels.shape}; save the "
-            "camera's raw counts (a TIFF stack of 3 or 4 frames wants "
-            "tifffile.imwrite(photometric='minisblack'))"
+            "camera's raw counts"
         )
     if pixels.dtype.kind == "i" and pixels.min() < 0:
         raise InputError(
