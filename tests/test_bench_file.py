@@ -20,6 +20,7 @@ from jax_kdpr.lab.bench_options import PixelNoise, as_flags, device_options, mod
 from jax_kdpr.lab.frames.geometry import Window, default_geometry, to_sensor
 from jax_kdpr.lab.frames.measured import blank_image, pixel_side
 from jax_kdpr.lab.frames.simulated_bench import make_bench, write_bench
+from jax_kdpr.lab.masks.shown import ShownOptions
 from jax_kdpr.runs.run import untrained
 
 PAGE = Path(__file__).parents[1] / "docs" / "guides" / "devices.md"
@@ -44,8 +45,10 @@ def read(tmp_path):
 def test_the_example_of_the_page_says_every_number(read, tmp_path):
     bench = read(EXAMPLE)
     left = {path for path, value in options.flatten(bench).items() if value is None}
-    # A near field has a distance in place of a lens, a measured table that of a gray level.
-    assert left == {"distance", "modulator.table"}
+    # A near field has a distance in place of a lens, a measured table that of a gray level. What
+    # a panel shows besides the mask is on the page of masks.
+    shown = {f"modulator.{name}" for name in options.shallow(ShownOptions())}
+    assert left == {"distance", "modulator.table"} | shown
     assert bench.modulator.mask_pitch == pytest.approx(64e-6)
     assert bench.frames.dark == str(tmp_path / "dark/*.tif")
     scale = bench_file.camera_scale(bench, tiny_config(data__size=32))

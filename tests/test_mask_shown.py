@@ -203,15 +203,19 @@ def test_on_a_bench_whose_panel_is_not_flat_what_is_shown_is_recognised(tmp_path
         "--config.data.size=16",
     ]
     panel = ["--format=slm", "--panel=128x128", "--magnify=4", "--gray_2pi=217"]
-    added = {
-        "nothing": (),
-        "correction": ("--correction=correction.npy",),
-        "both": ("--correction=correction.npy", "--grating=6"),
+    (tmp_path / "bench.toml").write_text(
+        "[modulator]\npanel = [128, 128]\nmagnify = 4\ngray_2pi = 217\n"
+        'correction = "correction.npy"\ngrating = 6\n'
+    )
+    asked = {
+        "nothing": panel,
+        "correction": [*panel, "--correction=correction.npy"],
+        "both": ["--format=slm", "--bench=bench.toml"],
     }
     scores, trusted = {}, {}
-    for name, flags in added.items():
-        commands.call("export_mask", *config, *panel, *flags, f"--output={name}")
-        file = f"{name}/{'shown' if flags else 'slm'}-0.png"
+    for name, flags in asked.items():
+        assert commands.call("export_mask", *config, *flags, f"--output={name}").returncode == 0
+        file = f"{name}/{'slm' if name == 'nothing' else 'shown'}-0.png"
         period = 6.0 if name == "both" else 0.0
         tifffile.imwrite(f"{name}.tif", frame_of(file, uneven, np.zeros((16, 16)), period=period))
         commands.call(
