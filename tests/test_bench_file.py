@@ -288,6 +288,16 @@ def test_a_panel_is_what_its_levels_reach(tmp_path):
     assert device.levels == 0 and device.table == pytest.approx((0.0, 1.5 * np.pi, 0.6 * np.pi))
 
 
+@pytest.mark.parametrize(
+    ("period", "sets"), [(6.0, True), (-6.0, True), (8.0, False), (None, False)]
+)
+def test_a_grating_that_leaves_the_axis_leaves_no_zero_order(period, sets):
+    panel = bench_file.Modulator(magnify=4, grating=period)
+    options = device_options(bench_file.Bench(modulator=panel), reads_table=True)
+    assert ("device.zero_order" in options) == sets
+    assert options.get("device.zero_order", 0.0) == 0.0
+
+
 def test_a_near_field_has_the_lengths_of_the_bench(tmp_path):
     config = presets.quickstart()
     config.propagation.kind = "fresnel"

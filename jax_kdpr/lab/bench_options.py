@@ -139,6 +139,8 @@ def device_options(bench: Bench, *, reads_table: bool) -> dict[str, Any]:
         options["panel_pixels"] = panel.magnify
     if panel.fill_factor is not None:
         options["fill_factor"] = panel.fill_factor
+    if panel.grating and abs(panel.grating) < 2 * panel.magnify:
+        options["zero_order"] = 0.0  # it stays on the axis, beside the pattern
     return {f"device.{name}": value for name, value in options.items()}
 
 
