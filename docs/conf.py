@@ -8,19 +8,13 @@ import inspect
 import os
 import re
 import sys
-from importlib import metadata
 from pathlib import Path
 
-# Most of the gallery's time goes into compiling programs that run a few times (as in the tests,
-# tests/commands.py). A kernel of the notebook, which trains, does not inherit this.
-QUICKLY_COMPILED = (
-    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false "
-    "--xla_cpu_parallel_codegen_split_count=1"
-)
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
+sys.path[:0] = [str(ROOT), str(ROOT / "docs"), str(ROOT / "tests")]
 
 import generated_pages  # noqa: E402 (of this folder: pages made of the package)
+from compiling import QUICKLY_COMPILED  # noqa: E402
 
 project = "jax_kdpr"
 author = "The jax_kdpr authors"
@@ -112,6 +106,6 @@ def setup(app):
     app.connect("autodoc-process-docstring", escaped, priority=400)  # before napoleon
     app.connect("autodoc-process-signature", shortened)
     app.connect("builder-inited", lambda _: generated_pages.write(ROOT / "docs" / "reference"))
-    if "XLA_FLAGS" not in os.environ and metadata.version("jaxlib").startswith("0.10."):
+    if "XLA_FLAGS" not in os.environ:
         os.environ["XLA_FLAGS"] = QUICKLY_COMPILED  # read once, by the first script
         app.connect("env-before-read-docs", lambda *_: os.environ.pop("XLA_FLAGS", None))

@@ -13,25 +13,16 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from importlib.metadata import version
 from pathlib import Path
 from unittest import mock
 
 from absl import app, flags
+from compiling import QUICKLY_COMPILED
 
 # Commands in processes of their own cannot read the bytecode of modules that were imported under
 # jaxtyping's hook: they would end with a KeyError.
 sys.dont_write_bytecode = True
 os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
-
-# Most of the tests' time would go into compiling programs that run a few times: hence no LLVM
-# optimisation, XLA's older emitters (a third of the time of those by MLIR), and one thread for
-# each device, as `runtime.set_up` has it.
-QUICKLY_COMPILED = "--xla_backend_optimization_level=0 --xla_cpu_multi_thread_eigen=false"
-if version("jaxlib").startswith("0.10."):  # a flag that XLA does not know ends the process
-    QUICKLY_COMPILED += (
-        " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
-    )
 
 # Processes are forks of one that has imported all that commands are made of: the most of the two to
 # five seconds of a command that only refuses its input. What defines flags belongs to a command.

@@ -6,7 +6,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from commands import QUICKLY_COMPILED
+from compiling import QUICKLY_COMPILED
 
 # Tests train the same tiny systems many times over: each program is compiled once a session.
 # The processes that pytest-xdist starts inherit the folder.

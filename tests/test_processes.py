@@ -12,6 +12,7 @@ import faults
 import jax
 import numpy as np
 import pytest
+from compiling import QUICKLY_COMPILED
 from helpers import rejection
 
 from jax_kdpr.core import processes, runtime
@@ -40,7 +41,7 @@ def free_port() -> int:
 
 def start(folder, workdir: str, count: int) -> list[subprocess.Popen[str]]:
     one_device = " --xla_force_host_platform_device_count=1"
-    environment = commands.user_environment(XLA_FLAGS=commands.QUICKLY_COMPILED + one_device)
+    environment = commands.user_environment(XLA_FLAGS=QUICKLY_COMPILED + one_device)
     address = f"--coordinator=127.0.0.1:{free_port()}"
     train = [sys.executable, "-m", "jax_kdpr.train", "--config=config.py", f"--workdir={workdir}"]
     return [
