@@ -43,6 +43,7 @@ class ShownOptions:
         0.0,
         "slm: period of a blazed grating over the mask, panel pixels, across; below 0: to the "
         "other side; 0: none; writes shown-0, too",
+        within=Range(-1e6, 1e6),
     )
 
 
