@@ -159,7 +159,7 @@ def _own_calibration(run: Run) -> Calibration | None:
         return None
     given = read_calibration(Path(placement_flags.CALIBRATION.value))
     masks = masks_digest(run)
-    if given.masks and given.masks != masks:
+    if given.masks != masks:
         raise InputError(
             f"--calibration: expected one of this run's masks (digest {masks[:12]}), got one of "
             f"others ({given.masks[:12]}); calibrate with --workdir {system_flags.WORKDIR.value}, "

@@ -93,12 +93,13 @@ def main(positional: list[str]) -> int:
         raise InputError(f"--input: expected {expected}, got {len(frames)}")
     setup = frame_flags.read_setup(frames, run)
     cli.make_folder("--output", output.parent)
+    blank = blank_image(run.camera)
     if names:
         count = len(frames) // shots
-        images = _objects(run, count) if OBJECT.value else jnp.stack([blank_image(run)] * count)
+        images = _objects(run, count) if OBJECT.value else jnp.stack([blank] * count)
         found = calibrate_optics(frames, setup, run, images, names)
     else:
-        image = _objects(run, 1)[0] if OBJECT.value else blank_image(run)
+        image = _objects(run, 1)[0] if OBJECT.value else blank
         if len(frames) > shots:
             print(f"--input: the first {shots} of {len(frames)} frames count; --fit takes all")
         found = calibrate(

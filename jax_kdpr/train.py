@@ -42,15 +42,10 @@ def main(positional: list[str]) -> int:
     scores = loop.train(config, Path(WORKDIR.value))
     if not processes.is_first():
         return 0
-    # A run that was finished by an earlier version has no rms.
-    rms = (
-        f"rms {scores['validation_rms']:.3f}{rms_unit(config.scene.kind)}, "
-        if "validation_rms" in scores
-        else ""
-    )
     print(
         f"done: validation {scores['validation_psnr']:.2f} dB (pooled "
-        f"{scores['validation_psnr_pooled']:.2f} dB), {rms}SSIM {scores['validation_ssim']:.3f}"
+        f"{scores['validation_psnr_pooled']:.2f} dB), rms {scores['validation_rms']:.3f}"
+        f"{rms_unit(config.scene.kind)}, SSIM {scores['validation_ssim']:.3f}"
     )
     packages = ",".join(sorted(set(map(package, foreign_names(config).values()))))
     trust = f" --allow_code {packages}" if packages else ""

@@ -361,7 +361,7 @@ def test_without_photons_the_frame_is_well_exposed(tmp_path):
         run = untrained(checks.ready(with_values(found, {"seed": seed}))).on_one_device()
         camera = make_bench(run, scale=7.529)._replace(photons=photons, full_well=10400.0, **plain)
         folder = tmp_path / str(seed)
-        write_bench(folder, run, blank_image(run)[None], camera, seed=0)
+        write_bench(folder, run, blank_image(run.camera)[None], camera, seed=0)
         frame = tifffile.imread(folder / "calibration" / "blank_00.tif")
         peaks.append((frame.max() - 64) / (4095 - 64))  # of what the offset leaves
     # Between samples the pattern may be brighter than at them, and masks differ.

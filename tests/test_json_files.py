@@ -17,7 +17,6 @@ from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.json_files import Maybe, check_shape
 from jax_kdpr.core.limits import Range
 from jax_kdpr.core.options import shallow
-from jax_kdpr.evaluation.scoring import SCORES
 from jax_kdpr.lab.frames import results
 from jax_kdpr.lab.frames.calibration import Calibration, read_calibration, write_calibration
 from jax_kdpr.lab.frames.geometry import Geometry
@@ -71,8 +70,9 @@ def planned(folder: Path) -> PlannedRun:
 
 
 METRICS_ROW = dict.fromkeys(run_folder.ROW, 1.0) | {"epoch": 2, "step": 8}
-QUALITY = {"recovered": {"psnr": 20.0, "ssim": 0.5}}
-SCORED = {"epochs": 2, "checkpoint_digest": DIGEST, "refine": 0, "scores": QUALITY}
+QUALITY = {"recovered": {"psnr": 20.0, "ssim": 0.5, "rms": 0.1}}
+SCORED = {"epochs": 2, "checkpoint_digest": DIGEST, "scores": QUALITY}
+SCORED |= {"refine": 0, "refine_with": Refinement().solver, "refine_tv": 0.0}
 UNDER_NOISE = {"none": {"0": 20.0}, "gaussian": {"20": 19.0}, "poisson": {"1e+06": 18.0}}
 
 
@@ -92,11 +92,12 @@ def test_scores_under_noise_that_are_not_whole_are_not_made(tmp_path, scores):
         assert read_noisy_scores(path) is None
 
 
-SESSION = {"time": "", "commit": "", "devices": ["cpu"], "versions": {"jax": ""}, "cpu_count": 2}
+SESSION = {"time": "", "commit": "", "devices": ["cpu"], "versions": {"jax": ""}}
+SESSION |= {"cpu": "", "cpu_count": 2}
 RUN = {"config": config_lib.to_dict(tiny_config()), "sessions": [SESSION]}
 RUN |= {"digests": {"data": DIGEST, "held_back": DIGEST}}
 WHERE = Geometry(8.0, 8.5, 0.1, 3.0, "none", True)
-FOUND = Calibration(WHERE, 2.0, 0.9, 0.1, True, DIGEST, (16, 16))
+FOUND = Calibration(WHERE, 2.0, 0.9, 0.1, True, DIGEST, (16, 16), DIGEST)
 CALIBRATION = {**FOUND._asdict(), "geometry": WHERE._asdict(), "optics": {}, "errors": {}}
 SIDECAR = {"format": shallow(MaskFormat(format="slm", panel=(4, 4)))}
 SIDECAR |= {"masks_in_file": [0], "mask_shape": [4, 4]}
@@ -190,14 +191,12 @@ def test_a_value_of_another_kind_gets_one_line_or_does_no_harm(tmp_path, name):
     assert refused > 5
 
 
-def test_rows_of_an_earlier_version_are_scored_again(tmp_path):
-    rows = [ROW | {"name": "a", "psnr": 20.0, "ssim": 0.5}]
-    rows.append(rows[0] | {"name": "b", "rms": 0.1})
-    for name in ("a", "b"):
-        (tmp_path / f"{name}.npz").touch()
-    for settings, names in (({"truth": "objects"}, ["b"]), ({}, ["a", "b"])):
-        results.write_results(tmp_path, {"settings": settings, "frames": rows})
-        assert [row["name"] for row in results.read_results(tmp_path, settings)] == names
+def test_rows_whose_files_are_there_are_taken_on(tmp_path):
+    rows = [ROW | {"name": "a", "psnr": 20.0, "ssim": 0.5, "rms": 0.1}]
+    rows.append(rows[0] | {"name": "b"})
+    (tmp_path / "b.npz").touch()
+    results.write_results(tmp_path, {"settings": {}, "frames": rows})
+    assert [row["name"] for row in results.read_results(tmp_path, {})] == ["b"]
     results.write_results(tmp_path, {"settings": {}, "frames": [rows[0] | {"psnr": None}]})
     assert "psnr" in rejection(results.read_results, tmp_path, {})
 
@@ -252,11 +251,10 @@ def test_what_lies_beside_a_result_is_replaced_with_it_only(tmp_path):
     ("pattern", "shape"),
     [
         ("*/report.json", REPORT),
-        ("*/comparison.json", {str: SCORES}),
         ("*/benchmark.jsonl", {"case": str}),
     ],
 )
-def test_results_of_earlier_versions_may_be_replaced(pattern, shape):
+def test_the_results_of_this_repository_may_be_replaced(pattern, shape):
     paths = list((Path(__file__).parents[1] / "results").glob(pattern))
     for path in paths:
         json_files.require_own("--output", path, shape, command="it")

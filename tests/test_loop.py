@@ -199,7 +199,7 @@ def test_a_folder_in_use_is_refused(tmp_path):
         loop.train(tiny_config(), tmp_path)
 
 
-@pytest.mark.parametrize("left_behind", ["run.json.tmp", "run.lock"])
+@pytest.mark.parametrize("left_behind", ["run.json.0123abcd.tmp", "run.lock"])
 def test_a_session_killed_before_run_json_was_written_blocks_nothing(tmp_path, left_behind):
     (tmp_path / left_behind).write_text("{")
     run_folder.check_workdir(tmp_path, tiny_config(), {"data": "x"})

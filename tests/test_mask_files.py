@@ -190,31 +190,6 @@ def test_file_and_sidecar_give_the_mask_back(tmp_path, name):
     assert circle_distance(found.phases[0], mask).max() < error + 3e-6
 
 
-LAID = {"flip_vertical": False, "flip_horizontal": True, "rotate": 90, "magnify": 1, "tile": False}
-CODED = {"sign": "direct", "bits": 8, "gray_2pi": 256, "falling": False, "table": []}
-CODED |= {"wavelength": 6e-7, "levels": 0}
-
-
-@pytest.mark.parametrize(
-    ("of", "coding"),
-    [
-        (slm(), {"kind": "slm", "index": None}),
-        (slm(table=MEASURED), {"kind": "slm", "index": None, "table": MEASURED}),
-        (height(wavelength=6e-7, index=1.5), {"kind": "height", "index": 1.5}),
-        (height(wavelength=6e-7, reflection=True), {"kind": "height", "index": None}),
-        (MaskFormat(format="npy"), {"kind": "phase", "index": None}),
-    ],
-)
-def test_sidecars_of_an_earlier_version_are_read(tmp_path, of, coding):
-    of = changed(of, sign="direct", flip_horizontal=True, rotate=90)
-    path = save(tmp_path / f"m{of.suffix}", random_mask(), of)
-    expected = read_mask_file(path).phases
-    sidecar = {"coding": CODED | coding, "layout": LAID | {"panel": None}}
-    sidecar |= {"masks_in_file": [0], "mask_shape": [6, 5]}
-    sidecar_path(path).write_text(json.dumps(sidecar))
-    np.testing.assert_array_equal(read_mask_file(path).phases, expected)
-
-
 def test_phases_stay_below_a_turn_in_float32():
     direct = MaskFormat(format="npy", sign="direct")
     values = encode(np.array([[TURN - 1e-9, -1e-12, 1.0]]), direct)

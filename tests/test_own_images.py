@@ -10,6 +10,7 @@ from helpers import image_config, rejection, same, untrained_run
 from PIL import Image
 
 from jax_kdpr.config import schema as config_lib
+from jax_kdpr.core.options import shallow
 from jax_kdpr.data.image_files import Preparation
 from jax_kdpr.data.inspection import read_images
 from jax_kdpr.lab.frames.own_images import own_images
@@ -141,7 +142,8 @@ def test_one_file_holds_one_image(make_run, tmp_path):
 
 def test_a_truth_of_another_run_is_refused(make_run, tmp_path):
     run = make_run()
-    (tmp_path / "truth.json").write_text(json.dumps({}))
+    ours = json.dumps({"scene": shallow(run.camera.scene)})
+    (tmp_path / "truth.json").write_text(ours)
     for wrong in (np.zeros((2, 8, 8, 1)), np.full((2, SIZE, SIZE, 1), np.nan), np.zeros(3)):
         np.save(tmp_path / "truth.npy", wrong.astype(np.float32))
         assert "another run" in rejection(own_images, run, tmp_path / "truth.npy", flag="--truth")
@@ -152,6 +154,6 @@ def test_a_truth_of_another_run_is_refused(make_run, tmp_path):
     ):
         (tmp_path / "truth.json").write_text(json.dumps({"scene": scene}))
         assert says in rejection(own_images, run, tmp_path / "truth.npy", flag="--truth")
-    (tmp_path / "truth.json").write_text(json.dumps({}))
+    (tmp_path / "truth.json").write_text(ours)
     (tmp_path / "truth.npy").write_bytes(b"\x93NUMPY")
     assert "--truth" in rejection(own_images, run, tmp_path / "truth.npy", flag="--truth")

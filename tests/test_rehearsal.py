@@ -69,7 +69,8 @@ def setup(run, bench):
     setup = true_setup(run, bench)
     guess = default_geometry(setup.window, run.sensor, 3.0)
     ranges = {"rotation_range": 5.0, "scale_range": 0.1}
-    found = calibrate(frames, setup._replace(geometry=guess), run, blank_image(run), **ranges)
+    setup_of_guess, blank = setup._replace(geometry=guess), blank_image(run.camera)
+    found = calibrate(frames, setup_of_guess, run, blank, **ranges)
     truth = json.loads((bench / "truth.json").read_text())
     assert found.trusted
     assert found.counts_per_unit == pytest.approx(truth["counts_per_unit"], rel=0.05)
@@ -82,7 +83,7 @@ def test_a_pattern_that_is_cut_off_is_refused(run, bench, setup):
     cut = setup._replace(references=DARK, window=window)
     frames = list_frames(str(bench / "calibration" / "*.tif"))
     ranges = {"rotation_range": 1.0, "scale_range": 0.02}
-    assert "crop less" in rejection(calibrate, frames, cut, run, blank_image(run), **ranges)
+    assert "crop less" in rejection(calibrate, frames, cut, run, blank_image(run.camera), **ranges)
 
 
 def test_the_bench_costs_less_than_half_a_decibel(run, recover, limit, bench, setup, tmp_path):

@@ -49,7 +49,7 @@ def written(bench, tmp_path):
 
     def write(**changes):
         run, camera = bench[0], bench[1]._replace(**changes)
-        write_bench(tmp_path / "b", run, blank_image(run)[None], camera, seed=0)
+        write_bench(tmp_path / "b", run, blank_image(run.camera)[None], camera, seed=0)
         return tmp_path / "b", camera
 
     return write

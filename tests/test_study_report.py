@@ -102,17 +102,6 @@ def test_figures_of_an_earlier_declaration_go_and_those_of_others_stay(finished,
     assert not earlier.exists() and foreign.exists()
 
 
-def test_a_report_of_runs_without_rms_under_noise_leaves_it_open(finished, written, tmp_path):
-    (study, workdir), heading = finished, "rms (rad); SNR of the CDP (dB)"
-    assert heading in written[1]
-    document, section = Document(tmp_path, "T"), study.sections[5]
-    found = read_results(plan(study, workdir))["student"]
-    earlier = [run._replace(under_noise={"scores": run.under_noise["scores"]}) for run in found]
-    add_section(Place(study, document, workdir, "s"), section, {"student": earlier})
-    (table,) = (block for block in document.markdown if heading in block)
-    assert [row.count("–") for row in table.splitlines()[2:]] == [3, 3]
-
-
 def test_epochs_that_were_not_validated_are_left_out_of_a_report(finished, tmp_path):
     study, workdir = finished
     found = read_results(plan(study, workdir))["student"]

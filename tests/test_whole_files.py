@@ -50,8 +50,7 @@ WRITERS = {  # of which the last two open their files themselves
 
 @pytest.mark.parametrize("name", WRITERS)
 def test_a_link_is_replaced_and_not_followed(folder, precious, name):
-    for link in (f"{name}.tmp", name):  # the first: the temporary name of earlier versions
-        (folder / link).symlink_to(precious)
+    (folder / name).symlink_to(precious)
     umask = os.umask(0o027)
     WRITERS[name](folder)
     os.umask(umask)
@@ -146,7 +145,7 @@ def test_what_a_killed_writer_left_goes_after_a_day(folder):
 
 
 def test_leftovers_of_a_killed_start_are_not_foreign(folder):
-    for name in ("run.lock", "run.json.tmp", "run.json.0a1b2c3d.tmp"):
+    for name in ("run.lock", "run.json.0a1b2c3d.tmp"):
         (folder / name).write_text("half")
     run_folder.check_workdir(folder, Config(), {})
     (folder / "other.json.0a1b2c3d.tmp").write_text("half")

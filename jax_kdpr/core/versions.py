@@ -1,7 +1,6 @@
 """Versions of the packages that results depend on, read without importing them."""
 
-from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 
 import jax_kdpr
 
@@ -9,9 +8,5 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def versions() -> dict[str, str]:
-    """Returns the versions of this package and of those of `PACKAGES` that are installed."""
-    found = {"jax_kdpr": jax_kdpr.__version__}
-    for package in PACKAGES:
-        with suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found
+    """Returns the versions of this package and of `PACKAGES`."""
+    return {"jax_kdpr": jax_kdpr.__version__} | {package: version(package) for package in PACKAGES}

@@ -82,8 +82,7 @@ def write_text(path: Path, text: str) -> None:
 
 def is_temporary(path: Path, of: str) -> bool:
     """Returns whether a path is what a killed process left when it wrote the file named `of`."""
-    # Earlier versions used names without the random part.
-    return re.fullmatch(rf"{re.escape(of)}(\.[0-9a-f]{{8}})?\.tmp", path.name) is not None
+    return re.fullmatch(rf"{re.escape(of)}\.[0-9a-f]{{8}}\.tmp", path.name) is not None
 
 
 def remove_abandoned(path: Path) -> None:

@@ -36,9 +36,11 @@ def take_batch(images: RawImages, indices: Indices, *, size: int, channels: int)
 
 
 def over_batches(
-    step: Callable[[Indices, Key], PyTree], count: int, *, batch_size: int, key: Key
+    step: Callable[[Indices, Key], PyTree], count: int, *, batch_size: int, key: Key | None = None
 ) -> PyTree:
     """Runs step(indices, key) over `count` items in order and joins what it returns per item.
+
+    Each batch has a key of its own, drawn from `key`; a step that draws nothing needs none.
 
     All batches have one size, so that the step compiles once. The last batch is filled up with the
     first items, whose repeated results are dropped.
@@ -46,7 +48,7 @@ def over_batches(
     Raises:
         Interrupted: If a signal was noted meanwhile.
     """
-    parts = []
+    parts, key = [], jax.random.key(0) if key is None else key
     for first in range(0, count, batch_size):
         jax.block_until_ready(parts[-2:-1])  # so that a signal waits for two batches at most
         if signals.received():

@@ -130,7 +130,6 @@ def read_images(
     *,
     subfolders: bool = False,
     of_frames: bool = False,
-    skip: bool = False,
     label: str = "data",
 ) -> Found:
     """Reads images as float32 [n size size] with values in [0, 1]; those of a folder by name.
@@ -151,7 +150,6 @@ def read_images(
         of_frames: Whether the images belong to frames. Names are then sorted like those of frames,
             2 before 10, and a file of one image is accepted. Else they are sorted character by
             character, which the split of old runs depends on.
-        skip: Whether to leave out images that cannot be read, and say how many.
         label: Beginning of the printed line.
 
     Raises:
@@ -159,11 +157,14 @@ def read_images(
             file), or memory would not hold all images.
     """
     files = ImageFiles(source, wanted, subfolders=subfolders, of_frames=of_frames)
-    return read_all(files, skip=skip, label=label)
+    return read_all(files, label=label)
 
 
 def read_all(files: ImageFiles, *, skip: bool = False, label: str = "data") -> Found:
-    """Reads listed images into memory, as `read_images`."""
+    """Reads listed images into memory, as `read_images`.
+
+    With `skip`, images that cannot be read are left out, and a line says how many.
+    """
     # float32 images are held twice: one by one, and joined.
     runtime.require_memory("data.dir, data.size", 2 * 4 * len(files) * files.wanted.size**2)
     found, images = Inspection(files, skip=skip, hint=SKIPPING if label == "data" else ""), []

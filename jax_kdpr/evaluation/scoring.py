@@ -14,7 +14,6 @@ from jaxtyping import Float
 
 from jax_kdpr.config.schema import Config
 from jax_kdpr.core import json_files, whole_files
-from jax_kdpr.core.json_files import Maybe
 from jax_kdpr.core.metrics import ImageScores, psnr_from_mse
 from jax_kdpr.core.options import changed
 from jax_kdpr.core.sharding import data_parallel
@@ -33,8 +32,9 @@ from jax_kdpr.runs.run import load_run, run_keys
 
 SCORES_FILE = "metrics.json"
 SCORES = {
-    **{"epochs": int, "checkpoint_digest": str, "scores": {str: {"psnr": float, "ssim": float}}},
-    **{"refine": Maybe(int), "refine_with": Maybe(str), "refine_tv": Maybe(float)},
+    **{"epochs": int, "checkpoint_digest": str},
+    "scores": {str: dict.fromkeys(("psnr", "ssim", "rms"), float)},
+    **{"refine": int, "refine_with": str, "refine_tv": float},
 }
 IMAGE_SCORES_FILE = "scores.npz"
 MSE = f"{RECOVERED}_mse"  # an array in this file

@@ -17,7 +17,7 @@ from scipy import stats
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.limits import MOST_COUNT, SEEDS, Range
 from jax_kdpr.core.metrics import rms_header
-from jax_kdpr.core.options import changed, check, option, section
+from jax_kdpr.core.options import changed, check, described, option, section
 from jax_kdpr.core.progress import progress
 from jax_kdpr.core.types import Images, Intensities, Key, RawImages, Scalar
 from jax_kdpr.evaluation.scores import RECOVERED, Score, make_score
@@ -57,18 +57,8 @@ GRIDS: dict[str, tuple[float, ...]] = {
     "wavefront": (0.0, 0.1, 0.2, 0.5, 1.0),
     "photons": (1e7, 1e6, 1e5, 3e4, 1e4),
 }
-UNITS = {
-    "shift": "mask pixels",
-    "rotation": "degrees",
-    "scale": "relative",
-    "defocus": "waves",
-    "wavelength": "relative",
-    "gain": "relative",
-    "beam": "sides of the object",
-    "waist": "relative",
-    "wavefront": "radians rms",
-    "photons": "photons a shot",
-}
+UNITS = {name: about.unit or "relative" for name, about in described(JitterOptions()).items()}
+UNITS["photons"] = "photons a shot"
 
 
 @section

@@ -150,7 +150,7 @@ def _read_references(frame: np.ndarray) -> References:
 def coarseness(setup: Setup, run: Run) -> str:
     """Returns a warning that the camera's pixels do not suit the pattern; empty where they do."""
     bin = setup.window.bin
-    camera_pixels = run.finest_period * setup.geometry.scale / bin
+    camera_pixels = run.camera.finest_period * setup.geometry.scale / bin
     return sampling_note(camera_pixels, bin=bin, sampling=setup.sampling)
 
 

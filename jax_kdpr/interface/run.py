@@ -236,7 +236,6 @@ class Run(runs.Run):
                 lambda indices, _: run._recover(refinement)(seen[indices]),
                 len(seen),
                 batch_size=self.batch_size,
-                key=jax.random.key(0),  # not used: nothing is drawn
             )
 
         tried = {way: recover(seen) for way, seen in ways.items()}

@@ -12,11 +12,10 @@ from jax_kdpr.config import checks
 from jax_kdpr.config.schema import Config, with_values
 from jax_kdpr.core import options as core_options
 from jax_kdpr.core.errors import InputError
-from jax_kdpr.core.types import Intensity, Phases
 from jax_kdpr.lab import sampling
 from jax_kdpr.lab.bench_file import Bench, require_way, size_note
 from jax_kdpr.lab.frames.geometry import POINT_NOISE, pixel_envelope, sensor_points, useful_bin
-from jax_kdpr.optics import cdp
+from jax_kdpr.lab.frames.measured import blank_image
 from jax_kdpr.optics.camera import centred
 from jax_kdpr.optics.device import TURN
 from jax_kdpr.optics.lookup_table import device_table
@@ -212,16 +211,8 @@ def exposed_photons(config: Config, lies: sampling.Layout, scale: float, full_we
     masks = jnp.asarray(rng.uniform(0, TURN, (MASKS, size, size)), jnp.float32)
     if config.masks.start != "random":
         masks = start_phases(config, masks[:1], read_planes(config))
-    field = jnp.ones((size, size), jnp.complex64)
-
-    @jax.jit
-    def shoot(phases: Phases) -> Intensity:
-        optics = camera.optics(phases)
-        return cdp.measure_intensity(
-            field, optics.masks, oversample=camera.oversample, transfer=optics.transfer
-        )
-
-    patterns = [centred(np.asarray(shoot(mask[None]))[0], camera.axis) for mask in masks]
+    shoot = jax.jit(lambda phases: camera.clean(camera.optics(phases), blank_image(camera))[0])
+    patterns = [centred(np.asarray(shoot(mask[None])), camera.axis) for mask in masks]
     points = sensor_points(patterns[0].shape)
     envelope = pixel_envelope(points, 1 / (lies.oversample * lies.pixels), _mask_pixel_side(lies))
     samples = np.median([one.sum() / (one * envelope).max() for one in patterns])

@@ -174,6 +174,11 @@ class Camera:
             return shoot(optics.written, images, keys)
         return data_parallel(self._shoot_design, self.mesh)(optics, images, keys)
 
+    def clean(self, optics: Optics, image: Image) -> Intensity:
+        """Returns the CDPs of one scene without noise and errors of the bench."""
+        field, how = scene_field(image, self.scene), {"transfer": optics.transfer}
+        return cdp.measure_intensity(field, optics.masks, oversample=self.oversample, **how)
+
     def score(self, recovered: Images, images: Images) -> ImageScores:
         """Scores recovered images of its scenes against the true ones."""
         phase_range = self.scene.phase_range if self.scene.has_phase else None
@@ -186,13 +191,7 @@ class Camera:
         return space._replace(gap=gap_transfer(shape, lengths)) if self.propagation.gap else space
 
     def _shoot_design(self, optics: Optics, image: Image, key: Key) -> Intensity:
-        clean = cdp.measure_intensity(
-            scene_field(image, self.scene),
-            optics.masks,
-            oversample=self.oversample,
-            transfer=optics.transfer,
-        )
-        return add_noise(key, clean, self.noise)
+        return add_noise(key, self.clean(optics, image), self.noise)
 
     def _shoot_jittered(self, written: Phases, image: Image, key: Key) -> Intensity:
         bench_key, noise_key = jax.random.split(key)

@@ -9,6 +9,8 @@ camera pixels.
 import math
 from typing import NamedTuple
 
+import numpy as np
+
 from jax_kdpr.optics.propagation import PropagationOptions, sensor_pixel
 
 # Contents of the file that the command geometry writes.
@@ -119,8 +121,8 @@ def bench_geometry(
         whole_ratio_camera_pixel=sensor / whole,
         finest_fringe=period,
         oversample_resolved=min(2, math.floor(period / camera_pixel * (1 + 1e-9))),
-        mask_pixel_factor=None if is_near else _sinc(side / (2 * pitch)) ** 2,
-        camera_pixel_factor=max(_sinc(camera_pixel / period), 0.0)
+        mask_pixel_factor=None if is_near else float(np.sinc(side / (2 * pitch))) ** 2,
+        camera_pixel_factor=max(float(np.sinc(camera_pixel / period)), 0.0)
         if camera_pixel < period
         else 0.0,
         fresnel_number=(pixels * pitch / 2) ** 2 / (wavelength * distance),
@@ -148,8 +150,3 @@ def geometry_warnings(found: Geometry, *, oversample: int | float) -> list[str]:
             "smaller camera pixels"
         )
     return warnings
-
-
-def _sinc(x: float) -> float:
-    """Returns sin(pi x) / (pi x)."""
-    return 1.0 if x == 0 else math.sin(math.pi * x) / (math.pi * x)

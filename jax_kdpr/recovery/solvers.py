@@ -27,6 +27,7 @@ from jax_kdpr.optics.cdp import intensity as intensity_of
 from jax_kdpr.optics.paths import is_unitary
 from jax_kdpr.optics.phase import fix_global_phase
 from jax_kdpr.recovery.data_consistency import Measured, measured
+from jax_kdpr.recovery.power_iteration import safe_sqrt
 from jax_kdpr.recovery.projections import Constraint, Method, Settings, project_object
 
 _ROOM = "jax_kdpr.recovery"
@@ -153,8 +154,8 @@ def amplitude_residual(field: Field, intensity: Intensity, optics: Optics) -> Sc
     spectra = propagate(field, transmittance, intensity.shape[1:], optics.transfer)
     positive = jnp.maximum(intensity, 0.0)
     energy = jnp.sum(positive)
-    missing = _root(intensity_of(spectra)) - _root(positive)
-    return _root(jnp.sum(jnp.square(missing)) / jnp.where(energy > 0, energy, 1.0))
+    missing = safe_sqrt(intensity_of(spectra)) - safe_sqrt(positive)
+    return safe_sqrt(jnp.sum(jnp.square(missing)) / jnp.where(energy > 0, energy, 1.0))
 
 
 def random_start(key: Key, intensity: Intensity, optics: Optics) -> Field:
@@ -162,9 +163,4 @@ def random_start(key: Key, intensity: Intensity, optics: Optics) -> Field:
     power = mask_power(mask_transmittance(optics.masks), optics.transfer)
     drawn = jax.random.normal(key, power.shape, jnp.result_type(intensity, jnp.complex64))
     energy = jnp.sum(jnp.maximum(intensity, 0.0)) / jnp.mean(power)
-    return _root(energy) / jnp.linalg.norm(drawn) * drawn
-
-
-def _root(values: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """Returns a square root whose gradient is finite at zero."""
-    return jnp.sqrt(jnp.maximum(values, jnp.finfo(values.dtype).tiny))
+    return safe_sqrt(energy) / jnp.linalg.norm(drawn) * drawn

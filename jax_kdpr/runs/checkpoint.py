@@ -33,7 +33,7 @@ from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.runs.folder import CHECKPOINTS
 
 SCORE = "validation_psnr"  # the metric of the best checkpoint, dB
-SCORE_DIGEST = "digest"  # of the score; older versions wrote none
+SCORE_DIGEST = "digest"  # of the score
 REMOVAL_SECONDS = 0.5  # time that a training takes to remove a checkpoint
 
 
@@ -72,7 +72,7 @@ class _Manager(ocp.CheckpointManager):
         with suppress(ValueError, TypeError, KeyError):
             stored: Any = super().metrics(step)
             score = float(stored[SCORE])
-            if stored.get(SCORE_DIGEST) in (None, _score_digest(step, score)):
+            if stored[SCORE_DIGEST] == _score_digest(step, score):
                 return {SCORE: score}
         rows = run_folder.read_metrics(self.workdir)
         known = (row[SCORE] for row in rows if row["step"] == step and SCORE in row)

@@ -41,7 +41,7 @@ CHECKPOINTS = "checkpoints"  # folder that `runs.checkpoint` writes
 COPIES = {section: f"given_{section}.npy" for section in ("masks", "illumination", "aberrations")}
 SESSION = {
     **{"time": str, "commit": str, "devices": [str], "versions": {"jax": str}},
-    **{"cpu": Maybe(str), "cpu_count": int | None},
+    **{"cpu": str, "cpu_count": int | None},
 }
 RUN = {
     "config": dict,

@@ -99,11 +99,6 @@ class Run:
         return self.camera.optics(self.phases)
 
     @property
-    def finest_period(self) -> float:
-        """The same as `Camera.finest_period`."""
-        return self.camera.finest_period
-
-    @property
     def in_radians(self) -> bool:
         """Whether its images are files of phases, to which `dataset` adds an offset."""
         return self.config.data.unit == "radians"

@@ -7,7 +7,6 @@ from jax_kdpr.config import schema as config_lib
 from jax_kdpr.config.schema import Config
 from jax_kdpr.core import json_files
 from jax_kdpr.core.errors import InputError
-from jax_kdpr.core.json_files import Maybe
 from jax_kdpr.evaluation.alone import OPTICS, OPTICS_FILE
 from jax_kdpr.evaluation.scores import RECOVERED, REFINED
 from jax_kdpr.evaluation.scoring import SCORES, SCORES_FILE, noise_levels
@@ -19,7 +18,7 @@ from jax_kdpr.studies.declaration import Optics, Robustness, Study, entry_config
 
 ROBUSTNESS_FILE = "robustness.json"
 UNDER_NOISE = {str: {str: {str: float}}}
-ROBUSTNESS = {"checkpoint": str, "scores": UNDER_NOISE, "rms": Maybe(UNDER_NOISE)}
+ROBUSTNESS = {"checkpoint": str, "scores": UNDER_NOISE, "rms": UNDER_NOISE}
 
 
 class PlannedRun(NamedTuple):
@@ -59,12 +58,7 @@ class PlannedRun(NamedTuple):
         if not self.is_trained or not path.exists():
             return None
         found = json_files.read_json(path, SCORES)
-        none = Refinement()
-        made = Refinement(
-            found.get("refine", none.steps),
-            found.get("refine_with", none.solver),
-            found.get("refine_tv", none.tv),
-        )
+        made = Refinement(found["refine"], found["refine_with"], found["refine_tv"])
         is_current = (found["epochs"], made) == (self.config.train.epochs, self.refinement)
         return found if is_current else None
 
@@ -83,10 +77,10 @@ class PlannedRun(NamedTuple):
         answers = (RECOVERED, REFINED)[: 1 + bool(self.refinement.steps)]
         whole = dict.fromkeys(answers, numbers)
         try:
-            json_files.check_shape(found, {"scores": whole, "rms": Maybe(whole)})
+            json_files.check_shape(found, {"scores": whole, "rms": whole})
         except ValueError:  # a number is missing
             return None
-        return {name: found[name] for name in ("scores", "rms") if name in found}
+        return {name: found[name] for name in ("scores", "rms")}
 
     @property
     def optics_scores(self) -> dict[str, Any] | None:

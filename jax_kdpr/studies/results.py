@@ -18,7 +18,7 @@ class SeedResult(NamedTuple):
     run: PlannedRun
     scores: dict[str, dict[str, float]]  # of metrics.json
     curve: list[dict[str, Any]]  # rows of metrics.jsonl
-    under_noise: dict[str, Any]  # "scores" (dB), "rms" (not if an earlier version scored the run)
+    under_noise: dict[str, Any]  # "scores" (dB) and "rms"
     optics: dict[str, Any]  # scores without the network; empty if no section needs them
     sessions: list[dict[str, Any]]  # of run.json: what it was trained with, and when
 

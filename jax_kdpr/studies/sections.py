@@ -122,11 +122,10 @@ def _scores_header(study: Study) -> list[str]:
 
 
 def _scores(runs: list[SeedResult], answer: str = RECOVERED) -> list[str]:
-    """Returns the cells of `_scores_header`; runs that an earlier version scored have no rms."""
-    has_rms = all("rms" in run.scores[answer] for run in runs)
+    """Returns the cells of `_scores_header`."""
     return [
         quality(runs, answer=answer).text(),
-        quality(runs, answer=answer, metric="rms").text(".3f") if has_rms else OPEN,
+        quality(runs, answer=answer, metric="rms").text(".3f"),
         quality(runs, answer=answer, metric="ssim").text(".3f"),
     ]
 
@@ -199,14 +198,12 @@ def _robustness(place: Place, section: declaration.Robustness, results: Results)
                     [
                         over_seeds([run.under_noise[table][answer][k][level] for run in runs])
                         for k, level in places
-                        if all(table in run.under_noise for run in runs)
                     ]
                     for table in ("scores", "rms")
                 )
                 drawn[label] = _line(list(levels), psnr[:-1])
                 rows.append([label, *(one.text(".1f") for one in psnr)])
-                open_ = [OPEN] * len(places)
-                errors.append([label, *([one.text(".3f") for one in rms] or open_)])
+                errors.append([label, *(one.text(".3f") for one in rms)])
         plots.plot_lines(drawn, place.file(kind), x_label=axis, log_x=kind == "poisson")
         header = [*(f"{level:g}" for level in levels), "no noise"]
         rms = f"{rms_header(place.study.base.scene.kind)}; {axis}"

@@ -234,7 +234,6 @@ def _make_validate(system: System, held_back: Lessons, *, batch_size: int) -> Va
             lambda indices, _: step(variables, held_back, indices),
             count,
             batch_size=batch_size,
-            key=jax.random.key(0),  # not used: nothing is drawn
         )
         left = {"validation_residual": float(jnp.mean(residual))}
         if isinstance(found, ImageScores):

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -120,7 +119,6 @@ def teach(run: Run, many: Run, measured: list[Measured]) -> Taught:
         lambda indices, _: recover(seen[indices]).image,
         len(seen),
         batch_size=min(BATCH, len(seen)),
-        key=jax.random.key(0),  # not used: nothing is drawn
     )
     found = recover_objects(many, jnp.asarray(intensity), first)
     if (left := len(found.usable)) < FEWEST:

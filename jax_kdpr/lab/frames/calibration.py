@@ -40,9 +40,9 @@ CALIBRATION = {
     **dict.fromkeys(("score", "runner_up"), float),
     "counts_per_unit": Range(1e-30, 1e30),
     **{"trusted": bool, "checkpoint": str, "sensor": (int, int)},
-    # Keys that only a fit gives, or that earlier versions left out.
-    **{"offset": Maybe(float), "optics": Maybe({str: dict}), "masks": Maybe(str)},
-    "errors": Maybe({str: (float, float)}),
+    **{"masks": str, "offset": float},
+    # Only a fit gives them.
+    **{"optics": Maybe({str: dict}), "errors": Maybe({str: (float, float)})},
 }
 
 
@@ -56,7 +56,7 @@ class Calibration(NamedTuple):
     trusted: bool
     checkpoint: str  # digest of the run's checkpoint; another one has other masks
     sensor: tuple[int, int]  # (sh, sw) of the run
-    masks: str = ""  # digest of the masks that were shown; empty in files of earlier versions
+    masks: str  # digest of the masks that were shown
     optics: Options | None = None  # those that the fit has found, by section of the config
     offset: float = 0.0  # counts of a raw camera pixel that no light of the model explains
     errors: dict[str, tuple[float, float]] | None = None  # value and error bar of each number
@@ -276,14 +276,9 @@ def calibration_notes(calibration: Calibration, run: Run, source: str) -> list[s
     notes = []
     if not calibration.trusted:
         notes.append(f"{source} says of itself that it is not to be trusted")
-    is_other = calibration.checkpoint != run.digest
-    if calibration.masks:
-        is_other = calibration.masks != masks_digest(run)
-    if is_other:
+    if calibration.masks != masks_digest(run):
         notes.append(
             f"{source} is of another checkpoint ({calibration.checkpoint[:12]}, the run's is "
-            f"{run.digest[:12]})"
-            + (", of other masks" if calibration.masks else "")
-            + ": where its masks were others, calibrate again"
+            f"{run.digest[:12]}), of other masks: calibrate again"
         )
     return notes

@@ -17,6 +17,7 @@ the parameters of the optics; for the place on the camera, finite differences ar
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from itertools import product
 from typing import NamedTuple
 
@@ -29,8 +30,9 @@ from scipy import optimize
 from jax_kdpr.core.progress import progress
 from jax_kdpr.core.types import Phases
 from jax_kdpr.lab.frames.geometry import (
-    FLIPS,
+    ORIENTATIONS,
     Geometry,
+    Orientation,
     frame_spline,
     pixel_envelope,
     sample_spline,
@@ -43,9 +45,7 @@ from jax_kdpr.lab.frames.parameters import (
     starting_options,
     value_of,
 )
-from jax_kdpr.optics import cdp
 from jax_kdpr.optics.camera import Camera, uncentred
-from jax_kdpr.optics.objects import scene_field
 
 PRIOR = 0.02
 FIRST, LAST = 12, 80  # evaluations from each start, and from the best of them
@@ -55,12 +55,6 @@ MIN_LEAD = 1.3  # factor by which other orientations must leave more of the vari
 STEP = 1e-3  # of v, for finite differences
 NOTHING = 1e-15  # of the largest eigenvalue; below, a combination of parameters changes nothing
 DARK = 1e-9  # of the mean light; the least light, so that a dark sample has a derivative
-
-
-Orientation = tuple[str, bool]  # (flip, transpose)
-ORIENTATIONS = tuple(product(FLIPS, (False, True)))
-
-
 DEFOCUS_STARTS = (0.0, 1.5, -1.5, 3.0, -3.0, 6.0, -6.0)  # rad rms from the design's
 PLACE = ("centre_y", "centre_x", "rotation", "scale")  # of `Geometry`, always fitted
 
@@ -184,13 +178,9 @@ class Problem:
         def amplitudes(origin, v):
             """Returns the amplitudes of each frame at each sample, from the optics alone."""
             values = self._values(origin, v)
-            optics = fitted_camera(camera, self._options(values)).optics(phases)
-            how = {"oversample": camera.oversample, "transfer": optics.transfer}
-
-            def measured(image):
-                return cdp.measure_intensity(scene_field(image, camera.scene), optics.masks, **how)
-
-            light = jax.vmap(measured)(images) * envelope[None, None]
+            fitted = fitted_camera(camera, self._options(values))
+            clean = jax.vmap(partial(fitted.clean, fitted.optics(phases)))
+            light = clean(images) * envelope[None, None]
             light = values[-2] * light + values[-1]
             return jnp.sqrt(jnp.maximum(light, DARK * jnp.mean(light))).ravel()
 

@@ -17,6 +17,7 @@ has less noise, but its amplitudes are a quarter off the model's. Both give coun
 and keep the sum of a pattern that fills the grid.
 """
 
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -27,6 +28,8 @@ from jax_kdpr.core.errors import InputError
 from jax_kdpr.optics.camera import uncentred
 
 FLIPS = ("none", "vertical", "horizontal", "both")
+Orientation = tuple[str, bool]  # (flip, transpose)
+ORIENTATIONS = tuple(product(FLIPS, (False, True)))
 SAMPLINGS = ("points", "area")
 SPLINE = 3  # order
 SPLINE_REACH = 20  # pixels from a frame's edge, beyond which it no longer affects a spline (1e-9)

@@ -38,9 +38,7 @@ from jax_kdpr.lab.frames.geometry import (
     to_sensor,
 )
 from jax_kdpr.lab.frames.reading import Frame, iterate_frames
-from jax_kdpr.optics import cdp
-from jax_kdpr.optics.camera import draws_finely, uncentred
-from jax_kdpr.optics.objects import scene_field
+from jax_kdpr.optics.camera import Camera, draws_finely, uncentred
 from jax_kdpr.optics.propagation import SHARED_ENVELOPE, shares_envelope
 from jax_kdpr.runs.run import Run
 
@@ -103,25 +101,21 @@ def mask_fill_factor(config: Config) -> float:
     return device.fill_factor
 
 
-def blank_image(run: Run) -> Image:
+def blank_image(camera: Camera) -> Image:
     """Returns the scene without an object: phase 0, amplitude 1."""
-    size = run.camera.size
-    values = {"phase": [0.0], "amplitude": [1.0], "complex": [0.0, 1.0]}[run.camera.scene.kind]
+    size = camera.size
+    values = {"phase": [0.0], "amplitude": [1.0], "complex": [0.0, 1.0]}[camera.scene.kind]
     return jnp.broadcast_to(jnp.asarray(values, jnp.float32), (size, size, len(values)))
 
 
 def simulate(run: Run, image: Image) -> Float[np.ndarray, "k sh sw"]:
     """Returns the noiseless CDPs of a scene through the run's optics."""
-    measure = jax.jit(cdp.measure_intensity, static_argnames="oversample")
-    field, optics = scene_field(image, run.camera.scene), run.optics
-    oversample = run.camera.oversample
-    cdps = measure(field, optics.masks, oversample=oversample, transfer=optics.transfer)
-    return np.asarray(cdps, np.float64)
+    return np.asarray(jax.jit(run.camera.clean)(run.optics, image), np.float64)
 
 
 def snapshot_energy(run: Run) -> Float[np.ndarray, "k"]:
     """Returns the sum of each CDP of a scene of modulus 1: h * w with ideal masks."""
-    return simulate(run, blank_image(run)).sum(axis=(1, 2))
+    return simulate(run, blank_image(run.camera)).sum(axis=(1, 2))
 
 
 def group_frames(frames: list[Frame], snapshots: int) -> list[tuple[Frame, ...]]:

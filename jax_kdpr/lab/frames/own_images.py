@@ -7,7 +7,6 @@ import numpy as np
 
 from jax_kdpr.core import json_files
 from jax_kdpr.core.errors import InputError
-from jax_kdpr.core.json_files import Maybe
 from jax_kdpr.core.limits import shown
 from jax_kdpr.core.options import shallow
 from jax_kdpr.core.types import Images
@@ -79,10 +78,9 @@ def _read_scenes(run: Run, source: Path, flag: str, as_trained: bool) -> Images:
 def _written_scenes(run: Run, path: Path, flag: str) -> Images:
     """Returns the scenes that `simulated_bench.write_bench` wrote, exact to the bit."""
     record = json_files.read_json(
-        path.with_name(TRUTH_RECORD), {"scene": Maybe(dict)}, remedy="make both anew"
+        path.with_name(TRUTH_RECORD), {"scene": dict}, remedy="make both anew"
     )
-    ours = shallow(run.camera.scene)
-    theirs = ours | record.get("scene", {})  # earlier versions did not record it
+    ours, theirs = shallow(run.camera.scene), record["scene"]
     try:
         scenes = read_array(path)
         top = float(np.abs(scenes - 0.5).max(initial=0.0))
@@ -90,7 +88,7 @@ def _written_scenes(run: Run, path: Path, flag: str) -> Images:
         raise InputError(f"{flag}: {path}: cannot be read ({failure}); make it anew") from failure
     shape = (run.camera.size, run.camera.size, run.camera.channels)
     is_plain = scenes.dtype == np.float32 and scenes.shape[1:] == shape and top <= 0.5
-    if not is_plain or any(theirs[name] != value for name, value in ours.items()):
+    if not is_plain or any(theirs.get(name) != value for name, value in ours.items()):
         raise InputError(
             f"{flag}: {path}: expected scenes float32 [n {shape[0]} {shape[1]} {shape[2]}] in "
             f"[0, 1] of {ours}, got {scenes.dtype} {list(scenes.shape)} of {shown(theirs)}; they "

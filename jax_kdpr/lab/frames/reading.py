@@ -63,8 +63,6 @@ def list_frames(pattern: str, *, flag: str = "--input") -> list[Frame]:
         with open_pages(path, dataset) as pages:
             count, found = pages.count, pages.dataset
             turned += pages.turned
-        if not count:
-            raise InputError(f"{path}: holds no frame; remove it")
         digits = max(4, len(str(count - 1)))
         for page in range(count):
             name = path.stem if count == 1 else f"{path.stem}_{page:0{digits}d}"

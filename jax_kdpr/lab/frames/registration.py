@@ -22,7 +22,7 @@ from scipy import fft, ndimage, optimize
 
 from jax_kdpr.core.progress import progress
 from jax_kdpr.lab.frames.geometry import (
-    FLIPS,
+    ORIENTATIONS,
     Geometry,
     frame_spline,
     sample_spline,
@@ -122,13 +122,12 @@ def _search(
     reach = int(np.ceil(np.hypot(height, width) / 2 / min(scale for _, scale in turns)))
     reach = max(reach, max(target.shape) // 2 + 1)
     grid = sensor_points((2 * reach + 1, 2 * reach + 1))
-    orientations = list(product(FLIPS, (False, True)))
-    oriented = [_oriented(target, *orientation) for orientation in orientations]
+    oriented = [_oriented(target, *orientation) for orientation in ORIENTATIONS]
     padded: int = fft.next_fast_len(2 * reach + 1, real=True)  # type: ignore[assignment]
     size = (padded, padded)
     spectra = [np.asarray(fft.rfft2(one - one.mean(), size)).conj() for one, _ in oriented]
     norm = float(np.sum((target - target.mean()) ** 2))
-    found: list[list[Fit]] = [[] for _ in orientations]
+    found: list[list[Fit]] = [[] for _ in ORIENTATIONS]
     for rotation, scale in progress(turns, desc="coarse", unit="turn"):
         upright = Geometry((height - 1) / 2, (width - 1) / 2, float(rotation), float(scale))
         seen = ndimage.map_coordinates(
@@ -143,7 +142,7 @@ def _search(
             place = np.unravel_index(np.argmax(scores), scores.shape)
             centre = upright.camera_points(np.array(place) + np.array(zero) - float(reach))
             y, x = centre.tolist()
-            flip, transpose = orientations[number]
+            flip, transpose = ORIENTATIONS[number]
             lie = upright._replace(centre_y=y, centre_x=x, flip=flip, transpose=transpose)
             found[number].append((float(scores[place]) / np.sqrt(norm), lie))
     return found

@@ -145,12 +145,7 @@ def read_results(folder: Path, settings: dict[str, Any]) -> list[Row]:
             "same flags, or another --output"
         )
     there = {path.name for path in folder.iterdir()}
-    wanted = SCORES if "truth" in settings else ()  # an earlier version had fewer
-    return [
-        row
-        for row in found["frames"]
-        if f"{row['name']}.npz" in there and all(name in row for name in wanted)
-    ]
+    return [row for row in found["frames"] if f"{row['name']}.npz" in there]
 
 
 def write_results(folder: Path, results: dict[str, Any]) -> None:

@@ -291,7 +291,7 @@ def write_bench(output: Path, run: Run, images: Images, bench: Bench, *, seed: i
             write_tiff(output / f"{name}_{k:02d}.tif", frame)
 
     # All objects are computed twice, so that memory holds one at a time.
-    blank = lights(blank_image(run))
+    blank = lights(blank_image(run.camera))
     objects = map(lights, progress(images, desc="exposure", unit="object"))
     energy = float(np.mean(snapshot_energy(run)))
     exposure = find_exposure(itertools.chain([blank], objects), bench, sensor, energy=energy)

@@ -14,15 +14,13 @@ from jax_kdpr.core.json_files import Maybe
 from jax_kdpr.data.pages.opening import read_named, read_stack
 from jax_kdpr.data.pages.page import require_file
 from jax_kdpr.optics.mask_files.coding import decode
-from jax_kdpr.optics.mask_files.format import HEIGHT, SLM, MaskFormat, check_format
+from jax_kdpr.optics.mask_files.format import MaskFormat, check_format
 from jax_kdpr.optics.mask_files.layout import pick
 
 ERROR = "largest_phase_error_rad"  # in a sidecar
 SHOWN = "shown"  # in a sidecar: the file of what a panel is to show, and what was added to the mask
-# Fields that are read from a sidecar; those of 0.1 have "coding" and "layout" in place of "format".
 SIDECAR = {
-    **{"format": Maybe(dict), "coding": Maybe(dict), "layout": Maybe(dict)},
-    **{"masks_in_file": [int], "mask_shape": (int, int), ERROR: Maybe(float)},
+    **{"format": dict, "masks_in_file": [int], "mask_shape": (int, int), ERROR: Maybe(float)},
     **{"sha256": Maybe(str), "run": Maybe(dict), SHOWN: Maybe({"file": str})},
 }
 
@@ -113,21 +111,8 @@ def read_phases(
 
 def description(sidecar: dict[str, Any]) -> MaskFormat:
     """Returns the format that a sidecar gives its file; raises as `check_format`."""
-    values = sidecar.get("format")
-    if values is None:
-        coding = {"kind": "phase"} | sidecar.get("coding", {})
-        kind = coding.pop("kind")
-        mirrors = kind == HEIGHT and coding.get("index") is None
-        values = coding | sidecar.get("layout", {}) | {"reflection": mirrors}
-        values |= {"format": "npy" if kind == "phase" else kind}
-        if kind != SLM:
-            values.pop("gray_2pi", None)
-        elif values.get("table"):
-            values |= {"gray_2pi": 0, "falling": False}
-    # JSON has null for what is not given. A `magnify` of 1 once stood in files of every format.
-    given = {name: value for name, value in values.items() if value is not None}
-    if given.get("magnify") == 1:
-        del given["magnify"]
+    # JSON has null for what is not given.
+    given = {name: value for name, value in sidecar["format"].items() if value is not None}
     described = options.build(MaskFormat, given, known=list(options.flatten(MaskFormat())))
     check_format(described)
     return described
