@@ -7,7 +7,7 @@
 
 Formats: slm (gray levels of a panel), height (metres, of an etched or printed mask), npy, csv and
 tiff (radians). The .json beside each file states every convention: sign, orientation, levels,
-place on the panel, checkpoint. No correction is included: --correction and --grating write what the
+place on the panel, checkpoint. They hold the mask alone: --correction and --grating write what the
 panel is to show into a file of its own beside it, shown-0.png.
 A device that adds the phase p multiplies the light by e^{j p}, and the trained operator multiplies
 it by e^{-j phi}. --sign conjugate, the default, writes p = -phi, and --sign direct writes p = phi.
@@ -68,7 +68,7 @@ def main(positional: list[str]) -> int:
     _check_flags(positional)
     if VERIFY_FILE.value:
         return _verify([Path(file) for file in (VERIFY_FILE.value, *positional)])
-    mask_flags.fill_from_bench(config)
+    bench = mask_flags.fill_from_bench(config)
     plan = plan_export(mask_flags.read_request(), config)
     asked = mask_flags.read_shown()
     addition = plan_addition(asked, plan, size=config.data.size)
@@ -83,8 +83,9 @@ def main(positional: list[str]) -> int:
         if more := sidecar.get(SHOWN):
             shown, missed = shown_path(path), more[ERROR]
             print(f"to show: {shown}, with {more['adds']}; at most {missed:.2g} rad off")
-    if said := grating_note(asked, plan):
-        print(said)
+    if asked.grating:
+        bench.modulator.pixel_pitch = plan.pixel_pitch or bench.modulator.pixel_pitch
+        print(f"note: {grating_note(bench, asked.grating, plan.side, sign=plan.sign)}")
     if doubt := doubts(plan, written):
         print(doubt, file=sys.stderr)
     return _verify(list(written)) if VERIFY.value else 0

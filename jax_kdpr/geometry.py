@@ -18,10 +18,13 @@ from pathlib import Path
 from absl import flags
 
 from jax_kdpr.core import json_files
+from jax_kdpr.core.options import shallow
 from jax_kdpr.interface import bench_flags, cli
 from jax_kdpr.lab import sampling
-from jax_kdpr.lab.bench_file import require_way, size_note
+from jax_kdpr.lab.bench_file import Bench, require_way, size_note
 from jax_kdpr.lab.bench_options import PixelNoise, as_flags, device_options, noise_options
+from jax_kdpr.lab.masks.shown import ShownOptions, grating_note, plan_addition
+from jax_kdpr.optics.mask_files.format import SLM, MaskFormat
 from jax_kdpr.optics.propagation import PROPAGATORS
 from jax_kdpr.optics.sampling import RECORD, bench_geometry
 from jax_kdpr.runs import folder
@@ -72,6 +75,7 @@ def main(positional: list[str]) -> int:
     found = bench_geometry(**bench._asdict())
     warnings = sampling.warnings_of(bench, found)
     warnings += filter(None, [size_note(said, bench.pixels)])
+    _check_panel(said, bench.pixels)
     if output:
         record = {"bench": bench._asdict(), **found._asdict(), "warnings": warnings}
         cli.make_folder("--output", output.parent)
@@ -86,13 +90,26 @@ def main(positional: list[str]) -> int:
         camera = PixelNoise(**{name: flags.FLAGS[name].value or 0 for name in NOISE})
         options = noise_options(bench, found, camera, bin=said.camera.bin or 0)
         print(f"noise for train, with that --bin: {as_flags(options)}")
-    if options := device_options(said, reads_table=False):
+    if options := device_options(said):
         print(f"device for train: {as_flags(options)}")
+    if period := said.modulator.grating:
+        print(f"note: {grating_note(said, period, said.modulator.magnify)}")
     for warning in warnings:
         print(f"warning: {warning}")
     if output:
         print(f"written: {output}")
     return 0
+
+
+def _check_panel(said: Bench, pixels: int) -> None:
+    """Refuses what `export_mask` could not show on the panel of --bench."""
+    panel = said.modulator
+    if size_note(said, pixels):
+        return
+    names = shallow(ShownOptions())
+    asked = {name: getattr(panel, name) for name in names if getattr(panel, name) is not None}
+    plan = MaskFormat(format=SLM, panel=panel.panel, magnify=panel.magnify)
+    plan_addition(ShownOptions(**asked), plan, size=pixels)
 
 
 if __name__ == "__main__":

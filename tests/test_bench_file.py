@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tifffile
 from absl import flags
-from commands import call
+from commands import call, refusal
 from helpers import rejection, tiny_config
 
 import jax_kdpr as kdpr
@@ -70,6 +70,8 @@ def test_the_example_of_the_page_says_every_number(read, tmp_path):
         ("[modulator]\npanel = '1080x1920'", "modulator.panel"),
         ("[modulator]\ngray_2pi = 255\ntable = 'slm.csv'", "modulator.table"),
         ("[modulator]\ngray_2pi = 1", "modulator.gray_2pi"),
+        ("[modulator]\nmagnify = 3\ngrating = 6", "modulator.grating"),
+        ("[modulator]\ncorrection = CAL.bmp", "quotes"),
         ("focal_length = 0.2\ndistance = 0.2", "focal_length, distance"),
         ("[camera]\nbits = 10\noffset = 512", "camera.offset"),
         ("[kamera]\nbits = 10", "'kamera'"),
@@ -156,8 +158,24 @@ def test_geometry_prints_the_options_of_the_users_camera(tmp_path):
     device = dict(re.findall(r"--config\.device\.(\w+)=(\S+)", shown.stdout))
     assert device == {"levels": "256", "panel_pixels": "8", "fill_factor": "0.93"}
     panel = bench_file.Modulator(gray_2pi=300, bits=8)  # which does not reach 2 pi
-    options = device_options(bench_file.Bench(modulator=panel), reads_table=True)
+    options = device_options(bench_file.Bench(modulator=panel))
     assert as_flags(options) == "--config.device.levels=256 --config.device.phase_range=5.341"
+
+
+def test_geometry_looks_at_what_the_panel_is_to_show(tmp_path):
+    def bench(line):
+        (tmp_path / "bench.toml").write_text(EXAMPLE.replace("[camera]", f"{line}\n\n[camera]"))
+        return ("geometry", "--bench", "bench.toml", "--pixels=32")
+
+    said = call(*bench("grating = 12"), cwd=tmp_path).stdout
+    # lambda f / (12 p) and its 3.45 um pixels.
+    assert "1.11 mm, 321 camera pixels" in said and "zero_order=0" in said
+    assert "none.bmp" in refusal(*bench('correction = "none.bmp"'), cwd=tmp_path)
+    np.save(tmp_path / "flat.npy", np.zeros((1080, 1080)))
+    assert "1080 x 1920" in refusal(*bench('correction = "flat.npy"'), cwd=tmp_path)
+    measured = EXAMPLE.replace("gray_2pi = 256", 'table = "slm.csv"')
+    (tmp_path / "bench.toml").write_text(measured)
+    assert "slm.csv" in refusal("geometry", "--bench=bench.toml", "--pixels=32", cwd=tmp_path)
 
 
 def test_a_panel_that_is_not_the_run_s_is_told():
@@ -288,14 +306,10 @@ def test_a_panel_is_what_its_levels_reach(tmp_path):
     assert device.levels == 0 and device.table == pytest.approx((0.0, 1.5 * np.pi, 0.6 * np.pi))
 
 
-@pytest.mark.parametrize(
-    ("period", "sets"), [(6.0, True), (-6.0, True), (8.0, False), (None, False)]
-)
-def test_a_grating_that_leaves_the_axis_leaves_no_zero_order(period, sets):
-    panel = bench_file.Modulator(magnify=4, grating=period)
-    options = device_options(bench_file.Bench(modulator=panel), reads_table=True)
-    assert ("device.zero_order" in options) == sets
-    assert options.get("device.zero_order", 0.0) == 0.0
+def test_a_grating_leaves_no_zero_order():
+    panels = (bench_file.Modulator(magnify=4, grating=period) for period in (6.0, -6.0, None))
+    options = [device_options(bench_file.Bench(modulator=panel)) for panel in panels]
+    assert [one.get("device.zero_order") for one in options] == [0.0, 0.0, None]
 
 
 def test_a_near_field_has_the_lengths_of_the_bench(tmp_path):

@@ -20,13 +20,13 @@ def written(path, text: str):
 @pytest.mark.parametrize(
     "text",
     [
-        "0 0.3\n1 1.9\n2\t1.2\n3 4.0",
+        "gray phase_rad\n0 0.3\n1 1.9\n2\t1.2\n3 4.0",
         "# measured at 635 nm\nlevel; phase (rad)\n0; 0.3\n1; 1.9\n\n2; 1.2\n3; 4.0\n",
-        "3,4.0\n1,1.9\n0,0.3\n2,1.2\n",  # in any order
+        "gray,rad\n3,4.0\n1,1.9\n0,0.3\n2,1.2\n",  # in any order
         "level,phase (panel 2) [rad]\n0,0.3\n1,1.9\n2,1.2\n3,4.0\n",
-        "level,phase at a wavelength of 635 nm\n0,0.3\n1,1.9\n2,1.2\n3,4.0\n",
-        "Grauwert;Phase\n0;0,3\n1;1,9\n2;1,2\n3;4,0\n",  # with decimal commas
-        "\ufeff0\t0,3\n1\t1,9\n2\t1,2\n3\t4,0\n",  # after a spreadsheet's mark
+        "level,phase at a wavelength of 635 nm (rad)\n0,0.3\n1,1.9\n2,1.2\n3,4.0\n",
+        "Grauwert;Phase (rad)\n0;0,3\n1;1,9\n2;1,2\n3;4,0\n",  # with decimal commas
+        "\ufeffgray\tphase (rad)\n0\t0,3\n1\t1,9\n2\t1,2\n3\t4,0\n",  # after a spreadsheet's mark
     ],
 )
 def test_text_of_two_columns(tmp_path, text):
@@ -54,13 +54,17 @@ def test_a_header_names_the_unit(tmp_path, unit, radians, capsys):
         assert read_table(written(tmp_path / "slm.txt", text)) == pytest.approx(PHASES)
 
 
-@pytest.mark.parametrize("top", [1.0, 2.0])  # of a turn in waves, in units of pi
-def test_a_table_that_is_not_in_radians_is_refused(tmp_path, top):
+@pytest.mark.parametrize("title", ["gray,phase", "", "gray,phase at 635 nm"])
+@pytest.mark.parametrize("top", [1.0, 2.0, 6.2, 4.0])  # a turn in waves, pi and radians; volts
+def test_a_table_that_does_not_name_its_unit_is_refused(tmp_path, top, title):
     rows = [f"{level},{top * level / 255}" for level in range(256)]
-    path = written(tmp_path / "slm.csv", "\n".join(["gray,phase", *rows]))
-    assert "unit" in rejection(read_table, path)
+    path = written(tmp_path / "slm.csv", "\n".join([title, *rows]))
+    said = rejection(read_table, path)
+    assert "unit" in said and f"0 to {top:g}" in said and "(waves)" in said
     path = written(tmp_path / "slm.csv", "\n".join(["gray,phase (rad)", *rows]))
     assert read_table(path)[-1] == top
+    np.save(tmp_path / "slm.npy", np.linspace(0, 2.0, 256))  # arrays are in radians
+    assert "from 0 to 2;" in rejection(read_table, tmp_path / "slm.npy")
 
 
 def test_levels_between_measured_ones_are_interpolated(tmp_path, capsys):
@@ -87,7 +91,7 @@ def test_arrays(tmp_path):
 
 
 def test_what_a_panel_adds_is_what_the_negative_mask_does(tmp_path):
-    table = device_table(written(tmp_path / "slm.csv", "0,0.3\n1,1.9\n2,1.2\n3,4.0"))
+    table = device_table(written(tmp_path / "slm.csv", "gray,rad\n0,0.3\n1,1.9\n2,1.2\n3,4.0"))
     np.testing.assert_allclose(np.exp(-1j * np.array(table)), np.exp(1j * np.array(PHASES)))
     assert all(0 <= phase < math.tau for phase in table)
 
@@ -95,10 +99,10 @@ def test_what_a_panel_adds_is_what_the_negative_mask_does(tmp_path):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("0,0.3\n1,1.9\n3,4.0", ["levels 1 and 3", "unwrap", "2.1 between"]),
-        ("0,5.3\n8,6.1\n16,0.6\n24,1.4", ["levels 8 and 16", "unwrap"]),
+        ("gray,rad\n0,0.3\n1,1.9\n3,4.0", ["levels 1 and 3", "unwrap", "2.1 between"]),
+        ("gray,rad\n0,5.3\n8,6.1\n16,0.6\n24,1.4", ["levels 8 and 16", "unwrap"]),
         ("0,0.3\n1,1.9\n1,2.0\n2,4.0", ["once, got 1 twice"]),
-        ("1,0.3\n2,4.9", ["from 0 on, got 1"]),
+        ("1,0.3\n2,4.9", ["from 0 on, got 1", "level 0"]),
         ("0,0.3\n1.5,1\n3,4.9", ["whole numbers", "got 1.5"]),
         ("0,0.3\n70000,4.9", ["65535", "70000"]),
         ("0 0\n1 412\n2 1105\n3 4095", ["voltages", "gray_2pi", "4095"]),
@@ -107,7 +111,8 @@ def test_what_a_panel_adds_is_what_the_negative_mask_does(tmp_path):
         ("", ["two gray levels or more, got 0"]),
         ("0,0.3,7\n1,1.9,8", ["two columns", "got 3"]),
         ("0.3\n1.9", ["two columns", "got 1"]),
-        ("0,0\n1,180\n2,359", ["radians", "359", "degrees"]),
+        ("0,0\n1,180\n2,359", ["unit", "359", "(degrees)"]),
+        ("gray,rad\n0,0\n1,180\n2,359", ["at most 4 pi", "359 rad"]),
         ("0,0.3\n1,x", ["numbers", "'1,x'"]),
         *[
             (f"gray;{title}\n0;0\n1;4", ["one unit", title])

@@ -227,14 +227,19 @@ def test_a_folder_where_nothing_was_saved_takes_another_config_and_its_files(tmp
 
 
 @pytest.mark.parametrize(
-    ("working", "code", "said"), [("pass", 128 + signal.SIGTERM, "interrupted\n"), ("", 3, "")]
+    ("working", "code", "said"),
+    [
+        ("pass", 128 + signal.SIGTERM, "interrupted\n"),
+        ("signals.set_last_words('go on')", 128 + signal.SIGTERM, "go on\n"),
+        ("signals.all_done(3)", 3, ""),
+    ],
 )
 def test_a_signal_after_the_last_line_interrupts_nothing(working, code, said):
     program = (
         "import os, signal, time\n"
         "from jax_kdpr.core import signals\n"
         "signals.take_over()\n"
-        f"{working or 'signals.all_done(3)'}\n"
+        f"{working}\n"
         "os.kill(os.getpid(), signal.SIGTERM)\n"
         "time.sleep(30)"
     )

@@ -91,6 +91,13 @@ def test_lengths_of_the_run_are_taken_and_not_contradicted():
     assert "--wavelength" in message and "6.35e-07" in message
 
 
+def test_a_mask_pixel_has_the_panel_pixels_it_was_trained_for():
+    config = tiny(panel_pixels=6)
+    for asked, magnify in (({}, 6), ({"magnify": 2}, 2), (PIXELS, 2)):
+        assert plan_export(MaskFormat(format="slm", **asked), config).magnify == magnify
+    assert plan_export(MaskFormat(format="npy"), config).magnify == 0
+
+
 def test_the_panel_does_to_light_what_the_operator_does(export, phases):
     paths = export(panel=PANEL, magnify=2, background=200)
     assert [path.name for path in paths] == ["slm-0.png", "slm-1.png", "slm-2.png"]
@@ -152,7 +159,8 @@ def test_the_table_of_the_run_gives_its_own_gray_levels(tmp_path, sign):
 def test_a_measured_table_serves_training_and_export(tmp_path):
     file = tmp_path / "slm.csv"
     adds = np.random.default_rng(0).uniform(0, 5.5, 40)
-    file.write_text("".join(f"{gray},{phase}\n" for gray, phase in enumerate(adds)))
+    rows = [f"{gray},{phase}" for gray, phase in enumerate(adds)]
+    file.write_text("\n".join(["gray,phase (rad)", *rows]))
     trained_on = device_table(file)
     path, wanted = lands(tiny(table=trained_on), tmp_path / "a", table=read_table(file))
     light = np.exp(1j * adds[np.asarray(Image.open(path))])

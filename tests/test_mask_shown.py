@@ -12,6 +12,7 @@ from mask_exports import PANEL, SIZE, shown_by, tiny
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
+from jax_kdpr.lab.bench_file import Bench, Modulator
 from jax_kdpr.lab.masks.export import export_masks
 from jax_kdpr.lab.masks.request import plan_export
 from jax_kdpr.lab.masks.shown import (
@@ -22,6 +23,7 @@ from jax_kdpr.lab.masks.shown import (
     plan_addition,
 )
 from jax_kdpr.optics.mask_files.format import MaskFormat
+from jax_kdpr.optics.mask_files.reading import read_mask_file, read_phases
 
 ROOT = Path(__file__).parents[1]
 SHAPE = (40, 60)
@@ -72,12 +74,12 @@ def test_an_uneven_panel_shows_the_mask_on_a_grating(tmp_path, options, turn, st
     else:
         corrections(file, falls)
     path, mask, _ = exported(
-        tmp_path / "out", options, ShownOptions(correction=str(file), grating=6.0)
+        tmp_path / "out", options, ShownOptions(correction=str(file), grating=3.0)
     )
     gray = np.asarray(Image.open(path.with_name("shown-0.png"))).astype(int)
     added = turn[gray] if isinstance(turn, np.ndarray) else 2 * np.pi * gray / turn
     light = np.exp(1j * (added + UNEVEN))
-    ramp = np.exp(2j * np.pi * np.arange(32) / 6)
+    ramp = np.exp(2j * np.pi * np.arange(32) / 3)
     operator = np.kron(np.exp(-1j * mask), np.ones((2, 2))) * ramp
     inside = light[WINDOW] / operator
     off = np.angle(inside / inside.mean())  # a constant phase is seen by no camera
@@ -102,7 +104,7 @@ def test_the_mask_file_stays_as_it_is_and_the_sidecar_names_what_was_added(tmp_p
 
 
 def test_files_that_were_not_written_here_stay(tmp_path):
-    shown, asked = tmp_path / "shown-0.png", ShownOptions(grating=8.0)
+    shown, asked = tmp_path / "shown-0.png", ShownOptions(grating=3.0)
     shown.write_bytes(b"mine")
     for one in (asked, ShownOptions()):
         assert "not what this command" in rejection(exported, tmp_path, {}, one)
@@ -126,14 +128,18 @@ def test_a_panel_without_2_pi_gets_the_nearer_end():
     ("asked", "options", "says"),
     [
         ({"correction_2pi": 217}, {}, "--correction_2pi --correction"),
-        ({"grating": 1.5}, {}, "--grating 2 1.5"),
-        ({"grating": 8.0}, {"format": "height"}, "--grating slm"),
+        ({"grating": 1.5}, {}, "--grating 2 1.5 longer"),
+        ({"grating": -4.0}, {}, "--grating below 4 -4 shorter"),
+        ({"grating": 2.0}, {"magnify": 1, "panel": None}, "--grating magnify"),
+        ({"grating": 8.0}, {"format": "npy"}, "--grating slm"),
         ({"correction": "none.bmp"}, {}, "--correction none.bmp"),
-        ({"correction": "small.png"}, {}, "40 x 60 5 x 6 --panel"),
+        ({"correction": "small.png"}, {}, "40 x 60 5 x 6 turn"),
+        ({"correction": "small.png"}, {"panel": None}, "32 x 32 mask alone --panel"),
         ({"correction": "deep.png"}, {}, "--correction_2pi uint16"),
         ({"correction": "deep.png", "correction_2pi": 1000}, {}, "1000 1023"),
         ({"correction": "floats.npy", "correction_2pi": 256}, {}, "radians"),
         ({"correction": "nan.npy"}, {}, "finite"),
+        ({"correction": "gray.npy"}, {}, "whole numbers 255 uint8"),
         ({"correction": "many.npy"}, {}, "one image 2 of"),
     ],
     ids=str,
@@ -143,23 +149,53 @@ def test_what_cannot_be_added_is_one_line(tmp_path, monkeypatch, asked, options,
     Image.fromarray(np.zeros((5, 6), np.uint8)).save("small.png")
     Image.fromarray(np.full(SHAPE, 1023, np.uint16)).save("deep.png")
     np.save("floats.npy", np.zeros(SHAPE))
+    np.save("gray.npy", np.full(SHAPE, 255.0))
     np.save("nan.npy", np.full(SHAPE, np.nan))
     np.save("many.npy", np.zeros((2, *SHAPE)))
-    form = {"format": "slm", "panel": PANEL, "magnify": 2}
-    if options:
-        form = {"format": "height", "wavelength": 5e-7, "index": 1.5}
+    form = {"format": "slm", "panel": PANEL, "magnify": 2} | options
+    form = form if form["format"] == "slm" else options
     plan = plan_export(MaskFormat(**form), tiny())
     message = rejection(plan_addition, ShownOptions(**asked), plan, size=SIZE)
     assert [words for words in says.split() if words not in message] == [], message
 
 
-def test_a_grating_must_leave_the_axis():
-    pitches = {"pixel_pitch": 8e-6, "magnify": 4, "wavelength": 532e-9}
-    plan = plan_export(MaskFormat(format="slm", **pitches), tiny())
-    # lambda / (period pitch) = 532e-9 / 48e-6; sinc^2(1/6) of the light.
-    said = grating_note(ShownOptions(grating=-6.0), plan)
-    assert "11.1 mrad" in said and "91%" in said and "below" not in said
-    assert "below 8" in grating_note(ShownOptions(grating=8.0), plan)
+def test_where_a_grating_sends_the_pattern_is_said():
+    """lambda / (period pitch) = 532e-9 / 48e-6, by a lens of 0.2 m; sinc^2(1/6) of the light."""
+    panel = Modulator(pixel_pitch=8e-6)
+    bench = Bench(wavelength=532e-9, focal_length=0.2, modulator=panel)
+    bench.camera.pixel_pitch = 3.45e-6
+    said = grating_note(bench, 6.0, 4)
+    for words in ("11.1 mrad", "2.22 mm", "643 camera pixels", "0.667 times", "91%", "to larger"):
+        assert words in said, said
+    assert "to smaller" in grating_note(bench, -6.0, 4)
+    assert "to smaller" in grating_note(bench, 6.0, 4, sign="direct")
+    assert "mrad" not in grating_note(Bench(), 6.0, 4)
+
+
+def test_what_was_read_is_said_and_another_level_of_2_pi_is_suspected(tmp_path, capsys):
+    plan = plan_export(MaskFormat(format="slm", panel=PANEL, magnify=2), tiny())
+
+    def said(values, **asked):
+        Image.fromarray(values).save(tmp_path / "cal.png")
+        asked = ShownOptions(correction=str(tmp_path / "cal.png"), **asked)
+        plan_addition(asked, plan, size=SIZE)
+        return capsys.readouterr()
+
+    turns = -UNEVEN / (2 * np.pi) % 1
+    found = said(np.floor(256 * turns).astype(np.uint8))
+    assert "40 x 60, uint8, 0 to 255, where 256 is 2 pi" in found.out and not found.err
+    scaled = np.floor(205 * turns).astype(np.uint8)
+    assert "wraps at gray level 204" in (err := said(scaled).err) and "--correction_2pi 205" in err
+    assert not said(scaled, correction_2pi=205).err
+    weak = np.round(100 + 30 * UNEVEN / np.abs(UNEVEN).max()).astype(np.uint8)  # it never wraps
+    assert not said(weak).err
+
+
+def test_what_is_shown_is_no_mask_file(tmp_path):
+    path, *_ = exported(tmp_path, {}, ShownOptions(grating=3.0))
+    shown = path.with_name("shown-0.png")
+    for call, arguments in ((read_mask_file, (shown,)), (read_phases, ("masks.file", str(shown)))):
+        assert f"give {path}" in rejection(call, *arguments)
 
 
 def frame_of(file, uneven, phase, *, period=0.0):

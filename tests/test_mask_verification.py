@@ -128,7 +128,7 @@ def test_export_and_verification_as_a_user_runs_them(teacher, tmp_path):
     slm = ("--workdir", workdir, "--format", "slm", "--panel", "40x60", "--verify")
     done = run("export_mask", *slm, check=True)
     assert re.search(r"trained masks \d+\.\d+ dB, 0\.\d+ rad; file", done.stdout)
-    assert "No correction included" in done.stdout
+    assert "It holds the mask alone" in done.stdout
     files = sorted((workdir / "export").iterdir())
     ends = [f"slm-{k}.{suffix}" for k in range(3) for suffix in ("png", "png.json")]
     assert [file.name for file in files] == ends

@@ -15,6 +15,7 @@ from astropy.io import fits
 from helpers import packed_tiff, rejection
 from page_files import hdf5, pages_of, refused, save_hdf5
 from PIL import Image
+from scipy import sparse
 from scipy.io import savemat
 
 from jax_kdpr.data.image_files import Preparation
@@ -216,14 +217,28 @@ def test_a_variable_of_matlab_is_named_or_the_only_one(tmp_path):
     assert [frame.dataset for frame in list_frames(str(latest))] == ["frames"] * 3
     matlab(a=BYTES, b=STACK, c=COUNTS * 1j)(tmp_path / "two.mat")
     for part, says in (
-        ("", "got a, b, c; name it, such as 'two.mat::frames'"),
+        ("", "got a, b, c; name it, such as 'two.mat::a'"),
         ("::d", "it has a, b, c"),
         ("::c", "real numbers"),
     ):
         assert says in rejection(read_named, "--input", f"{tmp_path}/two.mat{part}")
     np.testing.assert_array_equal(read_named("--input", f"{tmp_path}/two.mat::a")[0], BYTES)
-    matlab(e=np.zeros((2, 3, 4, 5)))(tmp_path / "four.mat")
-    assert "[h w n], got e of shape" in rejection(read_named, "--input", f"{tmp_path}/four.mat")
+    stacked = np.moveaxis(STACK, 0, -1)
+    for values, says in (
+        (np.zeros((2, 3, 4, 5)), "[h w n], got e of shape (2, 3, 4, 5); squeeze"),
+        (np.zeros((20, 8, 8)), "may be [h w n] or [n h w]; save it as [h w 1 n]"),
+        (np.zeros((8, 64, 64)), "may be [h w n] or [n h w]"),
+        (np.array([[BYTES, COUNTS]], object), "got e (cell); save the numbers alone"),
+        ({"frames": stacked}, "got e (struct)"),
+        ("cells", "got e (char)"),
+        (sparse.eye_array(8), "got e (sparse)"),
+    ):
+        matlab(e=values)(tmp_path / "wrong.mat")
+        assert says in rejection(read_named, "--input", f"{tmp_path}/wrong.mat")
+    assert "'e' of class sparse" in rejection(read_named, "--input", f"{tmp_path}/wrong.mat::e")
+    square = np.arange(320, dtype=np.uint16).reshape(5, 8, 8)
+    matlab(e=np.moveaxis(square, 0, -1)[:, :, None])(tmp_path / "four.mat")
+    np.testing.assert_array_equal(read_named("--input", f"{tmp_path}/four.mat"), square)
 
 
 @pytest.mark.filterwarnings("ignore:.*are stored as RGB:DeprecationWarning")

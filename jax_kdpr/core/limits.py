@@ -91,13 +91,15 @@ def number_hint(text: str) -> str:
 
 
 def shown(value: Any) -> str:
-    """Returns a value as text for a message; a long text is cut, a huge integer becomes its size.
+    """Returns a value as text for a message; a long one becomes its size.
 
     Python itself refuses to print integers of thousands of digits.
     """
     if isinstance(value, int) and abs(value) >= 10**12:
         digits = int(value.bit_length() * math.log10(2))
         return f"about {'-' if value < 0 else ''}10^{digits}"
+    if isinstance(value, tuple) and len(value) > 16:
+        return f"({len(value)} values)"
     try:
         text = repr(value)
     except ValueError:

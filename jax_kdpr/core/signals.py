@@ -17,7 +17,9 @@ from typing import NoReturn
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 AGAIN = "interrupted; run the same command again to go on"
+INTERRUPTED = "interrupted"
 
+_last_words = INTERRUPTED
 _noting = 0  # number of `noting` contexts that are active
 _received = 0
 _shared = False  # whether a signal is only pending until `note`
@@ -66,6 +68,12 @@ def noting() -> Iterator[None]:
         _received = _received if _noting else 0
     if last:
         raise Interrupted(last, AGAIN)
+
+
+def set_last_words(text: str = INTERRUPTED) -> None:
+    """Sets the line with which a signal ends this process at once."""
+    global _last_words
+    _last_words = text
 
 
 def all_done(exit_code: int) -> None:
@@ -120,6 +128,6 @@ def _watch(reading: int) -> None:
 def _leave(number: int) -> NoReturn:
     if _own_code is None:
         with suppress(OSError):  # the terminal may be gone
-            os.write(2, b"interrupted\n")
+            os.write(2, f"{_last_words}\n".encode())
     # Destructors are skipped too: they would wait for computations.
     os._exit(128 + number if _own_code is None else _own_code)

@@ -9,6 +9,7 @@ from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.limits import read_pixels
 from jax_kdpr.core.options import shallow
 from jax_kdpr.interface import bench_flags, option_flags
+from jax_kdpr.lab.bench_file import Bench
 from jax_kdpr.lab.masks.shown import ShownOptions
 from jax_kdpr.optics.lookup_table import read_table
 from jax_kdpr.optics.mask_files.format import SLM, MaskFormat
@@ -24,11 +25,14 @@ for _define in option_flags.declarations(ShownOptions()):
 INSTEAD = {"table": ["gray_2pi"], "gray_2pi": ["table"], "mask_pitch": ["magnify"]}
 
 
-def fill_from_bench(config: Config) -> None:
+def fill_from_bench(config: Config) -> Bench:
     """Sets the flags that the format reads to what --bench says.
 
     The lengths of a run must agree with it. A warning says if its panel is not that of the run's
     `config`.
+
+    Returns:
+        The bench, as `bench_flags.read`.
 
     Raises:
         InputError: If --bench cannot be read.
@@ -48,6 +52,7 @@ def fill_from_bench(config: Config) -> None:
         values["mask_pitch"] = modulator.mask_pitch
     bench_flags.give(values)
     bench_flags.warn_of_panel(bench, config)
+    return bench
 
 
 def read_request() -> MaskFormat:

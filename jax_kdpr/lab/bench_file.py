@@ -132,7 +132,12 @@ def read_bench(path: Path) -> Bench:
             raise InputError("modulator.table: says what gray_2pi would say; leave out one of them")
         if None not in (bench.focal_length, bench.distance):
             raise InputError("focal_length, distance: a lens, or free space; leave out one of them")
-        camera = bench.camera
+        panel, camera = bench.modulator, bench.camera
+        if panel.grating and not 2 <= abs(panel.grating) < 2 * panel.magnify:
+            raise InputError(
+                f"modulator.grating: expected 2 panel pixels or more, and below twice magnify, "
+                f"{2 * panel.magnify}, so that the pattern leaves the axis; got {panel.grating:g}"
+            )
         if camera.bits and camera.offset and camera.offset >= 2**camera.bits / 2:
             raise InputError(
                 f"camera.offset: expected below {2**camera.bits // 2} counts, half of those of "
@@ -142,6 +147,9 @@ def read_bench(path: Path) -> Bench:
         raise InputError(f"--bench: {path}: expected a text, such as bench.toml") from failure
     except OSError as failure:
         said = f"cannot be read ({failure.strerror}); give the path of a bench.toml"
+        raise InputError(f"--bench: {path}: {said}") from failure
+    except tomllib.TOMLDecodeError as failure:
+        said = f"{failure}; texts stand in quotes, with / in paths, not \\"
         raise InputError(f"--bench: {path}: {said}") from failure
     except (ValueError, RecursionError) as failure:
         said = str(failure).removeprefix("config: ")

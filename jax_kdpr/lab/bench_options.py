@@ -60,7 +60,7 @@ def on_bench(
     """
     config = checks.typed(config)
     require_way(bench, config.propagation.kind)
-    options = _length_options(config, bench) | device_options(bench, reads_table=True)
+    options = _length_options(config, bench) | device_options(bench)
     if any(path in kept for path in LEVELS):
         options = {path: value for path, value in options.items() if path not in LEVELS}
     options = {path: value for path, value in options.items() if path not in kept}
@@ -114,12 +114,10 @@ def _length_options(config: Config, bench: Bench) -> dict[str, Any]:
     }
 
 
-def device_options(bench: Bench, *, reads_table: bool) -> dict[str, Any]:
+def device_options(bench: Bench) -> dict[str, Any]:
     """Returns the options of the modulator for a training, by path.
 
-    Args:
-        bench: The bench of the modulator.
-        reads_table: Whether to read a measured table, which prints a line; else it is left out.
+    Reading a measured table prints a line.
 
     Raises:
         InputError: If the table cannot be read.
@@ -127,9 +125,8 @@ def device_options(bench: Bench, *, reads_table: bool) -> dict[str, Any]:
     panel, options = bench.modulator, {}
     top = 2 ** (panel.bits or 8)
     if panel.table:
-        if reads_table:
-            table = device_table(panel.table)
-            options |= {"levels": 0, "phase_range": TURN, "table": table}
+        table = device_table(panel.table)
+        options |= {"levels": 0, "phase_range": TURN, "table": table}
     elif panel.gray_2pi:
         reaches_2pi = panel.gray_2pi <= top
         reached = TURN if reaches_2pi else _rounded(TURN * (top - 1) / panel.gray_2pi)
@@ -138,7 +135,7 @@ def device_options(bench: Bench, *, reads_table: bool) -> dict[str, Any]:
         options["panel_pixels"] = panel.magnify
     if panel.fill_factor is not None:
         options["fill_factor"] = panel.fill_factor
-    if panel.grating and abs(panel.grating) < 2 * panel.magnify:
+    if panel.grating:
         options["zero_order"] = 0.0  # it stays on the axis, beside the pattern
     return {f"device.{name}": value for name, value in options.items()}
 

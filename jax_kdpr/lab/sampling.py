@@ -115,8 +115,7 @@ def table(bench: Layout, found: Geometry, *, magnify: str = "") -> str:
         "camera pixels per model sample": f"{found.camera_pixels_per_sensor_pixel:.4g}",
         "pattern": f"{found.extent * 1e3:.4g} mm, {found.extent_camera_pixels:.0f} camera pixels"
         + fits,
-        f"camera pixel for {whole} a model sample": f"{found.whole_ratio_camera_pixel * 1e6:.4g} "
-        "um",
+        f"camera pixel for {whole} to a sample": f"{found.whole_ratio_camera_pixel * 1e6:.4g} um",
         "finest fringe": f"{found.finest_fringe * 1e6:.4g} um",
         "oversample that the camera resolves": (
             str(found.oversample_resolved) if found.oversample_resolved else "none: too coarse"
@@ -125,7 +124,7 @@ def table(bench: Layout, found: Geometry, *, magnify: str = "") -> str:
         "camera pixel: contrast left of the finest fringe": f"{found.camera_pixel_factor:.3f}",
     }
     if found.whole_ratio_distance is not None:
-        lines[f"{length} for {whole} camera pixel(s)"] = f"{found.whole_ratio_distance:.6g} m"
+        lines[f"{length} for {whole} to a sample"] = f"{found.whole_ratio_distance:.6g} m"
     if found.mask_pixel_factor is not None:
         lines["mask pixel: intensity left at the edge"] = f"{found.mask_pixel_factor:.3f}"
     if magnify:

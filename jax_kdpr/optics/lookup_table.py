@@ -16,8 +16,7 @@ from jax_kdpr.data.pages.page import require_file
 from jax_kdpr.data.pages.stacks import read_array
 
 LARGEST = 4 * math.pi  # radians; a panel gives at most two turns, a table in degrees hundreds
-# A panel of less than half a turn makes no phase mask. Such a table is in waves or in units of pi,
-# unless its header says radians.
+# A panel of less than half a turn makes no phase mask. Such an array is in waves or in units of pi.
 SHORTEST = math.pi
 # Units that a header may name, in radians.
 UNITS = {
@@ -47,22 +46,18 @@ def read_table(path: str | Path) -> tuple[float, ...]:
 
     Args:
         path: Text file of two columns, gray level and phase, split by semicolon, tab, comma or
-            space, with levels from 0 on in any order, with or without a header line; or NPY file
-            [n] (phases) or [n 2]. A header may name the unit of the phases, alone in a bracket: a
-            word of `UNITS`, or a multiple or part of one, as in "gray,phase (waves)", "(2 pi rad)"
-            or "(lambda/2)".
+            space, with levels from 0 on in any order. Its header names the unit of the phases,
+            alone in a bracket: a word of `UNITS`, or a multiple or part of one, as in
+            "gray,phase (waves)", "(2 pi rad)" or "(lambda/2)". Or NPY file [n] (phases) or [n 2],
+            in radians.
 
     Raises:
         InputError: If the file cannot be read, has other columns, fewer than two levels, a level
-            twice, a gap too wide to interpolate, a header with an unclear unit, or phases that
-            cannot be radians.
+            twice, a gap too wide to interpolate, no clear unit, or phases that cannot be right.
     """
     path = Path(path)
-    unit = None
-    if path.suffix.lower() == ".npy":
-        rows = _read_array(path)
-    else:
-        rows, unit = _read_text(path)
+    is_array = path.suffix.lower() == ".npy"
+    rows, unit = (_read_array(path), 1.0) if is_array else _read_text(path)
     if rows.ndim == 1:
         rows = np.stack([np.arange(len(rows)), rows], axis=1)
     if rows.ndim != 2 or rows.shape[1] != 2:
@@ -75,24 +70,30 @@ def read_table(path: str | Path) -> tuple[float, ...]:
         raise InputError(f"{path}: expected finite numbers, got NaN or infinity; measure it again")
     rows = rows[np.argsort(rows[:, 0], kind="stable")]
     _require_levels(path, rows[:, 0])
-    phases = rows[:, 1] * (unit or 1.0)
-    low, high = float(phases.min()), float(phases.max())
-    if high > VOLTAGES and np.array_equal(rows, rows.round()):
+    if rows[:, 1].max() > VOLTAGES and np.array_equal(rows, rows.round()):
         raise InputError(
-            f"{path}: expected the phase of each gray level, got whole numbers up to {high:g}: "
+            f"{path}: expected the phase of each gray level, got whole numbers up to "
+            f"{rows[:, 1].max():g}: "
             "voltages, as of a .lut file, which is for the driver of the panel; give gray_2pi "
             "instead, the gray level of 2 pi under that file"
         )
+    if unit is None:
+        raise InputError(
+            f"{path}: does not say in which unit its phases are, {rows[:, 1].min():g} to "
+            f"{rows[:, 1].max():g}; begin it with a header such as gray,phase (rad), (pi), (waves) "
+            "or (degrees)"
+        )
+    phases = rows[:, 1] * unit
+    low, high = float(phases.min()), float(phases.max())
     if max(-low, high) > LARGEST:
         raise InputError(
-            f"{path}: expected phases in radians, up to 4 pi, got {low:g} to {high:g}; name their "
-            "unit in the header, such as gray,phase (degrees), or subtract what all levels share"
+            f"{path}: expected phases of at most 4 pi, got {low:g} to {high:g} rad; mend the unit, "
+            "or subtract what all levels share"
         )
-    if high - low < SHORTEST and not unit:
+    if is_array and high - low < SHORTEST:
         raise InputError(
-            f"{path}: its phases reach from {low:g} to {high:g}, too little for a panel in "
-            "radians; name their unit in the header: gray,phase (waves), (pi) or, if it is so, "
-            "(rad)"
+            f"{path}: expected radians, and its phases reach only from {low:g} to {high:g}; "
+            "multiply them, or write a text whose header names their unit"
         )
     phases, said = _between(path, rows[:, 0], phases)
     print(f"{path}: {len(phases)} gray levels, {low:.3g} to {high:.3g} rad{said}")
@@ -101,10 +102,12 @@ def read_table(path: str | Path) -> tuple[float, ...]:
 
 def _require_levels(path: Path, levels: Float[np.ndarray, "n"]) -> None:
     wrong = np.flatnonzero(levels != np.round(levels))
-    if len(wrong) or levels[0] != 0:
+    if len(wrong):
+        raise InputError(f"{path}: expected gray levels, whole numbers, got {levels[wrong[0]]:g}")
+    if levels[0] != 0:
         raise InputError(
-            f"{path}: expected gray levels, whole numbers from 0 on, got "
-            f"{levels[wrong[0] if len(wrong) else 0]:g}"
+            f"{path}: expected gray levels from 0 on, got {levels[0]:g} as the first; measure "
+            "level 0, too"
         )
     if levels[-1] > MOST_LEVELS:
         raise InputError(f"{path}: expected gray levels up to {MOST_LEVELS}, got {levels[-1]:g}")

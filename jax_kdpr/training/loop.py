@@ -32,6 +32,7 @@ from jax_kdpr.training.setup import Training, prepare, trained_parts
 from jax_kdpr.training.state import TrainState
 from jax_kdpr.training.steps import Epoch
 
+UNBEGUN = "interrupted before the first step: nothing is saved yet; run the same command again"
 FEW_STEPS = 200  # with fewer optimiser steps, next to nothing is learned
 
 
@@ -178,6 +179,7 @@ def _guide(run: Training) -> Any:
 def _train_from(run: Training, train_state: TrainState, step: int, folder: _Folder) -> None:
     guide = _guide(run)
     print("compiling, about half a minute on a CPU", flush=True)
+    signals.set_last_words(signals.AGAIN if step else UNBEGUN)
     resumed = step
     with (
         progress(total=run.total_steps, initial=step, unit="step") as bar,
@@ -199,6 +201,7 @@ def _train_from(run: Training, train_state: TrainState, step: int, folder: _Fold
                     break
                 train_state, losses = run.train_steps(length)(train_state, given)
                 if step == resumed:
+                    signals.set_last_words()
                     unsaved.enter_context(signals.noting())  # until here, a signal ends the process
                 # Checks the losses of the previous call: so the device never waits for the host.
                 if losses_before is not None:

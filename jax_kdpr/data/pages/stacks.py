@@ -28,7 +28,7 @@ HDF5 = (".h5", ".hdf5", ".hdf", ".nxs")
 FITS = (".fits", ".fit", ".fts")
 NAMED = (*HDF5, ".mat")  # files whose parts have names
 CHANNELS = (1, 3, 4)  # grey; RGB; RGB and alpha
-LONG = 2  # aspect ratio beyond which a page is long, see `_may_be_last`
+LONG = 2  # aspect ratio beyond which a page is long, see `may_be_last`
 
 
 def make_stack(shape: tuple[int, ...], take: Callable[[Any], Any], dataset: str = "") -> Pages:
@@ -52,7 +52,7 @@ def make_stack(shape: tuple[int, ...], take: Callable[[Any], Any], dataset: str 
     counts = plane[:-2]
     if not counts:
         return Pages(1, lambda _: reduced(np.asarray(take(()))), dataset=dataset)
-    if not has_channels and _may_be_last(*shape):
+    if not has_channels and may_be_last(*shape):
         raise Refused(
             f"shape {shape} may be [n h w] or [h w n]; save it as [n h w 1], with array[..., None] "
             "if its first axis counts the images, numpy.moveaxis(array, -1, 0)[..., None] if its "
@@ -214,7 +214,7 @@ def split_dataset(pattern: str) -> tuple[str, str]:
     return (named[1], named[2]) if named else (pattern, "")
 
 
-def _may_be_last(n: int, h: int, w: int) -> bool:
+def may_be_last(n: int, h: int, w: int) -> bool:
     """Returns whether [n h w] looks like [h w n].
 
     It does if w = 2, if n = h differs from w, or if h x w is a long page and n x h is not.

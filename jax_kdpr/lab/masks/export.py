@@ -34,10 +34,7 @@ from jax_kdpr.runs.run import Run
 # a panel that reaches 2 pi at gray level 210 is 0.015 off the run's 256 levels, at no cost.
 CLOSE = 0.03
 MISSED = 0.2  # radians; a measured table that is further off gets a warning
-NO_CORRECTION = (
-    "No correction included: neither flatness of the device, nor lens, nor grating; they may be "
-    "added once."
-)
+ALONE = "It holds the mask alone: no flatness correction, no lens, no grating."
 
 
 def export_masks(
@@ -118,7 +115,7 @@ def export_masks(
 
 def in_words(plan: MaskFormat, shape: tuple[int, ...]) -> str:
     """Returns in words all conventions of a mask file; `shape` is that of a mask."""
-    return f"{coding_in_words(plan)} {layout_in_words(plan, shape)} {NO_CORRECTION}"
+    return f"{coding_in_words(plan)} {layout_in_words(plan, shape)} {ALONE}"
 
 
 def doubts(plan: MaskFormat, written: dict[Path, dict[str, Any]]) -> str:
@@ -133,8 +130,8 @@ def doubts(plan: MaskFormat, written: dict[Path, dict[str, Any]]) -> str:
         return ""
     return (
         f"warning: the table's phases are up to {missed:.2g} rad off the trained ones: a panel "
-        "does not show what it has no gray level for; train with this table (config.device.table "
-        "= device_table(FILE), docs/guides/devices.md)"
+        "does not show what it has no gray level for; train with this table (train --bench, or "
+        "config.device.table = device_table(FILE))"
     )
 
 

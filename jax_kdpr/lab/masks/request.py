@@ -36,7 +36,7 @@ def plan_export(asked: MaskFormat, config: Config) -> MaskFormat:
             plan.table = tuple(sign * phase for phase in config.device.table)
     check_format(plan)
     if plan.format == SLM:
-        plan.magnify = _magnification(plan)
+        plan.magnify = _magnification(plan, as_trained=config.device.panel_pixels)
         plan.mask_pitch = plan.mask_pitch or plan.magnify * plan.pixel_pitch
     size = config.data.size
     require_pixels("--magnify", plan.side * size, plan.side * size)
@@ -53,9 +53,9 @@ def _of_run(name: str, given: float, of_run: float) -> float:
     return given or of_run
 
 
-def _magnification(plan: MaskFormat) -> int:
+def _magnification(plan: MaskFormat, *, as_trained: int) -> int:
     if not (plan.mask_pitch and plan.pixel_pitch):
-        return plan.side
+        return plan.magnify or as_trained
     ratio = plan.mask_pitch / plan.pixel_pitch
     magnify = round(ratio)
     if magnify < 1 or abs(ratio - magnify) > 1e-6 * ratio:

@@ -7,6 +7,7 @@ a file of its own beside it. The mask is in it once, and so is each of the other
 """
 
 import math
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,13 +19,17 @@ from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.limits import Range
 from jax_kdpr.core.options import check, option, section
 from jax_kdpr.data.pages.opening import read_named
+from jax_kdpr.lab.bench_file import Bench
 from jax_kdpr.optics.device import TURN, nearest_level
 from jax_kdpr.optics.mask_files.coding import added_phases, circle_distance
-from jax_kdpr.optics.mask_files.format import SLM, MaskFormat
+from jax_kdpr.optics.mask_files.format import CONJUGATE, SLM, MaskFormat
 from jax_kdpr.optics.mask_files.layout import corner, shown_shape
+from jax_kdpr.optics.mask_files.reading import SHOWN
 
 Pixels = Shaped[np.ndarray, "ph pw"]  # of the panel
 FINEST = 2.0  # panel pixels: the shortest period that they show
+WRAPPED = 0.97  # of a turn: the least height of a gray level next to the wrap of a phase
+STEEP = 0.7  # of the largest gray level: a step that only a wrap makes
 
 
 @section
@@ -57,6 +62,8 @@ class Addition(NamedTuple):
 def plan_addition(asked: ShownOptions, plan: MaskFormat, *, size: int) -> Addition | None:
     """Returns what the panel is to show besides masks of `size` pixels each way; None if nothing.
 
+    A printed line says what was read.
+
     Raises:
         InputError: If the correction cannot be read, is of another size or has an unknown unit, or
             an option is wrong.
@@ -68,11 +75,7 @@ def plan_addition(asked: ShownOptions, plan: MaskFormat, *, size: int) -> Additi
         return None
     if plan.format != SLM:
         raise InputError("--correction, --grating: are those of a panel; give --format slm")
-    if 0 < abs(asked.grating) < FINEST:
-        raise InputError(
-            f"--grating: expected a period of {FINEST:g} panel pixels or more, got "
-            f"{asked.grating:g}; 8 sends 95 % of the light to one side"
-        )
+    require_grating("--grating", asked.grating, plan.side)
     shown = shown_shape((size, size), plan)
     phases, said = np.zeros(plan.panel or shown), []
     if asked.correction:
@@ -87,6 +90,23 @@ def plan_addition(asked: ShownOptions, plan: MaskFormat, *, size: int) -> Additi
     return Addition(phases, " and ".join(said))
 
 
+def require_grating(named: str, period: float, magnify: int) -> None:
+    """Refuses a grating that the panel cannot show, or that leaves the axis within the pattern.
+
+    Raises:
+        InputError: If it is one.
+    """
+    if period and not FINEST <= abs(period) < 2 * magnify:
+        advice = "take a longer one" if abs(period) < FINEST else "take a shorter one"
+        if 2 * magnify <= FINEST:
+            advice = "show each mask pixel by more panel pixels (magnify)"
+        raise InputError(
+            f"{named}: expected a period of {FINEST:g} panel pixels or more, so that the panel "
+            f"shows it, and below {2 * magnify}, twice its pixels in a mask pixel, so that the "
+            f"pattern leaves the axis; got {period:g}; {advice}"
+        )
+
+
 def add(levels: Pixels, addition: Addition, plan: MaskFormat) -> tuple[Pixels, float]:
     """Returns the gray levels of the sum, and by how many radians they miss it at most."""
     wanted = np.mod(added_phases(levels, plan) + addition.phases, TURN)
@@ -98,25 +118,28 @@ def add(levels: Pixels, addition: Addition, plan: MaskFormat) -> tuple[Pixels, f
 
 def shown_path(path: Path) -> Path:
     """Returns the file to show for a mask file: shown-0.png beside slm-0.png."""
-    return path.with_name(path.name.replace(SLM, "shown", 1))
+    return path.with_name(path.name.replace(SLM, SHOWN, 1))
 
 
-def grating_note(asked: ShownOptions, plan: MaskFormat) -> str:
-    """Returns where a grating sends the pattern, with a warning if it stays on the axis."""
-    if not asked.grating:
-        return ""
-    sent = float(np.sinc(1 / asked.grating) ** 2)
-    where = f"{abs(plan.side / asked.grating):.3g} times its own width"
-    if plan.wavelength and plan.pixel_pitch:
-        angle = math.asin(min(plan.wavelength / (abs(asked.grating) * plan.pixel_pitch), 1.0))
-        where += f", {1e3 * angle:.3g} mrad"
-    said = f"note: the grating moves the pattern across by {where}, with {sent:.0%} of its light"
-    if abs(asked.grating) >= 2 * plan.side:
-        said += (
-            "; the light of the axis stays within the pattern: take a period below "
-            f"{2 * plan.side} panel pixels"
-        )
-    return said
+def grating_note(bench: Bench, period: float, magnify: int, *, sign: str = CONJUGATE) -> str:
+    """Returns in words where a grating of a bench sends the pattern, as far as that is known."""
+    panel, camera = bench.modulator, bench.camera
+    way = f"{magnify / abs(period):.3g} times its width"
+    if bench.wavelength and panel.pixel_pitch:
+        sine = bench.wavelength / (abs(period) * panel.pixel_pitch)
+        way += f", {1e3 * math.asin(min(sine, 1.0)):.3g} mrad"
+        if bench.focal_length:
+            way += f", {1e3 * sine * bench.focal_length:.3g} mm"
+            if camera.pixel_pitch:
+                pixels = sine * bench.focal_length / camera.pixel_pitch
+                way += f", {pixels:.0f} camera pixels"
+    # With the sign "direct" the light has less phase where the panel says more.
+    side = "larger" if (period > 0) == (sign == CONJUGATE) else "smaller"
+    sent = np.sinc(1 / period) ** 2
+    return (
+        f"the grating moves the pattern by {way}, to {side} columns (of a camera that sees it "
+        f"unflipped), with {sent:.0%} of its light; move the camera, or its window, after it"
+    )
 
 
 def _read_correction(
@@ -125,19 +148,31 @@ def _read_correction(
     """Returns the radians that the panel is to add."""
     pages = read_named("--correction", asked.correction)
     if len(pages) != 1 or pages.shape[1:] != shape:
+        wanted = f"the panel's {shape[0]} x {shape[1]} pixels"
+        hint = "cut it to the panel, or turn it"
+        if plan.panel is None:
+            wanted = f"{shape[0]} x {shape[1]} pixels, those of the mask alone"
+            hint = "give the --panel that it is for"
         raise InputError(
-            f"--correction: expected one image of the panel's {shape[0]} x {shape[1]} pixels, got "
-            f"{len(pages)} of {' x '.join(map(str, pages.shape[1:]))} in {asked.correction!r}; "
-            "give the --panel that it is for, or cut it to the panel"
+            f"--correction: expected one image of {wanted}, got {len(pages)} of "
+            f"{' x '.join(map(str, pages.shape[1:]))} in {asked.correction!r}; {hint}"
         )
     values = pages[0]
     if not np.all(np.isfinite(values)):
         raise InputError(f"--correction: expected finite numbers in {asked.correction!r}")
+    low, high = values.min(), values.max()
+    what = f"--correction: {shape[0]} x {shape[1]}, {values.dtype}, {low:.4g} to {high:.4g}"
     if values.dtype.kind == "f":
         if asked.correction_2pi:
             raise InputError(
                 "--correction_2pi: the correction holds floats, which are radians; leave it out"
             )
+        if high > TURN and np.array_equal(values, values.round()):
+            raise InputError(
+                f"--correction: floats are radians, and {asked.correction!r} holds whole numbers "
+                f"up to {high:g}; save gray levels as uint8"
+            )
+        print(f"{what} rad")
         return values.astype(float)
     if values.dtype != np.uint8 and not asked.correction_2pi:
         raise InputError(
@@ -145,10 +180,19 @@ def _read_correction(
             "it is 2 pi"
         )
     turn = asked.correction_2pi or 256
-    if values.max(initial=0) > turn:
+    if high > turn:
         raise InputError(
-            f"--correction: expected gray levels up to {turn}, that of 2 pi, got {values.max()}; "
-            "give the --correction_2pi of the file"
+            f"--correction: expected gray levels up to {turn}, that of 2 pi, got {high}; give the "
+            "--correction_2pi of the file"
+        )
+    print(f"{what}, where {turn} is 2 pi")
+    # Where a wrapped phase falls from 2 pi to 0, gray levels fall from the highest to the lowest.
+    steps = np.abs(np.diff(values.astype(int), axis=1))
+    if high < WRAPPED * turn and steps.max(initial=0) > STEEP * high:
+        print(
+            f"note: --correction: it wraps at gray level {high}; if that is 2 pi, give "
+            f"--correction_2pi {int(high) + 1}",
+            file=sys.stderr,
         )
     return (-TURN if _falls(plan) else TURN) * values / turn
 

@@ -21,7 +21,7 @@ from jax_kdpr.core.types import Images, Intensities, Key, Phases
 from jax_kdpr.evaluation.scores import RECOVERED, Summary, make_score, paired_gain, summarise
 from jax_kdpr.optics.cdp import Optics
 from jax_kdpr.optics.device import TURN, DeviceOptions
-from jax_kdpr.optics.mask_files.reading import ERROR, MaskFile, read_mask_file
+from jax_kdpr.optics.mask_files.reading import ERROR, SHOWN, MaskFile, read_mask_file
 from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.runs.run import load_run, run_keys
 
@@ -190,6 +190,9 @@ def _notes(files: dict[Path, MaskFile], digest: str) -> list[str]:
     for path, file in files.items():
         if file.changed:
             notes.append(f"{path} was changed after its export")
+        if SHOWN in file.sidecar:
+            shown = file.sidecar[SHOWN]["file"]
+            notes.append(f"{path.name} is verified, the mask alone; {shown} is to be shown")
         if file.sidecar.get("run", {}).get("checkpoint_digest") != digest:
             notes.append(f"{path} was exported from another checkpoint than the run's best")
     return notes

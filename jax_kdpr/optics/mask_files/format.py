@@ -53,7 +53,7 @@ class MaskFormat:
     )
     magnify: int = option(
         0,
-        "slm: panel pixels a mask pixel, each way; 0: from the pitches, else 1",
+        "slm: panel pixels a mask pixel, each way; 0: from the pitches, else as trained",
         within=Range(1, 8192, also=0),
         when=OF_SLM,
     )

@@ -14,11 +14,12 @@ from jax_kdpr.core.json_files import Maybe
 from jax_kdpr.data.pages.opening import read_named, read_stack
 from jax_kdpr.data.pages.page import require_file
 from jax_kdpr.optics.mask_files.coding import decode
-from jax_kdpr.optics.mask_files.format import MaskFormat, check_format
+from jax_kdpr.optics.mask_files.format import SLM, MaskFormat, check_format
 from jax_kdpr.optics.mask_files.layout import pick
 
 ERROR = "largest_phase_error_rad"  # in a sidecar
-SHOWN = "shown"  # in a sidecar: the file of what a panel is to show, and what was added to the mask
+# In a sidecar: the file of what a panel is to show, and what was added to the mask. In its name.
+SHOWN = "shown"
 SIDECAR = {
     **{"format": dict, "masks_in_file": [int], "mask_shape": (int, int), ERROR: Maybe(float)},
     **{"sha256": Maybe(str), "run": Maybe(dict), SHOWN: Maybe({"file": str})},
@@ -45,6 +46,7 @@ def read_mask_file(path: Path) -> MaskFile:
     Raises:
         InputError: If one of the two is missing or damaged, or they contradict each other.
     """
+    _refuse_shown(path)
     beside = sidecar_path(path)
     remedy = f"keep the sidecar of {path.name} beside it, under the same name, or export it again"
     sidecar = json_files.read_json(beside, SIDECAR, remedy=remedy)
@@ -84,6 +86,7 @@ def read_phases(
         InputError: As `read_mask_file`, or if the file is missing, holds no phases, or holds masks
             of another size or number.
     """
+    _refuse_shown(Path(path))
     if sidecar_path(Path(path)).exists():
         file = read_mask_file(Path(path))
         if file.changed:
@@ -107,6 +110,15 @@ def read_phases(
     if not np.all(np.isfinite(phases)):
         raise InputError(f"{named}: expected finite numbers, got NaN or infinity in {path!r}")
     return phases
+
+
+def _refuse_shown(path: Path) -> None:
+    """Refuses what a panel is to show, from which the mask alone cannot be had."""
+    mask = path.with_name(path.name.replace(SHOWN, SLM, 1))
+    if mask != path and sidecar_path(mask).exists():
+        raise InputError(
+            f"{path}: holds the mask and what was added to it, for the panel alone; give {mask}"
+        )
 
 
 def description(sidecar: dict[str, Any]) -> MaskFormat:
