@@ -29,6 +29,7 @@ from absl import flags
 
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.interface import cli, mask_flags, system_flags
+from jax_kdpr.lab.bench_file import GRATING_NEEDS_LENS
 from jax_kdpr.lab.masks.export import doubts, export_masks, in_words
 from jax_kdpr.lab.masks.further import with_further
 from jax_kdpr.lab.masks.request import plan_export
@@ -71,6 +72,8 @@ def main(positional: list[str]) -> int:
     bench = mask_flags.fill_from_bench(config)
     plan = plan_export(mask_flags.read_request(), config)
     asked = mask_flags.read_shown()
+    if asked.grating and config.propagation.kind != "far":
+        raise InputError(f"--grating: {GRATING_NEEDS_LENS}")
     addition = plan_addition(asked, plan, size=config.data.size)
     run = system_flags.read_system(config)
     run = with_further(run, TEACHER.value) if TEACHER.value else run

@@ -14,7 +14,7 @@ from helpers import rejection, same
 
 from jax_kdpr.core.options import changed
 from jax_kdpr.lab.adaptation import light, objects, record
-from jax_kdpr.lab.adaptation.fine_tuning import _shifted
+from jax_kdpr.lab.adaptation.fine_tuning import _shifted, require_folder
 from jax_kdpr.lab.frames.calibration import Calibration, masks_digest, write_calibration
 from jax_kdpr.lab.frames.correction import References
 from jax_kdpr.lab.frames.geometry import default_geometry, make_window
@@ -145,6 +145,17 @@ def test_single_shots_that_are_explained_badly_even_then_are_not_trusted(misfit,
     taught = record.Taught(["one"], jnp.zeros((1, 1, 4, 4)), "", 1, None)
     rows = [{SCORE: 8.0, "validation_misfit": 0.4}, {SCORE: 9.0, "validation_misfit": misfit}]
     assert ("do not use this run" in record.doubt_of_one_shot(taught, rows)) == warns
+
+
+def test_an_adaptation_that_has_saved_nothing_says_nothing_of_the_bench(run, tmp_path):
+    """Stopped while it compiled, for its blank frame was of another bench."""
+    workdir = tmp_path / "new"
+    workdir.mkdir()
+    of = {"data": run.dataset.digest, run_folder.PARENT: run.digest}
+    run_folder.record_session(workdir, run.config, of)
+    assert require_folder(run, workdir) is None
+    (workdir / "metrics.jsonl").write_text("{}\n")
+    assert require_folder(run, workdir) is not None
 
 
 def test_what_cannot_be_an_adaptation_is_refused_in_a_line(run, bench, tmp_path):

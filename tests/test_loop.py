@@ -223,6 +223,18 @@ def test_a_folder_where_nothing_was_saved_takes_another_config_and_its_files(tmp
     assert (workdir / "run.json").read_bytes() == kept
 
 
+@pytest.mark.parametrize(
+    ("name", "content"), [("run.json", '{"somebody": "else"}'), ("masks.npy", "scores of before")]
+)
+def test_a_folder_with_more_than_the_beginning_of_a_run_is_not_taken(tmp_path, name, content):
+    run_folder.record_session(tmp_path, tiny_config(), {"data": "x"})
+    run_folder.check_workdir(tmp_path, tiny_config(), {"data": "y"})
+    (tmp_path / name).write_text(content)
+    kept = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert rejection(run_folder.check_workdir, tmp_path, tiny_config(), {"data": "y"})
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == kept
+
+
 # Processes: what a power cut or a batch queue does
 
 

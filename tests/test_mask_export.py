@@ -46,6 +46,7 @@ PIXELS = {"mask_pitch": 16e-6, "pixel_pitch": 8e-6}
         ({"tile": True}, "--tile --panel"),
         ({"panel": PANEL, "tile": True, "background": 7}, "--background --tile"),
         ({"panel": PANEL, "background": 256}, "--background [0, 255] 256"),
+        ({"panel": PANEL, "background": 4, "table": (0.0, 2.0, 4.0, 6.0)}, "--background [0, 3] 4"),
         ({"format": "height", "index": 1.5}, "--wavelength 635e-9"),
         (RELIEF, "--index --reflection neither"),
         (RELIEF | {"index": 1.5, "reflection": True}, "--index both"),

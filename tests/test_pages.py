@@ -250,6 +250,24 @@ def test_a_few_frames_that_tifffile_declares_to_be_colours_are_frames(tmp_path, 
     np.testing.assert_array_equal(pages_of(tmp_path / "a.tif"), frames)
 
 
+def test_colours_in_planes_are_one_image_of_a_folder(tmp_path):
+    (tmp_path / "own").mkdir()
+    for number, dtype in enumerate(("u1", "u2")):
+        planes = np.moveaxis(COLOURS, -1, 0).astype(dtype)
+        tifffile.imwrite(tmp_path / "own" / f"{number}.tif", planes, photometric="rgb")
+        tifffile.imwrite(tmp_path / f"{number}.tif", np.moveaxis(planes, 0, -1), photometric="rgb")
+        found = read_images(tmp_path / "own", Preparation(8)).images[-1]
+        wanted = read_images(tmp_path / f"{number}.tif", Preparation(8), of_frames=True).images[0]
+        np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("photometric", ["separated", "miniswhite"])
+def test_other_planes_are_refused(tmp_path, photometric):
+    planes = np.stack([COUNTS] * 4)
+    tifffile.imwrite(tmp_path / "a.tif", planes, photometric=photometric, planarconfig="separate")
+    refused(tmp_path / "a.tif")
+
+
 @pytest.mark.parametrize(("name", "write", "wanted"), READ)
 def test_what_a_file_holds_is_read(tmp_path, name, write, wanted):
     write(tmp_path / name)

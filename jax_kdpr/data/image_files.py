@@ -10,7 +10,7 @@ from PIL import Image
 
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.data.pages.opening import OPENERS, STACKS, natural_order, open_pages
-from jax_kdpr.data.pages.page import Pages
+from jax_kdpr.data.pages.page import Pages, reduced
 from jax_kdpr.data.pages.pictures import PICTURES
 from jax_kdpr.data.pages.stacks import split_dataset
 from jax_kdpr.data.pages.tiff import TIFF
@@ -112,6 +112,9 @@ class ImageFiles:
         if self._file is not None:
             return self._prepared(self._stack(self._file), number, number)
         with open_pages(self._paths[number]) as pages:
+            if pages.are_planes:
+                planes = np.stack([pages.read(page) for page in range(pages.count)], axis=-1)
+                pages = pages._replace(count=1, read=lambda _: reduced(planes))
             if pages.count > 1:
                 raise InputError(
                     f"{self.name(number)}: expected one image in each file of a folder, got "

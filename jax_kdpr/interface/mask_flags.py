@@ -22,7 +22,10 @@ for _define in option_flags.declarations(ShownOptions()):
     _define()
 
 # Flags that say the same in other ways: if the first is given, bench.toml does not set the others.
-INSTEAD = {"table": ["gray_2pi"], "gray_2pi": ["table"], "mask_pitch": ["magnify"]}
+INSTEAD = {
+    **{"table": ["gray_2pi"], "gray_2pi": ["table"], "mask_pitch": ["magnify"]},
+    "correction": ["correction_2pi"],
+}
 
 
 def fill_from_bench(config: Config) -> Bench:

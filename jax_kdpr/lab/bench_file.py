@@ -22,6 +22,10 @@ from jax_kdpr.optics.sampling import bench_geometry
 
 SIDE = Range(1, 1_000_000)
 ELECTRONS = Range(0, 1e9)
+GRATING_NEEDS_LENS = (
+    "a grating separates light behind a lens; without one leave it out, and block the light beside "
+    "the mask"
+)
 
 
 def _metres(kind: str, says: str) -> Any:
@@ -133,6 +137,10 @@ def read_bench(path: Path) -> Bench:
         if None not in (bench.focal_length, bench.distance):
             raise InputError("focal_length, distance: a lens, or free space; leave out one of them")
         panel, camera = bench.modulator, bench.camera
+        if panel.correction_2pi is not None and not panel.correction:
+            raise InputError("modulator.correction_2pi: is read only with correction; leave it out")
+        if panel.grating and bench.distance is not None:
+            raise InputError(f"modulator.grating: {GRATING_NEEDS_LENS}")
         if panel.grating and not 2 <= abs(panel.grating) < 2 * panel.magnify:
             raise InputError(
                 f"modulator.grating: expected 2 panel pixels or more, and below twice magnify, "

@@ -107,7 +107,14 @@ def _panel(slm: Any, path: str | Path, *, mask: int, also: ArrayLike | None, lev
     """Returns what `show_mask` hands to the modulator."""
     rows, columns = slm.shape
     if not levels:
-        return panel_phases(path, (rows, columns), mask=mask, also=also)
+        phases = panel_phases(path, (rows, columns), mask=mask, also=also)
+        if SHOWN in read_mask_file(Path(path)).sidecar:
+            print(
+                f"note: {path} is shown alone; levels=True shows the file with its correction and "
+                "grating",
+                file=sys.stderr,
+            )
+        return phases
     file, plan = _read(path, (rows, columns))
     if plan.format != SLM or also is not None or mask:
         raise InputError(

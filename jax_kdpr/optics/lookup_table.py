@@ -32,7 +32,7 @@ NUMBER = r"(0\.\d*[1-9]\d*|[1-9]\d*(?:\.\d+)?)"
 UNIT = rf"(?P<unit>(?:{NUMBER}[\s*·]*)?{WORD}(?:\s*/\s*{NUMBER})?)"
 RAD_AFTER_PI = rf"((?:pi|π)(?:\s*/\s*\d+)?)[\s*·_]*rad(?:ian)?s?(?!{LETTER})"  # "rad" adds nothing
 MOST_LEVELS = 2**16 - 1
-FURTHEST = math.pi / 2  # radians between neighbours, across which a line is drawn
+FURTHEST = 1.75  # radians between neighbours, across which a line is drawn
 VOLTAGES = 720.0  # whole numbers beyond are neither radians nor degrees
 MOST_BYTES = 2**24  # of a text file
 

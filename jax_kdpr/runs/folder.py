@@ -36,12 +36,13 @@ PARENT = "adapted"  # name of the digest of the checkpoint that an adaptation be
 LOCK_FILE = "run.lock"
 METRICS_FILE = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"  # folder that `runs.checkpoint` writes
+LOGS = ("tensorboard", "wandb")  # folders
 # Copies of the files of the optics, by the section of the config that names the original. (The
 # trained masks are in masks.npy, which `evaluate` writes.)
 COPIES = {section: f"given_{section}.npy" for section in ("masks", "illumination", "aberrations")}
 SESSION = {
     **{"time": str, "commit": str, "devices": [str], "versions": {"jax": str}},
-    **{"cpu": str, "cpu_count": int | None},
+    **{"cpu": Maybe(str), "cpu_count": int | None},
 }
 RUN = {
     "config": dict,
@@ -112,7 +113,7 @@ def with_copies(config: Config, workdir: Path) -> Config:
     for section, name in COPIES.items():
         file = getattr(config, section).file
         is_lost = file and not Path(split_dataset(file)[0]).exists()
-        if is_lost and has_begun(workdir) and (workdir / name).exists():
+        if is_lost and (workdir / RUN_FILE).exists() and (workdir / name).exists():
             getattr(config, section).file = str(workdir / name)
     return config
 
@@ -158,11 +159,21 @@ def require_same_data(workdirs: Sequence[Path], config: Config | None = None) ->
 
 
 def has_begun(workdir: Path) -> bool:
-    """Returns whether a training in this folder has saved anything that it goes on from."""
+    """Returns whether a folder holds a run that has anything to lose: a step, a row, another file.
+
+    Raises:
+        InputError: As `read_run`, if there is a run.json.
+    """
     if not (workdir / RUN_FILE).exists():
         return False
-    kept = workdir / METRICS_FILE
-    return any((workdir / CHECKPOINTS).glob("*")) or (kept.exists() and kept.stat().st_size > 0)
+    read_run(workdir)  # which refuses what is not ours
+    begins = (RUN_FILE, LOCK_FILE, METRICS_FILE, CHECKPOINTS, *COPIES.values(), *LOGS)
+    rows = workdir / METRICS_FILE
+    return (
+        any((workdir / CHECKPOINTS).glob("*"))
+        or (rows.exists() and rows.stat().st_size > 0)
+        or any(path.name not in begins for path in _foreign_files(workdir))
+    )
 
 
 def check_workdir(

@@ -124,8 +124,8 @@ class PlannedRun(NamedTuple):
 
     @property
     def started(self) -> bool:
-        """Whether its folder holds a run."""
-        return (self.workdir / run_folder.RUN_FILE).exists()
+        """Whether its folder holds a run that has saved anything."""
+        return run_folder.has_begun(self.workdir)
 
 
 def plan(study: Study, workdir: Path) -> list[PlannedRun]:

@@ -108,7 +108,8 @@ def _preface(study: Study, runs: list[PlannedRun], results: Results, command: st
             "Commit": {session["commit"] for session in sessions},
             "Device": {", ".join(sorted(set(session["devices"]))) for session in sessions},
             "Processor": {
-                f"{session['cpu']}, {session['cpu_count']} cores" for session in sessions
+                f"{session.get('cpu', 'unknown')}, {session['cpu_count']} cores"
+                for session in sessions
             },
             "JAX": {session["versions"]["jax"] for session in sessions},
         }

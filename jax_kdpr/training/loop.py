@@ -111,9 +111,9 @@ class _Folder:
         )
         if processes.is_first():
             self._open.enter_context(run_folder.lock(run.workdir))
-            run_folder.record_session(
-                run.workdir, run.config, run.digests, run.dataset.sample, run.planes
-            )
+            belongs = (run.workdir, run.config, run.digests, run.dataset.sample)
+            run_folder.check_workdir(*belongs)  # another may have begun in it since
+            run_folder.record_session(*belongs, run.planes)
             self.checkpoints = self._open.enter_context(Checkpoints(run.workdir))
             train = run.config.train
             self.log = MetricLog(run.workdir, tensorboard=train.tensorboard, wandb=train.wandb)

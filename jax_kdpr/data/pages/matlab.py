@@ -7,6 +7,7 @@ Files of all versions are read, those of `save -v7.3`, which are HDF5, with MATL
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -47,14 +48,21 @@ def open_matlab(path: Path, variable: str) -> Iterator[Pages]:
     kinds = {name: kind for name, _, kind in listed}
     shapes = {name: shape for name, shape, _ in listed}
     name = _chosen(kinds, shapes, variable, path)
-    array = io.loadmat(path, variable_names=[name])[name].T  # the axes are as in HDF5
-    yield _pages(shapes[name], lambda at: array[at].T, name)
+
+    @cache
+    def array() -> np.ndarray:
+        return io.loadmat(path, variable_names=[name])[name].T  # the axes are as in HDF5
+
+    yield _pages(shapes[name], lambda at: array()[at].T, name)
 
 
 def _class_of(item: h5py.Dataset | h5py.Group) -> str:
     if "MATLAB_sparse" in item.attrs:
         return "sparse"
-    return bytes(item.attrs.get("MATLAB_class", b"struct")).decode()
+    if "MATLAB_class" not in item.attrs:  # written by another program
+        return "single" if isinstance(item, h5py.Dataset) and item.dtype.kind in "uif" else "struct"
+    named: Any = item.attrs["MATLAB_class"]
+    return named if isinstance(named, str) else bytes(named).decode()
 
 
 def _chosen(kinds: dict[str, str], shapes: Shapes, variable: str, path: Path) -> str:

@@ -24,7 +24,8 @@ class Pages(NamedTuple):
     """read(page) -> grey [h w], or [h w 3] if the colours differ; counts as stored, black is 0."""
     top: int | None = None  # largest possible value of a pixel, if its type allows larger ones
     turned: bool = False  # whether a tag asks viewers to turn it, which is ignored
-    dataset: str = ""  # its name in an HDF5 file; else empty
+    dataset: str = ""  # its name in an HDF5 or MATLAB file; else empty
+    are_planes: bool = False  # whether the file declares them to be the planes of one colour image
 
 
 def require_file(path: Path) -> None:

@@ -40,7 +40,8 @@ def open_tiff(path: Path, _: str) -> Iterator[Pages]:
         if unlisted > 1:
             yield Pages(unlisted, _behind_the_first(path, file), top, turned)
         elif _is_stack_of_planes(file):
-            yield Pages(first.samplesperpixel, _planes(first.aspage()), top, turned)
+            count = first.samplesperpixel
+            yield Pages(count, _planes(first.aspage()), top, turned, are_planes=True)
         else:
             kinds = [page.aspage().subfiletype for page in file.pages]
             shown = [number for number, kind in enumerate(kinds) if not kind & (REDUCED | MASK)]
@@ -56,7 +57,8 @@ def _is_stack_of_planes(file: tifffile.TiffFile) -> bool:
     shape beside it.
     """
     page, noted = file.pages.first, file.shaped_metadata
-    if not noted or page.planarconfig != PLANARCONFIG.SEPARATE:
+    are_planes = page.planarconfig == PLANARCONFIG.SEPARATE
+    if not (noted and are_planes and page.photometric == PHOTOMETRIC.RGB):
         return False
     return noted[0].get("shape") == [page.samplesperpixel, page.imagelength, page.imagewidth]
 

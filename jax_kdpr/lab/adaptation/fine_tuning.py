@@ -77,7 +77,7 @@ def require_folder(run: Run, workdir: Path) -> Config | None:
         InputError: If the folder holds something else, or the run's data are missing.
     """
     sample = run.dataset.sample
-    if not (workdir / run_folder.RUN_FILE).exists():
+    if not run_folder.has_begun(workdir):
         _check_folder(workdir, run.config, {}, sample)
         return None
     if run_folder.read_run(workdir)["digests"].get(run_folder.PARENT) != run.digest:

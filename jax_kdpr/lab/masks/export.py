@@ -78,8 +78,9 @@ def export_masks(
         "checkpoint_step": run.step,
     }
     whole_files.require_writable("--output", output)
-    for path in groups:
-        _refuse_foreign(path, origin)
+    ours = [
+        shown_path(path) for path in groups if _require_own(path, origin, adds=addition is not None)
+    ]
     output.mkdir(parents=True, exist_ok=True)
     provenance = run_folder.provenance()
     written = {}
@@ -97,18 +98,18 @@ def export_masks(
             "run": origin,
             "provenance": provenance,
         }
-        whole_files.write_whole(path, lambda file, content=content: file.write(content))
+        shown, levels = shown_path(path), b""
         if addition is not None:
-            levels, missed = add(planes[numbers[0]], addition, plan)
-            content = file_bytes(levels, plan.suffix)
-            whole_files.write_whole(
-                shown_path(path), lambda file, content=content: file.write(content)
-            )
-            adds = {"sha256": _digest(content), "adds": addition.about, ERROR: missed}
-            sidecar[SHOWN] = {"file": shown_path(path).name, **adds}
-        elif shown_path(path) != path:
-            shown_path(path).unlink(missing_ok=True)
-        json_files.write_json(sidecar_path(path), sidecar)  # last: its file is whole
+            summed, missed = add(planes[numbers[0]], addition, plan)
+            levels = file_bytes(summed, plan.suffix)
+            adds = {"sha256": _digest(levels), "adds": addition.about, ERROR: missed}
+            sidecar[SHOWN] = {"file": shown.name, **adds}
+        if shown in ours:
+            shown.unlink()  # it is of the masks of before
+        whole_files.write_whole(path, lambda file, content=content: file.write(content))
+        json_files.write_json(sidecar_path(path), sidecar)  # its file is whole
+        if levels:  # last: it is known for ours by the sidecar
+            whole_files.write_whole(shown, lambda file, levels=levels: file.write(levels))
         written[path] = sidecar
     return written
 
@@ -126,6 +127,12 @@ def doubts(plan: MaskFormat, written: dict[Path, dict[str, Any]]) -> str:
             "it elsewhere, give --gray_2pi or --table: no verification can know"
         )
     missed = max(sidecar[ERROR] for sidecar in written.values())
+    summed = max(sidecar.get(SHOWN, {}).get(ERROR, 0.0) for sidecar in written.values())
+    if summed > MISSED >= missed:
+        return (
+            f"warning: the panel misses what it is to show by up to {summed:.2g} rad: it does not "
+            "reach 2 pi, and the sum of mask and additions does; put the correction elsewhere"
+        )
     if not plan.table or missed <= MISSED:
         return ""
     return (
@@ -177,19 +184,29 @@ def _require_levels(plan: MaskFormat, device: DeviceOptions, error: float) -> No
     )
 
 
-def _refuse_foreign(path: Path, origin: dict[str, Any]) -> None:
-    """Refuses to replace files, unless the sidecar names the same run or checkpoint."""
+def _require_own(path: Path, origin: dict[str, Any], *, adds: bool) -> bool:
+    """Refuses to replace files, unless the sidecar names the same run or checkpoint.
+
+    Returns:
+        Whether what is to be shown lies there, as an earlier export has written it. With `adds` it
+        is to be written, and nothing else may lie there.
+    """
     beside, shown = sidecar_path(path), shown_path(path)
-    remedy, ours = "give another --output", {}
+    remedy, known = "give another --output", {}
     if path.exists() or beside.exists():
         theirs = json_files.read_json(beside, {"run": dict, SHOWN: Maybe(dict)}, remedy=remedy)
-        of_run, ours = theirs["run"], theirs.get(SHOWN, {})
+        of_run, known = theirs["run"], theirs.get(SHOWN, {})
         names = ("folder", "checkpoint_digest")
         if not any(origin[name] and origin[name] == of_run.get(name) for name in names):
             whose = f"the run {of_run['folder']!r}" if of_run.get("folder") else "other masks"
             raise InputError(f"{beside}: belongs to {whose}; {remedy}")
-    if shown != path and shown.exists() and _digest(shown.read_bytes()) != ours.get("sha256"):
+    if shown == path or not shown.exists():
+        return False
+    if _digest(shown.read_bytes()) == known.get("sha256"):
+        return True
+    if adds:
         raise InputError(f"{shown}: is not what this command has written there; {remedy}")
+    return False
 
 
 def _digest(content: bytes) -> str:

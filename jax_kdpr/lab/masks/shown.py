@@ -201,5 +201,5 @@ def _falls(plan: MaskFormat) -> bool:
     """Returns whether brighter pixels of the panel have less phase."""
     if not plan.table:
         return plan.falling
-    steps = np.diff(np.asarray(plan.table))
-    return bool(np.median(np.mod(steps + math.pi, TURN) - math.pi) < 0)
+    phases = np.unwrap(plan.table)
+    return bool(phases[-1] < phases[0])

@@ -134,9 +134,10 @@ def check_format(described: MaskFormat) -> None:
         raise InputError("--tile: is read only with --panel; give its size, such as 1080x1920")
     if described.background and (not panel or described.tile):
         raise InputError("--background: is read only with --panel and without --tile; leave it out")
-    if described.background > top:
+    highest = len(described.table) - 1 if described.table else top
+    if described.background > highest:
         raise InputError(
-            f"--background: expected a gray level in [0, {top}], got {described.background}"
+            f"--background: expected a gray level in [0, {highest}], got {described.background}"
         )
     suffixes = SUFFIXES[described.format]
     if described.suffix not in suffixes:
