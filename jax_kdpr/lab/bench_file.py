@@ -22,6 +22,7 @@ from jax_kdpr.optics.sampling import bench_geometry
 
 SIDE = Range(1, 1_000_000)
 ELECTRONS = Range(0, 1e9)
+FINEST_GRATING = 2.0  # panel pixels: the shortest period that they show
 GRATING_NEEDS_LENS = (
     "a grating separates light behind a lens; without one leave it out, and block the light beside "
     "the mask"
@@ -141,11 +142,7 @@ def read_bench(path: Path) -> Bench:
             raise InputError("modulator.correction_2pi: is read only with correction; leave it out")
         if panel.grating and bench.distance is not None:
             raise InputError(f"modulator.grating: {GRATING_NEEDS_LENS}")
-        if panel.grating and not 2 <= abs(panel.grating) < 2 * panel.magnify:
-            raise InputError(
-                f"modulator.grating: expected 2 panel pixels or more, and below twice magnify, "
-                f"{2 * panel.magnify}, so that the pattern leaves the axis; got {panel.grating:g}"
-            )
+        require_grating("modulator.grating", panel.grating or 0.0, panel.magnify)
         if camera.bits and camera.offset and camera.offset >= 2**camera.bits / 2:
             raise InputError(
                 f"camera.offset: expected below {2**camera.bits // 2} counts, half of those of "
@@ -170,6 +167,23 @@ def read_bench(path: Path) -> Bench:
         if file := getattr(owner, name):
             setattr(owner, name, str(path.parent / file))
     return bench
+
+
+def require_grating(named: str, period: float, magnify: int) -> None:
+    """Refuses a grating that the panel cannot show, or that leaves the axis within the pattern.
+
+    Raises:
+        InputError: If it is one.
+    """
+    if period and not FINEST_GRATING <= abs(period) < 2 * magnify:
+        advice = "take a longer one" if abs(period) < FINEST_GRATING else "take a shorter one"
+        if 2 * magnify <= FINEST_GRATING:
+            advice = "show each mask pixel by more panel pixels (magnify)"
+        raise InputError(
+            f"{named}: expected a period of {FINEST_GRATING:g} panel pixels or more, which they "
+            f"can show, and below {2 * magnify}, twice those of a mask pixel, so that the pattern "
+            f"leaves the axis; got {period:g}; {advice}"
+        )
 
 
 def require_way(bench: Bench, kind: str) -> None:

@@ -19,7 +19,7 @@ from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.limits import Range
 from jax_kdpr.core.options import check, option, section
 from jax_kdpr.data.pages.opening import read_named
-from jax_kdpr.lab.bench_file import Bench
+from jax_kdpr.lab.bench_file import Bench, require_grating
 from jax_kdpr.optics.device import TURN, nearest_level
 from jax_kdpr.optics.mask_files.coding import added_phases, circle_distance
 from jax_kdpr.optics.mask_files.format import CONJUGATE, SLM, MaskFormat
@@ -27,7 +27,6 @@ from jax_kdpr.optics.mask_files.layout import corner, shown_shape
 from jax_kdpr.optics.mask_files.reading import SHOWN
 
 Pixels = Shaped[np.ndarray, "ph pw"]  # of the panel
-FINEST = 2.0  # panel pixels: the shortest period that they show
 WRAPPED = 0.97  # of a turn: the least height of a gray level next to the wrap of a phase
 STEEP = 0.7  # of the largest gray level: a step that only a wrap makes
 
@@ -88,23 +87,6 @@ def plan_addition(asked: ShownOptions, plan: MaskFormat, *, size: int) -> Additi
         ramp += TURN * np.arange(ramp.shape[1]) / asked.grating
         said.append(f"a grating of {asked.grating:g} panel pixels over the mask")
     return Addition(phases, " and ".join(said))
-
-
-def require_grating(named: str, period: float, magnify: int) -> None:
-    """Refuses a grating that the panel cannot show, or that leaves the axis within the pattern.
-
-    Raises:
-        InputError: If it is one.
-    """
-    if period and not FINEST <= abs(period) < 2 * magnify:
-        advice = "take a longer one" if abs(period) < FINEST else "take a shorter one"
-        if 2 * magnify <= FINEST:
-            advice = "show each mask pixel by more panel pixels (magnify)"
-        raise InputError(
-            f"{named}: expected a period of {FINEST:g} panel pixels or more, so that the panel "
-            f"shows it, and below {2 * magnify}, twice its pixels in a mask pixel, so that the "
-            f"pattern leaves the axis; got {period:g}; {advice}"
-        )
 
 
 def add(levels: Pixels, addition: Addition, plan: MaskFormat) -> tuple[Pixels, float]:
