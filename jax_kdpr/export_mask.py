@@ -30,7 +30,7 @@ from absl import flags
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.interface import cli, mask_flags, system_flags
 from jax_kdpr.lab.bench_file import GRATING_NEEDS_LENS
-from jax_kdpr.lab.masks.export import doubts, export_masks, in_words
+from jax_kdpr.lab.masks.export import doubts, export_masks, in_words, magnify_warning
 from jax_kdpr.lab.masks.further import with_further
 from jax_kdpr.lab.masks.request import plan_export
 from jax_kdpr.lab.masks.shown import grating_note, plan_addition, shown_path
@@ -89,8 +89,9 @@ def main(positional: list[str]) -> int:
     if asked.grating:
         bench.modulator.pixel_pitch = plan.pixel_pitch or bench.modulator.pixel_pitch
         print(f"note: {grating_note(bench, asked.grating, plan.side, sign=plan.sign)}")
-    if doubt := doubts(plan, written):
-        print(doubt, file=sys.stderr)
+    for doubt in (doubts(plan, written), magnify_warning(plan, config.device)):
+        if doubt:
+            print(doubt, file=sys.stderr)
     return _verify(list(written)) if VERIFY.value else 0
 
 

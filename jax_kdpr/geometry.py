@@ -76,6 +76,7 @@ def main(positional: list[str]) -> int:
     warnings = sampling.warnings_of(bench, found)
     warnings += filter(None, [size_note(said, bench.pixels)])
     _check_panel(said, bench.pixels)
+    of_device = device_options(said)
     if output:
         record = {"bench": bench._asdict(), **found._asdict(), "warnings": warnings}
         cli.make_folder("--output", output.parent)
@@ -90,8 +91,8 @@ def main(positional: list[str]) -> int:
         camera = PixelNoise(**{name: flags.FLAGS[name].value or 0 for name in NOISE})
         options = noise_options(bench, found, camera, bin=said.camera.bin or 0)
         print(f"noise for train, with that --bin: {as_flags(options)}")
-    if options := device_options(said):
-        print(f"device for train: {as_flags(options)}")
+    if of_device:
+        print(f"device for train: {as_flags(of_device)}")
     if period := said.modulator.grating:
         print(f"note: {grating_note(said, period, said.modulator.magnify)}")
     for warning in warnings:

@@ -177,7 +177,10 @@ def test_geometry_looks_at_what_the_panel_is_to_show(tmp_path):
     assert "1080 x 1920" in refusal(*bench('correction = "flat.npy"'), cwd=tmp_path)
     measured = EXAMPLE.replace("gray_2pi = 256", 'table = "slm.csv"')
     (tmp_path / "bench.toml").write_text(measured)
-    assert "slm.csv" in refusal("geometry", "--bench=bench.toml", "--pixels=32", cwd=tmp_path)
+    asked = ("geometry", "--bench=bench.toml", "--pixels=32")
+    assert "slm.csv" in refusal(*asked, cwd=tmp_path)
+    (tmp_path / "slm.csv").write_text("gray,phase (pi)\n0,0\n128,0.5\n256,1\n384,1.5\n511,2\n")
+    assert "modulator.bits" in (said := refusal(*asked, cwd=tmp_path)) and "512" in said
 
 
 def test_a_panel_that_is_not_the_run_s_is_told():

@@ -11,7 +11,7 @@ from helpers import rejection
 from mask_exports import PANEL, SIZE, lands, tiny
 from PIL import Image
 
-from jax_kdpr.lab.masks.export import export_masks
+from jax_kdpr.lab.masks.export import export_masks, magnify_warning
 from jax_kdpr.lab.masks.request import plan_export
 from jax_kdpr.optics.device import DeviceOptions, written_phases
 from jax_kdpr.optics.lookup_table import device_table, read_table
@@ -96,7 +96,13 @@ def test_a_mask_pixel_has_the_panel_pixels_it_was_trained_for():
     config = tiny(panel_pixels=6)
     for asked, magnify in (({}, 6), ({"magnify": 2}, 2), (PIXELS, 2)):
         assert plan_export(MaskFormat(format="slm", **asked), config).magnify == magnify
+        said = magnify_warning(
+            plan_export(MaskFormat(format="slm", **asked), config), config.device
+        )
+        assert ("--magnify 6" in said) == (magnify != 6)
     assert plan_export(MaskFormat(format="npy"), config).magnify == 0
+    plan = plan_export(MaskFormat(format="slm", magnify=6), tiny())  # trained for no panel
+    assert not magnify_warning(plan, tiny().device)
 
 
 def test_the_panel_does_to_light_what_the_operator_does(export, phases):

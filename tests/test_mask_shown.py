@@ -169,7 +169,8 @@ def test_a_panel_without_2_pi_gets_the_nearer_end():
         ({"grating": 2.0}, {"magnify": 1, "panel": None}, "--grating magnify"),
         ({"grating": 8.0}, {"format": "npy"}, "--grating slm"),
         ({"correction": "none.bmp"}, {}, "--correction none.bmp"),
-        ({"correction": "small.png"}, {}, "40 x 60 5 x 6 turn"),
+        ({"correction": "small.png"}, {}, "40 x 60 5 x 6 file of this panel"),
+        ({"correction": "turned.png"}, {}, "60 x 40 transposed x.'"),
         ({"correction": "small.png"}, {"panel": None}, "32 x 32 mask alone --panel"),
         ({"correction": "deep.png"}, {}, "--correction_2pi uint16"),
         ({"correction": "deep.png", "correction_2pi": 1000}, {}, "1000 1023"),
@@ -185,6 +186,7 @@ def test_what_cannot_be_added_is_one_line(tmp_path, monkeypatch, asked, options,
     Image.fromarray(np.zeros((5, 6), np.uint8)).save("small.png")
     Image.fromarray(np.full(SHAPE, 1023, np.uint16)).save("deep.png")
     np.save("floats.npy", np.zeros(SHAPE))
+    Image.fromarray(np.zeros(SHAPE[::-1], np.uint8)).save("turned.png")
     np.save("gray.npy", np.full(SHAPE, 255.0))
     np.save("nan.npy", np.full(SHAPE, np.nan))
     np.save("many.npy", np.zeros((2, *SHAPE)))
@@ -201,7 +203,14 @@ def test_where_a_grating_sends_the_pattern_is_said():
     bench = Bench(wavelength=532e-9, focal_length=0.2, modulator=panel)
     bench.camera.pixel_pitch = 3.45e-6
     said = grating_note(bench, 6.0, 4)
-    for words in ("11.1 mrad", "2.22 mm", "643 camera pixels", "0.667 times", "91%", "to larger"):
+    for words in (
+        "11.1 mrad",
+        "2.22 mm",
+        "643 camera pixels",
+        "0.667 of its widths",
+        "91%",
+        "to larger",
+    ):
         assert words in said, said
     assert "to smaller" in grating_note(bench, -6.0, 4)
     assert "to smaller" in grating_note(bench, 6.0, 4, sign="direct")
@@ -223,6 +232,10 @@ def test_what_was_read_is_said_and_another_level_of_2_pi_is_suspected(tmp_path, 
     scaled = np.floor(205 * turns).astype(np.uint8)
     assert "wraps at gray level 204" in (err := said(scaled).err) and "--correction_2pi 205" in err
     assert not said(scaled, correction_2pi=205).err
+    for scale, doubted in ((1 / (2 * np.pi), True), (1.0, False)):  # turns, radians
+        np.save(tmp_path / "cal.npy", 2 * np.pi * turns * scale)
+        plan_addition(ShownOptions(correction=str(tmp_path / "cal.npy")), plan, size=SIZE)
+        assert ("are they radians?" in capsys.readouterr().err) == doubted
     weak = np.round(100 + 30 * UNEVEN / np.abs(UNEVEN).max()).astype(np.uint8)  # it never wraps
     assert not said(weak).err
 
@@ -314,6 +327,9 @@ def test_on_a_bench_whose_panel_is_not_flat_what_is_shown_is_recognised(tmp_path
         "correction": [*panel, "--correction=correction.npy"],
         "both": ["--format=slm", "--bench=bench.toml"],
     }
+    # Without --bench and --magnify a mask pixel has the panel pixels of the config.
+    alone = ["--format=slm", "--gray_2pi=217", "--output=alone"]
+    assert "4 x 4 pixels show one" in commands.call("export_mask", *config, *alone).stdout
     scores, trusted = {}, {}
     for name, flags in asked.items():
         assert commands.call("export_mask", *config, *flags, f"--output={name}").returncode == 0

@@ -48,6 +48,8 @@ def fill_from_bench(config: Config) -> Bench:
         names = ("pixel_pitch", "magnify", "bits", "gray_2pi", "table")
         names += tuple(shallow(ShownOptions()))
         values |= panel | {name: getattr(modulator, name) for name in names}
+        if not bench_flags.BENCH.value:
+            del values["magnify"]  # whose default in the file is 1
         for flag, others in INSTEAD.items():
             if flags.FLAGS[flag].present:
                 values |= dict.fromkeys(others)

@@ -128,6 +128,11 @@ def device_options(bench: Bench) -> dict[str, Any]:
     top = 2 ** (panel.bits or 8)
     if panel.table:
         table = device_table(panel.table)
+        if len(table) > top:
+            raise InputError(
+                f"--bench: modulator.bits: {panel.bits or 8} bits have {top} gray levels, and the "
+                f"table has {len(table)}; mend one of them"
+            )
         options |= {"levels": 0, "phase_range": TURN, "table": table}
     elif panel.gray_2pi:
         reaches_2pi = panel.gray_2pi <= top

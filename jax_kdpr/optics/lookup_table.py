@@ -81,7 +81,7 @@ def read_table(path: str | Path) -> tuple[float, ...]:
         raise InputError(
             f"{path}: does not say in which unit its phases are, {rows[:, 1].min():g} to "
             f"{rows[:, 1].max():g}; begin it with a header such as gray,phase (rad), (pi), (waves) "
-            "or (degrees)"
+            "or (degrees); of voltages no phase is known: give gray_2pi in place of the table"
         )
     phases = rows[:, 1] * unit
     low, high = float(phases.min()), float(phases.max())

@@ -32,7 +32,7 @@ from jax_kdpr.training.setup import Training, prepare, trained_parts
 from jax_kdpr.training.state import TrainState
 from jax_kdpr.training.steps import Epoch
 
-UNBEGUN = "interrupted before the first step: nothing is saved yet; run the same command again"
+UNBEGUN = "interrupted before the first step: nothing is saved, the folder takes any options still"
 FEW_STEPS = 200  # with fewer optimiser steps, next to nothing is learned
 
 

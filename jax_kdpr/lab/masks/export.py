@@ -119,6 +119,16 @@ def in_words(plan: MaskFormat, shape: tuple[int, ...]) -> str:
     return f"{coding_in_words(plan)} {layout_in_words(plan, shape)} {ALONE}"
 
 
+def magnify_warning(plan: MaskFormat, device: DeviceOptions) -> str:
+    """Returns a warning if a mask pixel has other panel pixels than in the training; else ""."""
+    if plan.format != SLM or device.panel_pixels in (1, plan.side):
+        return ""
+    return (
+        f"warning: the run was trained for {device.panel_pixels} panel pixels a mask pixel, each "
+        f"way, and the file has {plan.side}: another pitch; give --magnify {device.panel_pixels}"
+    )
+
+
 def doubts(plan: MaskFormat, written: dict[Path, dict[str, Any]]) -> str:
     """Returns a note on what no verification can know, or on how far a table is off; else ""."""
     if plan.format == SLM and not plan.table and not plan.gray_2pi:

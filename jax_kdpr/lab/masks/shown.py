@@ -28,7 +28,7 @@ from jax_kdpr.optics.mask_files.reading import SHOWN
 
 Pixels = Shaped[np.ndarray, "ph pw"]  # of the panel
 WRAPPED = 0.97  # of a turn: the least height of a gray level next to the wrap of a phase
-STEEP = 0.7  # of the largest gray level: a step that only a wrap makes
+STEEP = 0.7  # of the range of the values: a step that only a wrap makes
 
 
 @section
@@ -106,7 +106,7 @@ def shown_path(path: Path) -> Path:
 def grating_note(bench: Bench, period: float, magnify: int, *, sign: str = CONJUGATE) -> str:
     """Returns in words where a grating of a bench sends the pattern, as far as that is known."""
     panel, camera = bench.modulator, bench.camera
-    way = f"{magnify / abs(period):.3g} times its width"
+    way = f"{magnify / abs(period):.3g} of its widths"
     if bench.wavelength and panel.pixel_pitch:
         sine = bench.wavelength / (abs(period) * panel.pixel_pitch)
         way += f", {1e3 * math.asin(min(sine, 1.0)):.3g} mrad"
@@ -131,7 +131,9 @@ def _read_correction(
     pages = read_named("--correction", asked.correction)
     if len(pages) != 1 or pages.shape[1:] != shape:
         wanted = f"the panel's {shape[0]} x {shape[1]} pixels"
-        hint = "cut it to the panel, or turn it"
+        hint = "is it the file of this panel?"
+        if pages.shape[1:] == shape[::-1]:
+            hint = "it looks transposed (in MATLAB: x.')"
         if plan.panel is None:
             wanted = f"{shape[0]} x {shape[1]} pixels, those of the mask alone"
             hint = "give the --panel that it is for"
@@ -154,7 +156,13 @@ def _read_correction(
                 f"--correction: floats are radians, and {asked.correction!r} holds whole numbers "
                 f"up to {high:g}; save gray levels as uint8"
             )
-        print(f"{what} rad")
+        print(f"{what} rad, {(high - low) / TURN:.2g} turns")
+        if _wraps(values) and abs(high - low - TURN) > (1 - WRAPPED) * TURN:
+            print(
+                f"warning: --correction: its values wrap, and their range is {high - low:.4g}, not "
+                "2 pi: are they radians?",
+                file=sys.stderr,
+            )
         return values.astype(float)
     if values.dtype != np.uint8 and not asked.correction_2pi:
         raise InputError(
@@ -168,15 +176,20 @@ def _read_correction(
             "--correction_2pi of the file"
         )
     print(f"{what}, where {turn} is 2 pi")
-    # Where a wrapped phase falls from 2 pi to 0, gray levels fall from the highest to the lowest.
-    steps = np.abs(np.diff(values.astype(int), axis=1))
-    if high < WRAPPED * turn and steps.max(initial=0) > STEEP * high:
+    if _wraps(values) and high < WRAPPED * turn:
         print(
-            f"note: --correction: it wraps at gray level {high}; if that is 2 pi, give "
+            f"warning: --correction: it wraps at gray level {high}; if that is 2 pi, give "
             f"--correction_2pi {int(high) + 1}",
             file=sys.stderr,
         )
     return (-TURN if _falls(plan) else TURN) * values / turn
+
+
+def _wraps(values: Pixels) -> bool:
+    """Returns whether neighbours differ by nearly the whole range, as where a phase wraps."""
+    steps = np.abs(np.diff(values.astype(float), axis=1))
+    limit = STEEP * (float(values.max()) - float(values.min()))
+    return bool(steps.max(initial=0.0) > limit > 0)
 
 
 def _falls(plan: MaskFormat) -> bool:

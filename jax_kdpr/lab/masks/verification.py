@@ -192,7 +192,7 @@ def _notes(files: dict[Path, MaskFile], digest: str) -> list[str]:
             notes.append(f"{path} was changed after its export")
         if SHOWN in file.sidecar:
             shown = file.sidecar[SHOWN]["file"]
-            notes.append(f"{path.name} is verified, the mask alone; {shown} is to be shown")
+            notes.append(f"{path.name}, the mask alone, is measured; {shown}, to be shown, is not")
         if file.sidecar.get("run", {}).get("checkpoint_digest") != digest:
             notes.append(f"{path} was exported from another checkpoint than the run's best")
     return notes
