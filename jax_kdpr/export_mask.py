@@ -33,10 +33,10 @@ from jax_kdpr.lab.bench_file import GRATING_NEEDS_LENS
 from jax_kdpr.lab.masks.export import doubts, export_masks, in_words, magnify_warning
 from jax_kdpr.lab.masks.further import with_further
 from jax_kdpr.lab.masks.request import plan_export
-from jax_kdpr.lab.masks.shown import grating_note, plan_addition, shown_path
+from jax_kdpr.lab.masks.shown import grating_note, plan_addition
 from jax_kdpr.lab.masks.verification import explain, verdict_line, verify_files
 from jax_kdpr.optics.mask_files.format import SUFFIXES
-from jax_kdpr.optics.mask_files.reading import ERROR, SHOWN
+from jax_kdpr.optics.mask_files.reading import ERROR, SHOWN, shown_path
 
 flags.adopt_module_key_flags(system_flags)
 CONFIG = cli.define_config()

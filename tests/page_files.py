@@ -3,6 +3,7 @@
 import h5py
 import numpy as np
 from helpers import rejection
+from scipy.io import savemat
 
 from jax_kdpr.data.pages.opening import open_pages
 
@@ -34,3 +35,8 @@ def hdf5(*shape, written=None, **options):
 def save_hdf5(path, array, **options):
     with h5py.File(path, "w") as file:
         file.create_dataset("entry/data", data=array, **options)
+
+
+def matlab(**variables):
+    how = {name: variables.pop(name) for name in ("do_compression", "format") if name in variables}
+    return lambda path: savemat(path, variables, **how)

@@ -5,7 +5,6 @@ import itertools
 import os
 import struct
 import zlib
-from pathlib import Path
 
 import hdf5plugin
 import numpy as np
@@ -13,14 +12,12 @@ import pytest
 import tifffile
 from astropy.io import fits
 from helpers import packed_tiff, rejection
-from page_files import hdf5, pages_of, refused, save_hdf5
+from page_files import hdf5, matlab, pages_of, refused, save_hdf5
 from PIL import Image
-from scipy import sparse
-from scipy.io import savemat
 
 from jax_kdpr.data.image_files import Preparation
 from jax_kdpr.data.inspection import read_images
-from jax_kdpr.data.pages.opening import open_pages, read_named, read_stack
+from jax_kdpr.data.pages.opening import open_pages, read_stack
 from jax_kdpr.data.pages.stacks import read_arrays
 from jax_kdpr.lab.frames.reading import list_frames
 
@@ -153,11 +150,6 @@ PAGES = {"save_all": True, "append_images": [Image.fromarray(frame) for frame in
 PREDICTED = {"compression": "tiff_lzw", "tiffinfo": {317: 3}}  # of floats
 
 
-def matlab(**variables):
-    how = {name: variables.pop(name) for name in ("do_compression", "format") if name in variables}
-    return lambda path: savemat(path, variables, **how)
-
-
 OTHERS = {"photometric": "rgb", "metadata": None}  # as other programs write colours
 READ = [
     *[
@@ -198,47 +190,7 @@ READ = [
     ("a.fits", lambda path: fits.PrimaryHDU(STACK).writeto(path), STACK),  # unsigned: with BZERO
     ("a.fits", compressed_fits, [COUNTS]),
     ("a.h5", bitshuffled, STACK),
-    *[
-        ("a.mat", matlab(frames=np.moveaxis(STACK, 0, -1), exposure_s=0.02, **more, **how), STACK)
-        for how in ({}, {"do_compression": True})
-        for more in ({}, {"times": np.arange(5.0), "sample": "cells"})
-    ],
-    ("a.mat", matlab(blank=FLOATS), [FLOATS]),
-    ("a.mat", matlab(blank=COUNTS.astype(float), format="4"), [COUNTS.astype(float)]),
 ]
-
-
-def test_a_variable_of_matlab_is_named_or_the_only_one(tmp_path):
-    """Of `save -v7.3`, too: the file is by hdf5storage 0.2.2, which writes as MATLAB does."""
-    latest = Path(__file__).parent / "data" / "matlab73.mat"
-    wanted = np.moveaxis(np.arange(300, 360, dtype=np.uint16).reshape(5, 4, 3), -1, 0)
-    for named in (str(latest), f"{latest}::frames"):
-        np.testing.assert_array_equal(read_named("--input", named), wanted)
-    assert [frame.dataset for frame in list_frames(str(latest))] == ["frames"] * 3
-    matlab(a=BYTES, b=STACK, c=COUNTS * 1j)(tmp_path / "two.mat")
-    for part, says in (
-        ("", "got a, b, c; name it, such as 'two.mat::a'"),
-        ("::d", "it has a, b, c"),
-        ("::c", "real numbers"),
-    ):
-        assert says in rejection(read_named, "--input", f"{tmp_path}/two.mat{part}")
-    np.testing.assert_array_equal(read_named("--input", f"{tmp_path}/two.mat::a")[0], BYTES)
-    stacked = np.moveaxis(STACK, 0, -1)
-    for values, says in (
-        (np.zeros((2, 3, 4, 5)), "[h w n], got e of shape (2, 3, 4, 5); squeeze"),
-        (np.zeros((20, 8, 8)), "may be [h w n] or [n h w]; save it as [h w 1 n]"),
-        (np.zeros((8, 64, 64)), "may be [h w n] or [n h w]"),
-        (np.array([[BYTES, COUNTS]], object), "got e (cell); save the numbers alone"),
-        ({"frames": stacked}, "got e (struct)"),
-        ("cells", "got e (char)"),
-        (sparse.eye_array(8), "got e (sparse)"),
-    ):
-        matlab(e=values)(tmp_path / "wrong.mat")
-        assert says in rejection(read_named, "--input", f"{tmp_path}/wrong.mat")
-    assert "'e' of class sparse" in rejection(read_named, "--input", f"{tmp_path}/wrong.mat::e")
-    square = np.arange(320, dtype=np.uint16).reshape(5, 8, 8)
-    matlab(e=np.moveaxis(square, 0, -1)[:, :, None])(tmp_path / "four.mat")
-    np.testing.assert_array_equal(read_named("--input", f"{tmp_path}/four.mat"), square)
 
 
 @pytest.mark.filterwarnings("ignore:.*are stored as RGB:DeprecationWarning")
@@ -321,7 +273,7 @@ WHOLE = {
     "a.npy": lambda path: np.save(path, NOISE),
     "a.npz": lambda path: np.savez(path, NOISE),
     "a.h5": lambda path: save_hdf5(path, NOISE),
-    "a.mat": lambda path: savemat(path, {"frames": NOISE}),
+    "a.mat": matlab(frames=NOISE),
 }
 
 

@@ -187,11 +187,13 @@ def require_grating(named: str, period: float, magnify: int) -> None:
 
 
 def require_way(bench: Bench, kind: str) -> None:
-    """Refuses a bench without a lens beside a far field.
+    """Refuses a bench without a lens beside a far field, and a grating beside a near one.
 
     Raises:
-        InputError: If it has a distance in place of a focal length.
+        InputError: If it has a distance in place of a focal length, or a grating and no far field.
     """
+    if bench.modulator.grating and kind != "far":
+        raise InputError(f"--bench: modulator.grating: {GRATING_NEEDS_LENS}")
     if bench.distance is not None and kind == "far":
         raise InputError(
             "--bench: it has a distance and no lens, and the propagation is far, through a lens; "

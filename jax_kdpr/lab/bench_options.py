@@ -13,7 +13,7 @@ from jax_kdpr.config.schema import Config, with_values
 from jax_kdpr.core import options as core_options
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.lab import sampling
-from jax_kdpr.lab.bench_file import GRATING_NEEDS_LENS, Bench, require_way, size_note
+from jax_kdpr.lab.bench_file import Bench, require_way, size_note
 from jax_kdpr.lab.frames.geometry import POINT_NOISE, pixel_envelope, sensor_points, useful_bin
 from jax_kdpr.lab.frames.measured import blank_image
 from jax_kdpr.optics.camera import centred
@@ -60,8 +60,6 @@ def on_bench(
     """
     config = checks.typed(config)
     require_way(bench, config.propagation.kind)
-    if bench.modulator.grating and config.propagation.kind != "far":
-        raise InputError(f"--bench: modulator.grating: {GRATING_NEEDS_LENS}")
     options = _length_options(config, bench) | device_options(bench)
     if any(path in kept for path in LEVELS):
         options = {path: value for path, value in options.items() if path not in LEVELS}

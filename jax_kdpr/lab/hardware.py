@@ -56,20 +56,7 @@ def panel_phases(
         InputError: If the file cannot be read or has no such mask, if `also` has another shape, or
             if the panel is too small or not the one that the file is for.
     """
-    file, plan = _read(path, shape)
-    if not 0 <= mask < len(file.phases):
-        raise InputError(f"{path}: expected a mask of 0 to {len(file.phases) - 1}, got {mask}")
-    phases = -file.phases[mask]
-    if also is not None:
-        given = np.asarray(also)
-        given = given.astype(float) if given.dtype.kind in "uif" else np.full((), np.nan)
-        if given.shape != phases.shape or not np.all(np.isfinite(given)):
-            raise InputError(
-                f"also: expected finite phases {list(phases.shape)}, those of the mask's pixels, "
-                f"got {list(given.shape)}"
-            )
-        phases = phases + given
-    return place(phases, changed(plan, panel=shape, background=0)).astype(np.float32)
+    return _added(path, *_read(path, shape), shape, mask=mask, also=also)
 
 
 def show_mask(
@@ -103,19 +90,43 @@ def show_mask(
     slm.set_phase(_panel(slm, path, mask=mask, also=also, levels=levels), settle=True)
 
 
+def _added(
+    path: str | Path,
+    file: MaskFile,
+    plan: MaskFormat,
+    shape: tuple[int, int],
+    *,
+    mask: int,
+    also: ArrayLike | None,
+) -> Float[np.ndarray, "ph pw"]:
+    """Returns the phases of `panel_phases`, for a file that was read."""
+    if not 0 <= mask < len(file.phases):
+        raise InputError(f"{path}: expected a mask of 0 to {len(file.phases) - 1}, got {mask}")
+    phases = -file.phases[mask]
+    if also is not None:
+        given = np.asarray(also)
+        given = given.astype(float) if given.dtype.kind in "uif" else np.full((), np.nan)
+        if given.shape != phases.shape or not np.all(np.isfinite(given)):
+            raise InputError(
+                f"also: expected finite phases {list(phases.shape)}, those of the mask's pixels, "
+                f"got {list(given.shape)}"
+            )
+        phases = phases + given
+    return place(phases, changed(plan, panel=shape, background=0)).astype(np.float32)
+
+
 def _panel(slm: Any, path: str | Path, *, mask: int, also: ArrayLike | None, levels: bool) -> Panel:
     """Returns what `show_mask` hands to the modulator."""
     rows, columns = slm.shape
+    file, plan = _read(path, (rows, columns))
     if not levels:
-        phases = panel_phases(path, (rows, columns), mask=mask, also=also)
-        if SHOWN in read_mask_file(Path(path)).sidecar:
+        if SHOWN in file.sidecar:
             print(
                 f"note: {path} is shown alone; levels=True shows the file with its correction and "
                 "grating",
                 file=sys.stderr,
             )
-        return phases
-    file, plan = _read(path, (rows, columns))
+        return _added(path, file, plan, (rows, columns), mask=mask, also=also)
     if plan.format != SLM or also is not None or mask:
         raise InputError(
             f"{path}: levels shows the one mask of a gray image as it is; export one with "

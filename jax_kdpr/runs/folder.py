@@ -161,12 +161,10 @@ def require_same_data(workdirs: Sequence[Path], config: Config | None = None) ->
 def has_begun(workdir: Path) -> bool:
     """Returns whether a folder holds a run that has anything to lose: a step, a row, another file.
 
-    Raises:
-        InputError: As `read_run`, if there is a run.json.
+    It does not read run.json.
     """
     if not (workdir / RUN_FILE).exists():
         return False
-    read_run(workdir)  # which refuses what is not ours
     begins = (RUN_FILE, LOCK_FILE, METRICS_FILE, CHECKPOINTS, *COPIES.values(), *LOGS)
     rows = workdir / METRICS_FILE
     return (
@@ -201,9 +199,9 @@ def check_workdir(
                 f"--workdir: {str(workdir)!r} is neither empty nor a run folder; give another one"
             )
         return
+    recorded = read_run(workdir)  # which refuses what is not ours
     if not has_begun(workdir):
         return
-    recorded = read_run(workdir)
     differing = [] if draws_alike(recorded, sample) else [DRAWN]
     differing += config_lib.differences(config, read_config(workdir))
     known = recorded["digests"]

@@ -20,13 +20,13 @@ from jax_kdpr.core import json_files, whole_files
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.json_files import Maybe
 from jax_kdpr.core.options import shallow
-from jax_kdpr.lab.masks.shown import Addition, add, shown_path
+from jax_kdpr.lab.masks.shown import Addition, add
 from jax_kdpr.optics.beam import Plane
 from jax_kdpr.optics.device import DeviceOptions
 from jax_kdpr.optics.mask_files.coding import circle_distance, coding_in_words, decode, encode
 from jax_kdpr.optics.mask_files.format import HEIGHT, SLM, MaskFormat
 from jax_kdpr.optics.mask_files.layout import layout_in_words, place
-from jax_kdpr.optics.mask_files.reading import ERROR, SHOWN, sidecar_path
+from jax_kdpr.optics.mask_files.reading import ERROR, SHOWN, shown_path, sidecar_path
 from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.runs.run import Run
 

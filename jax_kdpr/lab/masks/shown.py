@@ -24,7 +24,6 @@ from jax_kdpr.optics.device import TURN, nearest_level
 from jax_kdpr.optics.mask_files.coding import added_phases, circle_distance
 from jax_kdpr.optics.mask_files.format import CONJUGATE, SLM, MaskFormat
 from jax_kdpr.optics.mask_files.layout import corner, shown_shape
-from jax_kdpr.optics.mask_files.reading import SHOWN
 
 Pixels = Shaped[np.ndarray, "ph pw"]  # of the panel
 WRAPPED = 0.97  # of a turn: the least height of a gray level next to the wrap of a phase
@@ -96,11 +95,6 @@ def add(levels: Pixels, addition: Addition, plan: MaskFormat) -> tuple[Pixels, f
     found = np.asarray(nearest_level(jnp.asarray(wanted, jnp.float32)[None], known)[0])
     missed = circle_distance(known[found][None], wanted[None])
     return found.astype(levels.dtype), float(missed.max())
-
-
-def shown_path(path: Path) -> Path:
-    """Returns the file to show for a mask file: shown-0.png beside slm-0.png."""
-    return path.with_name(path.name.replace(SLM, SHOWN, 1))
 
 
 def grating_note(bench: Bench, period: float, magnify: int, *, sign: str = CONJUGATE) -> str:

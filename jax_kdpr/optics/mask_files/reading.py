@@ -40,6 +40,11 @@ def sidecar_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.json")
 
 
+def shown_path(path: Path) -> Path:
+    """Returns the file to show for a mask file: shown-0.png beside slm-0.png."""
+    return path.with_name(path.name.replace(SLM, SHOWN, 1))
+
+
 def read_mask_file(path: Path) -> MaskFile:
     """Reads masks back from a file, as the sidecar beside it describes them.
 
