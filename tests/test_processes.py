@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from unittest import mock
 
 import commands
@@ -33,28 +34,59 @@ def get_config():
 """
 
 
+# A program of two processes: the second ends, or the first has a bug of its own.
+PROGRAM = """
+import os
+import sys
+import time
+
+from jax_kdpr.core import processes
+from jax_kdpr.interface import cli
+
+bug, address, number = sys.argv.pop() == "bug", sys.argv.pop(), int(sys.argv.pop())
+
+def main(_):
+    processes.agree_on_signals()
+    if number == 1:
+        time.sleep(100) if bug else os._exit(9)
+    if bug:
+        raise KeyError("a bug")
+    for _ in range(1000):
+        processes.agree_on_signals()
+
+cli.run(main, first=lambda: processes.join(address, 2, number))
+"""
+
+
 def free_port() -> int:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return one.getsockname()[1]
 
 
-def start(folder, workdir: str, count: int) -> list[subprocess.Popen[str]]:
+def start(folder, arguments: Callable[[str, int], list[str]]) -> list[subprocess.Popen[str]]:
+    """Starts two processes with arguments(address of the first, number) for Python."""
     one_device = " --xla_force_host_platform_device_count=1"
     environment = commands.user_environment(XLA_FLAGS=QUICKLY_COMPILED + one_device)
-    address = f"--coordinator=127.0.0.1:{free_port()}"
-    train = [sys.executable, "-m", "jax_kdpr.train", "--config=config.py", f"--workdir={workdir}"]
+    address = f"127.0.0.1:{free_port()}"
     return [
         subprocess.Popen(
-            [*train, address, f"--processes={count}", f"--process={number}"],
+            [sys.executable, *arguments(address, number)],
             cwd=folder,
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
-        for number in range(count)
+        for number in range(2)
     ]
+
+
+def start_training(folder) -> list[subprocess.Popen[str]]:
+    train = ["-m", "jax_kdpr.train", "--config=config.py", "--workdir=run", "--processes=2"]
+    return start(
+        folder, lambda address, number: [*train, f"--coordinator={address}", f"--process={number}"]
+    )
 
 
 def await_epoch(processes: list[subprocess.Popen[str]], run) -> None:
@@ -68,7 +100,7 @@ def await_epoch(processes: list[subprocess.Popen[str]], run) -> None:
 @pytest.mark.slow
 def test_two_processes_are_stopped_as_one_and_are_as_two_devices(tmp_path):
     (tmp_path / "config.py").write_text(CONFIG)
-    both = start(tmp_path, "run", 2)
+    both = start_training(tmp_path)
     run = tmp_path / "run"
     await_epoch(both, run)
     both[1].send_signal(signal.SIGTERM)  # to the one that writes nothing
@@ -77,7 +109,7 @@ def test_two_processes_are_stopped_as_one_and_are_as_two_devices(tmp_path):
     assert "saved; run the same command again" in said[0][1] and not said[1][0], said
 
     # The other is killed: the first says so and ends.
-    both = start(tmp_path, "run", 2)
+    both = start_training(tmp_path)
     done = run_folder.epochs_done(run)
     while run_folder.epochs_done(run) == done and both[0].poll() is None:
         time.sleep(0.1)
@@ -96,6 +128,24 @@ def test_two_processes_are_stopped_as_one_and_are_as_two_devices(tmp_path):
     assert len(rows) == len(expected) == 30
     for row, other in zip(rows, expected, strict=True):
         assert row == pytest.approx(other, rel=1e-5, abs=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("end", "error: another process has ended ("),
+        ("bug", "Traceback (most recent call last):"),
+    ],
+)
+def test_the_first_process_ends_at_once_without_the_other(tmp_path, what, said):
+    """Not after minutes in which JAX waits for the other, nor by its abort."""
+    (tmp_path / "program.py").write_text(PROGRAM)
+    first, second = start(tmp_path, lambda *place: ["program.py", str(place[1]), place[0], what])
+    _, errors = first.communicate(timeout=60)
+    second.kill()
+    second.communicate()
+    assert first.returncode == 1 and errors.startswith(said), errors
+    assert errors.endswith("to go on\n" if what == "end" else "KeyError: 'a bug'\n"), errors
 
 
 @pytest.mark.parametrize(

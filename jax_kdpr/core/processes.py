@@ -7,6 +7,7 @@ contents of its folder, is sent to all before anything depends on it.
 
 import hashlib
 import os
+import re
 import socket
 import sys
 import time
@@ -15,6 +16,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.errors import JaxRuntimeError
 from jax.experimental import multihost_utils
 
 from jax_kdpr.core import signals
@@ -141,6 +143,19 @@ def agree_on_signals() -> None:
     if several():
         numbers = multihost_utils.process_allgather(np.int32(signals.pending()))
         signals.note(int(np.max(numbers)))
+
+
+def is_without_another(failure: Exception) -> bool:
+    """Returns whether a computation failed because another of several processes has ended.
+
+    JAX raises a JaxRuntimeError, or a ValueError that begins with a status such as "UNKNOWN: " if
+    the other had ended before the computation began.
+    """
+    said = str(failure)
+    broken = isinstance(failure, ValueError) and re.match("[A-Z_]+: ", said)
+    if not (several() and (broken or isinstance(failure, JaxRuntimeError))):
+        return False
+    return "RESOURCE_EXHAUSTED" not in said  # this process's own memory
 
 
 def leave(code: int) -> None:

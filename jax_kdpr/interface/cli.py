@@ -100,11 +100,14 @@ def run(
             if processes.is_first():
                 print(stop, file=sys.stderr)
             return stop.exit_code
-        except jax.errors.JaxRuntimeError as failure:
-            said = reason(failure)
-            if not processes.several() or "RESOURCE_EXHAUSTED" in said:
-                raise
-            _exit_with(f"another process has ended ({said}); {signals.AGAIN}", code=STOPPED)
+        except Exception as failure:
+            if processes.is_without_another(failure):
+                said = reason(failure)
+                _exit_with(f"another process has ended ({said}); {signals.AGAIN}", code=STOPPED)
+            if processes.several():
+                traceback.print_exc()
+                processes.leave(STOPPED)
+            raise
 
     signals.take_over()
     for stream in (sys.stdout, sys.stderr):
