@@ -119,17 +119,18 @@ class Run(runs.Run):
         Raises:
             InputError: If they are not of the run's shape, or not as many.
         """
-        found, true = (jnp.asarray(given, jnp.float32) for given in (images, truth))
+        found, true = (np.asarray(given) for given in (images, truth))
         if self.camera.channels == 1:  # may be left out, as for `measure`
             found, true = (one[..., None] if one.ndim == 3 else one for one in (found, true))
-        wanted = (len(true), self.camera.size, self.camera.size, self.camera.channels)
-        if not found.shape == true.shape == wanted:
+        wanted = (self.camera.size, self.camera.size, self.camera.channels)
+        alike = found.shape == true.shape and found.ndim == 4 and found.shape[1:] == wanted
+        if not alike or not {found.dtype.kind, true.dtype.kind} <= set("uifb"):
             raise InputError(
-                f"images, truth: expected both [n {' '.join(map(str, wanted[1:]))}], got "
-                f"{list(found.shape)} and {list(true.shape)}; take `Objects.image`, and "
-                "`read_images` or `scenes`"
+                f"images, truth: expected both [n {' '.join(map(str, wanted))}], got "
+                f"{found.dtype} {list(found.shape)} and {true.dtype} {list(true.shape)}; take "
+                "`Objects.image`, and `read_images` or `scenes`"
             )
-        scores = self.camera.score(found, true)
+        scores = self.camera.score(*(jnp.asarray(one, jnp.float32) for one in (found, true)))
         return {name: np.asarray(getattr(scores, name)) for name in ("psnr", "ssim", "rms")}
 
     def misfit_limit(self, calibration: str | Path = "") -> float:

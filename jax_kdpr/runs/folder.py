@@ -50,6 +50,8 @@ RUN = {
     "sample": Maybe([float]),
     "sessions": [SESSION],
 }
+# What a session may have written before its first step.
+BEGINS = (RUN_FILE, METRICS_FILE, CHECKPOINTS, *COPIES.values(), *LOGS)
 OF_WHAT = {"data": " (of the images and their split)"}
 SAME = 0.02  # tolerance of block means of scenes in [0, 1]; rounding changes them far less
 RESTORE = "restore it from a copy"
@@ -165,12 +167,11 @@ def has_begun(workdir: Path) -> bool:
     """
     if not (workdir / RUN_FILE).exists():
         return False
-    begins = (RUN_FILE, LOCK_FILE, METRICS_FILE, CHECKPOINTS, *COPIES.values(), *LOGS)
     rows = workdir / METRICS_FILE
     return (
         any((workdir / CHECKPOINTS).glob("*"))
         or (rows.exists() and rows.stat().st_size > 0)
-        or any(path.name not in begins for path in _foreign_files(workdir))
+        or bool(_foreign_files(workdir, BEGINS))
     )
 
 
@@ -194,9 +195,11 @@ def check_workdir(
     """
     whole_files.require_writable("--workdir", workdir)
     if not (workdir / RUN_FILE).exists():
-        if workdir.exists() and _foreign_files(workdir):
+        foreign = _foreign_files(workdir) if workdir.exists() else []
+        if foreign:
             raise InputError(
-                f"--workdir: {str(workdir)!r} is neither empty nor a run folder; give another one"
+                f"--workdir: {str(workdir)!r} is neither empty nor a run folder (it holds "
+                f"{foreign[0].name!r}); give another one"
             )
         return
     recorded = read_run(workdir)  # which refuses what is not ours
@@ -214,18 +217,21 @@ def check_workdir(
         for name in others
     ]
     if differing:
+        done = epochs_done(workdir)
+        files = [] if done else [repr(path.name) for path in _foreign_files(workdir, BEGINS)]
         raise InputError(
-            f"--workdir: {str(workdir)!r} belongs to another run; differing (yours against its): "
+            f"--workdir: {str(workdir)!r} belongs to another run (it holds "
+            f"{', '.join([f'{done} epochs', *files[:1]])}); differing (yours against its): "
             f"{'; '.join(differing)}; give another --workdir, or the same config and data"
         )
 
 
-def _foreign_files(workdir: Path) -> list[Path]:
-    """Returns all files but those left by a session that was killed before it wrote run.json."""
+def _foreign_files(workdir: Path, known: Sequence[str] = ()) -> list[Path]:
+    """Returns all files but known ones, the lock, and what a killed session left of run.json."""
     return [
         path
-        for path in workdir.iterdir()
-        if path.name != LOCK_FILE and not whole_files.is_temporary(path, of=RUN_FILE)
+        for path in sorted(workdir.iterdir())
+        if path.name not in (LOCK_FILE, *known) and not whole_files.is_temporary(path, of=RUN_FILE)
     ]
 
 
