@@ -25,6 +25,7 @@ from jax_kdpr.interface import cli, refine_flags
 from jax_kdpr.interface.reports import Report
 from jax_kdpr.runs import checkpoint
 from jax_kdpr.runs import folder as run_folder
+from jax_kdpr.runs.run import load_run
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Run folder; more may follow it.")
 OUTPUT = flags.DEFINE_string(
@@ -54,11 +55,10 @@ def main(positional: list[str]) -> int:
     places = {name: _place(name, workdir) for name, workdir in workdirs.items()}
     runs = {
         name: score_run(
-            workdir,
+            load_run(workdir, data_dir=DATA_DIR.value),
             output=places[name],
             samples=SAMPLES.value,
             refinement=refinement,
-            data_dir=DATA_DIR.value,
         )
         for name, workdir in workdirs.items()
     }

@@ -16,6 +16,7 @@ from jax_kdpr.core import json_files
 from jax_kdpr.evaluation.scoring import score_run
 from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.runs import pretrained, reduced
+from jax_kdpr.runs.run import load_run
 
 
 class System(NamedTuple):
@@ -70,7 +71,7 @@ def main(run: Path, name: str) -> None:
     pretrained.FOLDER.mkdir(parents=True, exist_ok=True)
     reduced.pack(run, file, for_use=True)
     with tempfile.TemporaryDirectory() as temporary:
-        scored = score_run(pretrained.workdir(name), output=Path(temporary))
+        scored = score_run(load_run(pretrained.workdir(name)), output=Path(temporary))
     session, rows = record["sessions"][-1], run_folder.read_metrics(run)
     card = {
         **SYSTEMS[name]._asdict(),

@@ -19,6 +19,7 @@ os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 from jax_kdpr.config import presets
 from jax_kdpr.config.schema import Config
 from jax_kdpr.evaluation.scoring import score_run
+from jax_kdpr.runs.run import load_run
 from jax_kdpr.training import loop
 
 RECORD = Path(__file__).parent / "data" / "runs.tar.xz"
@@ -76,7 +77,7 @@ def record(file: Path) -> None:
         os.chdir(folder)
         for kind in KINDS:
             loop.train(config_of(kind), Path(kind))
-            score_run(Path(kind))
+            score_run(load_run(Path(kind)))
             # No picture, and nothing that is of the moment.
             for name in ("figure.png", "run.lock"):
                 (Path(kind) / name).unlink(missing_ok=True)

@@ -15,6 +15,7 @@ from helpers import rejection, tiny_config
 from PIL import Image
 
 import jax_kdpr as kdpr
+from jax_kdpr.recovery import projections
 
 RNG = np.random.default_rng(0)
 
@@ -104,6 +105,21 @@ def test_its_scores_are_those_of_the_command(run, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_changed_run_is_scored_as_it_is_and_not_into_its_folder(run, tmp_path):
+    moved = run.with_optics({"mount": {"shift_y": 3.0}})
+    params, state = run.variables
+    flat = dataclasses.replace(run, variables=({**params, "phases": 0 * params["phases"]}, state))
+    written = {path.name for path in run.workdir.iterdir()}
+    truth = run.scenes(len(run.dataset.test))
+    for number, changed in enumerate((moved, flat)):
+        assert "give output=" in rejection(changed.evaluate)
+        scores = changed.evaluate(output=tmp_path / str(number))["recovered"]
+        found = changed.reconstruct(changed.measure(truth), gain=1.0, centred=False)
+        assert scores["psnr"] == pytest.approx(run.score(found.image, truth)["psnr"].mean())
+    assert {path.name for path in run.workdir.iterdir()} == written
+
+
+@pytest.mark.slow
 def test_training_returns_its_history_and_goes_on(tmp_path):
     config = tiny_config(train__epochs=1)
     history = kdpr.train(config, tmp_path / "run")
@@ -130,13 +146,65 @@ def test_a_solver_recovers_phase_objects_from_frames_and_masks():
     ("frames", "phases", "says"),
     [
         (np.zeros((16, 16)), np.ones((1, 16, 16)), "no light"),
-        (np.ones((16, 16)), np.ones((16, 16)), "[L h w]"),
+        (np.ones((16, 16)), np.ones(16), "[L h w]"),
+        (np.ones((16, 16)), np.ones((16, 16), np.uint8), "radians [L h w], floats"),
+        (np.ones((24, 24)), np.ones((16, 16)), "16 x 16 pixels, as the masks have"),
         (np.ones((16, 16)), np.full((1, 16, 16), "flat"), "radians"),
         (np.ones((3, 16, 16)), np.ones((2, 16, 16)), "expected 2 of each object"),
     ],
 )
 def test_what_no_solver_can_use_is_refused(frames, phases, says):
     assert says in rejection(kdpr.solve, frames, phases)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"solver": "rar"}, "some of error_reduction, hio"),
+        ({"scene": "phases"}, "one of phase, amplitude, complex, none, got 'phases'"),
+        ({"steps": 0}, "steps: expected a number in [1, 1000000], got 0"),
+        ({"beta": 5.0}, "beta: expected a number in (0, 1]"),
+        ({"tv": -1.0}, "tv: expected a number in [0"),
+        ({"tv": 0.5}, "tv: raar does not read it"),
+        ({"beta": 0.5, "solver": "accelerated"}, "beta: accelerated does not read it"),
+        ({"gain": -1.0}, "gain: expected a number in"),
+    ],
+)
+def test_what_no_solver_reads_is_refused(options, says):
+    assert says in rejection(kdpr.solve, np.ones((16, 16)), np.ones((16, 16)), **options)
+
+
+@pytest.mark.slow
+def test_numbers_of_another_type_are_refused_in_a_line():
+    """In a process of its own, as the tests check all types."""
+    code = (
+        "import numpy as np, jax_kdpr as kdpr\n"
+        "for options in ({'steps': 2.5}, {'steps': '9'}, {'gain': '1'}, {'gain': None}):\n"
+        "    try:\n"
+        "        kdpr.solve(np.ones((16, 16)), np.ones((16, 16)), **options)\n"
+        "    except kdpr.InputError as failure:\n"
+        "        print(failure)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    lines = done.stdout.splitlines()
+    assert "a whole number, got 2.5" in lines[0] and "a number in" in lines[1], done
+    assert [line.partition(":")[0] for line in lines] == ["steps"] * 2 + ["gain"] * 2
+
+
+def test_ones_own_solver_is_the_one_that_the_name_stands_for_now(monkeypatch):
+    """As in a notebook whose cell is run again; compiled programs are kept by name otherwise."""
+    frames, phases = np.ones((16, 16)), np.zeros((16, 16))
+
+    def scaling(factor):
+        def method(data, constrain, settings):
+            return projections.Method(lambda x: x, lambda x, _: factor + 0 * x, lambda x: x)
+
+        return method
+
+    for factor in (1.0, 2.0):
+        monkeypatch.setattr(projections, "own", scaling(factor), raising=False)
+        fields, _ = kdpr.solve(frames, phases, solver=f"{projections.__name__}:own")
+        np.testing.assert_allclose(fields, factor)
 
 
 def test_many_frames_are_recovered_in_batches(run, counts):

@@ -199,7 +199,7 @@ def test_a_run_carries_its_beam_with_it_and_leaves_masks_that_exist_as_they_are(
     config.aberrations.file = str(files["wave"])
     loop.train(config, tmp_path / "run")
     expected = np.asarray(build_camera(config).beam.incident())
-    score_run(tmp_path / "run")  # whose files lie beside the copies
+    score_run(load_run(tmp_path / "run"))  # whose files lie beside the copies
     np.save(files["wave"], mask[0] / 8)
     assert "aberrations digest" in rejection(loop.train, config, tmp_path / "run")
     for file in files.values():

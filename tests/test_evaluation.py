@@ -52,7 +52,7 @@ class Scored(NamedTuple):
 @pytest.fixture(scope="module")
 def scored(run, undrawn, tmp_path_factory) -> Scored:
     before, place = files(run), tmp_path_factory.mktemp("scored")
-    evaluated = scoring.score_run(run, output=place, samples=32, refinement=Refinement(3))
+    evaluated = scoring.score_run(load_run(run), output=place, samples=32, refinement=Refinement(3))
     result = json.loads((place / "metrics.json").read_text())
     images, output, _ = evaluated.samples
     arrays = (images[..., 0], output.image[..., 0], output.estimate)
@@ -183,7 +183,7 @@ def test_complex_scenes_train_and_evaluate(tmp_path):
     config = tiny_config(data__test_images=16, train__epochs=1)
     config.scene.kind = "complex"
     loop.train(config, tmp_path / "complex")
-    evaluated = scoring.score_run(tmp_path / "complex", refinement=Refinement(2))
+    evaluated = scoring.score_run(load_run(tmp_path / "complex"), refinement=Refinement(2))
     assert np.isfinite(evaluated.result["scores"][evaluation.REFINED]["psnr"])
     assert evaluated.samples.output.image.shape[-1] == 2
 
@@ -252,5 +252,5 @@ def test_a_second_scoring_that_is_cut_off_leaves_the_first(run, tmp_path, monkey
 
     monkeypatch.setattr(scoring.pictures, "plot_run", fail)
     with pytest.raises(OSError, match="No space"):
-        scoring.score_run(copied, refinement=Refinement(3))
+        scoring.score_run(load_run(copied), refinement=Refinement(3))
     assert files(copied) == before

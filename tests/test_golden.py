@@ -9,6 +9,7 @@ import pytest
 
 from jax_kdpr.evaluation.scoring import score_run
 from jax_kdpr.runs import folder as run_folder
+from jax_kdpr.runs.run import load_run
 from jax_kdpr.training import loop
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -24,7 +25,7 @@ def close(ours, theirs, rtol=2e-5):
 @pytest.mark.parametrize("kind", ["e2e", *SLOW])
 def test_a_recorded_run_is_scored_as_it_was(kind, recorded, tmp_path):
     before = json.loads((recorded / kind / "metrics.json").read_text())
-    result = score_run(recorded / kind, output=tmp_path).result
+    result = score_run(load_run(recorded / kind), output=tmp_path).result
     assert result["checkpoint_digest"] == before["checkpoint_digest"]
     assert result["scores"].keys() == before["scores"].keys()
     for name, scores in before["scores"].items():

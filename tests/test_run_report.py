@@ -10,6 +10,7 @@ from commands import call, refusal
 
 from jax_kdpr.evaluation import run_page
 from jax_kdpr.evaluation.scoring import score_run
+from jax_kdpr.runs.run import load_run
 
 pytestmark = pytest.mark.slow
 
@@ -20,7 +21,7 @@ def runs(recorded, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     for name in ("e2e", "gated"):
         shutil.copytree(recorded / name, folder / name)
-    score_run(folder / "e2e")
+    score_run(load_run(folder / "e2e"))
     (folder / "gated" / "metrics.json").unlink()
     return folder
 

@@ -1,4 +1,9 @@
-"""Shared defaults of the files in `configs/`: one function for each scale of work."""
+"""Shared defaults of the files in `configs/`: one function for each scale of work.
+
+Those that take a config return a changed copy of it.
+"""
+
+from copy import deepcopy
 
 from jax_kdpr.config.schema import Config
 from jax_kdpr.optics.misalignment import CAREFUL
@@ -48,13 +53,14 @@ def paper() -> Config:
 
 
 def student(config: Config) -> Config:
-    """Turns a baseline into a student: eq. 7 with weights that do no harm.
+    """Returns a baseline as a student: eq. 7 with weights that do no harm.
 
     The paper states no weights. With mean reductions, the terms of a trained student are 0.0034
     (task), 0.80 (CDP) and 0.13 (feature) in the last epoch of `configs/cpu`. At beta = 0.05 the CDP
     loss alone would determine the masks. In a trial of one seed each (32 x 32, 8 epochs), this beta
     gave 21.55 dB, beta = 0.0005 gave 22.23 dB, and E2E 22.20 dB.
     """
+    config = deepcopy(config)
     config.regime = "student"
     config.loss.alpha = 0.999
     config.loss.beta = 0.0005
@@ -62,7 +68,7 @@ def student(config: Config) -> Config:
 
 
 def bench(config: Config, *, samples: int = 2) -> Config:
-    """Puts a run on a bench: an 8-bit modulator, a 12-bit camera, and errors of alignment.
+    """Returns a run on a bench: an 8-bit modulator, a 12-bit camera, and errors of alignment.
 
     The numbers are those of a common liquid-crystal modulator (256 levels over one turn, 93 % fill
     factor, some crosstalk, 1 % of the light reflected unmodulated), of a scientific CMOS camera,
@@ -73,6 +79,7 @@ def bench(config: Config, *, samples: int = 2) -> Config:
     model takes one sample or two of it (`samples`). At the same light in a frame, two samples gain
     1.12 +- 0.89 dB (results/bench-sampling); each of them sums a quarter as many pixels.
     """
+    config = deepcopy(config)
     config.masks.oversample = samples
     config.device.levels = 256
     config.device.crosstalk = 0.3
@@ -88,13 +95,14 @@ def bench(config: Config, *, samples: int = 2) -> Config:
 
 
 def recipe(config: Config) -> Config:
-    """Turns a run of any regime into our own variant of it.
+    """Returns our own variant of a run of any regime.
 
     Error reduction runs before the network, and again after it, as far as the network's gate lets
     it. A student takes over masks, filter and network from its teacher, instead of being guided by
     losses. Use the recipe for teacher and student alike. The teacher may as well be an E2E run: the
     gain comes from the second training at the full learning rate (results/study-cpu).
     """
+    config = deepcopy(config)
     config.spectral.consistency_steps = CONSISTENCY_STEPS
     config.net.refine_steps = REFINE_STEPS
     if config.regime == "student":
@@ -104,7 +112,7 @@ def recipe(config: Config) -> Config:
 
 
 def fast(config: Config) -> Config:
-    """Turns a run into one of more frames per second: error reduction, then a smaller network.
+    """Returns a run of more frames per second: error reduction, then a smaller network.
 
     The network is a residual U-Net with a quarter of the config's widths. At 32 x 32 it recovers
     better than a U-Net of the full widths without error reduction (results/speed-cpu).
@@ -113,7 +121,7 @@ def fast(config: Config) -> Config:
 
 
 def live(config: Config) -> Config:
-    """Turns a run into one that keeps up with a camera: error reduction after the network too.
+    """Returns a run that keeps up with a camera: error reduction after the network too.
 
     The network is a residual U-Net with half the config's widths. With half the paper's widths it
     recovers 30 frames of 96 x 96 pixels per second, one at a time, on one of two CPU cores
@@ -125,6 +133,7 @@ def live(config: Config) -> Config:
 
 
 def _residual(config: Config, *, narrower: int) -> Config:
+    config = deepcopy(config)
     config.spectral.consistency_steps = CONSISTENCY_STEPS
     config.net.kind = "residual_unet"
     config.net.widths = tuple(width // narrower for width in config.net.widths)

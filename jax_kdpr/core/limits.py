@@ -2,6 +2,7 @@
 
 import math
 import re
+from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 from jax_kdpr.core.errors import InputError
@@ -50,14 +51,22 @@ def need(holds: bool, message: str) -> None:
 
 
 def require(name: str, value: int | float, within: Range, *, unit: str = "") -> None:
-    """Raises `InputError`, which names `unit`, if the number `name` lies outside its range."""
-    if within.holds(value):
+    """Raises `InputError`, which names `unit`, if `name` is not a number in its range."""
+    is_number = isinstance(value, Real)
+    if is_number and within.holds(value):
         return
-    what = "a number" if math.isfinite(value) else "a finite number"
+    what = "a number" if not is_number or math.isfinite(value) else "a finite number"
     hint = IN_METRES if unit == "metres" else ""
     raise InputError(
         f"{name}: expected {what} in {within}{unit and f' {unit}'}, got {shown(value)}{hint}"
     )
+
+
+def require_whole(name: str, value: int, within: Range) -> None:
+    """Raises `InputError` if `name` is not a whole number in its range."""
+    require(name, value, within)
+    if not isinstance(value, Integral):
+        raise InputError(f"{name}: expected a whole number, got {shown(value)}")
 
 
 def require_pixels(name: str, height: int, width: int) -> None:

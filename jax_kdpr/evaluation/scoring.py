@@ -1,7 +1,7 @@
-"""Scores of a run folder's trained system, written beside its checkpoints.
+"""Scores of trained systems.
 
-`score_run` writes the scores that every run is judged by. `score_under_noise` returns its scores
-under noise that it may not have been trained with.
+`score_run` writes the scores that every run is judged by, beside its checkpoints.
+`score_under_noise` returns its scores under noise that it may not have been trained with.
 """
 
 from pathlib import Path
@@ -28,7 +28,7 @@ from jax_kdpr.optics.noise import NoiseOptions, add_noise
 from jax_kdpr.recovery.refinement import NO_REFINEMENT, Refinement
 from jax_kdpr.recovery.system import Output
 from jax_kdpr.runs import folder as run_folder
-from jax_kdpr.runs.run import load_run, run_keys
+from jax_kdpr.runs.run import Run, load_run, run_keys
 
 SCORES_FILE = "metrics.json"
 SCORES = {
@@ -55,12 +55,11 @@ class Evaluated(NamedTuple):
 
 
 def score_run(
-    workdir: Path,
+    run: Run,
     *,
     output: Path | None = None,
     samples: int = 4,
     refinement: Refinement = NO_REFINEMENT,
-    data_dir: str = "",
 ) -> Evaluated:
     """Scores one run on its test images.
 
@@ -68,18 +67,16 @@ def score_run(
     first scenes), and masks.npy. If one of them cannot be written, none is.
 
     Args:
-        workdir: The run folder.
+        run: A trained run, as it is: it may have been changed since it was restored.
         output: Folder for these files; None for the run folder.
         samples: Number of test scenes in the figure.
         refinement: Refinement of the network's images, which is then scored too.
-        data_dir: Where the data are now; empty if they are where they were in the training.
 
     Raises:
-        InputError: If it is no run, has no readable checkpoint, or its data have changed.
+        InputError: If its data are missing or have changed.
     """
-    output = output or workdir
+    output = output or run.workdir
     output.mkdir(parents=True, exist_ok=True)
-    run = load_run(workdir, data_dir=data_dir)
     config = run.config
     key = run_keys(config.seed).evaluation
     scores = evaluation.score_test_images(run, key=key, refinement=refinement)
@@ -87,7 +84,7 @@ def score_run(
     result = {
         "regime": config.regime,
         "snapshots": config.masks.snapshots,
-        "epochs": run_folder.epochs_done(workdir),
+        "epochs": run_folder.epochs_done(run.workdir),
         "checkpoint_step": run.step,
         "checkpoint_digest": run.digest,
         "refine": refinement.steps,
@@ -160,7 +157,7 @@ def score_under_noise(
         "none": {"0": ...}}.
 
     Raises:
-        InputError: As in `score_run`.
+        InputError: If the folder holds no run that can be restored, or its data have changed.
     """
     run = load_run(workdir)
     quiet, key = run.camera.quiet, run_keys(run.config.seed).evaluation

@@ -253,7 +253,8 @@ class Run(runs.Run):
         """Scores the run on its test images, and writes what `python -m jax_kdpr.evaluate` writes.
 
         Args:
-            output: A folder for the files; None for the run folder.
+            output: A folder for the files; None for the run folder, where a run that is not what
+                that folder holds is refused (`with_optics`, other variables).
             refinement: Refinement of the network's images; the refined images are scored too.
 
         Returns:
@@ -261,17 +262,24 @@ class Run(runs.Run):
             dB, SSIM, rms over the object in radians, and their standard errors.
 
         Raises:
-            InputError: If the run is not trained, or its data have changed or are missing.
+            InputError: If the run is not trained, its data have changed or are missing, or its
+                scores do not belong into its folder.
         """
         if not self.is_trained:
             raise InputError("evaluate: scores a network, these are optics without one; load a run")
-        scored = score_run(
-            self.workdir,
-            output=None if output is None else Path(output),
-            refinement=refinement,
-            data_dir=self.data_dir,
-        )
-        return scored.result["scores"]
+        if output is None and not self._is_that_of_its_folder():
+            raise InputError(
+                f"evaluate: {self.workdir} holds this run with other optics or variables, and the "
+                "scores of that one; give output="
+            )
+        place = None if output is None else Path(output)
+        return score_run(self, output=place, refinement=refinement).result["scores"]
+
+    def _is_that_of_its_folder(self) -> bool:
+        kept = runs.load_run(self.workdir)
+        same = self.config == kept.config and self.has_network
+        leaves = [jax.tree.leaves(one.variables) for one in (self, kept)]
+        return same and all(map(np.array_equal, *leaves))
 
     # These are made or compiled once, so that later frames do not pay for them.
 

@@ -9,16 +9,18 @@ from jaxtyping import Complex, Float
 from numpy.typing import ArrayLike
 
 from jax_kdpr.core.errors import InputError
-from jax_kdpr.core.limits import Range, require, shown
-from jax_kdpr.core.registry import allow, is_foreign
+from jax_kdpr.core.limits import MOST_COUNT, Range, require, require_whole, shown
+from jax_kdpr.core.registry import is_foreign
 from jax_kdpr.optics.cdp import Optics
 from jax_kdpr.recovery.projections import Settings
-from jax_kdpr.recovery.solvers import DEFAULTS
+from jax_kdpr.recovery.refinement import solver_names
+from jax_kdpr.recovery.solvers import CONSTRAINTS, DEFAULTS, PROJECTING, SOLVERS
 from jax_kdpr.recovery.solvers import solve as solve_one
 from jax_kdpr.recovery.spectral import SpectralOptions, filtered_spectral_init, gaussian_kernel
 
 START = SpectralOptions(iterations=100)  # estimate that a solver starts from
 GAINS = Range(1e-30, 1e30)  # counts; beyond, 32-bit floats do not hold a CDP
+READ_BY = {"beta": PROJECTING, "tv": ("accelerated",)}  # solvers of ours
 
 
 def solve(
@@ -37,9 +39,9 @@ def solve(
 
     Args:
         frames: CDPs in the far field, [sh sw], [n sh sw] or [n L sh sw], in counts of any unit.
-        phases: Phases [L h w] in radians, of ideal masks in an even beam; mask l multiplies the
-            field by e^{-j phase}. Or complex masks: e^{j phase} times what device and beam make of
-            it. For a run that sees the whole pattern, without crosstalk, they are
+        phases: Phases [L h w], or [h w], in radians, of ideal masks in an even beam; mask l
+            multiplies the field by e^{-j phase}. Or complex masks: e^{j phase} times what device
+            and beam make of it. For a run that sees the whole pattern, without crosstalk, they are
             `run.optics.masks`.
         solver: One of `recovery.solvers.SOLVERS`, or your own (docs/extend/own_code.md).
         steps: Number of steps of the solver.
@@ -52,20 +54,35 @@ def solve(
         tv: Weight of the total-variation prior of "accelerated".
 
     Returns:
-        The fields, with an arbitrary global phase, and their relative residuals.
+        The fields, with an arbitrary global phase, and their relative residuals. With one shot a
+        small residual says little: a solver fits almost any frame.
 
     Raises:
-        InputError: If frames or phases are not valid, or do not fit each other.
-        ValueError: If a name is unknown.
+        InputError: If frames or phases are not valid or do not fit each other, there is no solver
+            of that name, or it does not read a number that is given.
     """
-    allow(solver if is_foreign(solver) else ())
-    masks = np.asarray(phases)
-    if masks.ndim != 3 or masks.dtype.kind not in "uifc" or not np.all(np.isfinite(masks)):
+    solver_names("solver", [solver])
+    if scene not in CONSTRAINTS:
+        raise InputError(f"scene: expected one of {', '.join(CONSTRAINTS)}, got {shown(scene)}")
+    require_whole("steps", steps, Range(1, MOST_COUNT))
+    for name, value, within in (("beta", beta, Range(0, 1, "(]")), ("tv", tv, Range(0, 1e6))):
+        require(name, value, within)
+        if not (is_foreign(solver) or solver in READ_BY[name] or value == getattr(DEFAULTS, name)):
+            raise InputError(f"{name}: {solver} does not read it; leave it out")
+    given = np.asarray(phases)
+    masks = given[None] if given.ndim == 2 else given
+    if masks.ndim != 3 or masks.dtype.kind not in "fc" or not np.all(np.isfinite(masks)):
         raise InputError(
-            "phases: expected finite radians [L h w], or complex masks, got "
-            f"{masks.dtype} {list(masks.shape)}"
+            "phases: expected finite radians [L h w], floats, or complex masks, got "
+            f"{given.dtype} {list(given.shape)}"
         )
     light = shots_of(frames, len(masks))
+    height, width = masks.shape[1:]
+    if light.shape[2:] not in ((height, width), (2 * height, 2 * width)):
+        raise InputError(
+            f"frames: expected {height} x {width} pixels, as the masks have, or twice as many each "
+            f"way, got {light.shape[2]} x {light.shape[3]}; resample them"
+        )
     if centred:
         light = np.fft.ifftshift(light, axes=(2, 3))
     sums = light.sum(axis=(2, 3), keepdims=True)
@@ -78,7 +95,8 @@ def solve(
     fields, residuals = _solve(
         jnp.asarray(light, jnp.float32),
         jnp.asarray(masks, jnp.complex64 if masks.dtype.kind == "c" else jnp.float32),
-        solver=solver,
+        # What the name stands for now: your own code may have changed since the last call.
+        solver=SOLVERS[solver] if is_foreign(solver) else solver,
         steps=steps,
         scene=scene,
         settings=Settings(beta=beta, tv=tv),

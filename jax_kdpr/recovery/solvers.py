@@ -31,7 +31,8 @@ from jax_kdpr.recovery.power_iteration import safe_sqrt
 from jax_kdpr.recovery.projections import Constraint, Method, Settings, project_object
 
 _ROOM = "jax_kdpr.recovery"
-SOLVERS: Registry[Callable[[Measured, Constraint, Settings], Method]] = Registry(
+Solver = Callable[[Measured, Constraint, Settings], Method]
+SOLVERS: Registry[Solver] = Registry(
     "solver",
     {
         "error_reduction": f"{_ROOM}.projections:error_reduction_method",
@@ -53,7 +54,7 @@ def solve(
     optics: Optics,
     start: Field,
     *,
-    solver: str,
+    solver: str | Solver,
     steps: int,
     scene: str,
     min_amplitude: float = 0.5,
@@ -72,7 +73,7 @@ def solve(
         intensity: CDPs y, in the squared unit of the object; negative pixels count as 0.
         optics: Optics of the measurement.
         start: A spectral estimate, a network's answer, `random_start`, or any other field.
-        solver: One of `SOLVERS`.
+        solver: One of `SOLVERS`, by name or itself.
         steps: At least 1. A step costs one propagation to the sensor and one back.
         scene: What is known of the object, one of `CONSTRAINTS`: "phase" (modulus 1), "amplitude"
             (real and not negative), "complex" (modulus in [`min_amplitude`, 1]) or "none".
@@ -98,7 +99,8 @@ def solve(
     def constrain(field: Field) -> Field:
         return project_object(field, scene=scene, min_amplitude=min_amplitude, support=support)
 
-    method = SOLVERS[solver](data, constrain, settings)
+    build = SOLVERS[solver] if isinstance(solver, str) else solver
+    method = build(data, constrain, settings)
     # For gradients through a solver, only the states are stored; the rest of a step is recomputed.
     step = jax.checkpoint(method.step)
 
@@ -121,7 +123,7 @@ def solve(
     return field, misfit(field) if residual is None else residual
 
 
-def require_projection(solver: str, optics: Optics) -> None:
+def require_projection(solver: str | Solver, optics: Optics) -> None:
     """Refuses a solver that needs exact projections where A^H A is not diagonal.
 
     Raises:

@@ -22,6 +22,7 @@ from jax_kdpr.core.signals import Interrupted
 from jax_kdpr.evaluation.alone import OPTICS_FILE, judge_optics
 from jax_kdpr.evaluation.scoring import score_run, score_under_noise
 from jax_kdpr.runs import folder as run_folder
+from jax_kdpr.runs.run import load_run
 from jax_kdpr.studies.declaration import RESERVED, Costs, Front, Study
 from jax_kdpr.studies.plan import ROBUSTNESS_FILE, PlannedRun
 from jax_kdpr.studies.programs import time_inference, trace_step
@@ -166,7 +167,7 @@ def _run_one(run: PlannedRun) -> None:
     if not run.is_trained:
         loop.train(run.config, run.workdir)
     if run.scores is None:
-        score_run(run.workdir, refinement=run.refinement)
+        score_run(load_run(run.workdir), refinement=run.refinement)
     wanted, scores = run.robustness, run.scores
     if wanted is not None and scores is not None and run.noisy_scores is None:
         print("scoring under noise", flush=True)
