@@ -279,7 +279,15 @@ def test_scores_of_each_image_are_those_of_the_formulas(run, files):
     np.testing.assert_array_equal(plain["psnr"], scores["psnr"])
     even = run.score(0.5 * truth + 0.25, 0.5 * truth)
     np.testing.assert_allclose(even["rms"], 0, atol=1e-5)
-    for wrong in (found[0], found[:3], found[:, :12], found.astype(complex), "images.tif"):
+    for wrong in (
+        found[0],
+        found[:3],
+        found[:, :12],
+        found.astype(complex),
+        3.0 * found,
+        np.nan * found,
+        "images.tif",
+    ):
         assert "[n 16 16 1]" in rejection(run.score, wrong, truth)
 
 

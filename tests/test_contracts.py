@@ -15,6 +15,7 @@ from flax import nnx
 from helpers import free_space, tiny_config
 
 import jax_kdpr as kdpr
+from jax_kdpr.config.schema import TASK_LOSSES
 from jax_kdpr.core import registry
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.data import sources
@@ -27,7 +28,6 @@ from jax_kdpr.recovery.networks.network import NETWORKS, NetOptions, pure_networ
 from jax_kdpr.recovery.solvers import SOLVERS, amplitude_residual, solve
 from jax_kdpr.recovery.spectral import WEIGHTS, SpectralOptions, spectral_weights
 from jax_kdpr.runs import folder as run_folder
-from jax_kdpr.training import losses
 
 PAGE = Path(__file__).parents[1] / "docs" / "extend" / "own_code.md"
 LENGTHS = {"wavelength": 0.5e-6, "pitch": 8e-6, "distance": 2e-3}
@@ -137,6 +137,19 @@ def test_weights_have_the_shape_of_the_cdp_and_no_unit(name):
     in_double(weigh, y, weights)
 
 
+@items(TASK_LOSSES, "edges")
+def test_a_task_loss_is_a_mean_over_images_and_smallest_for_the_true_ones(name):
+    images = draw(2, 5, H, W, 1) / 2
+    loss = lambda pair: TASK_LOSSES[name](*pair)  # noqa: E731
+    pairs = (images[::-1], images)
+    found = check(loss, pairs)
+    chex.assert_shape(found, (2,))
+    assert float(jnp.min(found)) > 0 and not np.any(jax.vmap(loss)((images, images)))
+    twice = jax.tree.map(lambda part: jnp.concatenate([part, part], axis=1), pairs)
+    np.testing.assert_allclose(jax.vmap(loss)(twice), found, rtol=1e-5)
+    in_double(loss, pairs, found)
+
+
 @items(REGULARISERS, "flat")
 def test_a_regulariser_is_a_mean_over_masks(name):
     phases = 8 * draw(2, K, H, W) - 4
@@ -227,14 +240,9 @@ def test_a_source_makes_the_same_images_of_the_same_options(name):
 def test_a_run_of_the_pages_code_trains_and_opens_only_where_it_is_allowed(
     tmp_path, monkeypatch, capsys
 ):
-    """A training with one of each; a new loss term is one more entry of `TERMS`."""
+    """A training with one of each, which the page's own loop goes on with."""
     import my_lab
 
-    monkeypatch.setitem(losses.TERMS, "edges", my_lab.edges)
-    weigh = losses.loss_weights
-    monkeypatch.setattr(
-        "jax_kdpr.training.setup.loss_weights", lambda config: {**weigh(config), "edges": 0.1}
-    )
     config = tiny_config(
         noise__kind="my_lab:speckle",
         propagation__kind="my_lab:defocused",
@@ -242,16 +250,28 @@ def test_a_run_of_the_pages_code_trains_and_opens_only_where_it_is_allowed(
         data__source="my_lab:gratings",
         spectral__weights="my_lab:bright_half",
         masks__regulariser="my_lab:flat",
+        loss__task="my_lab:edges",
         train__epochs=1,
     )
     monkeypatch.setattr(registry, "_allowed", set())
     (row,) = kdpr.train(config, tmp_path / "run")  # the user's own config may run what it names
-    assert row["train_edges"] > 0 and row["train_mask"] > 0
+    assert row["train_task"] > 0 and row["train_mask"] > 0
     monkeypatch.setattr(registry, "_allowed", set())
     with pytest.raises(InputError, match="--allow_code my_lab"):
         kdpr.load(tmp_path / "run")
     run = kdpr.load(tmp_path / "run", allow_code="my_lab")
     assert run.config == run_folder.read_config(tmp_path / "run") and run.scenes(2).shape[0] == 2
+    images = run.scenes(4)
+    tuned = my_lab.fine_tune(run, images, steps=60, rate=1e-3)
+    errors = [
+        float(jnp.mean(jnp.abs(output.image - images)))
+        for output, _ in (
+            one.system.apply(*one.variables, images, jax.random.key(1), train=True)
+            for one in (run, tuned)
+        )
+    ]
+    assert errors[1] < 0.9 * errors[0], errors
+    assert tuned.reconstruct(tuned.measure(images), gain=1.0).image.shape == images.shape
 
 
 WRONG = """

@@ -8,13 +8,12 @@ from helpers import same
 
 from jax_kdpr.config import presets
 from jax_kdpr.config.schema import Config
-from jax_kdpr.optics.masks import range_penalty
 from jax_kdpr.runs.assembly import build_system
 from jax_kdpr.runs.folder import read_metrics
 from jax_kdpr.runs.run import run_keys, training_keys
 from jax_kdpr.training.gradients import make_report
 from jax_kdpr.training.loop import train
-from jax_kdpr.training.losses import TERMS
+from jax_kdpr.training.losses import TERMS, Objective
 from jax_kdpr.training.state import init_train_state, make_optimizer
 from jax_kdpr.training.steps import Epoch
 from jax_kdpr.training.targets import Targets
@@ -46,7 +45,7 @@ def test_they_are_those_of_each_weighted_term_alone():
     said = Targets(*[jnp.asarray(rng.normal(size=(8, *s[1:])), jnp.float32) for s in shapes])
     weights = {"task": 2.0, "mask": 0.3, "cdp": 0.5, "feature": 0.0}
     epoch = Epoch(images[..., 0], jnp.arange(8), jax.random.key(3), weights, said)
-    made = make_report(system, trained=PARTS, batch_size=4, penalty=range_penalty)(start, epoch)
+    made = make_report(system, trained=PARTS, batch_size=4, objective=Objective())(start, epoch)
     found = {name: float(value) for name, value in made.items()}
 
     def terms(params):

@@ -42,7 +42,9 @@ def test_terms_are_what_their_equations_say_and_total_is_their_weighted_sum():
         Output(draw(2, k, 6, 5), draw(2, 4, 4) + 0j, draw(2), draw(2, 4, 4, 1), draw(2, 3, 2, 8))
         for k in (1, 3)
     )
-    seen = losses.Seen(images, student, phases, jnp.max, targets_of(teacher))
+    seen = losses.Seen(
+        images, student, phases, losses.Objective(penalty=jnp.max), targets_of(teacher)
+    )
     weights = {"task": 0.5, "mask": 0.1, "cdp": 0.3, "feature": 0.2}
     terms = losses.evaluate_terms(seen, weights)
     by_hand = {

@@ -8,7 +8,7 @@ Defaults are the paper's where it states them.
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import field
 from typing import Any
 
@@ -16,6 +16,8 @@ from jax_kdpr.core import options
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.limits import MOST_COUNT, SEEDS, SHARE, Range, need, shown
 from jax_kdpr.core.options import flatten, option, section, shallow
+from jax_kdpr.core.registry import Registry
+from jax_kdpr.core.types import Images, Scalar
 from jax_kdpr.data import sources
 from jax_kdpr.data.sources import DataOptions, Dataset
 from jax_kdpr.optics.beam import AberrationOptions, IlluminationOptions
@@ -32,12 +34,16 @@ from jax_kdpr.recovery.spectral import SpectralOptions
 WEIGHT = Range(0, 1e6)
 RATE = Range(0, 1e30)
 OF_STUDENT = ("regime", ("student",))
+TASK_LOSSES: Registry[Callable[[Images, Images], Scalar]] = Registry(
+    "task loss", {"mse": "jax_kdpr.training.losses:task_loss"}
+)
 
 
 @section
 class LossOptions:
     """Weights of eq. 4 and 7; sigma = 1 - alpha - beta weighs the feature loss of a student."""
 
+    task: str = option("mse", "the task loss, of recovered and true images", choices=TASK_LOSSES)
     alpha: float = option(1.0, "weight of the task loss", within=WEIGHT)
     beta: float = option(0.0, "weight of the CDP loss, student only", within=SHARE)
     rho: float = option(1e-3, "weight of the mask regulariser", within=WEIGHT)

@@ -41,6 +41,19 @@ STORED_SHARE = 0.25  # share of memory for values that a gradient stores but cou
 _elsewhere: int | None = None  # bytes of the GPU that `standing_in` assumes
 
 
+def require_32_bits() -> None:
+    """Refuses JAX's 64-bit mode, in which random streams and checkpoints are others.
+
+    Raises:
+        InputError: If it is on.
+    """
+    if jax.config.jax_enable_x64:
+        raise InputError(
+            "jax_enable_x64: runs are trained, restored and drawn in 32 bits; leave it off, or "
+            "call within `with jax.enable_x64(False):`"
+        )
+
+
 def set_up() -> None:
     """Prepares JAX for a command; must run before the first computation.
 

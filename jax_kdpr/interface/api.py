@@ -41,7 +41,7 @@ def load(
 
     Raises:
         InputError: If the folder is not a run, names code that is not allowed, or has no checkpoint
-            that can be read.
+            that can be read, or if JAX computes in 64 bits.
     """
     checkpoint.quiet_logs()
     allow(allow_code)

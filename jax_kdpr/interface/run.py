@@ -43,6 +43,8 @@ from jax_kdpr.optics.objects import scene_parts
 from jax_kdpr.recovery.refinement import NO_REFINEMENT, Refinement
 from jax_kdpr.runs import run as runs
 
+ROUNDED = 1e-3  # by which an image may leave [0, 1]
+
 
 class Objects(NamedTuple):
     """Objects that a trained system has recovered from frames, as NumPy arrays."""
@@ -81,12 +83,10 @@ class Run(runs.Run):
         wanted = (self.camera.size, self.camera.size, self.camera.channels)
         given = np.asarray(images)
         scenes = given[..., None] if given.ndim == 3 and wanted[2] == 1 else given
-        in_range = given.dtype.kind in "uifb" and np.all((given >= 0) & (given <= 1))
-        if scenes.ndim != 4 or scenes.shape[1:] != wanted or not in_range:
+        if not _are_images(scenes, wanted):
             raise InputError(
                 f"images: expected [n {wanted[0]} {wanted[1]} {wanted[2]}] in [0, 1], got "
-                f"{list(given.shape)} from {given.min(initial=0)} to {given.max(initial=0)}; "
-                "resize and scale them"
+                f"{_described(given)}; resize and scale them"
             )
         scenes = jnp.asarray(scenes, jnp.float32)
         return np.asarray(self._measure(self.variables[0], scenes, jax.random.key(seed)))
@@ -123,12 +123,12 @@ class Run(runs.Run):
         if self.camera.channels == 1:  # may be left out, as for `measure`
             found, true = (one[..., None] if one.ndim == 3 else one for one in (found, true))
         wanted = (self.camera.size, self.camera.size, self.camera.channels)
-        alike = found.shape == true.shape and found.ndim == 4 and found.shape[1:] == wanted
-        if not alike or not {found.dtype.kind, true.dtype.kind} <= set("uifb"):
+        valid = found.shape == true.shape and all(_are_images(one, wanted) for one in (found, true))
+        if not valid:
             raise InputError(
-                f"images, truth: expected both [n {' '.join(map(str, wanted))}], got "
-                f"{found.dtype} {list(found.shape)} and {true.dtype} {list(true.shape)}; take "
-                "`Objects.image`, and `read_images` or `scenes`"
+                f"images, truth: expected both [n {' '.join(map(str, wanted))}] in [0, 1], got "
+                f"{_described(found)} and {_described(true)}; take `Objects.image`, and "
+                "`read_images` or `scenes`"
             )
         scores = self.camera.score(*(jnp.asarray(one, jnp.float32) for one in (found, true)))
         return {name: np.asarray(getattr(scores, name)) for name in ("psnr", "ssim", "rms")}
@@ -307,6 +307,20 @@ class Run(runs.Run):
     @cached_property
     def _recover(self) -> Callable[[Refinement], Recover]:
         return cache(lambda refinement: make_recover(self, refinement=refinement))
+
+
+def _are_images(given: np.ndarray, shape: tuple[int, ...]) -> bool:
+    """Returns whether an array is [n, *shape] of numbers in [0, 1], but for rounding."""
+    if given.dtype.kind not in "uifb" or given.ndim != 4 or given.shape[1:] != shape:
+        return False
+    return bool(np.all((given >= -ROUNDED) & (given <= 1 + ROUNDED)))
+
+
+def _described(given: np.ndarray) -> str:
+    said = f"{given.dtype} {list(given.shape)}"
+    if given.dtype.kind not in "uif" or not given.size:
+        return said
+    return f"{said} from {given.min():.4g} to {given.max():.4g}"
 
 
 def _mean(given: ArrayLike | None) -> np.ndarray | None:

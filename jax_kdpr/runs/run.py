@@ -201,6 +201,7 @@ def load_run(workdir: Path, *, data_dir: str = "", images: int = 0) -> Run:
     Raises:
         InputError: If the folder holds no run, or no checkpoint that can be read.
     """
+    runtime.require_32_bits()
     config = run_folder.read_config(workdir)
     batch_size, mesh = _choose_batch(config, images)
     run = restore(workdir, config, mesh=mesh)
@@ -269,6 +270,7 @@ def load_data(workdir: Path, config: Config, *, data_dir: str = "") -> sources.D
     Raises:
         InputError: If the data are missing, or are not those of the training.
     """
+    runtime.require_32_bits()
     if data_dir and config.data.source == "scenes":
         raise InputError(
             f"--data_dir: nothing reads it, the scenes of {workdir} are procedural; leave it out"

@@ -9,9 +9,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jax_kdpr.core.types import Phases, PyTree, Scalar
+from jax_kdpr.core.types import PyTree, Scalar
 from jax_kdpr.recovery.system import System
-from jax_kdpr.training.losses import TERMS
+from jax_kdpr.training.losses import TERMS, Objective
 from jax_kdpr.training.state import TrainState
 from jax_kdpr.training.steps import Epoch, batch_of_step, evaluate_batch
 from jax_kdpr.training.targets import Teach
@@ -24,7 +24,7 @@ def make_report(
     *,
     trained: tuple[str, ...],
     batch_size: int,
-    penalty: Callable[[Phases], Scalar],
+    objective: Objective,
     teach: Teach | None = None,
 ) -> Report:
     """Builds the jitted report(train_state, epoch) on the next step.
@@ -42,7 +42,7 @@ def make_report(
         batch = batch_of_step(system, train_state, epoch, batch_size=batch_size, teach=teach)
 
         def weighted(parts):
-            terms, _ = evaluate_batch(system, parts, train_state, batch, penalty, epoch.weights)
+            terms, _ = evaluate_batch(system, parts, train_state, batch, objective, epoch.weights)
             return {name: epoch.weights[name] * terms[name] for name in TERMS}
 
         _, pull = jax.vjp(weighted, {part: train_state.params[part] for part in trained})

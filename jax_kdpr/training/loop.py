@@ -53,6 +53,7 @@ def train(config: Config, workdir: Path) -> dict[str, float]:
         StoppedError: If a checkpoint cannot be written (the disk is full, the folder gone), or
             images can no longer be read.
     """
+    runtime.require_32_bits()
     run = prepare(config, workdir)
     print(_summary(run))
     rows = carry_out(run)

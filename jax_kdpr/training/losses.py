@@ -13,12 +13,31 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from jax_kdpr.config.schema import Config
+from jax_kdpr.config.schema import TASK_LOSSES, Config
 from jax_kdpr.core.types import Features, Images, Patterns, Phases, Scalar
+from jax_kdpr.optics.masks import REGULARISERS, range_penalty
 from jax_kdpr.recovery.system import Output
 from jax_kdpr.training.targets import Targets, targets_of
 
+TaskLoss = Callable[[Images, Images], Scalar]  # of recovered and true images, [b h w c]
 Weights = Mapping[str, Scalar | float]  # by the name of the term
+
+
+def task_loss(recovered: Images, images: Images) -> Scalar:
+    """Returns eq. 3: the mean over scenes and pixels of (D(z) - x)^2, for images in [0, 1]."""
+    return jnp.mean(jnp.square(recovered - images))
+
+
+class Objective(NamedTuple):
+    """The parts of the loss that options choose, `loss.task` and `masks.regulariser`."""
+
+    task: TaskLoss = task_loss
+    penalty: Callable[[Phases], Scalar] = range_penalty  # R
+
+    @classmethod
+    def of(cls, config: Config) -> "Objective":
+        """Returns that of a config."""
+        return cls(TASK_LOSSES[config.loss.task], REGULARISERS[config.masks.regulariser])
 
 
 class Seen(NamedTuple):
@@ -27,13 +46,8 @@ class Seen(NamedTuple):
     images: Images  # true scenes
     output: Output  # all outputs of the system for them
     phases: Phases
-    penalty: Callable[[Phases], Scalar]  # R of `optics.masks.REGULARISERS`
+    objective: Objective
     targets: Targets | None  # the teacher's targets for these scenes
-
-
-def task_loss(recovered: Images, images: Images) -> Scalar:
-    """Returns eq. 3: the mean over scenes and pixels of (D(z) - x)^2, for images in [0, 1]."""
-    return jnp.mean(jnp.square(recovered - images))
 
 
 def cdp_loss(student: Patterns, teacher: Patterns) -> Scalar:
@@ -63,8 +77,8 @@ def _of_teacher(loss: Callable, name: str) -> Callable[[Seen], Scalar]:
 
 
 TERMS: dict[str, Callable[[Seen], Scalar]] = {
-    "task": lambda seen: task_loss(seen.output.image, seen.images),
-    "mask": lambda seen: seen.penalty(seen.phases),
+    "task": lambda seen: seen.objective.task(seen.output.image, seen.images),
+    "mask": lambda seen: seen.objective.penalty(seen.phases),
     "cdp": _of_teacher(cdp_loss, "cdp"),
     "feature": _of_teacher(feature_loss, "feature"),
 }

@@ -24,7 +24,6 @@ from jax_kdpr.core.sharding import make_mesh, replicate
 from jax_kdpr.core.types import Params, Scalar, State
 from jax_kdpr.data import sources
 from jax_kdpr.optics.beam import Plane
-from jax_kdpr.optics.masks import REGULARISERS
 from jax_kdpr.recovery.system import System
 from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.runs.assembly import build_system, read_planes, start_phases
@@ -32,7 +31,7 @@ from jax_kdpr.runs.metric_log import require_loggers
 from jax_kdpr.runs.run import RunKeys, training_keys
 from jax_kdpr.training.gradients import Report, make_report
 from jax_kdpr.training.lessons import Lessons
-from jax_kdpr.training.losses import Weights, guides, loss_weights
+from jax_kdpr.training.losses import Objective, Weights, guides, loss_weights
 from jax_kdpr.training.state import TrainState, init_train_state, make_optimizer
 from jax_kdpr.training.steps import Step, Steps, compile_steps, make_train_step
 from jax_kdpr.training.targets import Teach
@@ -171,19 +170,19 @@ def _report(config: Config, system: System, teacher: Teacher | None) -> Report:
         system,
         trained=trained_parts(config),
         batch_size=config.train.batch_size,
-        penalty=REGULARISERS[config.masks.regulariser],
+        objective=Objective.of(config),
         teach=teacher and teacher.live,
     )
 
 
 def _try_out(system: System, variables: tuple[Params, State], config: Config) -> None:
     """Traces one pass and its gradient, but computes nothing."""
-    size, penalty = config.data.size, REGULARISERS[config.masks.regulariser]
+    size, objective = config.data.size, Objective.of(config)
     images = jnp.zeros((config.train.batch_size, size, size, config.scene.channels))
 
     def loss(params: Params) -> Scalar:
         output, _ = system.apply(params, variables[1], images, jax.random.key(0), train=True)
-        return jnp.mean(output.image) + penalty(params["phases"])
+        return objective.task(output.image, images) + objective.penalty(params["phases"])
 
     jax.eval_shape(jax.grad(loss), variables[0])
 
@@ -206,7 +205,7 @@ def build_step(
         optimizer,
         trained=trained_parts(config),
         batch_size=config.train.batch_size,
-        penalty=REGULARISERS[config.masks.regulariser],
+        objective=Objective.of(config),
         teach=teach,
         average=config.optim.average,
     )

@@ -20,16 +20,14 @@ from jax_kdpr.core.types import (
     Indices,
     Key,
     Params,
-    Phases,
     RawImages,
     Scalar,
     State,
 )
 from jax_kdpr.data.batches import take_batch
-from jax_kdpr.optics.masks import range_penalty
 from jax_kdpr.recovery.system import System
 from jax_kdpr.training.lessons import Lessons
-from jax_kdpr.training.losses import Seen, Weights, evaluate_terms
+from jax_kdpr.training.losses import Objective, Seen, Weights, evaluate_terms
 from jax_kdpr.training.state import TrainState, advance_average
 from jax_kdpr.training.targets import Targets, Teach
 
@@ -61,6 +59,7 @@ class Batch(NamedTuple):
     key: Key  # for noise and errors of the bench
 
 
+PAPERS = Objective()
 Loss = Callable[[Params, TrainState, Epoch], tuple[dict[str, Scalar], State]]
 Step = Callable[[TrainState, Epoch], tuple[TrainState, Scalar]]
 Steps = Callable[[TrainState, Epoch], tuple[TrainState, Float[Array, "*steps"]]]
@@ -98,7 +97,7 @@ def evaluate_batch(
     parts: Params,
     train_state: TrainState,
     batch: Batch,
-    penalty: Callable[[Phases], Scalar],
+    objective: Objective,
     weights: Weights,
 ) -> tuple[dict[str, Scalar], State]:
     """Returns the losses of a batch (`losses.evaluate_terms`), and the new state of the system.
@@ -107,7 +106,7 @@ def evaluate_batch(
     """
     params = {**train_state.params, **parts}
     output, state = system.apply(params, train_state.state, batch.images, batch.key, train=True)
-    seen = Seen(batch.images, output, params["phases"], penalty, batch.targets)
+    seen = Seen(batch.images, output, params["phases"], objective, batch.targets)
     return evaluate_terms(seen, weights), state
 
 
@@ -117,7 +116,7 @@ def make_train_step(
     *,
     trained: tuple[str, ...],
     batch_size: int,
-    penalty: Callable[[Phases], Scalar] = range_penalty,
+    objective: Objective = PAPERS,
     teach: Teach | None = None,
     average: float = 0.0,
 ) -> Step:
@@ -131,14 +130,14 @@ def make_train_step(
         optimizer: From `make_optimizer`.
         trained: Parts of `params` that are trained; the others are constants of the step.
         batch_size: Number of images per step.
-        penalty: Mask regulariser R(phi) (`optics.masks`).
+        objective: Task loss and mask regulariser (`Objective.of`).
         teach: From `make_teach`, for a teacher that runs in every step; None with cached targets.
         average: Decay of the running mean that the train state keeps, if it keeps one.
     """
 
     def loss(parts: Params, train_state: TrainState, epoch: Epoch):
         batch = batch_of_step(system, train_state, epoch, batch_size=batch_size, teach=teach)
-        return evaluate_batch(system, parts, train_state, batch, penalty, epoch.weights)
+        return evaluate_batch(system, parts, train_state, batch, objective, epoch.weights)
 
     def length(epoch: Epoch) -> int:
         return epoch.order.shape[0] // batch_size

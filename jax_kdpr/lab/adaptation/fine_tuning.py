@@ -33,7 +33,7 @@ from jax_kdpr.runs.assembly import build_system, read_planes
 from jax_kdpr.runs.checkpoint import SCORE
 from jax_kdpr.runs.run import Run, training_keys
 from jax_kdpr.training.lessons import Lessons
-from jax_kdpr.training.losses import TERMS, loss_weights, task_loss
+from jax_kdpr.training.losses import TERMS, Objective, TaskLoss, loss_weights
 from jax_kdpr.training.setup import Training
 from jax_kdpr.training.state import TrainState, init_train_state, make_optimizer
 from jax_kdpr.training.steps import Epoch, Loss, Window, compile_steps, make_step, take
@@ -123,7 +123,12 @@ def prepare(
     system = build_system(config)
     optimizer = make_optimizer(config.optim, total_steps=config.train.epochs * ROUND)
     step = make_step(
-        _loss(system, len(lessons.intensity), batch_size=config.train.batch_size),
+        _loss(
+            system,
+            Objective.of(config).task,
+            len(lessons.intensity),
+            batch_size=config.train.batch_size,
+        ),
         optimizer,
         trained=TRAINED,
         length=lambda _: ROUND,
@@ -156,7 +161,7 @@ def prepare(
     )
 
 
-def _loss(system: System, count: int, *, batch_size: int) -> Loss:
+def _loss(system: System, task_loss: TaskLoss, count: int, *, batch_size: int) -> Loss:
     """Builds the loss of a batch, half from the bench and half simulated: (terms, state)."""
     shown = max(1, batch_size // 2)
     simulated = max(1, batch_size - shown)
@@ -185,7 +190,9 @@ def _loss(system: System, count: int, *, batch_size: int) -> Loss:
         if seen.images is None:
             explained = jnp.mean(jnp.square(explain(optics, recovered, seen.intensity)))
             variables = params, train_state.state
-            again = explained + _moved_loss(system, variables, optics, recovered, own_key)
+            again = explained + _moved_loss(
+                system, task_loss, variables, optics, recovered, own_key
+            )
         else:
             again = task_loss(recovered, seen.images)
         # Of the terms of a training only the task loss is used here; the others are 0.
@@ -197,6 +204,7 @@ def _loss(system: System, count: int, *, batch_size: int) -> Loss:
 
 def _moved_loss(
     system: System,
+    task_loss: TaskLoss,
     variables: tuple[Params, State],
     optics: Optics,
     recovered: Images,
