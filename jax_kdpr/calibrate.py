@@ -5,12 +5,13 @@
     python -m jax_kdpr.calibrate --config CONFIG --object IMAGE --fit defocus,waist,offset ...
 
 Without --object no object is in the beam, and the frames show the CDP of the mask alone. (A mask of
-phases 0 and pi needs an object, since its CDP equals its half turn.) The first L frames are the
-snapshots. The search covers all centres, all eight orientations, a rotation of --rotation_range
-degrees, and a relative change of --scale by --scale_range. The geometry, in pixels of the raw
-frame, and the counts a unit go to --output, for `reconstruct --calibration`. The score is the
-correlation of measured and expected amplitudes. If it is low, or another orientation fits nearly as
-well, the fit is not to be trusted: a warning says so, and the exit code is 1.
+phases 0 and pi needs an object, since its CDP equals its half turn.) The frames are the L
+snapshots; of several such sets the mean counts. The search covers all centres, all eight
+orientations, a rotation of --rotation_range degrees, and a relative change of --scale by
+--scale_range. The geometry, in pixels of the raw frame, the counts a unit, and how the frames were
+read (--bin, --sampling, --mask_pixels) go to --output, for `reconstruct --calibration`. The score
+is the correlation of measured and expected amplitudes. If it is low, or another orientation fits
+nearly as well, the fit is not to be trusted: a warning says so, and the exit code is 1.
 
 --fit names the parts of the optics that are fitted too, to the amplitudes of one or more objects
 (--object names as many images as there are objects in the frames, in their order): shift, rotation,
@@ -73,6 +74,11 @@ DOUBT = (
     "do not trust this calibration; check the object, the mask that is shown, the exposure, and "
     "--scale"
 )
+# The pattern of the conjugate mask is the pattern turned by 180 degrees.
+SIGN = (
+    "turned by 180 degrees, as a mask of the other sign is, too: objects would come out inverted; "
+    "if your camera does not stand on its head, check the sign of the phases, or give --object"
+)
 
 
 def main(positional: list[str]) -> int:
@@ -88,9 +94,10 @@ def main(positional: list[str]) -> int:
     json_files.require_own("--output", output, CALIBRATION, command="calibrate")
     run = _run(config)
     shots = run.snapshots
-    if len(frames) < shots or (names and len(frames) % shots):
-        expected = f"a multiple of {shots}" if names else f"{shots} frames, one a snapshot"
-        raise InputError(f"--input: expected {expected}, got {len(frames)}")
+    if len(frames) % shots:
+        raise InputError(
+            f"--input: expected a multiple of {shots} frames, one a snapshot, got {len(frames)}"
+        )
     setup = frame_flags.read_setup(frames, run)
     cli.make_folder("--output", output.parent)
     blank = blank_image(run.camera)
@@ -101,9 +108,9 @@ def main(positional: list[str]) -> int:
     else:
         image = _objects(run, 1)[0] if OBJECT.value else blank
         if len(frames) > shots:
-            print(f"--input: the first {shots} of {len(frames)} frames count; --fit takes all")
+            print(f"--input: the mean of {len(frames) // shots} frames of each shot counts")
         found = calibrate(
-            frames[:shots],
+            frames,
             setup,
             run,
             image,
@@ -113,7 +120,9 @@ def main(positional: list[str]) -> int:
     write_calibration(output, found)
     print(f"{in_words(found)}\nwritten: {output}")
     coarse = frame_flags.coarseness(setup._replace(geometry=found.geometry), run)
-    for warning in filter(None, (coarse, *undetermined(found), "" if found.trusted else DOUBT)):
+    doubts = coarse, *undetermined(found), "" if found.trusted else DOUBT
+    half_turn = found.geometry.flip == "both" and not found.geometry.transpose
+    for warning in filter(None, (*doubts, SIGN if half_turn and not OBJECT.value else "")):
         print(f"warning: {warning}", file=sys.stderr)
     return 0 if found.trusted else 1
 

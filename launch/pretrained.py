@@ -104,7 +104,7 @@ def write_example(name: str, folder: Path) -> None:
     subprocess.run([*command, "jax_kdpr.simulate_bench", *bench], check=True)
     files = {flag: folder / f"{flag}.tif" for flag in ("dark", "flat", "bad_pixels")}
     given = [f"--{flag}={path}" for flag, path in files.items()]
-    blank = [f"--input={folder}/calibration/*.tif", "--scale=3", f"--pretrained={name}"]
+    blank = [f"--input={folder}/calibration/*.tif", "--scale=3", "--bin=2", f"--pretrained={name}"]
     output = f"--output={folder / 'calibration.json'}"
     subprocess.run([*command, "jax_kdpr.calibrate", *blank, *given, output], check=True)
 

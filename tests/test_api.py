@@ -124,7 +124,7 @@ def test_training_returns_its_history_and_goes_on(tmp_path):
     config = tiny_config(train__epochs=1)
     history = kdpr.train(config, tmp_path / "run")
     assert [row["epoch"] for row in history] == [1] and history[0]["train_total"] > 0
-    assert kdpr.train(config, tmp_path / "run") == history
+    assert kdpr.train(config, tmp_path / "run") == history == kdpr.load(tmp_path / "run").history
     config.net.widths = (8,)
     assert "net.widths" in rejection(kdpr.train, config, tmp_path / "other")
     assert not (tmp_path / "other").exists()

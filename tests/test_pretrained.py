@@ -51,22 +51,34 @@ def test_a_name_that_is_none_says_which_there_are(cache):
 
 @pytest.mark.slow
 def test_its_frames_are_recovered_by_the_command_and_in_python_alike(cache, tmp_path):
-    output = tmp_path / "demo"
-    said = call("reconstruct", "--pretrained=bench-32", f"--output={output}")
+    """Both read them as the calibration says that its own frames were read."""
+    output, folder = tmp_path / "demo", pretrained.example("bench-32")
+    calibration = json.loads((folder / "calibration.json").read_text())
+    calibration["reading"] = {"bin": 1, "sampling": "area", "square_pixels": True}
+    (tmp_path / "calibration.json").write_text(json.dumps(calibration))
+    own = f"--calibration={tmp_path / 'calibration.json'}"
+    said = call("reconstruct", "--pretrained=bench-32", own, f"--output={output}")
     assert said.returncode == 0 and "6 object(s)" in said.stdout, said.stderr
     results = json.loads((output / "results.json").read_text())
     assert not any(row["warning"] for row in results["frames"])
     assert np.median([row["rms"] for row in results["frames"]]) < 0.2  # radians
-    folder = pretrained.example("bench-32")
     frames = np.stack([tifffile.imread(path) for path in sorted(folder.glob("frames/*.tif"))])
     names = ("dark", "flat", "bad_pixels")
     given = {name: tifffile.imread(folder / f"{name}.tif") for name in names}
     run = kdpr.pretrained("bench-32")
-    found = run.reconstruct(frames, calibration=folder / "calibration.json", **given)
+    found = run.reconstruct(frames, calibration=tmp_path / "calibration.json", **given)
     written = sorted(output.glob("*.npy"))
     assert len(written) == 6
     for number, path in enumerate(written):
         np.testing.assert_allclose(np.load(path), found.phase[number], atol=2e-3)
+    given |= {"calibration": folder / "calibration.json"}
+    plain = run.reconstruct(frames, **given)
+    assert np.abs(plain.phase - found.phase).max() > 0.02
+    points = run.reconstruct(frames, square_pixels=False, **given)
+    assert points.misfit.min() > 1.2 * plain.misfit.max()  # of a mask that is square
+    with pytest.warns(UserWarning, match="camera pixels in the pattern's finest period"):
+        run.reconstruct(frames, bin=1, **given)
+    assert "read only with calibration=" in rejection(run.reconstruct, frames[:, :64, :64], bin=2)
 
 
 def test_what_names_a_system_twice_or_writes_into_the_cache_is_refused(cache, tmp_path):

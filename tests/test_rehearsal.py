@@ -205,7 +205,17 @@ def test_the_three_commands(workdir, tmp_path):
     references = [f"--{n}={folder / n}.tif" for n in ("dark", "flat", "bad_pixels")]
     common, known = ("--workdir", workdir, *references), folder / "c.json"
     empty = ("--input", folder / "calibration" / "*.tif", "--scale=3", "--output", known)
-    commands.run("calibrate", *common, *empty, check=True)
+    upright = commands.run("calibrate", *common, *empty, check=True)
+    assert "other sign" not in upright.stderr
+    # Two frames whose mean is the pattern of the conjugate mask, or a camera on its head.
+    (blank,), turned = [*folder.glob("calibration/*.tif")], tmp_path / "turned.json"
+    for share in (0.5, 1.5):
+        np.save(tmp_path / f"blank_{share}.npy", share * tifffile.imread(blank)[::-1, ::-1])
+    empty = ("--input", tmp_path / "blank_*.npy", "--scale=3", "--output", turned)
+    found = commands.run("calibrate", "--workdir", workdir, *empty, check=True)
+    assert "the mean of 2 frames" in found.stdout and "a mask of the other sign" in found.stderr
+    light = [json.loads(path.read_text())["counts_per_unit"] for path in (known, turned)]
+    assert light[1] == pytest.approx(light[0], rel=0.1)  # without dark and flat
     whole = (*common, "--input", folder / "frames" / "*.tif", "--calibration", known, "--output")
     truth = ("--truth", folder / "truth.npy", "--batch=2")
     commands.run("reconstruct", *whole, tmp_path / "out", *truth, check=True)

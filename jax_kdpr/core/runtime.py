@@ -47,7 +47,7 @@ def require_32_bits() -> None:
     Raises:
         InputError: If it is on.
     """
-    if jax.config.jax_enable_x64:
+    if jax.dtypes.canonicalize_dtype(float) == "float64":
         raise InputError(
             "jax_enable_x64: runs are trained, restored and drawn in 32 bits; leave it off, or "
             "call within `with jax.enable_x64(False):`"

@@ -34,15 +34,19 @@ def read_placed(frames: list[Frame], run: Run) -> tuple[Setup, Run, list[str]]:
         InputError: As `read_setup`, or if two flags say the same, the calibration cannot be used,
             or no gain is known.
     """
+    calibration = read_calibration(Path(CALIBRATION.value)) if CALIBRATION.value else None
+    if calibration and calibration.reading:  # frames are read as those of the calibration were
+        bin, sampling, square_pixels = calibration.reading
+        mask_pixels = "square" if square_pixels else "point"
+        bench_flags.give({"bin": bin, "sampling": sampling, "mask_pixels": mask_pixels})
     lie = {"rotation": ROTATE.value, "flip": FLIP.value, "transpose": TRANSPOSE.value}
     setup, gain, notes = read_setup(frames, run, **lie), _gain(), []
-    if CALIBRATION.value:
+    if calibration:
         for flag in (CENTRE, ROTATE, SCALE, FLIP, TRANSPOSE):
             if flag.present:
                 raise InputError(
                     f"--{flag.name}: --calibration holds it already; leave out one of the two"
                 )
-        calibration = read_calibration(Path(CALIBRATION.value))
         geometry = calibration.geometry
         notes = calibration_notes(calibration, run, CALIBRATION.value)
         run = run.with_optics(calibration.optics) if calibration.optics else run

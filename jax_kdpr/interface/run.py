@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable
 from functools import cache, cached_property
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -14,13 +14,18 @@ from jaxtyping import Complex, Float
 from numpy.typing import ArrayLike
 
 from jax_kdpr.core.errors import InputError
-from jax_kdpr.core.limits import require
+from jax_kdpr.core.limits import Range, require, require_whole
 from jax_kdpr.data.batches import over_batches
 from jax_kdpr.evaluation.scoring import score_run
 from jax_kdpr.interface.solving import GAINS, shots_of
-from jax_kdpr.lab.frames.calibration import Calibration, calibration_notes, read_calibration
+from jax_kdpr.lab.frames.calibration import (
+    Calibration,
+    Reading,
+    calibration_notes,
+    read_calibration,
+)
 from jax_kdpr.lab.frames.correction import References, correct, make_correction
-from jax_kdpr.lab.frames.geometry import check_geometry, make_window
+from jax_kdpr.lab.frames.geometry import check_geometry, make_window, sampling_note
 from jax_kdpr.lab.frames.measured import (
     Setup,
     in_model_units,
@@ -41,6 +46,7 @@ from jax_kdpr.lab.frames.recovery import (
 from jax_kdpr.optics.camera import uncentred
 from jax_kdpr.optics.objects import scene_parts
 from jax_kdpr.recovery.refinement import NO_REFINEMENT, Refinement
+from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.runs import run as runs
 
 ROUNDED = 1e-3  # by which an image may leave [0, 1]
@@ -49,11 +55,12 @@ ROUNDED = 1e-3  # by which an image may leave [0, 1]
 class Objects(NamedTuple):
     """Objects that a trained system has recovered from frames, as NumPy arrays."""
 
-    image: Float[np.ndarray, "n h w c"]  # as the network gives it, in [0, 1]
+    image: Float[np.ndarray, "n h w c"]  # in [0, 1]; refined, if asked for
     phase: Float[np.ndarray, "n h w"]  # radians; 0 of amplitude scenes
     amplitude: Float[np.ndarray, "n h w"]  # in [0, 1]; 1 of phase scenes
     estimate: Complex[np.ndarray, "n h w"]  # spectral, as the network saw it
     misfit: Float[np.ndarray, "n"]  # of the network's image, `frames.recovery`
+    refined_misfit: Float[np.ndarray, "n"]  # of `image`; equal to `misfit` without refinement
     centred: bool  # whether the frames had their zero frequency in the middle
 
     def __repr__(self) -> str:
@@ -90,6 +97,11 @@ class Run(runs.Run):
             )
         scenes = jnp.asarray(scenes, jnp.float32)
         return np.asarray(self._measure(self.variables[0], scenes, jax.random.key(seed)))
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """Its rows of metrics.jsonl, one for each epoch, as `train` returns them."""
+        return run_folder.read_metrics(self.workdir) if self.is_trained else []
 
     def read_images(self, path: str | Path) -> Float[np.ndarray, "n h w c"]:
         """Reads images of objects as its own data were read, for `measure` or as a truth.
@@ -160,7 +172,8 @@ class Run(runs.Run):
         frames: ArrayLike,
         *,
         calibration: str | Path = "",
-        square_pixels: bool = True,
+        bin: int | None = None,
+        square_pixels: bool | None = None,
         dark: ArrayLike | None = None,
         flat: ArrayLike | None = None,
         bad_pixels: ArrayLike | None = None,
@@ -176,8 +189,10 @@ class Run(runs.Run):
                 own grid or, with `calibration`, those of a camera.
             calibration: File of `python -m jax_kdpr.calibrate`, which says where the pattern lies
                 on the camera, how large it is and how it is turned. Doubts become Python warnings.
+            bin: Camera pixels to join each way, read with `calibration`; None as for its frames.
             square_pixels: Whether to divide out the envelope of square mask pixels, which darkens
-                the edge of a camera's far field; False for a mask finer than the model's.
+                the edge of a camera's far field; False for a mask finer than the model's. It is
+                read with `calibration`; None as for its frames.
             dark: Frame [y x] without light, or several [n y x]; their mean is subtracted.
             flat: Frame of even light, or several; their mean is divided out.
             bad_pixels: Map [y x], not 0 where a pixel is to be replaced by its neighbours.
@@ -202,8 +217,12 @@ class Run(runs.Run):
             )
         if found is not None and centred is not None:
             raise InputError("centred: nothing reads it beside calibration=; leave it out")
+        if found is None and not bin is square_pixels is None:
+            raise InputError("bin, square_pixels: are read only with calibration=; leave them out")
         if gain is not None:
             require("gain", gain, GAINS)
+        if not isinstance(refinement, Refinement):
+            raise InputError(f"refinement: expected a kdpr.Refinement, got {refinement!r}")
         run = self._calibrated(found)
         references = References(shape, _mean(dark), _mean(flat), _mean(bad_pixels))
         correction = make_correction(references)
@@ -214,10 +233,8 @@ class Run(runs.Run):
         else:
             for note in calibration_notes(found, self, str(calibration)):
                 warnings.warn(note, stacklevel=2)
-            check_geometry(found.geometry, shape, self.sensor)
-            window, side = make_window(shape, None, 1), pixel_side(run) if square_pixels else 0.0
-            setup = Setup(references, window, found.geometry, pixel_side=side, offset=found.offset)
-            ways = {True: np.stack([on_grid(one, setup, run) for one in light])}
+            setup = _setup(found, references, run, bin, square_pixels)
+            ways = {True: np.stack([on_grid(setup.window.crop(one), setup, run) for one in light])}
             if gain is None and not run.camera.knows_light:
                 gain = found.counts_per_unit
         if gain is None and not run.camera.knows_light:
@@ -241,11 +258,11 @@ class Run(runs.Run):
 
         tried = {way: recover(seen) for way, seen in ways.items()}
         best = min(tried, key=lambda way: float(np.median(tried[way].misfit)))
-        image, estimate, misfit = (np.asarray(part) for part in tried[best][:3])
+        image, estimate, misfit, refined = map(np.asarray, tried[best])
         parts = scene_parts(image, self.camera.scene)
         plain = np.ones(image.shape[:3], np.float32)
         phase, amplitude = parts.get("phase", 0 * plain), parts.get("amplitude", plain)
-        return Objects(image, phase, amplitude, estimate, misfit, best)
+        return Objects(image, phase, amplitude, estimate, misfit, refined, best)
 
     def evaluate(
         self, *, output: str | Path | None = None, refinement: Refinement = NO_REFINEMENT
@@ -307,6 +324,27 @@ class Run(runs.Run):
     @cached_property
     def _recover(self) -> Callable[[Refinement], Recover]:
         return cache(lambda refinement: make_recover(self, refinement=refinement))
+
+
+def _setup(
+    found: Calibration,
+    references: References,
+    run: Run,
+    bin: int | None,
+    square_pixels: bool | None,
+) -> Setup:
+    """Returns how the frames of a calibration are read; warns of a bin that does not suit them."""
+    reading = found.reading or Reading()
+    bin = reading.bin if bin is None else bin
+    require_whole("bin", bin, Range(1, 4096))
+    square_pixels = reading.square_pixels if square_pixels is None else square_pixels
+    window, geometry = make_window(references.shape, None, bin), found.geometry
+    check_geometry(geometry.in_window(window), window.shape, run.sensor)
+    camera_pixels = run.camera.finest_period * geometry.scale / bin
+    if note := sampling_note(camera_pixels, bin=bin, sampling=reading.sampling):
+        warnings.warn(note.replace("--bin ", "bin="), stacklevel=3)
+    side = pixel_side(run) if square_pixels else 0.0
+    return Setup(references, window, geometry, reading.sampling, side, found.offset)
 
 
 def _are_images(given: np.ndarray, shape: tuple[int, ...]) -> bool:

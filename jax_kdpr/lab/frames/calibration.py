@@ -16,6 +16,7 @@ from jax_kdpr.lab.frames.correction import check_exposure, correct, make_correct
 from jax_kdpr.lab.frames.fitting import Fit, Shot, fit_optics
 from jax_kdpr.lab.frames.geometry import (
     FLIPS,
+    SAMPLINGS,
     Geometry,
     centred_on_light,
     check_geometry,
@@ -43,7 +44,16 @@ CALIBRATION = {
     **{"masks": str, "offset": float},
     # Only a fit gives them.
     **{"optics": Maybe({str: dict}), "errors": Maybe({str: (float, float)})},
+    "reading": Maybe({"bin": int, "sampling": str, "square_pixels": bool}),
 }
+
+
+class Reading(NamedTuple):
+    """How frames were read; a calibration holds for frames that are read alike."""
+
+    bin: int = 1  # camera pixels that are joined each way
+    sampling: str = "points"  # one of `geometry.SAMPLINGS`
+    square_pixels: bool = True  # whether the envelope of square mask pixels is divided out
 
 
 class Calibration(NamedTuple):
@@ -60,6 +70,7 @@ class Calibration(NamedTuple):
     optics: Options | None = None  # those that the fit has found, by section of the config
     offset: float = 0.0  # counts of a raw camera pixel that no light of the model explains
     errors: dict[str, tuple[float, float]] | None = None  # value and error bar of each number
+    reading: Reading | None = None  # None: an older file, which does not say
 
 
 def calibrate(
@@ -71,10 +82,11 @@ def calibrate(
     rotation_range: float,
     scale_range: float,
 ) -> Calibration:
-    """Registers the snapshots of a known object, one frame each, near the setup's geometry.
+    """Registers the snapshots of a known object near the setup's geometry.
 
-    The snapshot whose fit is furthest ahead of other orientations counts. The ranges of rotation
-    (degrees) and of relative scale are those of `register`.
+    There may be several sets of L frames, which are averaged. The snapshot whose fit is furthest
+    ahead of other orientations counts. The ranges of rotation (degrees) and of relative scale are
+    those of `register`.
 
     Raises:
         InputError: If the object does not tell the orientations apart, a frame cannot be used, or
@@ -83,7 +95,8 @@ def calibrate(
     window, expected = setup.window, simulate(run, image)
     patterns = np.stack([centred(pattern, run.camera.axis) for pattern in expected])
     check_orientation(patterns)
-    lights = _read_lights(frames, setup)
+    sets = np.stack(_read_lights(frames, setup))
+    lights = sets.reshape(-1, run.snapshots, *sets.shape[1:]).mean(axis=0)
     seen_as = pixel_envelope(sensor_points(run.sensor), run.camera.spacing, setup.pixel_side)
     found = [
         register(
@@ -165,6 +178,7 @@ def _calibration(
         checkpoint=run.digest,
         sensor=run.sensor,
         masks=masks_digest(run),
+        reading=Reading(setup.window.bin, setup.sampling, setup.pixel_side > 0),
     )
 
 
@@ -209,6 +223,8 @@ def check_orientation(patterns: Float[np.ndarray, "k sh sw"]) -> None:
 def write_calibration(path: Path, found: Calibration) -> None:
     """Writes calibration.json, whole or not at all."""
     values = {**found._asdict(), "geometry": found.geometry._asdict()}
+    if found.reading:
+        values["reading"] = found.reading._asdict()
     known = {name: value for name, value in values.items() if value is not None}
     json_files.write_json(path, known)
 
@@ -225,6 +241,10 @@ def read_calibration(path: Path) -> Calibration:
         if geometry["flip"] not in FLIPS:
             raise InputError(f"flip: expected one of {', '.join(FLIPS)}")
         values |= {"geometry": Geometry(**geometry), "sensor": tuple(values["sensor"])}
+        if "reading" in values:
+            values["reading"] = Reading(*(values["reading"][name] for name in Reading._fields))
+            if values["reading"].bin < 1 or values["reading"].sampling not in SAMPLINGS:
+                raise InputError(f"reading: expected a bin and one of {', '.join(SAMPLINGS)}")
         return Calibration(**{k: values[k] for k in Calibration._fields if k in values})
     except InputError as failure:
         raise InputError(
