@@ -98,9 +98,9 @@ def main(positional: list[str]) -> int:
     if not system_flags.WORKDIR.value:
         raise InputError("--workdir: the run folder of a trained system is needed")
     workdir = Path(system_flags.WORKDIR.value)
-    output = Path(frame_flags.require(OUTPUT, "the folder of the new run"))
+    output = Path(cli.require_given(OUTPUT, "the folder of the new run"))
     frame_flags.fill_from_bench(run_folder.read_config(workdir))
-    frames = list_frames(frame_flags.require(frame_flags.INPUT, "frames such as 'shots/*.tif'"))
+    frames = list_frames(cli.require_given(frame_flags.INPUT, "frames such as 'shots/*.tif'"))
     frame_flags.require_apart(output, frames)
     groups = group_frames(frames, SHOTS.value)
     record.require_enough(len(groups), HOLD_BACK.value)

@@ -88,9 +88,9 @@ def main(positional: list[str]) -> int:
     config = system_flags.read_system_config(CONFIG)
     frame_flags.fill_from_bench(config)
     frames = list_frames(
-        frame_flags.require(frame_flags.INPUT, "frames without an object, or of that of --object")
+        cli.require_given(frame_flags.INPUT, "frames without an object, or of that of --object")
     )
-    output = Path(frame_flags.require(OUTPUT, "the file to write, such as calibration.json"))
+    output = Path(cli.require_given(OUTPUT, "the file to write, such as calibration.json"))
     json_files.require_own("--output", output, CALIBRATION, command="calibrate")
     run = _run(config)
     shots = run.snapshots

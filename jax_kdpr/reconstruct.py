@@ -126,7 +126,7 @@ def _new_frames(output: Path) -> list[Frame]:
         raise InputError(
             f"--output: {str(output)!r} holds results already; give another folder, or --resume"
         )
-    frames = list_frames(frame_flags.require(frame_flags.INPUT, "frames such as 'frames/*.tif'"))
+    frames = list_frames(cli.require_given(frame_flags.INPUT, "frames such as 'frames/*.tif'"))
     frame_flags.require_apart(output, frames)
     return frames
 

@@ -63,8 +63,9 @@ def commands() -> list[str]:
 def bench(tmp_path_factory):
     """A folder where the page's config is a small one, and what each command printed there."""
     folder = tmp_path_factory.mktemp("bench")
-    (folder / "configs" / "bench_consistent").mkdir(parents=True)
-    (folder / "configs" / "bench_consistent" / "e2e.py").write_text(SMALL)
+    for name in ("bench_consistent", "plate"):
+        (folder / "configs" / name).mkdir(parents=True)
+        (folder / "configs" / name / "e2e.py").write_text(SMALL)
     (example,) = blocks("toml")
     (folder / "bench.toml").write_text(example)
     printed = {}

@@ -67,13 +67,14 @@ def student(config: Config) -> Config:
     return config
 
 
-def bench(config: Config, *, samples: int = 2) -> Config:
+def bench(config: Config, *, samples: int = 2, modulator: bool = True) -> Config:
     """Returns a run on a bench: an 8-bit modulator, a 12-bit camera, and errors of alignment.
 
     The numbers are those of a common liquid-crystal modulator (256 levels over one turn, 93 % fill
     factor, some crosstalk, 1 % of the light reflected unmodulated), of a scientific CMOS camera,
     and of careful alignment (`optics.misalignment.CAREFUL`). Replace them by those of your devices'
-    data sheets.
+    data sheets. With `modulator` False the mask is of glass: it has any height, and no errors of
+    its own.
 
     The finest fringe, one cycle of the object's side, covers some 15 pixels of the camera. The
     model takes one sample or two of it (`samples`). At the same light in a frame, two samples gain
@@ -81,16 +82,18 @@ def bench(config: Config, *, samples: int = 2) -> Config:
     """
     config = deepcopy(config)
     config.masks.oversample = samples
-    config.device.levels = 256
-    config.device.crosstalk = 0.3
-    config.device.fill_factor = 0.93
-    config.device.zero_order = 0.01
+    if modulator:
+        config.device.levels = 256
+        config.device.crosstalk = 0.3
+        config.device.fill_factor = 0.93
+        config.device.zero_order = 0.01
     config.noise.kind = "camera"
     config.noise.photons = 1e6
     config.noise.read_noise = 2.0 / samples
     config.noise.full_well = 1e4 / samples**2
     for name, spread in CAREFUL.items():
-        setattr(config.jitter, name, spread)
+        if modulator or name != "gain":
+            setattr(config.jitter, name, spread)
     return config
 
 

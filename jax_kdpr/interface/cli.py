@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import jax
+import numpy as np
 from absl import app, flags
 from ml_collections import config_flags
 
@@ -161,6 +162,33 @@ def refuse_given(names: Iterable[str], why: str) -> None:
     for name in names:
         if flags.FLAGS[name].present:
             raise InputError(f"--{name}: {why}; leave it out")
+
+
+def require_given(flag: flags.FlagHolder, hint: str) -> Any:
+    """Returns the value of a flag that must be given.
+
+    Raises:
+        InputError: If it is not given.
+    """
+    if not flag.value:
+        raise InputError(f"--{flag.name}: needed, {hint}")
+    return flag.value
+
+
+def numbers(flag: flags.FlagHolder, names: str, kind: Callable[[str], Any] = float) -> list[Any]:
+    """Returns the numbers of a flag such as "Y,X"; an empty list if it is not given.
+
+    Raises:
+        InputError: If there are more or fewer than `names`, or they are not of the `kind`.
+    """
+    try:
+        values = [kind(part) for part in flag.value.split(",")] if flag.value else []
+    except ValueError:
+        values = [np.nan]
+    is_wrong = len(values) != names.count(",") + 1 or not all(abs(one) < 1e30 for one in values)
+    if flag.value and is_wrong:
+        raise InputError(f"--{flag.name}: expected {names}, got {flag.value!r}")
+    return values
 
 
 def run_folders(first: str | None, others: Sequence[str]) -> dict[str, Path]:

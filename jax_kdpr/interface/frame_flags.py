@@ -1,15 +1,13 @@
 """Flags that say how frames were taken; `calibrate`, `reconstruct` and `adapt` share them."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from absl import flags
 
 from jax_kdpr.config.schema import Config
 from jax_kdpr.core.errors import InputError
-from jax_kdpr.interface import bench_flags, system_flags
+from jax_kdpr.interface import bench_flags, cli, system_flags
 from jax_kdpr.lab.bench_file import camera_scale
 from jax_kdpr.lab.frames import measured
 from jax_kdpr.lab.frames.correction import References
@@ -77,33 +75,6 @@ def fill_from_bench(config: Config) -> float:
     return config.propagation.pitch or bench.modulator.mask_pitch or 0.0
 
 
-def require(flag: flags.FlagHolder, hint: str) -> str:
-    """Returns the value of a flag that must be given.
-
-    Raises:
-        InputError: If it is not given.
-    """
-    if not flag.value:
-        raise InputError(f"--{flag.name}: needed, {hint}")
-    return flag.value
-
-
-def numbers(flag: flags.FlagHolder, names: str, kind: Callable[[str], Any] = float) -> list[Any]:
-    """Returns the numbers of a flag such as "Y,X"; an empty list if it is not given.
-
-    Raises:
-        InputError: If there are more or fewer than `names`, or they are not of the `kind`.
-    """
-    try:
-        values = [kind(part) for part in flag.value.split(",")] if flag.value else []
-    except ValueError:
-        values = [np.nan]
-    is_wrong = len(values) != names.count(",") + 1 or not all(abs(one) < 1e30 for one in values)
-    if flag.value and is_wrong:
-        raise InputError(f"--{flag.name}: expected {names}, got {flag.value!r}")
-    return values
-
-
 def read_setup(frames: list[Frame], run: Run, **lie: float | str | bool) -> Setup:
     """Returns the setup of the flags, its pattern in the middle; prints what frames there are.
 
@@ -115,7 +86,7 @@ def read_setup(frames: list[Frame], run: Run, **lie: float | str | bool) -> Setu
     first = next(iterate_frames(frames[:1]))
     print(found_line("--input", frames, first, first.dtype, "the first"))
     shape = (first.shape[0], first.shape[1])
-    y, x, height, width = numbers(CROP, "Y,X,H,W", int) or (0, 0, *shape)
+    y, x, height, width = cli.numbers(CROP, "Y,X,H,W", int) or (0, 0, *shape)
     window = make_window(shape, (y, x, height, width), BIN.value)
     geometry = default_geometry(window, run.sensor, SCALE.value, **lie)
     return Setup(_read_references(first), window, geometry, SAMPLING.value, mask_side(run))

@@ -7,8 +7,8 @@ import numpy as np
 from absl import flags
 
 from jax_kdpr.core.errors import InputError
-from jax_kdpr.interface import bench_flags
-from jax_kdpr.interface.frame_flags import DARK, SCALE, coarseness, mask_side, numbers, read_setup
+from jax_kdpr.interface import bench_flags, cli
+from jax_kdpr.interface.frame_flags import DARK, SCALE, coarseness, mask_side, read_setup
 from jax_kdpr.lab.frames.calibration import calibration_notes, read_calibration
 from jax_kdpr.lab.frames.geometry import FLIPS
 from jax_kdpr.lab.frames.measured import Setup
@@ -55,7 +55,7 @@ def read_placed(frames: list[Frame], run: Run) -> tuple[Setup, Run, list[str]]:
             gain = calibration.counts_per_unit
     else:
         geometry = setup.geometry
-        if centre := numbers(CENTRE, "Y,X"):
+        if centre := cli.numbers(CENTRE, "Y,X"):
             geometry = geometry._replace(centre_y=centre[0], centre_x=centre[1])
         else:
             notes = ["no --calibration, no --centre: the pattern is taken to be in the middle"]

@@ -5,7 +5,6 @@
 --config FILE [--config.masks.file=MASK ...]   not trained, recovers with a solver
 """
 
-import math
 import sys
 from pathlib import Path
 
@@ -18,7 +17,6 @@ from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.runs import pretrained
 from jax_kdpr.runs.run import Run, load_run, untrained
 
-MANY_TURNS = 16 * math.pi  # range of a mask's phases that can hardly be in radians
 WORKDIR = flags.DEFINE_string("workdir", None, "Run folder of the trained system.")
 PRETRAINED = flags.DEFINE_string(
     "pretrained",
@@ -82,12 +80,6 @@ def read_system(config: Config, *, data_dir: str = "", images: int = 0) -> Run:
         low, high = float(run.phases.min()), float(run.phases.max())
         shape = f"{run.snapshots} of {config.data.size} x {config.data.size}"
         print(f"masks.file: {shape}, {low:.3g} to {high:.3g} rad")
-        if high - low > MANY_TURNS:
-            print(
-                f"warning: masks.file: {(high - low) / math.tau:.0f} turns of phase; are these "
-                "radians, and not degrees or gray levels?",
-                file=sys.stderr,
-            )
     return run
 
 

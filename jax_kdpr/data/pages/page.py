@@ -64,4 +64,6 @@ def reduced(pixels: np.ndarray) -> np.ndarray:
         if np.any(pixels[..., -1] != opaque):
             raise Refused("has transparent pixels, which have no value of their own; flatten it")
         pixels = pixels[..., :-1]
-    return pixels[..., 0] if np.all(pixels == pixels[..., :1]) else pixels
+    first = pixels[..., 0]
+    equal = all(np.array_equal(first, one, equal_nan=True) for one in np.moveaxis(pixels, -1, 0))
+    return first if equal else pixels

@@ -1,6 +1,7 @@
 """Reading mask files back, by the sidecar beside each, or as plain phases without one."""
 
 import hashlib
+import math
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from jax_kdpr.optics.mask_files.coding import decode
 from jax_kdpr.optics.mask_files.format import SLM, MaskFormat, check_format
 from jax_kdpr.optics.mask_files.layout import pick
 
+FLAT, MANY_TURNS = 1e-2, 16 * math.pi  # ranges of phases that can hardly be a mask in radians
 ERROR = "largest_phase_error_rad"  # in a sidecar
 # In a sidecar: the file of what a panel is to show, and what was added to the mask. In its name.
 SHOWN = "shown"
@@ -60,7 +62,7 @@ def read_mask_file(path: Path) -> MaskFile:
     except InputError as failure:
         raise InputError(f"{beside}: {failure}; {remedy}") from failure
     numbers, shape = sidecar["masks_in_file"], tuple(sidecar["mask_shape"])
-    planes = _read_planes(path)
+    planes = read_planes(path)
     if len(planes) != len(numbers):
         raise InputError(
             f"{path}: expected {len(numbers)} mask(s), as its sidecar says, got shape "
@@ -114,6 +116,14 @@ def read_phases(
         )
     if not np.all(np.isfinite(phases)):
         raise InputError(f"{named}: expected finite numbers, got NaN or infinity in {path!r}")
+    span = float(np.ptp(phases))
+    if not FLAT < span < MANY_TURNS:
+        what = f"{span / math.tau:.0f} turns" if span > FLAT else f"no more than {span:.2g} rad"
+        print(
+            f"warning: {named}: {what} of phase; are these radians, and not degrees, heights or "
+            "gray levels? (jax_kdpr.import_mask reads heights)",
+            file=sys.stderr,
+        )
     return phases
 
 
@@ -135,7 +145,12 @@ def description(sidecar: dict[str, Any]) -> MaskFormat:
     return described
 
 
-def _read_planes(path: Path) -> Shaped[np.ndarray, "k h w"]:
+def read_planes(path: Path) -> Shaped[np.ndarray, "k h w"]:
+    """Reads the planes of a file, CSV included, as it stores them.
+
+    Raises:
+        InputError: If it cannot be read.
+    """
     if path.suffix.lower() != ".csv":
         return read_stack(path)
     try:

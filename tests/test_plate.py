@@ -1,0 +1,113 @@
+"""Masks from measured plates: against finer sampling, and the light that such a plate makes."""
+
+import commands
+import numpy as np
+import oracles
+import pytest
+import tifffile
+from helpers import rejection
+from scipy.ndimage import gaussian_filter
+
+from jax_kdpr.lab.masks.plate import Region, mask_of_map, phases_added
+from jax_kdpr.optics.mask_files.format import MaskFormat
+
+TURN = 2 * np.pi
+GLASS = MaskFormat(format="height", wavelength=532e-9, index=1.457)
+ROUGH = np.random.default_rng(0).standard_normal((96, 120))
+SMOOTH = 9.0 * gaussian_filter(ROUGH, 8) / gaussian_filter(ROUGH, 8).std() / 6  # radians
+
+
+def off(one, other):
+    """Largest distance of two masks on the circle, but for a constant."""
+    difference = np.exp(1j * (one - other))
+    return np.abs(np.angle(difference / difference.mean())).max()
+
+
+@pytest.mark.parametrize("ratio", [2.5, 3.0, 0.8])
+@pytest.mark.parametrize("centre", [(47.5, 59.5), (40.3, 66.0)])
+def test_a_mask_pixel_is_the_mean_of_the_map_over_its_area(ratio, centre):
+    plate = mask_of_map(SMOOTH, Region(16, ratio, centre), level=False)
+    fine = np.kron(SMOOTH, np.ones((40, 40)))
+    first = [round(40 * (middle + 0.5 - 8 * ratio)) for middle in centre]
+    side = round(40 * ratio)
+    part = fine[first[0] : first[0] + 16 * side, first[1] : first[1] + 16 * side]
+    means = part.reshape(16, side, 16, side).mean(axis=(1, 3))
+    np.testing.assert_allclose(np.exp(-1j * plate.phases), np.exp(1j * means), atol=1e-9)
+    within = part - np.kron(means, np.ones((side, side)))
+    assert plate.rough == pytest.approx(within.std(), rel=1e-6, abs=1e-6)
+    assert plate.span == pytest.approx(np.ptp(means))
+
+
+def test_heights_delay_light_as_glass_does_and_a_mirror_advances_it():
+    heights = np.array([[0.0, 100.0]])
+    glass = phases_added(heights, "nm", GLASS)
+    np.testing.assert_allclose(glass[0, 1], TURN * 0.457 * 100 / 532)
+    np.testing.assert_allclose(phases_added(heights / 1e9, "m", GLASS), glass)
+    mirror = MaskFormat(format="height", wavelength=532e-9, reflection=True)
+    np.testing.assert_allclose(phases_added(heights, "nm", mirror)[0, 1], -2 * TURN * 100 / 532)
+    np.testing.assert_allclose(phases_added(heights, "waves", MaskFormat())[0, 1], 100 * TURN)
+    assert "--index" in rejection(phases_added, heights, "rad", GLASS)
+    assert "--wavelength" in rejection(phases_added, heights, "um", MaskFormat(format="height"))
+
+
+def test_gaps_and_tilt_do_not_matter():
+    region = Region(16, 5.0, (47.5, 59.5))
+    wanted = mask_of_map(SMOOTH, region, level=True)
+    y, x = np.indices(SMOOTH.shape)
+    holes = np.random.default_rng(1).random(SMOOTH.shape) < 0.03
+    found = mask_of_map(np.where(holes, np.nan, SMOOTH + 0.2 * y - 0.1 * x), region, level=True)
+    assert off(found.phases, wanted.phases) < 0.1 and 0.01 < found.filled < 0.05
+    assert found.tilt == pytest.approx(np.hypot(0.2, 0.1) * 80, rel=0.2)
+    assert "of at most" not in rejection(
+        mask_of_map, np.full_like(SMOOTH, np.nan), region, level=True
+    )
+
+
+def test_the_pattern_of_the_mask_is_that_of_the_plate():
+    """The light is sampled as finely as the map, five times finer than the mask."""
+    region = Region(16, 5.0, (47.5, 59.5))
+    plate = mask_of_map(SMOOTH, region, level=True)
+    light = np.exp(1j * SMOOTH[8:88, 20:100])
+    pattern = np.abs(np.fft.fftshift(np.fft.fft2(light, (160, 160))))
+    phases = np.asarray(plate.phases, np.float32)
+
+    def likeness(phases):
+        """With the pattern where it lies: a tilt has moved it by some samples."""
+        model = oracles.intensity(np.ones((16, 16)), phases[None], oversample=2)[0]
+        wide = np.zeros((160, 160))
+        wide[64:96, 64:96] = np.sqrt(np.fft.fftshift(model))
+        product = np.fft.ifft2(np.fft.fft2(pattern) * np.conj(np.fft.fft2(wide))).real
+        return product.max() / np.linalg.norm(pattern) / np.linalg.norm(wide)
+
+    # The model's pixels are points: it has no envelope, and light from further out comes round.
+    assert likeness(phases) > 0.95 > 0.9 > likeness(-phases)
+
+
+def test_the_command_writes_what_masks_file_reads(tmp_path, capfd):
+    heights = SMOOTH * 532 / (TURN * 0.457)
+    heights[50, 60] = np.nan
+    tifffile.imwrite(tmp_path / "plate.tif", heights.astype(np.float32))
+    np.savetxt(tmp_path / "plate.csv", heights, delimiter=",")
+    lengths = ("--wavelength=532e-9", "--pitch=2e-6", "--mask_pitch=10e-6", "--size=16")
+    glass = ("--unit=nm", "--index=1.457", *lengths)
+    found = []
+    for name in ("tif", "csv"):
+        output = tmp_path / f"{name}.npy"
+        given = (f"--input={tmp_path}/plate.{name}", f"--output={output}")
+        said = commands.call("import_mask", *given, *glass)
+        assert said.returncode == 0 and "5 to a mask pixel" in said.stdout, said
+        found.append(np.load(output))
+        assert "a new .npy file" in commands.refusal("import_mask", *given, *glass)
+    assert found[0].shape == (1, 16, 16) and off(*found) < 1e-3
+    whole = mask_of_map(SMOOTH, Region(16, 5.0, (47.5, 59.5)), level=True)
+    assert off(found[0][0], whole.phases) < 0.05
+    given = (f"--input={tmp_path}/plate.tif", f"--output={tmp_path}/no.npy")
+    for options, said in (
+        (("--unit=nm", *lengths), "--index"),
+        (("--unit=rad", "--index=1.4", *lengths), "read for heights alone"),
+        (("--unit=nm", "--index=1.457", *lengths[:-1], "--size=24"), "reach from row"),
+        (lengths, "--unit: needed"),
+        (("--unit=miles", *lengths), "--unit"),
+    ):
+        assert said in commands.refusal("import_mask", *given, *options)
+    assert not (tmp_path / "no.npy").exists()
