@@ -260,6 +260,12 @@ def test_a_run_of_the_pages_code_trains_and_opens_only_where_it_is_allowed(
     with pytest.raises(InputError, match="--allow_code my_lab"):
         kdpr.load(tmp_path / "run")
     run = kdpr.load(tmp_path / "run", allow_code="my_lab")
+    assert "has changed" not in capsys.readouterr().err
+    page = Path(my_lab.__file__)
+    page.write_text(page.read_text() + "# another line\n")
+    assert kdpr.train(config, tmp_path / "run") == [row]
+    kdpr.load(tmp_path / "run")
+    assert capsys.readouterr().err.count("my_lab has changed since") == 2
     assert run.config == run_folder.read_config(tmp_path / "run") and run.scenes(2).shape[0] == 2
     images = run.scenes(4)
     tuned = my_lab.fine_tune(run, images, steps=60, rate=1e-3)
@@ -287,6 +293,12 @@ def host(key, intensity, options):
 def array(options, phase_range):
     return np.zeros((8, 16, 16))
 
+def gap(options, phase_range):
+    from jax_kdpr.data.sources import from_arrays
+    images = np.full((8, 16, 16), 0.5, np.float32)
+    images[3, 4, 5] = np.nan
+    return from_arrays(dict.fromkeys(("train", "validation", "test"), images), options)
+
 class NoGate(Plain):
     def __call__(self, x, *, train):
         return super().__call__(x, train=train)._replace(gate=None)
@@ -302,6 +314,7 @@ class NoGate(Plain):
         ("net__kind", "arity", "TypeError"),
         ("net__kind", "NoGate", "gate"),
         ("data__source", "array", "expected a Dataset"),
+        ("data__source", "gap", "floats in [0, 1]"),
         ("propagation__kind", "arity", "Propagator"),
     ],
 )

@@ -117,6 +117,19 @@ def test_image_that_cannot_be_used_is_named(tmp_path, image, says):
     assert "bad.npy" in message and says in message
 
 
+def test_gaps_in_float_files_are_no_colours(tmp_path):
+    """NaN differs from itself."""
+    gap = np.where(RAMP == RAMP[2, 3], np.nan, RAMP).astype(np.float32)
+    for name, pixels in (("grey.tif", gap), ("rgb.npy", np.stack([gap] * 3, axis=-1))):
+        folder = tmp_path / name.partition(".")[0]
+        folder.mkdir()
+        if name.endswith("tif"):
+            tifffile.imwrite(folder / name, pixels)
+        else:
+            np.save(folder / name, pixels)
+        assert "not finite numbers" in rejection(read, folder)
+
+
 def test_a_folder_without_images_or_with_a_stack_is_refused(tmp_path):
     message = rejection(read, tmp_path)
     assert message.startswith("data.dir: ") and ".png" in message

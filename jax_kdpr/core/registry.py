@@ -7,6 +7,7 @@ stranger cannot execute code.
 """
 
 import difflib
+import hashlib
 import importlib
 import re
 import traceback
@@ -112,6 +113,17 @@ def blaming(names: Iterable[str]) -> Iterator[None]:
             f"{', '.join(given)}: raised {type(failure).__name__}: {said}{(theirs or [''])[-1]}; "
             "mend it, or see docs/extend/own_code.md"
         ) from failure
+
+
+def sources_of(names: Iterable[str]) -> dict[str, str]:
+    """Returns {module: digest of its file} of foreign code; without modules that have no file."""
+    modules = {name.partition(":")[0] for name in names if is_foreign(name)} - {"__main__"}
+    files = {name: getattr(importlib.import_module(name), "__file__", None) for name in modules}
+    return {
+        name: hashlib.sha256(Path(file).read_bytes()).hexdigest()
+        for name, file in sorted(files.items())
+        if file and Path(file).is_file()
+    }
 
 
 def package(name: str) -> str:

@@ -77,9 +77,14 @@ def cdp_forward(
         [k oversample*h oversample*w], unless a `MatrixDFT` has its own samples.
 
     Raises:
-        ValueError: If the masks do not have the field's size, `oversample` is not 1 or 2, or
-            `transfer` does not have the sensor's size.
+        ValueError: If these are not one field and a stack of masks of its size, `oversample` is
+            not 1 or 2, or `transfer` does not have the sensor's size.
     """
+    if field.ndim != 2 or masks.ndim != 3:
+        raise ValueError(
+            f"expected one field [h w] and masks [k h w], got {field.shape} and {masks.shape}; "
+            "jax.vmap takes more fields"
+        )
     fine = pixels_within(transfer)
     at_mask, behind = before_mask(field, transfer), behind_mask(transfer)
     height, width = fine * field.shape[0], fine * field.shape[1]

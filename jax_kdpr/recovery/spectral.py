@@ -159,7 +159,8 @@ def spectral_estimates(
 ) -> tuple[Fields, Residuals]:
     """Estimates scenes from their CDPs: algorithm 1, T power iterations of G_psi Gamma.
 
-    Differentiable in `intensity`, masks and `kernel`. The oversampling is read off the shapes.
+    Differentiable in `intensity`, masks and `kernel`, in reverse mode only; `optics.transfer` and
+    `start` are constants, without a gradient. The oversampling is read off the shapes.
 
     Args:
         intensity: CDPs y of a batch, any unit.

@@ -27,6 +27,7 @@ from jax_kdpr.config.schema import Config
 from jax_kdpr.core import json_files, options, whole_files
 from jax_kdpr.core.errors import InputError, InUseError
 from jax_kdpr.core.json_files import Maybe
+from jax_kdpr.core.registry import sources_of
 from jax_kdpr.core.versions import versions
 from jax_kdpr.data.pages.stacks import split_dataset
 from jax_kdpr.optics.beam import Plane
@@ -43,6 +44,7 @@ COPIES = {section: f"given_{section}.npy" for section in ("masks", "illumination
 SESSION = {
     **{"time": str, "commit": str, "devices": [str], "versions": {"jax": str}},
     **{"cpu": Maybe(str), "cpu_count": int | None},
+    "code": Maybe({str: str}),  # `registry.sources_of`
 }
 RUN = {
     "config": dict,
@@ -300,12 +302,29 @@ def record_session(
     goes_on = has_begun(workdir)
     record = {"config": config_lib.to_dict(config), "digests": digests, "sample": sample}
     record = read_run(workdir) if goes_on else {**record, "sessions": []}
-    record["sessions"].append(provenance())
+    if goes_on:
+        warn_of_code(workdir, config)
+    code = sources_of(options.foreign_names(config).values())
+    record["sessions"].append(provenance() | ({"code": code} if code else {}))
     json_files.write_json(path, record)
     for section, plane in (planes or {}).items():
         kept = workdir / COPIES[section]
         if not (goes_on and kept.exists()):
             whole_files.write_whole(kept, lambda file, plane=plane: np.save(file, plane.values))
+
+
+def warn_of_code(workdir: Path, config: Config) -> None:
+    """Warns on stderr if code of the user's own has changed since a run was trained with it."""
+    code = sources_of(options.foreign_names(config).values())
+    sessions = [one.get("code", {}) for one in read_run(workdir)["sessions"]] if code else []
+    changed = [
+        name for name, now in code.items() if any(one.get(name, now) != now for one in sessions)
+    ]
+    if changed:
+        print(
+            f"warning: {', '.join(changed)} has changed since {str(workdir)!r} was trained with it",
+            file=sys.stderr,
+        )
 
 
 def provenance() -> dict[str, Any]:

@@ -205,6 +205,7 @@ def load_run(workdir: Path, *, data_dir: str = "", images: int = 0) -> Run:
     config = run_folder.read_config(workdir)
     batch_size, mesh = _choose_batch(config, images)
     run = restore(workdir, config, mesh=mesh)
+    run_folder.warn_of_code(workdir, config)
     return dataclasses.replace(run, batch_size=batch_size, data_dir=data_dir)
 
 
