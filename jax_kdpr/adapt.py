@@ -142,7 +142,7 @@ def main(positional: list[str]) -> int:
     if doubt := record.doubt_of_one_shot(lessons, rows):
         print(f"warning: {doubt}", file=sys.stderr)
     if calibration is not None:
-        record.write_own_calibration(output, calibration, bench.setup.counts_per_unit)
+        record.write_own_calibration(output, calibration, bench.setup)
     print(f"written: {output}, a run folder; next: python -m jax_kdpr.evaluate --workdir {output}")
     return 0
 

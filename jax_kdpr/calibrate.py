@@ -6,10 +6,11 @@
 
 Without --object no object is in the beam, and the frames show the CDP of the mask alone. (A mask of
 phases 0 and pi needs an object, since its CDP equals its half turn.) The frames are the L
-snapshots; of several such sets the mean counts. The search covers all centres, all eight
-orientations, a rotation of --rotation_range degrees, and a relative change of --scale by
---scale_range. The geometry, in pixels of the raw frame, the counts a unit, and how the frames were
-read (--bin, --sampling, --mask_pixels) go to --output, for `reconstruct --calibration`. The score
+snapshots; of several such sets the mean counts, or with --object the first. The search covers all
+centres, all eight orientations, a rotation of --rotation_range degrees, and a relative change of
+--scale by --scale_range. The geometry, in pixels of the raw frame, the counts a unit, and how the
+frames were read (--bin, --sampling, --mask_pixels) go to --output, for `reconstruct --calibration`.
+The score
 is the correlation of measured and expected amplitudes. If it is low, or another orientation fits
 nearly as well, the fit is not to be trusted: a warning says so, and the exit code is 1.
 
@@ -74,11 +75,8 @@ DOUBT = (
     "do not trust this calibration; check the object, the mask that is shown, the exposure, and "
     "--scale"
 )
-# The pattern of the conjugate mask is the pattern turned by 180 degrees.
-SIGN = (
-    "turned by 180 degrees, as a mask of the other sign is, too: objects would come out inverted; "
-    "if your camera does not stand on its head, check the sign of the phases, or give --object"
-)
+# Without an object, the far field of the conjugate mask is that of the mask turned by 180 degrees.
+HALF_TURNS = {"none": "both", "both": "none", "vertical": "horizontal", "horizontal": "vertical"}
 
 
 def main(positional: list[str]) -> int:
@@ -94,7 +92,8 @@ def main(positional: list[str]) -> int:
     json_files.require_own("--output", output, CALIBRATION, command="calibrate")
     run = _run(config)
     shots = run.snapshots
-    if len(frames) % shots:
+    counted = shots if OBJECT.value and not names else len(frames)
+    if len(frames) < shots or counted % shots:
         raise InputError(
             f"--input: expected a multiple of {shots} frames, one a snapshot, got {len(frames)}"
         )
@@ -107,10 +106,12 @@ def main(positional: list[str]) -> int:
         found = calibrate_optics(frames, setup, run, images, names)
     else:
         image = _objects(run, 1)[0] if OBJECT.value else blank
-        if len(frames) > shots:
+        if len(frames) > counted:
+            print(f"--input: the first {counted} of {len(frames)} frames count; --fit takes all")
+        elif len(frames) > shots:
             print(f"--input: the mean of {len(frames) // shots} frames of each shot counts")
         found = calibrate(
-            frames,
+            frames[:counted],
             setup,
             run,
             image,
@@ -120,9 +121,13 @@ def main(positional: list[str]) -> int:
     write_calibration(output, found)
     print(f"{in_words(found)}\nwritten: {output}")
     coarse = frame_flags.coarseness(setup._replace(geometry=found.geometry), run)
-    doubts = coarse, *undetermined(found), "" if found.trusted else DOUBT
-    half_turn = found.geometry.flip == "both" and not found.geometry.transpose
-    for warning in filter(None, (*doubts, SIGN if half_turn and not OBJECT.value else "")):
+    if found.trusted and not OBJECT.value and config.propagation.kind == "far":
+        print(
+            "note: a mask of the other sign gives this pattern with flip "
+            f"{HALF_TURNS[found.geometry.flip]}, and objects inverted; where you do not know how "
+            "your camera stands, give --object"
+        )
+    for warning in filter(None, (coarse, *undetermined(found), "" if found.trusted else DOUBT)):
         print(f"warning: {warning}", file=sys.stderr)
     return 0 if found.trusted else 1
 

@@ -23,14 +23,19 @@ from jax_kdpr.core import whole_files
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.limits import POSITIVE_LENGTHS, require
 from jax_kdpr.interface import bench_flags, cli
-from jax_kdpr.lab.masks.plate import ROUGH, UNITS, Region, mask_of_map, phases_added
+from jax_kdpr.lab.masks.plate import METRES, ROUGH, UNITS, Region, mask_of_map, phases_added
 from jax_kdpr.optics.mask_files.format import HEIGHT, MaskFormat
 from jax_kdpr.optics.mask_files.reading import read_planes
 
 flags.adopt_module_key_flags(bench_flags)
 INPUT = flags.DEFINE_string("input", None, "File of the map.")
 OUTPUT = flags.DEFINE_string("output", None, "File of the mask to write, .npy.")
-UNIT = flags.DEFINE_enum("unit", None, UNITS, "Of the map: of heights, or of the phase added.")
+UNIT = flags.DEFINE_enum(
+    "unit",
+    None,
+    UNITS,
+    "Of the map: m, um and nm are heights; rad and waves (of the light in use) the phase added.",
+)
 WAVELENGTH = flags.DEFINE(**bench_flags.of_key("wavelength", "wavelength"))
 INDEX = flags.DEFINE_float("index", 0.0, "Refractive index of the plate, for heights.")
 REFLECTION = flags.DEFINE_bool("reflection", False, "Heights of a mirror.")
@@ -57,6 +62,8 @@ def main(positional: list[str]) -> int:
     if output.suffix != ".npy" or output.exists():
         raise InputError(f"--output: expected a new .npy file, got {str(output)!r}")
     require("--pitch", pitch, POSITIVE_LENGTHS["pitch"], unit="metres")
+    if unit not in METRES:
+        cli.refuse_given(("wavelength", "index", "reflection"), f"is of heights, not of {unit}")
     planes = read_planes(source)
     if len(planes) != 1 or planes.dtype.kind != "f":
         raise InputError(

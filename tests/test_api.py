@@ -116,6 +116,8 @@ def test_a_changed_run_is_scored_as_it_is_and_not_into_its_folder(run, tmp_path)
         scores = changed.evaluate(output=tmp_path / str(number))["recovered"]
         found = changed.reconstruct(changed.measure(truth), gain=1.0, centred=False)
         assert scores["psnr"] == pytest.approx(run.score(found.image, truth)["psnr"].mean())
+        written_there = json.loads((tmp_path / str(number) / "metrics.json").read_text())
+        assert written_there["checkpoint_digest"] == ""
     assert {path.name for path in run.workdir.iterdir()} == written
 
 

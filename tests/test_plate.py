@@ -46,7 +46,6 @@ def test_heights_delay_light_as_glass_does_and_a_mirror_advances_it():
     mirror = MaskFormat(format="height", wavelength=532e-9, reflection=True)
     np.testing.assert_allclose(phases_added(heights, "nm", mirror)[0, 1], -2 * TURN * 100 / 532)
     np.testing.assert_allclose(phases_added(heights, "waves", MaskFormat())[0, 1], 100 * TURN)
-    assert "--index" in rejection(phases_added, heights, "rad", GLASS)
     assert "--wavelength" in rejection(phases_added, heights, "um", MaskFormat(format="height"))
 
 
@@ -58,9 +57,13 @@ def test_gaps_and_tilt_do_not_matter():
     found = mask_of_map(np.where(holes, np.nan, SMOOTH + 0.2 * y - 0.1 * x), region, level=True)
     assert off(found.phases, wanted.phases) < 0.1 and 0.01 < found.filled < 0.05
     assert found.tilt == pytest.approx(np.hypot(0.2, 0.1) * 80, rel=0.2)
-    assert "of at most" not in rejection(
-        mask_of_map, np.full_like(SMOOTH, np.nan), region, level=True
-    )
+    for share, refused in ((0.08, False), (0.12, True)):
+        holes = np.arange(SMOOTH.size).reshape(SMOOTH.shape) % 100 < 100 * share
+        gaps = np.where(holes, np.nan, SMOOTH)
+        if refused:
+            assert "at most 10%" in rejection(mask_of_map, gaps, region, level=True)
+        else:
+            mask_of_map(gaps, region, level=True)
 
 
 def test_the_pattern_of_the_mask_is_that_of_the_plate():
@@ -104,7 +107,7 @@ def test_the_command_writes_what_masks_file_reads(tmp_path, capfd):
     given = (f"--input={tmp_path}/plate.tif", f"--output={tmp_path}/no.npy")
     for options, said in (
         (("--unit=nm", *lengths), "--index"),
-        (("--unit=rad", "--index=1.4", *lengths), "read for heights alone"),
+        (("--unit=rad", "--index=1.4", *lengths), "is of heights, not of rad"),
         (("--unit=nm", "--index=1.457", *lengths[:-1], "--size=24"), "reach from row"),
         (lengths, "--unit: needed"),
         (("--unit=miles", *lengths), "--unit"),

@@ -206,14 +206,14 @@ def test_the_three_commands(workdir, tmp_path):
     common, known = ("--workdir", workdir, *references), folder / "c.json"
     empty = ("--input", folder / "calibration" / "*.tif", "--scale=3", "--output", known)
     upright = commands.run("calibrate", *common, *empty, check=True)
-    assert "other sign" not in upright.stderr
+    assert "with flip both, and objects" in upright.stdout
     # Two frames whose mean is the pattern of the conjugate mask, or a camera on its head.
     (blank,), turned = [*folder.glob("calibration/*.tif")], tmp_path / "turned.json"
     for share in (0.5, 1.5):
         np.save(tmp_path / f"blank_{share}.npy", share * tifffile.imread(blank)[::-1, ::-1])
     empty = ("--input", tmp_path / "blank_*.npy", "--scale=3", "--output", turned)
     found = commands.run("calibrate", "--workdir", workdir, *empty, check=True)
-    assert "the mean of 2 frames" in found.stdout and "a mask of the other sign" in found.stderr
+    assert "the mean of 2 frames" in found.stdout and "with flip none, and objects" in found.stdout
     light = [json.loads(path.read_text())["counts_per_unit"] for path in (known, turned)]
     assert light[1] == pytest.approx(light[0], rel=0.1)  # without dark and flat
     whole = (*common, "--input", folder / "frames" / "*.tif", "--calibration", known, "--output")

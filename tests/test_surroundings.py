@@ -28,17 +28,6 @@ def run_python(program: str, **variables: str) -> subprocess.CompletedProcess[st
     )
 
 
-def test_a_folder_of_its_name_does_not_hide_the_package(tmp_path):
-    """Such as the clone, beside a notebook."""
-    (tmp_path / "jax_kdpr").mkdir()
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    command = [sys.executable, "-c", "import jax_kdpr; print(jax_kdpr.Config.__name__)"]
-    found = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
-    )
-    assert found.stdout == "Config\n"
-
-
 @pytest.mark.slow
 def test_the_digest_of_scenes_sees_the_random_numbers():
     digests = set()

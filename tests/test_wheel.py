@@ -48,6 +48,22 @@ def test_a_wheel_lists_its_commands_and_trains_in_another_folder(tmp_path):
     assert run(sys.executable, "-c", NOTEBOOK.format(site=str(site))).endswith("1 (2, 16, 16)\n")
 
 
+@pytest.mark.slow
+def test_an_editable_install_is_found_beside_a_folder_of_its_name(tmp_path):
+    """Such as the clone beside a notebook: its sources lie on the path, no finder comes later."""
+    sources = copied_sources(tmp_path / "sources")
+    code = "from setuptools.build_meta import build_editable as make; print(make('..'))"
+    subprocess.run([sys.executable, "-c", code], cwd=sources, capture_output=True, check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    shutil.unpack_archive(wheel, tmp_path / "site", "zip")
+    (tmp_path / "notebooks" / "jax_kdpr").mkdir(parents=True)
+    imports = f"import site; site.addsitedir({str(tmp_path / 'site')!r}); import jax_kdpr"
+    command = [sys.executable, "-S", "-c", f"{imports}; print(jax_kdpr.__file__)"]
+    place = {"cwd": tmp_path / "notebooks", "env": {}, "capture_output": True, "text": True}
+    found = subprocess.run(command, check=True, **place)
+    assert found.stdout.strip() == str(sources / "jax_kdpr" / "__init__.py")
+
+
 def copied_sources(folder: Path) -> Path:
     """What git tracks of the package: a build leaves files beside its sources."""
     tracked = subprocess.run(

@@ -2,8 +2,9 @@
 
 import math
 import re
-from numbers import Integral, Real
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from jax_kdpr.core.errors import InputError
 
@@ -19,7 +20,7 @@ class Range(NamedTuple):
     ends: str = "[]"
     also: int | None = None  # one more valid number, outside the interval
 
-    def holds(self, value: int | float) -> bool:
+    def holds(self, value: Any) -> bool:
         """Returns whether a number lies in the range; NaN lies in none."""
         if value == self.also:
             return True
@@ -50,9 +51,11 @@ def need(holds: bool, message: str) -> None:
         raise InputError(message)
 
 
-def require(name: str, value: int | float, within: Range, *, unit: str = "") -> None:
+def require(name: str, value: Any, within: Range, *, unit: str = "") -> None:
     """Raises `InputError`, which names `unit`, if `name` is not a number in its range."""
-    is_number = isinstance(value, Real)
+    if getattr(value, "ndim", None) == 0:  # of NumPy or JAX
+        value = value.item()
+    is_number = isinstance(value, int | float | np.number)
     if is_number and within.holds(value):
         return
     what = "a number" if not is_number or math.isfinite(value) else "a finite number"
@@ -62,10 +65,10 @@ def require(name: str, value: int | float, within: Range, *, unit: str = "") -> 
     )
 
 
-def require_whole(name: str, value: int, within: Range) -> None:
+def require_whole(name: str, value: Any, within: Range) -> None:
     """Raises `InputError` if `name` is not a whole number in its range."""
     require(name, value, within)
-    if not isinstance(value, Integral):
+    if not isinstance(value, int | np.integer):
         raise InputError(f"{name}: expected a whole number, got {shown(value)}")
 
 

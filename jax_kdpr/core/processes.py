@@ -7,7 +7,6 @@ contents of its folder, is sent to all before anything depends on it.
 
 import hashlib
 import os
-import re
 import socket
 import sys
 import time
@@ -25,6 +24,8 @@ from jax_kdpr.core.types import PyTree
 
 AUTO = "auto"  # in place of an address
 CONNECTING = 300  # seconds that the processes may take to find each other
+# Statuses of a computation that another process has left.
+LOST = ("UNKNOWN", "UNAVAILABLE", "INTERNAL", "ABORTED", "CANCELLED", "DEADLINE_EXCEEDED")
 SILENT = 30  # seconds without a heartbeat after which a process counts as dead
 
 
@@ -148,11 +149,11 @@ def agree_on_signals() -> None:
 def is_without_another(failure: Exception) -> bool:
     """Returns whether a computation failed because another of several processes has ended.
 
-    JAX raises a JaxRuntimeError, or a ValueError that begins with a status such as "UNKNOWN: " if
-    the other had ended before the computation began.
+    JAX raises a JaxRuntimeError, or a ValueError that begins with one of `LOST` if the other had
+    ended before the computation began.
     """
     said = str(failure)
-    broken = isinstance(failure, ValueError) and re.match("[A-Z_]+: ", said)
+    broken = isinstance(failure, ValueError) and said.partition(":")[0] in LOST
     if not (several() and (broken or isinstance(failure, JaxRuntimeError))):
         return False
     return "RESOURCE_EXHAUSTED" not in said  # this process's own memory

@@ -341,12 +341,12 @@ def from_arrays(splits: dict[str, np.ndarray], options: DataOptions) -> Dataset:
     """
     for name, images in splits.items():
         top = 1.0 if images.dtype.kind == "f" else np.inf
-        in_range = images.size and images.min() >= 0 and images.max() <= top  # False for NaN
-        if images.ndim != 3 or not in_range:
+        usable = images.ndim == 3 and images.size and images.dtype.kind in "uif"
+        if not usable or not (images.min() >= 0 and images.max() <= top):  # NaN too
             raise InputError(
                 f"data.source: {options.source}: expected {name} images [n h w], floats in [0, 1] "
-                f"or integers, got {images.dtype} {list(images.shape)} from "
-                f"{images.min(initial=0):.4g} to {images.max(initial=0):.4g}"
+                f"or integers, got {images.dtype} {list(images.shape)}"
+                + (f" from {images.min():.4g} to {images.max():.4g}" if usable else "")
             )
     splits = {name: splits[name][: count or None] for name, count in _counts(options).items()}
     on_device = {name: jnp.asarray(images) for name, images in splits.items()}

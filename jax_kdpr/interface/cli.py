@@ -93,7 +93,7 @@ def run(
             return 128 + signal.SIGPIPE  # as a shell expects
         except OSError as failure:
             if failure.errno is None:  # a library's, not the system's
-                raise
+                _crash(failure)
             said = whole_files.not_written(failure.filename or "a file", str(failure.strerror))
             is_input = failure.errno == errno.ENAMETOOLONG
             _exit_with(said, code=BAD_INPUT if is_input else STOPPED)
@@ -102,13 +102,7 @@ def run(
                 print(stop, file=sys.stderr)
             return stop.exit_code
         except Exception as failure:
-            if processes.is_without_another(failure):
-                said = reason(failure)
-                _exit_with(f"another process has ended ({said}); {signals.AGAIN}", code=STOPPED)
-            if processes.several():
-                traceback.print_exc()
-                processes.leave(STOPPED)
-            raise
+            _crash(failure)
 
     signals.take_over()
     for stream in (sys.stdout, sys.stderr):
@@ -296,6 +290,17 @@ def _flag_message(failure: Exception, prefix: str) -> str:
     if not isinstance(failure, flags.Error):
         said = f"{type(failure).__name__}: {message}"
     return f"--config: {places[-1][0]}, line {places[-1][1]}, raised {said}"
+
+
+def _crash(failure: Exception) -> NoReturn:
+    """Raises what is a bug; one of several processes ends at once, without waiting for others."""
+    if processes.is_without_another(failure):
+        said = reason(failure)
+        _exit_with(f"another process has ended ({said}); {signals.AGAIN}", code=STOPPED)
+    if processes.several():
+        traceback.print_exception(failure)
+        processes.leave(STOPPED)
+    raise failure
 
 
 def _exit_with(message: str, *, code: int = BAD_INPUT) -> NoReturn:

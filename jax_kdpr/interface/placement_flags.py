@@ -35,10 +35,13 @@ def read_placed(frames: list[Frame], run: Run) -> tuple[Setup, Run, list[str]]:
             or no gain is known.
     """
     calibration = read_calibration(Path(CALIBRATION.value)) if CALIBRATION.value else None
+    unlike = []
     if calibration and calibration.reading:  # frames are read as those of the calibration were
         bin, sampling, square_pixels = calibration.reading
         mask_pixels = "square" if square_pixels else "point"
-        bench_flags.give({"bin": bin, "sampling": sampling, "mask_pixels": mask_pixels})
+        alike = {"bin": bin, "sampling": sampling, "mask_pixels": mask_pixels}
+        bench_flags.give(alike)
+        unlike = [name for name, value in alike.items() if flags.FLAGS[name].value != value]
     lie = {"rotation": ROTATE.value, "flip": FLIP.value, "transpose": TRANSPOSE.value}
     setup, gain, notes = read_setup(frames, run, **lie), _gain(), []
     if calibration:
@@ -49,6 +52,7 @@ def read_placed(frames: list[Frame], run: Run) -> tuple[Setup, Run, list[str]]:
                 )
         geometry = calibration.geometry
         notes = calibration_notes(calibration, run, CALIBRATION.value)
+        notes += [f"--{name}: the frames of the calibration were read otherwise" for name in unlike]
         run = run.with_optics(calibration.optics) if calibration.optics else run
         setup = setup._replace(offset=calibration.offset, pixel_side=mask_side(run))
         if gain is None and not run.camera.knows_light:

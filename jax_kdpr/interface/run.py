@@ -1,5 +1,6 @@
 """Defines `Run`, a system in a user's hands: it measures, reconstructs and scores."""
 
+import dataclasses
 import json
 import warnings
 from collections.abc import Callable
@@ -284,13 +285,15 @@ class Run(runs.Run):
         """
         if not self.is_trained:
             raise InputError("evaluate: scores a network, these are optics without one; load a run")
-        if output is None and not self._is_that_of_its_folder():
+        as_trained = self._is_that_of_its_folder()
+        if output is None and not as_trained:
             raise InputError(
                 f"evaluate: {self.workdir} holds this run with other optics or variables, and the "
                 "scores of that one; give output="
             )
+        run = self if as_trained else dataclasses.replace(self, digest="")  # no checkpoint's
         place = None if output is None else Path(output)
-        return score_run(self, output=place, refinement=refinement).result["scores"]
+        return score_run(run, output=place, refinement=refinement).result["scores"]
 
     def _is_that_of_its_folder(self) -> bool:
         kept = runs.load_run(self.workdir)
@@ -342,7 +345,7 @@ def _setup(
     check_geometry(geometry.in_window(window), window.shape, run.sensor)
     camera_pixels = run.camera.finest_period * geometry.scale / bin
     if note := sampling_note(camera_pixels, bin=bin, sampling=reading.sampling):
-        warnings.warn(note.replace("--bin ", "bin="), stacklevel=3)
+        warnings.warn(note.replace("--bin ", "bin=").replace("--bin", "bin="), stacklevel=3)
     side = pixel_side(run) if square_pixels else 0.0
     return Setup(references, window, geometry, reading.sampling, side, found.offset)
 

@@ -12,8 +12,8 @@ from jax_kdpr.core.types import Intensities
 from jax_kdpr.core.whole_files import write_whole
 from jax_kdpr.data.batches import over_batches
 from jax_kdpr.lab.adaptation.objects import BATCH, Objects, recover_objects
-from jax_kdpr.lab.frames.calibration import Calibration, write_calibration
-from jax_kdpr.lab.frames.measured import Measured
+from jax_kdpr.lab.frames.calibration import Calibration, Reading, write_calibration
+from jax_kdpr.lab.frames.measured import Measured, Setup
 from jax_kdpr.lab.frames.recovery import make_recover
 from jax_kdpr.optics.beam import Plane
 from jax_kdpr.runs import folder as run_folder
@@ -174,12 +174,12 @@ def write_record(
     return f"{said}{best[what]:.3f}{unit} after round {best['epoch']}"
 
 
-def write_own_calibration(folder: Path, given: Calibration, counts_per_unit: float | None) -> None:
+def write_own_calibration(folder: Path, given: Calibration, setup: Setup) -> None:
     """Writes the calibration of the new run, without the optics, which are in the run already.
 
-    `counts_per_unit` replaces the unit of the given calibration, unless it is None.
+    It says how the frames were read that were learned from.
     """
-    own = given._replace(optics=None, errors=None)
-    if counts_per_unit is not None:
-        own = own._replace(counts_per_unit=counts_per_unit)
+    own = given._replace(optics=None, errors=None, reading=Reading.of(setup))
+    if setup.counts_per_unit is not None:
+        own = own._replace(counts_per_unit=setup.counts_per_unit)
     write_calibration(folder / CALIBRATION_FILE, own)

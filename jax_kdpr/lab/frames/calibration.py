@@ -55,6 +55,11 @@ class Reading(NamedTuple):
     sampling: str = "points"  # one of `geometry.SAMPLINGS`
     square_pixels: bool = True  # whether the envelope of square mask pixels is divided out
 
+    @classmethod
+    def of(cls, setup: Setup) -> "Reading":
+        """Returns that of a setup."""
+        return cls(setup.window.bin, setup.sampling, setup.pixel_side > 0)
+
 
 class Calibration(NamedTuple):
     """What `reconstruct --calibration` reads."""
@@ -178,7 +183,7 @@ def _calibration(
         checkpoint=run.digest,
         sensor=run.sensor,
         masks=masks_digest(run),
-        reading=Reading(setup.window.bin, setup.sampling, setup.pixel_side > 0),
+        reading=Reading.of(setup),
     )
 
 

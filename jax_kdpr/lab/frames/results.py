@@ -184,9 +184,6 @@ def in_words(found: dict[str, Any], kind: str) -> str:
         f"{len(found['frames'])} object(s), median misfit {found['median_misfit']:.3f} (limit "
         f"{found['median_misfit_limit']:.3f})"
     )
-    refined = float(np.median([row["refined_misfit"] for row in found["frames"]]))
-    if refined != found["median_misfit"]:
-        said += f", refined {refined:.3f}"
     rows = [row for row in found["frames"] if "psnr" in row]
     if not rows:
         return said

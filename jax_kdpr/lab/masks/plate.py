@@ -68,15 +68,11 @@ def phases_added(values: Map, unit: str, of: MaskFormat) -> Map:
         of: Of heights, with the wavelength, and index or reflection.
 
     Raises:
-        InputError: If heights come without these, or phases with them.
+        InputError: If heights come without these.
     """
     if unit in METRES:
         check_format(of)
         return added_phases(values * METRES[unit], of)
-    if of.index or of.reflection:
-        raise InputError(
-            f"--index, --reflection: are read for heights alone, not for --unit {unit}"
-        )
     return values * RADIANS[unit]
 
 
