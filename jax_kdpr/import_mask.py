@@ -23,7 +23,7 @@ from jax_kdpr.core import whole_files
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.limits import POSITIVE_LENGTHS, require
 from jax_kdpr.interface import bench_flags, cli
-from jax_kdpr.lab.masks.plate import METRES, ROUGH, UNITS, Region, mask_of_map, phases_added
+from jax_kdpr.lab.masks.plate import METRES, UNITS, Region, doubts, mask_of_map, phases_added
 from jax_kdpr.optics.mask_files.format import HEIGHT, MaskFormat
 from jax_kdpr.optics.mask_files.reading import read_planes
 
@@ -85,18 +85,15 @@ def main(positional: list[str]) -> int:
     ]
     cli.make_folder("--output", output.parent)
     whole_files.write_whole(output, lambda file: np.save(file, phases[None].astype(np.float32)))
+    wide = " x ".join(f"{1e3 * pitch * side:.3g}" for side in added.shape)
     print(
-        f"{source}: {' x '.join(map(str, added.shape))} pixels, {region.ratio:.4g} to a mask pixel"
-        f"; {plate.filled:.2%} filled, a tilt of {plate.tilt:.3g} rad taken off\n"
+        f"{source}: {' x '.join(map(str, added.shape))} pixels, {wide} mm, {region.ratio:.4g} to a "
+        f"mask pixel; {plate.filled:.2%} filled, a tilt of {plate.tilt:.3g} rad taken off\n"
         f"written: {output}, {size} x {size} phases, {plate.span:.3g} rad from lowest "
         f"to highest, {plate.rough:.2g} rad rms within a mask pixel"
     )
-    if plate.rough > ROUGH:
-        print(
-            "warning: so much within a mask pixel is lost to the model; take a smaller "
-            "--mask_pitch and a larger --size",
-            file=sys.stderr,
-        )
+    for doubt in doubts(plate):
+        print(f"warning: {doubt}", file=sys.stderr)
     return 0
 
 

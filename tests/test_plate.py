@@ -8,7 +8,9 @@ import tifffile
 from helpers import rejection
 from scipy.ndimage import gaussian_filter
 
-from jax_kdpr.lab.masks.plate import Region, mask_of_map, phases_added
+from jax_kdpr.lab.frames.geometry import Geometry
+from jax_kdpr.lab.frames.registration import register
+from jax_kdpr.lab.masks.plate import Region, doubts, mask_of_map, phases_added
 from jax_kdpr.optics.mask_files.format import MaskFormat
 
 TURN = 2 * np.pi
@@ -66,6 +68,17 @@ def test_gaps_and_tilt_do_not_matter():
             mask_of_map(gaps, region, level=True)
 
 
+def test_what_is_likely_wrong_with_a_map_is_told():
+    region = Region(16, 5.0, (47.5, 59.5))
+    assert not doubts(mask_of_map(SMOOTH, region, level=True))
+    for factor in (1e-3, 1e3):
+        assert "check --unit" in " ".join(doubts(mask_of_map(factor * SMOOTH, region, level=True)))
+    (said,) = doubts(mask_of_map(np.mod(2 * SMOOTH, TURN), region, level=True))
+    assert "unwrap it first" in said
+    (said,) = doubts(mask_of_map(3 * ROUGH, region, level=True))
+    assert "lost to the model" in said
+
+
 def test_the_pattern_of_the_mask_is_that_of_the_plate():
     """The light is sampled as finely as the map, five times finer than the mask."""
     region = Region(16, 5.0, (47.5, 59.5))
@@ -84,6 +97,30 @@ def test_the_pattern_of_the_mask_is_that_of_the_plate():
 
     # The model's pixels are points: it has no envelope, and light from further out comes round.
     assert likeness(phases) > 0.95 > 0.9 > likeness(-phases)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("span", [3.0, 5.0])
+def test_a_weak_plate_is_recognised_by_its_frame_and_another_is_not(span):
+    """Its pattern has a bright centre, which fits in any orientation and with any weak plate."""
+
+    def plate(seed):
+        heights = gaussian_filter(np.random.default_rng(seed).standard_normal((320, 320)), 8)
+        return span * heights / np.ptp(heights)
+
+    light = np.abs(np.fft.fft2(np.exp(1j * plate(0)[32:288, 32:288]), (1024, 1024))) ** 2
+    frame = np.fft.fftshift(light)[412:612, 412:612]
+    frame = np.random.default_rng(1).poisson(1e5 * frame / frame.max()).astype(float)
+    found = []
+    for seed in range(4):
+        phases = mask_of_map(plate(seed), Region(32, 8.0, (159.5, 159.5)), level=False).phases
+        model = np.fft.fftshift(oracles.intensity(np.ones((32, 32)), phases[None], 2)[0])
+        start, ranges = Geometry(100.0, 100.0, 0.0, 2.0), {"rotation_range": 2.0}
+        found.append(register(frame, model, start, scale_range=0.02, **ranges))
+    print(found)
+    assert found[0].trusted and not any(other.trusted for other in found[1:]), found
+    lead = [(1 - one.runner_up**2) / (1 - one.score**2) for one in found]
+    assert lead[0] > 2 and max(lead[1:]) < 1.1, lead
 
 
 def test_the_command_writes_what_masks_file_reads(tmp_path, capfd):

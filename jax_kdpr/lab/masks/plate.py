@@ -11,6 +11,7 @@ from jaxtyping import Float
 from scipy.ndimage import distance_transform_edt
 
 from jax_kdpr.core.errors import InputError
+from jax_kdpr.core.limits import Range
 from jax_kdpr.optics.device import TURN
 from jax_kdpr.optics.mask_files.coding import added_phases
 from jax_kdpr.optics.mask_files.format import MaskFormat, check_format
@@ -20,6 +21,8 @@ RADIANS = {"rad": 1.0, "waves": TURN}  # units of the phase that a plate adds
 UNITS = (*METRES, *RADIANS)
 MISSING = 0.1  # share of a region without a value that is still filled
 ROUGH = 0.5  # rms phase within mask pixels, radians, beyond which these are too coarse
+LIKELY = Range(0.1, 100)  # radians from the lowest to the highest mask pixel
+JUMP, WRAPPED = 1.0, 1e-3  # radians off a jump; share of jumps in a wrapped map
 Map = Float[np.ndarray, "y x"]
 
 
@@ -57,6 +60,7 @@ class Plate(NamedTuple):
     tilt: float  # radians that were taken off from edge to edge
     span: float  # radians between the highest and the lowest mask pixel
     rough: float  # rms phase within mask pixels, radians
+    wrapped: bool  # whether neighbours in the map differ by about a turn more than by half of one
 
 
 def phases_added(values: Map, unit: str, of: MaskFormat) -> Map:
@@ -122,7 +126,29 @@ def mask_of_map(added: Map, region: Region, *, level: bool) -> Plate:
         tilt=tilt if level else 0.0,
         span=float(np.ptp(means)),
         rough=float(np.sqrt(max(spread.mean(), 0.0))),
+        wrapped=_wrapped(part),
     )
+
+
+def doubts(plate: Plate) -> list[str]:
+    """Returns what makes a mask doubtful."""
+    said = []
+    if not LIKELY.holds(plate.span):
+        said.append(f"{plate.span:.2g} rad from lowest to highest; check --unit")
+    if plate.wrapped:
+        said.append("the map has jumps of 2 pi, whose means are wrong: unwrap it first")
+    elif plate.rough > ROUGH:
+        said.append(
+            f"{plate.rough:.2g} rad rms within a mask pixel are lost to the model; take a smaller "
+            "--mask_pitch and a larger --size"
+        )
+    return said
+
+
+def _wrapped(part: Map) -> bool:
+    steps = np.concatenate([np.abs(np.diff(part, axis=axis)).ravel() for axis in (0, 1)])
+    turns, halves = (np.count_nonzero(np.abs(steps - jump) < JUMP) for jump in (TURN, TURN / 2))
+    return bool(turns > max(halves, WRAPPED * steps.size))
 
 
 def _overlaps(edges: Float[np.ndarray, "m"], count: int) -> Float[np.ndarray, "n count"]:
