@@ -40,7 +40,11 @@ WAVELENGTH = flags.DEFINE(**bench_flags.of_key("wavelength", "wavelength"))
 INDEX = flags.DEFINE_float("index", 0.0, "Refractive index of the plate, for heights.")
 REFLECTION = flags.DEFINE_bool("reflection", False, "Heights of a mirror.")
 PITCH = flags.DEFINE_float("pitch", None, "From one pixel of the map to the next, metres.")
-MASK_PITCH = flags.DEFINE(**bench_flags.of_key("mask_pitch", "modulator.mask_pitch"))
+MASK_PITCH = flags.DEFINE(
+    **bench_flags.of_key(
+        "mask_pitch", "modulator.mask_pitch", says="From one mask pixel to the next, metres."
+    )
+)
 SIZE = flags.DEFINE_integer(
     "size", None, "Mask pixels each way: data.size.", lower_bound=1, upper_bound=8192
 )

@@ -59,6 +59,10 @@ class Recorded:
         record["config"]["distill"]["teacher"] = config.distill.teacher
         json_files.write_json(workdir / "run.json", record)
 
+    def load_run(self, workdir: Path) -> Path:
+        """Stands for the run of which nothing but its folder is read."""
+        return workdir
+
     def score_run(self, workdir: Path, *, refinement) -> None:
         """Scores that differ from seed to seed and from entry to entry."""
         rng = np.random.default_rng(list(bytes(workdir)))
@@ -101,7 +105,7 @@ def taken_over(recorded):
     calls = Recorded(recorded)
     with pytest.MonkeyPatch.context() as patch:
         own = ("judge_optics", "trace_step", "time_inference")
-        for name in ("score_run", "score_under_noise", *own):
+        for name in ("load_run", "score_run", "score_under_noise", *own):
             patch.setattr(runner, name, getattr(calls, name))
         patch.setattr(runner.loop, "train", calls.train)
         patch.setattr(rehearsal, "expected_rate", lambda: 1e9)

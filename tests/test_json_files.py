@@ -18,7 +18,12 @@ from jax_kdpr.core.json_files import Maybe, check_shape
 from jax_kdpr.core.limits import Range
 from jax_kdpr.core.options import shallow
 from jax_kdpr.lab.frames import results
-from jax_kdpr.lab.frames.calibration import Calibration, read_calibration, write_calibration
+from jax_kdpr.lab.frames.calibration import (
+    Calibration,
+    Reading,
+    read_calibration,
+    write_calibration,
+)
 from jax_kdpr.lab.frames.geometry import Geometry
 from jax_kdpr.optics.mask_files import reading as mask_files
 from jax_kdpr.optics.mask_files.format import MaskFormat
@@ -97,8 +102,10 @@ SESSION |= {"cpu": "", "cpu_count": 2}
 RUN = {"config": config_lib.to_dict(tiny_config()), "sessions": [SESSION]}
 RUN |= {"digests": {"data": DIGEST, "held_back": DIGEST}}
 WHERE = Geometry(8.0, 8.5, 0.1, 3.0, "none", True)
-FOUND = Calibration(WHERE, 2.0, 0.9, 0.1, True, DIGEST, (16, 16), DIGEST)
+READING = Reading(2, "area", False)
+FOUND = Calibration(WHERE, 2.0, 0.9, 0.1, True, DIGEST, (16, 16), DIGEST, reading=READING)
 CALIBRATION = {**FOUND._asdict(), "geometry": WHERE._asdict(), "optics": {}, "errors": {}}
+CALIBRATION["reading"] = READING._asdict()
 SIDECAR = {"format": shallow(MaskFormat(format="slm", panel=(4, 4)))}
 SIDECAR |= {"masks_in_file": [0], "mask_shape": [4, 4]}
 
@@ -210,9 +217,11 @@ def test_a_calibration_that_calibrate_cannot_have_written_is_refused(tmp_path):
     wrong = {
         **{"flip": ["sideways"], "rotation": ["2"], "transpose": ["no"], "checkpoint": [None]},
         **{"sensor": [[16.5, 16]], "counts_per_unit": numbers, "scale": numbers},
+        **{"bin": [0, 2.5, None], "sampling": ["lines", 1], "square_pixels": [1, "yes"]},
     }
     for name, others in wrong.items():
-        place = (name,) if name in CALIBRATION else ("geometry", name)
+        section = "reading" if name in Reading._fields else "geometry"
+        place = (name,) if name in CALIBRATION else (section, name)
         for other in others:
             path.write_text(json.dumps(changed(CALIBRATION, place, other)))
             assert "--calibration" in rejection(read_calibration, path), (name, other)

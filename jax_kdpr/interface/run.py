@@ -218,7 +218,7 @@ class Run(runs.Run):
             )
         if found is not None and centred is not None:
             raise InputError("centred: nothing reads it beside calibration=; leave it out")
-        if found is None and not bin is square_pixels is None:
+        if found is None and (bin, square_pixels) != (None, None):
             raise InputError("bin, square_pixels: are read only with calibration=; leave them out")
         if gain is not None:
             require("gain", gain, GAINS)
