@@ -42,7 +42,7 @@ from jax_kdpr.lab.frames.calibration import (
     undetermined,
     write_calibration,
 )
-from jax_kdpr.lab.frames.measured import blank_image
+from jax_kdpr.lab.frames.measured import blank_image, coarseness
 from jax_kdpr.lab.frames.own_images import own_images
 from jax_kdpr.lab.frames.parameters import FITTED
 from jax_kdpr.lab.frames.reading import list_frames
@@ -120,7 +120,7 @@ def main(positional: list[str]) -> int:
         )
     write_calibration(output, found)
     print(f"{in_words(found)}\nwritten: {output}")
-    coarse = frame_flags.coarseness(setup._replace(geometry=found.geometry), run)
+    coarse = coarseness(setup._replace(geometry=found.geometry), run)
     if found.trusted and not OBJECT.value and config.propagation.kind == "far":
         print(
             "note: a mask of the other sign gives this pattern with flip "

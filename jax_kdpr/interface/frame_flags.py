@@ -15,7 +15,6 @@ from jax_kdpr.lab.frames.geometry import (
     SAMPLINGS,
     default_geometry,
     make_window,
-    sampling_note,
     useful_bin,
 )
 from jax_kdpr.lab.frames.measured import Setup
@@ -116,13 +115,6 @@ def _read_references(frame: np.ndarray) -> References:
         dark_step=dark.step if dark else 1,
         spread=dark.spread if dark else None,
     )
-
-
-def coarseness(setup: Setup, run: Run) -> str:
-    """Returns a warning that the camera's pixels do not suit the pattern; empty where they do."""
-    bin = setup.window.bin
-    camera_pixels = run.camera.finest_period * setup.geometry.scale / bin
-    return sampling_note(camera_pixels, bin=bin, sampling=setup.sampling)
 
 
 def require_apart(output: Path, frames: list[Frame]) -> None:

@@ -8,10 +8,10 @@ from absl import flags
 
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.interface import bench_flags, cli
-from jax_kdpr.interface.frame_flags import DARK, SCALE, coarseness, mask_side, read_setup
+from jax_kdpr.interface.frame_flags import DARK, SCALE, mask_side, read_setup
 from jax_kdpr.lab.frames.calibration import calibration_notes, read_calibration
 from jax_kdpr.lab.frames.geometry import FLIPS
-from jax_kdpr.lab.frames.measured import Setup
+from jax_kdpr.lab.frames.measured import Setup, coarseness
 from jax_kdpr.lab.frames.reading import Frame
 from jax_kdpr.runs.run import Run
 

@@ -26,9 +26,10 @@ from jax_kdpr.lab.frames.calibration import (
     read_calibration,
 )
 from jax_kdpr.lab.frames.correction import References, correct, make_correction
-from jax_kdpr.lab.frames.geometry import check_geometry, make_window, sampling_note
+from jax_kdpr.lab.frames.geometry import check_geometry, make_window
 from jax_kdpr.lab.frames.measured import (
     Setup,
+    coarseness,
     in_model_units,
     on_grid,
     pixel_side,
@@ -343,11 +344,11 @@ def _setup(
     square_pixels = reading.square_pixels if square_pixels is None else square_pixels
     window, geometry = make_window(references.shape, None, bin), found.geometry
     check_geometry(geometry.in_window(window), window.shape, run.sensor)
-    camera_pixels = run.camera.finest_period * geometry.scale / bin
-    if note := sampling_note(camera_pixels, bin=bin, sampling=reading.sampling):
-        warnings.warn(note.replace("--bin ", "bin=").replace("--bin", "bin="), stacklevel=3)
     side = pixel_side(run) if square_pixels else 0.0
-    return Setup(references, window, geometry, reading.sampling, side, found.offset)
+    setup = Setup(references, window, geometry, reading.sampling, side, found.offset)
+    if note := coarseness(setup, run):
+        warnings.warn(note.replace("--bin ", "bin=").replace("--bin", "bin="), stacklevel=3)
+    return setup
 
 
 def _are_images(given: np.ndarray, shape: tuple[int, ...]) -> bool:

@@ -34,6 +34,7 @@ from jax_kdpr.lab.frames.geometry import (
     check_geometry,
     grid_window,
     pixel_envelope,
+    sampling_note,
     sensor_points,
     to_sensor,
 )
@@ -221,6 +222,13 @@ def in_model_units(
             "about as much, or less of an amplitude; check --gain or --calibration"
         )
     return cdps
+
+
+def coarseness(setup: Setup, run: Run) -> str:
+    """Returns a warning that the camera's pixels do not suit the pattern; empty where they do."""
+    bin = setup.window.bin
+    camera_pixels = run.camera.finest_period * setup.geometry.scale / bin
+    return sampling_note(camera_pixels, bin=bin, sampling=setup.sampling)
 
 
 def noise_sigma(setup: Setup, run: Run, counts: list[float]) -> Float[np.ndarray, "sh sw"]:
