@@ -20,6 +20,7 @@ from absl import flags
 
 from jax_kdpr.config.schema import Config
 from jax_kdpr.core.errors import InputError
+from jax_kdpr.core.provenance import provenance
 from jax_kdpr.evaluation import plots
 from jax_kdpr.evaluation.uniqueness import comparison
 from jax_kdpr.evaluation.uniqueness import masks as mask_analysis
@@ -82,7 +83,7 @@ def main(positional: list[str]) -> int:
         **{"read_noise": READ_NOISE.value, "steps": STEPS.value},
         "own_prior_distance": subject.unit,
         "data_digest": subject.digest,
-        "provenance": run_folder.provenance(),
+        "provenance": provenance(),
     }
     results: dict[str, dict[str, Any]] = {}
 

@@ -10,9 +10,9 @@ snapshots; of several such sets the mean counts, or with --object the first. The
 centres, all eight orientations, a rotation of --rotation_range degrees, and a relative change of
 --scale by --scale_range. The geometry, in pixels of the raw frame, the counts a unit, and how the
 frames were read (--bin, --sampling, --mask_pixels) go to --output, for `reconstruct --calibration`.
-The score is the correlation of measured and expected amplitudes. If it is low, or another
-orientation fits nearly as well, the fit is not to be trusted: a warning says so, and the exit code
-is 1.
+The score is the correlation of measured and expected amplitudes. If it is low, or if another
+orientation fits nearly as well, or the mask of the other sign better, the fit is not to be trusted:
+a warning says so, and the exit code is 1.
 
 --fit names the parts of the optics that are fitted too, to the amplitudes of one or more objects
 (--object names as many images as there are objects in the frames, in their order): shift, rotation,
@@ -71,10 +71,6 @@ SCALE_RANGE = flags.DEFINE_float(
     lower_bound=0.0,
     upper_bound=0.5,
 )
-DOUBT = (
-    "do not trust this calibration: its score is low, or another orientation fits nearly as well; "
-    "check the object, the mask that is shown, the exposure, and --scale"
-)
 # Without an object, the far field of the conjugate mask is that of the mask turned by 180 degrees.
 HALF_TURNS = {"none": "both", "both": "none", "vertical": "horizontal", "horizontal": "vertical"}
 
@@ -121,13 +117,13 @@ def main(positional: list[str]) -> int:
     write_calibration(output, found)
     print(f"{in_words(found)}\nwritten: {output}")
     coarse = coarseness(setup._replace(geometry=found.geometry), run)
-    if found.trusted and not OBJECT.value and config.propagation.kind == "far":
+    if found.trusted and not found.tells_sign:
         print(
             "note: a mask of the other sign gives this pattern with flip "
             f"{HALF_TURNS[found.geometry.flip]}, and objects inverted; where you do not know how "
-            "your camera stands, give --object"
+            f"your camera stands, give --object{' that is less even' if OBJECT.value else ''}"
         )
-    for warning in filter(None, (coarse, *undetermined(found), "" if found.trusted else DOUBT)):
+    for warning in filter(None, (coarse, *undetermined(found), found.doubt)):
         print(f"warning: {warning}", file=sys.stderr)
     return 0 if found.trusted else 1
 

@@ -27,6 +27,7 @@ from absl import flags
 from jax_kdpr.core import options
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.options import shallow
+from jax_kdpr.core.provenance import provenance
 from jax_kdpr.evaluation import pictures
 from jax_kdpr.evaluation import solvers as solving
 from jax_kdpr.evaluation.solvers import Plan
@@ -36,7 +37,6 @@ from jax_kdpr.interface.reports import Report
 from jax_kdpr.lab.frames.calibration import calibration_notes, read_calibration
 from jax_kdpr.lab.frames.reading import read_mean
 from jax_kdpr.optics.camera import Camera
-from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.runs.run import Run
 
 flags.adopt_module_key_flags(system_flags)
@@ -80,7 +80,7 @@ def main(positional: list[str]) -> int:
             "calibration": CALIBRATION.value,
             "support": SUPPORT.value,
             "results": results,
-            "provenance": run_folder.provenance(),
+            "provenance": provenance(),
         },
     }
     report.write(record, text)

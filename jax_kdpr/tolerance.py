@@ -24,11 +24,11 @@ from absl import flags
 from jax_kdpr.config.schema import Config
 from jax_kdpr.core import options
 from jax_kdpr.core.errors import InputError
+from jax_kdpr.core.provenance import provenance
 from jax_kdpr.evaluation import tolerance_report
 from jax_kdpr.evaluation.tolerance import Request, check_request, measure_run, require_beam
 from jax_kdpr.interface import cli, option_flags, solver_flags, system_flags
 from jax_kdpr.interface.reports import Report
-from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.runs.run import Run, load_run
 
 flags.adopt_module_key_flags(system_flags)
@@ -67,7 +67,7 @@ def main(positional: list[str]) -> int:
         "spreads": request.spreads,
         "seed": request.seed,
         "runs": results,
-        "provenance": run_folder.provenance(),
+        "provenance": provenance(),
     }
     text = tolerance_report.report(results, images, request)
     report.write(record, text)

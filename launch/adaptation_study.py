@@ -26,10 +26,10 @@ from jax_kdpr.config import presets
 from jax_kdpr.config import schema as config_lib
 from jax_kdpr.config.schema import Config
 from jax_kdpr.core.options import changed
+from jax_kdpr.core.provenance import provenance
 from jax_kdpr.data.batches import take_batch
 from jax_kdpr.lab.masks.further import with_further
 from jax_kdpr.optics.misalignment import JitterOptions
-from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.runs.run import Run
 from jax_kdpr.studies.statistics import over_seeds
 
@@ -183,7 +183,7 @@ def make(case: Case, folder: Path) -> None:
         "before": psnr(run, shots, images),
         "after": psnr(kdpr.load(output), shots, images),
         "seconds": time.monotonic() - started,
-        "provenance": run_folder.provenance(),
+        "provenance": provenance(),
     }
     (folder / "rows").mkdir(exist_ok=True)
     (folder / "rows" / f"{case.name}.json").write_text(json.dumps(record, indent=1) + "\n")

@@ -228,14 +228,14 @@ def paper_config(precision: str) -> Any:
 
 def machine() -> None:
     """Tells GPU, driver and versions."""
-    from jax_kdpr.runs import folder as run_folder
+    from jax_kdpr.core.provenance import provenance
 
     query = "--query-gpu=name,driver_version,memory.total,clocks.max.sm"
     try:
         card = subprocess.check_output(["nvidia-smi", query, "--format=csv,noheader"], text=True)
     except OSError as missing:
         card = str(missing)
-    tell(card=card.strip(), provenance=run_folder.provenance())
+    tell(card=card.strip(), provenance=provenance())
 
 
 def agreement() -> None:

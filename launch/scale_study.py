@@ -39,6 +39,7 @@ from PIL import Image
 
 from jax_kdpr.config.schema import Config
 from jax_kdpr.core import runtime
+from jax_kdpr.core.provenance import provenance
 from jax_kdpr.data import streaming
 from jax_kdpr.data.image_files import ImageFiles, Preparation
 from jax_kdpr.data.scenes import draw_scenes
@@ -369,7 +370,7 @@ def main() -> None:
     asked = parser.parse_args()
     for name in asked.only:
         found = PARTS[name](asked.folder / name)
-        made = {name: found, "provenance": run_folder.provenance()}
+        made = {name: found, "provenance": provenance()}
         (asked.folder / f"{name}.json").write_text(json.dumps(made, indent=1) + "\n")
         print(json.dumps(found, indent=1), flush=True)
 

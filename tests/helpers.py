@@ -1,6 +1,7 @@
 """Small things that several test files do."""
 
 import struct
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -11,6 +12,8 @@ from jax_kdpr.core.errors import InputError
 from jax_kdpr.optics.propagation import FreeSpace, PropagationOptions
 from jax_kdpr.runs.assembly import build_system
 from jax_kdpr.runs.run import Run
+
+ROOT = Path(__file__).parents[1]  # of the repository
 
 
 def rejection(call, *arguments, **options) -> str:

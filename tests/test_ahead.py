@@ -8,14 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers import ROOT
 
 from jax_kdpr.config.schema import Config
 from jax_kdpr.core.sharding import make_mesh
 from jax_kdpr.evaluation.speed import ahead
 from jax_kdpr.evaluation.speed.many_devices import collectives, mesh_of
 from jax_kdpr.studies.programs import trace_step
-
-ROOT = Path(__file__).parents[1]
 
 # A loop of three FFTs, each kept as a row of an array; a convolution; its gradient by the weights.
 PROGRAM = """HloModule jit_run, is_scheduled=true

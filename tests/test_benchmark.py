@@ -7,7 +7,7 @@ from pathlib import Path
 import commands
 import numpy as np
 import pytest
-from helpers import rejection
+from helpers import ROOT, rejection
 
 from jax_kdpr.config.schema import Config, OptimOptions
 from jax_kdpr.core.options import flatten
@@ -19,7 +19,6 @@ from jax_kdpr.recovery.networks.network import NetOptions
 from jax_kdpr.recovery.spectral import SpectralOptions
 from jax_kdpr.recovery.system import System
 
-ROOT = Path(__file__).parent.parent
 TINY = [
     "--config=configs/quickstart/student.py",
     "--config.data.size=16",

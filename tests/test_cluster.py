@@ -13,8 +13,9 @@ import commands
 import faults
 import numpy as np
 import pytest
+from helpers import ROOT
 
-from jax_kdpr.core.versions import versions
+from jax_kdpr.core.provenance import versions
 from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.studies import cluster
 from jax_kdpr.studies.worker import STARTED, Node, answer, running_on
@@ -23,7 +24,6 @@ if not os.environ.get("KDPR_REQUIRE_RAY"):  # set by .ci/run, where a skip must 
     pytest.importorskip("ray")
 
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).parents[1]
 STUDY = """
 from jax_kdpr.config import Config
 from jax_kdpr.studies.declaration import Entry, Study, Table, student_entry, teacher_entry

@@ -2,17 +2,16 @@
 
 import importlib.util
 import os
-from pathlib import Path
 
 import pytest
 from commands import run
+from helpers import ROOT
 
 from jax_kdpr.config.schema import Config
 from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.studies.programs import trace_step
 
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).parent.parent
 COUNTS = {
     **{"train.batch_size": 2, "train.eval_batch_size": 2, "train.epochs": 1},
     **{"data.train_images": 2, "data.validation_images": 2, "data.test_images": 2},

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 from commands import run
+from helpers import ROOT
 
 from jax_kdpr.config import schema as config_lib
 from jax_kdpr.core import json_files
 
-ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 # In this order a reader comes to them.
 WAY = ("devices", "beam", "tolerances", "masks", "reconstruct", "solvers")

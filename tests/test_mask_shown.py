@@ -1,14 +1,13 @@
 """What a panel shows besides a mask: its light is that of the mask, on a panel that is not flat."""
 
 import json
-from pathlib import Path
 from unittest import mock
 
 import commands
 import numpy as np
 import pytest
 import tifffile
-from helpers import rejection
+from helpers import ROOT, rejection
 from mask_exports import PANEL, SIZE, shown_by, tiny
 from PIL import Image
 from scipy.ndimage import gaussian_filter
@@ -28,7 +27,6 @@ from jax_kdpr.lab.masks.shown import (
 from jax_kdpr.optics.mask_files.format import MaskFormat
 from jax_kdpr.optics.mask_files.reading import read_mask_file, read_phases
 
-ROOT = Path(__file__).parents[1]
 SHAPE = (40, 60)
 UNEVEN = (
     9 * gaussian_filter(np.random.default_rng(5).standard_normal(SHAPE), 8) / 0.035

@@ -7,6 +7,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import ROOT
 from oracles import lowpass
 from PIL import Image
 
@@ -21,7 +22,6 @@ from jax_kdpr.optics.objects import SceneOptions, scene_field
 from jax_kdpr.optics.window import SensorOptions
 from jax_kdpr.runs.run import untrained
 
-ROOT = Path(__file__).parents[1]
 FOLDER = os.environ.get("KDPR_MEASURED_DIR", "")
 pytestmark = [
     pytest.mark.slow,

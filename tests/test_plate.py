@@ -1,11 +1,14 @@
 """Masks from measured plates: against finer sampling, and the light that such a plate makes."""
 
+import json
+
 import commands
 import numpy as np
 import oracles
 import pytest
 import tifffile
-from helpers import rejection
+from helpers import ROOT, rejection
+from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from jax_kdpr.lab.frames.geometry import Geometry
@@ -151,3 +154,42 @@ def test_the_command_writes_what_masks_file_reads(tmp_path, capfd):
     ):
         assert said in commands.refusal("import_mask", *given, *options)
     assert not (tmp_path / "no.npy").exists()
+
+
+@pytest.mark.slow
+def test_a_plate_of_the_wrong_sign_is_told_by_a_known_object(tmp_path):
+    """The light is summed here; the plate advances it where the mask delays it, and the reverse."""
+    phases = np.random.default_rng(0).uniform(0, TURN, (16, 16))
+    np.save(tmp_path / "mask.npy", phases.astype(np.float32))
+    y, x = np.mgrid[-1:1:16j, -1:1:16j]
+    thick = (np.hypot(y, x) < 0.8) * 0.5 + (np.hypot(y - 0.3, x + 0.2) < 0.3) * 0.5
+    config = [f"--config={ROOT}/configs/plate/e2e.py", "--config.data.size=16"]
+    config += ["--config.masks.start=file", f"--config.masks.file={tmp_path}/mask.npy"]
+    config += ["--config.masks.trained=False", "--mask_pixels=point"]
+
+    def calibrated(sign, image, *given):
+        """Code, calibration and what was said, for a plate of this sign and an object."""
+        Image.fromarray(np.uint8(255 * image)).save(tmp_path / "object.png")
+        field = np.exp(1j * (np.pi * np.round(255 * image) / 255 - sign * phases))
+        light = np.fft.fftshift(np.abs(np.fft.fft2(field, (128, 128))) ** 2)
+        light = np.pad(light, 4, mode="wrap")  # points for pixels: the pattern goes on
+        frame = np.random.default_rng(1).poisson(2e3 * light / light.mean())
+        tifffile.imwrite(tmp_path / "frame.tif", frame.astype(np.uint16))
+        output = tmp_path / "calibration.json"
+        files = (f"--input={tmp_path}/frame.tif", f"--output={output}", "--scale=4")
+        said = commands.call("calibrate", *config, *files, *given)
+        return said.returncode, json.loads(output.read_text()), said.stdout + said.stderr
+
+    known = f"--object={tmp_path}/object.png"
+    code, found, said = calibrated(1, thick, known)
+    assert code == 0 and found["trusted"] and found["tells_sign"] and "other sign" in said
+    assert found["score"] > 0.97 and found["other_sign"] < 0.8
+    code, found, said = calibrated(-1, thick, known)
+    assert code == 1 and not found["trusted"] and found["other_sign"] > 0.97 > 0.8 > found["score"]
+    assert found["doubt"] in said and "export with the other --sign" in said
+    for sign, flip in ((1, "both"), (-1, "none")):  # an empty beam does not tell
+        code, found, said = calibrated(sign, 0 * thick)
+        assert code == 0 and not found["tells_sign"] and "other_sign" not in found
+        assert f"gives this pattern with flip {flip}" in said
+    code, found, said = calibrated(1, 0.004 * thick, known)  # nor does a very thin object
+    assert code == 0 and not found["tells_sign"] and "that is less even" in said

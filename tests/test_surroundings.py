@@ -13,7 +13,7 @@ from helpers import rejection, tiny_config
 
 from jax_kdpr.config import schema as config_lib
 from jax_kdpr.config.schema import Config
-from jax_kdpr.core import runtime
+from jax_kdpr.core import provenance, runtime
 from jax_kdpr.data import sources
 from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.runs.run import load_data
@@ -101,17 +101,17 @@ def test_a_commit_is_of_the_repository_that_holds_the_package(monkeypatch, tmp_p
     package.parent.mkdir()
     package.write_text("")
     (tmp_path / "other.py").write_text("")
-    monkeypatch.setattr(run_folder, "__file__", str(package))
-    assert run_folder._commit() == ""
+    monkeypatch.setattr(provenance, "__file__", str(package))
+    assert provenance._commit() == ""
     for command in (["init", "-q"], ["add", "other.py"], ["commit", "-qm", "x"]):
         subprocess.run([*git, *command], check=True)
-    assert run_folder._commit() == ""
+    assert provenance._commit() == ""
     for command in (["add", "package"], ["commit", "-qm", "y"]):
         subprocess.run([*git, *command], check=True)
     head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True)
-    assert run_folder._commit() == head.stdout[:12]
+    assert provenance._commit() == head.stdout[:12]
     package.write_text("changed")
-    assert run_folder._commit() == head.stdout[:12] + "+"
+    assert provenance._commit() == head.stdout[:12] + "+"
 
 
 def test_paths_of_a_config_become_absolute(monkeypatch, tmp_path):

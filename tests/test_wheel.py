@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from commands import user_environment
+from helpers import ROOT
 
-ROOT = Path(__file__).parents[1]
 NOTEBOOK = """
 import jax_kdpr as kdpr
 

@@ -16,6 +16,7 @@ from jax_kdpr.config.schema import Config
 from jax_kdpr.core import json_files, whole_files
 from jax_kdpr.core.metrics import ImageScores, psnr_from_mse
 from jax_kdpr.core.options import changed
+from jax_kdpr.core.provenance import provenance
 from jax_kdpr.core.sharding import data_parallel
 from jax_kdpr.core.types import Images, Intensities, Key
 from jax_kdpr.data.pages.stacks import read_arrays
@@ -91,7 +92,7 @@ def score_run(
         "refine_with": refinement.solver,
         "refine_tv": refinement.tv,
         "scores": {name: summarise(score)._asdict() for name, score in scores.items()},
-        "provenance": run_folder.provenance(),
+        "provenance": provenance(),
     }
     per_image: dict[str, Any] = {
         f"{name}_{metric}": np.asarray(values)

@@ -6,19 +6,13 @@ for each session that worked on it the time, commit, package versions and device
 
 import copy
 import fcntl
-import os
-import platform
-import re
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from jax_kdpr.config import checks
@@ -27,8 +21,8 @@ from jax_kdpr.config.schema import Config
 from jax_kdpr.core import json_files, options, whole_files
 from jax_kdpr.core.errors import InputError, InUseError
 from jax_kdpr.core.json_files import Maybe
+from jax_kdpr.core.provenance import provenance
 from jax_kdpr.core.registry import sources_of
-from jax_kdpr.core.versions import versions
 from jax_kdpr.data.pages.stacks import split_dataset
 from jax_kdpr.optics.beam import Plane
 
@@ -325,47 +319,6 @@ def warn_of_code(workdir: Path, config: Config) -> None:
             f"warning: {', '.join(changed)} has changed since {str(workdir)!r} was trained with it",
             file=sys.stderr,
         )
-
-
-def provenance() -> dict[str, Any]:
-    """Returns the provenance of results: time, commit, versions and devices."""
-    return {
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": _commit(),
-        "versions": {"python": platform.python_version()} | versions(),
-        "devices": [device.device_kind for device in jax.devices()],
-        "cpu": _processor(),
-        "cpu_count": os.cpu_count(),
-    }
-
-
-def _processor() -> str:
-    """Returns the name of the processor, as far as the system tells it."""
-    with suppress(OSError):  # the file exists on Linux only
-        named = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.M)
-        if named:
-            return named[1]
-    return platform.processor() or platform.machine()
-
-
-def _commit() -> str:
-    """Returns the commit of the source tree, "+" appended if it was changed.
-
-    Outside git, as in a folder that launch/pack_for_gpu.sh made, it is KDPR_COMMIT, or "" if that
-    is not set. A repository that contains this file without tracking it, such as the project whose
-    .venv it is in, does not count.
-    """
-
-    def git(*command: str) -> str:
-        words = ["git", "-C", str(Path(__file__).parent), *command]
-        return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        git("ls-files", "--error-unmatch", Path(__file__).name)
-        changed = git("status", "--porcelain", "--untracked-files=no")
-        return git("rev-parse", "--short=12", "HEAD") + ("+" if changed else "")
-    except (OSError, subprocess.CalledProcessError):
-        return os.environ.get("KDPR_COMMIT", "")
 
 
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from jax_kdpr.core import signals
 from jax_kdpr.core.errors import InputError, StoppedError, reason
-from jax_kdpr.core.versions import versions
+from jax_kdpr.core.provenance import versions
 from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.studies.declaration import LOGS
 from jax_kdpr.studies.plan import PlannedRun

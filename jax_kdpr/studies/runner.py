@@ -18,6 +18,7 @@ from jax_kdpr.config.schema import Config
 from jax_kdpr.core import json_files, signals
 from jax_kdpr.core.errors import InUseError
 from jax_kdpr.core.options import flatten
+from jax_kdpr.core.provenance import provenance
 from jax_kdpr.core.signals import Interrupted
 from jax_kdpr.evaluation.alone import OPTICS_FILE, judge_optics
 from jax_kdpr.evaluation.scoring import score_run, score_under_noise
@@ -204,7 +205,7 @@ def _measure_costs(study: Study, run: PlannedRun, workdir: Path) -> None:
         "step_bytes": memory,
         "inference_ms": 1e3 * timing.median,
         "inference_quartiles_ms": [1e3 * value for value in timing.quartiles],
-        "provenance": run_folder.provenance(),
+        "provenance": provenance(),
     }
     json_files.write_json(path, found)
     jax.clear_caches()
@@ -227,7 +228,7 @@ def _time_frames(study: Study, runs: list[PlannedRun], workdir: Path) -> None:
     )
     timings = dict(zip(configs, zip(alone, in_batch, strict=True), strict=True))
     for entry, pair in timings.items():
-        found[entry] = made_for[entry] | {"batch": batch, "provenance": run_folder.provenance()}
+        found[entry] = made_for[entry] | {"batch": batch, "provenance": provenance()}
         for name, timing in zip(("alone", "in_batch"), pair, strict=True):
             quartiles = [1e3 * value for value in timing.quartiles]
             found[entry][name] = {"ms": 1e3 * timing.median, "quartiles_ms": quartiles}

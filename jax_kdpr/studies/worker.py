@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from jax_kdpr.core.versions import versions
+from jax_kdpr.core.provenance import versions
 
 GRACE = 120.0  # seconds that a run may take to save when the study is interrupted
 NOT_RUN = -1  # not the exit code of any process

@@ -17,9 +17,9 @@ from jax_kdpr.core import processes, runtime, signals
 from jax_kdpr.core.errors import StoppedError, reason
 from jax_kdpr.core.metrics import rms_unit
 from jax_kdpr.core.progress import progress
+from jax_kdpr.core.provenance import versions
 from jax_kdpr.core.sharding import replicate
 from jax_kdpr.core.signals import Interrupted
-from jax_kdpr.core.versions import versions
 from jax_kdpr.data.batches import epoch_order
 from jax_kdpr.runs import checkpoint
 from jax_kdpr.runs import folder as run_folder

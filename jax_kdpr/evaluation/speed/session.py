@@ -10,13 +10,13 @@ from jax_kdpr.config.schema import Config
 from jax_kdpr.core import runtime
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.progress import progress
+from jax_kdpr.core.provenance import provenance
 from jax_kdpr.core.sharding import make_mesh
 from jax_kdpr.evaluation.speed import ahead, cases, report
 from jax_kdpr.evaluation.speed.cases import Case, Made, Plan, Shape
 from jax_kdpr.evaluation.speed.counts import measure_limits
 from jax_kdpr.evaluation.speed.report import Row
 from jax_kdpr.evaluation.speed.timing import Timing, clock, time_alternating
-from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.training.losses import Weights, loss_weights
 
 Some = TypeVar("Some", Plan, Plan | Made)
@@ -190,5 +190,5 @@ def facts(config: Config, wanted: Wanted) -> dict[str, Any]:
         "precision": config.net.precision,
         "devices": 1 if shape.mesh is None else shape.mesh.size,
         "scan_steps": shape.scan_steps,
-        "provenance": run_folder.provenance(),
+        "provenance": provenance(),
     }

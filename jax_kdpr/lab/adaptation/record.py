@@ -8,6 +8,7 @@ import numpy as np
 
 from jax_kdpr.core import json_files
 from jax_kdpr.core.errors import InputError
+from jax_kdpr.core.provenance import provenance
 from jax_kdpr.core.types import Intensities
 from jax_kdpr.core.whole_files import write_whole
 from jax_kdpr.data.batches import over_batches
@@ -16,7 +17,6 @@ from jax_kdpr.lab.frames.calibration import Calibration, Reading, write_calibrat
 from jax_kdpr.lab.frames.measured import Measured, Setup
 from jax_kdpr.lab.frames.recovery import make_recover
 from jax_kdpr.optics.beam import Plane
-from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.runs.checkpoint import SCORE
 from jax_kdpr.runs.run import Run
 from jax_kdpr.training.lessons import Lessons
@@ -160,7 +160,7 @@ def write_record(
         "after": {name: best[name] for name in kept},
         "best_epoch": best["epoch"],
         "objects": rows_of,
-        "provenance": run_folder.provenance(),
+        "provenance": provenance(),
     }
     json_files.write_json(folder / RECORD_FILE, record)
     if found is not None:

@@ -1,5 +1,6 @@
 """Calibrates a bench from known objects: its geometry, its gain and, if asked for, its optics."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -26,12 +27,22 @@ from jax_kdpr.lab.frames.geometry import (
 from jax_kdpr.lab.frames.measured import Setup, on_grid, simulate
 from jax_kdpr.lab.frames.parameters import Options, is_determined
 from jax_kdpr.lab.frames.reading import Frame, iterate_frames
-from jax_kdpr.lab.frames.registration import Registration, register
+from jax_kdpr.lab.frames.registration import Registration, lead, register
 from jax_kdpr.optics.beam import Plane
 from jax_kdpr.optics.camera import centred
 from jax_kdpr.runs.run import Run
 
-HALF_TURN = 0.01  # relative difference of amplitudes below which a pattern equals its half turn
+SAME = 0.01  # relative difference of amplitudes below which patterns are equal
+SIGN_LEAD = 1.3  # `registration.lead` of one sign of the mask over the other
+DOUBT = (
+    "do not trust this calibration: its score is low, or another orientation fits nearly as well; "
+    "check the object, the mask that is shown, the exposure, and --scale"
+)
+WRONG_SIGN = (
+    "do not trust this calibration: the mask of the other sign fits better ({other:.3f} against "
+    "{score:.3f}); what is shown adds the phase +phi where the design has -phi: export with the "
+    "other --sign, or negate the mask of a plate"
+)
 CALIBRATION = {
     "geometry": {
         **dict.fromkeys(("centre_y", "centre_x", "rotation"), float),
@@ -45,6 +56,7 @@ CALIBRATION = {
     # Only a fit gives them.
     **{"optics": Maybe({str: dict}), "errors": Maybe({str: (float, float)})},
     "reading": Maybe({"bin": int, "sampling": str, "square_pixels": bool}),
+    **{"other_sign": Maybe(float), "tells_sign": Maybe(bool), "doubt": Maybe(str)},
 }
 
 
@@ -76,6 +88,9 @@ class Calibration(NamedTuple):
     offset: float = 0.0  # counts of a raw camera pixel that no light of the model explains
     errors: dict[str, tuple[float, float]] | None = None  # value and error bar of each number
     reading: Reading | None = None  # None: an older file, which does not say
+    other_sign: float | None = None  # score of the mask of the other sign, where that was tried
+    tells_sign: bool = True  # False: with the other sign the mask explains the frames as well
+    doubt: str = ""  # why it is not to be trusted
 
 
 def calibrate(
@@ -90,31 +105,38 @@ def calibrate(
     """Registers the snapshots of a known object near the setup's geometry.
 
     There may be several sets of L frames, which are averaged. The snapshot whose fit is furthest
-    ahead of other orientations counts. The ranges of rotation (degrees) and of relative scale are
-    those of `register`.
+    ahead of other orientations counts, and the mask of the other sign is tried on it. The ranges of
+    rotation (degrees) and of relative scale are those of `register`.
 
     Raises:
         InputError: If the object does not tell the orientations apart, a frame cannot be used, or
             the pattern that was found is cut off.
     """
     window, expected = setup.window, simulate(run, image)
-    patterns = np.stack([centred(pattern, run.camera.axis) for pattern in expected])
+    patterns = _centred(expected, run)
     check_orientation(patterns)
     sets = np.stack(_read_lights(frames, setup))
     lights = sets.reshape(-1, run.snapshots, *sets.shape[1:]).mean(axis=0)
     seen_as = pixel_envelope(sensor_points(run.sensor), run.camera.spacing, setup.pixel_side)
-    found = [
-        register(
-            window.join(light),
-            pattern * seen_as,
-            setup.geometry.in_window(window),
-            rotation_range=rotation_range,
-            scale_range=scale_range,
-            sampling=setup.sampling,
-        )
-        for light, pattern in zip(lights, patterns, strict=True)
-    ]
-    best = max(found, key=lambda one: one.score - one.runner_up)
+    guess = setup.geometry.in_window(window)
+    wide = {"rotation_range": rotation_range, "scale_range": scale_range}
+
+    def fitted(shot: int, pattern: Float[np.ndarray, "sh sw"], near: Geometry, **ranges: float):
+        joined = window.join(lights[shot])
+        return register(joined, pattern * seen_as, near, sampling=setup.sampling, **ranges)
+
+    found = [fitted(shot, pattern, guess, **wide) for shot, pattern in enumerate(patterns)]
+    shot = max(range(len(found)), key=lambda n: lead(found[n].score, found[n].runner_up))
+    best, other_sign = found[shot], None
+    negated = _centred(simulate(_negated(run), image), run)[shot]
+    is_own, is_twin = (
+        _are_same(negated, to) for to in (patterns[shot], _half_turn(patterns[shot]))
+    )
+    if not (is_own or is_twin):
+        # Where the place is known, only the orientation can be another.
+        narrow = {"rotation_range": 0.0, "scale_range": 0.0}
+        near, ranges = (best.geometry, narrow) if best.trusted else (guess, wide)
+        other_sign = fitted(shot, negated, near, **ranges).score
     if best.trusted:  # else it is not known where the pattern lies
         check_geometry(best.geometry, window.shape, run.sensor)
     placed = setup._replace(geometry=best.geometry.in_frame(window))
@@ -125,7 +147,12 @@ def calibrate(
             f"{frames[0].name}: no light is left over the dark; check that --dark belongs to this "
             "exposure"
         )
-    return _calibration(best, setup, run, float(seen.sum() / expected.sum()))
+    calibration = _calibration(best, setup, run, float(seen.sum() / expected.sum()))
+    if other_sign is not None and lead(other_sign, best.score) >= SIGN_LEAD:
+        doubt = WRONG_SIGN.format(other=other_sign, score=best.score)
+        calibration = calibration._replace(trusted=False, doubt=doubt)
+    is_told = is_own or (not is_twin and lead(best.score, other_sign or 0.0) >= SIGN_LEAD)
+    return calibration._replace(other_sign=other_sign, tells_sign=is_told)
 
 
 def calibrate_optics(
@@ -184,7 +211,19 @@ def _calibration(
         sensor=run.sensor,
         masks=masks_digest(run),
         reading=Reading.of(setup),
+        doubt="" if found.trusted else DOUBT,
     )
+
+
+def _centred(cdps: Float[np.ndarray, "k sh sw"], run: Run) -> Float[np.ndarray, "k sh sw"]:
+    """Returns CDPs with their zero frequency at [sh // 2, sw // 2], as a camera sees them."""
+    return np.stack([centred(one, run.camera.axis) for one in cdps])
+
+
+def _negated(run: Run) -> Run:
+    """Returns a run with masks of the other sign."""
+    params, state = run.variables
+    return dataclasses.replace(run, variables=({**params, "phases": -run.phases}, state))
 
 
 def masks_digest(run: Run) -> str:
@@ -212,17 +251,30 @@ def check_orientation(patterns: Float[np.ndarray, "k sh sw"]) -> None:
         patterns: Expected patterns, with their zero frequency at [sh // 2, sw // 2].
 
     Raises:
-        InputError: If no amplitude differs by more than `HALF_TURN` from its half turn.
+        InputError: If each of them is `SAME` as its half turn.
     """
-    first = [1 - samples % 2 for samples in patterns.shape[1:]]  # 1: index 0 has no counterpart
-    amplitude = np.sqrt(np.maximum(patterns[:, first[0] :, first[1] :], 0.0))
-    difference = np.linalg.norm(amplitude - amplitude[:, ::-1, ::-1], axis=(1, 2))
-    if np.all(difference <= HALF_TURN * np.linalg.norm(amplitude, axis=(1, 2))):
+    if all(_are_same(pattern, _half_turn(pattern)) for pattern in patterns):
         raise InputError(
             "--object: the expected pattern looks the same turned by 180 degrees, so that its "
             "orientation cannot be found; put a known object without symmetry into the beam, and "
             "give its image"
         )
+
+
+def _half_turn(pattern: Float[np.ndarray, "sh sw"]) -> Float[np.ndarray, "sh sw"]:
+    """Returns a pattern turned by 180 degrees about [sh // 2, sw // 2]; index 0 may wrap round."""
+    even = [1 - samples % 2 for samples in pattern.shape]
+    return np.roll(pattern[::-1, ::-1], even, axis=(0, 1))
+
+
+def _are_same(one: Float[np.ndarray, "sh sw"], other: Float[np.ndarray, "sh sw"]) -> bool:
+    """Returns whether the amplitudes of patterns differ by at most `SAME`, relative to them.
+
+    Row and column 0 of an even size have no counterpart in a half turn, and do not count.
+    """
+    first = [1 - samples % 2 for samples in one.shape]
+    ours, theirs = (np.sqrt(np.maximum(x[first[0] :, first[1] :], 0.0)) for x in (one, other))
+    return bool(np.linalg.norm(ours - theirs) <= SAME * np.linalg.norm(ours))
 
 
 def write_calibration(path: Path, found: Calibration) -> None:
@@ -263,12 +315,15 @@ def in_words(found: Calibration) -> str:
     geometry = found.geometry
     bars = (found.errors or {}).items()
     fitted = "".join(f"\n{name} {value:.4g} +- {error:.2g}" for name, (value, error) in bars)
+    known = found.other_sign is not None
+    sign = f", of the mask of the other sign {found.other_sign:.3f}" if known else ""
     return (
         f"centre {geometry.centre_y:.2f}, {geometry.centre_x:.2f}; rotation "
         f"{geometry.rotation:.3f} degrees; scale {geometry.scale:.4f}; flip {geometry.flip}"
         f"{', transposed' if geometry.transpose else ''}; {found.counts_per_unit:.5g} counts a unit"
         f"{f', offset {found.offset:.3g} counts' if found.offset else ''}"
-        f"\nscore {found.score:.3f}, best of another orientation {found.runner_up:.3f}{fitted}"
+        f"\nscore {found.score:.3f}, best of another orientation {found.runner_up:.3f}"
+        f"{sign}{fitted}"
     )
 
 
@@ -300,7 +355,7 @@ def calibration_notes(calibration: Calibration, run: Run, source: str) -> list[s
         )
     notes = []
     if not calibration.trusted:
-        notes.append(f"{source} says of itself that it is not to be trusted")
+        notes.append(f"{source} says of itself: {calibration.doubt or DOUBT}")
     if calibration.masks != masks_digest(run):
         notes.append(
             f"{source} is of another checkpoint ({calibration.checkpoint[:12]}, the run's is "

@@ -45,13 +45,14 @@ from jax_kdpr.lab.frames.parameters import (
     starting_options,
     value_of,
 )
+from jax_kdpr.lab.frames.registration import lead
 from jax_kdpr.optics.camera import Camera, uncentred
 
 PRIOR = 0.02
 FIRST, LAST = 12, 80  # evaluations from each start, and from the best of them
 KEPT = 3  # best starts, from which the fit continues
 MIN_SCORE = 0.94  # wrong objects reach 0.92 (results/measured)
-MIN_LEAD = 1.3  # factor by which other orientations must leave more of the variance unexplained
+MIN_LEAD = 1.3  # `registration.lead` over the best other orientation
 STEP = 1e-3  # of v, for finite differences
 NOTHING = 1e-15  # of the largest eigenvalue; below, a combination of parameters changes nothing
 DARK = 1e-9  # of the mean light; the least light, so that a dark sample has a derivative
@@ -79,9 +80,8 @@ class Fit(NamedTuple):
 
     @property
     def trusted(self) -> bool:
-        """Whether to trust the fit: a wrong object or orientation leaves more unexplained."""
-        left, others = 1 - self.score**2, 1 - self.runner_up**2
-        return self.score >= MIN_SCORE and others >= MIN_LEAD * left
+        """Whether to trust the fit, as far as score and runner-up say."""
+        return self.score >= MIN_SCORE and lead(self.score, self.runner_up) >= MIN_LEAD
 
 
 def fit_optics(

@@ -14,6 +14,7 @@ import numpy as np
 
 from jax_kdpr.core import signals
 from jax_kdpr.core.progress import progress
+from jax_kdpr.core.provenance import provenance
 from jax_kdpr.core.types import Images
 from jax_kdpr.lab.frames import results
 from jax_kdpr.lab.frames.measured import Measured, Setup, measure_frames, noise_sigma
@@ -28,7 +29,6 @@ from jax_kdpr.lab.frames.recovery import (
 from jax_kdpr.lab.frames.results import Row
 from jax_kdpr.optics.objects import SceneOptions, scene_parts
 from jax_kdpr.recovery.refinement import Refinement
-from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.runs.run import Run
 
 SAVE_SECONDS = 5.0  # between writings of results.json
@@ -111,12 +111,12 @@ def reconstruct(
     place = {group[0].name: number for number, group in enumerate(groups)}
     left = [group for group in groups if group[0].name not in done]
     wanted.output.mkdir(parents=True, exist_ok=True)
-    provenance = run_folder.provenance()
+    made = provenance()
 
     def save() -> dict[str, Any]:
         summary = _summarise(found, limit, [*wanted.notes, *filter(None, [turned])])
         summary = {"settings": wanted.settings, **summary}
-        results.write_results(wanted.output, summary | {"provenance": provenance})
+        results.write_results(wanted.output, summary | {"provenance": made})
         return summary
 
     saved, measured = time.monotonic(), measure_frames(left, setup, run)

@@ -8,10 +8,10 @@
 Patterns are compared by Pearson's correlation of their amplitudes, which does not depend on gain or
 offset.
 
-The fit is trusted if its correlation r is at least `MIN_SCORE`, and if the best fit in another
-orientation leaves at least `MIN_LEAD` times as much of the variance unexplained, 1 - r^2. The other
-seven orientations are known to be wrong and are searched just as thoroughly, so that the best of
-them shows what chance gives on this pattern: much, on that of a weak mask with its bright centre.
+The fit is trusted if its correlation is at least `MIN_SCORE`, and if its `lead` over the best fit
+in another orientation is at least `MIN_LEAD`. The other seven orientations are known to be wrong
+and are searched just as thoroughly, so that the best of them shows what chance gives on this
+pattern: much, on that of a weak mask with its bright centre.
 """
 
 from itertools import product
@@ -34,7 +34,15 @@ MIN_SCORE = 0.8
 MIN_LEAD = 1.6  # wrong weak masks reach 1.05 (tests/test_plate.py)
 EDGE_SHIFT = 0.7  # model samples by which one step of the grid moves the pattern's edge
 
-Fit = tuple[float, Geometry]  # (correlation, geometry)
+Scored = tuple[float, Geometry]  # (correlation, geometry)
+
+
+def lead(score: float, other: float) -> float:
+    """Returns how many times as much of the variance another fit leaves unexplained, 1 - r^2.
+
+    Both are correlations r of amplitudes; those of weak masks are all close to 1.
+    """
+    return (1 - other**2) / max(1 - score**2, 1e-12)
 
 
 class Registration(NamedTuple):
@@ -47,8 +55,7 @@ class Registration(NamedTuple):
     @property
     def trusted(self) -> bool:
         """Whether to trust the fit; see the module."""
-        left, others = 1 - self.score**2, 1 - self.runner_up**2
-        return self.score >= MIN_SCORE and others >= MIN_LEAD * left
+        return self.score >= MIN_SCORE and lead(self.score, self.runner_up) >= MIN_LEAD
 
 
 def register(
@@ -75,7 +82,7 @@ def register(
     smooth = ndimage.gaussian_filter(amplitude, 0.4 * guess.scale)
     coarse = _search(smooth, target, list(product(rotations, scales)))
     spline = frame_spline(part, sampling=sampling)
-    best: list[Fit] = []
+    best: list[Scored] = []
     for fits in progress(coarse, desc="fine", unit="orientation"):
         fits.sort(key=lambda fit: fit[0], reverse=True)
         refined = [_refine(spline, target, start, sampling) for _, start in fits[:3]]
@@ -113,7 +120,7 @@ def _search(
     smooth: Float[np.ndarray, "h w"],
     target: Float[np.ndarray, "sh sw"],
     turns: list[tuple[float, float]],
-) -> list[list[Fit]]:
+) -> list[list[Scored]]:
     """Returns the best centre of every (rotation, scale), in one list per orientation.
 
     A centre is found to a model sample. The frame is read once for all orientations, on a grid of
@@ -129,7 +136,7 @@ def _search(
     size = (padded, padded)
     spectra = [np.asarray(fft.rfft2(one - one.mean(), size)).conj() for one, _ in oriented]
     norm = float(np.sum((target - target.mean()) ** 2))
-    found: list[list[Fit]] = [[] for _ in ORIENTATIONS]
+    found: list[list[Scored]] = [[] for _ in ORIENTATIONS]
     for rotation, scale in progress(turns, desc="coarse", unit="turn"):
         upright = Geometry((height - 1) / 2, (width - 1) / 2, float(rotation), float(scale))
         seen = ndimage.map_coordinates(
@@ -187,7 +194,7 @@ def _refine(
     target: Float[np.ndarray, "sh sw"],
     start: Geometry,
     sampling: str,
-) -> Fit:
+) -> Scored:
     """Refines the four numbers by Nelder and Mead's method; 1 is a model sample at the edge."""
     half = max(target.shape) / 2
 

@@ -20,6 +20,7 @@ from jax_kdpr.core import json_files, whole_files
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.json_files import Maybe
 from jax_kdpr.core.options import shallow
+from jax_kdpr.core.provenance import provenance
 from jax_kdpr.lab.masks.shown import Addition, add
 from jax_kdpr.optics.beam import Plane
 from jax_kdpr.optics.device import DeviceOptions
@@ -27,7 +28,6 @@ from jax_kdpr.optics.mask_files.coding import circle_distance, coding_in_words, 
 from jax_kdpr.optics.mask_files.format import HEIGHT, SLM, MaskFormat
 from jax_kdpr.optics.mask_files.layout import layout_in_words, place
 from jax_kdpr.optics.mask_files.reading import ERROR, SHOWN, shown_path, sidecar_path
-from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.runs.run import Run
 
 # Radians by which a level of the file may differ from the run's level and still count as the same:
@@ -82,7 +82,7 @@ def export_masks(
         shown_path(path) for path in groups if _require_own(path, origin, adds=addition is not None)
     ]
     output.mkdir(parents=True, exist_ok=True)
-    provenance = run_folder.provenance()
+    made = provenance()
     written = {}
     for path, numbers in groups.items():
         content = file_bytes(planes if plan.stack else planes[numbers[0]], plan.suffix)
@@ -96,7 +96,7 @@ def export_masks(
             "format": shallow(plan),
             ERROR: float(errors[numbers].max()),
             "run": origin,
-            "provenance": provenance,
+            "provenance": made,
         }
         shown, levels = shown_path(path), b""
         if addition is not None:
