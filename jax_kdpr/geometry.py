@@ -20,13 +20,13 @@ from absl import flags
 from jax_kdpr.core import json_files
 from jax_kdpr.core.options import shallow
 from jax_kdpr.interface import bench_flags, cli
-from jax_kdpr.lab import sampling
+from jax_kdpr.lab import layout
 from jax_kdpr.lab.bench_file import Bench, require_way, size_note
 from jax_kdpr.lab.bench_options import PixelNoise, as_flags, device_options, noise_options
 from jax_kdpr.lab.masks.shown import ShownOptions, grating_note, plan_addition
 from jax_kdpr.optics.mask_files.format import SLM, MaskFormat
 from jax_kdpr.optics.propagation import PROPAGATORS
-from jax_kdpr.optics.sampling import RECORD, bench_geometry
+from jax_kdpr.optics.sampling import sampling_of
 from jax_kdpr.runs import folder
 
 flags.adopt_module_key_flags(bench_flags)
@@ -60,7 +60,7 @@ OUTPUT = flags.DEFINE_string("output", None, "File for the numbers, .json.")
 def main(positional: list[str]) -> int:
     """Prints the geometry of the bench that the flags describe."""
     cli.require_no_more(positional)
-    known = sampling.known_of(folder.read_config(Path(WORKDIR.value))) if WORKDIR.value else {}
+    known = layout.known_of(folder.read_config(Path(WORKDIR.value))) if WORKDIR.value else {}
     kind = known.get("propagation", flags.FLAGS.propagation or "far")
     unread = "focal_length" if PROPAGATORS[kind].reads_lengths else "distance"
     said = bench_flags.fill(**{unread: None})
@@ -68,12 +68,12 @@ def main(positional: list[str]) -> int:
         require_way(said, kind)
     names = (*KEYS, "pixels", "oversample", "propagation")
     given = {name: flags.FLAGS[name].value for name in names}
-    bench = sampling.make_layout(given, known)
+    bench = layout.make_layout(given, known)
     output = Path(OUTPUT.value) if OUTPUT.value else None
     if output:
-        json_files.require_own("--output", output, RECORD, command="geometry")
-    found = bench_geometry(**bench._asdict())
-    warnings = sampling.warnings_of(bench, found)
+        json_files.require_own("--output", output, layout.RECORD, command="geometry")
+    found = sampling_of(bench)
+    warnings = layout.warnings_of(bench, found)
     warnings += filter(None, [size_note(said, bench.pixels)])
     _check_panel(said, bench.pixels)
     of_device = device_options(said)
@@ -81,8 +81,8 @@ def main(positional: list[str]) -> int:
         record = {"bench": bench._asdict(), **found._asdict(), "warnings": warnings}
         cli.make_folder("--output", output.parent)
         json_files.write_json(output, record)
-    magnify = sampling.suitable_magnify(bench, said.modulator)
-    print(sampling.table(bench, found, magnify=magnify))
+    magnify = layout.suitable_magnify(bench, said.modulator)
+    print(layout.table(bench, found, magnify=magnify))
     missing = [f"--{name}" for name in NEEDED if flags.FLAGS[name].value is None]
     if missing:
         wants = "" if missing == ["--photons"] else f"wants {', '.join(missing)}; "

@@ -137,7 +137,7 @@ WORK = {
     },
     "benchmark": ("jax_kdpr.evaluation.speed.session.time_config", QUICKSTART),
     "geometry": (
-        "jax_kdpr.optics.sampling.bench_geometry",
+        "jax_kdpr.optics.sampling.sampling_of",
         [
             *("--wavelength", "532e-9", "--focal_length", "0.2", "--mask_pitch", "8e-6"),
             *("--pixels", "96", "--camera_pixel", "3.45e-6"),

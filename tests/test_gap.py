@@ -145,6 +145,7 @@ def test_what_a_gap_wants_or_does_not_allow_is_said():
     optics = Camera(N, propagation=APART).optics(jnp.asarray(PHASES))
     assert "propagation.gap" in rejection(require_projection, "raar", optics)
     (far,) = sampling_warnings(N, changed(APART, gap=1.0))
+    assert far.endswith("take a shorter gap or a larger pitch")
     assert far.startswith("gap: distance 1 m is above")
 
 

@@ -7,16 +7,16 @@ import pytest
 from commands import call, refusal
 
 from jax_kdpr.lab.bench_file import Modulator
-from jax_kdpr.lab.sampling import make_layout, suitable_magnify
-from jax_kdpr.optics.sampling import bench_geometry, geometry_warnings
+from jax_kdpr.lab.layout import make_layout, suitable_magnify
+from jax_kdpr.optics.sampling import Layout, camera_warnings, sampling_of
 
 # 500 nm, f = 0.2 m, 100 pixels of 10 um: lambda f / (N p) = 1e-7 / 1e-3 = 100 um.
-BENCH = {"pixels": 100, "wavelength": 500e-9, "pitch": 10e-6, "distance": 0.2}
-BENCH |= {"camera_pixel": 4e-6}
+BENCH = Layout(pixels=100, wavelength=500e-9, pitch=10e-6, distance=0.2, camera_pixel=4e-6)
 
 
 def test_far_field_by_hand():
-    found = bench_geometry(**BENCH, camera_pixels=(2500, 3000))
+    bench = BENCH._replace(camera_pixels=(2500, 3000))
+    found = sampling_of(bench)
     np.testing.assert_allclose(found.sensor_pixel, 100e-6)
     np.testing.assert_allclose(found.camera_pixels_per_sensor_pixel, 25)
     np.testing.assert_allclose(found.extent, 0.01)  # lambda f / p
@@ -24,32 +24,33 @@ def test_far_field_by_hand():
     np.testing.assert_allclose(found.finest_fringe, 100e-6)
     np.testing.assert_allclose(found.fresnel_number, (0.5e-3) ** 2 / 1e-7)
     assert found.oversample_resolved == 2
-    assert geometry_warnings(found, oversample=2) == []
+    assert camera_warnings(bench, found) == []
 
 
 @pytest.mark.parametrize(("rows", "fits"), [(2501, True), (2499, False)])
 def test_the_shorter_side_of_the_chip_decides(rows, fits):
-    found = bench_geometry(**BENCH, camera_pixels=(rows, 9000))
+    bench = BENCH._replace(camera_pixels=(rows, 9000))
+    found = sampling_of(bench)
     assert found.fits is fits
-    said = " ".join(geometry_warnings(found, oversample=1))
+    said = " ".join(camera_warnings(bench, found))
     assert ("do not fit the chip" in said) is not fits
 
 
 @pytest.mark.parametrize("kind", ["far", "fresnel"])
 def test_the_recommended_distance_gives_a_whole_ratio(kind):
-    bench = {**BENCH, "camera_pixel": 4.3e-6, "oversample": 2, "kind": kind}
-    found = bench_geometry(**bench)
+    bench = BENCH._replace(camera_pixel=4.3e-6, oversample=2, kind=kind)
+    found = sampling_of(bench)
     assert found.whole_ratio == 12
-    assert geometry_warnings(found, oversample=2) == []  # `reconstruct` resamples
+    assert camera_warnings(bench, found) == []  # `reconstruct` resamples
     np.testing.assert_allclose(found.sensor_pixel / found.whole_ratio_camera_pixel, 12)
-    better = bench_geometry(**{**bench, "distance": found.whole_ratio_distance})
+    bench = bench._replace(distance=found.whole_ratio_distance)
+    better = sampling_of(bench)
     np.testing.assert_allclose(better.camera_pixels_per_sensor_pixel, 12)
-    assert geometry_warnings(better, oversample=2) == []
+    assert camera_warnings(bench, better) == []
 
 
 def test_the_angular_spectrum_has_the_masks_pitch():
-    bench = {**BENCH, "camera_pixel": 4.5e-6}
-    found = bench_geometry(**bench, kind="angular_spectrum", oversample=2)
+    found = sampling_of(BENCH._replace(camera_pixel=4.5e-6, kind="angular_spectrum", oversample=2))
     assert found.sensor_pixel == found.finest_fringe == 10e-6
     assert found.whole_ratio == 2 and found.whole_ratio_distance is None
     np.testing.assert_allclose(found.whole_ratio_camera_pixel, 5e-6)
@@ -60,11 +61,27 @@ def test_the_angular_spectrum_has_the_masks_pitch():
     ("camera_pixel", "resolved"), [(49e-6, 2), (50e-6, 2), (51e-6, 1), (100e-6, 1), (101e-6, 0)]
 )
 def test_two_camera_pixels_a_fringe_resolve_oversample_2(camera_pixel, resolved):
-    found = bench_geometry(**{**BENCH, "camera_pixel": camera_pixel})
-    assert found.oversample_resolved == resolved
     for oversample in (1, 2):
-        coarse = [w for w in geometry_warnings(found, oversample=oversample) if "coarser" in w]
+        bench = BENCH._replace(camera_pixel=camera_pixel, oversample=oversample)
+        found = sampling_of(bench)
+        assert found.oversample_resolved == resolved
+        coarse = [w for w in camera_warnings(bench, found) if "coarser" in w]
         assert len(coarse) == (resolved < oversample)
+
+
+@pytest.mark.parametrize(
+    ("camera_pixel", "said"),
+    [(5e-6, ""), (6e-6, "fewer than 2"), (10e-6, "fewer than 2"), (11e-6, "coarser than the")],
+)
+@pytest.mark.parametrize("oversample", [1, 2])
+def test_padding_of_a_near_field_asks_no_finer_camera(camera_pixel, said, oversample):
+    """It gives the light room to spread; a sample stays as wide as the mask's pixel."""
+    bench = BENCH._replace(camera_pixel=camera_pixel, oversample=oversample)
+    bench = bench._replace(kind="angular_spectrum")
+    warnings = camera_warnings(bench, sampling_of(bench))
+    assert len(warnings) == bool(said)
+    for line in warnings:
+        assert said in line and line.endswith("take smaller camera pixels")
 
 
 def integrated_contrast(period: float, pixel: float) -> float:
@@ -74,23 +91,23 @@ def integrated_contrast(period: float, pixel: float) -> float:
 
 
 def test_pixel_integration_by_quadrature():
-    found = bench_geometry(**{**BENCH, "camera_pixel": 40e-6}, fill_factor=0.64)
+    found = sampling_of(BENCH._replace(camera_pixel=40e-6, fill_factor=0.64))
     np.testing.assert_allclose(found.camera_pixel_factor, integrated_contrast(100, 40), rtol=1e-6)
     # A mask pixel of side 0.8 p at half a turn a pixel: the field of one pixel at the band's edge.
     np.testing.assert_allclose(
         found.mask_pixel_factor, integrated_contrast(2.0, 0.8) ** 2, rtol=1e-6
     )
-    full = bench_geometry(**BENCH)
+    full = sampling_of(BENCH)
     np.testing.assert_allclose(full.mask_pixel_factor, (2 / np.pi) ** 2)
-    blind = bench_geometry(**{**BENCH, "camera_pixel": 130e-6})
+    blind = sampling_of(BENCH._replace(camera_pixel=130e-6))
     assert blind.camera_pixel_factor == 0
 
 
 def test_wrong_values_raise():
     with pytest.raises(ValueError, match="camera_pixel: expected metres, above 0"):
-        bench_geometry(**{**BENCH, "camera_pixel": 0.0})
+        sampling_of(BENCH._replace(camera_pixel=0.0))
     with pytest.raises(ValueError, match="propagation: expected one of far"):
-        bench_geometry(**BENCH, kind="near")
+        sampling_of(BENCH._replace(kind="near"))
 
 
 KNOWN = ["--wavelength=500e-9", "--mask_pitch=10e-6", "--camera_pixel=4e-6"]
@@ -139,7 +156,7 @@ def test_the_magnify_that_is_named_suits_and_its_neighbours_do_not():
 
     def suits(magnify: int) -> bool:
         bench = make_layout({**given, "mask_pitch": magnify * panel.pixel_pitch}, known)
-        found = bench_geometry(**bench._asdict())
+        found = sampling_of(bench)
         fringe = found.finest_fringe / bench.camera_pixel
         return bool(found.fits) and fringe >= 3 and 32 * magnify <= 1080
 

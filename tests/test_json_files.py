@@ -25,9 +25,9 @@ from jax_kdpr.lab.frames.calibration import (
     write_calibration,
 )
 from jax_kdpr.lab.frames.geometry import Geometry
+from jax_kdpr.lab.layout import RECORD
 from jax_kdpr.optics.mask_files import reading as mask_files
 from jax_kdpr.optics.mask_files.format import MaskFormat
-from jax_kdpr.optics.sampling import RECORD
 from jax_kdpr.recovery.refinement import Refinement
 from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.studies.declaration import Robustness

@@ -184,7 +184,7 @@ def _check_sensor(c: Config) -> None:
     if c.sensor == SensorOptions():
         return
     need(
-        not c.propagation.propagator.axis_in_middle,
+        not c.propagation.propagator.keeps_pitch,
         f"sensor.step, rows, columns: are of the far field, got propagation.kind="
         f"{c.propagation.kind}, whose samples have the mask's pitch; leave them out",
     )

@@ -18,7 +18,7 @@ from jax_kdpr.core import options, whole_files
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.limits import POSITIVE_LENGTHS, Range, require_pixels
 from jax_kdpr.core.options import option, section
-from jax_kdpr.optics.sampling import bench_geometry
+from jax_kdpr.optics.sampling import Layout, sampling_of
 
 SIDE = Range(1, 1_000_000)
 ELECTRONS = Range(0, 1e9)
@@ -238,7 +238,7 @@ def camera_scale(bench: Bench, config: Config) -> float | None:
     wavelength, pitch, distance = lengths
     if not (wavelength and pitch and distance and bench.camera.pixel_pitch):
         return None
-    return bench_geometry(
+    layout = Layout(
         pixels=config.data.size,
         oversample=samples_a_cycle(config),
         kind=space.kind,
@@ -246,4 +246,5 @@ def camera_scale(bench: Bench, config: Config) -> float | None:
         pitch=pitch,
         distance=distance,
         camera_pixel=bench.camera.pixel_pitch,
-    ).camera_pixels_per_sensor_pixel
+    )
+    return sampling_of(layout).camera_pixels_per_sensor_pixel

@@ -12,15 +12,15 @@ from jax_kdpr.config import checks
 from jax_kdpr.config.schema import Config, with_values
 from jax_kdpr.core import options as core_options
 from jax_kdpr.core.errors import InputError
-from jax_kdpr.lab import sampling
 from jax_kdpr.lab.bench_file import Bench, require_way, size_note
 from jax_kdpr.lab.frames.geometry import POINT_NOISE, pixel_envelope, sensor_points, useful_bin
 from jax_kdpr.lab.frames.measured import blank_image
+from jax_kdpr.lab.layout import known_of, make_layout
 from jax_kdpr.optics.camera import centred
 from jax_kdpr.optics.device import TURN
 from jax_kdpr.optics.lookup_table import device_table
 from jax_kdpr.optics.noise import NoiseOptions
-from jax_kdpr.optics.sampling import Geometry, bench_geometry, geometry_warnings
+from jax_kdpr.optics.sampling import Layout, Sampling, camera_warnings, sampling_of
 from jax_kdpr.runs.assembly import build_camera, read_planes, start_phases
 
 MOST_BITS = 16  # largest `noise.bits`
@@ -152,7 +152,7 @@ def _noise_of_frames(
     """Returns the options `noise.*`, and warnings of coarse sampling or of missing numbers."""
     if "noise.kind" in kept and config.noise.kind != "camera":
         return {}, []  # nothing would read them
-    known, camera = sampling.known_of(config), bench.camera
+    known, camera = known_of(config), bench.camera
     length = "distance" if config.propagation.propagator.reads_lengths else "focal_length"
     lengths = {
         "wavelength": bench.wavelength,
@@ -170,26 +170,26 @@ def _noise_of_frames(
     if missing := [name for name, value in wanted.items() if value is None]:
         return {}, [f"it does not say {', '.join(missing)}: the noise stays that of the config"]
     pixels = {"camera_pixel": camera.pixel_pitch, "camera_pixels": camera.pixels}
-    lies = sampling.make_layout(pixels, lengths)
-    found = bench_geometry(**lies._asdict())
+    layout = make_layout(pixels, lengths)
+    found = sampling_of(layout)
     full_well, bits = cast(float, camera.full_well), cast(int, camera.bits)
-    photons, notes = bench.photons, geometry_warnings(found, oversample=lies.oversample)
+    photons, notes = bench.photons, camera_warnings(layout, found)
     if photons is None and "noise.photons" in kept:
         photons = 1.0  # of no account
     elif photons is None:
         scale = found.camera_pixels_per_sensor_pixel
-        photons = exposed_photons(config, lies, scale, full_well)
+        photons = exposed_photons(config, layout, scale, full_well)
         notes.append(f"it does not say photons: {photons:.2g} are taken, {WELL_EXPOSED}")
     read_noise, dark = camera.read_noise or 0.0, camera.dark or 0.0
     of_pixel = PixelNoise(photons, read_noise, dark, full_well, bits)
-    options = noise_options(lies, found, of_pixel, bin=camera.bin or 0)
+    options = noise_options(layout, found, of_pixel, bin=camera.bin or 0)
     # What another kind of noise reads goes back to its default: nothing would read it.
     fresh, before = core_options.shallow(NoiseOptions()), core_options.shallow(config.noise)
     unread = {f"noise.{name}": fresh[name] for name in fresh if fresh[name] != before[name]}
     return unread | options, notes
 
 
-def exposed_photons(config: Config, lies: sampling.Layout, scale: float, full_well: float) -> float:
+def exposed_photons(config: Config, layout: Layout, scale: float, full_well: float) -> float:
     """Returns the photons of a frame whose brightest camera pixel is at `EXPOSED` of its full well.
 
     The frame has no object. Unless the config begins at masks of its own, the mask is random: the
@@ -198,7 +198,7 @@ def exposed_photons(config: Config, lies: sampling.Layout, scale: float, full_we
 
     Args:
         config: With the device of the bench.
-        lies: How the model's samples lie on the camera.
+        layout: How the model's samples lie on the camera.
         scale: Camera pixels in a model sample.
         full_well: Of a camera pixel, electrons.
 
@@ -217,31 +217,33 @@ def exposed_photons(config: Config, lies: sampling.Layout, scale: float, full_we
     shoot = jax.jit(lambda phases: camera.clean(camera.optics(phases), blank_image(camera))[0])
     patterns = [centred(np.asarray(shoot(mask[None])), camera.axis) for mask in masks]
     points = sensor_points(patterns[0].shape)
-    envelope = pixel_envelope(points, 1 / (lies.oversample * lies.pixels), _mask_pixel_side(lies))
+    envelope = pixel_envelope(
+        points, 1 / (layout.oversample * layout.pixels), _mask_pixel_side(layout)
+    )
     samples = np.median([one.sum() / (one * envelope).max() for one in patterns])
     return float(f"{EXPOSED * full_well * scale**2 * samples:.2g}")
 
 
-def _mask_pixel_side(lies: sampling.Layout) -> float:
+def _mask_pixel_side(layout: Layout) -> float:
     """Returns the side of a mask pixel in mask pitches; 0 where it has no envelope."""
-    return 0.0 if lies.kind == "angular_spectrum" else lies.fill_factor**0.5
+    return 0.0 if layout.space.propagator.keeps_pitch else layout.fill_factor**0.5
 
 
 def noise_options(
-    lies: sampling.Layout, found: Geometry, camera: PixelNoise, *, bin: int
+    layout: Layout, found: Sampling, camera: PixelNoise, *, bin: int
 ) -> dict[str, Any]:
     """Returns the options, by path, that make the model as noisy as frames of a camera.
 
     `bin` is the number of pixels joined each way; 0 takes what suits the pattern, as
     `reconstruct --bench` does.
     """
-    side = round(lies.oversample * lies.pixels)
+    side = round(layout.oversample * layout.pixels)
     noise = model_noise(
         camera,
         scale=found.camera_pixels_per_sensor_pixel,
         bin=bin or useful_bin(found.camera_pixels_per_fringe),
         sensor=(side, side),
-        pixel_side=_mask_pixel_side(lies),
+        pixel_side=_mask_pixel_side(layout),
     )
     values = {f"noise.{name}": _rounded(value) for name, value in noise.items()}
     return {"noise.kind": "camera", **values}

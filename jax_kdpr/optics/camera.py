@@ -41,7 +41,7 @@ def draws_finely(
 ) -> bool:
     """Whether masks have more than one sample in a pixel of the object (`Camera.draws_finely`)."""
     changes = bool(device.crosstalk) or not mount.is_none
-    return changes and not propagation.propagator.axis_in_middle
+    return changes and not propagation.propagator.keeps_pitch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Camera:
     @property
     def axis(self) -> tuple[int, int]:
         """Index [row, column] of a CDP where the optical axis meets the sensor."""
-        middle = self.size // 2 if self.propagation.propagator.axis_in_middle else 0
+        middle = self.size // 2 if self.propagation.propagator.keeps_pitch else 0
         return middle, middle
 
     @property
@@ -113,7 +113,7 @@ class Camera:
     @property
     def finest_period(self) -> float:
         """Finest period of a pattern, in samples; in the far field a cycle a side of the object."""
-        return 1 / self.step if self._space().transfer is None else 1.0
+        return 1.0 if self.propagation.propagator.keeps_pitch else 1 / self.step
 
     @property
     def quiet(self) -> "Camera":

@@ -64,7 +64,8 @@ class Propagator:
     warnings: Callable[[int, float, "PropagationOptions"], list[str]] = lambda *_: []
     """warnings(pixels a side, oversample, options) -> warnings of too coarse sampling."""
     reads_lengths: bool = True
-    axis_in_middle: bool = False  # whether CDPs have the optical axis there, else at [0, 0]
+    keeps_pitch: bool = False
+    """Whether samples have the mask's pitch and the axis in their middle, else at [0, 0]."""
 
 
 PROPAGATORS: Registry[Propagator] = Registry(
@@ -145,7 +146,10 @@ def sampling_warnings(
         )
     if options.gap:
         across = dataclasses.replace(options, distance=options.gap)
-        found += [f"gap: {one}" for one in _angular_warnings(pixels, GAP_PADDING, across)]
+        remedy = "take a shorter gap or a larger pitch"
+        found += [
+            f"gap: {one}" for one in _angular_warnings(pixels, GAP_PADDING, across, remedy=remedy)
+        ]
     return found + options.propagator.warnings(pixels, oversample, options)
 
 
@@ -206,15 +210,16 @@ def _fresnel_warnings(
 
 
 def _angular_warnings(
-    pixels: int, oversample: int | float, lengths: PropagationOptions
+    pixels: int, oversample: int | float, lengths: PropagationOptions, *, remedy: str = ""
 ) -> list[str]:
     sine = min(lengths.wavelength / (2 * lengths.pitch), 1.0)
     farthest = oversample * pixels * lengths.pitch**2 / lengths.wavelength * math.sqrt(1 - sine**2)
     if lengths.distance <= farthest:
         return []
+    otherwise = "take kind fresnel" + (", or oversample 2" if oversample < 2 else "")
     return [
         f"distance {lengths.distance:g} m is above M p^2 / lambda = {farthest:.3g} m, up to where "
-        "the angular spectrum is sampled well enough; take kind fresnel, or oversample 2"
+        f"the angular spectrum is sampled well enough; {remedy or otherwise}"
     ]
 
 
@@ -268,5 +273,5 @@ ANGULAR_SPECTRUM = Propagator(
     ),
     sensor_pixel=lambda padded, lengths: lengths.pitch,
     warnings=_angular_warnings,
-    axis_in_middle=True,
+    keeps_pitch=True,
 )

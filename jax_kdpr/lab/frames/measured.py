@@ -82,7 +82,7 @@ def pixel_side(run: Run) -> float:
     Raises:
         InputError: If the pixels do not share one envelope.
     """
-    if run.camera.propagation.propagator.axis_in_middle:
+    if run.camera.propagation.propagator.keeps_pitch:
         return 0.0
     space = run.config.propagation
     if space.kind == "fresnel" and not shares_envelope(run.camera.size, space):

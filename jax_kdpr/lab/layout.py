@@ -1,32 +1,19 @@
-"""Says in words how the samples of a design lie on the camera of a bench (`optics.sampling`)."""
+"""How the samples of a design lie on the camera of a bench: `optics.sampling`, in words."""
 
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from jax_kdpr.config.schema import Config, samples_a_cycle
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.lab.bench_file import Modulator
 from jax_kdpr.lab.frames.geometry import CAMERA_ENOUGH, useful_bin
 from jax_kdpr.lab.frames.measured import mask_fill_factor
-from jax_kdpr.optics.propagation import PROPAGATORS, PropagationOptions, sampling_warnings
-from jax_kdpr.optics.sampling import Geometry, geometry_warnings
+from jax_kdpr.optics.propagation import PROPAGATORS, sampling_warnings
+from jax_kdpr.optics.sampling import Layout, Sampling, camera_warnings
 
-DEFAULTS = {"oversample": 1, "propagation": "far", "fill_factor": 1.0, "camera_pixels": None}
-
-
-class Layout(NamedTuple):
-    """Arguments of `bench_geometry`."""
-
-    pixels: int
-    oversample: int | float  # 1 / sensor.step for a run that has one
-    kind: str
-    wavelength: float
-    pitch: float
-    distance: float
-    camera_pixel: float
-    camera_pixels: tuple[int, int] | None
-    fill_factor: float
+# Contents of the file that the command geometry writes.
+RECORD = {"bench": {"camera_pixel": float}, "sensor_pixel": float, "warnings": [str]}
 
 
 def known_of(config: Config) -> dict[str, Any]:
@@ -63,7 +50,7 @@ def make_layout(given: Mapping[str, Any], known: Mapping[str, Any]) -> Layout:
                 f"--{name}: it is {one} there, or in --bench, and {other} in the run of --workdir; "
                 "train for the bench, correct it, or leave it out"
             )
-    values = {**DEFAULTS, **given, **known}
+    values = {"propagation": "far", **given, **known}
     kind = values.pop("propagation")
     length, unread = "focal_length", "distance"
     if PROPAGATORS[kind].reads_lengths:
@@ -78,36 +65,31 @@ def make_layout(given: Mapping[str, Any], known: Mapping[str, Any]) -> Layout:
     return Layout(kind=kind, **lengths, **values)
 
 
-def warnings_of(bench: Layout, found: Geometry) -> list[str]:
+def warnings_of(layout: Layout, found: Sampling) -> list[str]:
     """Returns warnings of what the model or the camera samples too coarsely."""
-    space = PropagationOptions(
-        kind=bench.kind, wavelength=bench.wavelength, pitch=bench.pitch, distance=bench.distance
-    )
-    return [
-        *sampling_warnings(bench.pixels, space, oversample=bench.oversample),
-        *geometry_warnings(found, oversample=bench.oversample),
-    ]
+    of_model = sampling_warnings(layout.pixels, layout.space, oversample=layout.oversample)
+    return [*of_model, *camera_warnings(layout, found)]
 
 
-def suitable_magnify(bench: Layout, panel: Modulator) -> str:
+def suitable_magnify(layout: Layout, panel: Modulator) -> str:
     """Returns in words how many panel pixels each way may show one mask pixel; empty if unknown.
 
     With too few the far field is larger than the camera, with too many its finest fringe has fewer
     than `CAMERA_ENOUGH` camera pixels, or the masks are larger than the panel.
     """
-    if panel.pixel_pitch is None or PROPAGATORS[bench.kind].reads_lengths:
+    if panel.pixel_pitch is None or PROPAGATORS[layout.kind].reads_lengths:
         return ""
-    extent = bench.wavelength * bench.distance / panel.pixel_pitch  # of a mask of panel pixels
-    chip, sides = bench.camera_pixels, panel.panel
-    least = math.ceil(extent / (min(chip) * bench.camera_pixel)) if chip else 1
-    most = int(extent / (bench.pixels * CAMERA_ENOUGH * bench.camera_pixel))
-    most = min(most, min(sides) // bench.pixels) if sides else most
+    extent = layout.wavelength * layout.distance / panel.pixel_pitch  # of a mask of panel pixels
+    chip, sides = layout.camera_pixels, panel.panel
+    least = math.ceil(extent / (min(chip) * layout.camera_pixel)) if chip else 1
+    most = int(extent / (layout.pixels * CAMERA_ENOUGH * layout.camera_pixel))
+    most = min(most, min(sides) // layout.pixels) if sides else most
     return f"{least} to {most}" if least <= most else "none: take another lens, or other --pixels"
 
 
-def table(bench: Layout, found: Geometry, *, magnify: str = "") -> str:
+def table(layout: Layout, found: Sampling, *, magnify: str = "") -> str:
     """Lays out the numbers, one per line."""
-    length = "distance" if PROPAGATORS[bench.kind].reads_lengths else "focal length"
+    length = "distance" if PROPAGATORS[layout.kind].reads_lengths else "focal length"
     fits = {None: "", True: ", fits the chip", False: ", does not fit the chip"}[found.fits]
     whole = found.whole_ratio
     lines = {
@@ -117,9 +99,7 @@ def table(bench: Layout, found: Geometry, *, magnify: str = "") -> str:
         + fits,
         f"camera pixel for {whole} to a sample": f"{found.whole_ratio_camera_pixel * 1e6:.4g} um",
         "finest fringe": f"{found.finest_fringe * 1e6:.4g} um",
-        "oversample that the camera resolves": (
-            str(found.oversample_resolved) if found.oversample_resolved else "none: too coarse"
-        ),
+        "oversample that the camera resolves": str(found.oversample_resolved or "none: too coarse"),
         "--bin for calibrate and reconstruct": str(useful_bin(found.camera_pixels_per_fringe)),
         "camera pixel: contrast left of the finest fringe": f"{found.camera_pixel_factor:.3f}",
     }
