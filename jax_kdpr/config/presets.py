@@ -78,7 +78,9 @@ def bench(config: Config, *, samples: int = 2, modulator: bool = True) -> Config
 
     The finest fringe, one cycle of the object's side, covers some 15 pixels of the camera. The
     model takes one sample or two of it (`samples`). At the same light in a frame, two samples gain
-    1.12 +- 0.89 dB (results/bench-sampling); each of them sums a quarter as many pixels.
+    1.12 +- 0.89 dB (results/bench-sampling); each of them sums a quarter as many pixels. Read noise
+    and full well are those of one pixel to a fringe. `train --bench` computes those of your camera,
+    whose joined pixels have more of both.
     """
     config = deepcopy(config)
     config.masks.oversample = samples

@@ -9,7 +9,7 @@ import numpy as np
 from jax_kdpr.core.errors import InputError
 
 MOST_COUNT = 1_000_000  # of steps, images and the like
-MOST_PIXELS = 2**28  # of one frame or panel: 16384 x 16384
+MOST_PIXELS = 2**28  # of one frame or panel, 16384 x 16384, or values of a page
 
 
 class Range(NamedTuple):

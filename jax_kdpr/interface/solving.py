@@ -40,9 +40,9 @@ def solve(
     Args:
         frames: CDPs in the far field, [sh sw], [n sh sw] or [n L sh sw], in counts of any unit.
         phases: Phases [L h w], or [h w], in radians, of ideal masks in an even beam; mask l
-            multiplies the field by e^{-j phase}. Or complex masks: e^{j phase} times what device
-            and beam make of it. For a run that sees the whole pattern, without crosstalk, they are
-            `run.optics.masks`.
+            multiplies the field by e^{-j phase}. Or complex masks, by whose conjugate the field is
+            multiplied: e^{j phase} if ideal. For a run that sees the whole pattern, without
+            crosstalk, they are `run.optics.masks`.
         solver: One of `recovery.solvers.SOLVERS`, or your own (docs/extend/own_code.md).
         steps: Number of steps of the solver.
         scene: What is known of the object: "phase", "amplitude", "complex" (modulus 0.5 to 1)

@@ -58,7 +58,7 @@ class IlluminationOptions:
 
 @section
 class AberrationOptions:
-    """Wavefront of the light, lenses included, as seen from the object: `optics.beam`."""
+    """Wavefront of the light up to the mask, as seen from the object: `optics.beam`."""
 
     zernike: tuple[float, ...] = option(
         (),

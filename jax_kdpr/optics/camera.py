@@ -200,7 +200,8 @@ class Camera:
 
     def _shoot_bench(self, bench: tuple[Phases, Perturbation], image: Image, key: Key) -> Intensity:
         written, by = bench
-        # The same device adds less phase at a longer wavelength.
+        # The same device adds less phase at a longer wavelength. (The object's phase is the one at
+        # the wavelength of the bench.)
         gain = (1.0 + by.gain) / (1.0 + by.wavelength)
         field = misalignment.aberrated_field(scene_field(image, self.scene), by)
         if self.beam is not None:

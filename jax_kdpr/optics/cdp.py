@@ -44,7 +44,7 @@ class Optics(NamedTuple):
     masks: Masks  # phases, or transmittances where device or free space are not ideal
     transfer: Between | None = None
     written: Phases | None = None  # phases that the device is told to show
-    amplitude: Float[Array, "h w"] | None = None  # of an uneven beam, which masks or `Apart` hold
+    amplitude: Float[Array, "h w"] | None = None  # of an uneven beam; it is in the others too
 
 
 def mask_transmittance(

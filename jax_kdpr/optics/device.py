@@ -5,7 +5,8 @@
 
 A mask pixel is a square of `panel_pixels` x `panel_pixels` of the device's own. Within the window
 of the model, the far field also shows what happens at the edges of mask pixels. With crosstalk each
-of them has a few samples a side, whose first moments are those of the continuous profile.
+of them is drawn with `fine` samples a side, chosen so that their first `fine` moments are those of
+the blurred profile.
 
 A device that adds the phase p multiplies the light by e^{j p}; the operator multiplies it by
 e^{-j phi} (`optics.cdp`). So p = -phi: its range, crosstalk and gain act on p in [0, 2 pi).

@@ -47,7 +47,7 @@ class Perturbation(NamedTuple):
     z11: Scalar | float = 0.0
 
 
-ZERNIKE = tuple(range(5, 12))  # astigmatism, coma, trefoil, spherical: piston and tilts do no harm
+ZERNIKE = tuple(range(5, 12))  # astigmatism, coma, trefoil, spherical; tilts only move the pattern
 # The standard deviations of `JitterOptions`, and the fields of `Perturbation` that each draws.
 SPREADS = {
     "shift": ("shift_y", "shift_x"),
@@ -84,6 +84,7 @@ class JitterOptions:
     shift: float = option(0.0, "of the mask, each axis", unit="mask pixels", within=Range(0, 1000))
     rotation: float = option(0.0, "of the mask", unit="degrees", within=Range(0, 180))
     scale: float = option(0.0, "of the mask's image, relative", within=SHARE)
+    # 1 wave is pi D^2 / sqrt(3) radians rms of Noll's polynomial 4 on a disc of D sides.
     defocus: float = option(0.0, "at half the object's side", unit="waves", within=Range(0, 1000))
     wavelength: float = option(0.0, "of the light, relative", within=SHARE)
     gain: float = option(0.0, "of the device's phases, relative", within=SHARE)
@@ -167,8 +168,8 @@ def displaced_masks(
         masks: Phases in radians, or transmittances.
         by: Errors, of which only those of the mask's place are read.
         fine: Samples per mask pixel, each way. 1 gives each pixel its mean, for a sensor in the
-            near field that has the same pixels. The far field shows more than the mean of a pixel
-            which two phases share: see `optics.window`.
+            near field that has the same pixels. In the far field take `FINE`: after a shift by part
+            of a pixel two phases meet within it, and the edge of the pattern depends on where.
         given: Samples per mask pixel, each way, that `masks` already have.
     """
     transmittance = spread_pixels(mask_transmittance(masks), fine // given)

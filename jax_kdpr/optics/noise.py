@@ -55,21 +55,21 @@ class NoiseOptions:
     )
     read_noise: float = option(
         2.0,
-        "standard deviation of reading a pixel",
+        "standard deviation of reading a model sample",
         unit="electrons",
         within=Range(0, 1e9),
         when=OF_CAMERA,
     )
     dark: float = option(
         0.0,
-        "dark current of a pixel and frame",
+        "dark current of a model sample and frame",
         unit="electrons",
         within=Range(0, 1e9),
         when=OF_CAMERA,
     )
     full_well: float = option(
         1e4,
-        "full-well capacity",
+        "full-well capacity of a model sample",
         unit="electrons",
         within=Range(0, 1e9, "(]"),
         when=OF_CAMERA,

@@ -32,7 +32,7 @@ class Measured(NamedTuple):
 
     modulus: Intensity  # sqrt(y)
     transmittance: Complex[Array, "k mh mw"]
-    power: Float[Array, "h w"]  # sum_l abs(t_l)^2 (`step_power`)
+    power: Float[Array, "h w"]  # that a step is divided by (`step_power`)
     transfer: Between | None
 
 

@@ -34,7 +34,7 @@ from jax_kdpr.optics.paths import Apart, pixels_within, spread_pixels
 from jax_kdpr.optics.phase import GAUGES, fix_global_phase
 from jax_kdpr.recovery.power_iteration import Operator, power_iteration, safe_sqrt
 
-DIM = 0.05  # of a beam's rms amplitude; where the beam is darker, the estimate is divided by this
+DIM = 0.05  # least amplitude of a beam, over its rms, that an estimate is divided by
 
 
 def gaussian_kernel(size: int = 5, sigma: float = 1.0) -> np.ndarray:
@@ -98,7 +98,12 @@ class SpectralOptions:
         within=Range(0, 1, "(]"),
         when=("spectral.weights", ("topk",)),
     )
-    threshold: float = option(0.6, "p", within=SHARE, when=("spectral.weights", ("threshold",)))
+    threshold: float = option(
+        0.6,
+        "p: pixels of at least (1 - p) max(y) are taken",
+        within=SHARE,
+        when=("spectral.weights", ("threshold",)),
+    )
     filter_size: int = option(5, "taps each way of the low-pass filter", within=Range(1, 8192))
     filter_sigma: float = option(
         1.0, "sigma of the initial Gaussian", unit="pixels", within=Range(0, 1000, "(]")

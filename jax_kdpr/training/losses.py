@@ -1,8 +1,9 @@
 """Losses of arXiv 2505.18352, eq. 3 to 7.
 
 The paper writes squared norms (sums over pixels). Here every reduction is a mean over scenes and
-over pixels or features, so that weights mean the same at any image size. A weight of ours equals
-the paper's up to a factor, the number of pixels (eq. 3, 5) or features (eq. 6).
+over pixels or features, so that weights mean the same at any image size. The paper's weight is ours
+over the number of pixels (eq. 3), samples (eq. 5) or features (eq. 6). That the three sum to 1
+(eq. 7) is imposed on ours; with Adam only their ratios matter, and theirs to rho.
 
 The terms have different scales, of which `presets.student` lists measured ones. Choose alpha and
 beta with that in mind.

@@ -8,8 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jax_kdpr.core.errors import InputError
-
-MOST_PIXELS = 2**27  # of a page, over all channels: 134 million
+from jax_kdpr.core.limits import MOST_PIXELS
 
 
 class Refused(ValueError):

@@ -73,8 +73,9 @@ def fisher_weights(intensity: Intensity, *, photons: float, read_noise: float = 
 
     A pixel's count has mean n = photons y / sum(y_l) and variance n + read_noise^2, as in
     `noise.camera_frame` without clipping and rounding. The exposure counts as known. The result is
-    exact for Poisson counts. With read noise it is the information in mean and variance; the full
-    distribution holds a little more if a pixel has only a few counts.
+    exact for Poisson counts. With read noise it is the part that the mean carries. The variance,
+    which depends on n too, holds a little more where a pixel has only a few counts, so that the
+    bound on errors then comes out slightly too high.
 
     `photons` is the expected number in one shot; `read_noise` is a standard deviation in electrons.
     """

@@ -20,9 +20,9 @@ class Parameter(NamedTuple):
 
     section: str
     option: str
-    width: float
+    width: float  # how far a bench may well be off, in its unit; of a factor, in its logarithm
     number: int | None = None
-    factor: bool = False  # width * v is the logarithm of the value over its start
+    factor: bool = False  # whether width * v is the logarithm of the value over its start
 
     @property
     def name(self) -> str:
