@@ -14,7 +14,7 @@ Classical solvers get the same CDPs of the run's masks, its noise included, as t
 Prints one table, and writes it with every number and a figure into --output (default RUN/solve):
 solve.md, solve.json, solve.png. Solvers: error_reduction, hio, raar, wirtinger, taf, raf,
 accelerated (with --tv for its prior); recovery/solvers.py says what each of them does. With one
-shot several objects give the same CDP: a residual near zero then does not mean that the object is
+shot several objects give the same CDP: a misfit near zero then does not mean that the object is
 the right one.
 """
 

@@ -25,7 +25,7 @@ from jax_kdpr.optics.masks import REGULARISERS
 from jax_kdpr.optics.noise import NOISES, NoiseOptions, add_noise
 from jax_kdpr.optics.propagation import PROPAGATORS, PropagationOptions, sensor_pixel
 from jax_kdpr.recovery.networks.network import NETWORKS, NetOptions, pure_network
-from jax_kdpr.recovery.solvers import SOLVERS, amplitude_residual, solve
+from jax_kdpr.recovery.solvers import SOLVERS, amplitude_misfit, solve
 from jax_kdpr.recovery.spectral import WEIGHTS, SpectralOptions, spectral_weights
 from jax_kdpr.runs import folder as run_folder
 
@@ -175,7 +175,7 @@ def test_a_solver_comes_closer_to_the_data_and_turns_with_its_start(name):
 
     fields = check(run, start, gradient=False)
     chex.assert_equal_shape([fields, start])
-    misfit = jax.vmap(lambda field: amplitude_residual(field, y, optics))
+    misfit = jax.vmap(lambda field: amplitude_misfit(field, y, optics))
     assert np.all(np.asarray(misfit(fields)) < 0.5 * np.asarray(misfit(start)))
     turn = jnp.exp(0.7j)
     np.testing.assert_allclose(jax.vmap(run)(turn * start), turn * fields, atol=2e-3)

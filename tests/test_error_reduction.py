@@ -10,9 +10,10 @@ from jax_kdpr.optics.camera import Camera
 from jax_kdpr.optics.cdp import Optics, measure_intensity
 from jax_kdpr.optics.masks import init_phases
 from jax_kdpr.optics.objects import SceneOptions
+from jax_kdpr.recovery.batched_solvers import make_solve
 from jax_kdpr.recovery.data_consistency import error_reduction, object_constraint
 from jax_kdpr.recovery.networks.network import NetOptions
-from jax_kdpr.recovery.refinement import Refinement, make_refine, make_solve
+from jax_kdpr.recovery.refinement import Refinement, make_refine
 from jax_kdpr.recovery.spectral import SpectralOptions
 from jax_kdpr.recovery.system import System, network_input
 

@@ -22,7 +22,7 @@ from jax_kdpr.optics.misalignment import Perturbation
 from jax_kdpr.optics.paths import before_mask
 from jax_kdpr.optics.propagation import PropagationOptions, sampling_warnings
 from jax_kdpr.optics.window import SensorOptions
-from jax_kdpr.recovery.solvers import amplitude_residual, require_projection, solve
+from jax_kdpr.recovery.solvers import amplitude_misfit, require_projection, solve
 from jax_kdpr.recovery.spectral import SpectralOptions, gaussian_kernel, spectral_estimates
 
 N, WAVELENGTH, PITCH, GAP = 16, 532e-9, 8e-6, 0.8e-3
@@ -158,7 +158,7 @@ def test_solvers_stay_finite_where_masks_let_through_unevenly(solver):
     off = FIELD * np.exp(0.1j * RNG.normal(size=(N, N)))
     start = jnp.asarray(off, jnp.complex64)
     found, misfit = solve(y, optics, start, solver=solver, steps=200, scene="none")
-    assert np.all(np.isfinite(found)) and misfit < amplitude_residual(start, y, optics)
+    assert np.all(np.isfinite(found)) and misfit < amplitude_misfit(start, y, optics)
 
 
 def test_smooth_objects_are_near_to_what_squares_of_a_finer_simulation_give():

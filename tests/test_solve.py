@@ -20,9 +20,9 @@ from jax_kdpr.optics.camera import Camera
 from jax_kdpr.optics.cdp import Optics
 from jax_kdpr.optics.masks import init_phases
 from jax_kdpr.optics.objects import SceneOptions, scene_field
-from jax_kdpr.recovery import refinement as classical
-from jax_kdpr.recovery.refinement import Refinement
-from jax_kdpr.recovery.solvers import amplitude_residual
+from jax_kdpr.recovery.batched_solvers import make_solve
+from jax_kdpr.recovery.refinement import Refinement, make_refine
+from jax_kdpr.recovery.solvers import amplitude_misfit
 from jax_kdpr.runs.run import load_run
 
 IMAGES = 4
@@ -88,15 +88,15 @@ def test_solvers_beat_the_network_where_the_data_are_enough(subject, truth):
     """Three shots without noise: RAAR finds the very object, as 100 dB and no misfit show."""
     plan = Plan(solver=("raar",), images=IMAGES, steps=300, start="spectral")
     results = solving.summarise(solving.solve_images(subject, plan))
-    assert results["raar"]["psnr"] > 60 and results["raar"]["residual"] < 1e-3
+    assert results["raar"]["psnr"] > 60 and results["raar"]["misfit"] < 1e-3
     assert results["raar"]["seconds_per_image"] > 0
     assert results["raar"]["global_phase"] == "taken from the truth"
     images, output, phases = truth
-    residuals = [
-        amplitude_residual(scene_field(image, SceneOptions(kind="phase")), y, Optics(phases))
+    misfits = [
+        amplitude_misfit(scene_field(image, SceneOptions(kind="phase")), y, Optics(phases))
         for image, y in zip(output.image, output.intensity, strict=True)
     ]
-    np.testing.assert_allclose(results["network"]["residual"], np.mean(residuals), rtol=1e-4)
+    np.testing.assert_allclose(results["network"]["misfit"], np.mean(misfits), rtol=1e-4)
     pairs = zip(np.asarray(output.image), np.asarray(images), strict=True)
     expected = np.mean([oracles.psnr(*pair) for pair in pairs])
     np.testing.assert_allclose(results["network"]["psnr"], expected, rtol=1e-4)
@@ -108,20 +108,20 @@ def test_from_the_network_its_global_phase_stays(subject, truth):
     plan = Plan(solver=("error_reduction",), images=IMAGES, steps=2, start="network")
     report = solving.solve_images(subject, plan)
     assert list(report.answers) == ["error_reduction", "network"]
-    refine = classical.make_refine(subject.camera, Refinement(2))
+    refine = make_refine(subject.camera, Refinement(2))
     output = truth[1]
     expected = refine(subject.optics, output.image, output.intensity)
     np.testing.assert_allclose(report.answers["error_reduction"].solved.image, expected, atol=1e-3)
 
 
-def test_restarts_keep_the_smallest_residual(subject):
+def test_restarts_keep_the_smallest_misfit(subject):
     plan = Plan(solver=("taf",), images=IMAGES, steps=10, start="random")
     one, three = (
         solving.solve_images(subject, changed(plan, restarts=restarts)).answers["taf"]
         for restarts in (1, 3)
     )
-    assert np.all(three.solved.residual <= one.solved.residual + 1e-6)
-    assert np.any(three.solved.residual < one.solved.residual - 1e-4)
+    assert np.all(three.solved.misfit <= one.solved.misfit + 1e-6)
+    assert np.any(three.solved.misfit < one.solved.misfit - 1e-4)
 
 
 @pytest.mark.slow
@@ -143,7 +143,7 @@ def test_a_support_is_dark_outside_and_helps_inside():
     starts = jnp.ones_like(camera.encode(images))
     error = {}
     for name, support in (("with", inside), ("without", None)):
-        solve = classical.make_solve(camera, solver="raar", steps=100, support=support)
+        solve = make_solve(camera, solver="raar", steps=100, support=support)
         solved = solve(camera.optics(params["phases"]), starts, y, images)
         error[name] = float(jnp.mean(jnp.square(solved.image - images)))
         assert np.all(np.asarray(solved.image)[:, ~inside] == 0) == (name == "with")

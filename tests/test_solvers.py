@@ -13,7 +13,7 @@ from jax_kdpr.recovery import solvers
 from jax_kdpr.recovery.data_consistency import error_reduction
 from jax_kdpr.recovery.gradient_flows import smooth_total_variation
 from jax_kdpr.recovery.projections import Settings, project_object
-from jax_kdpr.recovery.solvers import SOLVERS, amplitude_residual, random_start
+from jax_kdpr.recovery.solvers import SOLVERS, amplitude_misfit, random_start
 from jax_kdpr.recovery.spectral import SpectralOptions, filtered_spectral_init
 
 SHAPE = (6, 5)
@@ -236,17 +236,17 @@ def test_an_amplitude_keeps_its_global_phase_when_projected(x64):
     np.testing.assert_allclose(actual, turn * np.maximum(values, 0), atol=1e-9)
 
 
-def test_residual_is_the_relative_misfit_of_the_amplitudes():
+def test_the_misfit_is_the_relative_misfit_of_the_amplitudes():
     y, masks, other, x = posed("none", 2, seed=11, oversample=2)
     b, a = (np.sqrt(oracles.intensity(np.asarray(z), np.asarray(masks), 2)) for z in (x, other))
-    misfit = lambda field, y: amplitude_residual(field, y, Optics(masks))  # noqa: E731
+    misfit = lambda field, y: amplitude_misfit(field, y, Optics(masks))  # noqa: E731
     expected = np.linalg.norm(a - b) / np.linalg.norm(b)
     np.testing.assert_allclose(misfit(other, y), expected, rtol=1e-5)
     np.testing.assert_allclose(misfit(x, y), 0.0, atol=1e-5)
     np.testing.assert_allclose(misfit(x, 0 * y), np.linalg.norm(b), rtol=1e-5)
 
 
-def test_history_is_the_residual_after_each_step(x64):
+def test_history_is_the_misfit_after_each_step(x64):
     y, masks, start, _ = posed("phase", 2, seed=12)
     options = {"solver": "raar", "scene": "phase"}
     field, history = solve(y, masks, start, steps=3, history=True, **options)

@@ -17,7 +17,7 @@ from jax_kdpr.optics.misalignment import FINE, MountOptions, Perturbation
 from jax_kdpr.optics.objects import SceneOptions
 from jax_kdpr.optics.window import SensorOptions, matrix_dft
 from jax_kdpr.recovery.data_consistency import error_reduction
-from jax_kdpr.recovery.solvers import SOLVERS, amplitude_residual, solve
+from jax_kdpr.recovery.solvers import SOLVERS, amplitude_misfit, solve
 from jax_kdpr.recovery.spectral import SpectralOptions, filtered_spectral_init, gaussian_kernel
 
 pytestmark = pytest.mark.gpu
@@ -123,7 +123,7 @@ def test_error_reduction_comes_nearer_to_what_the_window_saw(camera):
     start = jnp.asarray(field * np.exp(0.3j * RNG.normal(size=field.shape)), jnp.complex64)
     misfits = [
         float(
-            amplitude_residual(
+            amplitude_misfit(
                 error_reduction(start, y, optics, steps=steps, scene=SceneOptions()), y, optics
             )
         )
@@ -225,4 +225,4 @@ def test_fine_masks_are_those_of_the_design_where_nothing_has_moved():
         np.abs(cdp_forward(jnp.asarray(OBJECT), masks, transfer=dft)), np.abs(plain), atol=1e-4
     )
     optics = Optics(masks, dft)
-    assert amplitude_residual(jnp.asarray(OBJECT), jnp.abs(plain) ** 2, optics) < 1e-4
+    assert amplitude_misfit(jnp.asarray(OBJECT), jnp.abs(plain) ** 2, optics) < 1e-4

@@ -13,7 +13,7 @@ from jax_kdpr.config import presets
 from jax_kdpr.config.schema import Config
 from jax_kdpr.optics.mask_files.reading import read_mask_file
 from jax_kdpr.recovery.projections import Settings
-from jax_kdpr.recovery.solvers import amplitude_residual, solve
+from jax_kdpr.recovery.solvers import amplitude_misfit, solve
 from jax_kdpr.recovery.spectral import filtered_spectral_init
 from jax_kdpr.runs.run import untrained
 
@@ -81,7 +81,7 @@ def test_of_all_starts_the_answer_that_fits_best_is_taken():
                 scene="phase",
                 settings=Settings(tv=0.02),
             )
-            np.testing.assert_allclose(misfit, amplitude_residual(field, shot, run.optics))
+            np.testing.assert_allclose(misfit, amplitude_misfit(field, shot, run.optics))
             misfits.append(float(misfit))
             firsts.append(first)
         assert len(set(misfits)) > 1

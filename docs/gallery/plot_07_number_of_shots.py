@@ -31,16 +31,16 @@ errors = {}
 for scene in known:
     for count in SHOTS:
         shots, through = frames[:, :count], masks[:count]
-        found, residual = kdpr.solve(shots, through, solver="raar", steps=300, scene=scene)
+        found, misfit = kdpr.solve(shots, through, solver="raar", steps=300, scene=scene)
         turn = np.angle(np.sum(found.conj() * fields, axis=(1, 2), keepdims=True))
         missing = found * np.exp(1j * turn) - fields
         errors[scene, count] = np.linalg.norm(missing, axis=(1, 2)) / 32
         print(f"{scene}, L = {count}: median error {np.median(errors[scene, count]):.1e},", end=" ")
-        print(f"median residual {np.median(residual):.1e}")
+        print(f"median misfit {np.median(misfit):.1e}")
 
 # %%
-# The residual says how badly an object explains its shots. Where nothing is known of the objects,
-# one shot is explained to all digits, and still the objects are wrong. A small residual of one shot
+# The misfit says how badly an object explains its shots. Where nothing is known of the objects,
+# one shot is explained to all digits, and still the objects are wrong. A small misfit of one shot
 # proves nothing.
 #
 # Left is the error of each scene, right the share of scenes below the dashed line. It jumps from

@@ -13,17 +13,24 @@ from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.limits import MOST_COUNT, Range
 from jax_kdpr.core.options import option, section
 from jax_kdpr.core.progress import progress
-from jax_kdpr.core.registry import blaming, is_foreign
+from jax_kdpr.core.registry import blaming
 from jax_kdpr.core.sharding import shard_batch
 from jax_kdpr.core.types import Images, Indices, Key, PyTree
 from jax_kdpr.data.batches import over_batches, take_batch
 from jax_kdpr.evaluation import scores as evaluation
 from jax_kdpr.evaluation.scores import Shown
 from jax_kdpr.optics.camera import Camera
-from jax_kdpr.recovery import refinement as classical
+from jax_kdpr.recovery.batched_solvers import Solved, make_random_starts, make_read, make_solve
 from jax_kdpr.recovery.projections import Settings
-from jax_kdpr.recovery.refinement import Solved
-from jax_kdpr.recovery.solvers import CONSTRAINTS, DEFAULTS, SOLVERS, require_projection
+from jax_kdpr.recovery.solvers import (
+    CONSTRAINTS,
+    DEFAULTS,
+    READ_BY,
+    SOLVERS,
+    reads,
+    require_projection,
+    solver_names,
+)
 from jax_kdpr.runs.run import Run, run_keys
 
 START, NETWORK = "start", "network"  # answers that are not from a solver
@@ -49,7 +56,7 @@ class Plan:
     )
     restarts: int = option(
         1,
-        "Random starts; the one of the smallest residual counts.",
+        "Random starts; the one of the smallest misfit counts.",
         within=Range(1, 10_000),
         when=("start", ("random",)),
     )
@@ -74,12 +81,11 @@ def check_plan(plan: Plan) -> None:
     """
     if not plan.solver:
         raise InputError(f"--solver: expected some of {', '.join(SOLVERS)}, got none")
-    if any(map(is_foreign, classical.solver_names("--solver", [*plan.solver]))):  # may read any
-        return
-    if plan.tv and "accelerated" not in plan.solver:
-        raise InputError("--tv: only the solver accelerated has this prior; add it to --solver")
-    if plan.beta != DEFAULTS.beta and not {"hio", "raar"} & set(plan.solver):
-        raise InputError("--beta: only hio and raar read it; add one of them to --solver")
+    names = solver_names("--solver", [*plan.solver])
+    for number, by in READ_BY.items():
+        is_given = getattr(plan, number) != getattr(DEFAULTS, number)
+        if is_given and not any(reads(name, number) for name in names):
+            raise InputError(f"--{number}: is read by {' and '.join(by)}; add it to --solver")
 
 
 def check_system(run: Run, plan: Plan) -> None:
@@ -152,7 +158,7 @@ def solve_images(run: Run, plan: Plan, *, support: np.ndarray | None = None) -> 
         return images, run.system.measure(params, images, key)
 
     images, intensity = over(lambda indices, key: measure(run.variables[0], test, indices, key))
-    references, read = images, classical.make_read(camera)
+    references, read = images, make_read(camera)
     answers, network = {}, None
     if run.has_network:
         output, seconds = each(
@@ -180,10 +186,10 @@ def solve_images(run: Run, plan: Plan, *, support: np.ndarray | None = None) -> 
             attempts = [jax.random.fold_in(key, attempt) for attempt in range(plan.restarts)]
             numbers = jnp.arange(count)
             keys = [jax.vmap(jax.random.fold_in, (None, 0))(one, numbers) for one in attempts]
-            draw = classical.make_random_starts(camera)
+            draw = make_random_starts(camera)
             starts = [each(draw, optics, one, intensity)[0] for one in keys]
     for name in plan.solver:
-        solve = classical.make_solve(
+        solve = make_solve(
             camera,
             solver=name,
             steps=plan.steps,
@@ -209,12 +215,12 @@ def solve_images(run: Run, plan: Plan, *, support: np.ndarray | None = None) -> 
 
 
 def summarise(report: Report) -> dict[str, dict[str, Any]]:
-    """Returns the numbers of each answer: `evaluation.Summary`, residual, time, global phase."""
+    """Returns the numbers of each answer: `evaluation.Summary`, misfit, time, global phase."""
     return {
         name: {
             **evaluation.summarise(report.camera.score(solved.image, report.images))._asdict(),
-            "residual": float(jnp.mean(solved.residual)),
-            "residual_median": float(jnp.median(solved.residual)),
+            "misfit": float(jnp.mean(solved.misfit)),
+            "misfit_median": float(jnp.median(solved.misfit)),
             "seconds_per_image": seconds,
             "global_phase": gauge,
         }
@@ -224,7 +230,7 @@ def summarise(report: Report) -> dict[str, dict[str, Any]]:
 
 def _best(tries: list[Solved]) -> Solved:
     """Takes for each scene the try that fits its CDP best."""
-    residuals = jnp.stack([one.residual for one in tries])
-    chosen = jnp.argmin(residuals, axis=0)
+    misfits = jnp.stack([one.misfit for one in tries])
+    chosen = jnp.argmin(misfits, axis=0)
     images = jnp.stack([one.image for one in tries])
-    return Solved(images[chosen, jnp.arange(len(chosen))], jnp.min(residuals, axis=0))
+    return Solved(images[chosen, jnp.arange(len(chosen))], jnp.min(misfits, axis=0))

@@ -75,21 +75,21 @@ def solve_table(
 ) -> str:
     """Lays out what `solvers.summarise` gives, with a note on how it was made."""
     rms = rms_header(run.config.scene.kind)
-    header = ["solver", "PSNR (dB)", "pooled", rms, "SSIM", "residual", "ms / image"]
+    header = ["solver", "PSNR (dB)", "pooled", rms, "SSIM", "misfit", "ms / image"]
     header.append("global phase")
     labels = {START: "none: the spectral estimate", NETWORK: "none: the network"}
     rows = [
         [
             labels.get(name, name),
             *_cells(one),
-            f"{one['residual']:.2e}",
+            f"{one['misfit']:.2e}",
             "" if one["seconds_per_image"] is None else f"{1e3 * one['seconds_per_image']:.3g}",
             one["global_phase"],
         ]
         for name, one in results.items()
     ]
     count = next(iter(results.values()))["images"]
-    best_of = f", best residual of {plan.restarts}" if plan.restarts > 1 else ""
+    best_of = f", best misfit of {plan.restarts}" if plan.restarts > 1 else ""
     prior = f", total variation {plan.tv:g}" if plan.tv else ""
     known = "" if support is None else f", dark in {np.mean(~support):.0%} of the pixels"
     its_field, its_time = (

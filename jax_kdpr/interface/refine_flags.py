@@ -3,9 +3,8 @@
 from absl import flags
 
 from jax_kdpr.core.errors import InputError
-from jax_kdpr.core.registry import is_foreign
-from jax_kdpr.recovery.refinement import NO_REFINEMENT, Refinement, solver_names
-from jax_kdpr.recovery.solvers import SOLVERS
+from jax_kdpr.recovery.refinement import NO_REFINEMENT, Refinement
+from jax_kdpr.recovery.solvers import SOLVERS, reads, solver_names
 
 STEPS = flags.DEFINE_integer(
     "refine",
@@ -43,8 +42,7 @@ def read_refinement(default: Refinement = NO_REFINEMENT) -> Refinement:
     asked = Refinement(steps, solver, TV.value if TV.present else prior)
     if asked.solver != NO_REFINEMENT.solver and not asked.steps:
         raise InputError("--refine_with: nothing would read it; give --refine N too")
-    reads_tv = solver == "accelerated" or is_foreign(solver)
-    if asked.tv and not (reads_tv and asked.steps):
+    if asked.tv and not (reads(solver, "tv") and asked.steps):
         raise InputError(
             "--refine_tv: nothing would read it; give --refine N and --refine_with=accelerated too"
         )

@@ -13,14 +13,12 @@ from jax_kdpr.core.limits import MOST_COUNT, Range, require, require_whole, show
 from jax_kdpr.core.registry import is_foreign
 from jax_kdpr.optics.cdp import Optics
 from jax_kdpr.recovery.projections import Settings
-from jax_kdpr.recovery.refinement import solver_names
-from jax_kdpr.recovery.solvers import CONSTRAINTS, DEFAULTS, PROJECTING, SOLVERS
+from jax_kdpr.recovery.solvers import CONSTRAINTS, DEFAULTS, SOLVERS, reads, solver_names
 from jax_kdpr.recovery.solvers import solve as solve_one
 from jax_kdpr.recovery.spectral import SpectralOptions, filtered_spectral_init, gaussian_kernel
 
 START = SpectralOptions(iterations=100)  # estimate that a solver starts from
 GAINS = Range(1e-30, 1e30)  # counts; beyond, 32-bit floats do not hold a CDP
-READ_BY = {"beta": PROJECTING, "tv": ("accelerated",)}  # solvers of ours
 
 
 def solve(
@@ -54,8 +52,8 @@ def solve(
         tv: Weight of the total-variation prior of "accelerated".
 
     Returns:
-        The fields, with an arbitrary global phase, and their relative residuals. With one shot a
-        small residual says little: a solver fits almost any frame.
+        The fields, with an arbitrary global phase, and their relative misfits. With one shot a
+        small misfit says little: a solver fits almost any frame.
 
     Raises:
         InputError: If frames or phases are not valid or do not fit each other, there is no solver
@@ -67,7 +65,7 @@ def solve(
     require_whole("steps", steps, Range(1, MOST_COUNT))
     for name, value, within in (("beta", beta, Range(0, 1, "(]")), ("tv", tv, Range(0, 1e6))):
         require(name, value, within)
-        if not (is_foreign(solver) or solver in READ_BY[name] or value == getattr(DEFAULTS, name)):
+        if not (reads(solver, name) or value == getattr(DEFAULTS, name)):
             raise InputError(f"{name}: {solver} does not read it; leave it out")
     given = np.asarray(phases)
     masks = given[None] if given.ndim == 2 else given
@@ -92,7 +90,7 @@ def solve(
     power = np.sum(np.abs(masks) ** 2, axis=(1, 2)) if masks.dtype.kind == "c" else masks[0].size
     known = np.broadcast_to(power, len(masks))[:, None, None]  # light of a phase object
     light = light * known / sums if scene == "phase" else light / gain
-    fields, residuals = _solve(
+    fields, misfits = _solve(
         jnp.asarray(light, jnp.float32),
         jnp.asarray(masks, jnp.complex64 if masks.dtype.kind == "c" else jnp.float32),
         # What the name stands for now: your own code may have changed since the last call.
@@ -101,7 +99,7 @@ def solve(
         scene=scene,
         settings=Settings(beta=beta, tv=tv),
     )
-    return np.asarray(fields), np.asarray(residuals)
+    return np.asarray(fields), np.asarray(misfits)
 
 
 @partial(jax.jit, static_argnames=("solver", "steps", "scene", "settings"))

@@ -20,7 +20,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from jax_kdpr.core.errors import InputError
-from jax_kdpr.core.registry import Registry
+from jax_kdpr.core.registry import Registry, allow, is_foreign
 from jax_kdpr.core.types import Field, Intensity, Key, Scalar
 from jax_kdpr.optics.cdp import Optics, check_sensor, mask_power, mask_transmittance, propagate
 from jax_kdpr.optics.cdp import intensity as intensity_of
@@ -30,22 +30,23 @@ from jax_kdpr.recovery.data_consistency import Measured, measured
 from jax_kdpr.recovery.power_iteration import safe_sqrt
 from jax_kdpr.recovery.projections import Constraint, Method, Settings, project_object
 
-_ROOM = "jax_kdpr.recovery"
+_HERE = "jax_kdpr.recovery"
 Solver = Callable[[Measured, Constraint, Settings], Method]
 SOLVERS: Registry[Solver] = Registry(
     "solver",
     {
-        "error_reduction": f"{_ROOM}.projections:error_reduction_method",
-        "hio": f"{_ROOM}.projections:hio_method",
-        "raar": f"{_ROOM}.projections:raar_method",
-        "wirtinger": f"{_ROOM}.gradient_flows:wirtinger_method",
-        "taf": f"{_ROOM}.gradient_flows:truncated_method",
-        "raf": f"{_ROOM}.gradient_flows:reweighted_method",
-        "accelerated": f"{_ROOM}.gradient_flows:accelerated_method",
+        "error_reduction": f"{_HERE}.projections:error_reduction_method",
+        "hio": f"{_HERE}.projections:hio_method",
+        "raar": f"{_HERE}.projections:raar_method",
+        "wirtinger": f"{_HERE}.gradient_flows:wirtinger_method",
+        "taf": f"{_HERE}.gradient_flows:truncated_method",
+        "raf": f"{_HERE}.gradient_flows:reweighted_method",
+        "accelerated": f"{_HERE}.gradient_flows:accelerated_method",
     },
 )
 DEFAULTS = Settings()
 PROJECTING = ("hio", "raar")
+READ_BY = {"beta": PROJECTING, "tv": ("accelerated",)}  # solvers of ours that read a number
 CONSTRAINTS = ("phase", "amplitude", "complex", "none")
 
 
@@ -81,12 +82,11 @@ def solve(
         support: Pixels where the object may be other than zero; None for all.
         settings: Numbers of the solver. A total-variation weight of 0.01 to 0.1 of the object's
             modulus is a lot.
-        history: Whether to return the residual after every step, at the cost of one more
-            propagation a step.
+        history: Whether to return the misfit after every step, at the cost of one more propagation
+            a step.
 
     Returns:
-        The recovered field and its `amplitude_residual`; with `history` the residual after each
-        step.
+        The recovered field and its `amplitude_misfit`; with `history` the misfit after each step.
 
     Raises:
         ValueError: If shapes do not belong together, `steps` is less than 1, or a name is unknown.
@@ -106,21 +106,46 @@ def solve(
 
     def misfit(field: Field) -> Scalar:
         made = Optics(data.transmittance, optics.transfer)
-        return amplitude_residual(field, intensity, made)
+        return amplitude_misfit(field, intensity, made)
 
     def recorded(state, number):
         state = step(state, number)
         return state, misfit(method.read(state))
 
-    residual = None
+    misfits = None
     if history:
-        state, residual = lax.scan(recorded, method.begin(start), jnp.arange(steps))
+        state, misfits = lax.scan(recorded, method.begin(start), jnp.arange(steps))
     else:
         state = lax.fori_loop(0, steps, lambda n, state: step(state, n), method.begin(start))
     field = method.read(state)
     if scene == "amplitude":
         field = fix_global_phase(field, gauge="mean")
-    return field, misfit(field) if residual is None else residual
+    return field, misfit(field) if misfits is None else misfits
+
+
+def solver_names(flag: str, names: list[str]) -> tuple[str, ...]:
+    """Checks the value of a flag that lists solvers, each at most once.
+
+    Raises:
+        InputError: If one is unknown or comes twice.
+    """
+    for name in names:
+        if is_foreign(name):
+            allow(name)  # a solver that the user names may run
+            try:
+                SOLVERS[name]
+            except InputError as failure:
+                raise InputError(f"{flag}: {failure}") from failure
+        elif name not in SOLVERS:
+            raise InputError(f"{flag}: expected some of {', '.join(SOLVERS)}, got {name!r}")
+    if len(set(names)) < len(names):
+        raise InputError(f"{flag}: expected each solver once, got {','.join(names)}")
+    return tuple(names)
+
+
+def reads(solver: str, number: str) -> bool:
+    """Returns whether a solver reads one of `READ_BY`; one of the user's own may read any."""
+    return is_foreign(solver) or solver in READ_BY[number]
 
 
 def require_projection(solver: str | Solver, optics: Optics) -> None:
@@ -137,11 +162,11 @@ def require_projection(solver: str | Solver, optics: Optics) -> None:
         )
 
 
-def amplitude_residual(field: Field, intensity: Intensity, optics: Optics) -> Scalar:
+def amplitude_misfit(field: Field, intensity: Intensity, optics: Optics) -> Scalar:
     """Returns norm(abs(A x) - sqrt(y)) / norm(sqrt(y)): 0 for a perfect fit, 1 for a dark field.
 
-    A wrong object can have a small residual too, where few shots do not determine the object or
-    where noise is fitted. If all frames are dark, the residual is the norm of abs(A x).
+    A wrong object can have a small misfit too, where few shots do not determine the object or
+    where noise is fitted. If all frames are dark, it is the norm of abs(A x).
 
     Args:
         field: x, in the unit of the square root of `intensity`.

@@ -24,8 +24,9 @@ from jax_kdpr.data import sources
 from jax_kdpr.data.batches import take_batch
 from jax_kdpr.optics.camera import Camera
 from jax_kdpr.optics.cdp import Optics
-from jax_kdpr.recovery.refinement import Refinement, solver_names
+from jax_kdpr.recovery.refinement import Refinement
 from jax_kdpr.recovery.solver_system import ALONE, STARTS, SolverSystem
+from jax_kdpr.recovery.solvers import solver_names
 from jax_kdpr.recovery.system import System
 from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.runs.assembly import build_camera, build_system, read_planes, start_phases

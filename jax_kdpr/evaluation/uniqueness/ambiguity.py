@@ -25,7 +25,7 @@ from jax_kdpr.optics.cdp import Optics, intensity, mask_transmittance, measure_i
 from jax_kdpr.optics.paths import Between
 from jax_kdpr.optics.phase import fix_global_phase
 from jax_kdpr.recovery.data_consistency import object_constraint
-from jax_kdpr.recovery.solvers import amplitude_residual
+from jax_kdpr.recovery.solvers import amplitude_misfit
 
 Pixels = int | Int[Array, ""]
 DARK = 1e-6  # least squared modulus of a transmittance in a division
@@ -78,7 +78,7 @@ def misfit(
     x is the object, x' the `other`, and A the operator (`optics.cdp`) of all shots.
     """
     y = measure_intensity(field, masks, oversample=oversample, transfer=transfer)
-    return amplitude_residual(other, y, Optics(masks, transfer))
+    return amplitude_misfit(other, y, Optics(masks, transfer))
 
 
 def constraint_distance(field: Field, *, scene: str, min_amplitude: float = 0.5) -> Scalar:

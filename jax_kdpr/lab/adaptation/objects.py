@@ -17,7 +17,7 @@ from jax_kdpr.lab.frames.recovery import make_recover
 from jax_kdpr.optics.cdp import Optics
 from jax_kdpr.optics.objects import SceneOptions, image_beside, scene_field
 from jax_kdpr.recovery.refinement import Refinement
-from jax_kdpr.recovery.solvers import amplitude_residual
+from jax_kdpr.recovery.solvers import amplitude_misfit
 from jax_kdpr.runs.run import Run
 
 SOLVER = Refinement(60, "accelerated", 0.02)  # 41 dB from nine shots of 1e5 photons
@@ -95,10 +95,10 @@ def recover_objects(run: Run, intensities: Intensities, beside: Images | None = 
 
 
 def shot_misfits(field: Field, intensity: Intensity, optics: Optics) -> Float[Array, "k"]:
-    """Returns how badly a field explains each of its shots (`amplitude_residual`)."""
+    """Returns how badly a field explains each of its shots (`amplitude_misfit`)."""
 
     def of_one(mask: Array, y: Array) -> Scalar:
-        return amplitude_residual(field, y[None], Optics(mask[None], optics.transfer))
+        return amplitude_misfit(field, y[None], Optics(mask[None], optics.transfer))
 
     return jax.vmap(of_one)(optics.masks, intensity)
 

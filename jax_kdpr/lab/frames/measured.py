@@ -39,9 +39,7 @@ from jax_kdpr.lab.frames.geometry import (
     to_sensor,
 )
 from jax_kdpr.lab.frames.reading import Frame, iterate_frames
-from jax_kdpr.optics import cdp
 from jax_kdpr.optics.camera import Camera, draws_finely, uncentred
-from jax_kdpr.optics.objects import scene_field
 from jax_kdpr.optics.propagation import SHARED_ENVELOPE, shares_envelope
 from jax_kdpr.runs.run import Run
 
@@ -113,11 +111,8 @@ def blank_image(camera: Camera) -> Image:
 
 def simulate(run: Run, image: Image) -> Float[np.ndarray, "k sh sw"]:
     """Returns the noiseless CDPs of a scene through the run's optics."""
-    measure = jax.jit(cdp.measure_intensity, static_argnames="oversample")  # compiled once a shape
-    field, optics = scene_field(image, run.camera.scene), run.optics
-    oversample = run.camera.oversample
-    cdps = measure(field, optics.masks, oversample=oversample, transfer=optics.transfer)
-    return np.asarray(cdps, np.float64)
+    clean = jax.jit(Camera.clean, static_argnums=0)  # compiled once for each camera
+    return np.asarray(clean(run.camera, run.optics, image), np.float64)
 
 
 def snapshot_energy(run: Run) -> Float[np.ndarray, "k"]:

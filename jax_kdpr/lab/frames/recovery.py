@@ -24,7 +24,7 @@ from jax_kdpr.optics.camera import Camera
 from jax_kdpr.optics.cdp import Optics
 from jax_kdpr.optics.objects import scene_field
 from jax_kdpr.recovery.refinement import NO_REFINEMENT, Refinement, make_refine
-from jax_kdpr.recovery.solvers import amplitude_residual, require_projection
+from jax_kdpr.recovery.solvers import amplitude_misfit, require_projection
 from jax_kdpr.runs.run import Run, run_keys
 
 PERCENTILE = 99.0  # of the misfits of simulated scenes
@@ -53,7 +53,7 @@ Simulated = tuple[list[float], list[float]]
 def make_explain(camera: Camera) -> Explain:
     """Builds explain(optics, images, intensities): the misfit of each image to its CDPs."""
     return data_parallel(
-        lambda optics, image, y: amplitude_residual(scene_field(image, camera.scene), y, optics),
+        lambda optics, image, y: amplitude_misfit(scene_field(image, camera.scene), y, optics),
         camera.mesh,
     )
 
