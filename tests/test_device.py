@@ -9,7 +9,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from jax_kdpr.optics.camera import Camera
-from jax_kdpr.optics.cdp import mask_transmittance, measure_intensity
+from jax_kdpr.optics.cdp import as_phasors, measure_intensity
 from jax_kdpr.optics.device import DeviceOptions, device_masks, nearest_level, written_phases
 from jax_kdpr.optics.misalignment import FINE
 from jax_kdpr.optics.window import matrix_dft
@@ -158,7 +158,7 @@ def test_camera_measures_through_the_device_and_recovery_knows_it():
     written = written_phases(phases, DeviceOptions(levels=4, superpixel=2))
     shows = DeviceOptions(fill_factor=0.8, zero_order=0.02, crosstalk=0.3)
     masks = device_masks(written, shows, fine=FINE)
-    field = mask_transmittance(jnp.pi * images[0, ..., 0])
+    field = as_phasors(jnp.pi * images[0, ..., 0])
     dft = matrix_dft(16, (16, 16), step=1.0, fine=FINE)
     wanted = measure_intensity(field, masks, transfer=dft)
     np.testing.assert_allclose(y[0], wanted, rtol=1e-4, atol=1e-4)

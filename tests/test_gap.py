@@ -16,7 +16,7 @@ from jax_kdpr.core.options import changed
 from jax_kdpr.evaluation.uniqueness.comparison import make_subject
 from jax_kdpr.optics.beam import AberrationOptions, Beam, IlluminationOptions, read_beam
 from jax_kdpr.optics.camera import Camera
-from jax_kdpr.optics.cdp import back_propagate, cdp_forward, mask_transmittance, propagate
+from jax_kdpr.optics.cdp import as_phasors, back_propagate, cdp_forward, propagate
 from jax_kdpr.optics.device import DeviceOptions
 from jax_kdpr.optics.misalignment import Perturbation
 from jax_kdpr.optics.paths import before_mask
@@ -72,7 +72,7 @@ def test_its_adjoint_is_exact_with_a_beam_too(step):
     optics = camera.optics(jnp.asarray(PHASES))
     spectra = RNG.normal(size=(2, *camera.sensor)) + 1j * RNG.normal(size=(2, *camera.sensor))
     spectra = jnp.asarray(spectra, jnp.complex64)
-    through = mask_transmittance(optics.masks)
+    through = as_phasors(optics.masks)
     forward = propagate(jnp.asarray(FIELD), through, camera.sensor, optics.transfer)
     back = back_propagate(spectra, through, optics.transfer)
     np.testing.assert_allclose(

@@ -11,9 +11,9 @@ import pytest
 from jax_kdpr.core import runtime
 from jax_kdpr.optics.cdp import (
     Optics,
+    as_phasors,
     back_propagate,
     mask_power,
-    mask_transmittance,
     measure_intensity,
     propagate,
 )
@@ -104,18 +104,18 @@ def apart(one, other) -> float:
 
 def plain_estimates(intensity, optics, kernel, start, options):
     """Algorithm 1 as it is written, for automatic differentiation: no loop, every value kept."""
-    transmittance, transfer = mask_transmittance(optics.masks), optics.transfer
+    phasors, transfer = as_phasors(optics.masks), optics.transfer
     response = filter_response(kernel, *start.shape)
 
     def one(intensity):
         weight = spectral_weights(intensity, options)
         z = start / jnp.linalg.norm(start)
         for _ in range(options.iterations):
-            spectra = weight * propagate(z, transmittance, intensity.shape[1:], transfer)
-            back = back_propagate(spectra, transmittance, transfer)
+            spectra = weight * propagate(z, phasors, intensity.shape[1:], transfer)
+            back = back_propagate(spectra, phasors, transfer)
             v = jnp.fft.ifft2(response * jnp.fft.fft2(back))
             z = v / jnp.linalg.norm(v)
-        return jnp.sqrt(jnp.sum(intensity) / jnp.mean(mask_power(transmittance, transfer))) * z
+        return jnp.sqrt(jnp.sum(intensity) / jnp.mean(mask_power(phasors, transfer))) * z
 
     return jax.vmap(one)(intensity)
 

@@ -14,7 +14,7 @@ from jaxtyping import Key as KeyArray
 Image = Float[Array, "h w c"]  # scene image in [0, 1]; c = 2 (phase, amplitude) if it is complex
 Field = Complex[Array, "h w"]  # complex optical field in the object plane
 Phases = Float[Array, "k h w"]  # mask phases, radians
-# Phases in radians, or complex transmittances e^{j phi} where the device is not ideal.
+# Phases phi in radians, or complex phasors e^{j phi} where the device is not ideal.
 Masks = Float[Array, "k mh mw"] | Complex[Array, "k mh mw"]
 # Transfer function of free space, in the Fourier plane of the (padded) field.
 Transfer = Complex[Array, "sh sw"]

@@ -74,10 +74,10 @@ def fill_from_bench(config: Config) -> float:
     return config.propagation.pitch or bench.modulator.mask_pitch or 0.0
 
 
-def read_setup(frames: list[Frame], run: Run, **lie: float | str | bool) -> Setup:
+def read_setup(frames: list[Frame], run: Run) -> Setup:
     """Returns the setup of the flags, its pattern in the middle; prints what frames there are.
 
-    Their size and type are those of the first frame; `lie` is as in `default_geometry`.
+    Their size and type are those of the first frame.
 
     Raises:
         InputError: If the window does not lie in the frames, or something else cannot be used.
@@ -87,7 +87,7 @@ def read_setup(frames: list[Frame], run: Run, **lie: float | str | bool) -> Setu
     shape = (first.shape[0], first.shape[1])
     y, x, height, width = cli.numbers(CROP, "Y,X,H,W", int) or (0, 0, *shape)
     window = make_window(shape, (y, x, height, width), BIN.value)
-    geometry = default_geometry(window, run.sensor, SCALE.value, **lie)
+    geometry = default_geometry(window, run.sensor, SCALE.value)
     return Setup(_read_references(first), window, geometry, SAMPLING.value, mask_side(run))
 
 

@@ -10,7 +10,7 @@ from jax_kdpr.core.errors import InputError
 from jax_kdpr.interface import bench_flags, cli
 from jax_kdpr.interface.frame_flags import DARK, SCALE, mask_side, read_setup
 from jax_kdpr.lab.frames.calibration import calibration_notes, read_calibration
-from jax_kdpr.lab.frames.geometry import FLIPS
+from jax_kdpr.lab.frames.geometry import FLIPS, default_geometry
 from jax_kdpr.lab.frames.measured import Setup, coarseness
 from jax_kdpr.lab.frames.reading import Frame
 from jax_kdpr.runs.run import Run
@@ -42,8 +42,7 @@ def read_placed(frames: list[Frame], run: Run) -> tuple[Setup, Run, list[str]]:
         alike = {"bin": bin, "sampling": sampling, "mask_pixels": mask_pixels}
         bench_flags.give(alike)
         unlike = [name for name, value in alike.items() if flags.FLAGS[name].value != value]
-    lie = {"rotation": ROTATE.value, "flip": FLIP.value, "transpose": TRANSPOSE.value}
-    setup, gain, notes = read_setup(frames, run, **lie), _gain(), []
+    setup, gain, notes = read_setup(frames, run), _gain(), []
     if calibration:
         for flag in (CENTRE, ROTATE, SCALE, FLIP, TRANSPOSE):
             if flag.present:
@@ -58,7 +57,8 @@ def read_placed(frames: list[Frame], run: Run) -> tuple[Setup, Run, list[str]]:
         if gain is None and not run.camera.knows_light:
             gain = calibration.counts_per_unit
     else:
-        geometry = setup.geometry
+        turn = {"rotation": ROTATE.value, "flip": FLIP.value, "transpose": TRANSPOSE.value}
+        geometry = default_geometry(setup.window, run.sensor, SCALE.value, **turn)
         if centre := cli.numbers(CENTRE, "Y,X"):
             geometry = geometry._replace(centre_y=centre[0], centre_x=centre[1])
         else:

@@ -21,7 +21,7 @@ from jax_kdpr.core.sharding import data_parallel
 from jax_kdpr.core.types import Fields, Image, Images, Intensities, Intensity, Key, Phases, Scalar
 from jax_kdpr.optics import cdp, misalignment
 from jax_kdpr.optics.beam import Beam
-from jax_kdpr.optics.cdp import Optics, mask_transmittance
+from jax_kdpr.optics.cdp import Optics, as_phasors
 from jax_kdpr.optics.device import DeviceOptions, device_masks, written_phases
 from jax_kdpr.optics.misalignment import FINE, JitterOptions, MountOptions, Perturbation
 from jax_kdpr.optics.noise import NoiseOptions, add_noise
@@ -144,7 +144,7 @@ class Camera:
         if space.gap is not None:
             between = Apart(space.gap, incident, between)
         elif incident is not None:  # one plane: mask and beam are one factor
-            masks = mask_transmittance(masks) * jnp.conj(spread_pixels(incident, fine))[None]
+            masks = as_phasors(masks) * jnp.conj(spread_pixels(incident, fine))[None]
         amplitude = None if self.beam is None else self.beam.amplitude()
         return Optics(masks, between, written, amplitude)
 

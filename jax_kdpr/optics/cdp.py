@@ -3,8 +3,9 @@
 Conventions, the same everywhere in the package:
 
 * Masks are real phases phi in radians; mask l multiplies the field by e^{-j phi_l}
-  (the paper's A_l = diag(e^{j phi_l})^H). A complex array in their place stands for e^{j phi_l}
-  itself, with any modulus: this is what a real device makes of the phases (`optics.device`).
+  (the paper's A_l = diag(e^{j phi_l})^H). A complex array in their place stands for the phasors
+  t_l = e^{j phi_l} themselves, with any modulus, as a real device makes them (`optics.device`): the
+  field is multiplied by conj(t_l), which in optics is called the transmittance.
 * The DFT is orthonormal and unshifted: zero frequency sits at index [0, 0], and
   norm(F A_l x) = norm(x), so sum(y) = k * norm(x)^2.
 * `oversample` 2 zero-pads the object plane to twice its height and width before the DFT, which
@@ -41,16 +42,16 @@ from jax_kdpr.optics.paths import (
 class Optics(NamedTuple):
     """Optics of a measurement by design, as every recovery takes them."""
 
-    masks: Masks  # phases, or transmittances where device or free space are not ideal
+    masks: Masks  # phases, or phasors where device or free space are not ideal
     transfer: Between | None = None
     written: Phases | None = None  # phases that the device is told to show
     amplitude: Float[Array, "h w"] | None = None  # of an uneven beam; it is in the others too
 
 
-def mask_transmittance(
+def as_phasors(
     masks: Float[Array, "*k h w"] | Complex[Array, "*k h w"],
 ) -> Complex[Array, "*k h w"]:
-    """Returns e^{j masks}, or complex masks as they are; A_l multiplies by the conjugate.
+    """Returns e^{j masks}, or complex masks as they are; A_l multiplies by their conjugate.
 
     It is computed on the fly from real phases. So the modulus stays 1 whatever an optimiser does,
     and every trained parameter and its gradient stay real.
@@ -67,7 +68,7 @@ def cdp_forward(
 
     Args:
         field: Complex field in the object plane, any unit.
-        masks: Phases in radians, which matter only modulo 2 pi, or transmittances.
+        masks: Phases in radians, which matter only modulo 2 pi, or phasors.
         oversample: 1, or 2 to zero-pad the field to twice its size before the DFT.
         transfer: Transfer function of free space for a sensor in the near field, a `MatrixDFT` for
             other samples of the far field, or an `Apart`; None for the plain DFT.
@@ -95,7 +96,7 @@ def cdp_forward(
         )
     if isinstance(behind, MatrixDFT):
         check_sensor((len(masks), *behind.sensor), masks.shape, behind)
-        return propagate(at_mask, mask_transmittance(masks), behind.sensor, behind)
+        return propagate(at_mask, as_phasors(masks), behind.sensor, behind)
     if oversample not in (1, 2):
         raise ValueError(f"oversample: expected 1 or 2, got {oversample}")
     sensor = (oversample * height, oversample * width)
@@ -104,7 +105,7 @@ def cdp_forward(
             f"transfer: expected the sensor's size {sensor}, got {behind.shape}; make it with "
             f"oversample={oversample}"
         )
-    return propagate(at_mask, mask_transmittance(masks), sensor, behind)
+    return propagate(at_mask, as_phasors(masks), sensor, behind)
 
 
 def cdp_adjoint(spectra: Spectra, masks: Masks, *, transfer: Between | None = None) -> Field:
@@ -115,7 +116,7 @@ def cdp_adjoint(spectra: Spectra, masks: Masks, *, transfer: Between | None = No
 
     Args:
         spectra: Complex sensor-plane fields, zero frequency at [0, 0].
-        masks: Phases in radians, or transmittances.
+        masks: Phases in radians, or phasors.
         transfer: As in `cdp_forward`.
 
     Returns:
@@ -125,12 +126,12 @@ def cdp_adjoint(spectra: Spectra, masks: Masks, *, transfer: Between | None = No
         ValueError: If the shapes do not belong together.
     """
     check_sensor(spectra.shape, masks.shape, transfer)
-    return back_propagate(spectra, mask_transmittance(masks), transfer)
+    return back_propagate(spectra, as_phasors(masks), transfer)
 
 
 def propagate(
     field: Field,
-    transmittance: Complex[Array, "k mh mw"],
+    phasors: Complex[Array, "k mh mw"],
     sensor: tuple[int, ...],
     transfer: Between | None = None,
 ) -> Spectra:
@@ -140,47 +141,47 @@ def propagate(
     """
     at_mask, behind = before_mask(field, transfer), behind_mask(transfer)
     if isinstance(behind, MatrixDFT):
-        return behind.forward(jnp.conj(transmittance) * spread_pixels(at_mask, behind.fine)[None])
+        return behind.forward(jnp.conj(phasors) * spread_pixels(at_mask, behind.fine)[None])
     one = partial(_one_shot, sensor=sensor, transfer=behind)
-    return jax.vmap(one, in_axes=(None, 0))(at_mask, transmittance)
+    return jax.vmap(one, in_axes=(None, 0))(at_mask, phasors)
 
 
 def back_propagate(
-    spectra: Spectra, transmittance: Complex[Array, "k mh mw"], transfer: Between | None = None
+    spectra: Spectra, phasors: Complex[Array, "k mh mw"], transfer: Between | None = None
 ) -> Field:
     """Computes `cdp_adjoint` without its checks: the adjoint of `propagate`."""
     behind = behind_mask(transfer)
     if isinstance(behind, MatrixDFT):
-        back = jnp.sum(transmittance * behind.adjoint(spectra), axis=0)
+        back = jnp.sum(phasors * behind.adjoint(spectra), axis=0)
         return back_to_object(gather_pixels(back, behind.fine), transfer)
     one = partial(_one_shot_adjoint, transfer=behind)
-    return back_to_object(jnp.sum(jax.vmap(one)(spectra, transmittance), axis=0), transfer)
+    return back_to_object(jnp.sum(jax.vmap(one)(spectra, phasors), axis=0), transfer)
 
 
 def _one_shot(
     field: Field,
-    transmittance: Field,
+    phasor: Field,
     *,
     sensor: tuple[int, ...],
     transfer: Transfer | None,
 ) -> Complex[Array, "sh sw"]:
     """Returns F A x of one snapshot: eq. 1 without its modulus."""
-    spectrum = jnp.fft.fft2(jnp.conj(transmittance) * field, s=sensor, norm="ortho")
+    spectrum = jnp.fft.fft2(jnp.conj(phasor) * field, s=sensor, norm="ortho")
     return spectrum if transfer is None else jnp.fft.ifft2(transfer * spectrum, norm="ortho")
 
 
 def _one_shot_adjoint(
-    spectrum: Complex[Array, "sh sw"], transmittance: Field, *, transfer: Transfer | None
+    spectrum: Complex[Array, "sh sw"], phasor: Field, *, transfer: Transfer | None
 ) -> Field:
     """Returns A^H F^H s of one snapshot."""
     if transfer is not None:
         spectrum = jnp.conj(transfer) * jnp.fft.fft2(spectrum, norm="ortho")
-    height, width = transmittance.shape
-    return transmittance * jnp.fft.ifft2(spectrum, norm="ortho")[:height, :width]
+    height, width = phasor.shape
+    return phasor * jnp.fft.ifft2(spectrum, norm="ortho")[:height, :width]
 
 
 def mask_power(
-    transmittance: Complex[Array, "k mh mw"], transfer: Between | None = None
+    phasors: Complex[Array, "k mh mw"], transfer: Between | None = None
 ) -> Float[Array, "h w"]:
     """Returns sum_l abs(t_l)^2, k for ideal masks: A^H A of a plain DFT in the far field.
 
@@ -189,14 +190,14 @@ def mask_power(
     through, it is raised to 1e-6.
     """
     fine = pixels_within(transfer)
-    power = gather_pixels(jnp.sum(intensity(transmittance), axis=0), fine) / fine**2
+    power = gather_pixels(jnp.sum(intensity(phasors), axis=0), fine) / fine**2
     if isinstance(transfer, Apart) and transfer.incident is not None:
         power = power * intensity(transfer.incident)
     return jnp.maximum(power, 1e-6)
 
 
 def step_power(
-    transmittance: Complex[Array, "k mh mw"], transfer: Between | None = None
+    phasors: Complex[Array, "k mh mw"], transfer: Between | None = None
 ) -> Float[Array, "h w"]:
     """Returns what a solver's step divides `back_propagate` by: `mask_power`, or an upper bound.
 
@@ -204,8 +205,8 @@ def step_power(
     uneven, division by the largest power keeps the steps stable.
     """
     if not isinstance(transfer, Apart):
-        return mask_power(transmittance, transfer)
-    power = mask_power(transmittance, transfer.behind)
+        return mask_power(phasors, transfer)
+    power = mask_power(phasors, transfer.behind)
     largest = jnp.full_like(power, jnp.max(power))
     if transfer.incident is None:
         return largest
@@ -217,7 +218,7 @@ def pixel_means(optics: Optics) -> Masks:
     fine = pixels_within(optics.transfer)
     if fine == 1:
         return optics.masks
-    return gather_pixels(mask_transmittance(optics.masks), fine) / fine**2
+    return gather_pixels(as_phasors(optics.masks), fine) / fine**2
 
 
 def measure_intensity(

@@ -27,7 +27,7 @@ from scipy import special
 from jax_kdpr.core.limits import Range
 from jax_kdpr.core.options import option, section
 from jax_kdpr.core.types import Masks, Phases, Scalar
-from jax_kdpr.optics.cdp import mask_transmittance
+from jax_kdpr.optics.cdp import as_phasors
 from jax_kdpr.optics.masks import wrap_phases
 
 TURN = 2 * math.pi
@@ -136,7 +136,7 @@ def device_masks(
     fill, unmodulated = device.fill_factor, device.zero_order
     if isinstance(unmodulated, float) and fill == 1.0 and unmodulated == 0.0:
         return shown
-    pixel = fill * mask_transmittance(shown)
+    pixel = fill * as_phasors(shown)
     if device.gaps == "clear":
         pixel = pixel + (1.0 - fill)
     # The conjugate of the masks multiplies the light.
@@ -202,7 +202,7 @@ def _blurred(drive: Phases, sigma: float, fine: int) -> Complex[Array, "k fmh fm
     rows, columns = (_spread_matrix(n, points, sigma) for n in drive.shape[1:])
     highest = lax.Precision.HIGHEST
     profile = jnp.einsum("ph,khw,qw->kpq", rows, drive, columns, precision=highest)
-    light = mask_transmittance(-profile)
+    light = as_phasors(-profile)
     condense = jnp.asarray(_condensing(points, weights, fine), light.real.dtype)
     k, height, width = drive.shape
     light = light.reshape(k, height, len(points), width, len(points))

@@ -16,7 +16,7 @@ from jaxtyping import Array, Complex, Float
 from jax_kdpr.core.limits import SHARE, Range
 from jax_kdpr.core.options import option, section, shallow
 from jax_kdpr.core.types import Field, Key, Masks, Scalar
-from jax_kdpr.optics.cdp import mask_transmittance
+from jax_kdpr.optics.cdp import as_phasors
 from jax_kdpr.optics.paths import spread_pixels
 from jax_kdpr.optics.propagation import quadratic_phase
 from jax_kdpr.optics.zernike import ROUND_OBJECT, zernike
@@ -165,15 +165,15 @@ def displaced_masks(
     bilinear between them. Light past the mask's edge is not modulated (transmittance 1).
 
     Args:
-        masks: Phases in radians, or transmittances.
+        masks: Phases in radians, or phasors.
         by: Errors, of which only those of the mask's place are read.
         fine: Samples per mask pixel, each way. 1 gives each pixel its mean, for a sensor in the
             near field that has the same pixels. In the far field take `FINE`: after a shift by part
             of a pixel two phases meet within it, and the edge of the pattern depends on where.
         given: Samples per mask pixel, each way, that `masks` already have.
     """
-    transmittance = spread_pixels(mask_transmittance(masks), fine // given)
-    _, height, width = transmittance.shape
+    phasors = spread_pixels(as_phasors(masks), fine // given)
+    _, height, width = phasors.shape
     centre_y, centre_x = (height - 1) / 2, (width - 1) / 2
     y = jnp.arange(height)[:, None] - centre_y - fine * by.shift_y
     x = jnp.arange(width)[None, :] - centre_x - fine * by.shift_x
@@ -186,8 +186,8 @@ def displaced_masks(
     def read(plane: Float[Array, "fmh fmw"], outside: float) -> Float[Array, "fmh fmw"]:
         return map_coordinates(plane, [rows, columns], order=1, mode="constant", cval=outside)
 
-    real = jax.vmap(lambda plane: read(plane, 1.0))(transmittance.real)
-    imaginary = jax.vmap(lambda plane: read(plane, 0.0))(transmittance.imag)
+    real = jax.vmap(lambda plane: read(plane, 1.0))(phasors.real)
+    imaginary = jax.vmap(lambda plane: read(plane, 0.0))(phasors.imag)
     return jax.lax.complex(real, imaginary)
 
 

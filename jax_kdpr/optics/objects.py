@@ -16,7 +16,7 @@ from jaxtyping import Array, Complex, Float
 from jax_kdpr.core.limits import SHARE, Range
 from jax_kdpr.core.options import option, section
 from jax_kdpr.core.types import Field, Image, Scalar
-from jax_kdpr.optics.cdp import mask_transmittance
+from jax_kdpr.optics.cdp import as_phasors
 from jax_kdpr.optics.phase import align_global_phase
 
 TURNS = 128  # number of global phases that `read_alone` tries
@@ -93,12 +93,12 @@ def scene_field(image: Image, scene: SceneOptions) -> Field:
         )
     match scene.kind:
         case "phase":
-            return mask_transmittance(scene.phase_range * image[..., 0])
+            return as_phasors(scene.phase_range * image[..., 0])
         case "amplitude":
             return lax.complex(image[..., 0], jnp.zeros_like(image[..., 0]))
         case "complex":
             amplitude = scene.min_amplitude + (1.0 - scene.min_amplitude) * image[..., 1]
-            return amplitude * mask_transmittance(scene.phase_range * image[..., 0])
+            return amplitude * as_phasors(scene.phase_range * image[..., 0])
     raise unknown_scene(scene.kind)
 
 
@@ -175,7 +175,7 @@ def image_beside(field: Field, image: Image, scene: SceneOptions) -> Image:
     alone = field_image(aligned, scene)
     if not scene.has_phase:
         return alone
-    step = jnp.angle(aligned * mask_transmittance(-phase_range * image[..., 0])) / phase_range
+    step = jnp.angle(aligned * as_phasors(-phase_range * image[..., 0])) / phase_range
     phase = image[..., 0] + step
     slack = max(np.pi / phase_range - 0.5, 0.0)
     is_noise = (phase > -slack) & (phase < 1.0 + slack)

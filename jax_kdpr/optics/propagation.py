@@ -29,7 +29,7 @@ from jax_kdpr.core.limits import LENGTHS
 from jax_kdpr.core.options import changed, option, section
 from jax_kdpr.core.registry import Registry
 from jax_kdpr.core.types import Masks, Transfer
-from jax_kdpr.optics.cdp import mask_transmittance
+from jax_kdpr.optics.cdp import as_phasors
 from jax_kdpr.optics.paths import spread_pixels
 
 GAP_PADDING = 2  # window that light spreads into before the mask, in sides of the object
@@ -44,13 +44,13 @@ class FreeSpace(NamedTuple):
     gap: Transfer | None = None  # from object to mask; None where they are in one plane
 
     def through(self, masks: Masks, *, fine: int = 1) -> Masks:
-        """Returns masks that include the chirp; where there is one, they are transmittances.
+        """Returns masks that include the chirp; where there is one, they are phasors.
 
         `fine` is the number of mask samples per pixel of the object, each way.
         """
         if self.chirp is None:
             return masks
-        return mask_transmittance(masks) * jnp.conj(spread_pixels(self.chirp, fine))[None]
+        return as_phasors(masks) * jnp.conj(spread_pixels(self.chirp, fine))[None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,7 +160,7 @@ def fresnel_chirp(shape: tuple[int, int], lengths: PropagationOptions) -> Comple
     scale the intensity, and the orthonormal DFT sets that scale.
     """
     curvature = math.pi / (lengths.wavelength * lengths.distance)
-    return mask_transmittance(_squared_radius(shape, lengths.pitch) * curvature)
+    return as_phasors(_squared_radius(shape, lengths.pitch) * curvature)
 
 
 def quadratic_phase(shape: tuple[int, int]) -> Float[Array, "h w"]:
@@ -181,7 +181,7 @@ def angular_spectrum(shape: tuple[int, int], lengths: PropagationOptions) -> Tra
     travels = sine_squared < 1.0
     cosine = jnp.sqrt(jnp.where(travels, 1.0 - sine_squared, 1.0))
     phase = -2.0 * jnp.pi * lengths.distance / lengths.wavelength * sine_squared / (1.0 + cosine)
-    return jnp.where(travels, mask_transmittance(phase), 0.0)
+    return jnp.where(travels, as_phasors(phase), 0.0)
 
 
 def gap_transfer(shape: tuple[int, int], lengths: PropagationOptions) -> Transfer:

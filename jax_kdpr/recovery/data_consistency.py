@@ -16,9 +16,9 @@ from jaxtyping import Array, Complex, Float
 from jax_kdpr.core.types import Field, Intensity, Spectra
 from jax_kdpr.optics.cdp import (
     Optics,
+    as_phasors,
     back_propagate,
     check_sensor,
-    mask_transmittance,
     propagate,
     step_power,
 )
@@ -31,7 +31,7 @@ class Measured(NamedTuple):
     """One measurement and the operator that made it."""
 
     modulus: Intensity  # sqrt(y)
-    transmittance: Complex[Array, "k mh mw"]
+    phasors: Complex[Array, "k mh mw"]
     power: Float[Array, "h w"]  # that a step is divided by (`step_power`)
     transfer: Between | None
 
@@ -43,21 +43,21 @@ def measured(intensity: Intensity, optics: Optics) -> Measured:
         ValueError: If shapes do not belong together.
     """
     check_sensor(intensity.shape, optics.masks.shape, optics.transfer)
-    transmittance = mask_transmittance(optics.masks)
+    phasors = as_phasors(optics.masks)
     # The added 1e-12 keeps the gradient of the square root finite at dark pixels.
     modulus = jnp.sqrt(jnp.maximum(intensity, 0.0) + 1e-12)
-    power = step_power(transmittance, optics.transfer)
-    return Measured(modulus, transmittance, power, optics.transfer)
+    power = step_power(phasors, optics.transfer)
+    return Measured(modulus, phasors, power, optics.transfer)
 
 
 def to_sensor(data: Measured, field: Field) -> Spectra:
     """Returns A x."""
-    return propagate(field, data.transmittance, data.modulus.shape[1:], data.transfer)
+    return propagate(field, data.phasors, data.modulus.shape[1:], data.transfer)
 
 
 def to_object(data: Measured, spectra: Spectra) -> Field:
     """Returns A^+ u, the least-squares object of sensor fields."""
-    return back_propagate(spectra, data.transmittance, data.transfer) / data.power
+    return back_propagate(spectra, data.phasors, data.transfer) / data.power
 
 
 def impose_modulus(data: Measured, spectra: Spectra) -> Spectra:

@@ -160,7 +160,7 @@ def _excess(data: Measured, spectra: Spectra) -> Spectra:
 
 def _oversampling(data: Measured) -> float:
     """Returns m / n, the ratio of the sensor pixels of all shots to the object pixels."""
-    return data.modulus.size / math.prod(data.transmittance.shape[1:])
+    return data.modulus.size / math.prod(data.phasors.shape[1:])
 
 
 def _descending(step) -> Method:

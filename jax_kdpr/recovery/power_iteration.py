@@ -4,7 +4,7 @@ The iterates are z_{t+1} = M z_t / norm(M z_t) with M = G_psi Gamma. One iterati
 
     S = F A z,  V = F^H w S,  U = F sum_k A^H V,  v = F^H r U,  z' = v / norm(v)
 
-where A multiplies by conj(t), with t the transmittance of the masks, and r is the response of the
+where A multiplies by conj(t), with t the phasor of the mask, and r is the response of the
 filter. G is the cotangent of z': a change dz' changes the loss by Re <G, dz'>. The backward pass
 
     C = (G - z' Re <z', G>) / norm(v),  E = F C,  B = F^H conj(r) E,  P = F A B,  Q = F^H w P
@@ -62,7 +62,7 @@ class Operator(NamedTuple):
     """M = G_psi Gamma of each scene of a batch; its scale does not matter."""
 
     weight: Intensities  # w, of the measured pixels
-    transmittance: Complex[Array, "k mh mw"]  # t = e^{j phi}
+    phasors: Complex[Array, "k mh mw"]  # t = e^{j phi}
     response: Complex[Array, "h w"]  # r, of the filter
     transfer: Between | None = None  # a constant; None for the plain DFT
     conjugate: Any = None  # conj(t), computed once for a loop
@@ -84,7 +84,7 @@ def power_iteration(
     """Iterates z <- M z / norm(M z) from `start` / norm(`start`), for each scene of a batch.
 
     Args:
-        operator: M; differentiable in weight, transmittance and response.
+        operator: M; differentiable in weight, phasors and response.
         start: z^(0), not zero, the same for all; a constant.
         iterations: T, at least 1.
         stored: How many iterates the gradient may store, as far as segments allow.
@@ -113,7 +113,7 @@ def power_iteration(
             transfer = dataclasses.replace(transfer, behind=wide) if is_apart else wide
     # From here on, arrays without the axes b or k have them with length 1.
     operator = operator._replace(
-        transmittance=operator.transmittance[None],
+        phasors=operator.phasors[None],
         response=operator.response[None] / float(unitary * start.size),  # as an int it overflows
         transfer=transfer,
     )
@@ -171,7 +171,7 @@ def _kept(operator: Operator, z: Fields, steps: int) -> bool:
 
     Where they fit into a CPU's cache, recomputing them is faster than reading them from memory.
     """
-    made = z.dtype.itemsize * (operator.weight.size + len(z) * operator.transmittance.size)
+    made = z.dtype.itemsize * (operator.weight.size + len(z) * operator.phasors.size)
     if runtime.on_cpu() and made <= runtime.CPU_CACHE:
         return False
     # Each device that shares this memory may have such a batch.
@@ -210,7 +210,7 @@ def _advance_backward(steps: int, keep: bool, kept, cotangents):
         return (gradient, made.before, totals), None
 
     # JAX's cotangents are the conjugates of those in the module's docstring.
-    totals = (operator.weight, operator.transmittance, operator.response)
+    totals = (operator.weight, operator.phasors, operator.response)
     start = (jnp.conj(cotangents[0]), last, jax.tree.map(jnp.zeros_like, totals))
     (gradient, _, totals), _ = lax.scan(step, start, made, reverse=True)
     by_weight, *others = totals
@@ -228,7 +228,7 @@ _advance.defvjp(_advance_forward, _advance_backward)
 def _iterate(operator: Operator, z: Fields) -> tuple[Fields, Made]:
     seen = _to_sensor(operator, z)
     back = _from_sensor(operator, operator.weight * seen)
-    spectrum = jnp.fft.fft2(_gathered(operator, jnp.sum(operator.transmittance * back, axis=1)))
+    spectrum = jnp.fft.fft2(_gathered(operator, jnp.sum(operator.phasors * back, axis=1)))
     v = _fft_adjoint(operator.response * spectrum)
     length = norm(v)
     return v / length[:, None, None], Made(z, length, spectrum, seen, back)
@@ -238,7 +238,7 @@ def _iterate_back(
     operator: Operator, made: Made, after: Fields, gradient: Fields
 ) -> tuple[Fields, tuple[Array, Array, Array]]:
     """Returns the cotangents of z and of (w, t, r); `after` is the iterate that z became."""
-    weight, transmittance, response, *_ = operator
+    weight, phasors, response, *_ = operator
     seen = _to_sensor(operator, made.before) if made.seen is None else made.seen
     back = _from_sensor(operator, weight * seen) if made.back is None else made.back
     along = jnp.sum(after.real * gradient.real + after.imag * gradient.imag, axis=(1, 2))
@@ -249,16 +249,16 @@ def _iterate_back(
     by_scene = _from_sensor(operator, weight * passed)  # Q
     by_weight = seen.real * passed.real + seen.imag * passed.imag
     wide = [_spread(operator, fields)[:, None] for fields in (by_spectrum, made.before)]
-    by_transmittance = jnp.sum(
+    by_phasors = jnp.sum(
         wide[0] * jnp.conj(back) + jnp.conj(by_scene) * wide[1], axis=0, keepdims=True
     )
     by_response = jnp.sum(jnp.conj(made.spectrum) * filtered, axis=0, keepdims=True)
-    before = _gathered(operator, jnp.sum(transmittance * by_scene, axis=1))
-    return before, (by_weight, by_transmittance, by_response)
+    before = _gathered(operator, jnp.sum(phasors * by_scene, axis=1))
+    return before, (by_weight, by_phasors, by_response)
 
 
 def _with_conjugate(operator: Operator) -> Operator:
-    return operator._replace(conjugate=jnp.conj(operator.transmittance))
+    return operator._replace(conjugate=jnp.conj(operator.phasors))
 
 
 def _to_sensor(operator: Operator, z: Fields) -> Complex[Array, "b k sh sw"]:
@@ -278,7 +278,7 @@ def _from_sensor(
     transfer = behind_mask(operator.transfer)
     if isinstance(transfer, MatrixDFT):
         return transfer.adjoint(spectra)
-    height, width = operator.transmittance.shape[2:]
+    height, width = operator.phasors.shape[2:]
     if transfer is not None:
         spectra = jnp.conj(transfer) * jnp.fft.fft2(spectra)
     return _fft_adjoint(spectra)[..., :height, :width]

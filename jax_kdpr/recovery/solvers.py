@@ -22,7 +22,7 @@ from jaxtyping import Array, Bool, Float
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.registry import Registry, allow, is_foreign
 from jax_kdpr.core.types import Field, Intensity, Key, Scalar
-from jax_kdpr.optics.cdp import Optics, check_sensor, mask_power, mask_transmittance, propagate
+from jax_kdpr.optics.cdp import Optics, as_phasors, check_sensor, mask_power, propagate
 from jax_kdpr.optics.cdp import intensity as intensity_of
 from jax_kdpr.optics.paths import is_unitary
 from jax_kdpr.optics.phase import fix_global_phase
@@ -105,7 +105,7 @@ def solve(
     step = jax.checkpoint(method.step)
 
     def misfit(field: Field) -> Scalar:
-        made = Optics(data.transmittance, optics.transfer)
+        made = Optics(data.phasors, optics.transfer)
         return amplitude_misfit(field, intensity, made)
 
     def recorded(state, number):
@@ -177,8 +177,8 @@ def amplitude_misfit(field: Field, intensity: Intensity, optics: Optics) -> Scal
         ValueError: If the shapes do not belong together.
     """
     check_sensor(intensity.shape, optics.masks.shape, optics.transfer)
-    transmittance = mask_transmittance(optics.masks)
-    spectra = propagate(field, transmittance, intensity.shape[1:], optics.transfer)
+    phasors = as_phasors(optics.masks)
+    spectra = propagate(field, phasors, intensity.shape[1:], optics.transfer)
     positive = jnp.maximum(intensity, 0.0)
     energy = jnp.sum(positive)
     missing = safe_sqrt(intensity_of(spectra)) - safe_sqrt(positive)
@@ -187,7 +187,7 @@ def amplitude_misfit(field: Field, intensity: Intensity, optics: Optics) -> Scal
 
 def random_start(key: Key, intensity: Intensity, optics: Optics) -> Field:
     """Draws a complex normal field, scaled to the norm that the intensity implies."""
-    power = mask_power(mask_transmittance(optics.masks), optics.transfer)
+    power = mask_power(as_phasors(optics.masks), optics.transfer)
     drawn = jax.random.normal(key, power.shape, jnp.result_type(intensity, jnp.complex64))
     energy = jnp.sum(jnp.maximum(intensity, 0.0)) / jnp.mean(power)
     return safe_sqrt(energy) / jnp.linalg.norm(drawn) * drawn

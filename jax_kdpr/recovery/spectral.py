@@ -29,7 +29,7 @@ from jax_kdpr.core.types import (
     Residuals,
     Scalar,
 )
-from jax_kdpr.optics.cdp import Optics, check_sensor, mask_power, mask_transmittance
+from jax_kdpr.optics.cdp import Optics, as_phasors, check_sensor, mask_power
 from jax_kdpr.optics.paths import Apart, pixels_within, spread_pixels
 from jax_kdpr.optics.phase import GAUGES, fix_global_phase
 from jax_kdpr.recovery.power_iteration import Operator, power_iteration, safe_sqrt
@@ -186,18 +186,18 @@ def spectral_estimates(
     """
     snapshots = len(optics.masks)
     check_sensor(intensity.shape[1:], optics.masks.shape, optics.transfer)
-    transmittance = mask_transmittance(optics.masks)
+    phasors = as_phasors(optics.masks)
     # With an uneven beam in the operator, the leading eigenvector would be the object weighted by
     # the beam twice. Without its amplitude, the eigenvector is the object as it is lit.
     lit = None if optics.amplitude is None else jnp.maximum(optics.amplitude, DIM)
-    fine, transfer, even = pixels_within(optics.transfer), optics.transfer, transmittance
+    fine, transfer, even = pixels_within(optics.transfer), optics.transfer, phasors
     if lit is not None and isinstance(transfer, Apart):
         transfer = dataclasses.replace(transfer, incident=transfer.incident / lit)
     elif lit is not None:
-        even = transmittance / spread_pixels(lit, fine)[None]
+        even = phasors / spread_pixels(lit, fine)[None]
     operator = Operator(
         weight=jax.vmap(partial(spectral_weights, options=options))(intensity),
-        transmittance=even,
+        phasors=even,
         # The scale of Gamma cancels in the normalisation; 1 / k keeps the numbers near 1.
         response=filter_response(kernel, *start.shape) / snapshots,
         transfer=transfer,
@@ -207,6 +207,6 @@ def spectral_estimates(
         z = z / lit[None]
         z = z / jnp.linalg.norm(z, axis=(1, 2), keepdims=True)
     energy = jnp.maximum(jnp.sum(intensity, axis=(1, 2, 3)), 0.0)
-    implied_norm = safe_sqrt(energy / jnp.mean(mask_power(transmittance, optics.transfer)))
+    implied_norm = safe_sqrt(energy / jnp.mean(mask_power(phasors, optics.transfer)))
     settled = jax.vmap(partial(fix_global_phase, gauge=options.gauge))(z)
     return implied_norm[:, None, None] * settled, residual

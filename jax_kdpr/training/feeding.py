@@ -21,14 +21,14 @@ Feed = Callable[[Epoch, int, int], Epoch]
 
 
 @contextmanager
-def feeding(run: Training, first: int) -> Iterator[Feed]:
+def feeding(training: Training, first: int) -> Iterator[Feed]:
     """Opens the feed of the steps from `first` on.
 
     Raises:
         StoppedError: From the feed, if an image can no longer be read, or a process that reads
             images has died.
     """
-    if (batches := _batches(run)) is None:
+    if (batches := _batches(training)) is None:
         yield lambda epoch, step, length: epoch
         return
     with in_workers(batches, first=first, item_bytes=batches.item_bytes) as read:
@@ -36,18 +36,18 @@ def feeding(run: Training, first: int) -> Iterator[Feed]:
         def feed(epoch: Epoch, step: int, length: int) -> Epoch:
             with _vanishing():
                 images = np.stack(list(islice(read, length)))
-            return epoch._replace(images=_window(run, images, step))
+            return epoch._replace(images=_window(training, images, step))
 
         yield feed
 
 
-def first_batch(run: Training, epoch: Epoch, step: int) -> Epoch:
+def first_batch(training: Training, epoch: Epoch, step: int) -> Epoch:
     """Returns the epoch that ends at `step`, with its first batch in place for the next step."""
-    if (batches := _batches(run)) is None:
+    if (batches := _batches(training)) is None:
         return epoch
     with _vanishing():
-        images = batches[step - run.steps_per_epoch][None]
-    return epoch._replace(images=_window(run, images, step))
+        images = batches[step - training.steps_per_epoch][None]
+    return epoch._replace(images=_window(training, images, step))
 
 
 @contextmanager
@@ -62,22 +62,22 @@ def _vanishing() -> Iterator[None]:
         ) from failure
 
 
-def _batches(run: Training) -> Batches | None:
-    if run.dataset.stream is None:
+def _batches(training: Training) -> Batches | None:
+    if training.dataset.stream is None:
         return None
-    return run.dataset.stream.batches(
-        run.keys.order,
-        batch_size=run.config.train.batch_size,
-        channels=run.config.scene.channels,
-        steps=run.total_steps,
+    return training.dataset.stream.batches(
+        training.keys.order,
+        batch_size=training.config.train.batch_size,
+        channels=training.config.scene.channels,
+        steps=training.total_steps,
     )
 
 
-def _window(run: Training, images: np.ndarray, step: int) -> Window:
+def _window(training: Training, images: np.ndarray, step: int) -> Window:
     """Puts this process's share [s b c h w] of some batches on its devices."""
-    if run.mesh is None:
+    if training.mesh is None:
         placed = jnp.asarray(images)
     else:
-        split = NamedSharding(run.mesh, P(None, AXIS))
+        split = NamedSharding(training.mesh, P(None, AXIS))
         placed = jax.make_array_from_process_local_data(split, images)
     return Window(placed, jnp.asarray(step))

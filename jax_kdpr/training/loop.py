@@ -54,17 +54,17 @@ def train(config: Config, workdir: Path) -> dict[str, float]:
             images can no longer be read.
     """
     runtime.require_32_bits()
-    run = prepare(config, workdir)
-    print(_summary(run))
-    rows = carry_out(run)
+    training = prepare(config, workdir)
+    print(_summary(training))
+    rows = carry_out(training)
     if not processes.is_first():
         return {}
-    if found := outcome.warning(run, rows):
+    if found := outcome.warning(training, rows):
         print(f"warning: {workdir}: {found}", file=sys.stderr)
     return {k: v for k, v in rows[-1].items() if k.startswith("validation")}
 
 
-def carry_out(run: Training) -> list[dict[str, Any]]:
+def carry_out(training: Training) -> list[dict[str, Any]]:
     """Makes the remaining steps of a training; returns its rows of metrics, one per epoch.
 
     Of several processes, only the first has the folder and the rows.
@@ -72,52 +72,54 @@ def carry_out(run: Training) -> list[dict[str, Any]]:
     Raises:
         Interrupted, NonFiniteLossError, StoppedError: As in `train`.
     """
-    workdir = run.workdir
-    with _Folder(run) as folder:
+    workdir = training.workdir
+    with _Folder(training) as folder:
         train_state, step = folder.restore()
         if step and not folder.has_row(step):
             print(f"step {step} of {workdir} has no row in metrics.jsonl: it is made again")
-            number = step // run.steps_per_epoch - 1
-            epoch = _epoch_inputs(run, number, _guide(run)) if run.gradients else None
-            if row := _save(run, train_state, step, time.perf_counter(), folder, epoch):
-                print(_epoch_line(row, run.config))
+            number = step // training.steps_per_epoch - 1
+            epoch = (
+                _epoch_inputs(training, number, _guide(training)) if training.gradients else None
+            )
+            if row := _save(training, train_state, step, time.perf_counter(), folder, epoch):
+                print(_epoch_line(row, training.config))
             signals.check()
-        if step == run.total_steps:
+        if step == training.total_steps:
             print(f"finished already: {workdir} has its {step} steps")
         elif step:
-            print(f"resuming {workdir} at step {step} of {run.total_steps}")
-        if step == 0 and run.from_trained:
-            if row := _save(run, train_state, 0, time.perf_counter(), folder, None):
-                print(_epoch_line(row, run.config))
+            print(f"resuming {workdir} at step {step} of {training.total_steps}")
+        if step == 0 and training.from_trained:
+            if row := _save(training, train_state, 0, time.perf_counter(), folder, None):
+                print(_epoch_line(row, training.config))
             signals.check()
-        if step < run.total_steps:
-            _train_from(run, train_state, step, folder)
+        if step < training.total_steps:
+            _train_from(training, train_state, step, folder)
         return folder.rows()
 
 
 class _Folder:
     """The open run folder, its checkpoints and log; of several processes, the first has them."""
 
-    def __init__(self, run: Training):
-        self.run = run
+    def __init__(self, training: Training):
+        self.training = training
         self._open = ExitStack()
 
     def __enter__(self) -> "_Folder":
-        run = self.run
+        training = self.training
         processes.require_same(  # waits until all have looked at the folder, too
-            config=config_lib.to_dict(run.config),
-            data=run.digests,
+            config=config_lib.to_dict(training.config),
+            data=training.digests,
             packages=[platform.python_version(), versions()],
             memory=runtime.device_memory(),
         )
         if processes.is_first():
-            self._open.enter_context(run_folder.lock(run.workdir))
-            belongs = (run.workdir, run.config, run.digests, run.dataset.sample)
+            self._open.enter_context(run_folder.lock(training.workdir))
+            belongs = (training.workdir, training.config, training.digests, training.dataset.sample)
             run_folder.check_workdir(*belongs)  # another may have begun in it since
-            run_folder.record_session(*belongs, run.planes)
-            self.checkpoints = self._open.enter_context(Checkpoints(run.workdir))
-            train = run.config.train
-            self.log = MetricLog(run.workdir, tensorboard=train.tensorboard, wandb=train.wandb)
+            run_folder.record_session(*belongs, training.planes)
+            self.checkpoints = self._open.enter_context(Checkpoints(training.workdir))
+            train = training.config.train
+            self.log = MetricLog(training.workdir, tensorboard=train.tensorboard, wandb=train.wandb)
             self._open.callback(self.log.close)
         return self
 
@@ -130,7 +132,7 @@ class _Folder:
 
     def restore(self) -> tuple[TrainState, int]:
         """Returns the newest state that can be read, and its step; the start if there is none."""
-        run, start = self.run, self.run.start
+        training, start = self.training, self.training.start
 
         def newest() -> tuple[TrainState, Any]:
             found = self.checkpoints.restore_latest(start)
@@ -140,11 +142,11 @@ class _Folder:
             return (start if found is None else found.tree), np.int32(step)
 
         state, step = processes.from_first(newest, (start, np.int32(0)))
-        return replicate(state, run.mesh), int(step)
+        return replicate(state, training.mesh), int(step)
 
     def has_row(self, step: int) -> bool:
         """Returns whether the log has the row of the epoch that ended at a step, if one did."""
-        if step % self.run.steps_per_epoch:
+        if step % self.training.steps_per_epoch:
             return True
         there = processes.from_first(lambda: np.bool_(self._is_logged(step)), np.bool_(False))
         return bool(there)
@@ -154,14 +156,16 @@ class _Folder:
 
     def save(self, step: int, state: TrainState, row: dict[str, Any] | None) -> None:
         """Writes a checkpoint and, at the end of an epoch, its row of metrics."""
-        workdir = self.run.workdir
+        workdir = self.training.workdir
         if not processes.is_first():
             return
         try:
             if row is not None and not self._is_logged(step):
                 self.log.append(row)  # first: without its checkpoint, a row is dropped on resuming
             score = None if row is None else row.get(SCORE)
-            self.checkpoints.save(step, state, config_lib.to_dict(self.run.config), score=score)
+            self.checkpoints.save(
+                step, state, config_lib.to_dict(self.training.config), score=score
+            )
         except (OSError, ValueError) as failure:  # TensorStore raises ValueError
             raise StoppedError(
                 f"step {step} could not be saved in {str(workdir)!r} "
@@ -170,37 +174,39 @@ class _Folder:
             ) from failure
 
 
-def _guide(run: Training) -> Any:
+def _guide(training: Training) -> Any:
     """Returns what the steps learn from besides images, if anything."""
-    if run.teacher is None:
-        return run.lessons
-    return run.teacher.guide(run.config, run.dataset, batch_size=run.eval_batch_size)
+    if training.teacher is None:
+        return training.lessons
+    return training.teacher.guide(
+        training.config, training.dataset, batch_size=training.eval_batch_size
+    )
 
 
-def _train_from(run: Training, train_state: TrainState, step: int, folder: _Folder) -> None:
-    guide = _guide(run)
+def _train_from(training: Training, train_state: TrainState, step: int, folder: _Folder) -> None:
+    guide = _guide(training)
     print("compiling, about half a minute on a CPU", flush=True)
     signals.set_last_words(signals.AGAIN if step else UNBEGUN)
     resumed = step
     with (
-        progress(total=run.total_steps, initial=step, unit="step") as bar,
-        feeding(run, step) as feed,
+        progress(total=training.total_steps, initial=step, unit="step") as bar,
+        feeding(training, step) as feed,
         ExitStack() as unsaved,
     ):
-        while step < run.total_steps:
+        while step < training.total_steps:
             started, first = time.perf_counter(), step
-            epoch = _epoch_inputs(run, step // run.steps_per_epoch, guide)
-            end = (step // run.steps_per_epoch + 1) * run.steps_per_epoch
+            epoch = _epoch_inputs(training, step // training.steps_per_epoch, guide)
+            end = (step // training.steps_per_epoch + 1) * training.steps_per_epoch
             losses = failed = None
             while step < end and not signals.received():
-                length = min(run.scan_steps, end - step)  # an epoch may end with fewer
+                length = min(training.scan_steps, end - step)  # an epoch may end with fewer
                 losses_before = losses
                 try:
                     given = feed(epoch, step, length)
                 except StoppedError as failure:  # finished steps are saved first
                     failed = failure
                     break
-                train_state, losses = run.train_steps(length)(train_state, given)
+                train_state, losses = training.train_steps(length)(train_state, given)
                 if step == resumed:
                     signals.set_last_words()
                     unsaved.enter_context(signals.noting())  # until here, a signal ends the process
@@ -213,10 +219,12 @@ def _train_from(run: Training, train_state: TrainState, step: int, folder: _Fold
             if step > first and losses is not None:
                 _require_finite(losses, step, folder)
                 _require_finite_state(train_state, step, folder)
-                if row := _save(run, train_state, step, started, folder, epoch):
-                    bar.write(_epoch_line(row, run.config))
+                if row := _save(training, train_state, step, started, folder, epoch):
+                    bar.write(_epoch_line(row, training.config))
             where = (
-                f"at step {step} of {run.total_steps}, saved" if step else "before a step was made"
+                f"at step {step} of {training.total_steps}, saved"
+                if step
+                else "before a step was made"
             )
             signals.check(f"interrupted {where}; run the same command again to go on")
             if failed is not None:
@@ -224,7 +232,7 @@ def _train_from(run: Training, train_state: TrainState, step: int, folder: _Fold
 
 
 def _save(
-    run: Training,
+    training: Training,
     state: TrainState,
     step: int,
     started: float,
@@ -236,9 +244,9 @@ def _save(
     A signal interrupts validation: the epoch then has no metrics, and gets them on resuming.
     """
     row = failed = None
-    if step % run.steps_per_epoch == 0:
+    if step % training.steps_per_epoch == 0:
         try:
-            row = _epoch_row(run, state, step, started, epoch)
+            row = _epoch_row(training, state, step, started, epoch)
         except Interrupted:
             pass
         except StoppedError as failure:  # an image is gone: finished steps are saved
@@ -249,61 +257,61 @@ def _save(
     return row
 
 
-def _epoch_inputs(run: Training, number: int, guide: Any) -> Epoch:
-    dataset = run.dataset
-    order = epoch_order(run.keys.order, number, dataset.train_size)
+def _epoch_inputs(training: Training, number: int, guide: Any) -> Epoch:
+    dataset = training.dataset
+    order = epoch_order(training.keys.order, number, dataset.train_size)
     # For a stream, `feeding` gives the images.
     images = dataset.train(number) if dataset.stream is None else dataset.test[:0]
     return Epoch(
-        images=replicate(images, run.mesh),
-        order=replicate(order, run.mesh),
-        key=run.keys.steps,
-        weights=run.weights,
+        images=replicate(images, training.mesh),
+        order=replicate(order, training.mesh),
+        key=training.keys.steps,
+        weights=training.weights,
         guide=guide,
     )
 
 
-def _summary(run: Training) -> str:
-    config, dataset = run.config, run.dataset
+def _summary(training: Training) -> str:
+    config, dataset = training.config, training.dataset
     counts = {
         part: sum(leaf.size for leaf in jax.tree.leaves(leaves))
-        for part, leaves in run.start.params.items()
+        for part, leaves in training.start.params.items()
     }
-    devices = 1 if run.mesh is None else run.mesh.size
+    devices = 1 if training.mesh is None else training.mesh.size
     lines = [
         f"{config.regime}: {config.masks.snapshots} snapshot(s), {config.data.size} x "
         f"{config.data.size} pixels, {config.scene.kind} scene, T = {config.spectral.iterations}, "
-        f"sensor {' x '.join(map(str, run.system.camera.sensor))}, noise {config.noise.kind}",
+        f"sensor {' x '.join(map(str, training.system.camera.sensor))}, noise {config.noise.kind}",
         f"parameters: {sum(counts.values()):,} (masks {counts['phases']:,}, filter "
         f"{counts['filter']}, network {counts['net']:,}); "
         f"trained: {', '.join(trained_parts(config))}",
         f"data: {config.data.source}, {dataset.train_size:,} train"
         f"{' (read while training)' if dataset.stream else ''}, "
         f"{len(dataset.validation):,} validation, {len(dataset.test):,} test images",
-        f"{run.total_steps:,} steps of {config.train.batch_size} on {devices} x "
-        f"{jax.devices()[0].device_kind}, {run.scan_steps} in one call",
+        f"{training.total_steps:,} steps of {config.train.batch_size} on {devices} x "
+        f"{jax.devices()[0].device_kind}, {training.scan_steps} in one call",
     ]
     if config.masks.start != "random":
-        given = run.planes.get("masks")
+        given = training.planes.get("masks")
         extent = f", {given.values.min():.3g} to {given.values.max():.3g} rad" if given else ""
         lines.append(f"masks start: {config.masks.file or config.masks.start}{extent}")
-    if (beam := run.system.camera.beam) is not None:
+    if (beam := training.system.camera.beam) is not None:
         lines.append(f"light: {beam.in_words()}")
     if config.scene.has_phase and config.scene.phase_range >= 2 * np.pi:
         lines.append(
             f"note: scene.phase_range is {config.scene.phase_range / (2 * np.pi):.3g} turn(s): the "
             "camera cannot tell phases a whole turn apart, only what the network has learned can"
         )
-    if run.total_steps < FEW_STEPS:
+    if training.total_steps < FEW_STEPS:
         lines.append(
-            f"note: {run.total_steps} steps are few; some hundred are needed to recover anything: "
-            "raise train.epochs, or lower train.batch_size"
+            f"note: {training.total_steps} steps are few; some hundred are needed to recover "
+            "anything: raise train.epochs, or lower train.batch_size"
         )
-    if run.teacher is not None:
-        how = "its targets made once" if run.teacher.cached else "run in every step"
-        if run.teacher.teach is None:
+    if training.teacher is not None:
+        how = "its targets made once" if training.teacher.cached else "run in every step"
+        if training.teacher.teach is None:
             how = f"whose losses weigh nothing; the student takes over: {config.distill.start}"
-        digest = run.digests["teacher"][:12]
+        digest = training.digests["teacher"][:12]
         lines.append(f"teacher: {config.distill.teacher}, digest {digest}, {how}")
     return "\n".join(lines)
 
@@ -328,28 +336,28 @@ def _require_finite(losses: jax.Array, step: int, folder: _Folder) -> None:
     bad = step - len(losses) + 1 + int(np.argmin(finite))
     raise NonFiniteLossError(
         f"the loss or the parameters became non-finite at step {bad}; "
-        f"{_last_good(folder.run.workdir)} in {folder.run.workdir}; lower the "
+        f"{_last_good(folder.training.workdir)} in {folder.training.workdir}; lower the "
         "learning rates (optim.*_lr) or change the loss weights"
     )
 
 
 def _epoch_row(
-    run: Training, state: TrainState, step: int, started: float, epoch: Epoch | None
+    training: Training, state: TrainState, step: int, started: float, epoch: Epoch | None
 ) -> dict[str, Any]:
     """Returns the row of metrics.jsonl of the epoch that ends at a step; validates if it is due."""
     jax.block_until_ready(state)
     trained = time.perf_counter()
-    number, train = step // run.steps_per_epoch, run.config.train
+    number, train = step // training.steps_per_epoch, training.config.train
     is_due = number % train.validate_every == 0 or number == train.epochs
     means = {
-        f"train_{name}": float(state.totals[name]) / run.steps_per_epoch
+        f"train_{name}": float(state.totals[name]) / training.steps_per_epoch
         for name in ("total", *TERMS)
     }
     pulls = {}
-    if run.gradients is not None and epoch is not None:  # of the epoch's first batch
-        batch = first_batch(run, epoch, step)
-        pulls = {name: float(value) for name, value in run.gradients(state, batch).items()}
-    scores = run.validate(state.variables) if is_due else {}
+    if training.gradients is not None and epoch is not None:  # of the epoch's first batch
+        batch = first_batch(training, epoch, step)
+        pulls = {name: float(value) for name, value in training.gradients(state, batch).items()}
+    scores = training.validate(state.variables) if is_due else {}
     peak = runtime.peak_memory()  # None on a CPU
     return {
         "epoch": number,

@@ -11,7 +11,7 @@ from jax_kdpr.training.setup import Training
 FAR = 10.0
 
 
-def warning(run: Training, rows: list[dict[str, Any]]) -> str:
+def warning(training: Training, rows: list[dict[str, Any]]) -> str:
     """Returns a warning if a run has diverged or learned nothing; "" if it has learned something.
 
     It has learned nothing if a single grey recovers the validation images better. It has diverged
@@ -19,12 +19,12 @@ def warning(run: Training, rows: list[dict[str, Any]]) -> str:
     images in [0, 1] can cause.
 
     Args:
-        run: The run.
+        training: The training.
         rows: Its metrics, epoch by epoch.
     """
     first, last = rows[0], rows[-1]
-    config, images = run.config, run.dataset.validation
-    few = jnp.arange(min(len(images), run.eval_batch_size))
+    config, images = training.config, training.dataset.validation
+    few = jnp.arange(min(len(images), training.eval_batch_size))
     channels = config.scene.channels
     grey = jnp.var(take_batch(images, few, size=config.data.size, channels=channels))
     found = (

@@ -1,6 +1,6 @@
 """False objects that one shot can hardly, or not at all, tell from the true one.
 
-Let d = e^{j phi} be the mask's transmittance. The sensor sees the Fourier transform of
+Let d = e^{j phi} be the mask's phasor. The sensor sees the Fourier transform of
 g = conj(d) x. Four changes of g leave the modulus of its DFT as it is, and each gives another
 object:
 
@@ -21,14 +21,14 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from jax_kdpr.core.types import Field, Masks, Scalar
-from jax_kdpr.optics.cdp import Optics, intensity, mask_transmittance, measure_intensity
+from jax_kdpr.optics.cdp import Optics, as_phasors, intensity, measure_intensity
 from jax_kdpr.optics.paths import Between
 from jax_kdpr.optics.phase import fix_global_phase
 from jax_kdpr.recovery.data_consistency import object_constraint
 from jax_kdpr.recovery.solvers import amplitude_misfit
 
 Pixels = int | Int[Array, ""]
-DARK = 1e-6  # least squared modulus of a transmittance in a division
+DARK = 1e-6  # least squared modulus of a phasor in a division
 
 
 def twin(field: Field, masks: Masks) -> Field:
@@ -94,13 +94,13 @@ def constraint_distance(field: Field, *, scene: str, min_amplitude: float = 0.5)
 
 
 def _behind(field: Field, masks: Masks) -> Field:
-    return jnp.conj(mask_transmittance(masks)[0]) * field
+    return jnp.conj(as_phasors(masks)[0]) * field
 
 
 def _before(behind: Field, masks: Masks) -> Field:
     """Returns the field that the first mask turns into `behind`."""
-    transmittance = mask_transmittance(masks)[0]
-    return transmittance * behind / jnp.maximum(intensity(transmittance), DARK)
+    phasors = as_phasors(masks)[0]
+    return phasors * behind / jnp.maximum(intensity(phasors), DARK)
 
 
 def _norm(field: Field) -> Scalar:

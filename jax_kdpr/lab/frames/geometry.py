@@ -111,16 +111,22 @@ class Geometry(NamedTuple):
 
 
 def default_geometry(
-    window: Window, sensor: tuple[int, int], scale: float | None, **lie: float | str | bool
+    window: Window,
+    sensor: tuple[int, int],
+    scale: float | None,
+    *,
+    rotation: float = 0.0,
+    flip: str = "none",
+    transpose: bool = False,
 ) -> Geometry:
     """Returns the geometry of a pattern whose grid (sh, sw) is centred in the window.
 
-    A scale of None is the largest that fits; `lie` holds the other fields of `Geometry`.
+    A scale of None is the largest that fits. The rest is as in `Geometry`.
     """
     found = scale or min(window.height / sensor[0], window.width / sensor[1])
     # On an even grid the zero frequency is half a model sample off the middle. The orientation
     # decides on which side.
-    geometry = Geometry(0.0, 0.0, scale=found, **lie)  # type: ignore[arg-type]
+    geometry = Geometry(0.0, 0.0, rotation, found, flip, transpose)
     middle = np.array([(samples - 1) / 2 - samples // 2 for samples in sensor])
     offset = geometry.camera_points(middle)
     return geometry._replace(

@@ -87,16 +87,19 @@ def make_bench(
     scale: float,
     shift: tuple[float, float] = (0.0, 0.0),
     shape: tuple[int, int] | None = None,
-    **lie: float | str | bool,
+    rotation: float = 0.0,
+    flip: str = "none",
+    transpose: bool = False,
 ) -> Bench:
     """Returns a camera on which the pattern is shifted from the middle, in pixels.
 
-    Without a `shape` it is a third larger than the pattern; `lie` is as in `default_geometry`.
+    Without a `shape` it is a third larger than the pattern. The rest is as in `Geometry`.
     """
     if shape is None:
         shape = (round(run.sensor[0] * scale * 4 / 3), round(run.sensor[1] * scale * 4 / 3))
     require_pixels("--scale", *shape)
-    centred = default_geometry(Window(0, 0, *shape), run.sensor, scale, **lie)
+    turn = {"rotation": rotation, "flip": flip, "transpose": transpose}
+    centred = default_geometry(Window(0, 0, *shape), run.sensor, scale, **turn)
     y, x = centred.centre_y + shift[0], centred.centre_x + shift[1]
     return Bench(centred._replace(centre_y=y, centre_x=x), shape, pixel_side(run))
 
@@ -263,7 +266,7 @@ def as_the_camera_sees(
     side = bench.pixel_side if fine == 1 else 1.0  # finer pixels are squares
 
     def spectra(field: Field, optics: Optics) -> Spectra:
-        masks = cdp.mask_transmittance(optics.masks)
+        masks = cdp.as_phasors(optics.masks)
         at_mask = paths.before_mask(field, optics.transfer)
         return cdp.cdp_forward(paths.spread_pixels(at_mask, fine), masks) / fine
 

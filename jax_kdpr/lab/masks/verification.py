@@ -118,7 +118,7 @@ def find_mistake(found: Stack, wanted: Stack) -> str:
 
     It tries the conjugate, the eight orientations of a square, each with both signs, a circular
     shift, and a factor on the phases. It names the mistake whose undoing gives the largest
-    correlation with the trained transmittances. A constant phase changes neither this correlation
+    correlation with the trained phasors. A constant phase changes neither this correlation
     nor any intensity. The result is "" if nothing agrees clearly better than the masks as they are.
     """
     orientations = _orientations(found)
