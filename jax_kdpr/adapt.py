@@ -42,7 +42,7 @@ from jax_kdpr.interface import cli, frame_flags, placement_flags, system_flags
 from jax_kdpr.lab.adaptation import record
 from jax_kdpr.lab.adaptation.fine_tuning import ROUND, adapted_config, prepare, require_folder
 from jax_kdpr.lab.adaptation.light import OF_MODULATOR, Bench, see_bench
-from jax_kdpr.lab.frames.calibration import Calibration, masks_digest, read_calibration
+from jax_kdpr.lab.frames.calibration import DOUBT, Calibration, masks_digest, read_calibration
 from jax_kdpr.lab.frames.measured import group_frames, measure_frames
 from jax_kdpr.lab.frames.reading import Frame, iterate_frames, list_frames
 from jax_kdpr.lab.masks.further import with_further
@@ -114,9 +114,16 @@ def main(positional: list[str]) -> int:
     with TemporaryDirectory() as folder:  # for planes; the new run keeps copies
         bench = Bench(run, {}, setup)
         if blank:
-            asked = {"fit": FIT.value, "folder": Path(folder), "begun": begun}
-            of_run = {"all_shots": _with_all_shots, "mask_side": frame_flags.mask_side}
-            bench = see_bench(run, setup, blank, **of_run, **asked)
+            bench = see_bench(
+                run,
+                setup,
+                blank,
+                all_shots=_with_all_shots,
+                mask_side=frame_flags.mask_side,
+                fit=FIT.value,
+                folder=Path(folder),
+                begun=begun,
+            )
         rounds = -(-STEPS.value // ROUND)
         config = adapted_config(bench.run, bench.optics, rounds=rounds, rate=RATE.value)
         many = _with_all_shots(bench.run)
@@ -167,7 +174,7 @@ def _own_calibration(run: Run) -> Calibration | None:
         )
     if not given.trusted and not BLANK.value:
         raise InputError(
-            "--calibration: says of itself that it is not to be trusted; give --blank, which finds "
+            f"--calibration: says of itself: {given.doubt or DOUBT}; or give --blank, which finds "
             "the light, or calibrate with --fit, such as defocus,waist"
         )
     return given

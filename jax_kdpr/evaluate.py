@@ -67,8 +67,9 @@ def main(positional: list[str]) -> int:
         report.write({name: run.result for name, run in runs.items()}, text)
         config = next(iter(runs.values())).config
         shown = {name: run.samples.shown for name, run in runs.items()}
-        drawn = {"scene": config.scene, "pitch": config.propagation.pitch}
-        pictures.plot_comparison(shown, report.picture, **drawn)
+        pictures.plot_comparison(
+            shown, report.picture, scene=config.scene, pitch=config.propagation.pitch
+        )
     print(text)
     for said in filter(None, map(advice, runs, runs.values())):
         print(said, file=sys.stderr)
@@ -87,8 +88,9 @@ def _place(name: str, workdir: Path) -> Path:
     if not OUTPUT.value:
         raise InputError(f"--workdir: {found}; name a folder for the results by --output")
     place = Path(OUTPUT.value) / name
-    own = {"command": "evaluate", "beside": FILES}
-    json_files.require_own("--output", place / SCORES_FILE, SCORES, **own)
+    json_files.require_own(
+        "--output", place / SCORES_FILE, SCORES, command="evaluate", beside=FILES
+    )
     cli.make_folder("--output", place)
     return place
 

@@ -84,8 +84,12 @@ def main(positional: list[str]) -> int:
         },
     }
     report.write(record, text)
-    shown = {"scene": run.camera.scene, "pitch": run.config.propagation.pitch}
-    pictures.plot_comparison(solved.samples, report.picture, **shown)
+    pictures.plot_comparison(
+        solved.samples,
+        report.picture,
+        scene=run.camera.scene,
+        pitch=run.config.propagation.pitch,
+    )
     print(f"{text}\nwritten: {report.folder}/solve.md, solve.json and solve.png")
     return 0
 

@@ -176,8 +176,12 @@ class Camera:
 
     def clean(self, optics: Optics, image: Image) -> Intensity:
         """Returns the CDPs of one scene without noise and errors of the bench."""
-        field, how = scene_field(image, self.scene), {"transfer": optics.transfer}
-        return cdp.measure_intensity(field, optics.masks, oversample=self.oversample, **how)
+        return cdp.measure_intensity(
+            scene_field(image, self.scene),
+            optics.masks,
+            oversample=self.oversample,
+            transfer=optics.transfer,
+        )
 
     def score(self, recovered: Images, images: Images) -> ImageScores:
         """Scores recovered images of its scenes against the true ones."""

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +29,6 @@ from jax_kdpr.lab.frames.parameters import Options
 from jax_kdpr.lab.frames.reading import Frame
 from jax_kdpr.optics.beam import AberrationOptions, IlluminationOptions
 from jax_kdpr.optics.cdp import Optics
-from jax_kdpr.recovery.projections import Settings
 from jax_kdpr.recovery.solvers import solve
 from jax_kdpr.recovery.spectral import SpectralOptions, filtered_spectral_init
 from jax_kdpr.runs.run import Run
@@ -94,8 +93,7 @@ def _solve_light(
     blank: Intensity, optics: Optics, kernel: Kernel, start: Field, spectral: SpectralOptions
 ) -> tuple[Field, Scalar]:
     first, _ = filtered_spectral_init(blank, optics, kernel, start, spectral)
-    nothing_known: dict[str, Any] = {"scene": "none", "settings": Settings()}
-    return solve(blank, optics, first, solver="accelerated", steps=STEPS, **nothing_known)
+    return solve(blank, optics, first, solver="accelerated", steps=STEPS, scene="none")
 
 
 def fit_device(run: Run, blank: Intensity, names: list[str]) -> dict[str, float]:
