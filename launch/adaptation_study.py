@@ -22,8 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jax_kdpr as kdpr
-from jax_kdpr.config import presets
-from jax_kdpr.config import schema as config_lib
+from jax_kdpr.config import presets, schema
 from jax_kdpr.config.schema import Config
 from jax_kdpr.core.options import changed
 from jax_kdpr.core.provenance import provenance
@@ -139,7 +138,7 @@ def objects_of(config: Config) -> jax.Array:
         **{"seed": 10_000 + config.data.seed, "test_images": TESTED + MOST},
         **{"train_images": 64, "validation_images": 64},
     )
-    images = config_lib.load_data(changed(config, data=data)).test
+    images = schema.load_data(changed(config, data=data)).test
     return take_batch(images, jnp.arange(len(images)), size=data.size, channels=1)
 
 

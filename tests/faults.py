@@ -23,7 +23,7 @@ from unittest import mock
 
 import commands
 
-from jax_kdpr.config import schema as config_lib
+from jax_kdpr.config import schema
 from jax_kdpr.runs import folder as run_folder
 from jax_kdpr.runs.folder import CHECKPOINTS
 
@@ -180,7 +180,7 @@ def flag_names(command: str) -> list[str]:
         text += (commands.PACKAGE / "interface" / f"{shared}.py").read_text()
     names = sorted(set(re.findall(r"flags\.DEFINE_\w+\(\s*\"(\w+)\"", text)))
     if "define_config" in text:
-        names += 2 * [f"config.{path}" for path in config_lib.field_paths()]
+        names += 2 * [f"config.{path}" for path in schema.field_paths()]
     return names
 
 

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from helpers import rejection
 
-from jax_kdpr.config import checks
-from jax_kdpr.config import schema as config_lib
+from jax_kdpr.config import checks, schema
 from jax_kdpr.config.schema import Config
 from jax_kdpr.core import options
 from jax_kdpr.runs.assembly import build_system
@@ -63,11 +62,11 @@ def test_shipped_config_validates_and_survives_json(name):
     if config.regime == "student":
         config.distill.teacher = "runs/teacher"
     checks.validate(config)
-    back = config_lib.from_dict(json.loads(json.dumps(config_lib.to_dict(config))))
-    assert back == config and config_lib.differences(config, back) == []
-    for path, value in config_lib.flatten(config).items():
-        assert type(config_lib.flatten(back)[path]) is type(value), path
-    assert config_lib.check_types(config) == config
+    back = schema.from_dict(json.loads(json.dumps(schema.to_dict(config))))
+    assert back == config and schema.differences(config, back) == []
+    for path, value in schema.flatten(config).items():
+        assert type(schema.flatten(back)[path]) is type(value), path
+    assert schema.check_types(config) == config
 
 
 @pytest.mark.parametrize("name", STUDIES)
@@ -83,8 +82,8 @@ def test_shipped_study_is_sound_and_trains_teachers_first(name):
 
 
 def test_from_dict_takes_defaults_for_missing_fields():
-    assert config_lib.from_dict({}) == Config()
-    assert config_lib.from_dict({"optim": {"mask_lr": 0.5}}).optim.mask_lr == 0.5
+    assert schema.from_dict({}) == Config()
+    assert schema.from_dict({"optim": {"mask_lr": 0.5}}).optim.mask_lr == 0.5
 
 
 def test_every_number_has_a_range_that_holds_its_default():
@@ -173,13 +172,13 @@ def test_only_a_student_has_a_teacher(fields):
 )
 def test_check_types_rejects_what_a_config_file_assigned(path, value, says):
     config = changed(Config(), **{path.replace(".", "__"): value})
-    message = rejection(config_lib.check_types, config)
+    message = rejection(schema.check_types, config)
     assert message.startswith(f"{path}: expected") and says in message and repr(value) in message
 
 
 def test_check_types_mends_what_is_meant():
     config = changed(Config(), loss__alpha=1, net__widths=[8, 16], regime="student")
-    checked = config_lib.check_types(config)
+    checked = schema.check_types(config)
     assert type(checked.loss.alpha) is float and checked.loss.alpha == 1.0
     assert checked.net.widths == (8, 16)
     assert checked.regime == "student"
@@ -192,9 +191,9 @@ def test_slots_reject_a_misspelt_field_in_a_config_file():
 
 def test_differences_name_fields_and_leave_locations_out():
     ours = changed(Config(), data__dir="a", data__tfds_manual_dir="b", distill__teacher="c")
-    assert config_lib.differences(ours, Config()) == []
+    assert schema.differences(ours, Config()) == []
     changed(ours, optim__mask_lr=0.02, regime="random", data__source="images")
-    assert config_lib.differences(ours, Config()) == [
+    assert schema.differences(ours, Config()) == [
         "regime: random against e2e",
         "data.source: images against scenes",
         "optim.mask_lr: 0.02 against 0.0005",
@@ -211,7 +210,7 @@ def test_differences_name_fields_and_leave_locations_out():
     ],
 )
 def test_unknown_field_suggests_the_nearest(typed, meant):
-    assert config_lib.unknown_field(typed) == f"config: no field {typed!r}; did you mean {meant}?"
+    assert schema.unknown_field(typed) == f"config: no field {typed!r}; did you mean {meant}?"
 
 
 def test_a_system_has_the_options_of_its_config_and_keeps_them():
@@ -241,7 +240,7 @@ PROTOCOL = {
 @pytest.mark.parametrize("regime", ["e2e", "random", "student", "teacher"])
 def test_paper_configs_are_the_protocol_of_the_paper(regime):
     config = shipped(f"paper/{regime}.py")
-    assert config_lib.flatten(config) | PROTOCOL == config_lib.flatten(config)
+    assert schema.flatten(config) | PROTOCOL == schema.flatten(config)
     assert config.masks.snapshots == (9 if regime == "teacher" else 1)
     if regime == "student":  # all terms of eq. 7 are at work
         sigma = 1 - config.loss.alpha - config.loss.beta
@@ -278,18 +277,18 @@ def test_a_student_without_guidance_takes_something_else_from_its_teacher():
     message = rejection(checks.validate, student(**alone))
     assert "takes nothing from its teacher" in message
     started = student(**alone, distill__start="all")
-    checks.validate(config_lib.check_types(started))
+    checks.validate(schema.check_types(started))
 
 
-@pytest.mark.parametrize(("path", "values"), config_lib.GONE.items())
+@pytest.mark.parametrize(("path", "values"), schema.GONE.items())
 def test_an_option_that_has_gone_is_read_where_it_changes_nothing(path, values):
     section, _, name = path.rpartition(".")
     for value in (*values, "other"):
         fields = {section: {name: value}} if section else {name: value}
         if value == "other":
-            assert config_lib.LAST_COMMIT in rejection(config_lib.from_dict, fields)
+            assert schema.LAST_COMMIT in rejection(schema.from_dict, fields)
         else:
-            assert config_lib.from_dict(fields) == Config()
+            assert schema.from_dict(fields) == Config()
 
 
 CONDITIONS = {p: one.when for p, one in options.described(Config()).items() if one.when}

@@ -11,7 +11,7 @@ import pytest
 from commands import run
 from helpers import ROOT
 
-from jax_kdpr.config import schema as config_lib
+from jax_kdpr.config import schema
 from jax_kdpr.core import json_files
 
 DOCS = ROOT / "docs"
@@ -117,9 +117,9 @@ def test_the_page_on_installing_lists_every_command():
 
 
 def test_pages_name_options_that_exist_with_their_defaults():
-    known = config_lib.flatten(config_lib.Config())
+    known = schema.flatten(schema.Config())
     sections = {path.split(".")[0] for path in known if "." in path}
-    named_still = known | config_lib.GONE
+    named_still = known | schema.GONE
     for page in PAGES:
         text = page.read_text()
         named = re.findall(r"`(?:--config\.)?([a-z]+)\.(?!npy|py\b)([a-z_]+)[=`]", text)

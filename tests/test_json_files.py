@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from helpers import rejection, tiny_config
 
-from jax_kdpr.config import schema as config_lib
+from jax_kdpr.config import schema
 from jax_kdpr.core import json_files
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.json_files import Maybe, check_shape
@@ -99,7 +99,7 @@ def test_scores_under_noise_that_are_not_whole_are_not_made(tmp_path, scores):
 
 SESSION = {"time": "", "commit": "", "devices": ["cpu"], "versions": {"jax": ""}}
 SESSION |= {"cpu": "", "cpu_count": 2}
-RUN = {"config": config_lib.to_dict(tiny_config()), "sessions": [SESSION]}
+RUN = {"config": schema.to_dict(tiny_config()), "sessions": [SESSION]}
 RUN |= {"digests": {"data": DIGEST, "held_back": DIGEST}}
 WHERE = Geometry(8.0, 8.5, 0.1, 3.0, "none", True)
 READING = Reading(2, "area", False)

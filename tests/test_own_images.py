@@ -9,7 +9,7 @@ import pytest
 from helpers import image_config, rejection, same, untrained_run
 from PIL import Image
 
-from jax_kdpr.config import schema as config_lib
+from jax_kdpr.config import schema
 from jax_kdpr.core.options import shallow
 from jax_kdpr.data.image_files import Preparation
 from jax_kdpr.data.inspection import read_images
@@ -40,7 +40,7 @@ def make_run(tmp_path):
         config.scene.phase_range = RANGE
         workdir = tmp_path / "run"
         workdir.mkdir()
-        dataset = config_lib.load_data(config)
+        dataset = schema.load_data(config)
         run_folder.record_session(workdir, config, {"data": dataset.digest})
         return untrained_run(config, workdir)
 

@@ -16,7 +16,7 @@ import pytest
 from helpers import assert_equal_trees, image_config, rejection
 from PIL import Image
 
-from jax_kdpr.config import schema as config_lib
+from jax_kdpr.config import schema
 from jax_kdpr.core.options import changed
 from jax_kdpr.data import streaming
 from jax_kdpr.data.batches import epoch_order, take_batch
@@ -63,7 +63,7 @@ def both(source, **options):
     config = image_config(source)
     config = changed(config, data=changed(config.data, size=SIZE, **options))
     room = changed(config, data=changed(config.data, memory=SOME_ROOM))
-    return config_lib.load_data(config), config_lib.load_data(room)
+    return schema.load_data(config), schema.load_data(room)
 
 
 @pytest.mark.parametrize("kind", ["folder", "limited", "radians", "skipping"])
@@ -196,19 +196,19 @@ def test_what_is_wrong_with_an_image_is_one_line(pictures, tmp_path):
     broken.write_bytes(broken.read_bytes()[:80])
     config = image_config(tmp_path / "a")
     config = changed(config, data=changed(config.data, memory=SOME_ROOM))
-    assert "17.png: cannot be read" in rejection(config_lib.load_data, config)
+    assert "17.png: cannot be read" in rejection(schema.load_data, config)
     for path in (tmp_path / "a").iterdir():
         path.write_bytes(b"no image")
     config = changed(config, data=changed(config.data, skip_unreadable=True))
-    assert "none of the 60 images" in rejection(config_lib.load_data, config)
+    assert "none of the 60 images" in rejection(schema.load_data, config)
     config = image_config(pictures)
     config = changed(config, data=changed(config.data, memory=NO_ROOM))
-    assert "data.validation_images, data.test_images" in rejection(config_lib.load_data, config)
+    assert "data.validation_images, data.test_images" in rejection(schema.load_data, config)
     packed = tmp_path / "stack.npz"
     np.savez(packed, np.zeros((COUNT, SIZE, SIZE), np.float32))
     config = image_config(packed)
     config = changed(config, data=changed(config.data, memory=SOME_ROOM, size=SIZE))
-    assert "is packed" in rejection(config_lib.load_data, config)
+    assert "is packed" in rejection(schema.load_data, config)
 
 
 def test_a_reader_that_dies_ends_the_training_with_a_line(pictures, tmp_path):
@@ -263,7 +263,7 @@ def late_image(folder):
     exec(CONFIG.format(folder=folder), names)
     config = names["get_config"]()
     config.data.memory = SOME_ROOM
-    stream, key = config_lib.load_data(config).stream, training_keys(config).order
+    stream, key = schema.load_data(config).stream, training_keys(config).order
     late = [set(epoch_order(key, epoch, 2 * EACH)[EACH:].tolist()) for epoch in (1, 2, 3)]
     return Path(stream.files.name(int(stream.numbers[min(set.intersection(*late))])))
 

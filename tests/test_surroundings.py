@@ -11,7 +11,7 @@ import pytest
 from commands import user_environment
 from helpers import rejection, tiny_config
 
-from jax_kdpr.config import schema as config_lib
+from jax_kdpr.config import schema
 from jax_kdpr.config.schema import Config
 from jax_kdpr.core import provenance, runtime
 from jax_kdpr.data import sources
@@ -120,12 +120,12 @@ def test_paths_of_a_config_become_absolute(monkeypatch, tmp_path):
     config = Config()
     config.data.dir, config.distill.teacher = "~/images", "runs/teacher"
     config.data.tfds_manual_dir = "gs://bucket/data"
-    config_lib.resolve_paths(config)
+    schema.resolve_paths(config)
     assert config.data.dir == "/home/me/images"
     assert config.distill.teacher == os.path.join(tmp_path, "runs/teacher")
     assert config.data.tfds_manual_dir == "gs://bucket/data"
     empty = Config()
-    config_lib.resolve_paths(empty)
+    schema.resolve_paths(empty)
     assert empty == Config()
 
 
@@ -133,7 +133,7 @@ def test_scenes_that_are_drawn_otherwise_are_told_though_their_digest_is_the_sam
     tmp_path, monkeypatch
 ):
     config = tiny_config()
-    data = config_lib.load_data(config)
+    data = schema.load_data(config)
     digests = {"data": data.digest}
     for name in ("old", "new"):
         (tmp_path / name).mkdir()
@@ -145,7 +145,7 @@ def test_scenes_that_are_drawn_otherwise_are_told_though_their_digest_is_the_sam
         monkeypatch.setattr(
             sources, "draw_scenes", lambda *args, c=change, **shape: (1 + c) * draw(*args, **shape)
         )
-        drawn = config_lib.load_data(config)
+        drawn = schema.load_data(config)
         assert drawn.digest == data.digest
         load_data(tmp_path / "old", config)
         for call, rest in ((load_data, ()), (run_folder.check_workdir, (digests, drawn.sample))):

@@ -17,8 +17,7 @@ import numpy as np
 from absl import app, flags
 from ml_collections import config_flags
 
-from jax_kdpr.config import checks
-from jax_kdpr.config import schema as config_lib
+from jax_kdpr.config import checks, schema
 from jax_kdpr.core import options, processes, runtime, signals, whole_files
 from jax_kdpr.core.errors import InputError, StoppedError, reason
 from jax_kdpr.core.limits import Range, number_hint, require
@@ -128,13 +127,13 @@ def load_config(flag: flags.FlagHolder, kind: type) -> Any:
     return flag.value
 
 
-def read_optics_config(flag: flags.FlagHolder) -> config_lib.Config:
+def read_optics_config(flag: flags.FlagHolder) -> schema.Config:
     """Returns the validated config of a `define_config` flag, of which only the optics are read.
 
     Raises:
         InputError: If there is no config, or it is not valid.
     """
-    return checks.ready(load_config(flag, config_lib.Config), has_network=False)
+    return checks.ready(load_config(flag, schema.Config), has_network=False)
 
 
 def require_no_more(positional: Sequence[str], hint: str = "options start with --") -> None:
@@ -234,11 +233,11 @@ def _home(user: re.Match) -> str:
 
 def _require_config(argv: Sequence[str], prefix: str, others: tuple[str, ...]) -> None:
     """Reports unknown options and files in one line, where ml_collections prints fifty or none."""
-    known = [*others, *(prefix + path for path in config_lib.field_paths())]
+    known = [*others, *(prefix + path for path in schema.field_paths())]
     for place, argument in enumerate(argv):
         override = re.match(r"--?(?:no)?config\.([\w.]+)", argument)
         if override and override[1] not in known:
-            said = config_lib.unknown_field(override[1], prefix=prefix, others=others)
+            said = schema.unknown_field(override[1], prefix=prefix, others=others)
             raise InputError(said)
         given = re.fullmatch(r"--?config(?:=(.*))?", argument)
         if given:
@@ -270,14 +269,14 @@ def _require_usable() -> None:
 def _flag_message(failure: Exception, prefix: str) -> str:
     message = str(failure)
     if isinstance(failure, flags.UnrecognizedFlagError) and "config" in flags.FLAGS:
-        near = [path for path in config_lib.field_paths() if path.endswith(f".{failure.flagname}")]
+        near = [path for path in schema.field_paths() if path.endswith(f".{failure.flagname}")]
         return f"{message}; did you mean --config.{prefix}{near[0]}?" if near else message
     if isinstance(failure, flags.Error) and "Traceback (most recent call last)" not in message:
         given = re.match(r"flag --(?:config\.)?([\w.]+)=(.*?): ", message, re.DOTALL)
         meant = number_hint(given[2]) if given else ""
         option = given[1].removeprefix(prefix) if given else ""
-        if given and option in config_lib.field_paths():
-            words = options.expected(config_lib.Config(), option)
+        if given and option in schema.field_paths():
+            words = options.expected(schema.Config(), option)
             return f"{given[1]}: expected {words}, got {given[2]!r}{meant}"
         return message + meant
     if isinstance(failure, InputError):

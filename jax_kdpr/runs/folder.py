@@ -15,8 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from jax_kdpr.config import checks
-from jax_kdpr.config import schema as config_lib
+from jax_kdpr.config import checks, schema
 from jax_kdpr.config.schema import Config
 from jax_kdpr.core import json_files, options, whole_files
 from jax_kdpr.core.errors import InputError, InUseError
@@ -87,7 +86,7 @@ def read_config(workdir: Path) -> Config:
     """
     values = read_run(workdir)["config"]
     try:
-        config = config_lib.from_dict(values)
+        config = schema.from_dict(values)
         if config.regime == "teacher" and "draws" not in values.get("distill", {}):
             config.distill.draws = "shared"  # before this option existed
         _take_copies(config, workdir)
@@ -202,7 +201,7 @@ def check_workdir(
     if not has_begun(workdir):
         return
     differing = [] if draws_alike(recorded, sample) else [DRAWN]
-    differing += config_lib.differences(config, read_config(workdir))
+    differing += schema.differences(config, read_config(workdir))
     known = recorded["digests"]
     others = [name for name, value in digests.items() if known.get(name) != value]
     if "data" in others:  # which includes the data that are held back
@@ -294,7 +293,7 @@ def record_session(
     """
     path = workdir / RUN_FILE
     goes_on = has_begun(workdir)
-    record = {"config": config_lib.to_dict(config), "digests": digests, "sample": sample}
+    record = {"config": schema.to_dict(config), "digests": digests, "sample": sample}
     record = read_run(workdir) if goes_on else {**record, "sessions": []}
     if goes_on:
         warn_of_code(workdir, config)

@@ -11,8 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from jax_kdpr.config import checks
-from jax_kdpr.config import schema as config_lib
+from jax_kdpr.config import checks, schema
 from jax_kdpr.config.schema import Config
 from jax_kdpr.core import runtime
 from jax_kdpr.core.errors import InputError
@@ -108,7 +107,7 @@ class Run:
     def dataset(self) -> sources.Dataset:
         """Data set that it was trained on, or that its config names; raises like `load_data`."""
         if not self.is_trained:
-            return config_lib.load_data(self.config)
+            return schema.load_data(self.config)
         return load_data(self.workdir, self.config, data_dir=self.data_dir)
 
     def scenes(self, count: int) -> Images:
@@ -128,7 +127,7 @@ class Run:
         Raises:
             InputError: If they are not valid options.
         """
-        config = config_lib.with_optics(self.config, optics)
+        config = schema.with_optics(self.config, optics)
         checks.validate(config, has_network=self.has_network)
         camera = build_camera(config, mesh=self.camera.mesh)
         system = dataclasses.replace(self.system, camera=camera)
@@ -282,7 +281,7 @@ def load_data(workdir: Path, config: Config, *, data_dir: str = "") -> sources.D
     if data_dir:
         named, remedy = "--data_dir", "give its path"
         config = changed(config, data=changed(config.data, dir=data_dir))
-    dataset = config_lib.load_data(config, named=named, remedy=remedy)
+    dataset = schema.load_data(config, named=named, remedy=remedy)
     record = run_folder.read_run(workdir)
     if not run_folder.draws_alike(record, dataset.sample):
         raise InputError(f"{workdir}: its data have changed: {run_folder.DRAWN}; use that one")

@@ -9,8 +9,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from jax_kdpr.config import checks
-from jax_kdpr.config import schema as config_lib
+from jax_kdpr.config import checks, schema
 from jax_kdpr.config.schema import Config
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.options import flatten, foreign_names
@@ -141,10 +140,10 @@ def entry_config(study: Study, name: str, *, seed: int, teacher: str = "") -> Co
         InputError: If an option does not exist, or the options do not fit each other.
     """
     entry = study.entries[name]
-    known = set(config_lib.field_paths())
+    known = set(schema.field_paths())
     for path in entry.changes:
         if path not in known:
-            raise InputError(f"entry {name!r}: {config_lib.unknown_field(path)}")
+            raise InputError(f"entry {name!r}: {schema.unknown_field(path)}")
         if path in RESERVED or (path.startswith("data.") and path != "data.train_images"):
             raise InputError(
                 f"entry {name!r}: {path} is the same for all entries of a study; set it in the "
@@ -152,9 +151,9 @@ def entry_config(study: Study, name: str, *, seed: int, teacher: str = "") -> Co
             )
     changes = {**entry.changes, "seed": seed, "distill.teacher": teacher}
     try:
-        config = config_lib.with_values(study.base, changes)
+        config = schema.with_values(study.base, changes)
         config.train.epochs *= entry.longer
-        config_lib.resolve_paths(config)
+        schema.resolve_paths(config)
         allow(foreign_names(config).values())  # a study is the user's own Python
         checks.validate(config)
     except InputError as failure:

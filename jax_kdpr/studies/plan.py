@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jax_kdpr.config import schema as config_lib
+from jax_kdpr.config import schema
 from jax_kdpr.config.schema import Config
 from jax_kdpr.core import json_files
 from jax_kdpr.core.errors import InputError
@@ -190,7 +190,7 @@ def _require_own(run: PlannedRun) -> None:
     if not run.started:
         return
     recorded = run_folder.read_run(run.workdir)
-    differing = config_lib.differences(run.config, run_folder.read_config(run.workdir))
+    differing = schema.differences(run.config, run_folder.read_config(run.workdir))
     differing += [
         f"{section}.file: what it holds"
         for section, plane in read_planes(run.config).items()

@@ -7,7 +7,7 @@ reaches on this device.
 
 from functools import cache
 
-from jax_kdpr.config import schema as config_lib
+from jax_kdpr.config import schema
 from jax_kdpr.config.schema import Config
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.options import shallow
@@ -35,7 +35,7 @@ def count_operations(runs: list[PlannedRun]) -> dict[str, float]:
     for run in runs:
         key = str(shallow(run.config.data))
         if key not in counts:
-            dataset = config_lib.load_data(run.config)
+            dataset = schema.load_data(run.config)
             counts[key] = dataset.train_size, len(dataset.validation), len(dataset.test)
         teacher = run.teacher and run.teacher.config
         operations[run.name] = run_operations(run.config, teacher, counts[key])

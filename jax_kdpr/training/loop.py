@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_kdpr.config import schema as config_lib
+from jax_kdpr.config import schema
 from jax_kdpr.config.schema import Config
 from jax_kdpr.core import processes, runtime, signals
 from jax_kdpr.core.errors import StoppedError, reason
@@ -107,7 +107,7 @@ class _Folder:
     def __enter__(self) -> "_Folder":
         training = self.training
         processes.require_same(  # waits until all have looked at the folder, too
-            config=config_lib.to_dict(training.config),
+            config=schema.to_dict(training.config),
             data=training.digests,
             packages=[platform.python_version(), versions()],
             memory=runtime.device_memory(),
@@ -163,9 +163,7 @@ class _Folder:
             if row is not None and not self._is_logged(step):
                 self.log.append(row)  # first: without its checkpoint, a row is dropped on resuming
             score = None if row is None else row.get(SCORE)
-            self.checkpoints.save(
-                step, state, config_lib.to_dict(self.training.config), score=score
-            )
+            self.checkpoints.save(step, state, schema.to_dict(self.training.config), score=score)
         except (OSError, ValueError) as failure:  # TensorStore raises ValueError
             raise StoppedError(
                 f"step {step} could not be saved in {str(workdir)!r} "

@@ -14,8 +14,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from jax_kdpr.config import checks
-from jax_kdpr.config import schema as config_lib
+from jax_kdpr.config import checks, schema
 from jax_kdpr.config.schema import Config
 from jax_kdpr.core import options, processes, runtime
 from jax_kdpr.core.errors import InputError
@@ -94,7 +93,7 @@ def prepare(config: Config, workdir: Path) -> Training:
     devices = runtime.choose_devices(train.devices, train.batch_size, eval_batch_size)
     mesh = make_mesh(devices)
     require_loggers(tensorboard=train.tensorboard, wandb=train.wandb)
-    dataset = config_lib.load_data(config)
+    dataset = schema.load_data(config)
     if train.batch_size > dataset.train_size:
         raise InputError(
             f"train.batch_size: expected at most the {dataset.train_size} training images, "

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_kdpr.config import schema as config_lib
+from jax_kdpr.config import schema
 from jax_kdpr.config.schema import Config
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.limits import Range, need
@@ -96,7 +96,7 @@ def make_subject(
     dataset = (
         load_data(next(iter(runs.values())), config, data_dir=data_dir)
         if runs
-        else config_lib.load_data(config)
+        else schema.load_data(config)
     )
 
     def take(images, count: int) -> Images:

@@ -17,8 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from jax_kdpr.config import checks
-from jax_kdpr.config import schema as config_lib
+from jax_kdpr.config import checks, schema
 from jax_kdpr.config.schema import Config
 from jax_kdpr.core import runtime
 from jax_kdpr.core.errors import InputError
@@ -56,7 +55,7 @@ def adapted_config(run: Run, optics: dict, *, rounds: int, rate: float) -> Confi
     Raises:
         InputError: If the options of the optics are not valid.
     """
-    config = config_lib.with_optics(run.config, optics)
+    config = schema.with_optics(run.config, optics)
     config.optics = ""  # it is in the options
     config.train.epochs, config.train.validate_every = rounds, 1
     config.train.log_gradients = False
