@@ -23,7 +23,7 @@ from pathlib import Path
 
 from absl import flags
 
-from jax_kdpr.config import schema as config
+from jax_kdpr.config import schema
 from jax_kdpr.core import json_files, whole_files
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.signals import Interrupted, noting
@@ -192,8 +192,8 @@ def _without(*left_out: flags.FlagHolder) -> list[str]:
 def read_study() -> Study:
     """Returns the checked study of --config."""
     study = cli.load_config(CONFIG, Study)
-    study.base = config.check_types(study.base)
-    config.resolve_paths(study.base)
+    study.base = schema.check_types(study.base)
+    schema.resolve_paths(study.base)
     declaration.check(study)
     return study
 
