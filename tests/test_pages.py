@@ -356,7 +356,7 @@ SEEN_THROUGH = "transparent"
         ("a.h5", hdf5(100, 64, 64), "nothing"),
         ("a.h5", hdf5(100, 12, 10, chunks=(1, 12, 10), written=10), "10 of 100 chunks"),
         ("a.h5", lambda path: hdf5(3, 12, 10, external=[(str(path), 0, 720)])(path), "outside"),
-        ("a.png", content(png(13_000, 13_000, 8, 0, b"")), "13000"),
+        ("a.png", content(png(17_000, 17_000, 8, 0, b"")), "17000"),
         ("a.tif", tiff(FLOATS, photometric="miniswhite"), "white"),
         *[(f"a.{end}", os.mkfifo, "regular file") for end in ("npy", "png", "tif", "h5", "mat")],
         *[
