@@ -79,7 +79,7 @@ def test_a_fresnel_transform_keeps_them_and_an_angular_spectrum_does_not(kind):
     assert misfit(field, FALSE[kind](field, masks), masks) < 1e-12
     near = free_space((H, W), kind="angular_spectrum", distance=2e-4, **lengths)
     false = FALSE[kind](field, phases)
-    assert misfit(field, false, phases, transfer=near.transfer) > 0.02
+    assert misfit(field, false, phases, path=near.transfer) > 0.02
 
 
 @every_kind

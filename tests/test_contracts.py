@@ -111,14 +111,14 @@ def test_a_propagator_keeps_the_light_and_has_an_exact_adjoint(name, oversample)
     rng = np.random.default_rng(1)
     fields = jnp.asarray(oracles.random_complex(rng, (2, H, W)), jnp.complex64)
     through = lambda field: cdp_forward(  # noqa: E731
-        field, optics.masks, oversample=oversample, transfer=optics.transfer
+        field, optics.masks, oversample=oversample, path=optics.path
     )
     spectra = check(through, fields, gradient=False)
     chex.assert_shape(spectra, (2, K, oversample * H, oversample * W))
     energy = jnp.sum(jnp.abs(spectra) ** 2, axis=(1, 2, 3))
     np.testing.assert_allclose(energy, K * jnp.sum(jnp.abs(fields) ** 2, axis=(1, 2)), rtol=1e-4)
     other = jnp.asarray(oracles.random_complex(rng, spectra.shape[1:]), jnp.complex64)
-    back = cdp_adjoint(other, optics.masks, transfer=optics.transfer)
+    back = cdp_adjoint(other, optics.masks, path=optics.path)
     np.testing.assert_allclose(
         jnp.vdot(spectra[0], other), jnp.vdot(fields[0], back), rtol=1e-4, atol=1e-3
     )

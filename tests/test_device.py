@@ -91,7 +91,7 @@ def test_crosstalk_is_that_of_a_finer_device(crosstalk, panel_pixels):
     device = DeviceOptions(crosstalk=crosstalk, panel_pixels=panel_pixels)
     camera = Camera(size=size, device=device)
     optics = camera.optics(jnp.asarray(phases, jnp.float32)[None])
-    seen = np.sqrt(measure_intensity(jnp.asarray(field), optics.masks, transfer=optics.transfer))
+    seen = np.sqrt(measure_intensity(jnp.asarray(field), optics.masks, path=optics.path))
 
     drawn_finely = np.kron(np.mod(-phases, TURN), np.ones((fine, fine)))
     added = gaussian_filter(drawn_finely, 16 * crosstalk, mode="nearest", truncate=6)
@@ -160,7 +160,7 @@ def test_camera_measures_through_the_device_and_recovery_knows_it():
     masks = device_masks(written, shows, fine=FINE)
     field = as_phasors(jnp.pi * images[0, ..., 0])
     dft = matrix_dft(16, (16, 16), step=1.0, fine=FINE)
-    wanted = measure_intensity(field, masks, transfer=dft)
+    wanted = measure_intensity(field, masks, path=dft)
     np.testing.assert_allclose(y[0], wanted, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(camera.optics(phases).masks, masks)
     np.testing.assert_array_equal(camera.written(phases), written)

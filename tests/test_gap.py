@@ -54,14 +54,14 @@ def test_light_crosses_the_gap_before_the_mask(kind):
     camera = Camera(N, propagation=lengths)
     optics = camera.optics(jnp.asarray(PHASES))
     together = Camera(N, propagation=changed(lengths, gap=0.0)).optics(jnp.asarray(PHASES))
-    seen = cdp_forward(jnp.asarray(FIELD), optics.masks, transfer=optics.transfer)
+    seen = cdp_forward(jnp.asarray(FIELD), optics.masks, path=optics.path)
     wide = jnp.asarray(at_mask(FIELD), jnp.complex64)
-    expected = cdp_forward(wide, together.masks, transfer=together.transfer)
+    expected = cdp_forward(wide, together.masks, path=together.path)
     size = np.linalg.norm(expected)
     # Twice the window, in place of eight times: what comes round its edges is small.
     assert np.linalg.norm(seen - expected) < 0.02 * size
     # And the gap does something: without it the pattern is another one.
-    alone = cdp_forward(jnp.asarray(FIELD), together.masks, transfer=together.transfer)
+    alone = cdp_forward(jnp.asarray(FIELD), together.masks, path=together.path)
     assert np.linalg.norm(np.abs(seen) - np.abs(alone)) > 0.3 * size
 
 
@@ -73,13 +73,13 @@ def test_its_adjoint_is_exact_with_a_beam_too(step):
     spectra = RNG.normal(size=(2, *camera.sensor)) + 1j * RNG.normal(size=(2, *camera.sensor))
     spectra = jnp.asarray(spectra, jnp.complex64)
     through = as_phasors(optics.masks)
-    forward = propagate(jnp.asarray(FIELD), through, camera.sensor, optics.transfer)
-    back = back_propagate(spectra, through, optics.transfer)
+    forward = propagate(jnp.asarray(FIELD), through, camera.sensor, optics.path)
+    back = back_propagate(spectra, through, optics.path)
     np.testing.assert_allclose(
         jnp.vdot(spectra, forward), jnp.vdot(back, jnp.asarray(FIELD)), rtol=1e-4
     )
     even = Camera(N, propagation=APART, grid=camera.grid).optics(jnp.asarray(PHASES))
-    bare = cdp_forward(beam.incident() * FIELD, even.masks, transfer=even.transfer)
+    bare = cdp_forward(beam.incident() * FIELD, even.masks, path=even.path)
     np.testing.assert_allclose(forward, bare, atol=1e-4)
 
 
@@ -167,7 +167,7 @@ def test_smooth_objects_are_near_to_what_squares_of_a_finer_simulation_give():
     squares = at_mask(np.kron(smooth, np.ones((finer, finer))), finer=finer)
     means = squares.reshape(N, finer, N, finer).mean((1, 3))
     ours = before_mask(
-        jnp.asarray(smooth, jnp.complex64), Camera(N, propagation=APART).optics(PHASE).transfer
+        jnp.asarray(smooth, jnp.complex64), Camera(N, propagation=APART).optics(PHASE).path
     )
     assert np.linalg.norm(ours - means) < 0.1 * np.linalg.norm(means)
 

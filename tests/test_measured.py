@@ -80,7 +80,7 @@ def test_a_measured_frame_tells_the_bench_and_the_bench_the_other_object(known, 
     optics = camera.optics(FLAT)
     image = jnp.asarray(object_of(other), jnp.float32)[..., None]
     field = scene_field(image, camera.scene)
-    expected = np.asarray(measure_intensity(field, optics.masks, transfer=optics.transfer))[0]
+    expected = np.asarray(measure_intensity(field, optics.masks, path=optics.path))[0]
     seen = cdp(other, found)
     amplitudes = [np.sqrt(np.maximum(one, 0)).ravel() for one in (expected, seen)]
     assert np.corrcoef(*amplitudes)[0, 1] > 0.93

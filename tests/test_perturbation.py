@@ -113,7 +113,7 @@ def test_a_displaced_mask_is_that_of_a_much_finer_drawing(by, oversample):
         moved = displaced_masks(masks, bench, fine=samples)
         shape, step = (sensor, sensor), 1 / oversample
         dft = matrix_dft(SIZE, shape, step=step, fine=samples)
-        return cdp_forward(object_, moved, transfer=dft)
+        return cdp_forward(object_, moved, path=dft)
 
     assert distance(drawn(9)) < 0.02
     assert distance(drawn(FINE)) < 0.1
@@ -142,7 +142,7 @@ def test_a_longer_wavelength_magnifies_the_pattern(oversample):
     sensor = (oversample * SIZE, oversample * SIZE)
     longer = jnp.asarray(1.1)  # as a bench has it, whose wavelength is drawn
     dft = matrix_dft(SIZE, sensor, step=1 / oversample, magnification=longer)
-    stretched = cdp_forward(field, masks, transfer=dft)
+    stretched = cdp_forward(field, masks, path=dft)
     frequency = np.fft.fftfreq(sensor[0]) / 1.1
     turns = np.outer(frequency, np.arange(SIZE))
     matrix = np.exp(-2j * np.pi * turns) / np.sqrt(1.1 * sensor[0])

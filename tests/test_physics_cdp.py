@@ -101,8 +101,8 @@ def test_shapes_that_do_not_belong_together_raise(monkeypatch):
     for oversample in (0, 3):
         with pytest.raises(ValueError, match=f"oversample: expected 1 or 2, got {oversample}"):
             cdp_forward(field, phases, oversample=oversample)
-    with pytest.raises(ValueError, match="transfer: expected the sensor's size"):
-        cdp_forward(field, phases, oversample=2, transfer=jnp.ones((H, W)) + 0j)
+    with pytest.raises(ValueError, match="path: expected the sensor's size"):
+        cdp_forward(field, phases, oversample=2, path=jnp.ones((H, W)) + 0j)
     for shape in ((3, H, W + 1), (3, 3 * H, 3 * W), (3, 2 * H, W), (2, H, W)):
         with pytest.raises(ValueError, match="sensor arrays: expected"):
             cdp_adjoint(jnp.zeros(shape) + 0j, phases)

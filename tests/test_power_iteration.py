@@ -79,10 +79,10 @@ def test_large_fields_are_counted_in_no_int32(size, is_near):
     rng = np.random.default_rng(0)
     phases = jnp.asarray(rng.uniform(0, 2 * np.pi, (1, size, size)), jnp.float32)
     near = np.exp(2j * np.pi * rng.uniform(size=(size, size))).astype(np.complex64)
-    optics = Optics(phases, transfer=jnp.asarray(near)) if is_near else Optics(phases)
+    optics = Optics(phases, path=jnp.asarray(near)) if is_near else Optics(phases)
     start = jnp.asarray(rng.normal(size=(size, size)) + 0j, jnp.complex64)
     field = jnp.exp(1j * jnp.asarray(rng.uniform(size=(size, size)), jnp.float32))
-    intensity = measure_intensity(field, optics.masks, transfer=optics.transfer)[None]
+    intensity = measure_intensity(field, optics.masks, path=optics.path)[None]
     kernel, options = jnp.asarray(gaussian_kernel(5, 1.0)), SpectralOptions(iterations=2)
     found, _ = jax.jit(spectral_estimates, static_argnums=4)(
         intensity, optics, kernel, start, options
@@ -104,18 +104,18 @@ def apart(one, other) -> float:
 
 def plain_estimates(intensity, optics, kernel, start, options):
     """Algorithm 1 as it is written, for automatic differentiation: no loop, every value kept."""
-    phasors, transfer = as_phasors(optics.masks), optics.transfer
+    phasors, path = as_phasors(optics.masks), optics.path
     response = filter_response(kernel, *start.shape)
 
     def one(intensity):
         weight = spectral_weights(intensity, options)
         z = start / jnp.linalg.norm(start)
         for _ in range(options.iterations):
-            spectra = weight * propagate(z, phasors, intensity.shape[1:], transfer)
-            back = back_propagate(spectra, phasors, transfer)
+            spectra = weight * propagate(z, phasors, intensity.shape[1:], path)
+            back = back_propagate(spectra, phasors, path)
             v = jnp.fft.ifft2(response * jnp.fft.fft2(back))
             z = v / jnp.linalg.norm(v)
-        return jnp.sqrt(jnp.sum(intensity) / jnp.mean(mask_power(phasors, transfer))) * z
+        return jnp.sqrt(jnp.sum(intensity) / jnp.mean(mask_power(phasors, path))) * z
 
     return jax.vmap(one)(intensity)
 
@@ -142,7 +142,7 @@ def test_the_gradient_by_hand_is_that_of_automatic_differentiation(
     rng = np.random.default_rng(snapshots)
     _, phases, kernel, start, _ = map(jnp.asarray, scene(snapshots))
     fields = jnp.exp(1j * jnp.asarray(rng.normal(size=(2, HEIGHT, WIDTH))))
-    transfer = between(kind, rng, oversample)
+    path = between(kind, rng, oversample)
     if kind == "window":
         phases = (
             jnp.repeat(jnp.repeat(phases, 2, 1), 2, 2) + 0.1 * jnp.arange(2 * WIDTH)[None, None]
@@ -151,12 +151,10 @@ def test_the_gradient_by_hand_is_that_of_automatic_differentiation(
 
     def loss(phases, kernel, amplitude, estimates):
         def measure(field):
-            how = {"oversample": oversample, "transfer": transfer}
+            how = {"oversample": oversample, "path": path}
             return measure_intensity(amplitude * field, phases, **how)
 
-        found = estimates(
-            jax.vmap(measure)(fields), Optics(phases, transfer), kernel, start, options
-        )
+        found = estimates(jax.vmap(measure)(fields), Optics(phases, path), kernel, start, options)
         return jnp.sum(jnp.square(jnp.abs(found - fields)))
 
     def value_and_gradients(estimates):

@@ -34,7 +34,7 @@ def through(field, kind: str, *, oversample: int = 1, **lengths) -> np.ndarray:
     """The field at the sensor, without a mask."""
     space = free_space(field.shape, oversample=oversample, kind=kind, **lengths)
     masks = space.through(jnp.zeros((1, *field.shape)))
-    spectra = cdp_forward(jnp.asarray(field), masks, oversample=oversample, transfer=space.transfer)
+    spectra = cdp_forward(jnp.asarray(field), masks, oversample=oversample, path=space.transfer)
     return np.asarray(spectra[0])
 
 
@@ -109,8 +109,8 @@ def test_forward_and_adjoint_equal_the_dense_matrix(kind, lengths, k, oversample
     spectra = oracles.random_complex(rng, (k, oversample * H, oversample * W))
     space = free_space((H, W), oversample=oversample, kind=kind, **lengths)
     masks = space.through(jnp.asarray(phases))
-    ahead = cdp_forward(jnp.asarray(field), masks, oversample=oversample, transfer=space.transfer)
-    back = cdp_adjoint(jnp.asarray(spectra), masks, transfer=space.transfer)
+    ahead = cdp_forward(jnp.asarray(field), masks, oversample=oversample, path=space.transfer)
+    back = cdp_adjoint(jnp.asarray(spectra), masks, path=space.transfer)
     matrix = oracles.space_matrix(kind, phases, oversample, **lengths)
     expected = matrix.conj().T @ spectra.ravel()
     assert oracles.relative_error(np.asarray(ahead).ravel(), matrix @ field.ravel()) < 1e-9

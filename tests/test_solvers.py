@@ -20,8 +20,8 @@ SHAPE = (6, 5)
 LENGTHS = {"wavelength": 0.5e-6, "pitch": 8e-6, "distance": 2e-3}
 
 
-def solve(y, masks, start, *, transfer=None, beta=0.9, tv=0.0, **options):
-    optics = Optics(jnp.asarray(masks), transfer)
+def solve(y, masks, start, *, path=None, beta=0.9, tv=0.0, **options):
+    optics = Optics(jnp.asarray(masks), path)
     return solvers.solve(y, optics, start, settings=Settings(beta, tv), **options)
 
 
@@ -65,14 +65,14 @@ def errors(found: jax.Array, truth: jax.Array) -> np.ndarray:
 def recover(rng, kind: str, k: int, *, scenes: int, spectral=False, oversample=1, **options):
     """Relative errors and residuals on random scenes of 16 x 16 pixels, each with its own masks."""
     x, masks = objects(rng, kind, scenes, 16, 16), phases(rng, scenes, k, 16, 16)
-    transfer = options.get("transfer")
+    path = options.get("path")
     first = complex_noise(rng, scenes, 16, 16)
     delta = jnp.asarray(oracles.delta_kernel(3))
 
     @jax.jit
     @jax.vmap
     def run(x, masks, start):
-        y = measure_intensity(x, masks, oversample=oversample, transfer=transfer)
+        y = measure_intensity(x, masks, oversample=oversample, path=path)
         if spectral:
             start, _ = filtered_spectral_init(
                 y, Optics(masks), delta, start, SpectralOptions(iterations=100)
@@ -97,10 +97,10 @@ def test_steps_equal_those_of_the_papers_with_dense_matrices(x64, solver, scene,
 @pytest.mark.parametrize("solver", ["raar", "taf"])
 def test_steps_in_the_near_field_equal_dense_matrices(x64, solver):
     _, masks, start, x = posed("complex", 2, seed=2)
-    transfer = free_space(SHAPE, oversample=2, kind="angular_spectrum", **LENGTHS).transfer
-    y = measure_intensity(x, masks, oversample=2, transfer=transfer)
+    path = free_space(SHAPE, oversample=2, kind="angular_spectrum", **LENGTHS).transfer
+    y = measure_intensity(x, masks, oversample=2, path=path)
     options = {"scene": "complex", "steps": 2}
-    actual, _ = solve(y, masks, start, solver=solver, transfer=transfer, **options)
+    actual, _ = solve(y, masks, start, solver=solver, path=path, **options)
     matrix = oracles.space_matrix("angular_spectrum", np.asarray(masks), 2, **LENGTHS)
     expected = oracles.solver_steps(solver, matrix, np.asarray(y), np.asarray(start), **options)
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-7)
@@ -135,8 +135,8 @@ def test_a_generic_object_is_recovered_exactly_from_many_shots(x64, solver):
 )
 def test_a_phase_object_needs_fewer_shots(x64, solver, k, oversample, space, recovered):
     """Noise to start from will do."""
-    transfer = free_space((16, 16), oversample=oversample, kind=space, **LENGTHS).transfer
-    options = {"oversample": oversample, "transfer": transfer, "solver": solver, "steps": 400}
+    path = free_space((16, 16), oversample=oversample, kind=space, **LENGTHS).transfer
+    options = {"oversample": oversample, "path": path, "solver": solver, "steps": 400}
     found, _ = recover(np.random.default_rng(k), "phase", k, scenes=3, **options)
     assert np.all(found < 1e-6) if recovered else np.all(found > 0.1)
 

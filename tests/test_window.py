@@ -45,17 +45,17 @@ def test_on_the_grid_of_an_fft_it_is_that_fft(size, oversample):
     field = jnp.asarray(oracles.random_complex(RNG, (size, size)), jnp.complex64)
     dft = matrix_dft(size, (oversample * size,) * 2, step=1 / oversample)
     plain = cdp_forward(field, phases, oversample=oversample)
-    spectra = cdp_forward(field, phases, transfer=dft)
+    spectra = cdp_forward(field, phases, path=dft)
     error = np.linalg.norm(spectra - plain) / np.linalg.norm(plain)
     assert error < 1e-5 / 5
-    back = cdp_adjoint(spectra, phases, transfer=dft) - cdp_adjoint(plain, phases)
+    back = cdp_adjoint(spectra, phases, path=dft) - cdp_adjoint(plain, phases)
     assert np.linalg.norm(back) / np.linalg.norm(field) < 1e-5 / 5
 
 
 @pytest.mark.parametrize(("sensor", "step"), [((9, 7), 1.0), ((20, 15), 0.37), ((5, 6), 0.9)])
 def test_any_pitch_and_any_window(sensor, step):
     dft = matrix_dft(SIZE, sensor, step=step)
-    spectra = cdp_forward(jnp.asarray(OBJECT), jnp.asarray(PHASES), transfer=dft)
+    spectra = cdp_forward(jnp.asarray(OBJECT), jnp.asarray(PHASES), path=dft)
     wanted = np.einsum("uvhw,khw->kuv", dense(sensor, step), np.exp(-1j * PHASES) * OBJECT)
     np.testing.assert_allclose(np.abs(spectra), np.abs(wanted), atol=2e-5)
 
@@ -77,8 +77,8 @@ def test_the_adjoint_is_exact(x64):
         )
         masks = jnp.asarray(RNG.uniform(0, 6, (2, fine * SIZE, fine * SIZE)))
         x, s = (jnp.asarray(oracles.random_complex(RNG, n)) for n in ((SIZE, SIZE), (2, 9, 7)))
-        one = jnp.vdot(cdp_forward(x, masks, transfer=dft), s)
-        other = jnp.vdot(x, cdp_adjoint(s, masks, transfer=dft))
+        one = jnp.vdot(cdp_forward(x, masks, path=dft), s)
+        other = jnp.vdot(x, cdp_adjoint(s, masks, path=dft))
         np.testing.assert_allclose(one, other, rtol=1e-12)
 
 
@@ -87,7 +87,7 @@ def test_a_known_place_of_the_mask_is_that_of_a_finer_simulation():
     place = MountOptions(shift_y=0.5, shift_x=-0.3, rotation=2.0, scale=0.02)
     camera = Camera(size=SIZE, mount=place)
     optics = camera.optics(jnp.asarray(PHASES, jnp.float32))
-    seen = np.sqrt(measure_intensity(jnp.asarray(OBJECT), optics.masks, transfer=optics.transfer))
+    seen = np.sqrt(measure_intensity(jnp.asarray(OBJECT), optics.masks, path=optics.path))
 
     fine = 24
     centre = (fine * SIZE - 1) / 2
@@ -119,7 +119,7 @@ def test_a_known_place_of_the_mask_is_that_of_a_finer_simulation():
 def test_error_reduction_comes_nearer_to_what_the_window_saw(camera):
     optics = camera.optics(jnp.asarray(PHASES, jnp.float32))
     field = jnp.asarray(OBJECT, jnp.complex64)
-    y = measure_intensity(field, optics.masks, transfer=optics.transfer)
+    y = measure_intensity(field, optics.masks, path=optics.path)
     start = jnp.asarray(field * np.exp(0.3j * RNG.normal(size=field.shape)), jnp.complex64)
     misfits = [
         float(
@@ -142,7 +142,7 @@ def test_a_window_starts_the_recovery_as_the_whole_pattern_does():
     for one in (camera, padded):
         assert one.sensor == (2 * SIZE, 2 * SIZE)
         optics = one.optics(phases)
-        y = measure_intensity(field, phases, oversample=one.oversample, transfer=optics.transfer)
+        y = measure_intensity(field, phases, oversample=one.oversample, path=optics.path)
         kernel = jnp.asarray(gaussian_kernel())
         found.append(filtered_spectral_init(y, optics, kernel, start, SpectralOptions())[0])
     np.testing.assert_allclose(found[0], found[1], atol=1e-4)
@@ -152,7 +152,7 @@ def test_a_window_starts_the_recovery_as_the_whole_pattern_does():
 def test_solvers_recover_from_a_window(solver):
     phases = jnp.asarray(RNG.uniform(0, 6, (4, SIZE, SIZE)), jnp.float32)
     optics = Camera(size=SIZE, grid=SensorOptions(step=0.5, rows=21, columns=22)).optics(phases)
-    y = measure_intensity(jnp.asarray(OBJECT), optics.masks, transfer=optics.transfer)
+    y = measure_intensity(jnp.asarray(OBJECT), optics.masks, path=optics.path)
     start = jnp.asarray(OBJECT * np.exp(0.5j * RNG.normal(size=OBJECT.shape)), jnp.complex64)
     how = {"solver": solver, "steps": 300, "scene": "phase"}
     assert solve(y, optics, start, **how)[1] < 0.02
@@ -161,7 +161,7 @@ def test_solvers_recover_from_a_window(solver):
 @pytest.mark.parametrize("solver", ["hio", "raar"])
 def test_solvers_that_must_project_exactly_refuse_a_window(solver):
     optics = Camera(size=SIZE, grid=SensorOptions(rows=8)).optics(jnp.asarray(PHASES))
-    y = measure_intensity(jnp.asarray(OBJECT), optics.masks, transfer=optics.transfer)
+    y = measure_intensity(jnp.asarray(OBJECT), optics.masks, path=optics.path)
     said = rejection(solve, y, optics, jnp.asarray(OBJECT), solver=solver, steps=2, scene="phase")
     assert said.startswith(f"{solver}:") and "error_reduction" in said
 
@@ -222,7 +222,7 @@ def test_fine_masks_are_those_of_the_design_where_nothing_has_moved():
     masks = jnp.repeat(jnp.repeat(jnp.asarray(PHASES), FINE, 1), FINE, 2)
     plain = cdp_forward(jnp.asarray(OBJECT), jnp.asarray(PHASES))
     np.testing.assert_allclose(
-        np.abs(cdp_forward(jnp.asarray(OBJECT), masks, transfer=dft)), np.abs(plain), atol=1e-4
+        np.abs(cdp_forward(jnp.asarray(OBJECT), masks, path=dft)), np.abs(plain), atol=1e-4
     )
     optics = Optics(masks, dft)
     assert amplitude_misfit(jnp.asarray(OBJECT), jnp.abs(plain) ** 2, optics) < 1e-4

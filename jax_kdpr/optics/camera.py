@@ -26,7 +26,7 @@ from jax_kdpr.optics.device import DeviceOptions, device_masks, written_phases
 from jax_kdpr.optics.misalignment import FINE, JitterOptions, MountOptions, Perturbation
 from jax_kdpr.optics.noise import NoiseOptions, add_noise
 from jax_kdpr.optics.objects import SceneOptions, scene_field
-from jax_kdpr.optics.paths import Apart, Between, spread_pixels
+from jax_kdpr.optics.paths import Apart, LightPath, spread_pixels
 from jax_kdpr.optics.propagation import (
     FreeSpace,
     PropagationOptions,
@@ -139,14 +139,14 @@ class Camera:
             masks = misalignment.displaced_masks(
                 masks, self.mount, fine=fine, given=self._given(fine)
             )
-        masks, between = space.through(masks, fine=fine), self._between(space, fine=fine)
+        masks, path = space.through(masks, fine=fine), self._path(space, fine=fine)
         incident = None if self.beam is None else self.beam.incident()
         if space.gap is not None:
-            between = Apart(space.gap, incident, between)
+            path = Apart(space.gap, incident, path)
         elif incident is not None:  # one plane: mask and beam are one factor
             masks = as_phasors(masks) * jnp.conj(spread_pixels(incident, fine))[None]
         amplitude = None if self.beam is None else self.beam.amplitude()
-        return Optics(masks, between, written, amplitude)
+        return Optics(masks, path, written, amplitude)
 
     def encode(self, images: Images) -> Fields:
         """Returns the field of each image."""
@@ -180,7 +180,7 @@ class Camera:
             scene_field(image, self.scene),
             optics.masks,
             oversample=self.oversample,
-            transfer=optics.transfer,
+            path=optics.path,
         )
 
     def score(self, recovered: Images, images: Images) -> ImageScores:
@@ -224,7 +224,7 @@ class Camera:
             field,
             misalignment.displaced_masks(shown, by, fine=fine, given=self._given(fine)),
             oversample=self.oversample if space.transfer is not None else 1,
-            transfer=self._between(space, fine=fine, magnification=magnification),
+            path=self._path(space, fine=fine, magnification=magnification),
         )
         return add_noise(key, cdp.intensity(spectra), self.noise)
 
@@ -239,9 +239,9 @@ class Camera:
         """Returns the samples of a mask pixel, each way, that `device_masks` has drawn."""
         return fine if self.device.crosstalk else 1
 
-    def _between(
+    def _path(
         self, space: FreeSpace, *, fine: int = 1, magnification: float | Scalar = 1.0
-    ) -> Between | None:
+    ) -> LightPath | None:
         """Returns what brings the light to the sensor; None for the plain DFT."""
         if space.transfer is not None:
             return space.transfer

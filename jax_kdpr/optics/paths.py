@@ -74,33 +74,33 @@ class Apart:
         return jnp.fft.ifft2(spectrum)[..., :height, :width]
 
 
-# The path of light from object to sensor, where it is not the plain DFT.
-Between = Transfer | MatrixDFT | Apart
+# From object to sensor, where that is not the plain DFT alone.
+LightPath = Transfer | MatrixDFT | Apart
 
 
-def behind_mask(transfer: Any) -> Any:
-    """Returns what follows the mask: `behind` of an `Apart`, otherwise `transfer` itself."""
-    return transfer.behind if isinstance(transfer, Apart) else transfer
+def behind_mask(path: Any) -> Any:
+    """Returns what follows the mask: `behind` of an `Apart`, otherwise `path` itself."""
+    return path.behind if isinstance(path, Apart) else path
 
 
-def before_mask(field: Complex[Array, "*b h w"], transfer: Any) -> Complex[Array, "*b h w"]:
+def before_mask(field: Complex[Array, "*b h w"], path: Any) -> Complex[Array, "*b h w"]:
     """Returns the fields that object fields [h w] make at the mask."""
-    return transfer.forward(field) if isinstance(transfer, Apart) else field
+    return path.forward(field) if isinstance(path, Apart) else field
 
 
-def back_to_object(field: Complex[Array, "*b h w"], transfer: Any) -> Complex[Array, "*b h w"]:
+def back_to_object(field: Complex[Array, "*b h w"], path: Any) -> Complex[Array, "*b h w"]:
     """Applies the adjoint of `before_mask`."""
-    return transfer.adjoint(field) if isinstance(transfer, Apart) else field
+    return path.adjoint(field) if isinstance(path, Apart) else field
 
 
-def is_unitary(transfer: Any) -> bool:
+def is_unitary(path: Any) -> bool:
     """Returns whether all light behind the mask is seen; A^H A is then diagonal: `mask_power`."""
-    return not isinstance(transfer, MatrixDFT | Apart)
+    return not isinstance(path, MatrixDFT | Apart)
 
 
-def pixels_within(transfer: object) -> int:
+def pixels_within(path: object) -> int:
     """Returns how many samples of a mask there are per pixel of the object, each way."""
-    behind = behind_mask(transfer)
+    behind = behind_mask(path)
     return behind.fine if isinstance(behind, MatrixDFT) else 1
 
 

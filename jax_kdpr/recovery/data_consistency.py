@@ -23,7 +23,7 @@ from jax_kdpr.optics.cdp import (
     step_power,
 )
 from jax_kdpr.optics.objects import SceneOptions, unknown_scene
-from jax_kdpr.optics.paths import Between, is_unitary
+from jax_kdpr.optics.paths import LightPath, is_unitary
 from jax_kdpr.optics.phase import fix_global_phase
 
 
@@ -33,7 +33,7 @@ class Measured(NamedTuple):
     modulus: Intensity  # sqrt(y)
     phasors: Complex[Array, "k mh mw"]
     power: Float[Array, "h w"]  # that a step is divided by (`step_power`)
-    transfer: Between | None
+    path: LightPath | None
 
 
 def measured(intensity: Intensity, optics: Optics) -> Measured:
@@ -42,22 +42,22 @@ def measured(intensity: Intensity, optics: Optics) -> Measured:
     Raises:
         ValueError: If shapes do not belong together.
     """
-    check_sensor(intensity.shape, optics.masks.shape, optics.transfer)
+    check_sensor(intensity.shape, optics.masks.shape, optics.path)
     phasors = as_phasors(optics.masks)
     # The added 1e-12 keeps the gradient of the square root finite at dark pixels.
     modulus = jnp.sqrt(jnp.maximum(intensity, 0.0) + 1e-12)
-    power = step_power(phasors, optics.transfer)
-    return Measured(modulus, phasors, power, optics.transfer)
+    power = step_power(phasors, optics.path)
+    return Measured(modulus, phasors, power, optics.path)
 
 
 def to_sensor(data: Measured, field: Field) -> Spectra:
     """Returns A x."""
-    return propagate(field, data.phasors, data.modulus.shape[1:], data.transfer)
+    return propagate(field, data.phasors, data.modulus.shape[1:], data.path)
 
 
 def to_object(data: Measured, spectra: Spectra) -> Field:
     """Returns A^+ u, the least-squares object of sensor fields."""
-    return back_propagate(spectra, data.phasors, data.transfer) / data.power
+    return back_propagate(spectra, data.phasors, data.path) / data.power
 
 
 def impose_modulus(data: Measured, spectra: Spectra) -> Spectra:
@@ -72,7 +72,7 @@ def fit_to_data(data: Measured, field: Field) -> Field:
     The result there is x + A^+ (P_M A x - A x), which is the same where A^+ A x = x.
     """
     spectra = to_sensor(data, field)
-    if not is_unitary(data.transfer):
+    if not is_unitary(data.path):
         return field + to_object(data, impose_modulus(data, spectra) - spectra)
     return to_object(data, impose_modulus(data, spectra))
 

@@ -28,7 +28,7 @@ With a `MatrixDFT`, F is its two matrix products, and masks may be finer than th
 makes each pixel of z a square of samples, and A^H adds them up. With an `Apart`, A begins with the
 propagation from the scene to the masks.
 
-There is no forward-mode derivative (`jax.jvp`), and none with respect to the transfer function.
+There is no forward-mode derivative (`jax.jvp`), and none with respect to `path`.
 """
 
 import dataclasses
@@ -45,7 +45,7 @@ from jax_kdpr.core import runtime
 from jax_kdpr.core.types import Field, Fields, Intensities, Residuals
 from jax_kdpr.optics.paths import (
     Apart,
-    Between,
+    LightPath,
     MatrixDFT,
     back_to_object,
     before_mask,
@@ -64,7 +64,7 @@ class Operator(NamedTuple):
     weight: Intensities  # w, of the measured pixels
     phasors: Complex[Array, "k mh mw"]  # t = e^{j phi}
     response: Complex[Array, "h w"]  # r, of the filter
-    transfer: Between | None = None  # a constant; None for the plain DFT
+    path: LightPath | None = None  # a constant; None for the plain DFT
     conjugate: Any = None  # conj(t), computed once for a loop
 
 
@@ -100,22 +100,22 @@ def power_iteration(
     if iterations < 1:
         raise ValueError(f"iterations: expected at least 1, got {iterations}")
     points = math.prod(operator.weight.shape[2:])
-    transfer = lax.stop_gradient(operator.transfer)
-    match behind_mask(transfer):
+    path = lax.stop_gradient(operator.path)
+    match behind_mask(path):
         case None:
             unitary = points  # F^H F
         case MatrixDFT():
             unitary = 1
         case behind:
             unitary = points**2  # of two FFTs
-            is_apart = isinstance(transfer, Apart)
+            is_apart = isinstance(path, Apart)
             wide = behind[None, None]
-            transfer = dataclasses.replace(transfer, behind=wide) if is_apart else wide
+            path = dataclasses.replace(path, behind=wide) if is_apart else wide
     # From here on, arrays without the axes b or k have them with length 1.
     operator = operator._replace(
         phasors=operator.phasors[None],
         response=operator.response[None] / float(unitary * start.size),  # as an int it overflows
-        transfer=transfer,
+        path=path,
     )
     z = jnp.broadcast_to((start / norm(start))[None], (len(operator.weight), *start.shape))
     last, before = _advance_in_segments(operator, z, iterations, stored)
@@ -217,7 +217,7 @@ def _advance_backward(steps: int, keep: bool, kept, cotangents):
     by_operator = Operator(
         by_weight,
         *map(jnp.conj, others),
-        transfer=jax.tree.map(jnp.zeros_like, operator.transfer),
+        path=jax.tree.map(jnp.zeros_like, operator.path),
     )
     return by_operator, jnp.conj(gradient)
 
@@ -264,34 +264,34 @@ def _with_conjugate(operator: Operator) -> Operator:
 def _to_sensor(operator: Operator, z: Fields) -> Complex[Array, "b k sh sw"]:
     """Returns F A z, or F^H H F A z in the near field, without normalisation."""
     masked = operator.conjugate * _spread(operator, z)[:, None]
-    transfer = behind_mask(operator.transfer)
-    if isinstance(transfer, MatrixDFT):
-        return transfer.forward(masked)
+    behind = behind_mask(operator.path)
+    if isinstance(behind, MatrixDFT):
+        return behind.forward(masked)
     spectrum = jnp.fft.fft2(masked, s=operator.weight.shape[2:])
-    return spectrum if transfer is None else _fft_adjoint(transfer * spectrum)
+    return spectrum if behind is None else _fft_adjoint(behind * spectrum)
 
 
 def _from_sensor(
     operator: Operator, spectra: Complex[Array, "b k sh sw"]
 ) -> Complex[Array, "b k mh mw"]:
     """Applies the adjoint of `_to_sensor` without the masks: a field behind each of them."""
-    transfer = behind_mask(operator.transfer)
-    if isinstance(transfer, MatrixDFT):
-        return transfer.adjoint(spectra)
+    behind = behind_mask(operator.path)
+    if isinstance(behind, MatrixDFT):
+        return behind.adjoint(spectra)
     height, width = operator.phasors.shape[2:]
-    if transfer is not None:
-        spectra = jnp.conj(transfer) * jnp.fft.fft2(spectra)
+    if behind is not None:
+        spectra = jnp.conj(behind) * jnp.fft.fft2(spectra)
     return _fft_adjoint(spectra)[..., :height, :width]
 
 
 def _spread(operator: Operator, z: Fields) -> Complex[Array, "b mh mw"]:
     """Returns the fields that scenes make at the masks."""
-    return spread_pixels(before_mask(z, operator.transfer), pixels_within(operator.transfer))
+    return spread_pixels(before_mask(z, operator.path), pixels_within(operator.path))
 
 
 def _gathered(operator: Operator, behind: Complex[Array, "b mh mw"]) -> Fields:
-    back = gather_pixels(behind, pixels_within(operator.transfer))
-    return back_to_object(back, operator.transfer)
+    back = gather_pixels(behind, pixels_within(operator.path))
+    return back_to_object(back, operator.path)
 
 
 def _fft_adjoint(fields: Complex[Array, "*b h w"]) -> Complex[Array, "*b h w"]:

@@ -105,7 +105,7 @@ def solve(
     step = jax.checkpoint(method.step)
 
     def misfit(field: Field) -> Scalar:
-        made = Optics(data.phasors, optics.transfer)
+        made = Optics(data.phasors, optics.path)
         return amplitude_misfit(field, intensity, made)
 
     def recorded(state, number):
@@ -154,7 +154,7 @@ def require_projection(solver: str | Solver, optics: Optics) -> None:
     Raises:
         InputError: If so; the message names solvers that work.
     """
-    if solver in PROJECTING and not is_unitary(optics.transfer):
+    if solver in PROJECTING and not is_unitary(optics.path):
         raise InputError(
             f"{solver}: projects exactly, which a camera window (sensor.*), crosstalk "
             "(device.crosstalk), a moved mask (mount.*) or one at a distance from the object "
@@ -176,9 +176,9 @@ def amplitude_misfit(field: Field, intensity: Intensity, optics: Optics) -> Scal
     Raises:
         ValueError: If the shapes do not belong together.
     """
-    check_sensor(intensity.shape, optics.masks.shape, optics.transfer)
+    check_sensor(intensity.shape, optics.masks.shape, optics.path)
     phasors = as_phasors(optics.masks)
-    spectra = propagate(field, phasors, intensity.shape[1:], optics.transfer)
+    spectra = propagate(field, phasors, intensity.shape[1:], optics.path)
     positive = jnp.maximum(intensity, 0.0)
     energy = jnp.sum(positive)
     missing = safe_sqrt(intensity_of(spectra)) - safe_sqrt(positive)
@@ -187,7 +187,7 @@ def amplitude_misfit(field: Field, intensity: Intensity, optics: Optics) -> Scal
 
 def random_start(key: Key, intensity: Intensity, optics: Optics) -> Field:
     """Draws a complex normal field, scaled to the norm that the intensity implies."""
-    power = mask_power(as_phasors(optics.masks), optics.transfer)
+    power = mask_power(as_phasors(optics.masks), optics.path)
     drawn = jax.random.normal(key, power.shape, jnp.result_type(intensity, jnp.complex64))
     energy = jnp.sum(jnp.maximum(intensity, 0.0)) / jnp.mean(power)
     return safe_sqrt(energy) / jnp.linalg.norm(drawn) * drawn

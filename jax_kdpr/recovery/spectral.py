@@ -164,7 +164,7 @@ def spectral_estimates(
 ) -> tuple[Fields, Residuals]:
     """Estimates scenes from their CDPs: algorithm 1, T power iterations of G_psi Gamma.
 
-    Differentiable in `intensity`, masks and `kernel`, in reverse mode only; `optics.transfer` and
+    Differentiable in `intensity`, masks and `kernel`, in reverse mode only; `optics.path` and
     `start` are constants, without a gradient. The oversampling is read off the shapes.
 
     Args:
@@ -185,14 +185,14 @@ def spectral_estimates(
             unknown.
     """
     snapshots = len(optics.masks)
-    check_sensor(intensity.shape[1:], optics.masks.shape, optics.transfer)
+    check_sensor(intensity.shape[1:], optics.masks.shape, optics.path)
     phasors = as_phasors(optics.masks)
     # With an uneven beam in the operator, the leading eigenvector would be the object weighted by
     # the beam twice. Without its amplitude, the eigenvector is the object as it is lit.
     lit = None if optics.amplitude is None else jnp.maximum(optics.amplitude, DIM)
-    fine, transfer, even = pixels_within(optics.transfer), optics.transfer, phasors
-    if lit is not None and isinstance(transfer, Apart):
-        transfer = dataclasses.replace(transfer, incident=transfer.incident / lit)
+    fine, path, even = pixels_within(optics.path), optics.path, phasors
+    if lit is not None and isinstance(path, Apart):
+        path = dataclasses.replace(path, incident=path.incident / lit)
     elif lit is not None:
         even = phasors / spread_pixels(lit, fine)[None]
     operator = Operator(
@@ -200,13 +200,13 @@ def spectral_estimates(
         phasors=even,
         # The scale of Gamma cancels in the normalisation; 1 / k keeps the numbers near 1.
         response=filter_response(kernel, *start.shape) / snapshots,
-        transfer=transfer,
+        path=path,
     )
     z, residual = power_iteration(operator, start, iterations=options.iterations)
     if lit is not None:
         z = z / lit[None]
         z = z / jnp.linalg.norm(z, axis=(1, 2), keepdims=True)
     energy = jnp.maximum(jnp.sum(intensity, axis=(1, 2, 3)), 0.0)
-    implied_norm = safe_sqrt(energy / jnp.mean(mask_power(phasors, optics.transfer)))
+    implied_norm = safe_sqrt(energy / jnp.mean(mask_power(phasors, optics.path)))
     settled = jax.vmap(partial(fix_global_phase, gauge=options.gauge))(z)
     return implied_norm[:, None, None] * settled, residual

@@ -22,7 +22,7 @@ from jaxtyping import Array, Int
 
 from jax_kdpr.core.types import Field, Masks, Scalar
 from jax_kdpr.optics.cdp import Optics, as_phasors, intensity, measure_intensity
-from jax_kdpr.optics.paths import Between
+from jax_kdpr.optics.paths import LightPath
 from jax_kdpr.optics.phase import fix_global_phase
 from jax_kdpr.recovery.data_consistency import object_constraint
 from jax_kdpr.recovery.solvers import amplitude_misfit
@@ -71,14 +71,14 @@ def misfit(
     masks: Masks,
     *,
     oversample: int = 1,
-    transfer: Between | None = None,
+    path: LightPath | None = None,
 ) -> Scalar:
     """Returns norm(|A x'| - |A x|) / norm(|A x|), which is 0 if noiseless shots are the same.
 
     x is the object, x' the `other`, and A the operator (`optics.cdp`) of all shots.
     """
-    y = measure_intensity(field, masks, oversample=oversample, transfer=transfer)
-    return amplitude_misfit(other, y, Optics(masks, transfer))
+    y = measure_intensity(field, masks, oversample=oversample, path=path)
+    return amplitude_misfit(other, y, Optics(masks, path))
 
 
 def constraint_distance(field: Field, *, scene: str, min_amplitude: float = 0.5) -> Scalar:

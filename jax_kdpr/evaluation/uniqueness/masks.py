@@ -57,9 +57,7 @@ def make_design(optics: Optics, *, oversample: int, scene: SceneOptions) -> Desi
 
     def measure(image: Image):
         field = scene_field(image, scene)
-        return measure_intensity(
-            field, optics.masks, oversample=oversample, transfer=optics.transfer
-        )
+        return measure_intensity(field, optics.masks, oversample=oversample, path=optics.path)
 
     return Design(optics, oversample, scene, measure)
 
@@ -267,7 +265,7 @@ def _judge(optics, image, others, mean, subspace, oversample, scene):
         if other.ndim == 1:
             other = ambiguity.shifted(field, masks, (other[0], other[1]))
         misfit = ambiguity.misfit(
-            field, other, optics.masks, oversample=oversample, transfer=optics.transfer
+            field, other, optics.masks, oversample=oversample, path=optics.path
         )
         constraint = ambiguity.constraint_distance(
             other, scene=scene.kind, min_amplitude=scene.min_amplitude

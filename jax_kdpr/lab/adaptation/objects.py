@@ -98,7 +98,7 @@ def shot_misfits(field: Field, intensity: Intensity, optics: Optics) -> Float[Ar
     """Returns how badly a field explains each of its shots (`amplitude_misfit`)."""
 
     def of_one(mask: Array, y: Array) -> Scalar:
-        return amplitude_misfit(field, y[None], Optics(mask[None], optics.transfer))
+        return amplitude_misfit(field, y[None], Optics(mask[None], optics.path))
 
     return jax.vmap(of_one)(optics.masks, intensity)
 

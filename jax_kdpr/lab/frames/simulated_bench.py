@@ -259,15 +259,15 @@ def as_the_camera_sees(
     """
     if camera.axis != (0, 0):
         return bench, lambda field, optics: cdp.cdp_forward(
-            field, optics.masks, oversample=camera.oversample, transfer=optics.transfer
+            field, optics.masks, oversample=camera.oversample, path=optics.path
         )
-    fine = paths.pixels_within(camera.optics(jnp.zeros((1, camera.size, camera.size))).transfer)
+    fine = paths.pixels_within(camera.optics(jnp.zeros((1, camera.size, camera.size))).path)
     geometry = bench.geometry._replace(scale=bench.geometry.scale / camera.step)
     side = bench.pixel_side if fine == 1 else 1.0  # finer pixels are squares
 
     def spectra(field: Field, optics: Optics) -> Spectra:
         masks = cdp.as_phasors(optics.masks)
-        at_mask = paths.before_mask(field, optics.transfer)
+        at_mask = paths.before_mask(field, optics.path)
         return cdp.cdp_forward(paths.spread_pixels(at_mask, fine), masks) / fine
 
     return bench._replace(geometry=geometry, pixel_side=side), spectra
