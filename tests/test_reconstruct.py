@@ -99,6 +99,18 @@ def test_objects_are_scored_and_batch_and_stack_change_nothing(
         assert min(sheet.size) > 200 and np.asarray(sheet.convert("L")).std() > 20
 
 
+def test_nothing_is_green_where_the_pattern_may_lie_elsewhere(build, bench, tmp_path):
+    frames, green = bench / "frames" / FEW, {}
+    for placed in (True, False):
+        folder = tmp_path / str(placed)
+        rows = build(frames, folder, placed=placed)["frames"]
+        assert not any(row["warning"] for row in rows)
+        with Image.open(folder / "sheet.png") as sheet:
+            colours = np.asarray(sheet.convert("RGB"))
+        green[placed] = np.all(colours == (44, 160, 44), axis=-1).sum()
+    assert green[True] > 100 > 0 == green[False]
+
+
 def test_rows_stand_in_the_order_of_the_stack(build, bench, tmp_path):
     sources = sorted((bench / "frames").glob("*.tif"))
     for name, source in zip(("img", "img-1", "img (2)"), sources, strict=True):

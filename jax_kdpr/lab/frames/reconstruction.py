@@ -51,6 +51,7 @@ class Wanted:
     rows: tuple[Row, ...] = ()  # of objects that are done (`results.read_results`)
     settings: dict[str, Any] = field(default_factory=dict)  # recorded in results.json
     notes: tuple[str, ...] = ()  # warnings that hold before any frame is read
+    placed: bool = True  # whether the place of the pattern is to be trusted (its calibration)
 
 
 def reconstruct_bench(
@@ -68,8 +69,9 @@ def reconstruct_bench(
     a network it must be given.
 
     Returns:
-        What results.json holds, and whether to trust it as a whole. It is not trusted if the frames
-        fit far better in another orientation, or if the median misfit is above its limit.
+        What results.json holds, and whether to trust it as a whole. It is not trusted if the place
+        of the pattern is not, if the frames fit far better in another orientation, or if the median
+        misfit is above its limit.
 
     Raises:
         InputError: If a frame cannot be used.
@@ -81,8 +83,8 @@ def reconstruct_bench(
     )
     turned = orientation_warning(groups, setup, run, recover, batch_size=batch_size, limit=allowed)
     found = reconstruct(groups, setup, run, recover, wanted, limit=allowed, turned=turned)
-    trusted = not turned and found["median_misfit"] <= found["median_misfit_limit"]
-    return found, trusted
+    explained = found["median_misfit"] <= found["median_misfit_limit"]
+    return found, wanted.placed and not turned and explained
 
 
 def reconstruct(
@@ -140,7 +142,14 @@ def reconstruct(
                 saved = time.monotonic()
     # The order is that of the stack; objects whose frames no longer exist come last.
     found.sort(key=lambda row: place.get(row["name"], len(groups)))
-    results.write_sheet(wanted.output, found, scene=scene, pitch=wanted.pitch, stack=wanted.stack)
+    results.write_sheet(
+        wanted.output,
+        found,
+        scene=scene,
+        pitch=wanted.pitch,
+        stack=wanted.stack,
+        placed=wanted.placed and not turned,
+    )
     return save()
 
 

@@ -154,11 +154,12 @@ def write_results(folder: Path, results: dict[str, Any]) -> None:
 
 
 def write_sheet(
-    folder: Path, rows: list[Row], *, scene: SceneOptions, pitch: float, stack: bool
+    folder: Path, rows: list[Row], *, scene: SceneOptions, pitch: float, stack: bool, placed: bool
 ) -> None:
     """Draws the first objects of results.json in one picture; of complex objects, the phase.
 
-    `pitch` is as in `write_recovery`. With `stack`, all objects are in one file.
+    `pitch` is as in `write_recovery`. With `stack`, all objects are in one file. Where `placed` is
+    False, the place of the pattern is in doubt, and so are all objects.
     """
     part = "phase" if scene.has_phase else "amplitude"
     pages = np.load(folder / f"{part}.npy", mmap_mode="r") if stack else None
@@ -166,12 +167,15 @@ def write_sheet(
     for number, row in enumerate(rows[: pictures.SHEET]):
         name = row["name"]
         values = np.load(folder / f"{name}.npy") if pages is None else np.asarray(pages[number])
-        said = f"{'doubtful' if row['warning'] else 'trusted'}, misfit {row['misfit']:.2f}"
+        is_trusted = placed and not row["warning"]
+        said = f"{'trusted' if is_trusted else 'doubtful'}, misfit {row['misfit']:.2f}"
         if "psnr" in row:
             said += f"\n{row['psnr']:.1f} dB, rms {row['rms']:.2f}{rms_unit(part)}"
-        objects.append(pictures.Sheet(name, values, said, not row["warning"]))
-    trusted = sum(not row["warning"] for row in rows)
-    title = f"{trusted} of {len(rows)} objects explain their frames"
+        objects.append(pictures.Sheet(name, values, said, is_trusted))
+    explained = sum(not row["warning"] for row in rows)
+    title = f"{explained} of {len(rows)} objects explain their frames"
+    if not placed:
+        title += ", whose calibration or orientation is in doubt"
     if len(objects) < len(rows):
         title += f"; the first {len(objects)}"
     scale = pictures.part_scale(part, scene)
