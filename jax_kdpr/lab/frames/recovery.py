@@ -94,12 +94,12 @@ def simulated_misfits(
     """
     camera, key = run.camera, run_keys(run.config.seed).evaluation
     images = run.dataset.validation[:LIMIT_IMAGES]
-    right, wrong = [], []
+    measure, right, wrong = jax.jit(run.system.measure), [], []
     for first in range(0, len(images), batch_size):
         indices = (jnp.arange(batch_size) + first) % len(images)
         scenes = take_batch(images, indices, size=camera.size, channels=camera.channels)
         run_key, bench_key = jax.random.split(jax.random.fold_in(key, first))
-        clean = run.system.measure(run.variables[0], scenes, run_key)
+        clean = measure(run.variables[0], scenes, run_key)
         noise = jnp.asarray(noise_sigma)[None, None] * jax.random.normal(bench_key, clean.shape)
         right.append(np.asarray(recover(clean + noise).misfit))
         wrong.append(np.asarray(recover(jnp.swapaxes(clean + noise, -1, -2)).misfit))
