@@ -44,6 +44,24 @@ def test_the_digest_of_scenes_sees_the_random_numbers():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("shortest", ["", "100"])
+def test_programs_that_compile_quickly_are_kept_too_unless_the_user_says_otherwise(
+    tmp_path, shortest
+):
+    code = (
+        "from jax_kdpr.core import runtime; runtime.set_up(); import jax.numpy as jnp; "
+        "print(jnp.arange(3) + 1)"
+    )
+    cache = {runtime.CACHE_VARIABLE: str(tmp_path / "cache")}
+    chosen = f'export {runtime.SHORTEST_VARIABLE}="{shortest}"; ' if shortest else ""
+    ended = run_python(
+        f'unset {runtime.SHORTEST_VARIABLE}; {chosen}exec "$0" -c "{code}"', **cache
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert bool(list((tmp_path / "cache").glob("*"))) == (not shortest)
+
+
+@pytest.mark.slow
 def test_a_command_draws_the_same_whatever_the_environment_says():
     code = (
         "from jax_kdpr.core import runtime; runtime.set_up(); from jax_kdpr.data.scenes import "

@@ -22,6 +22,7 @@ from jax_kdpr.core.whole_files import obstacle
 # openxla/xla pull 46347). This flag keeps a kernel in its own thread, where it cannot deadlock.
 ONE_THREAD = "--xla_cpu_multi_thread_eigen=false"
 CACHE_VARIABLE = "JAX_COMPILATION_CACHE_DIR"
+SHORTEST_VARIABLE = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
 # Settings that the random numbers drawn from a key depend on.
 RANDOM_NUMBERS = {"jax_default_prng_impl": "threefry2x32", "jax_threefry_partitionable": True}
 CPU_DEVICES = 8  # upper limit: every device holds a copy of the data
@@ -61,7 +62,8 @@ def set_up() -> None:
       of 64 features or fewer in a single thread anyway, and a batch spread over two cores is up to
       twice as fast.
     * Compiled programs are kept in JAX_COMPILATION_CACHE_DIR or else in the folder jax_kdpr of
-      $XDG_CACHE_HOME or ~/.cache, if that folder can be written to.
+      $XDG_CACHE_HOME or ~/.cache, if that folder can be written to. JAX would leave out those that
+      compile in less than a second; together the hundred of a command take several.
     * The settings `RANDOM_NUMBERS` and 32-bit floats apply whatever the environment says, so that a
       seed means one run.
 
@@ -74,6 +76,8 @@ def set_up() -> None:
             os.environ["XLA_FLAGS"] = f"{given} {ONE_THREAD}".strip()
         jax.config.update("jax_num_cpu_devices", min(cpu_cores(), CPU_DEVICES))
     jax.config.update("jax_compilation_cache_dir", _cache_folder())
+    if SHORTEST_VARIABLE not in os.environ:
+        jax.config.update(SHORTEST_VARIABLE.lower(), 0)
     jax.config.update("jax_enable_x64", False)
     for name, value in RANDOM_NUMBERS.items():
         jax.config.update(name, value)
