@@ -11,6 +11,9 @@ reflection p = -4 pi h / lambda. The file has the phases phi = -p, [1 size size]
 multiplies the light as e^{-j phi}. It is for masks.file and `kdpr.bench`.
 Look from where the light comes from: an instrument that looks at the other side sees the plate
 mirrored (--flip_horizontal).
+With --wavefront the map is that of a wavefront sensor, or of a panel that is not flat: phases W of
+the light, or optical paths in metres. The file then has W in radians [size size], by which the
+light is multiplied as e^{j W}, for aberrations.file.
 """
 
 import sys
@@ -50,6 +53,9 @@ SIZE = flags.DEFINE_integer(
 )
 CENTRE = flags.DEFINE_string("centre", "", "Y,X of the mask in the map, pixels; default: middle.")
 LEVEL = flags.DEFINE_bool("level", True, "Take off the best plane, which only moves the pattern.")
+WAVEFRONT = flags.DEFINE_bool(
+    "wavefront", False, "The map is of the light: write its phases, for aberrations.file."
+)
 FLIP_VERTICAL = flags.DEFINE_bool("flip_vertical", False, "Exchange top and bottom of the mask.")
 FLIP_HORIZONTAL = flags.DEFINE_bool("flip_horizontal", False, "Exchange left and right of it.")
 
@@ -68,6 +74,8 @@ def main(positional: list[str]) -> int:
     require("--pitch", pitch, POSITIVE_LENGTHS["pitch"], unit="metres")
     if unit not in METRES:
         cli.refuse_given(("wavelength", "index", "reflection"), f"is of heights, not of {unit}")
+    if WAVEFRONT.value:
+        cli.refuse_given(("index", "reflection"), "is of plates, not of a wavefront")
     planes = read_planes(source)
     if len(planes) != 1 or planes.dtype.kind != "f":
         raise InputError(
@@ -80,15 +88,14 @@ def main(positional: list[str]) -> int:
         index=INDEX.value,
         reflection=REFLECTION.value,
     )
-    added = phases_added(planes[0].astype(float), unit, form)
+    added = phases_added(planes[0].astype(float), unit, form, wavefront=WAVEFRONT.value)
     y, x = cli.numbers(CENTRE, "Y,X") or [(sides - 1) / 2 for sides in added.shape]
     region = Region(size, mask_pitch / pitch, (y, x))
     plate = mask_of_map(added, region, level=LEVEL.value)
-    phases = plate.phases[
-        :: -1 if FLIP_VERTICAL.value else 1, :: -1 if FLIP_HORIZONTAL.value else 1
-    ]
+    phases = plate.added if WAVEFRONT.value else plate.phases[None]
+    phases = phases[..., :: -1 if FLIP_VERTICAL.value else 1, :: -1 if FLIP_HORIZONTAL.value else 1]
     cli.make_folder("--output", output.parent)
-    whole_files.write_whole(output, lambda file: np.save(file, phases[None].astype(np.float32)))
+    whole_files.write_whole(output, lambda file: np.save(file, phases.astype(np.float32)))
     wide = " x ".join(f"{1e3 * pitch * side:.3g}" for side in added.shape)
     print(
         f"{source}: {' x '.join(map(str, added.shape))} pixels, {wide} mm, {region.ratio:.4g} to a "

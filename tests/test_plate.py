@@ -14,6 +14,7 @@ from scipy.ndimage import gaussian_filter
 from jax_kdpr.lab.frames.geometry import Geometry
 from jax_kdpr.lab.frames.registration import register
 from jax_kdpr.lab.masks.plate import Region, doubts, mask_of_map, phases_added
+from jax_kdpr.optics.beam import AberrationOptions, IlluminationOptions, read_beam
 from jax_kdpr.optics.mask_files.format import MaskFormat
 
 TURN = 2 * np.pi
@@ -194,3 +195,23 @@ def test_a_plate_of_the_wrong_sign_is_told_by_a_known_object(tmp_path):
         assert f"gives this pattern with flip {flip}" in said
     code, found, said = calibrated(1, 0.004 * thick, known)  # nor does a very thin object
     assert code == 0 and not found["tells_sign"] and "that is less even" in said
+
+
+def test_a_measured_wavefront_becomes_a_file_of_the_beam(tmp_path):
+    """In waves, or as optical paths; the light is multiplied by e^{+j W}."""
+    waves = SMOOTH / TURN
+    sizes = ("--pitch=2e-6", "--mask_pitch=10e-6", "--size=16", "--nolevel", "--wavefront")
+    fine = SMOOTH[8:88, 20:100].reshape(16, 5, 16, 5)
+    maps = {"waves": (waves, ()), "nm": (532 * waves, ("--wavelength=532e-9",))}
+    for unit, (values, needed) in maps.items():
+        tifffile.imwrite(tmp_path / f"{unit}.tif", values.astype(np.float32))
+        given = (f"--input={tmp_path}/{unit}.tif", f"--unit={unit}", *needed, *sizes)
+        output = tmp_path / f"{unit}.npy"
+        assert commands.call("import_mask", *given, f"--output={output}").returncode == 0
+        np.testing.assert_allclose(np.load(output), fine.mean(axis=(1, 3)), atol=1e-4)
+        beam = read_beam(IlluminationOptions(), AberrationOptions(file=str(output)), size=16)
+        np.testing.assert_allclose(beam.incident(), np.exp(1j * np.load(output)), atol=1e-5)
+    given = (f"--input={tmp_path}/nm.tif", f"--output={tmp_path}/no.npy", "--unit=nm", *sizes)
+    assert "--wavelength" in commands.refusal("import_mask", *given)
+    index = ("--wavelength=532e-9", "--index=1.5")
+    assert "not of a wavefront" in commands.refusal("import_mask", *given, *index)

@@ -54,9 +54,7 @@ def test_programs_that_compile_quickly_are_kept_too_unless_the_user_says_otherwi
     )
     cache = {runtime.CACHE_VARIABLE: str(tmp_path / "cache")}
     chosen = f'export {runtime.SHORTEST_VARIABLE}="{shortest}"; ' if shortest else ""
-    ended = run_python(
-        f'unset {runtime.SHORTEST_VARIABLE}; {chosen}exec "$0" -c "{code}"', **cache
-    )
+    ended = run_python(f'unset {runtime.SHORTEST_VARIABLE}; {chosen}exec "$0" -c "{code}"', **cache)
     assert ended.returncode == 0, ended.stderr
     assert bool(list((tmp_path / "cache").glob("*"))) == (not shortest)
 

@@ -1,6 +1,6 @@
-"""Masks from a measured map of a plate, such as an interferometer's of a diffuser.
+"""Masks from a measured map of a plate, such as an interferometer's of a diffuser; wavefronts too.
 
-map -> phases that the plate adds -> gaps filled -> level -> means over mask pixels -> phi
+map -> phases that it adds to the light -> gaps filled -> level -> means over mask pixels -> phi
 """
 
 import math
@@ -11,7 +11,7 @@ from jaxtyping import Float
 from scipy.ndimage import distance_transform_edt
 
 from jax_kdpr.core.errors import InputError
-from jax_kdpr.core.limits import Range
+from jax_kdpr.core.limits import POSITIVE_LENGTHS, Range, require
 from jax_kdpr.optics.device import TURN
 from jax_kdpr.optics.mask_files.coding import added_phases
 from jax_kdpr.optics.mask_files.format import MaskFormat, check_format
@@ -55,25 +55,34 @@ class Region(NamedTuple):
 class Plate(NamedTuple):
     """A mask, and what became of its map."""
 
-    phases: Float[np.ndarray, "h w"]  # phi of e^{-j phi}, radians in [0, 2 pi)
+    added: Float[np.ndarray, "h w"]  # mean phase p of each mask pixel, radians
     filled: float  # share of the region that had no value
     tilt: float  # radians that were taken off from edge to edge
     span: float  # radians between the highest and the lowest mask pixel
     rough: float  # rms phase within mask pixels, radians
     wrapped: bool  # whether neighbours in the map differ by about a turn more than by half of one
 
+    @property
+    def phases(self) -> Float[np.ndarray, "h w"]:
+        """Returns phi of e^{-j phi}, radians in [0, 2 pi)."""
+        return np.mod(-self.added, TURN)
 
-def phases_added(values: Map, unit: str, of: MaskFormat) -> Map:
+
+def phases_added(values: Map, unit: str, of: MaskFormat, *, wavefront: bool = False) -> Map:
     """Returns the phases p that a plate adds, by which light is multiplied as e^{j p}.
 
     Args:
         values: Heights, or phases, in `unit`.
         unit: One of `UNITS`.
         of: Of heights, with the wavelength, and index or reflection.
+        wavefront: Whether they are of the light itself; lengths are then optical paths.
 
     Raises:
         InputError: If heights come without these.
     """
+    if unit in METRES and wavefront:
+        require("--wavelength", of.wavelength, POSITIVE_LENGTHS["wavelength"], unit="metres")
+        return TURN * values * METRES[unit] / of.wavelength
     if unit in METRES:
         check_format(of)
         return added_phases(values * METRES[unit], of)
@@ -121,7 +130,7 @@ def mask_of_map(added: Map, region: Region, *, level: bool) -> Plate:
     means = over[0] @ part @ over[1].T
     spread = over[0] @ (part - part.mean()) ** 2 @ over[1].T - (means - part.mean()) ** 2
     return Plate(
-        np.mod(-means, TURN),
+        means,
         filled=filled,
         tilt=tilt if level else 0.0,
         span=float(np.ptp(means)),
