@@ -1,9 +1,9 @@
 """Calibrates a bench from known objects: its geometry, its gain and, if asked for, its optics."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -27,7 +27,7 @@ from jax_kdpr.lab.frames.geometry import (
 from jax_kdpr.lab.frames.measured import Setup, on_grid, simulate
 from jax_kdpr.lab.frames.parameters import Options, is_determined
 from jax_kdpr.lab.frames.reading import Frame, iterate_frames
-from jax_kdpr.lab.frames.registration import Registration, lead, register
+from jax_kdpr.lab.frames.registration import MIN_SCORE, Registration, lead, register
 from jax_kdpr.optics.beam import Plane
 from jax_kdpr.optics.camera import centred
 from jax_kdpr.runs.run import Run
@@ -127,16 +127,7 @@ def calibrate(
 
     found = [fitted(shot, pattern, guess, **wide) for shot, pattern in enumerate(patterns)]
     shot = max(range(len(found)), key=lambda n: lead(found[n].score, found[n].runner_up))
-    best, other_sign = found[shot], None
-    negated = _centred(simulate(_negated(run), image), run)[shot]
-    is_own, is_twin = (
-        _are_same(negated, to) for to in (patterns[shot], _half_turn(patterns[shot]))
-    )
-    if not (is_own or is_twin):
-        # Where the place is known, only the orientation can be another.
-        narrow = {"rotation_range": 0.0, "scale_range": 0.0}
-        near, ranges = (best.geometry, narrow) if best.trusted else (guess, wide)
-        other_sign = fitted(shot, negated, near, **ranges).score
+    best = found[shot]
     if best.trusted:  # else it is not known where the pattern lies
         check_geometry(best.geometry, window.shape, run.sensor)
     placed = setup._replace(geometry=best.geometry.in_frame(window))
@@ -147,12 +138,42 @@ def calibrate(
             f"{frames[0].name}: no light is left over the dark; check that --dark belongs to this "
             "exposure"
         )
-    calibration = _calibration(best, setup, run, float(seen.sum() / expected.sum()))
-    if other_sign is not None and lead(other_sign, best.score) >= SIGN_LEAD:
-        doubt = WRONG_SIGN.format(other=other_sign, score=best.score)
-        calibration = calibration._replace(trusted=False, doubt=doubt)
-    is_told = is_own or (not is_twin and lead(best.score, other_sign or 0.0) >= SIGN_LEAD)
-    return calibration._replace(other_sign=other_sign, tells_sign=is_told)
+    # Where the place is known, the other sign only lets it lie in another orientation.
+    narrow = {"rotation_range": 0.0, "scale_range": 0.0}
+    near, ranges = (best.geometry, narrow) if best.trusted else (guess, wide)
+    sign = _sign(
+        best,
+        patterns[shot],
+        _centred(simulate(_negated(run), image), run)[shot],
+        lambda pattern: fitted(shot, pattern, near, **ranges),
+    )
+    found_here = _calibration(best, setup, run, float(seen.sum() / expected.sum()))
+    return found_here._replace(**sign)
+
+
+def _sign(
+    best: Registration,
+    pattern: Float[np.ndarray, "sh sw"],
+    negated: Float[np.ndarray, "sh sw"],
+    fit: Callable[[Float[np.ndarray, "sh sw"]], Registration],
+) -> dict[str, Any]:
+    """Returns what a frame says of the mask's sign, as fields of `Calibration`.
+
+    Args:
+        best: The fit of the pattern of the design.
+        pattern: This pattern.
+        negated: That of the mask of the other sign.
+        fit: Fits a pattern to the same frame.
+    """
+    if _are_same(negated, pattern):  # such as that of a mask of 0 and pi
+        return {}
+    if _are_same(negated, _half_turn(pattern)):  # as in the far field without an object
+        return {"tells_sign": False}
+    other = fit(negated).score
+    if other >= MIN_SCORE and lead(other, best.score) >= SIGN_LEAD:
+        doubt = WRONG_SIGN.format(other=other, score=best.score)
+        return {"other_sign": other, "trusted": False, "doubt": doubt}
+    return {"other_sign": other, "tells_sign": lead(best.score, other) >= SIGN_LEAD}
 
 
 def calibrate_optics(
