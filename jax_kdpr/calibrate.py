@@ -33,7 +33,8 @@ from jax_kdpr.config.schema import Config
 from jax_kdpr.core import json_files
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.types import Images
-from jax_kdpr.interface import cli, frame_flags, system_flags
+from jax_kdpr.interface import bench_flags, cli, frame_flags, system_flags
+from jax_kdpr.lab.bench_file import distance_note
 from jax_kdpr.lab.frames.calibration import (
     CALIBRATION,
     calibrate,
@@ -123,7 +124,8 @@ def main(positional: list[str]) -> int:
             f"{HALF_TURNS[found.geometry.flip]}, and objects inverted; where you do not know how "
             f"your camera stands, give --object{' that is less even' if OBJECT.value else ''}"
         )
-    for warning in filter(None, (coarse, *undetermined(found), found.doubt)):
+    told = () if names else (distance_note(bench_flags.read(), config, found.geometry.scale),)
+    for warning in filter(None, (coarse, *told, *undetermined(found), found.doubt)):
         print(f"warning: {warning}", file=sys.stderr)
     return 0 if found.trusted else 1
 

@@ -55,6 +55,34 @@ def test_the_example_of_the_page_says_every_number(read, tmp_path):
     assert scale == pytest.approx(532e-9 * 0.2 / (32 * 64e-6) / 3.45e-6)
 
 
+NO_LENS = """
+wavelength = 532e-9
+distance = 0.14
+[modulator]
+pixel_pitch = 12e-6
+[camera]
+pixel_pitch = 3.45e-6
+"""
+
+
+def test_without_a_lens_the_scale_tells_the_distance(read):
+    lengths = {"wavelength": 532e-9, "pitch": 12e-6, "distance": 0.14}
+    near = {f"propagation__{name}": value for name, value in lengths.items()}
+    config = tiny_config(data__size=32, propagation__kind="fresnel", **near)
+    bench = read(NO_LENS)
+    scale = 532e-9 * 0.14 / (config.masks.oversample * 32 * 12e-6) / 3.45e-6
+    assert bench_file.camera_scale(bench, config) == pytest.approx(scale)
+    assert not bench_file.distance_note(bench, config, 1.004 * scale)
+    said = bench_file.distance_note(bench, config, scale * 0.15 / 0.14)
+    assert "a distance of 0.15 m" in said and "has 0.14 m" in said
+    assert not bench_file.distance_note(bench, tiny_config(), scale * 2)
+    bench_file.require_same_lengths(bench, config)
+    bench_file.require_same_lengths(bench, tiny_config())
+    for name, other in {"distance = 0.14": "distance = 0.15", "12e-6": "13e-6"}.items():
+        wrong = read(NO_LENS.replace(name, other))
+        assert "--bench: its" in rejection(bench_file.require_same_lengths, wrong, config)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

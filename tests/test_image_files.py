@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import h5py
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tifffile
@@ -11,9 +12,10 @@ from oracles import resized
 from PIL import Image
 
 from jax_kdpr.data import sources
+from jax_kdpr.data.batches import take_batch
 from jax_kdpr.data.image_files import Preparation
 from jax_kdpr.data.inspection import read_images
-from jax_kdpr.data.sources import DataOptions
+from jax_kdpr.data.sources import DataOptions, from_arrays
 
 RAMP = np.linspace(0, 1, 64).reshape(8, 8)
 RAMP8 = np.round(RAMP * 255).astype(np.uint8)
@@ -250,3 +252,26 @@ def test_a_line_says_what_was_read(tmp_path, capsys):
     assert said.count("\n") == 1
     for words in ("2 PNG 4 x 4 to 8 x 16, 1 in colour", "0.141 to 0.2 ", "0.444 to 0.628 rad"):
         assert words in said
+
+
+def test_complex_scenes_are_pairs_that_stay_together(tmp_path, capsys):
+    """Phase and amplitude by turns: each pair has a number of its own, whatever the split."""
+    numbers = np.arange(40) // 2 / 40
+    pages = numbers[:, None, None] + np.where(np.arange(40) % 2, 0.5, 0.0)[:, None, None]
+    np.save(tmp_path / "pairs.npy", (pages + np.zeros((40, 12, 12))).astype(np.float32))
+    options = DataOptions(source="images", dir=str(tmp_path / "pairs.npy"), size=12)
+    data = sources.load(options, channels=2)
+    assert data.train_size == 16 and data.test.shape == data.validation.shape == (2, 12, 12, 2)
+    scenes = take_batch(data.train(0), jnp.arange(16), size=12, channels=2)
+    np.testing.assert_allclose(scenes[..., 1] - scenes[..., 0], 0.5, atol=1e-6)
+    said = capsys.readouterr().out
+    assert "20 pairs of NPY" in said and "of phase 0 to 0.475, of amplitude 0.5 to 0.975" in said
+    assert (
+        "phase pairs.npy[0], amplitude pairs.npy[1]" in said or "phase [0], amplitude [1]" in said
+    )
+    small = take_batch(data.train(0), jnp.arange(3), size=11, channels=2)
+    assert small.shape == (3, 11, 11, 2)
+    np.save(tmp_path / "pairs.npy", np.zeros((39, 12, 12), np.float32))
+    assert "phase and its amplitude" in rejection(sources.load, options, channels=2)
+    arrays = {name: np.zeros((3, 12, 12, 2)) for name in ("train", "validation", "test")}
+    assert from_arrays(arrays, options).test.shape == (3, 12, 12, 2)

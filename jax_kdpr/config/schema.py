@@ -201,7 +201,10 @@ TAKEN_OUT = (
 
 def load_data(config: Config, **words: str) -> Dataset:
     """Loads the data set of a config; `words` and errors are those of `data.sources.load`."""
-    return sources.load(config.data, phase_range=config.scene.image_range, **words)
+    scene = config.scene
+    return sources.load(
+        config.data, phase_range=scene.image_range, channels=scene.channels, **words
+    )
 
 
 def to_dict(config: Config) -> dict[str, Any]:

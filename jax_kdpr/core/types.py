@@ -31,7 +31,9 @@ Patterns = Float[Array, "b sh sw"]  # means of a CDP over its snapshots
 Fields = Complex[Array, "b h w"]
 Features = Float[Array, "b fh fw f"]
 Gates = Float[Array, "b h w 1"]  # weights that blend two recovered images, in (0, 1)
-RawImages = Shaped[Array, "n rh rw"]  # data set on the device: any size, uint8, uint16 or float
+# Data set on the device: any size, uint8, uint16 or float; where each scene has channels of its
+# own, they come last.
+RawImages = Shaped[Array, "n rh rw *c"]
 Residuals = Float[Array, "b"]  # residuals of the power iteration, 0 where it has converged
 Indices = Int[Array, "b"]
 

@@ -18,15 +18,17 @@ def take_batch(images: RawImages, indices: Indices, *, size: int, channels: int)
     """Gathers, scales to [0, 1] and resizes one batch; runs inside the jitted step.
 
     Integer pixels are divided by the largest value of their type. Resizing is bilinear, with
-    antialiasing where it shrinks. The second channel of a scene (the amplitude of a complex one) is
-    the next image of the split; the last image is followed by the first.
+    antialiasing where it shrinks. Where images have one channel and scenes two (complex ones), the
+    second, the amplitude, is the next image of the split; the last is followed by the first.
 
     Returns:
         Float images [b size size channels].
     """
-    chosen = jnp.stack(
-        [images[(indices + shift) % images.shape[0]] for shift in range(channels)], axis=-1
-    )
+    if images.ndim == 4:
+        chosen = images[indices]
+    else:
+        following = [(indices + shift) % images.shape[0] for shift in range(channels)]
+        chosen = jnp.stack([images[rows] for rows in following], axis=-1)
     if jnp.issubdtype(chosen.dtype, jnp.integer):
         chosen = chosen.astype(jnp.float32) / jnp.iinfo(images.dtype).max
     if chosen.shape[1:3] != (size, size):

@@ -29,6 +29,12 @@ class Preparation(NamedTuple):
     rescale: bool = False  # stretch each image so that its darkest pixel is 0, its brightest 1
     phase_range: float = 0.0  # radians that 1 stands for; 0 if images are not phases
     offset: float | None = None  # radians added to phases; None: raises a negative minimum to 0
+    channels: int = 1  # of a scene; 2: images are its phase and its amplitude, by turns
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of a scene: [size size], or [size size 2]."""
+        return (self.size, self.size, *([self.channels] if self.channels > 1 else []))
 
 
 class Facts(NamedTuple):
@@ -44,9 +50,10 @@ class Facts(NamedTuple):
 
 
 class ImageFiles:
-    """The images of a folder, or of one file of many pages; each is decoded when it is read.
+    """The scenes of a folder, or of one file of many pages; each is decoded when it is read.
 
-    A file of many pages stays open between reads. The object can be sent to another process.
+    A scene is an image, or two consecutive ones (`Preparation.channels`). A file of many pages
+    stays open between reads. The object can be sent to another process.
     """
 
     def __init__(
@@ -66,6 +73,7 @@ class ImageFiles:
         if self._file is None:
             self._paths = _image_paths(source, subfolders, of_frames)
             self._count = len(self._paths)
+            self._require_whole()
             return
         if self._file.suffix.lower() not in (OPENERS if of_frames else STACKS):
             raise InputError(
@@ -79,15 +87,32 @@ class ImageFiles:
                 "give the folder of several"
             )
         self._paths, self._count = [self._file], pages.count
+        self._require_whole()
+
+    def _require_whole(self) -> None:
+        if self._count % self.wanted.channels:
+            raise InputError(
+                "data.dir: expected two images of each complex scene, its phase and its amplitude "
+                f"by turns, got {self._count} in all; add the one that is missing"
+            )
 
     def __len__(self) -> int:
-        return self._count
+        return self._count // self.wanted.channels
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_pages": None, "_open": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__ |= state | {"_open": ExitStack()}
+
+    @property
+    def turns(self) -> str:
+        """Says which images are phase and amplitude of the first scene; empty of other scenes."""
+        if self.wanted.channels == 1:
+            return ""
+        names = (self.name(number).removeprefix(str(self.source)) for number in (0, 1))
+        phase, amplitude = (name.lstrip("/") for name in names)
+        return f"phase {phase}, amplitude {amplitude}, and so on by turns"
 
     def name(self, number: int) -> str:
         """Returns the path of an image, with its page in a stack."""
@@ -103,12 +128,22 @@ class ImageFiles:
         """Returns the types of the files, such as "PNG, TIF"."""
         return ", ".join(dict.fromkeys(path.suffix[1:].upper() for path in self._paths))
 
-    def read(self, number: int) -> tuple[np.ndarray, Facts]:
-        """Decodes an image to float32 [size size]: in [0, 1], or radians if that is the unit.
+    def read(self, number: int) -> tuple[np.ndarray, tuple[Facts, ...]]:
+        """Decodes a scene to float32 of `Preparation.shape`: in [0, 1], or radians if so asked.
+
+        Returns:
+            The scene, and what is known of each of its images.
 
         Raises:
-            InputError: If it cannot be read or used; the message names the file.
+            InputError: If one cannot be read or used; the message names the file.
         """
+        channels = self.wanted.channels
+        images, facts = zip(
+            *(self._read(channels * number + channel) for channel in range(channels)), strict=True
+        )
+        return images[0] if channels == 1 else np.stack(images, axis=-1), facts
+
+    def _read(self, number: int) -> tuple[np.ndarray, Facts]:
         if self._file is not None:
             return self._prepared(self._stack(self._file), number, number)
         with open_pages(self._paths[number]) as pages:

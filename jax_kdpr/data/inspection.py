@@ -20,9 +20,8 @@ ROUNDING = 1e-6  # relative, of phases saved as float32
 class Found(NamedTuple):
     """Images that were read."""
 
-    images: np.ndarray  # float32 [n size size], in [0, 1]
+    images: np.ndarray  # float32 [n size size] or [n size size 2], in [0, 1]
     offset: float  # radians that were added to all phases; 0 if the unit is fraction
-    names: list[str]  # path of each, with its page in a stack
 
 
 class Inspection:
@@ -34,19 +33,22 @@ class Inspection:
         self.skipped: dict[int, str] = {}
         self.count = self.dark = 0
         self._coloured = self._turned = self._assumed = 0
-        self._low, self._high, self._sum = math.inf, -math.inf, 0.0
+        channels = files.wanted.channels
+        self._low, self._high, self._sum = ([x] * channels for x in (math.inf, -math.inf, 0.0))
         self._shapes: set[tuple[int, int]] = set()
 
-    def add(self, facts: Facts) -> None:
-        """Counts one more image."""
+    def add(self, images: tuple[Facts, ...]) -> None:
+        """Counts one more scene."""
         self.count += 1
-        self.dark += facts.high < DARK
-        self._coloured += facts.coloured
-        self._turned += facts.turned
-        self._assumed += facts.assumed
-        self._low, self._high = min(self._low, facts.low), max(self._high, facts.high)
-        self._sum += facts.mean
-        self._shapes.add(facts.shape)
+        for channel, facts in enumerate(images):
+            self.dark += facts.high < DARK
+            self._coloured += facts.coloured
+            self._turned += facts.turned
+            self._assumed += facts.assumed
+            self._low[channel] = min(self._low[channel], facts.low)
+            self._high[channel] = max(self._high[channel], facts.high)
+            self._sum[channel] += facts.mean
+            self._shapes.add(facts.shape)
 
     def leave_out(self, number: int, failure: InputError) -> None:
         """Notes an image that cannot be read, with `skip`; else raises its failure."""
@@ -68,7 +70,7 @@ class Inspection:
             )
         if wanted.unit == "fraction":
             return 0.0
-        low, high, top, offset = self._low, self._high, wanted.phase_range, wanted.offset
+        low, high, top, offset = self._low[0], self._high[0], wanted.phase_range, wanted.offset
         found = f"got {low:.4g} to {high:.4g} rad"
         if offset is None:
             offset = max(0.0, -low)
@@ -108,13 +110,21 @@ class Inspection:
         said += ", counts over 65535: no file says fewer bits" if assumed else ""
         shapes = dict.fromkeys(f"{h} x {w}" for h, w in (min(self._shapes), max(self._shapes)))
         coloured = f"{self._coloured} in colour made " if self._coloured else ""
+        pairs = " pairs of" if wanted.channels > 1 else ""
         print(
-            f"{label}: {self.count} {files.kinds()} {' to '.join(shapes)}, {coloured}grey -> "
-            f"{wanted.size} x {wanted.size} ({wanted.fit}), {said}"
+            f"{label}: {self.count}{pairs} {files.kinds()} {' to '.join(shapes)}, {coloured}grey "
+            f"-> {wanted.size} x {wanted.size} ({wanted.fit}), {said}"
         )
+        if files.turns:
+            print(f"{label}: {files.turns}")
 
     def _values_in_words(self) -> str:
-        low, high, mean = self._low, self._high, self._sum / self.count
+        if self.files.wanted.channels > 1:
+            ranges = (
+                f"{low:.3g} to {high:.3g}" for low, high in zip(self._low, self._high, strict=True)
+            )
+            return "values of phase {}, of amplitude {}".format(*ranges)
+        low, high, mean = self._low[0], self._high[0], self._sum[0] / self.count
         top = self.files.wanted.phase_range
         if self.files.wanted.unit == "fraction":
             said = f"values {low:.3g} to {high:.3g} (mean {mean:.2g})"
@@ -132,13 +142,14 @@ def read_images(
     of_frames: bool = False,
     label: str = "data",
 ) -> Found:
-    """Reads images as float32 [n size size] with values in [0, 1]; those of a folder by name.
+    """Reads scenes as float32 [n size size] with values in [0, 1]; images of a folder by name.
 
     Integers are divided by the largest value that a pixel of the file can have (255, 4,095 in a
     12-bit TIFF, 65,535); floats must lie in [0, 1] already. If the unit is radians, values are
     phases: an offset common to all images raises a negative minimum to 0, and the sum is divided
     by `phase_range`. Colours become luminance (ITU-R 601); transparent pixels are refused. Each
-    image is resized to size x size, bilinear, with antialiasing where it shrinks.
+    image is resized to size x size, bilinear, with antialiasing where it shrinks. Scenes of two
+    channels are [n size size 2].
 
     A printed line says what was found. `pages.stacks` explains the axes of an array.
 
@@ -166,7 +177,8 @@ def read_all(files: ImageFiles, *, skip: bool = False, label: str = "data") -> F
     With `skip`, images that cannot be read are left out, and a line says how many.
     """
     # float32 images are held twice: one by one, and joined.
-    runtime.require_memory("data.dir, data.size", 2 * 4 * len(files) * files.wanted.size**2)
+    values = len(files) * math.prod(files.wanted.shape)
+    runtime.require_memory("data.dir, data.size", 2 * 4 * values)
     found, images = Inspection(files, skip=skip, hint=SKIPPING if label == "data" else ""), []
     for number in range(len(files)):
         try:
@@ -178,9 +190,8 @@ def read_all(files: ImageFiles, *, skip: bool = False, label: str = "data") -> F
         images.append(image)
     files.close()
     offset = found.offset()
-    names = [files.name(n) for n in range(len(files)) if n not in found.skipped]
     found.say(label)
-    return Found(in_range(np.stack(images), files.wanted, offset), offset, names)
+    return Found(in_range(np.stack(images), files.wanted, offset), offset)
 
 
 def in_range(images: np.ndarray, wanted: Preparation, offset: float) -> np.ndarray:

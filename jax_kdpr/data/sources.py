@@ -138,6 +138,7 @@ def load(
     options: DataOptions,
     *,
     phase_range: float = 0.0,
+    channels: int = 1,
     named: str = "data.dir",
     remedy: str = "give its path",
 ) -> Dataset:
@@ -146,6 +147,7 @@ def load(
     Args:
         options: Where the data lie, and which of them to use.
         phase_range: Radians that an image's value 1 stands for; 0 if images are not phases.
+        channels: Of a scene. Image files are its channels by turns, and are split scene by scene.
         named: The option or flag that gave `dir`, for messages.
         remedy: What to do if nothing is there, for messages.
 
@@ -158,11 +160,19 @@ def load(
     if options.dir:
         require_there(options.dir, named=named, remedy=remedy)
     with blaming([options.source]):
-        dataset = SOURCES[options.source](options, phase_range)
+        if options.source == "images":
+            dataset = own_images(options, phase_range, channels)
+        else:
+            dataset = SOURCES[options.source](options, phase_range)
     if not isinstance(dataset, Dataset):
         raise InputError(
             f"data.source: expected a Dataset of {options.source}, got {type(dataset).__name__}; "
             "make one by from_arrays"
+        )
+    if dataset.test.ndim == 4 and dataset.test.shape[-1] != channels:
+        raise InputError(
+            f"data.source: {options.source} has scenes of {dataset.test.shape[-1]} channels, "
+            f"expected {channels}, as scene.kind has"
         )
     return dataset
 
@@ -183,18 +193,18 @@ def fashion_mnist_images(options: DataOptions, phase_range: float) -> Dataset:
     return from_arrays(splits, options)
 
 
-def own_images(options: DataOptions, phase_range: float) -> Dataset:
-    """Returns a random split of the user's own image files (`data.image_files`)."""
+def own_images(options: DataOptions, phase_range: float, channels: int = 1) -> Dataset:
+    """Returns a random split of the scenes of the user's own image files (`data.image_files`)."""
     if not options.dir:
         raise InputError(
             "data.dir: source images needs a folder of images or one array file, got none; "
             f"set data.dir or {DATA_DIR_VARIABLE}"
         )
     wanted = image_files.Preparation(
-        options.size, options.fit, options.unit, options.rescale, phase_range
+        options.size, options.fit, options.unit, options.rescale, phase_range, channels=channels
     )
     files = image_files.ImageFiles(Path(options.dir), wanted, subfolders=options.subfolders)
-    is_stream = not _fits(len(files), options)
+    is_stream = not _fits(len(files) * channels, options)
     if processes.several():
         processes.require_same(images=files.listing(), memory=is_stream)
     if is_stream:
@@ -225,7 +235,7 @@ def _streamed_images(files: image_files.ImageFiles, options: DataOptions) -> Dat
         return {name: usable[order][: limits[name] or None] for name, order in orders.items()}
 
     held = sum(len(splits(np.arange(len(files)))[name]) for name in ("validation", "test"))
-    if not _fits(held, options):
+    if not _fits(held * files.wanted.channels, options):
         raise InputError(
             f"data.validation_images, data.test_images: expected at most what data.memory holds "
             f"({_memory(options) / 2**30:.2g} GiB), got {held:,} images of {options.size} x "
@@ -337,11 +347,13 @@ def from_arrays(splits: dict[str, np.ndarray], options: DataOptions) -> Dataset:
     Args:
         splits: "train", "validation" and "test": [n h w], floats in [0, 1], or integers, where
             the largest value of the type is 1. They are resized to `options.size` batch by batch.
+            Complex scenes may be [n h w 2], phase and amplitude.
         options: Limits how many images of each split are kept; these are the first ones.
     """
     for name, images in splits.items():
         top = 1.0 if images.dtype.kind == "f" else np.inf
-        usable = images.ndim == 3 and images.size and images.dtype.kind in "uif"
+        fits = images.ndim == 3 or (images.ndim == 4 and images.shape[-1] == 2)
+        usable = fits and images.size and images.dtype.kind in "uif"
         if not usable or not (images.min() >= 0 and images.max() <= top):  # NaN too
             raise InputError(
                 f"data.source: {options.source}: expected {name} images [n h w], floats in [0, 1] "

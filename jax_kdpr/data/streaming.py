@@ -6,6 +6,7 @@ epoch, and the images are those that `inspection.read_all` would make.
 
 import hashlib
 import itertools
+import math
 import multiprocessing
 import os
 import pickle
@@ -153,7 +154,7 @@ class Order(NamedTuple):
 
     key: np.ndarray  # data of the key from which all epoch orders follow
     batch_size: int
-    channels: int  # of a scene; the second is the next image (`batches.take_batch`)
+    channels: int  # of a scene; the second may be the next image (`batches.take_batch`)
     steps: int  # number of steps of the whole training
     share: tuple[int, int] = (0, 1)  # of each batch: index of the part, number of parts
 
@@ -183,7 +184,10 @@ class Batches:
         part, parts = order.share
         size = order.batch_size // parts
         start = place * order.batch_size + part * size
-        rows = self._epoch[1][start : start + size, None] + np.arange(order.channels)
+        rows = self._epoch[1][start : start + size]
+        if self.stream.files.wanted.channels == order.channels > 1:
+            return np.moveaxis(self.stream.read(numbers[rows]), -1, 1)
+        rows = rows[:, None] + np.arange(order.channels)
         images = self.stream.read(numbers[rows.ravel() % len(numbers)])
         return images.reshape(size, order.channels, *images.shape[1:])
 
@@ -196,7 +200,7 @@ class Stream(NamedTuple):
     offset: float  # radians that are added to phases
 
     def read(self, numbers: np.ndarray) -> np.ndarray:
-        """Reads some of the files: float32 [n h w] in [0, 1].
+        """Reads some of the scenes: float32 [n h w] or [n h w 2] in [0, 1].
 
         Raises:
             InputError: If a file can no longer be read.
@@ -217,16 +221,16 @@ class _Chunks:
     def __init__(self, files: ImageFiles, numbers: np.ndarray, used: int, offset: float):
         """Image bytes are made only of the first `used` files."""
         self.files, self.numbers, self.used, self.offset = files, numbers, used, offset
-        self.length = max(1, CHUNK_BYTES // (4 * files.wanted.size**2))
+        self.length = max(1, CHUNK_BYTES // (4 * math.prod(files.wanted.shape)))
 
     def __len__(self) -> int:
         return -(-len(self.numbers) // self.length)
 
-    def __getitem__(self, chunk: int) -> list[tuple[bytes, Facts] | InputError]:
+    def __getitem__(self, chunk: int) -> list[tuple[bytes, tuple[Facts, ...]] | InputError]:
         first = chunk * self.length
         return [self._one(n) for n in range(first, min(first + self.length, len(self.numbers)))]
 
-    def _one(self, place: int) -> tuple[bytes, Facts] | InputError:
+    def _one(self, place: int) -> tuple[bytes, tuple[Facts, ...]] | InputError:
         try:
             image, facts = self.files.read(int(self.numbers[place]))
         except InputError as failure:
@@ -258,7 +262,6 @@ def inspect(
     parts = {"train": (whole,), "validation": (whole, held_back), "test": (whole, held_back)}
     used = np.concatenate([splits[name] for name in parts])
     rest = np.setdiff1d(np.arange(len(files)), used)
-    side = files.wanted.size
     chunks = _Chunks(files, np.concatenate([used, rest]), len(used), offset)
     with ExitStack() as opened:
         bar = opened.enter_context(
@@ -270,7 +273,7 @@ def inspect(
         for name, hashes in {**parts, "": ()}.items():
             numbers = splits.get(name, rest)
             for digest in hashes:
-                digest.update(header(name, (len(numbers), side, side), "float32"))
+                digest.update(header(name, (len(numbers), *files.wanted.shape), "float32"))
             for number, one in zip(numbers, looked_at, strict=False):
                 bar.update()
                 signals.check()

@@ -8,7 +8,7 @@ from absl import flags
 from jax_kdpr.config.schema import Config
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.interface import bench_flags, cli, system_flags
-from jax_kdpr.lab.bench_file import camera_scale
+from jax_kdpr.lab.bench_file import camera_scale, require_same_lengths
 from jax_kdpr.lab.frames import measured
 from jax_kdpr.lab.frames.correction import References
 from jax_kdpr.lab.frames.geometry import (
@@ -64,9 +64,10 @@ def fill_from_bench(config: Config) -> float:
         The pitch of the mask, in metres; 0 if neither states it.
 
     Raises:
-        InputError: If --bench cannot be read.
+        InputError: If --bench cannot be read, or is not the bench of the config.
     """
     bench = bench_flags.fill()
+    require_same_lengths(bench, config)
     bench_flags.warn_of_panel(bench, config)
     scale = camera_scale(bench, config)
     suitable = useful_bin(build_camera(config).finest_period * scale) if scale else None

@@ -8,6 +8,7 @@ A key that the file leaves out is None, except `magnify`, which is 1. Flags that
 the file are made from the same declarations (`interface.bench_flags`).
 """
 
+import math
 import tomllib
 from dataclasses import field
 from pathlib import Path
@@ -223,6 +224,54 @@ def panel_note(bench: Bench, config: Config) -> str:
         f"{device.panel_pixels}: the crosstalk of {device.crosstalk:g} panel pixels is taken for "
         f"{device.crosstalk / device.panel_pixels:g} mask pixels; set "
         f"--config.device.panel_pixels={magnify} (in the training, where there is one)"
+    )
+
+
+NEAR = 5e-3  # relative error of a distance that a scale tells, beyond which it is told
+
+
+def require_same_lengths(bench: Bench, config: Config) -> None:
+    """Refuses a bench whose lengths are not those that a config was made for.
+
+    Raises:
+        InputError: If a length of the near field, or of a gap, differs.
+    """
+    known = {
+        "wavelength": bench.wavelength,
+        "pitch": bench.modulator.mask_pitch,
+        "distance": bench.distance,
+    }
+    for name in config.propagation.read_lengths:
+        ours, theirs = known[name], getattr(config.propagation, name)
+        if ours and theirs and not math.isclose(ours, theirs, rel_tol=1e-6):
+            said = "modulator.pixel_pitch times magnify" if name == "pitch" else name
+            raise InputError(
+                f"--bench: its {said} is {ours:g} m, and propagation.{name} {theirs:g} m; correct "
+                "the file, or train for this bench"
+            )
+
+
+def distance_note(bench: Bench, config: Config, scale: float) -> str:
+    """Returns a warning that the scale found means another distance; empty if it does not.
+
+    Without a lens, a model sample is lambda z / (M p) wide, so that the scale tells z.
+
+    Args:
+        bench: The bench; its camera's pixels must be known.
+        config: Config of the run.
+        scale: Camera pixels per model sample, as found.
+    """
+    propagator, distance = config.propagation.propagator, config.propagation.distance
+    expected = camera_scale(bench, config)
+    if not propagator.reads_lengths or propagator.keeps_pitch or not expected:
+        return ""
+    found = distance * scale / expected
+    if abs(found / distance - 1) < NEAR:
+        return ""
+    return (
+        f"the scale means a distance of {found:.4g} m from mask to camera, and the model has "
+        f"{distance:.4g} m: measure it again, and train for it, or fit the difference by "
+        "--fit defocus"
     )
 
 

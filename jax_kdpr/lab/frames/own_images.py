@@ -54,25 +54,18 @@ def _read_scenes(run: Run, source: Path, flag: str, as_trained: bool) -> Images:
     offset = run.dataset.offset if run.in_radians and as_trained else None
     data, scene = run.config.data, run.config.scene
     wanted = Preparation(
-        data.size, data.fit, data.unit, phase_range=scene.image_range, offset=offset
+        data.size,
+        data.fit,
+        data.unit,
+        phase_range=scene.image_range,
+        offset=offset,
+        channels=scene.channels,
     )
     try:
-        raw, _, names = read_images(
-            source, wanted, subfolders=data.subfolders, of_frames=True, label=flag
-        )
+        read = read_images(source, wanted, subfolders=data.subfolders, of_frames=True, label=flag)
     except InputError as failure:
         raise InputError(f"{flag}: {str(failure).removeprefix('data.dir: ')}") from failure
-    channels = run.camera.channels
-    if len(raw) % channels:
-        raise InputError(
-            f"{flag}: expected two images of each complex scene, its phase and its amplitude, got "
-            f"{len(raw)} in all; add the one that is missing"
-        )
-    if channels == 2:
-        phase, amplitude = (name.removeprefix(str(source)).lstrip("/") for name in names[:2])
-        print(f"{flag}: phase {phase}, amplitude {amplitude}, and so on by turns")
-    scenes = raw.reshape(-1, channels, *raw.shape[1:])
-    return jnp.asarray(np.moveaxis(scenes, 1, -1))
+    return jnp.asarray(read.images.reshape(-1, data.size, data.size, scene.channels))
 
 
 def _written_scenes(run: Run, path: Path, flag: str) -> Images:
