@@ -51,7 +51,17 @@ MASK_PITCH = flags.DEFINE(
 SIZE = flags.DEFINE_integer(
     "size", None, "Mask pixels each way: data.size.", lower_bound=1, upper_bound=8192
 )
-CENTRE = flags.DEFINE_string("centre", "", "Y,X of the mask in the map, pixels; default: middle.")
+CENTRE = flags.DEFINE_string(
+    "centre", "", "Y,X of the mask in the map, 0 the middle of its first pixel; default: middle."
+)
+CORE = flags.DEFINE_float(
+    "core",
+    1.0,
+    "Share of a mask pixel's side that counts, about its middle: 0.67 leaves out the slopes "
+    "between etched steps.",
+    lower_bound=0.1,
+    upper_bound=1.0,
+)
 LEVEL = flags.DEFINE_bool("level", True, "Take off the best plane, which only moves the pattern.")
 WAVEFRONT = flags.DEFINE_bool(
     "wavefront", False, "The map is of the light: write its phases, for aberrations.file."
@@ -90,7 +100,7 @@ def main(positional: list[str]) -> int:
     )
     added = phases_added(planes[0].astype(float), unit, form, wavefront=WAVEFRONT.value)
     y, x = cli.numbers(CENTRE, "Y,X") or [(sides - 1) / 2 for sides in added.shape]
-    region = Region(size, mask_pitch / pitch, (y, x))
+    region = Region(size, mask_pitch / pitch, (y, x), CORE.value)
     plate = mask_of_map(added, region, level=LEVEL.value)
     phases = plate.added if WAVEFRONT.value else plate.phases[None]
     phases = phases[..., :: -1 if FLIP_VERTICAL.value else 1, :: -1 if FLIP_HORIZONTAL.value else 1]
@@ -99,7 +109,8 @@ def main(positional: list[str]) -> int:
     wide = " x ".join(f"{1e3 * pitch * side:.3g}" for side in added.shape)
     print(
         f"{source}: {' x '.join(map(str, added.shape))} pixels, {wide} mm, {region.ratio:.4g} to a "
-        f"mask pixel; {plate.filled:.2%} filled, a tilt of {plate.tilt:.3g} rad taken off\n"
+        f"mask pixel; {plate.filled:.2%} filled, a tilt of {plate.tilt:.3g} rad across the mask "
+        f"taken off\n"
         f"written: {output}, {size} x {size} phases, {plate.span:.3g} rad from lowest "
         f"to highest, {plate.rough:.2g} rad rms within a mask pixel"
     )

@@ -215,3 +215,16 @@ def test_a_measured_wavefront_becomes_a_file_of_the_beam(tmp_path):
     assert "--wavelength" in commands.refusal("import_mask", *given)
     index = ("--wavelength=532e-9", "--index=1.5")
     assert "not of a wavefront" in commands.refusal("import_mask", *given, *index)
+
+
+def test_the_core_of_etched_steps_is_their_height():
+    """Steps of 6 x 6 map pixels whose edges a lens has blurred."""
+    steps = np.random.default_rng(3).uniform(0, 4, (16, 16))
+    seen = gaussian_filter(np.kron(steps, np.ones((6, 6))), 0.6, mode="nearest")
+    whole, core = (
+        mask_of_map(seen, Region(16, 6.0, (47.5, 47.5), core), level=False) for core in (1.0, 2 / 3)
+    )
+    fine = np.kron(seen, np.ones((10, 10))).reshape(16, 60, 16, 60)[:, 10:50, :, 10:50]
+    np.testing.assert_allclose(core.added, fine.mean(axis=(1, 3)), atol=1e-9)
+    errors = [np.std(plate.added - steps) for plate in (core, whole)]
+    assert errors[0] < 0.06 and errors[0] < 0.4 * errors[1], errors

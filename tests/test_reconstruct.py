@@ -32,8 +32,10 @@ from jax_kdpr.lab.frames.measured import (
 from jax_kdpr.lab.frames.orientation import TURNS, turned, turned_geometry
 from jax_kdpr.lab.frames.own_images import own_images
 from jax_kdpr.lab.frames.reading import list_frames, read_moments
+from jax_kdpr.lab.frames.reconstruction import frame_warning
 from jax_kdpr.lab.frames.recovery import make_recover, misfit_limit
 from jax_kdpr.lab.frames.simulated_bench import make_bench, write_bench
+from jax_kdpr.optics.objects import SceneOptions
 from jax_kdpr.runs.run import load_run
 
 OBJECTS = 3
@@ -284,3 +286,19 @@ def test_bad_input_is_one_line_and_nothing_written(
     common = ("--workdir", recorded / "e2e", "--output", tmp_path / "out")
     assert word in commands.refusal(command, *common, *filled)
     assert sorted([*bench.rglob("*"), *tmp_path.rglob("*")]) == before
+
+
+@pytest.mark.parametrize(
+    ("scene", "right", "wrong"),
+    [
+        ({"kind": "phase"}, (0.9, 1.1), (0.7, 1.3)),
+        ({"kind": "complex", "min_amplitude": 0.6}, (0.36, 1.0), (0.06, 1.96)),
+        ({"kind": "amplitude"}, (0.01, 1.0), (1.3,)),
+    ],
+)
+def test_light_that_no_object_lets_through_is_told(scene, right, wrong):
+    row = {"misfit": 0.0, "saturation": 0.0}
+    for energies, is_told in ((right, False), (wrong, True)):
+        for energy in energies:
+            said = frame_warning(row | {"energy": energy}, 0.1, SceneOptions(**scene))
+            assert bool(said) == is_told, (energy, said)

@@ -33,7 +33,7 @@ from jax_kdpr.runs.run import Run
 
 SAVE_SECONDS = 5.0  # between writings of results.json
 SATURATED = 5e-3  # share of pixels
-ENERGY = 0.2  # relative difference from that of a scene of modulus 1
+ENERGY = 0.2  # relative difference from what a scene lets through
 
 Limit = Callable[[int], float]  # limit(n): largest median misfit of n objects that is trusted
 Write = Callable[[results.Recovery], None]
@@ -223,23 +223,25 @@ def _write_batch(
             "refined_misfit": float(found.refined_misfit[i]),
         }
         del row["intensity"]
-        row["warning"] = frame_warning(row, limit, modulus_one=scene.kind == "phase")
+        row["warning"] = frame_warning(row, limit, scene)
         rows.append(row)
     return rows, found.image[: len(batch)]
 
 
-def frame_warning(row: Row, limit: float, *, modulus_one: bool) -> str:
+def frame_warning(row: Row, limit: float, scene: SceneOptions) -> str:
     """Returns what is wrong with an object's row of results.json, in one line; "" if nothing is."""
     said = []
+    least = {"phase": 1.0, "complex": scene.min_amplitude**2}.get(scene.kind, 0.0)
     if row["misfit"] > limit:
         said.append(
             f"misfit {row['misfit']:.3f} above {limit:.3f}: the object does not explain its pattern"
         )
     if row["saturation"] > SATURATED:
         said.append(f"{row['saturation']:.1%} of the pixels are saturated")
-    if modulus_one and abs(row["energy"] - 1.0) > ENERGY:
+    if not (1 - ENERGY) * least <= row["energy"] <= 1 + ENERGY:
+        possible = "1" if least == 1.0 else f"{least:.2g} to 1"
         said.append(
-            f"the frame holds {row['energy']:.3g} times the light of a phase object: wrong --gain, "
-            "exposure or bit depth"
+            f"the frame holds {row['energy']:.3g} times the light without an object, expected "
+            f"{possible}: wrong --gain, exposure, dark or bit depth"
         )
     return "; ".join(said)

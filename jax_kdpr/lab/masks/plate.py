@@ -31,7 +31,8 @@ class Region(NamedTuple):
 
     size: int  # mask pixels each way
     ratio: float  # pixels of the map to a mask pixel
-    centre: tuple[float, float]  # row and column of its middle
+    centre: tuple[float, float]  # row and column of its middle; 0 is the middle of the first pixel
+    core: float = 1.0  # share of a mask pixel's side that counts, about its middle
 
     def edges(self, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
         """Returns the edges of the mask pixels, rows and columns, in pixels of the map.
@@ -93,7 +94,8 @@ def mask_of_map(added: Map, region: Region, *, level: bool) -> Plate:
     """Makes a mask from the phases that a plate adds.
 
     A pixel without a value (NaN) takes that of the nearest one. The phase of a mask pixel is the
-    mean over its area, so the map must not be wrapped.
+    mean over its area, so the map must not be wrapped, or over its core, without the slopes
+    between steps that were etched.
 
     Args:
         added: Phases p, radians, not wrapped.
@@ -124,7 +126,7 @@ def mask_of_map(added: Map, region: Region, *, level: bool) -> Plate:
     if level:
         part = part - (plane @ fit).reshape(part.shape)
     over = [
-        _overlaps(edges - first, count)
+        _overlaps(edges - first, count, region.core)
         for edges, first, count in zip((rows, columns), low, part.shape, strict=True)
     ]
     means = over[0] @ part @ over[1].T
@@ -148,8 +150,9 @@ def doubts(plate: Plate) -> list[str]:
         said.append("the map has jumps of 2 pi, whose means are wrong: unwrap it first")
     elif plate.rough > ROUGH:
         said.append(
-            f"{plate.rough:.2g} rad rms within a mask pixel are lost to the model; take a smaller "
-            "--mask_pitch and a larger --size"
+            f"{plate.rough:.2g} rad rms within a mask pixel are lost to the model: check --centre "
+            "and --pitch, where the pixels are steps; else take a smaller --mask_pitch and a "
+            "larger --size"
         )
     return said
 
@@ -160,9 +163,11 @@ def _wrapped(part: Map) -> bool:
     return bool(turns > max(halves, WRAPPED * steps.size))
 
 
-def _overlaps(edges: Float[np.ndarray, "m"], count: int) -> Float[np.ndarray, "n count"]:
+def _overlaps(
+    edges: Float[np.ndarray, "m"], count: int, core: float
+) -> Float[np.ndarray, "n count"]:
     """Returns the share of each of `count` pixels in the mean between neighbouring edges."""
-    pixels = np.arange(count)
-    high = np.minimum(edges[1:, None], pixels + 1)
-    shared = np.maximum(high - np.maximum(edges[:-1, None], pixels), 0.0)
+    pixels, margin = np.arange(count), (1 - core) / 2 * np.diff(edges)[:, None]
+    high = np.minimum(edges[1:, None] - margin, pixels + 1)
+    shared = np.maximum(high - np.maximum(edges[:-1, None] + margin, pixels), 0.0)
     return shared / shared.sum(axis=1, keepdims=True)
