@@ -102,7 +102,7 @@ def solve_table(
         f"{plan.scene_constraint or run.config.scene.kind}{known}{prior}; "
         f"{run.config.masks.snapshots} shot(s), noise {run.config.noise.kind}. Mean ± standard "
         f"error over {count:,} test images; 100 dB stands for an error of zero. rms: over the "
-        "object, the mean error of each image taken away. Residual: mean of "
+        "object, the mean error of each image taken away. Misfit: mean of "
         f"norm(abs(A x) - sqrt(y)) / norm(sqrt(y)){its_field}. "
         f"Time: of batches of {run.batch_size}, compiled before; of a solver without its "
         f"start{its_time}. No intensity holds the global phase, "
