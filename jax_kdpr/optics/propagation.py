@@ -198,7 +198,8 @@ def _fresnel_warnings(
     if distance < nearest:
         return [
             f"distance {distance:g} m is below N p^2 / lambda = {nearest:.3g} m, from where "
-            "the Fresnel transform is sampled well enough; take kind angular_spectrum"
+            "the Fresnel transform is sampled well enough; take a longer distance or, for a mask "
+            "without square pixels, kind angular_spectrum"
         ]
     if not shares_envelope(pixels, lengths):
         return [
@@ -220,6 +221,17 @@ def _angular_warnings(
     return [
         f"distance {lengths.distance:g} m is above M p^2 / lambda = {farthest:.3g} m, up to where "
         f"the angular spectrum is sampled well enough; {remedy or otherwise}"
+    ]
+
+
+def _near_warnings(pixels: int, oversample: int | float, lengths: PropagationOptions) -> list[str]:
+    found = _angular_warnings(pixels, oversample, lengths)
+    far = SHARED_ENVELOPE * pixels * lengths.pitch**2 / lengths.wavelength
+    return [
+        *found,
+        "frames of a mask with square pixels are another pattern than the model's, by a third of "
+        "the amplitudes and more: for such a mask take a lens, or kind fresnel and "
+        f"{far:.3g} m or more",
     ]
 
 
@@ -272,6 +284,6 @@ ANGULAR_SPECTRUM = Propagator(
         transfer=angular_spectrum((oversample * shape[0], oversample * shape[1]), lengths)
     ),
     sensor_pixel=lambda padded, lengths: lengths.pitch,
-    warnings=_angular_warnings,
+    warnings=_near_warnings,
     keeps_pitch=True,
 )

@@ -188,6 +188,9 @@ def in_words(found: dict[str, Any], kind: str) -> str:
         f"{len(found['frames'])} object(s), median misfit {found['median_misfit']:.3f} (limit "
         f"{found['median_misfit_limit']:.3f})"
     )
+    after = [row["refined_misfit"] for row in found["frames"]]
+    if after != [row["misfit"] for row in found["frames"]]:
+        said += f", {np.median(after):.3f} after refinement"
     rows = [row for row in found["frames"] if "psnr" in row]
     if not rows:
         return said
