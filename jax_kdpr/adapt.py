@@ -42,7 +42,7 @@ from jax_kdpr.interface import cli, frame_flags, placement_flags, system_flags
 from jax_kdpr.lab.adaptation import record
 from jax_kdpr.lab.adaptation.fine_tuning import ROUND, adapted_config, prepare, require_folder
 from jax_kdpr.lab.adaptation.light import OF_MODULATOR, Bench, see_bench
-from jax_kdpr.lab.frames.calibration import DOUBT, Calibration, masks_digest, read_calibration
+from jax_kdpr.lab.frames.calibration import Calibration, masks_digest, read_calibration
 from jax_kdpr.lab.frames.measured import group_frames, measure_frames
 from jax_kdpr.lab.frames.reading import Frame, iterate_frames, list_frames
 from jax_kdpr.lab.masks.further import with_further
@@ -172,9 +172,11 @@ def _own_calibration(run: Run) -> Calibration | None:
             f"others ({given.masks[:12]}); calibrate with --workdir {system_flags.WORKDIR.value}, "
             "on frames through its mask"
         )
+    if given.has_wrong_sign:
+        raise InputError(f"--calibration: says of itself: {given.doubt}")
     if not given.trusted and not BLANK.value:
         raise InputError(
-            f"--calibration: says of itself: {given.doubt or DOUBT}; or give --blank, which finds "
+            "--calibration: says of itself that it is not to be trusted; give --blank, which finds "
             "the light, or calibrate with --fit, such as defocus,waist"
         )
     return given

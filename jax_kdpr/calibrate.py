@@ -11,8 +11,8 @@ centres, all eight orientations, a rotation of --rotation_range degrees, and a r
 --scale by --scale_range. The geometry, in pixels of the raw frame, the counts a unit, and how the
 frames were read (--bin, --sampling, --mask_pixels) go to --output, for `reconstruct --calibration`.
 The score is the correlation of measured and expected amplitudes. If it is low, or if another
-orientation fits nearly as well, or the mask of the other sign better, the fit is not to be trusted:
-a warning says so, and the exit code is 1.
+orientation fits nearly as well, or (without --fit) the mask of the other sign better, the fit is
+not to be trusted: a warning says so, and the exit code is 1.
 
 --fit names the parts of the optics that are fitted too, to the amplitudes of one or more objects
 (--object names as many images as there are objects in the frames, in their order): shift, rotation,
@@ -37,6 +37,7 @@ from jax_kdpr.interface import bench_flags, cli, frame_flags, system_flags
 from jax_kdpr.lab.bench_file import distance_note
 from jax_kdpr.lab.frames.calibration import (
     CALIBRATION,
+    Calibration,
     calibrate,
     calibrate_optics,
     in_words,
@@ -47,6 +48,7 @@ from jax_kdpr.lab.frames.measured import blank_image, coarseness
 from jax_kdpr.lab.frames.own_images import own_images
 from jax_kdpr.lab.frames.parameters import FITTED
 from jax_kdpr.lab.frames.reading import list_frames
+from jax_kdpr.optics.propagation import squares_note
 from jax_kdpr.runs.run import Run
 
 flags.adopt_module_key_flags(frame_flags)
@@ -118,16 +120,33 @@ def main(positional: list[str]) -> int:
     write_calibration(output, found)
     print(f"{in_words(found)}\nwritten: {output}")
     coarse = coarseness(setup._replace(geometry=found.geometry), run)
-    if found.trusted and not found.tells_sign:
-        print(
-            "note: a mask of the other sign gives this pattern with flip "
-            f"{HALF_TURNS[found.geometry.flip]}, and objects inverted; where you do not know how "
-            f"your camera stands, give --object{' that is less even' if OBJECT.value else ''}"
-        )
-    told = () if names else (distance_note(bench_flags.read(), config, found.geometry.scale),)
+    if found.trusted and (said := _sign_note(found, config)):
+        print(f"note: {said}")
+    is_placed = found.trusted and not names
+    bench, scale = bench_flags.read(), found.geometry.scale
+    told = [distance_note(bench, config, scale)] if is_placed else []
+    if frame_flags.MASK_PIXELS.value == "square":
+        told.append(squares_note(config.data.size, config.propagation))
     for warning in filter(None, (coarse, *told, *undetermined(found), found.doubt)):
         print(f"warning: {warning}", file=sys.stderr)
     return 0 if found.trusted else 1
+
+
+def _sign_note(found: Calibration, config: Config) -> str:
+    """Returns what the calibration leaves open of the mask's sign; empty if nothing."""
+    if found.other_sign is not None and found.tells_sign is False:
+        return (
+            f"the mask of the other sign fits nearly as well ({found.other_sign:.3f}), with "
+            "objects inverted; give an --object that is less even"
+        )
+    is_untold = found.tells_sign is None and not OBJECT.value and config.propagation.kind == "far"
+    if found.tells_sign is False or is_untold:
+        return (
+            "a mask of the other sign gives this pattern with flip "
+            f"{HALF_TURNS[found.geometry.flip]}, and objects inverted; where you do not know how "
+            f"your camera stands, give --object{' that is less even' if OBJECT.value else ''}"
+        )
+    return ""
 
 
 def _fitted() -> list[str]:

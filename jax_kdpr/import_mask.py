@@ -32,12 +32,13 @@ from jax_kdpr.optics.mask_files.reading import read_planes
 
 flags.adopt_module_key_flags(bench_flags)
 INPUT = flags.DEFINE_string("input", None, "File of the map.")
-OUTPUT = flags.DEFINE_string("output", None, "File of the mask to write, .npy.")
+OUTPUT = flags.DEFINE_string("output", None, "File of the mask (or wavefront) to write, .npy.")
 UNIT = flags.DEFINE_enum(
     "unit",
     None,
     UNITS,
-    "Of the map: m, um and nm are heights; rad and waves (of the light in use) the phase added.",
+    "Of the map: m, um and nm are heights (of a wavefront: paths); rad and waves (of the light in "
+    "use) the phase added.",
 )
 WAVELENGTH = flags.DEFINE(**bench_flags.of_key("wavelength", "wavelength"))
 INDEX = flags.DEFINE_float("index", 0.0, "Refractive index of the plate, for heights.")
@@ -114,7 +115,7 @@ def main(positional: list[str]) -> int:
         f"written: {output}, {size} x {size} phases, {plate.span:.3g} rad from lowest "
         f"to highest, {plate.rough:.2g} rad rms within a mask pixel"
     )
-    for doubt in doubts(plate):
+    for doubt in doubts(plate, wavefront=WAVEFRONT.value):
         print(f"warning: {doubt}", file=sys.stderr)
     return 0
 

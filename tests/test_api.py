@@ -137,8 +137,8 @@ def test_a_solver_recovers_phase_objects_from_frames_and_masks():
     fields = np.exp(1j * np.pi * oracles.smooth_images(RNG, 2, 16, 16, sigma=2.0))
     frames = 7.0 * np.stack([oracles.intensity(field, phases) for field in fields])
     for centred, seen in ((False, frames), (True, np.fft.fftshift(frames, axes=(2, 3)))):
-        found, residual = kdpr.solve(seen, phases, solver="raar", steps=300, centred=centred)
-        assert residual.max() < 1e-3
+        found, misfit = kdpr.solve(seen, phases, solver="raar", steps=300, centred=centred)
+        assert misfit.max() < 1e-3
         for one, true in zip(found, fields, strict=True):
             overlap = np.abs(np.vdot(one, true)) / np.linalg.norm(one) / np.linalg.norm(true)
             assert overlap > 0.999

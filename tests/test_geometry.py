@@ -78,8 +78,8 @@ def test_padding_of_a_near_field_asks_no_finer_camera(camera_pixel, said, oversa
     """It gives the light room to spread; a sample stays as wide as the mask's pixel."""
     bench = BENCH._replace(camera_pixel=camera_pixel, oversample=oversample)
     bench = bench._replace(kind="angular_spectrum")
-    warnings = camera_warnings(bench, sampling_of(bench))
-    assert len(warnings) == bool(said)
+    *warnings, squares = camera_warnings(bench, sampling_of(bench))
+    assert len(warnings) == bool(said) and "square pixels" in squares
     for line in warnings:
         assert said in line and line.endswith("take smaller camera pixels")
 

@@ -275,3 +275,13 @@ def test_complex_scenes_are_pairs_that_stay_together(tmp_path, capsys):
     assert "phase and its amplitude" in rejection(sources.load, options, channels=2)
     arrays = {name: np.zeros((3, 12, 12, 2)) for name in ("train", "validation", "test")}
     assert from_arrays(arrays, options).test.shape == (3, 12, 12, 2)
+
+
+def test_pairs_in_a_folder_have_the_order_of_frames(tmp_path):
+    """2 before 10, as those of --truth: the second of each is brighter by a half."""
+    for number in range(40):
+        value = number // 2 / 40 + 0.5 * (number % 2)
+        np.save(tmp_path / f"img{number + 1}.npy", np.full((12, 12), value, np.float32))
+    options = DataOptions(source="images", dir=str(tmp_path), size=12)
+    scenes = np.asarray(sources.load(options, channels=2).train(0))
+    np.testing.assert_allclose(scenes[..., 1] - scenes[..., 0], 0.5, atol=1e-6)

@@ -105,7 +105,7 @@ WHERE = Geometry(8.0, 8.5, 0.1, 3.0, "none", True)
 READING = Reading(2, "area", False)
 FOUND = Calibration(WHERE, 2.0, 0.9, 0.1, True, DIGEST, (16, 16), DIGEST, reading=READING)
 CALIBRATION = {**FOUND._asdict(), "geometry": WHERE._asdict(), "optics": {}, "errors": {}}
-CALIBRATION |= {"reading": READING._asdict(), "other_sign": 0.5}
+CALIBRATION |= {"reading": READING._asdict(), "other_sign": 0.5, "tells_sign": True}
 SIDECAR = {"format": shallow(MaskFormat(format="slm", panel=(4, 4)))}
 SIDECAR |= {"masks_in_file": [0], "mask_shape": [4, 4]}
 

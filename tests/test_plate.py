@@ -11,8 +11,9 @@ from helpers import ROOT, rejection
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
+from jax_kdpr.lab.frames.calibration import Calibration, _half_turn, _sign
 from jax_kdpr.lab.frames.geometry import Geometry
-from jax_kdpr.lab.frames.registration import register
+from jax_kdpr.lab.frames.registration import Registration, register
 from jax_kdpr.lab.masks.plate import Region, doubts, mask_of_map, phases_added
 from jax_kdpr.optics.beam import AberrationOptions, IlluminationOptions, read_beam
 from jax_kdpr.optics.mask_files.format import MaskFormat
@@ -228,3 +229,24 @@ def test_the_core_of_etched_steps_is_their_height():
     np.testing.assert_allclose(core.added, fine.mean(axis=(1, 3)), atol=1e-9)
     errors = [np.std(plate.added - steps) for plate in (core, whole)]
     assert errors[0] < 0.06 and errors[0] < 0.4 * errors[1], errors
+
+
+def test_what_a_frame_says_of_the_sign_follows_from_both_fits():
+    rng = np.random.default_rng(0)
+    pattern, other = rng.random((2, 8, 8))
+    best = Registration(Geometry(0.0, 0.0), score=0.95, runner_up=0.5)
+
+    def said(negated, score):
+        fits = lambda _: Registration(Geometry(0.0, 0.0), score=score, runner_up=0.0)  # noqa: E731
+        return _sign(best, pattern, negated, fits)
+
+    assert said(pattern, 0.95) == {"tells_sign": True}  # the mask has no other sign
+    assert said(_half_turn(pattern), 0.95) == {"tells_sign": False}
+    assert said(other, 0.7) == {"other_sign": 0.7, "tells_sign": True}
+    assert said(other, 0.94) == {"other_sign": 0.94, "tells_sign": False}
+    wrong = said(other, 0.99)
+    assert wrong["trusted"] is False and "0.990 against 0.950" in wrong["doubt"]
+    found = Calibration(Geometry(0.0, 0.0), 1.0, 0.95, 0.5, True, "", (8, 8), "")
+    assert found.tells_sign is None and not found.has_wrong_sign
+    assert found._replace(**wrong).has_wrong_sign
+    assert not found._replace(**said(other, 0.7), trusted=False).has_wrong_sign

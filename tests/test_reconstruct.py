@@ -35,6 +35,7 @@ from jax_kdpr.lab.frames.reading import list_frames, read_moments
 from jax_kdpr.lab.frames.reconstruction import frame_warning
 from jax_kdpr.lab.frames.recovery import make_recover, misfit_limit
 from jax_kdpr.lab.frames.simulated_bench import make_bench, write_bench
+from jax_kdpr.optics.camera import Camera
 from jax_kdpr.optics.objects import SceneOptions
 from jax_kdpr.runs.run import load_run
 
@@ -300,5 +301,6 @@ def test_light_that_no_object_lets_through_is_told(scene, right, wrong):
     row = {"misfit": 0.0, "saturation": 0.0}
     for energies, is_told in ((right, False), (wrong, True)):
         for energy in energies:
-            said = frame_warning(row | {"energy": energy}, 0.1, SceneOptions(**scene))
+            camera = Camera(16, scene=SceneOptions(**scene))
+            said = frame_warning(row | {"energy": energy}, 0.1, camera)
             assert bool(said) == is_told, (energy, said)

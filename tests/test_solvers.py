@@ -63,7 +63,7 @@ def errors(found: jax.Array, truth: jax.Array) -> np.ndarray:
 
 
 def recover(rng, kind: str, k: int, *, scenes: int, spectral=False, oversample=1, **options):
-    """Relative errors and residuals on random scenes of 16 x 16 pixels, each with its own masks."""
+    """Relative errors and misfits on random scenes of 16 x 16 pixels, each with its own masks."""
     x, masks = objects(rng, kind, scenes, 16, 16), phases(rng, scenes, k, 16, 16)
     path = options.get("path")
     first = complex_noise(rng, scenes, 16, 16)
@@ -79,8 +79,8 @@ def recover(rng, kind: str, k: int, *, scenes: int, spectral=False, oversample=1
             )
         return solve(y, masks, start, scene=kind, **options)
 
-    found, residual = run(x, masks, first)
-    return errors(found, x), np.asarray(residual)
+    found, misfit_ = run(x, masks, first)
+    return errors(found, x), np.asarray(misfit_)
 
 
 @pytest.mark.parametrize(("scene", "oversample"), [("phase", 1), ("none", 2)])
@@ -117,11 +117,11 @@ def test_error_reduction_is_that_of_the_systems(scene):
 @pytest.mark.parametrize("solver", list(SOLVERS))
 def test_a_generic_object_is_recovered_exactly_from_many_shots(x64, solver):
     steps = {"wirtinger": 1500, "hio": 1500}.get(solver, 400)
-    found, residuals = recover(
+    found, misfits = recover(
         np.random.default_rng(0), "none", 10, scenes=2, solver=solver, steps=steps, spectral=True
     )
     assert np.all(found < 1e-6), found
-    assert np.all(residuals < 1e-6)
+    assert np.all(misfits < 1e-6)
 
 
 @pytest.mark.parametrize(
@@ -153,9 +153,9 @@ def test_generic_objects_need_about_four_shots():
 @pytest.mark.parametrize("solver", list(SOLVERS))
 def test_the_true_object_stays(x64, solver):
     y, masks, _, x = posed("amplitude", 2, seed=4)
-    actual, residual = solve(y, masks, x, solver=solver, steps=10, scene="amplitude")
+    actual, misfit_ = solve(y, masks, x, solver=solver, steps=10, scene="amplitude")
     np.testing.assert_allclose(actual, x, atol=1e-6)
-    assert residual < 1e-6
+    assert misfit_ < 1e-6
 
 
 @pytest.mark.parametrize("solver", list(SOLVERS))
@@ -166,8 +166,8 @@ def test_dark_frames_have_finite_values_and_gradients(solver):
     @jax.value_and_grad
     def loss(arrays):
         y, masks, start = arrays
-        field, residual = solve(y, masks, start, solver=solver, steps=20, scene="none", tv=0.1)
-        return jnp.sum(field.real) + residual
+        field, misfit_ = solve(y, masks, start, solver=solver, steps=20, scene="none", tv=0.1)
+        return jnp.sum(field.real) + misfit_
 
     for dark in (0.0, -0.1):
         for start in (jnp.zeros_like(noise), noise):
@@ -251,7 +251,7 @@ def test_history_is_the_misfit_after_each_step(x64):
     options = {"solver": "raar", "scene": "phase"}
     field, history = solve(y, masks, start, steps=3, history=True, **options)
     each = [solve(y, masks, start, steps=n, **options) for n in range(1, 4)]
-    np.testing.assert_allclose(history, [residual for _, residual in each], rtol=1e-9)
+    np.testing.assert_allclose(history, [misfit_ for _, misfit_ in each], rtol=1e-9)
     np.testing.assert_allclose(field, each[-1][0], atol=1e-10)
 
 

@@ -71,7 +71,8 @@ class ImageFiles:
         file, self._dataset = split_dataset(str(source))
         self._file = None if source.is_dir() else Path(file)
         if self._file is None:
-            self._paths = _image_paths(source, subfolders, of_frames)
+            # By character only where the splits of old runs depend on it.
+            self._paths = _image_paths(source, subfolders, of_frames or wanted.channels > 1)
             self._count = len(self._paths)
             self._require_whole()
             return

@@ -90,19 +90,21 @@ class Inspection:
     def say(self, label: str) -> None:
         """Prints what was found, and what was left out."""
         files, wanted = self.files, self.files.wanted
+        pairs = " pairs of" if wanted.channels > 1 else ""
         if self.dark and wanted.unit == "fraction":
             print(
-                f"note: {self.dark:,} of {self.count:,} images never exceed {DARK:g} of their "
-                "range; frames of fewer bits than their type? Divide them by their largest value "
-                "into float files (data.rescale=True stretches each image by itself)",
+                f"note: {self.dark:,} of {self.count * wanted.channels:,} images never exceed "
+                f"{DARK:g} of their range; frames of fewer bits than their type? Divide them by "
+                "their largest value into float files (data.rescale=True stretches each image by "
+                "itself)",
                 file=sys.stderr,
             )
         note_turned(self._turned, str(files.source))
         if self.skipped:
             first = next(iter(self.skipped.values()))
             print(
-                f"note: {len(self.skipped):,} of {len(files):,} images are left out; the first: "
-                f"{first}",
+                f"note: {len(self.skipped):,} of {len(files):,}{pairs} images are left out; the "
+                f"first: {first}",
                 file=sys.stderr,
             )
         assumed = self._assumed and wanted.unit == "fraction" and not wanted.rescale
@@ -110,7 +112,6 @@ class Inspection:
         said += ", counts over 65535: no file says fewer bits" if assumed else ""
         shapes = dict.fromkeys(f"{h} x {w}" for h, w in (min(self._shapes), max(self._shapes)))
         coloured = f"{self._coloured} in colour made " if self._coloured else ""
-        pairs = " pairs of" if wanted.channels > 1 else ""
         print(
             f"{label}: {self.count}{pairs} {files.kinds()} {' to '.join(shapes)}, {coloured}grey "
             f"-> {wanted.size} x {wanted.size} ({wanted.fit}), {said}"

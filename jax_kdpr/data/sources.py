@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import math
 import os
 from collections.abc import Callable
 from functools import cache
@@ -271,7 +272,7 @@ def _streamed_images(files: image_files.ImageFiles, options: DataOptions) -> Dat
     kept = {name: stream.read(numbers[name]) for name in ("validation", "test")}
     if processes.several():  # each must read what the first one inspected
         processes.require_same(data=_digest(kept))
-    fitting = max(2, streaming.SAMPLE_NUMBERS // options.size**2)
+    fitting = max(2, streaming.SAMPLE_NUMBERS // math.prod(files.wanted.shape))
 
     @cache
     def sample() -> RawImages:
@@ -356,8 +357,8 @@ def from_arrays(splits: dict[str, np.ndarray], options: DataOptions) -> Dataset:
         usable = fits and images.size and images.dtype.kind in "uif"
         if not usable or not (images.min() >= 0 and images.max() <= top):  # NaN too
             raise InputError(
-                f"data.source: {options.source}: expected {name} images [n h w], floats in [0, 1] "
-                f"or integers, got {images.dtype} {list(images.shape)}"
+                f"data.source: {options.source}: expected {name} images [n h w] or "
+                f"[n h w 2], floats in [0, 1] or integers, got {images.dtype} {list(images.shape)}"
                 + (f" from {images.min():.4g} to {images.max():.4g}" if usable else "")
             )
     splits = {name: splits[name][: count or None] for name, count in _counts(options).items()}

@@ -144,7 +144,7 @@ def score_test_images(
         read = jax.vmap(lambda field, image: image_beside(field, image, camera.scene))
         return {
             SPECTRAL: read(output.estimate, images),
-            CONSTANT: jnp.full_like(images, jnp.mean(mean_image)),
+            CONSTANT: jnp.broadcast_to(jnp.mean(mean_image, axis=(0, 1)), images.shape),
             MEAN_IMAGE: jnp.broadcast_to(mean_image[None], images.shape),
         }
 
@@ -157,7 +157,8 @@ def score_test_images(
 def mean_train_image(dataset: Dataset, *, size: int, channels: int) -> Image:
     """Returns the mean of the (first epoch's) training images as the system sees them.
 
-    Resizing is linear, so only the mean is resized. All channels of a scene have the same mean.
+    Resizing is linear, so only the mean is resized. A second channel that is the next image of the
+    split has the same mean.
     """
     train = dataset.train(0)
     mean = jnp.mean(train, axis=0, dtype=jnp.float32)

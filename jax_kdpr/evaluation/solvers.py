@@ -85,7 +85,9 @@ def check_plan(plan: Plan) -> None:
     for number, by in READ_BY.items():
         is_given = getattr(plan, number) != getattr(DEFAULTS, number)
         if is_given and not any(reads(name, number) for name in names):
-            raise InputError(f"--{number}: is read by {' and '.join(by)}; add it to --solver")
+            raise InputError(
+                f"--{number}: is read by {' or '.join(by)} alone; add such a one to --solver"
+            )
 
 
 def check_system(run: Run, plan: Plan) -> None:

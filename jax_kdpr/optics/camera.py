@@ -96,14 +96,19 @@ class Camera:
         return middle, middle
 
     @property
-    def knows_light(self) -> bool:
-        """Whether every CDP of its scenes holds the same amount of light.
+    def keeps_light(self) -> bool:
+        """Whether a CDP holds all light that an object lets through.
 
-        It does not where objects absorb, where light passes beside the mask, or where light leaves
-        the window, such as light scattered by edges within a pixel of the mask.
+        It does not where light passes beside the mask, or leaves the window, such as light
+        scattered by edges within a pixel of the mask.
         """
-        leaves = self.grid.rows or self.grid.columns or self.draws_finely or self.propagation.gap
-        return self.scene.kind == "phase" and not leaves
+        grid = self.grid
+        return not (grid.rows or grid.columns or self.draws_finely or self.propagation.gap)
+
+    @property
+    def knows_light(self) -> bool:
+        """Whether every CDP of its scenes holds the same amount of light: no object absorbs."""
+        return self.scene.kind == "phase" and self.keeps_light
 
     @property
     def draws_finely(self) -> bool:

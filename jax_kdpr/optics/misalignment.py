@@ -161,8 +161,8 @@ def displaced_masks(
 ) -> Complex[Array, "k fmh fmw"]:
     """Returns the masks as the object sees them: turned and magnified about the centre, then moved.
 
-    Mask pixels are squares. Each is drawn with `fine` samples a side, and the transmittance is
-    bilinear between them. Light past the mask's edge is not modulated (transmittance 1).
+    Mask pixels are squares. Each is drawn with `fine` samples a side, and the phasor is
+    bilinear between them. Light past the mask's edge is not modulated (phasor 1).
 
     Args:
         masks: Phases in radians, or phasors.

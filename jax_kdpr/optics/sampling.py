@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jax_kdpr.optics.propagation import PropagationOptions, sensor_pixel
+from jax_kdpr.optics.propagation import PropagationOptions, sensor_pixel, squares_note
 
 
 class Layout(NamedTuple):
@@ -107,7 +107,7 @@ def sampling_of(layout: Layout) -> Sampling:
 
 
 def camera_warnings(layout: Layout, found: Sampling) -> list[str]:
-    """Returns warnings of what the camera does not record as the model has it; [] if nothing."""
+    """Returns warnings of what this camera records otherwise than the model; [] if nothing."""
     keeps_pitch = layout.space.propagator.keeps_pitch
     finer = "smaller camera pixels" if keeps_pitch else "a longer distance or smaller camera pixels"
     warnings = []
@@ -132,4 +132,5 @@ def camera_warnings(layout: Layout, found: Sampling) -> list[str]:
             f"{found.camera_pixels_per_fringe:.3g} camera pixels in the finest fringe: fewer than "
             f"2 cannot hold it, and the measurement is not the model's; take {finer}"
         )
-    return warnings
+    note = squares_note(layout.pixels, layout.space)
+    return [*warnings, note] if note else warnings

@@ -11,9 +11,7 @@ from jax_kdpr.optics.camera import Camera
 from jax_kdpr.optics.cdp import Optics
 from jax_kdpr.optics.objects import SceneOptions, image_beside, scene_field
 from jax_kdpr.recovery.projections import Settings
-from jax_kdpr.recovery.solvers import (
-    solve,
-)
+from jax_kdpr.recovery.solvers import solve
 
 
 class Refinement(NamedTuple):

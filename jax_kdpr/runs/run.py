@@ -286,6 +286,12 @@ def load_data(workdir: Path, config: Config, *, data_dir: str = "") -> sources.D
     if not run_folder.draws_alike(record, dataset.sample):
         raise InputError(f"{workdir}: its data have changed: {run_folder.DRAWN}; use that one")
     recorded = record["digests"]["data"]
+    if dataset.digest != recorded and dataset.test.ndim == 4 and config.data.source == "images":
+        raise InputError(
+            f"{workdir}: its data have changed, or it was trained before complex scenes were pairs "
+            "of image files (CHANGELOG.md): give --data_dir with the data it was trained on, or "
+            "train again"
+        )
     if dataset.digest != recorded:
         raise InputError(
             f"{workdir}: its data have changed (digest {dataset.digest[:12]}, trained on "

@@ -26,7 +26,8 @@ def warning(training: Training, rows: list[dict[str, Any]]) -> str:
     config, images = training.config, training.dataset.validation
     few = jnp.arange(min(len(images), training.eval_batch_size))
     channels = config.scene.channels
-    grey = jnp.var(take_batch(images, few, size=config.data.size, channels=channels))
+    scenes = take_batch(images, few, size=config.data.size, channels=channels)
+    grey = jnp.mean(jnp.var(scenes, axis=(0, 1, 2)))  # one grey for each channel
     found = (
         f"the pooled PSNR of the validation images is {last['validation_psnr_pooled']:.2f} dB, and "
         f"that of one grey for all their pixels {psnr_from_mse(grey):.2f} dB"

@@ -82,8 +82,8 @@ def cache_targets(
         variables: The teacher's (params, state).
         images: Training images on the device.
         size: Height and width that the system takes.
-        channels: Number of images that make one scene.
-        batch_size: Number of images at a time.
+        channels: Channels of a scene.
+        batch_size: Number of scenes at a time.
         mesh: Devices, each of which gets all targets; None for one device.
     """
     count, placed = len(images), everywhere(mesh)

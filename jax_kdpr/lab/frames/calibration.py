@@ -40,8 +40,7 @@ DOUBT = (
 )
 WRONG_SIGN = (
     "do not trust this calibration: the mask of the other sign fits better ({other:.3f} against "
-    "{score:.3f}); what is shown adds the phase +phi where the design has -phi: export with the "
-    "other --sign, or negate the mask of a plate"
+    "{score:.3f}); export with the other --sign, or negate the mask of a plate"
 )
 CALIBRATION = {
     "geometry": {
@@ -89,8 +88,15 @@ class Calibration(NamedTuple):
     errors: dict[str, tuple[float, float]] | None = None  # value and error bar of each number
     reading: Reading | None = None  # None: an older file, which does not say
     other_sign: float | None = None  # score of the mask of the other sign, where that was tried
-    tells_sign: bool = True  # False: with the other sign the mask explains the frames as well
+    # False: with the other sign the mask explains the frames as well. None: that was not tried.
+    tells_sign: bool | None = None
     doubt: str = ""  # why it is not to be trusted
+
+    @property
+    def has_wrong_sign(self) -> bool:
+        """Whether the frames are those of the mask of the other sign."""
+        other = self.other_sign or 0.0
+        return other >= MIN_SCORE and lead(other, self.score) >= SIGN_LEAD
 
 
 def calibrate(
@@ -166,13 +172,13 @@ def _sign(
         fit: Fits a pattern to the same frame.
     """
     if _are_same(negated, pattern):  # such as that of a mask of 0 and pi
-        return {}
+        return {"tells_sign": True}
     if _are_same(negated, _half_turn(pattern)):  # as in the far field without an object
         return {"tells_sign": False}
     other = fit(negated).score
     if other >= MIN_SCORE and lead(other, best.score) >= SIGN_LEAD:
         doubt = WRONG_SIGN.format(other=other, score=best.score)
-        return {"other_sign": other, "trusted": False, "doubt": doubt}
+        return {"other_sign": other, "tells_sign": True, "trusted": False, "doubt": doubt}
     return {"other_sign": other, "tells_sign": lead(best.score, other) >= SIGN_LEAD}
 
 

@@ -27,6 +27,7 @@ from jax_kdpr.lab.frames.recovery import (
     simulated_misfits,
 )
 from jax_kdpr.lab.frames.results import Row
+from jax_kdpr.optics.camera import Camera
 from jax_kdpr.optics.objects import SceneOptions, scene_parts
 from jax_kdpr.recovery.refinement import Refinement
 from jax_kdpr.runs.run import Run
@@ -127,7 +128,9 @@ def reconstruct(
         progress(total=len(left), desc="objects", unit="object") as bar,
     ):
         while batch := list(itertools.islice(measured, wanted.batch_size)):
-            rows, images = _write_batch(batch, recover, scene, wanted.batch_size, limit(1), write)
+            rows, images = _write_batch(
+                batch, recover, run.camera, wanted.batch_size, limit(1), write
+            )
             if wanted.truth is not None:
                 true = jnp.stack([wanted.truth[place[row["name"]]] for row in rows])
                 scores = run.camera.score(images, true)
@@ -207,7 +210,7 @@ def _summarise(rows: list[Row], limit: Limit, notes: list[str]) -> dict[str, Any
 def _write_batch(
     batch: list[Measured],
     recover: Recover,
-    scene: SceneOptions,
+    camera: Camera,
     batch_size: int,
     limit: float,
     write: Write,
@@ -216,29 +219,31 @@ def _write_batch(
     filled = [batch[i % len(batch)].intensity for i in range(batch_size)]
     found, rows = recover(jnp.asarray(np.stack(filled))), []
     for i, one in enumerate(batch):
-        parts = scene_parts(np.asarray(found.image[i]), scene)
+        parts = scene_parts(np.asarray(found.image[i]), camera.scene)
         write(results.Recovery(one.name, parts, np.asarray(found.estimate[i]), one.intensity))
         row = one._asdict() | {
             "misfit": float(found.misfit[i]),
             "refined_misfit": float(found.refined_misfit[i]),
         }
         del row["intensity"]
-        row["warning"] = frame_warning(row, limit, scene)
+        row["warning"] = frame_warning(row, limit, camera)
         rows.append(row)
     return rows, found.image[: len(batch)]
 
 
-def frame_warning(row: Row, limit: float, scene: SceneOptions) -> str:
+def frame_warning(row: Row, limit: float, camera: Camera) -> str:
     """Returns what is wrong with an object's row of results.json, in one line; "" if nothing is."""
     said = []
+    scene = camera.scene
     least = {"phase": 1.0, "complex": scene.min_amplitude**2}.get(scene.kind, 0.0)
+    is_told = scene.kind == "phase" or camera.keeps_light  # else some may come from elsewhere
     if row["misfit"] > limit:
         said.append(
             f"misfit {row['misfit']:.3f} above {limit:.3f}: the object does not explain its pattern"
         )
     if row["saturation"] > SATURATED:
         said.append(f"{row['saturation']:.1%} of the pixels are saturated")
-    if not (1 - ENERGY) * least <= row["energy"] <= 1 + ENERGY:
+    if is_told and not (1 - ENERGY) * least <= row["energy"] <= 1 + ENERGY:
         possible = "1" if least == 1.0 else f"{least:.2g} to 1"
         said.append(
             f"the frame holds {row['energy']:.3g} times the light without an object, expected "

@@ -141,10 +141,10 @@ def mask_of_map(added: Map, region: Region, *, level: bool) -> Plate:
     )
 
 
-def doubts(plate: Plate) -> list[str]:
-    """Returns what makes a mask doubtful."""
+def doubts(plate: Plate, *, wavefront: bool = False) -> list[str]:
+    """Returns what makes a mask, or a wavefront, doubtful."""
     said = []
-    if not LIKELY.holds(plate.span):
+    if not LIKELY.holds(plate.span) and not (wavefront and plate.span < 1):  # which may be flat
         said.append(f"{plate.span:.2g} rad from lowest to highest; check --unit")
     if plate.wrapped:
         said.append("the map has jumps of 2 pi, whose means are wrong: unwrap it first")
