@@ -112,9 +112,10 @@ def test_batches_are_those_of_the_epoch_s_order_from_any_step_on(kind, channels,
         np.testing.assert_array_equal(np.moveaxis(batch, 1, -1), wanted)
 
 
-def test_a_process_of_several_reads_its_share_of_each_batch(pictures):
-    _, stream = both(pictures)
-    whole = stream.stream.batches(jax.random.key(1), batch_size=12, channels=1, steps=3)
+@pytest.mark.parametrize(("kind", "channels"), [("phase", 1), ("complex", 2)])
+def test_a_process_of_several_reads_its_share_of_each_batch(kind, channels, pictures):
+    _, stream = both(pictures, kind=kind)
+    whole = stream.stream.batches(jax.random.key(1), batch_size=12, channels=channels, steps=3)
     parts = [type(whole)(whole.stream, whole.order._replace(share=(part, 3))) for part in range(3)]
     np.testing.assert_array_equal(np.concatenate([part[2] for part in parts]), whole[2])
 
