@@ -33,7 +33,7 @@ from jax_kdpr.config.schema import Config
 from jax_kdpr.core import json_files
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.core.types import Images
-from jax_kdpr.interface import bench_flags, cli, frame_flags, system_flags
+from jax_kdpr.interface import cli, frame_flags, system_flags
 from jax_kdpr.lab.bench_file import distance_note
 from jax_kdpr.lab.frames.calibration import (
     CALIBRATION,
@@ -83,7 +83,7 @@ def main(positional: list[str]) -> int:
     cli.require_no_more(positional, "quote the pattern of --input")
     names = _fitted()
     config = system_flags.read_system_config(CONFIG)
-    frame_flags.fill_from_bench(config)
+    bench = frame_flags.fill_from_bench(config)
     frames = list_frames(
         cli.require_given(frame_flags.INPUT, "frames without an object, or of that of --object")
     )
@@ -123,8 +123,7 @@ def main(positional: list[str]) -> int:
     if found.trusted and (said := _sign_note(found, config)):
         print(f"note: {said}")
     is_placed = found.trusted and not names
-    bench, scale = bench_flags.read(), found.geometry.scale
-    told = [distance_note(bench, config, scale)] if is_placed else []
+    told = [distance_note(bench, config, found.geometry.scale)] if is_placed else []
     if frame_flags.MASK_PIXELS.value == "square":
         told.append(squares_note(config.data.size, config.propagation))
     for warning in filter(None, (coarse, *told, *undetermined(found), found.doubt)):

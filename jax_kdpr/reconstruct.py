@@ -75,7 +75,7 @@ def main(positional: list[str]) -> int:
     config = system_flags.read_system_config(CONFIG)
     if system_flags.PRETRAINED.value and not frame_flags.INPUT.value:
         placement_flags.take_example(pretrained.example(system_flags.PRETRAINED.value))
-    pitch = frame_flags.fill_from_bench(config)
+    bench = frame_flags.fill_from_bench(config)
     output = system_flags.output_folder(OUTPUT.value, OF_RUN)
     frames = _new_frames(output)
     run = system_flags.read_system(config, data_dir=DATA_DIR.value).on_one_device()
@@ -102,7 +102,7 @@ def main(positional: list[str]) -> int:
         output=output,
         batch_size=1 if starts else BATCH.value,  # a solver takes one after the other anyway
         stack=STACK.value,
-        pitch=pitch,
+        pitch=config.propagation.pitch or bench.modulator.mask_pitch or 0.0,
         truth=truth,
         rows=tuple(rows),
         settings=settings,

@@ -1,9 +1,11 @@
-"""Frames of a simulated bench, and their way back to objects."""
+"""Benches: the example of the page on devices; simulated frames, and their way back to objects."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
+from helpers import ROOT
 
 from jax_kdpr.lab.frames.correction import References
 from jax_kdpr.lab.frames.geometry import Geometry, make_window
@@ -13,6 +15,8 @@ from jax_kdpr.lab.frames.reconstruction import Wanted, reconstruct
 from jax_kdpr.lab.frames.simulated_bench import Bench, make_bench, write_bench
 from jax_kdpr.runs.run import Run
 
+PAGE = ROOT / "docs" / "guides" / "devices.md"
+(EXAMPLE,) = re.findall(r"^```toml\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE)
 SHAPE = (66, 66)
 DARK = References(SHAPE, np.full(SHAPE, 64.0))
 

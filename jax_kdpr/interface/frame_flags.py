@@ -8,7 +8,7 @@ from absl import flags
 from jax_kdpr.config.schema import Config
 from jax_kdpr.core.errors import InputError
 from jax_kdpr.interface import bench_flags, cli, system_flags
-from jax_kdpr.lab.bench_file import camera_scale, require_same_lengths
+from jax_kdpr.lab.bench_file import Bench, camera_scale, require_same_lengths
 from jax_kdpr.lab.frames import measured
 from jax_kdpr.lab.frames.correction import References
 from jax_kdpr.lab.frames.geometry import (
@@ -57,11 +57,11 @@ MASK_PIXELS = flags.DEFINE_enum(
 )
 
 
-def fill_from_bench(config: Config) -> float:
+def fill_from_bench(config: Config) -> Bench:
     """Sets flags that are left out to what --bench says, or to what follows with a run's config.
 
     Returns:
-        The pitch of the mask, in metres; 0 if neither states it.
+        The bench, as `bench_flags.read`.
 
     Raises:
         InputError: If --bench cannot be read, or is not the bench of the config.
@@ -72,7 +72,7 @@ def fill_from_bench(config: Config) -> float:
     scale = camera_scale(bench, config)
     suitable = useful_bin(build_camera(config).finest_period * scale) if scale else None
     bench_flags.give({"scale": scale, "bin": bench.camera.bin or suitable})
-    return config.propagation.pitch or bench.modulator.mask_pitch or 0.0
+    return bench
 
 
 def read_setup(frames: list[Frame], run: Run) -> Setup:

@@ -109,18 +109,15 @@ def sampling_of(layout: Layout) -> Sampling:
 def camera_warnings(layout: Layout, found: Sampling) -> list[str]:
     """Returns warnings of what this camera records otherwise than the model; [] if nothing."""
     keeps_pitch = layout.space.propagator.keeps_pitch
-    finer = "smaller camera pixels" if keeps_pitch else "a longer distance or smaller camera pixels"
+    finer, smaller = "smaller camera pixels", "a smaller mask pitch, or fewer pixels"
+    if not keeps_pitch:
+        finer = f"a longer distance or {finer}"
+        smaller = "a larger mask pitch (several panel pixels to a mask pixel) or a shorter distance"
     warnings = []
     if found.fits is False:
         warnings.append(
             f"the pattern's {found.extent_camera_pixels:.0f} camera pixels do not fit the chip: "
-            "its edge, which the model has, is not recorded; take "
-            + (
-                "a smaller mask pitch, or fewer pixels"
-                if keeps_pitch
-                else "a larger mask pitch (several panel pixels to a mask pixel) or a shorter "
-                "distance"
-            )
+            f"its edge, which the model has, is not recorded; take {smaller}"
         )
     if found.oversample_resolved < layout.oversample:
         warnings.append(

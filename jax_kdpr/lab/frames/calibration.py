@@ -95,8 +95,7 @@ class Calibration(NamedTuple):
     @property
     def has_wrong_sign(self) -> bool:
         """Whether the frames are those of the mask of the other sign."""
-        other = self.other_sign or 0.0
-        return other >= MIN_SCORE and lead(other, self.score) >= SIGN_LEAD
+        return self.other_sign is not None and _is_ahead(self.other_sign, self.score)
 
 
 def calibrate(
@@ -157,6 +156,11 @@ def calibrate(
     return found_here._replace(**sign)
 
 
+def _is_ahead(other: float, score: float) -> bool:
+    """Returns whether the score of the mask of the other sign shows that it is the right one."""
+    return other >= MIN_SCORE and lead(other, score) >= SIGN_LEAD
+
+
 def _sign(
     best: Registration,
     pattern: Float[np.ndarray, "sh sw"],
@@ -176,7 +180,7 @@ def _sign(
     if _are_same(negated, _half_turn(pattern)):  # as in the far field without an object
         return {"tells_sign": False}
     other = fit(negated).score
-    if other >= MIN_SCORE and lead(other, best.score) >= SIGN_LEAD:
+    if _is_ahead(other, best.score):
         doubt = WRONG_SIGN.format(other=other, score=best.score)
         return {"other_sign": other, "tells_sign": True, "trusted": False, "doubt": doubt}
     return {"other_sign": other, "tells_sign": lead(best.score, other) >= SIGN_LEAD}
